@@ -3,6 +3,9 @@ package rotation
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
+	"time"
 
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
@@ -16,7 +19,7 @@ var (
 	ErrSuperseded = errors.New("the connection has changed since this consent was started")
 )
 
-// ConsentsConfig wires Consents. All fields but FollowUps and Notifier are required.
+// ConsentsConfig wires Consents. FollowUps, Notifier, Log and Now may be left out.
 type ConsentsConfig struct {
 	Ledger       Ledger
 	Sealer       Sealer // only DataKey is called
@@ -24,16 +27,120 @@ type ConsentsConfig struct {
 	Issuer       Issuer
 	FollowUps    FollowUps // nil: the next sweep publishes
 	Notifier     Notifier
+	Log          *slog.Logger
+	Now          func() time.Time
 	Settings     Settings
 }
 
 // Consents turns an authorization code into a connection's current pair. It can
-// seal but not open, and it does not touch the vault: what it publishes is
-// left to a Rotator. Safe for concurrent use.
-type Consents struct{ cfg ConsentsConfig }
+// seal but not open, and it does not touch the vault: publishing what it
+// decided is left to a Rotator. Safe for concurrent use.
+type Consents struct {
+	keeper
+	sealer    Sealer
+	followUps FollowUps
+}
+
+// NewConsents checks the configuration.
+func NewConsents(cfg ConsentsConfig) (*Consents, error) {
+	if cfg.Ledger == nil || cfg.Sealer == nil || cfg.Applications == nil || cfg.Issuer == nil {
+		return nil, errors.New("consents need a ledger, a sealer, applications and an issuer")
+	}
+	if err := cfg.Settings.Validate(); err != nil {
+		return nil, fmt.Errorf("settings: %w", err)
+	}
+	k := keeper{cfg.Ledger, cfg.Applications, cfg.Issuer, cfg.Notifier, cfg.Settings, cfg.Log, cfg.Now}
+	k.fill()
+	return &Consents{k, cfg.Sealer, cfg.FollowUps}, nil
+}
+
+// Register makes sure that c has a ledger row, as Pending if it is new, and
+// returns its record. A new row starts above whatever the vault still shows of
+// an earlier life of c, so that a new consent comes after it. ErrSecretDeleted
+// if the secret is scheduled for deletion.
+func Register(ctx context.Context, l Ledger, v Vault, stack string, c token.Connection) (Record, error) {
+	for {
+		rec, _, err := l.Load(ctx, c)
+		if err != nil || rec.Revision != "" {
+			return rec, err
+		}
+		rec = Record{Connection: c, Stack: stack, Status: Pending}
+		version, err := v.Current(ctx, c)
+		switch {
+		case errors.Is(err, ErrNoSecret) || errors.Is(err, ErrNoVersion):
+		case err != nil:
+			return Record{}, fmt.Errorf("looking for an earlier secret of %s: %w", c, err)
+		default:
+			if doc, err := token.ParseDocument(version.Value); err == nil && doc.Stack != stack {
+				return Record{}, &otherStackError{c, stack, doc.Stack}
+			} else if err == nil {
+				rec.Epoch = doc.Epoch
+			}
+		}
+		rec.Revision, err = l.Write(ctx, Change{Record: rec, History: []Event{{At: time.Now().UTC(), Kind: "registered", Epoch: rec.Epoch}}})
+		if !errors.Is(err, ErrConflict) {
+			return rec, err
+		}
+	}
+}
+
+// Epoch returns the epoch that a consent for c starts from. ErrNotRegistered.
+func (s *Consents) Epoch(ctx context.Context, c token.Connection) (int64, error) {
+	rec, _, err := s.ledger.Load(ctx, c)
+	if err == nil && rec.Revision == "" {
+		err = fmt.Errorf("%s: %w", c, ErrNotRegistered)
+	}
+	return rec.Epoch, err
+}
 
 // Exchange is one code exchange with everything at hand that could fail early.
-type Exchange struct{}
+type Exchange struct {
+	s     *Consents
+	conn  token.Connection
+	epoch int64
+	app   Application
+	key   *dataKey
+}
+
+// Prepare does everything that can fail before the code is spent, and makes a
+// sweep look at the connection should this process die on the way. Call it
+// before the state is consumed. ErrNotRegistered, ErrSuperseded, ErrNoApplication.
+func (s *Consents) Prepare(ctx context.Context, c token.Connection, epoch int64) (*Exchange, error) {
+	x := &Exchange{s: s, conn: c, epoch: epoch}
+	err := within(ctx, 2*storeTimeout, func(ctx context.Context) (err error) {
+		if x.app, err = s.apps.Application(ctx, c.Environment); err != nil {
+			return fmt.Errorf("reading the app credentials for %s: %w", c, err)
+		}
+		if x.key, err = newKeyring(s.sealer).ready(ctx); err != nil {
+			return fmt.Errorf("preparing to save the answer for %s: %w", c, err)
+		}
+		return s.expect(ctx, c, epoch)
+	})
+	return x, err
+}
+
+// expect sets the due time so that a sweep finds what this process may leave behind.
+func (s *Consents) expect(ctx context.Context, c token.Connection, epoch int64) error {
+	for {
+		rec, _, err := s.ledger.Load(ctx, c)
+		switch {
+		case err != nil:
+			return fmt.Errorf("loading %s: %w", c, err)
+		case rec.Revision == "":
+			return fmt.Errorf("%s: %w", c, ErrNotRegistered)
+		case rec.Epoch != epoch:
+			return fmt.Errorf("%s: %w", c, ErrSuperseded)
+		}
+		at := s.now().Add(s.settings.Lease)
+		if !rec.DueAt.IsZero() && rec.DueAt.Before(at) {
+			return nil
+		}
+		rec.DueAt = at
+		if _, err = s.ledger.Write(ctx, Change{Record: rec}); !errors.Is(err, ErrConflict) {
+			return err
+		}
+	}
+}
 
 // ConsentResult says how an exchange ended.
 type ConsentResult string
@@ -48,7 +155,7 @@ const (
 	WrongIdentity ConsentResult = "wrong_identity"
 	// CodeRefused: the issuer refused the code (expired, used, or not for this client).
 	CodeRefused ConsentResult = "code_refused"
-	// Superseded: see ErrSuperseded; the pair is rejected and revoked.
+	// Superseded: see ErrSuperseded; the pair is revoked.
 	Superseded ConsentResult = "superseded"
 	// Misconfigured: the app credentials or the redirect URI are wrong.
 	Misconfigured ConsentResult = "misconfigured"
@@ -61,33 +168,122 @@ const (
 // Consent is what came back from the authorization endpoint.
 type Consent struct {
 	Code        token.Secret
-	RedirectURI string
+	RedirectURI string // as sent to the authorization endpoint
 	Verifier    token.Secret
 	Expect      Identity
 }
 
-// Register makes sure that c has a ledger row, as Pending if it is new, and
-// returns its record.
-func Register(ctx context.Context, l Ledger, v Vault, stack string, c token.Connection) (Record, error) {
-	panic("to come")
-}
-
-// NewConsents checks the configuration.
-func NewConsents(cfg ConsentsConfig) (*Consents, error) { panic("to come") }
-
-// Epoch returns the epoch that a consent for c starts from. ErrNotRegistered.
-func (s *Consents) Epoch(ctx context.Context, c token.Connection) (int64, error) { panic("to come") }
-
-// Prepare does everything that can fail before the code is spent, and makes
-// the sweep look at the connection soon should this process die. Call it
-// before the state is consumed. ErrNotRegistered, ErrSuperseded, ErrNoApplication.
-func (s *Consents) Prepare(ctx context.Context, c token.Connection, epoch int64) (*Exchange, error) {
-	panic("to come")
-}
-
 // Redeem exchanges the code, once, saves the pair, checks whose it is and makes
 // it current. The error explains every result but Connected and contains
-// nothing secret. The pair is saved even if ctx is cancelled meanwhile.
+// nothing secret. From the POST on, cancelling ctx changes nothing.
 func (x *Exchange) Redeem(ctx context.Context, consent Consent) (ConsentResult, error) {
-	panic("to come")
+	post, cancel := context.WithTimeout(context.WithoutCancel(ctx), x.s.settings.RedeemTimeout)
+	answer := x.s.issuer.Redeem(post, x.app, Grant{Code: consent.Code, RedirectURI: consent.RedirectURI, Verifier: consent.Verifier})
+	cancel()
+	cause := fmt.Errorf("exchanging the code for %s: %s", x.conn, answer.Detail)
+	switch answer.Class {
+	case Captured:
+		return x.captured(ctx, consent.Expect, answer.Body)
+	case Refused:
+		return CodeRefused, cause
+	case ClientFault, RequestFault:
+		return Misconfigured, cause
+	case RateLimited, NotSent:
+		return Unavailable, cause
+	}
+	return Lost, cause
+}
+
+func (x *Exchange) captured(ctx context.Context, expect Identity, body token.Secret) (ConsentResult, error) {
+	m := x.mint(FromCode, body)
+	m.Company, m.Expect = expect.Company, &expect
+	if err := x.s.save(ctx, m); err != nil {
+		x.s.notify(ctx, NoticeUnsaved, x.conn, "A new consent for %s could not be saved. Invite the person again once the store answers.", x.conn)
+		return Lost, err
+	}
+	return x.s.adoptConsent(context.WithoutCancel(ctx), x, m, body)
+}
+
+func (x *Exchange) mint(source Source, body token.Secret) Mint {
+	m := Mint{Connection: x.conn, Key: MintKey{x.epoch + 1, 0, newID()}, Source: source,
+		SavedAt: x.s.now().UTC().Truncate(time.Millisecond), State: Saved, APIURL: x.app.APIURL, Stack: x.s.settings.Stack}
+	m.Sealed = x.key.seal(body, x.conn, m.Key)
+	return m
+}
+
+// adoptConsent decides on a saved consent and says how that ended.
+func (s *Consents) adoptConsent(ctx context.Context, x *Exchange, m Mint, body token.Secret) (ConsentResult, error) {
+	for {
+		rec, mints, err := s.ledger.Load(ctx, x.conn)
+		if err != nil {
+			return Verifying, fmt.Errorf("loading %s: %w", x.conn, err)
+		}
+		if rec.Current != nil && rec.Current.Mint == m.Key {
+			return Connected, nil // a run was faster
+		}
+		if rec.Epoch != x.epoch {
+			return Superseded, fmt.Errorf("%s: %w", x.conn, ErrSuperseded) // an orphan now; a run revokes it
+		}
+		next, err := s.decideOn(ctx, rec, mints, m, body)
+		var wrong *identityError
+		switch {
+		case errors.Is(err, ErrConflict):
+			continue
+		case errors.As(err, &wrong):
+			s.revokeRejected(ctx, x.app, body)
+			return WrongIdentity, err
+		case err != nil:
+			return Verifying, err
+		case next.Current == nil || next.Current.Mint != m.Key:
+			return Lost, fmt.Errorf("the answer for %s has no usable pair", x.conn)
+		}
+		s.publishSoon(ctx, x.conn)
+		return Connected, nil
+	}
+}
+
+// revokeRejected ends a pair that was just marked as rejected. Should it fail,
+// the next run does it.
+func (s *Consents) revokeRejected(ctx context.Context, app Application, body token.Secret) {
+	pair := s.issuer.Parse(body).Pair
+	if err := s.issuer.Revoke(ctx, app, pair.AccessToken); err != nil {
+		s.log.WarnContext(ctx, "rejected pair not revoked yet; the next run does it", "error", err)
+	}
+}
+
+func (s *Consents) publishSoon(ctx context.Context, c token.Connection) {
+	if s.followUps == nil {
+		return
+	}
+	err := within(ctx, storeTimeout, func(ctx context.Context) error {
+		return s.followUps.Send(ctx, Request{Op: "publish", Connection: c.String()}, 0)
+	})
+	if err != nil {
+		s.log.WarnContext(ctx, "publishing not queued; the next sweep does it", "connection", c.String(), "error", err)
+	}
+}
+
+// Import makes a refresh token that was obtained elsewhere the connection's
+// current pair. It is only saved here; a Rotator redeems it. ErrSuperseded if
+// the connection changed meanwhile.
+func (s *Consents) Import(ctx context.Context, c token.Connection, refresh token.Secret, company string) error {
+	epoch, err := s.Epoch(ctx, c)
+	if err != nil {
+		return err
+	}
+	x, err := s.Prepare(ctx, c, epoch)
+	if err != nil {
+		return err
+	}
+	body, err := importBody(refresh)
+	if err != nil {
+		return err
+	}
+	m := x.mint(FromImport, body)
+	m.Company = company
+	if err := s.save(ctx, m); err != nil {
+		return err
+	}
+	_, err = s.adoptConsent(context.WithoutCancel(ctx), x, m, body)
+	return err
 }

@@ -24,18 +24,21 @@ type Record struct {
 	Connection token.Connection `json:"connection"`
 	// Revision is opaque and changes with every write. Load fills it in, Write
 	// compares it. Empty means that there is no row yet.
-	Revision   string    `json:"-"`
-	Stack      string    `json:"stack"`
-	Epoch      int64     `json:"epoch"`
-	Generation int64     `json:"generation"`
-	Status     Status    `json:"status"`
-	Current    *Current  `json:"current,omitempty"`
-	Published  string    `json:"published,omitempty"` // version id that AWSCURRENT was last seen on
-	Attempt    *Attempt  `json:"attempt,omitempty"`
-	DueAt      time.Time `json:"due_at,omitzero"` // when the loop next has something to do; zero: never
-	Failure    *Failure  `json:"failure,omitempty"`
-	Puts       []int64   `json:"puts,omitempty"` // Unix seconds of the vault versions put in the last 24 hours, oldest first
-	Pin        *Pin      `json:"pin,omitempty"`
+	Revision   string   `json:"-"`
+	Stack      string   `json:"stack"`
+	Epoch      int64    `json:"epoch"`
+	Generation int64    `json:"generation"`
+	Status     Status   `json:"status"`
+	Current    *Current `json:"current,omitempty"`
+	// Ancestor is the mint that Current succeeded. Its bytes are kept until
+	// Current is published.
+	Ancestor  *MintKey  `json:"ancestor,omitempty"`
+	Published string    `json:"published,omitempty"` // version id that AWSCURRENT was put on
+	Attempt   *Attempt  `json:"attempt,omitempty"`
+	DueAt     time.Time `json:"due_at,omitzero"` // when the loop next has something to do; zero: never
+	Failure   *Failure  `json:"failure,omitempty"`
+	Puts      []int64   `json:"puts,omitempty"` // Unix seconds of the vault versions put in the last 24 hours, oldest first
+	Pin       *Pin      `json:"pin,omitempty"`
 	// Residue is when the vault must be searched for pairs of an epoch that
 	// ended while one of its attempts was still open; zero: nothing to search.
 	Residue   time.Time `json:"residue,omitzero"`
@@ -155,6 +158,7 @@ func after(aEpoch, aGeneration, bEpoch, bGeneration int64) bool {
 // clone copies r so deeply that changing the copy does not change r.
 func (r Record) clone() Record {
 	r.Current = clonePtr(r.Current)
+	r.Ancestor = clonePtr(r.Ancestor)
 	r.Attempt = clonePtr(r.Attempt)
 	r.Failure = clonePtr(r.Failure)
 	r.Pin = clonePtr(r.Pin)

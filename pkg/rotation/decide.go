@@ -1,0 +1,43 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+)
+
+// decide judges a saved mint. A crash before its write leaves the mint as it
+// is, to be decided by the next run; after it, the pair is current and only
+// remains to be published.
+func (t *turn) decide(ctx context.Context, m Mint) (*ConnectionReport, error) {
+	body, err := t.open(ctx, m)
+	if errors.Is(err, ErrUnsealable) {
+		return nil, t.mark(ctx, t.rec, t.mints, m, Quarantined, "its bytes cannot be opened")
+	}
+	if err != nil {
+		return t.failure(ctx, Decide, m.Key, classStore, 0, err)
+	}
+	looked := t.rec.Status == NeedsConsent || t.rec.Attempt != nil && t.rec.Attempt.ID != t.presented
+	next, err := t.decideOn(ctx, t.rec, t.mints, m, body)
+	var wrong *identityError
+	switch {
+	case errors.As(err, &wrong):
+		return nil, nil // rejected; plan goes on to revoke it
+	case errors.Is(err, ErrConflict):
+		return nil, err
+	case err != nil:
+		return t.failure(ctx, Decide, m.Key, classIssuer, 0, err)
+	}
+	if next.Current == nil || next.Current.Mint != m.Key {
+		return nil, nil // quarantined or rejected
+	}
+	switch {
+	case m.Source == FromRefresh && m.Key.Attempt == t.presented:
+		t.did = Rotated
+	case m.Source == FromRefresh && looked:
+		t.did = Recovered
+		t.notify(ctx, NoticeRecovered, t.conn, "A pair that an earlier run had saved was found; the connection is in order again.")
+	default:
+		t.did = Published
+	}
+	return nil, nil
+}

@@ -1,0 +1,65 @@
+// Package rotation keeps a connection's token pair fresh without ever
+// presenting a refresh token twice by mistake and without losing a pair that
+// any store could have kept.
+//
+// # The story
+//
+// A refresh token is a bullet. Presenting it ends it, whether or not the answer
+// arrives, and the server invents the new pair, so nothing can be written
+// ahead. Three rules follow.
+//
+//  1. Fence presenting, never saving. Only the holder of a live [Attempt] may
+//     present a token; whoever receives an answer may always save it.
+//  2. Save first, judge later, publish last. The raw answer is a durable,
+//     sealed [Mint] before it is parsed, decided upon or used.
+//  3. One store decides. The [Ledger] names the successor by lineage, that is
+//     by its parent's fingerprint; the [Vault] only shows what was decided.
+//
+// Every run handles a connection in one loop: load, plan, act, until there is
+// nothing to do. plan is a pure function of the record, its mints and the time;
+// the first [Step] that fits wins:
+//
+//	Decide   a saved mint answers the current refresh token, or is a new consent: judge it, make it current
+//	Publish  the vault does not show the current pair: put its version, move AWSCURRENT, write that it is done
+//	Hold     an answer to the current refresh token is quarantined: wait for a person
+//	Wait     another attempt is live, or a failure asks for time
+//	Look     an attempt ran out: search the vault for what it may have brought
+//	Redeem   due: preflight, begin an attempt, POST once, save
+//	Revoke   a live mint can no longer be decided: revoke it, then forget its bytes
+//	Nothing  fresh, or waiting for a consent
+//
+// There is no recovery code. A run that finds another run's remains takes the
+// same steps as the run that left them.
+//
+// # What a crash leaves
+//
+//	crash                               left behind                        what the next run does
+//	before Begin's write                nothing                            Redeem
+//	after it, before the POST           an attempt                         Wait, Look, after the quiet period Redeem
+//	after the POST, before the answer   an attempt; perhaps spent (W1)     the same; invalid_grant then means a new consent
+//	answer in memory, not saved (W2)    an attempt; spent                  the same
+//	after Save                          a mint                             Decide
+//	answer saved in the vault only      an escrow version                  Look copies it, Decide
+//	after Decide's write                a current pair, not published      Publish
+//	in Publish, before its write        perhaps a version, perhaps moved   Publish: same bytes, same id, no effect
+//	after Publish's write               nothing                            -
+//
+// Presenting again after an unknown end is never worse than not to, once no
+// successor is saved anywhere and the first request can no longer arrive: either
+// the server never saw it, or it will say invalid_grant, or, on a server that
+// lets the old token live until the new one's first use, it heals the loss.
+//
+// # Concurrency
+//
+// Every write of a record compares its revision; a refused write means load and
+// plan again. So any number of runs may work on one connection: one begins, the
+// others find its attempt. Clocks are compared only with a lease in between: a
+// holder presents only if its POST must end before the lease does.
+//
+// # Windows nobody can close
+//
+// W1: the server committed and its answer never arrived. W2: the answer is in
+// memory and neither store has acknowledged it. W3: both stores stay unreachable
+// until the process must end. W4: between the POST and Publish, readers hold
+// an access token that may be dead already; they read again on a 401.
+package rotation

@@ -1,0 +1,120 @@
+package rotation
+
+import (
+	"hash/fnv"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+const (
+	// putInterval is the shortest sustained time between two versions of one
+	// secret: AWS keeps about 100 and drops none younger than 24 hours
+	// (Secrets Manager quotas).
+	putInterval = 864 * time.Second
+	daily       = 24 * time.Hour
+)
+
+// margin is the life an access token should have left when it is replaced. The
+// 875 s leave a 900 s token 99 replacements a day.
+func margin(lifetime time.Duration) time.Duration {
+	return min(10*time.Minute, max(25*time.Second, lifetime-875*time.Second), lifetime/2)
+}
+
+// redeemAt is when the current pair is due: late enough that each rotation is
+// worth one, early enough that the sweep after that still leaves the margin. An
+// imported pair has no access token yet and is due at once.
+func (s Settings) redeemAt(c token.Connection, cur Current) time.Time {
+	if cur.VersionID == "" {
+		return cur.SavedAt
+	}
+	lifetime := cur.ExpiresAt.Sub(cur.SavedAt)
+	if lifetime <= 0 { // not told; nothing says when it ends
+		return cur.SavedAt.Add(putInterval)
+	}
+	earliest := cur.SavedAt.Add(min(putInterval, lifetime-margin(lifetime)))
+	latest := cur.ExpiresAt.Add(-s.Cadence - margin(lifetime))
+	if !latest.After(earliest) {
+		return earliest
+	}
+	// Spread over the last tenth of the room, so that connections which were
+	// connected together do not stay together.
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(c.String()))
+	room := latest.Sub(earliest) / 10
+	return latest.Add(-time.Duration(h.Sum32()%1000) * room / 1000)
+}
+
+// ensureAt is when a follow-up must replace the current pair because waiting
+// for the sweep after it is due would leave less than the margin; zero: the
+// sweeps suffice, or the vault cannot take versions that fast.
+func (s Settings) ensureAt(c token.Connection, cur Current) time.Time {
+	lifetime := cur.ExpiresAt.Sub(cur.SavedAt)
+	at := cur.ExpiresAt.Add(-margin(lifetime))
+	switch {
+	case cur.VersionID == "" || lifetime <= 0:
+		return time.Time{}
+	case s.PutsPerDay > 0 && at.Sub(cur.SavedAt) < putInterval:
+		return time.Time{}
+	case s.redeemAt(c, cur).Add(s.Cadence).After(at):
+		return at
+	}
+	return time.Time{}
+}
+
+// dueAt is when the loop next has something to do for rec; zero: never. Every
+// write of a record sets it by this rule. rec.DueAt may hold a time that a
+// step wants to be looked at; it is kept where the rule has no time of its own.
+func (s Settings) dueAt(rec Record, mints []Mint, now time.Time) time.Time {
+	due := s.ownDue(rec, mints, now)
+	earlier := func(t time.Time) {
+		if due.IsZero() || t.Before(due) {
+			due = t
+		}
+	}
+	if m := decidable(rec, mints); m != nil && !rec.resting(Decide, m.Key, now) {
+		earlier(now)
+	}
+	if hasOrphans(rec, mints) && !rec.resting(Revoke, MintKey{}, now) {
+		earlier(now)
+	}
+	if !rec.Residue.IsZero() {
+		earlier(rec.Residue)
+	}
+	if f := rec.Failure; f != nil && f.NextAt.After(now) {
+		if f.besides(rec) {
+			earlier(f.NextAt)
+		} else {
+			due = f.NextAt
+		}
+	}
+	return due
+}
+
+func (s Settings) ownDue(rec Record, mints []Mint, now time.Time) time.Time {
+	switch rec.Status {
+	case Active:
+		switch {
+		case held(rec, mints):
+			return laterOrDaily(rec.DueAt, now)
+		case rec.Attempt != nil:
+			return rec.Attempt.Until.Add(s.Quiet)
+		case rec.unpublished():
+			return now
+		default:
+			return s.redeemAt(rec.Connection, *rec.Current)
+		}
+	case NeedsConsent:
+		return laterOrDaily(rec.DueAt, now)
+	}
+	return time.Time{}
+}
+
+// laterOrDaily: what waits for a person is read again after the quiet period
+// (which the step that began the waiting has set) and then once a day.
+func laterOrDaily(due, now time.Time) time.Time {
+	if due.After(now) {
+		return due
+	}
+	return now.Add(daily)
+}

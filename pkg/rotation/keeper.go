@@ -1,0 +1,288 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// Bounds of single calls. A store that hangs gets seconds, not the deadline.
+const (
+	storeTimeout = 4 * time.Second
+	// saveReserve is the time a run keeps for saving an answer after the POST.
+	saveReserve = 15 * time.Second
+	// saveAtMost bounds saving where the caller has no deadline.
+	saveAtMost = 5 * time.Minute
+	// maxEscrow is the largest answer that fits a vault version beside its envelope.
+	maxEscrow = 24 << 10
+)
+
+// keeper is what a Rotator and Consents have in common: saving an answer,
+// judging it, and deciding on it.
+type keeper struct {
+	ledger   Ledger
+	apps     Applications
+	issuer   Issuer
+	notifier Notifier
+	settings Settings
+	log      *slog.Logger
+	now      func() time.Time
+}
+
+func (k *keeper) notify(ctx context.Context, kind string, c token.Connection, format string, args ...any) {
+	n := Notice{Kind: kind, Connection: c, Environment: c.Environment, Summary: fmt.Sprintf(format, args...), At: k.now().UTC()}
+	k.log.WarnContext(ctx, "notice", "kind", kind, "connection", c.String(), "summary", n.Summary)
+	if k.notifier != nil {
+		k.notifier.Notify(context.WithoutCancel(ctx), n)
+	}
+}
+
+// save keeps m in the first store that acknowledges it: the ledger, and from
+// the first failure on the ledger and the others in turn. Cancelling ctx does
+// not stop it; its deadline does, for after it the process is gone anyway.
+func (k *keeper) save(ctx context.Context, m Mint, others ...func(context.Context, Mint) error) error {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = time.Now().Add(saveAtMost)
+	}
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
+	defer cancel()
+	stores := append([]func(context.Context, Mint) error{k.ledger.SaveMint}, others...)
+	pause := 100 * time.Millisecond
+	for {
+		var errs []error
+		for _, store := range stores {
+			err := within(ctx, storeTimeout, func(ctx context.Context) error { return store(ctx, m) })
+			if err == nil {
+				return nil
+			}
+			errs = append(errs, err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("saving the answer for %s: %w", m.Connection, errors.Join(errs...))
+		case <-time.After(pause):
+			pause = min(2*pause, 2*time.Second)
+		}
+	}
+}
+
+// within calls f with a deadline of its own.
+func within(ctx context.Context, d time.Duration, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	return f(ctx)
+}
+
+// write makes rec the new row, with due_at by the one rule.
+func (k *keeper) write(ctx context.Context, rec Record, mints []Mint, change Change) error {
+	now := k.now()
+	rec.DueAt = k.settings.dueAt(rec, applied(mints, change), now)
+	for i := range change.History {
+		h := &change.History[i]
+		h.At = now.UTC()
+		if h.Epoch == 0 && h.Generation == 0 {
+			h.Epoch, h.Generation = rec.Epoch, rec.Generation
+		}
+	}
+	change.Record = rec
+	_, err := k.ledger.Write(ctx, change)
+	if err != nil {
+		return fmt.Errorf("writing the row of %s: %w", rec.Connection, err)
+	}
+	return nil
+}
+
+// applied gives the mints as they are after the change.
+func applied(mints []Mint, change Change) []Mint {
+	var out []Mint
+next:
+	for _, m := range mints {
+		for _, key := range change.Bury {
+			if m.Key == key {
+				continue next
+			}
+		}
+		for _, marked := range change.Mark {
+			if m.Key == marked.Key {
+				m = marked
+			}
+		}
+		out = append(out, m)
+	}
+	return out
+}
+
+// decideOn judges m by its body and writes what follows: m is the record's
+// current pair, or is quarantined, or rejected. Any other error means that
+// nothing was decided.
+func (k *keeper) decideOn(ctx context.Context, rec Record, mints []Mint, m Mint, body token.Secret) (Record, error) {
+	verdict := k.issuer.Parse(body)
+	switch {
+	case m.Source == FromImport && !verdict.Pair.RefreshToken.IsZero():
+		verdict.Pair.AccessToken = token.Secret{}
+	case verdict.Verdict == Contradictory:
+		return rec, k.mark(ctx, rec, mints, m, Quarantined, verdict.Reason)
+	case verdict.Verdict == Empty:
+		return rec, k.mark(ctx, rec, mints, m, Rejected, verdict.Reason)
+	case verdict.Verdict == Salvaged:
+		k.notify(ctx, NoticeSalvaged, m.Connection, "The token endpoint's answer was odd (%s); a refresh token could be saved from it.", verdict.Reason)
+	}
+	pin, err := k.checkIdentity(ctx, rec, m, verdict.Pair)
+	var wrong *identityError
+	switch {
+	case errors.As(err, &wrong):
+		if err := k.mark(ctx, rec, mints, m, Rejected, wrong.Error()); err != nil {
+			return rec, err
+		}
+		return rec, wrong
+	case err != nil:
+		return rec, err
+	}
+	next, err := k.succeed(rec, m, verdict.Pair, pin)
+	if err != nil {
+		return rec, err
+	}
+	if old := rec.Current; old != nil && old.lifetime() > 0 && next.Current.lifetime() > 0 &&
+		(next.Current.lifetime()-old.lifetime()).Abs() > old.lifetime()/20 {
+		k.notify(ctx, NoticeLifetimeChanged, m.Connection, "Access tokens now live %v; they lived %v before.",
+			next.Current.lifetime(), old.lifetime())
+	}
+	return next, k.write(ctx, next, mints, Change{History: []Event{
+		{Kind: "decided", Attempt: m.Key.Attempt, Detail: string(m.Source)}}})
+}
+
+// succeed gives the record in which m is current.
+func (k *keeper) succeed(rec Record, m Mint, pair token.Pair, pin Pin) (Record, error) {
+	next := rec.clone()
+	next.Current = &Current{Fingerprint: pair.RefreshToken.Fingerprint(), Mint: m.Key, SavedAt: m.SavedAt}
+	if !pair.AccessToken.IsZero() {
+		value, err := project(m, pair).Encode()
+		if err != nil {
+			return rec, err
+		}
+		next.Current.VersionID = token.VersionID(value)
+		next.Current.ExpiresAt = pair.ExpiresAt(m.SavedAt)
+	}
+	next.Ancestor = nil
+	if m.Key.Epoch == rec.Epoch && rec.Current != nil {
+		next.Ancestor = &rec.Current.Mint
+	}
+	if m.Key.Epoch != rec.Epoch {
+		next.endEpoch(k.settings.Quiet)
+	}
+	next.Epoch, next.Generation, next.Status = m.Key.Epoch, m.Key.Generation, Active
+	next.Attempt, next.Failure, next.Pin, next.RotatedAt = nil, nil, &pin, m.SavedAt
+	return next, nil
+}
+
+// endEpoch clears the attempt of an epoch that is over. What it may still bring
+// is searched for once it can no longer arrive.
+func (r *Record) endEpoch(quiet time.Duration) {
+	if r.Attempt != nil {
+		r.Residue = r.Attempt.Until.Add(quiet + 15*time.Minute)
+		r.Attempt = nil
+	}
+}
+
+func (c Current) lifetime() time.Duration {
+	if c.VersionID == "" {
+		return 0
+	}
+	return c.ExpiresAt.Sub(c.SavedAt)
+}
+
+// project is what consumers get to read of a mint: a function of the mint alone.
+func project(m Mint, pair token.Pair) token.Document {
+	issued := m.SavedAt
+	if !pair.CreatedAt.IsZero() && pair.CreatedAt.Before(issued) {
+		issued = pair.CreatedAt
+	}
+	return token.Document{Connection: m.Connection, Environment: m.Connection.Environment, APIURL: m.APIURL,
+		CompanyID: m.Company, AccessToken: pair.AccessToken, TokenType: pair.TokenType,
+		CreatedAt: issued.Truncate(time.Second), ExpiresAt: pair.ExpiresAt(m.SavedAt),
+		Epoch: m.Key.Epoch, Generation: m.Key.Generation, Parent: m.Parent, Stack: m.Stack, SealedAnswer: m.Sealed,
+		Attempt: m.Key.Attempt, Source: string(m.Source), SavedAt: m.SavedAt}
+}
+
+// mark writes that m is quarantined or rejected, and tells people.
+func (k *keeper) mark(ctx context.Context, rec Record, mints []Mint, m Mint, state MintState, reason string) error {
+	m.State, m.Reason = state, reason
+	err := k.write(ctx, rec.clone(), mints, Change{Mark: []Mint{m}, History: []Event{{Kind: string(state),
+		Epoch: m.Key.Epoch, Generation: m.Key.Generation, Attempt: m.Key.Attempt, Detail: reason}}})
+	if err != nil {
+		return err
+	}
+	if state == Quarantined {
+		k.notify(ctx, NoticeQuarantined, m.Connection, "The token endpoint's answer cannot be used as it is (%s). Nothing is presented until you "+
+			"run `tokenturn connection release %[2]s` or `tokenturn connection discard %[2]s`, or somebody consents again.", reason, m.Connection)
+	} else {
+		k.notify(ctx, NoticeRejected, m.Connection, "A new pair was not accepted: %s.", reason)
+	}
+	return nil
+}
+
+// identityError says that a consent is not the one that was asked for.
+type identityError struct{ what string }
+
+func (e *identityError) Error() string { return e.what }
+
+// checkIdentity gives the pin that the record has once m is current. A consent
+// is checked against what was asked for and what is pinned; identityError if
+// it does not fit. After an import, and as long as the pin lacks the user, the
+// pin is completed where the issuer answers.
+func (k *keeper) checkIdentity(ctx context.Context, rec Record, m Mint, pair token.Pair) (Pin, error) {
+	pin := Pin{Environment: m.Connection.Environment, Company: m.Company}
+	if rec.Pin != nil {
+		pin = *rec.Pin
+	}
+	if m.Source == FromRefresh && pin.ResourceOwner != "" || pair.AccessToken.IsZero() {
+		return pin, nil
+	}
+	app, err := k.apps.Application(ctx, m.Connection.Environment)
+	if err != nil {
+		return pin, fmt.Errorf("checking whose consent %s has: %w", m.Connection, err)
+	}
+	pin.Client = token.NewSecret(app.ClientID).Fingerprint()
+	id, err := k.issuer.Identify(ctx, app, pair.AccessToken, m.Company)
+	switch {
+	case m.Source == FromRefresh: // the refresh itself proved the pair; the pin can wait
+		if err == nil {
+			pin.ResourceOwner = id.ResourceOwner
+		}
+		return pin, nil
+	case errors.Is(err, ErrTokenRefused):
+		return pin, &identityError{"the server did not accept the new access token when asked whose it is"}
+	case err != nil:
+		return pin, fmt.Errorf("checking whose consent %s has: %w", m.Connection, err)
+	}
+	if err := compare(app, m, rec.Pin, id); err != nil {
+		return pin, err
+	}
+	pin.ResourceOwner, pin.Company = id.ResourceOwner, m.Company
+	return pin, nil
+}
+
+func compare(app Application, m Mint, pin *Pin, id Identity) error {
+	expect := Identity{}
+	if m.Expect != nil {
+		expect = *m.Expect
+	}
+	switch {
+	case id.ClientID != app.ClientID:
+		return &identityError{"the consent is for another client id than the app's"}
+	case expect.ResourceOwner != "" && expect.ResourceOwner != id.ResourceOwner:
+		return &identityError{"the consent is of another user than the invited one"}
+	case expect.Login != "" && expect.Login != id.Login:
+		return &identityError{"the consent is of another login than the invited one"}
+	case m.Company != "" && m.Company != id.Company:
+		return &identityError{"the user has no access to company " + m.Company + ", or the app is not installed there"}
+	case pin != nil && pin.ResourceOwner != "" && pin.ResourceOwner != id.ResourceOwner && !expect.Repin:
+		return &identityError{"the connection belongs to another user; invite with --repin to hand it over"}
+	}
+	return nil
+}

@@ -1,0 +1,128 @@
+package rotation
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// escrowPrefix begins the id of a vault version that keeps an answer which the
+// ledger would not take. Escrow never becomes AWSCURRENT.
+const escrowPrefix = "escrow-"
+
+// escrowed is the value of an escrow version: the mint as it is, so every
+// copier makes the same mint. Its answer is sealed; nothing else in it is secret.
+type escrowed struct {
+	Escrow int  `json:"escrow"` // number of this form
+	Mint   Mint `json:"mint"`
+}
+
+// escrow keeps m in the vault.
+func (t *turn) escrow(ctx context.Context, m Mint) error {
+	raw, err := json.Marshal(escrowed{1, m})
+	if err != nil {
+		return err
+	}
+	value := token.NewSecret(string(raw))
+	return t.vault.Put(ctx, t.conn, escrowPrefix+token.VersionID(value), value)
+}
+
+// look searches for what an attempt with an unknown end may have brought. The
+// ledger's own mints were in the load; what is left is the vault.
+func (t *turn) look(ctx context.Context) (*ConnectionReport, error) {
+	seen, err := t.readVault(ctx)
+	if err != nil {
+		return t.vaultFailure(ctx, Look, err)
+	}
+	if seen.adopt != nil {
+		return nil, t.adopt(ctx, *seen.adopt)
+	}
+	stored, err := t.storedMints(ctx, t.mayHoldAnswer)
+	if err != nil {
+		return t.vaultFailure(ctx, Look, err)
+	}
+	found, err := t.copySuccessors(ctx, stored)
+	if err != nil {
+		return t.failure(ctx, Look, MintKey{}, classStore, 0, err)
+	}
+	t.looked = !found
+	return nil, nil
+}
+
+// copySuccessors copies what can be decided into the ledger.
+func (t *turn) copySuccessors(ctx context.Context, stored []Mint) (found bool, err error) {
+	for _, m := range stored {
+		if !successor(t.rec, m) || slices.ContainsFunc(t.mints, func(have Mint) bool { return have.Key == m.Key }) {
+			continue
+		}
+		if err := within(ctx, storeTimeout, func(ctx context.Context) error { return t.ledger.SaveMint(ctx, m) }); err != nil {
+			return found, fmt.Errorf("copying an answer of %s from the vault into the ledger: %w", t.conn, err)
+		}
+		found = true
+	}
+	return found, nil
+}
+
+// storedMints reads the mints that the wanted versions hold.
+func (t *turn) storedMints(ctx context.Context, wanted func(VersionInfo) bool) ([]Mint, error) {
+	var versions []VersionInfo
+	err := within(ctx, 2*storeTimeout, func(ctx context.Context) (err error) {
+		versions, err = t.vault.Versions(ctx, t.conn)
+		return err
+	})
+	if errors.Is(err, ErrNoSecret) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing the versions of %s: %w", t.conn, err)
+	}
+	var mints []Mint
+	for _, v := range versions {
+		if v.ID == t.rec.Published || !wanted(v) {
+			continue
+		}
+		m, ok, err := t.storedMint(ctx, v.ID)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			mints = append(mints, m)
+		}
+	}
+	return mints, nil
+}
+
+// mayHoldAnswer: all escrow, and documents that are labelled or not older than
+// the current pair.
+func (t *turn) mayHoldAnswer(v VersionInfo) bool {
+	young := t.rec.Current != nil && v.CreatedAt.After(t.rec.Current.SavedAt.Add(-5*time.Minute)) // clocks differ
+	return isEscrow(v) || len(v.Labels) > 0 || young
+}
+
+func isEscrow(v VersionInfo) bool { return strings.HasPrefix(v.ID, escrowPrefix) }
+
+// storedMint reads one version. A value that is neither escrow nor a document
+// of this connection and stack is passed over.
+func (t *turn) storedMint(ctx context.Context, id string) (m Mint, ok bool, err error) {
+	var v Version
+	err = within(ctx, storeTimeout, func(ctx context.Context) error {
+		v, err = t.vault.Version(ctx, t.conn, id)
+		return err
+	})
+	if err != nil {
+		return Mint{}, false, fmt.Errorf("reading version %s of %s: %w", id, t.conn, err)
+	}
+	var e escrowed
+	if json.Unmarshal([]byte(v.Value.Reveal()), &e) == nil && e.Escrow == 1 {
+		m = e.Mint
+	} else if doc, err := token.ParseDocument(v.Value); err == nil {
+		m = mintOf(doc)
+	}
+	return m, m.Connection == t.conn && m.Stack == t.settings.Stack, nil
+}

@@ -1,0 +1,131 @@
+package rotation
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// importBody gives a single refresh token the form of an answer.
+func importBody(refresh token.Secret) (token.Secret, error) {
+	raw, err := json.Marshal(map[string]string{"refresh_token": refresh.Reveal()})
+	return token.NewSecret(string(raw)), err
+}
+
+// Disconnect takes c out of use: from its one write on, no run presents or
+// publishes anything of it, and its pairs are revoked. If the access token has
+// expired or soon will, the pair is rotated first, because some servers do not
+// revoke an expired one; the report's detail says if that failed. The secret
+// itself is left to the caller.
+func (r *Rotator) Disconnect(ctx context.Context, c token.Connection) (Report, error) {
+	started := time.Now()
+	rec, mints, err := r.ledger.Load(ctx, c)
+	if err != nil {
+		return Report{}, fmt.Errorf("loading %s: %w", c, err)
+	}
+	detail := ""
+	if rec.Status == Active && rec.Current.ExpiresAt.Sub(r.now()) < time.Minute {
+		first := r.newRun().connection(ctx, c, situation{force: true})
+		if first.Outcome != Rotated {
+			detail = fmt.Sprintf("could not be rotated first (%s), so an expired pair may have escaped revocation", first.Outcome)
+		}
+	}
+	for {
+		if rec, mints, err = r.ledger.Load(ctx, c); err != nil {
+			return Report{}, fmt.Errorf("loading %s: %w", c, err)
+		}
+		if rec.Revision == "" || rec.Status == Disconnected {
+			break
+		}
+		if err = r.disconnect(ctx, rec, mints); err == nil {
+			break
+		}
+		if !errors.Is(err, ErrConflict) {
+			return Report{}, err
+		}
+	}
+	report := r.newRun().connection(ctx, c, situation{spendless: true})
+	if report.Detail == "" {
+		report.Detail = detail
+	}
+	return newReport("disconnect", started, []ConnectionReport{report}), nil
+}
+
+func (r *Rotator) disconnect(ctx context.Context, rec Record, mints []Mint) error {
+	next := rec.clone()
+	next.endEpoch(r.settings.Quiet)
+	next.Epoch, next.Generation, next.Status = rec.Epoch+1, 0, Disconnected
+	next.Current, next.Ancestor, next.Published, next.Failure = nil, nil, "", nil
+	return r.write(ctx, next, mints, Change{History: []Event{{Kind: "disconnected"}}})
+}
+
+// ErrNothingHeld: the connection has no quarantined answer to release or discard.
+var ErrNothingHeld = errors.New("nothing is quarantined")
+
+// Release ends a quarantine with a person's word on which refresh token of the
+// held answer is the right one. It must occur in the answer.
+func (r *Rotator) Release(ctx context.Context, c token.Connection, refresh token.Secret) (Report, error) {
+	started := time.Now()
+	rec, mints, m, err := r.heldMint(ctx, c)
+	if err != nil {
+		return Report{}, err
+	}
+	keys := newKeyring(r.sealer)
+	body, err := keys.open(ctx, m.Sealed, c, m.Key)
+	if err != nil {
+		return Report{}, err
+	}
+	if refresh.IsZero() || !strings.Contains(body.Reveal(), refresh.Reveal()) {
+		return Report{}, fmt.Errorf("releasing %s: the held answer does not contain that refresh token", c)
+	}
+	key, err := keys.ready(ctx)
+	if err != nil {
+		return Report{}, err
+	}
+	chosen := m
+	chosen.State, chosen.Reason, chosen.SavedAt = Saved, "", r.now().UTC().Truncate(time.Millisecond)
+	chosen.Key.Attempt = newID()
+	if body, err = importBody(refresh); err != nil {
+		return Report{}, err
+	}
+	chosen.Sealed = key.seal(body, c, chosen.Key)
+	if err := r.save(ctx, chosen); err != nil {
+		return Report{}, err
+	}
+	if err := r.mark(ctx, rec, append(mints, chosen), m, Rejected, "replaced by the refresh token that a person named"); err != nil {
+		return Report{}, err
+	}
+	return newReport("release", started, []ConnectionReport{r.newRun().connection(ctx, c, situation{})}), nil
+}
+
+// Discard ends a quarantine by giving the held answer up. Its attempt stays
+// open, so the old refresh token is presented again after the quiet period.
+func (r *Rotator) Discard(ctx context.Context, c token.Connection) (Report, error) {
+	started := time.Now()
+	rec, mints, m, err := r.heldMint(ctx, c)
+	if err != nil {
+		return Report{}, err
+	}
+	if err := r.mark(ctx, rec, mints, m, Rejected, "discarded by a person"); err != nil {
+		return Report{}, err
+	}
+	return newReport("discard", started, []ConnectionReport{r.newRun().connection(ctx, c, situation{})}), nil
+}
+
+func (r *Rotator) heldMint(ctx context.Context, c token.Connection) (Record, []Mint, Mint, error) {
+	rec, mints, err := r.ledger.Load(ctx, c)
+	if err != nil {
+		return rec, nil, Mint{}, fmt.Errorf("loading %s: %w", c, err)
+	}
+	for _, m := range mints {
+		if m.State == Quarantined && successor(rec, m) {
+			return rec, mints, m, nil
+		}
+	}
+	return rec, nil, Mint{}, fmt.Errorf("%s: %w", c, ErrNothingHeld)
+}

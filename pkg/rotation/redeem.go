@@ -1,0 +1,291 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// presentation is everything at hand that presenting a refresh token and saving
+// the answer needs.
+type presentation struct {
+	app     Application
+	key     *dataKey
+	refresh token.Secret
+}
+
+// redeem presents the current refresh token, once. A crash before Begin's write
+// leaves nothing; after it, an attempt whose end is unknown, which is looked
+// into after its lease; after Save's acknowledgement, a mint that anybody
+// may decide.
+func (t *turn) redeem(ctx context.Context) (*ConnectionReport, error) {
+	p, end, err := t.preflight(ctx)
+	if p == nil {
+		return end, err
+	}
+	t.lookSoon(ctx)
+	if err := t.begin(ctx); err != nil {
+		return nil, err
+	}
+	// The process may have been frozen since: a POST that could end after the
+	// lease may meet another one's.
+	if t.keeper.now().Add(t.settings.RedeemTimeout).After(t.rec.Attempt.Until) || !t.timeLeft(ctx) {
+		return t.attemptEnded(ctx, classNotSent, 0, errors.New("no time left in this attempt to present the refresh token"))
+	}
+	post, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.settings.RedeemTimeout)
+	answer := t.issuer.Redeem(post, p.app, Grant{RefreshToken: p.refresh})
+	cancel()
+	return t.answered(ctx, p, answer)
+}
+
+// preflight does everything that can fail before a token is at stake. A nil
+// presentation comes with what the turn does instead.
+func (t *turn) preflight(ctx context.Context) (*presentation, *ConnectionReport, error) {
+	if why, stopped := t.stopped(t.conn.Environment); stopped {
+		t.detail = why
+		r := t.report(ConfigError, time.Time{}, nil)
+		return nil, &r, nil
+	}
+	if err := t.pace(ctx, t.conn.Environment); err != nil || !t.timeLeft(ctx) {
+		return nil, t.noTime(), nil
+	}
+	fail := func(class string, wait time.Duration, err error) (*presentation, *ConnectionReport, error) {
+		end, err := t.failure(ctx, Redeem, MintKey{}, class, wait, err)
+		return nil, end, err
+	}
+	var p presentation
+	err := within(ctx, storeTimeout, func(ctx context.Context) (err error) {
+		p.key, err = t.keys.ready(ctx)
+		return err
+	})
+	if err != nil {
+		return fail(classStore, 0, err)
+	}
+	if p.app, err = t.fittingApplication(ctx); err != nil {
+		return fail(classOfApp(err), 0, err)
+	}
+	if puts := t.recentPuts(); t.settings.PutsPerDay > 0 && len(puts) >= t.settings.PutsPerDay {
+		wait := time.Unix(puts[0], 0).Add(24 * time.Hour).Sub(t.keeper.now())
+		return fail(classBudget, wait, fmt.Errorf("the secret of %s has had %d versions in 24 hours, as many as the vault takes", t.conn, len(puts)))
+	}
+	seen, err := t.checkVault(ctx)
+	switch {
+	case err != nil:
+		end, err := t.vaultFailure(ctx, Redeem, err)
+		return nil, end, err
+	case seen.adopt != nil:
+		return nil, nil, t.adopt(ctx, *seen.adopt)
+	case seen.drift != "":
+		t.tellDrift(ctx, seen)
+		t.rec.Published = ""
+		return nil, nil, t.write(ctx, Change{})
+	}
+	if p.refresh, err = t.currentRefreshToken(ctx, seen); err != nil {
+		return fail(classStore, 0, err)
+	}
+	return &p, nil, nil
+}
+
+// timeLeft reports whether this run can still wait for an answer and save it.
+func (t *turn) timeLeft(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return !ok || time.Until(deadline) >= t.settings.RedeemTimeout+saveReserve
+}
+
+// noTime ends the turn because the run has to; the connection stays due.
+func (t *turn) noTime() *ConnectionReport {
+	t.outOfTime.Store(true)
+	t.detail = "no time left in this run"
+	r := t.report(Deferred, time.Time{}, nil)
+	return &r
+}
+
+var errOtherClient = errors.New("belongs to another client id than the app credentials of its environment")
+
+// fittingApplication gives the app credentials that the connection's consent was given to.
+func (t *turn) fittingApplication(ctx context.Context) (Application, error) {
+	app, err := t.application(ctx, t.conn.Environment)
+	if err != nil {
+		return app, fmt.Errorf("reading the app credentials for %s: %w", t.conn, err)
+	}
+	if pin := t.rec.Pin; pin != nil && (pin.Client != "" && pin.Client != token.NewSecret(app.ClientID).Fingerprint() ||
+		pin.Environment != t.conn.Environment) {
+		return app, fmt.Errorf("%s %w: run `tokenturn app set %s` with the right ones, or invite anew", t.conn, errOtherClient, t.conn.Environment)
+	}
+	return app, nil
+}
+
+func classOfApp(err error) string {
+	if errors.Is(err, ErrNoApplication) || errors.Is(err, errOtherClient) {
+		return classConfig
+	}
+	return classStore
+}
+
+// currentRefreshToken opens the current pair: from its mint or, where the
+// ledger has lost that, from the version that the vault shows, found by its id.
+func (t *turn) currentRefreshToken(ctx context.Context, seen vaultView) (token.Secret, error) {
+	m := Mint{Connection: t.conn, Key: t.rec.Current.Mint}
+	if i := slices.IndexFunc(t.mints, func(m Mint) bool { return m.Key == t.rec.Current.Mint }); i >= 0 {
+		m = t.mints[i]
+	} else if doc, err := token.ParseDocument(seen.current.Value); err == nil && seen.current.ID == t.rec.Current.VersionID {
+		m = mintOf(doc)
+	}
+	body, err := t.open(ctx, m)
+	if err != nil {
+		return token.Secret{}, err
+	}
+	refresh := t.issuer.Parse(body).Pair.RefreshToken
+	if refresh.IsZero() || refresh.Fingerprint() != t.rec.Current.Fingerprint {
+		return token.Secret{}, fmt.Errorf("the stored pair of %s is not the one in the ledger; restore it or invite anew", t.conn)
+	}
+	return refresh, nil
+}
+
+// begin writes the attempt that gives the right to present.
+func (t *turn) begin(ctx context.Context) error {
+	now := t.keeper.now().UTC()
+	a := Attempt{ID: newID(), Fingerprint: t.rec.Current.Fingerprint, BegunAt: now, Until: now.Add(t.settings.Lease), Presentations: 1}
+	var history []Event
+	if old := t.rec.Attempt; old != nil {
+		history = append(history, Event{Kind: "ended", Attempt: old.ID, Detail: "its answer was lost and nothing was saved anywhere; presenting again"})
+		if old.Fingerprint == a.Fingerprint {
+			a.Presentations += old.Presentations
+		}
+	}
+	t.rec.Attempt = &a
+	err := t.write(ctx, Change{History: history})
+	if errors.Is(err, ErrConflict) {
+		return err
+	}
+	// Loading gives the revision for what follows and tells, where the write's
+	// answer was lost, whether it took effect.
+	if loadErr := t.load(ctx); loadErr != nil {
+		return errors.Join(err, loadErr)
+	}
+	if t.rec.Attempt == nil || t.rec.Attempt.ID != a.ID {
+		return errors.Join(err, ErrConflict)
+	}
+	t.presented = a.ID
+	return nil
+}
+
+// answered acts on what came of the POST.
+func (t *turn) answered(ctx context.Context, p *presentation, answer Answer) (*ConnectionReport, error) {
+	cause := fmt.Errorf("refreshing %s: %s", t.conn, answer.Detail)
+	switch answer.Class {
+	case Captured:
+		return t.captured(ctx, p, answer.Body)
+	case RateLimited:
+		wait := max(answer.Wait, time.Second)
+		if answer.Wait == 0 {
+			wait = 0 // not told: the usual back-off
+		}
+		return t.attemptEnded(ctx, classRateLimited, min(wait, 15*time.Minute), cause)
+	case NotSent:
+		return t.attemptEnded(ctx, classNotSent, 0, cause)
+	case Refused:
+		return t.refused(ctx)
+	case ClientFault:
+		return t.clientFault(ctx, p.app, answer)
+	case RequestFault:
+		if t.requestFault(t.conn.Environment) {
+			t.stopApp(t.conn.Environment, "three connections' requests were called faulty: "+answer.Detail)
+		}
+		return t.attemptEnded(ctx, classConfig, 0, cause)
+	}
+	over := t.rec.Attempt.Until.Add(t.settings.Quiet)
+	if t.rec.Attempt.Presentations == 1 {
+		t.notify(ctx, NoticeUnknown, t.conn, "The answer to a refresh was lost (%s). It is looked into by itself after %s; nothing needs to be done now.",
+			answer.Detail, over.UTC().Format(time.RFC3339))
+	}
+	t.detail = answer.Detail
+	r := t.report(Unknown, over, nil)
+	return &r, nil
+}
+
+// captured saves the answer before anybody looks at it.
+func (t *turn) captured(ctx context.Context, p *presentation, body token.Secret) (*ConnectionReport, error) {
+	m := Mint{Connection: t.conn, Key: MintKey{t.rec.Epoch, t.rec.Generation + 1, t.presented}, Parent: t.rec.Attempt.Fingerprint,
+		Source: FromRefresh, SavedAt: t.keeper.now().UTC().Truncate(time.Millisecond), State: Saved, APIURL: p.app.APIURL, Stack: t.settings.Stack}
+	if t.rec.Pin != nil {
+		m.Company = t.rec.Pin.Company
+	}
+	m.Sealed = p.key.seal(body, t.conn, m.Key)
+	others := []func(context.Context, Mint) error{t.escrow}
+	if len(body.Reveal()) > maxEscrow {
+		m.State, m.Reason, others = Quarantined, "the answer is implausibly large", nil
+	}
+	if err := t.save(ctx, m, others...); err != nil {
+		t.notify(ctx, NoticeUnsaved, t.conn, "A new pair of %s could be saved in neither store. If the next runs do not find the old one still valid, somebody must consent again.", t.conn)
+		t.detail = err.Error()
+		r := t.report(Unknown, t.rec.Attempt.Until.Add(t.settings.Quiet), nil)
+		return &r, nil
+	}
+	t.bodies[m.Key] = body
+	t.looked = false
+	return nil, nil
+}
+
+// attemptEnded: the refresh token was not spent. The attempt is over, and the
+// row rests.
+func (t *turn) attemptEnded(ctx context.Context, class string, wait time.Duration, cause error) (*ConnectionReport, error) {
+	mine := t.presented
+	t.presented = ""
+	for {
+		t.rec.Attempt = nil
+		end, err := t.failure(ctx, Redeem, MintKey{}, class, wait, cause, Event{Kind: "ended", Attempt: mine, Detail: cause.Error()})
+		if !errors.Is(err, ErrConflict) {
+			return end, err
+		}
+		if err := t.load(ctx); err != nil {
+			return nil, err
+		}
+		if t.rec.Attempt == nil || t.rec.Attempt.ID != mine {
+			return nil, nil
+		}
+	}
+}
+
+// clientFault: the server does not accept the app credentials. They may have
+// been replaced since they were read.
+func (t *turn) clientFault(ctx context.Context, app Application, answer Answer) (*ConnectionReport, error) {
+	if t.credentialsChanged(ctx, app) {
+		t.rec.Attempt = nil
+		ended := Event{Kind: "ended", Attempt: t.presented, Detail: "the app credentials were replaced meanwhile"}
+		t.presented = ""
+		return nil, t.write(ctx, Change{History: []Event{ended}})
+	}
+	why := fmt.Sprintf("the server does not accept the app credentials of %s (%s): run `tokenturn app set %s`", t.conn.Environment, answer.Detail, t.conn.Environment)
+	t.stopApp(t.conn.Environment, why)
+	return t.attemptEnded(ctx, classConfig, 0, errors.New(why))
+}
+
+// refused: the server does not know the refresh token (any more). Before that
+// is believed to be the end, everything that may hold a successor is read
+// again.
+func (t *turn) refused(ctx context.Context) (*ConnectionReport, error) {
+	mine := t.presented
+	if err := t.load(ctx); err != nil {
+		return nil, err
+	}
+	if t.rec.Attempt == nil || t.rec.Attempt.ID != mine || decidable(t.rec, t.mints) != nil {
+		return nil, nil // somebody else has settled it, or the loop will
+	}
+	if _, err := t.look(ctx); err != nil || !t.looked {
+		return nil, err // found, or not readable: the attempt stays and is looked into again
+	}
+	now := t.keeper.now()
+	t.rec.Attempt, t.presented = nil, ""
+	t.rec.Status, t.rec.DueAt, t.rec.Failure = NeedsConsent, now.Add(t.settings.Quiet), nil
+	err := t.write(ctx, Change{History: []Event{{Kind: "needs_consent", Attempt: mine, Detail: "invalid_grant, and no successor is saved anywhere"}}})
+	if err != nil {
+		return nil, err
+	}
+	t.notify(ctx, NoticeNeedsConsent, t.conn, "Procore no longer accepts the refresh token of %[1]s. Run `tokenturn connection invite %[1]s` and send the link to the person who connected it.", t.conn)
+	return nil, nil
+}

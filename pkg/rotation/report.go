@@ -1,0 +1,42 @@
+package rotation
+
+import (
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// Report is the answer to one request. It contains no secrets.
+type Report struct {
+	Op          string             `json:"op"`
+	Due         int                `json:"due"`
+	Outcomes    map[Outcome]int    `json:"outcomes"`
+	Connections []ConnectionReport `json:"connections"`
+	Duration    Milliseconds       `json:"duration_ms"`
+}
+
+// Milliseconds is a duration that JSON shows as a whole number of milliseconds.
+type Milliseconds int64
+
+// ConnectionReport is what a run did with one connection and found of it.
+type ConnectionReport struct {
+	Connection token.Connection `json:"connection"`
+	Outcome    Outcome          `json:"outcome"`
+	Epoch      int64            `json:"epoch,omitempty"`
+	Generation int64            `json:"generation,omitempty"`
+	ExpiresAt  time.Time        `json:"expires_at,omitzero"` // of the access token
+	RetryAt    time.Time        `json:"retry_at,omitzero"`
+	Detail     string           `json:"detail,omitempty"` // what happened and what to do, where the outcome does not say it
+}
+
+func newReport(op string, started time.Time, connections []ConnectionReport) Report {
+	r := Report{Op: op, Due: len(connections), Outcomes: map[Outcome]int{}, Connections: connections,
+		Duration: Milliseconds(time.Since(started).Milliseconds())}
+	if connections == nil {
+		r.Connections = []ConnectionReport{}
+	}
+	for _, c := range connections {
+		r.Outcomes[c.Outcome]++
+	}
+	return r
+}

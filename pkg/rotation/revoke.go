@@ -1,0 +1,90 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// revoke ends, at the issuer, one pair that can no longer become current, and
+// then forgets its bytes. Nothing saved lives on after a disconnect or a new
+// consent.
+func (t *turn) revoke(ctx context.Context) (*ConnectionReport, error) {
+	if !t.rec.Residue.IsZero() && !t.now.Before(t.rec.Residue) {
+		return t.searchResidue(ctx)
+	}
+	i := slices.IndexFunc(t.mints, func(m Mint) bool { return orphan(t.rec, m) })
+	m := t.mints[i]
+	how, err := t.endPair(ctx, m)
+	if err != nil {
+		class := classIssuer
+		if errors.Is(err, ErrNoApplication) {
+			class = classConfig
+		}
+		return t.failure(ctx, Revoke, MintKey{}, class, 0, err)
+	}
+	return nil, t.write(ctx, Change{Bury: []MintKey{m.Key}, History: []Event{{Kind: "revoked",
+		Epoch: m.Key.Epoch, Generation: m.Key.Generation, Attempt: m.Key.Attempt, Detail: how}}})
+}
+
+// endPair revokes the pair of one mint and says what can be said of it.
+func (t *turn) endPair(ctx context.Context, m Mint) (how string, err error) {
+	body, err := t.open(ctx, m)
+	if errors.Is(err, ErrUnsealable) {
+		return "its bytes cannot be opened; not revoked", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	pair := t.issuer.Parse(body).Pair
+	if t.rec.Current != nil && pair.RefreshToken.Fingerprint() == t.rec.Current.Fingerprint {
+		return "a copy of the current pair; not revoked", nil
+	}
+	app, err := t.application(ctx, t.conn.Environment)
+	if err != nil {
+		return "", fmt.Errorf("reading the app credentials for %s: %w", t.conn, err)
+	}
+	// Both halves: which one a server looks at differs, and either ends the pair.
+	for _, half := range []token.Secret{pair.AccessToken, pair.RefreshToken} {
+		if half.IsZero() {
+			continue
+		}
+		if err := t.issuer.Revoke(ctx, app, half); err != nil {
+			return "", fmt.Errorf("revoking a former pair of %s: %w", t.conn, err)
+		}
+	}
+	if !pair.AccessToken.IsZero() && !t.keeper.now().Before(pair.ExpiresAt(m.SavedAt)) {
+		return "revocation asked for; the access token had expired, and some servers then do nothing", nil
+	}
+	return "revoked", nil
+}
+
+// searchResidue copies what the vault still holds in escrow of former epochs
+// into the ledger, where it is an orphan.
+func (t *turn) searchResidue(ctx context.Context) (*ConnectionReport, error) {
+	if err := t.copyResidue(ctx); err != nil && !errors.Is(err, ErrSecretDeleted) {
+		return t.vaultFailure(ctx, Revoke, err)
+	}
+	t.rec.Residue = time.Time{}
+	return nil, t.write(ctx, Change{})
+}
+
+func (t *turn) copyResidue(ctx context.Context) error {
+	stored, err := t.storedMints(ctx, isEscrow)
+	if err != nil {
+		return err
+	}
+	for _, m := range stored {
+		if m.Key.Epoch >= t.rec.Epoch {
+			continue
+		}
+		if err := within(ctx, storeTimeout, func(ctx context.Context) error { return t.ledger.SaveMint(ctx, m) }); err != nil {
+			return fmt.Errorf("copying a former pair of %s into the ledger: %w", t.conn, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,194 @@
+package rotation
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
+
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// Config wires a Rotator. FollowUps, Notifier, Log and Now may be left out.
+type Config struct {
+	Ledger       Ledger
+	Vault        Vault
+	Sealer       Sealer
+	Applications Applications
+	Issuer       Issuer
+	FollowUps    FollowUps // nil: what a follow-up would do waits for the next sweep
+	Notifier     Notifier  // nil: notices are logged only
+	Log          *slog.Logger
+	Now          func() time.Time
+	Settings     Settings
+}
+
+// Rotator rotates connections. It keeps nothing between runs but its pace, and
+// is safe for concurrent use; any number of Rotators may work on one ledger.
+type Rotator struct {
+	keeper
+	vault     Vault
+	sealer    Sealer
+	followUps FollowUps
+
+	mu       sync.Mutex
+	limiters map[string]*rate.Limiter // per environment
+	sweepAt  time.Time                // when the follow-up sweep that was last asked for comes
+}
+
+// NewRotator checks the configuration.
+func NewRotator(cfg Config) (*Rotator, error) {
+	if cfg.Ledger == nil || cfg.Vault == nil || cfg.Sealer == nil || cfg.Applications == nil || cfg.Issuer == nil {
+		return nil, errors.New("a rotator needs a ledger, a vault, a sealer, applications and an issuer")
+	}
+	if err := cfg.Settings.Validate(); err != nil {
+		return nil, fmt.Errorf("settings: %w", err)
+	}
+	k := keeper{cfg.Ledger, cfg.Applications, cfg.Issuer, cfg.Notifier, cfg.Settings, cfg.Log, cfg.Now}
+	k.fill()
+	return &Rotator{keeper: k, vault: cfg.Vault, sealer: cfg.Sealer, followUps: cfg.FollowUps,
+		limiters: map[string]*rate.Limiter{}}, nil
+}
+
+func (k *keeper) fill() {
+	if k.log == nil {
+		k.log = slog.New(slog.DiscardHandler)
+	}
+	if k.now == nil {
+		k.now = time.Now
+	}
+}
+
+// ErrBadRequest says that a Request is not one of the accepted forms.
+var ErrBadRequest = errors.New(`accepted are {"op":"sweep"}, {"op":"rotate","connection":"environment/name"}, ` +
+	`{"op":"ensure","connection":"environment/name","min_ttl_seconds":600} and {"op":"publish","connection":"environment/name"}`)
+
+// Do carries out a request. ErrBadRequest if it is malformed; any other error
+// means that nothing could be done at all. What became of single connections
+// is in the report.
+func (r *Rotator) Do(ctx context.Context, request Request) (Report, error) {
+	if request.Op == "sweep" && request.Connection == "" {
+		return r.Sweep(ctx)
+	}
+	c, err := token.ParseConnection(request.Connection)
+	if err != nil && request.Op != "sweep" {
+		err = fmt.Errorf("%w (%w)", ErrBadRequest, err)
+	}
+	switch {
+	case request.Op == "rotate" && err == nil:
+		return r.Rotate(ctx, c)
+	case request.Op == "ensure" && err == nil && request.MinTTLSeconds > 0:
+		return r.Ensure(ctx, c, request)
+	case request.Op == "publish" && err == nil:
+		return r.Publish(ctx, c)
+	case err != nil:
+		return Report{}, err
+	}
+	return Report{}, fmt.Errorf("op %.20q: %w", request.Op, ErrBadRequest)
+}
+
+// Sweep handles every connection that is due.
+func (r *Rotator) Sweep(ctx context.Context) (Report, error) {
+	started := time.Now()
+	due, err := r.ledger.Due(ctx, r.now())
+	if err != nil {
+		return Report{}, fmt.Errorf("listing due connections: %w", err)
+	}
+	run := r.newRun()
+	reports := make([]ConnectionReport, len(due))
+	var group errgroup.Group
+	group.SetLimit(r.settings.Concurrency)
+	for i, c := range due {
+		group.Go(func() error {
+			reports[i] = run.connection(ctx, c, situation{})
+			return nil
+		})
+	}
+	_ = group.Wait()
+	if run.outOfTime.Load() {
+		r.later(ctx, Request{Op: "sweep"}, 0)
+	}
+	return newReport("sweep", started, reports), nil
+}
+
+// Rotate replaces the pair of c, due or not. An attempt that is live, a quiet
+// period and a failure that asks to wait still hold.
+func (r *Rotator) Rotate(ctx context.Context, c token.Connection) (Report, error) {
+	return r.one(ctx, "rotate", c, situation{force: true}), nil
+}
+
+// Ensure replaces the pair of c if its access token has less than
+// MinTTLSeconds left. A request with an epoch is a follow-up: it is sent on
+// until NotBefore, and dropped once the connection has moved on.
+func (r *Rotator) Ensure(ctx context.Context, c token.Connection, request Request) (Report, error) {
+	if wait := request.NotBefore.Sub(r.now()); wait > 0 {
+		r.later(ctx, request, min(wait, MaxDelay))
+		return newReport("ensure", time.Now(), []ConnectionReport{{Connection: c, Outcome: Deferred, RetryAt: request.NotBefore}}), nil
+	}
+	s := situation{minTTL: time.Duration(request.MinTTLSeconds) * time.Second}
+	if request.Epoch > 0 {
+		s.onlyAt = &MintKey{Epoch: request.Epoch, Generation: request.Generation}
+	}
+	return r.one(ctx, "ensure", c, s), nil
+}
+
+// Publish takes the steps that spend nothing.
+func (r *Rotator) Publish(ctx context.Context, c token.Connection) (Report, error) {
+	return r.one(ctx, "publish", c, situation{spendless: true}), nil
+}
+
+func (r *Rotator) one(ctx context.Context, op string, c token.Connection, s situation) Report {
+	started := time.Now()
+	return newReport(op, started, []ConnectionReport{r.newRun().connection(ctx, c, s)})
+}
+
+// later asks for a follow-up. Losing one costs time, never a token: the next
+// sweep does what it would have done.
+func (r *Rotator) later(ctx context.Context, request Request, delay time.Duration) {
+	if r.followUps == nil {
+		return
+	}
+	err := within(context.WithoutCancel(ctx), storeTimeout, func(ctx context.Context) error {
+		return r.followUps.Send(ctx, request, max(0, min(delay, MaxDelay)))
+	})
+	if err != nil {
+		r.log.WarnContext(ctx, "follow-up not sent; the next sweep does its work", "op", request.Op, "connection", request.Connection, "error", err)
+	}
+}
+
+// lookSoon asks for a sweep after a crashed attempt's quiet period, so that
+// it is looked at in minutes rather than at the next scheduled sweep.
+func (r *Rotator) lookSoon(ctx context.Context) {
+	delay := r.settings.Lease + r.settings.Quiet + 30*time.Second
+	at := r.now().Add(delay)
+	r.mu.Lock()
+	onItsWay := r.sweepAt.After(at.Add(-30 * time.Second)) // late enough to serve this attempt too
+	if !onItsWay {
+		r.sweepAt = at
+	}
+	r.mu.Unlock()
+	if !onItsWay {
+		r.later(ctx, Request{Op: "sweep"}, delay)
+	}
+}
+
+// pace waits for the environment's turn to redeem.
+func (r *Rotator) pace(ctx context.Context, environment string) error {
+	r.mu.Lock()
+	l := r.limiters[environment]
+	if l == nil {
+		l = rate.NewLimiter(rate.Limit(r.settings.RedeemRate), 10)
+		r.limiters[environment] = l
+	}
+	r.mu.Unlock()
+	return l.Wait(ctx)
+}
+
+// newID names an attempt; 128 bits, so two never meet.
+func newID() string { return rand.Text() }

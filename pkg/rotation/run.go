@@ -1,0 +1,269 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// run is what the connections handled together share: data keys, app
+// credentials read once, and what was learnt about an app on the way.
+type run struct {
+	*Rotator
+	keys      *keyring
+	outOfTime atomic.Bool
+
+	appsMu sync.Mutex
+	known  map[string]Application
+	faults map[string]int    // connections whose request an environment called faulty
+	stop   map[string]string // why no more is presented to an environment in this run
+}
+
+func (r *Rotator) newRun() *run {
+	return &run{Rotator: r, keys: newKeyring(r.sealer), known: map[string]Application{}, faults: map[string]int{}, stop: map[string]string{}}
+}
+
+// application reads the app credentials of an environment once per run.
+func (r *run) application(ctx context.Context, environment string) (Application, error) {
+	r.appsMu.Lock()
+	defer r.appsMu.Unlock()
+	if app, ok := r.known[environment]; ok {
+		return app, nil
+	}
+	app, err := r.apps.Application(ctx, environment)
+	if err == nil {
+		r.known[environment] = app
+	}
+	return app, err
+}
+
+// credentialsChanged reads the app credentials again after they were refused
+// and reports whether there are other ones to try now.
+func (r *run) credentialsChanged(ctx context.Context, refused Application) bool {
+	app, err := r.apps.Application(ctx, refused.Environment)
+	if err != nil || app == refused {
+		return false
+	}
+	r.appsMu.Lock()
+	defer r.appsMu.Unlock()
+	r.known[refused.Environment] = app
+	return true
+}
+
+// stopApp ends presenting to an environment for this run. It reports whether
+// this call was the first to do so.
+func (r *run) stopApp(environment, why string) bool {
+	r.appsMu.Lock()
+	defer r.appsMu.Unlock()
+	_, stopped := r.stop[environment]
+	r.stop[environment] = why
+	return !stopped
+}
+
+func (r *run) stopped(environment string) (why string, stopped bool) {
+	r.appsMu.Lock()
+	defer r.appsMu.Unlock()
+	why, stopped = r.stop[environment]
+	return why, stopped
+}
+
+// requestFault counts connections of an environment whose request was called
+// faulty: three of them are not the connections' fault.
+func (r *run) requestFault(environment string) (tooMany bool) {
+	r.appsMu.Lock()
+	defer r.appsMu.Unlock()
+	r.faults[environment]++
+	return r.faults[environment] >= 3
+}
+
+// connection handles one connection. Whatever goes wrong with it, a panic
+// included, stays with it.
+func (r *run) connection(ctx context.Context, c token.Connection, s situation) (report ConnectionReport) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.log.ErrorContext(ctx, "panic", "connection", c.String(), "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+			report = ConnectionReport{Connection: c, Outcome: Failed, Detail: "internal error; the log has more"}
+		}
+		r.log.InfoContext(ctx, "connection handled", "connection", c.String(), "outcome", report.Outcome,
+			"epoch", report.Epoch, "generation", report.Generation, "detail", report.Detail)
+	}()
+	s.settings = r.settings
+	t := &turn{run: r, conn: c, situation: s, restNow: map[rest]bool{}, bodies: map[MintKey]token.Secret{}}
+	return t.loop(ctx)
+}
+
+// turn is one connection's passage through the loop.
+type turn struct {
+	*run
+	situation
+	conn    token.Connection
+	restNow map[rest]bool            // rows that failed in this turn
+	bodies  map[MintKey]token.Secret // answers received or opened in this turn
+	did     Outcome                  // what was achieved so far
+	detail  string                   // of the last failure
+	drifted bool                     // people were told of a drift
+}
+
+type rest struct {
+	step Step
+	mint MintKey
+}
+
+// maxSteps bounds the loop; a turn that heals everything it can meet takes
+// fewer than ten.
+const maxSteps = 30
+
+// loop loads, plans and acts until there is nothing to do.
+func (t *turn) loop(ctx context.Context) ConnectionReport {
+	for range maxSteps {
+		if err := t.load(ctx); err != nil {
+			return t.report(Failed, time.Time{}, err)
+		}
+		if t.rec.Revision == "" {
+			return t.report(NotFound, time.Time{}, nil)
+		}
+		a := plan(t.situation)
+		if a.outcome != "" {
+			return t.end(ctx, a)
+		}
+		end, err := t.act(ctx, a)
+		switch {
+		case errors.Is(err, ErrConflict): // somebody else was faster: see what is left to do
+		case err != nil:
+			return t.report(Failed, time.Time{}, err)
+		case end != nil:
+			return *end
+		}
+	}
+	return t.report(Failed, time.Time{}, errors.New("the row kept changing; the next run goes on"))
+}
+
+func (t *turn) load(ctx context.Context) (err error) {
+	err = within(ctx, storeTimeout, func(ctx context.Context) error {
+		t.rec, t.mints, err = t.ledger.Load(ctx, t.conn)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("loading %s: %w", t.conn, err)
+	}
+	t.now = t.keeper.now()
+	t.rests = func(step Step, mint MintKey) bool {
+		return t.restNow[rest{step, mint}] || t.rec.resting(step, mint, t.now)
+	}
+	return nil
+}
+
+// act takes one step. A report ends the turn; so does an error, except ErrConflict.
+func (t *turn) act(ctx context.Context, a action) (*ConnectionReport, error) {
+	switch a.step {
+	case Decide:
+		return t.decide(ctx, a.mint)
+	case Publish:
+		return t.publish(ctx)
+	case Look:
+		return t.look(ctx)
+	case Redeem:
+		return t.redeem(ctx)
+	case Revoke:
+		return t.revoke(ctx)
+	}
+	return nil, fmt.Errorf("step %q of %s has no act", a.step, t.conn)
+}
+
+// end closes a turn that has nothing more to do. A due time that has passed
+// is set anew, or the row would stay at the head of the queue.
+func (t *turn) end(ctx context.Context, a action) ConnectionReport {
+	if !t.rec.DueAt.IsZero() && !t.rec.DueAt.After(t.now) && a.outcome != Busy {
+		if due := t.settings.dueAt(t.rec, t.mints, t.now); !due.Equal(t.rec.DueAt) {
+			if err := t.write(ctx, Change{}); err != nil && !errors.Is(err, ErrConflict) {
+				return t.report(Failed, time.Time{}, err)
+			}
+		}
+	}
+	if t.did != "" && a.outcome == Fresh {
+		a.outcome = t.did
+	}
+	return t.report(a.outcome, a.retryAt, nil)
+}
+
+// write stores t.rec as it is now together with the change.
+func (t *turn) write(ctx context.Context, change Change) error {
+	return within(ctx, 2*storeTimeout, func(ctx context.Context) error {
+		return t.keeper.write(ctx, t.rec, t.mints, change)
+	})
+}
+
+func (t *turn) report(outcome Outcome, retryAt time.Time, err error) ConnectionReport {
+	r := ConnectionReport{Connection: t.conn, Outcome: outcome, Epoch: t.rec.Epoch, Generation: t.rec.Generation, RetryAt: retryAt, Detail: t.detail}
+	if t.rec.Current != nil {
+		r.ExpiresAt = t.rec.Current.ExpiresAt
+	}
+	if r.Detail == "" && t.rec.Failure != nil && (outcome == Deferred || outcome == ConfigError) {
+		r.Detail = t.rec.Failure.Detail
+	}
+	if err != nil {
+		r.Detail = err.Error()
+	}
+	return r
+}
+
+// Classes of failures, as stored.
+const (
+	classConfig      = "config"
+	classRateLimited = "rate_limited"
+	classNotSent     = "not_sent"
+	classStore       = "store"
+	classIssuer      = "issuer"
+	classBudget      = "budget"
+)
+
+// failure makes a row rest for a while, in this turn and in later ones, and
+// ends the turn unless other rows go on. wait 0 means the usual back-off.
+func (t *turn) failure(ctx context.Context, step Step, mint MintKey, class string, wait time.Duration, cause error, history ...Event) (*ConnectionReport, error) {
+	t.restNow[rest{step, mint}] = true
+	count := 1
+	if f := t.rec.Failure; f != nil && f.Step == step && f.Class == class && f.Mint == mint {
+		count = f.Count + 1
+	}
+	if wait <= 0 {
+		wait = backOff(class, count)
+	}
+	t.rec.Failure = &Failure{Step: step, Class: class, Count: count, NextAt: t.keeper.now().Add(wait).UTC(), Mint: mint, Detail: cause.Error()}
+	if class == classConfig && count == 1 {
+		t.notify(ctx, NoticeConfigError, t.conn, "%v", cause)
+	}
+	if err := t.write(ctx, Change{History: history}); err != nil {
+		return nil, errors.Join(err, cause)
+	}
+	t.detail = cause.Error()
+	return nil, nil // plan sees the resting row and says what it means
+}
+
+func backOff(class string, count int) time.Duration {
+	first := 30 * time.Second
+	if class == classConfig {
+		first = time.Minute
+	}
+	return min(first<<min(count-1, 10), 15*time.Minute)
+}
+
+// open gives the body of a mint's answer.
+func (t *turn) open(ctx context.Context, m Mint) (body token.Secret, err error) {
+	if body, ok := t.bodies[m.Key]; ok {
+		return body, nil
+	}
+	err = within(ctx, storeTimeout, func(ctx context.Context) error {
+		body, err = t.keys.open(ctx, m.Sealed, m.Connection, m.Key)
+		return err
+	})
+	if err == nil {
+		t.bodies[m.Key] = body
+	}
+	return body, err
+}

@@ -1,0 +1,118 @@
+package rotation
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"encoding/binary"
+	"fmt"
+	"sync"
+
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// sealVersion is the first byte of sealed bytes:
+// version (1) | length of the wrapped key (2) | wrapped key | nonce and ciphertext of AES-256-GCM.
+const sealVersion = 1
+
+// keyring shares data keys within one run: one is made, and each wrapped one is
+// unwrapped once. Safe for concurrent use.
+type keyring struct {
+	sealer Sealer
+
+	mu        sync.Mutex
+	made      *dataKey
+	unwrapped map[string]cipher.AEAD
+}
+
+func newKeyring(s Sealer) *keyring {
+	return &keyring{sealer: s, unwrapped: map[string]cipher.AEAD{}}
+}
+
+// dataKey seals without asking anybody, so nothing that can fail stands
+// between an answer and its being saved.
+type dataKey struct {
+	aead    cipher.AEAD
+	wrapped []byte
+}
+
+// ready returns the run's data key, made on the first call.
+func (k *keyring) ready(ctx context.Context) (*dataKey, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.made != nil {
+		return k.made, nil
+	}
+	key, wrapped, err := k.sealer.DataKey(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("making a data key: %w", err)
+	}
+	aead, err := newAEAD(key)
+	if err != nil {
+		return nil, fmt.Errorf("making a data key: %w", err)
+	}
+	k.made = &dataKey{aead, wrapped}
+	k.unwrapped[string(wrapped)] = aead
+	return k.made, nil
+}
+
+// seal encrypts the body of an answer, bound to where it belongs.
+func (d *dataKey) seal(body token.Secret, c token.Connection, key MintKey) []byte {
+	out := append([]byte{sealVersion}, binary.BigEndian.AppendUint16(nil, uint16(len(d.wrapped)))...)
+	out = append(out, d.wrapped...)
+	return d.aead.Seal(out, nil, []byte(body.Reveal()), bound(c, key))
+}
+
+// open is the reverse of seal. ErrUnsealable if the bytes were changed, belong
+// elsewhere, or are not ours.
+func (k *keyring) open(ctx context.Context, sealed []byte, c token.Connection, key MintKey) (token.Secret, error) {
+	if len(sealed) < 3 || sealed[0] != sealVersion {
+		return token.Secret{}, fmt.Errorf("opening the answer of %s: unknown form: %w", c, ErrUnsealable)
+	}
+	n := int(binary.BigEndian.Uint16(sealed[1:3]))
+	if len(sealed) < 3+n {
+		return token.Secret{}, fmt.Errorf("opening the answer of %s: cut off: %w", c, ErrUnsealable)
+	}
+	aead, err := k.unwrap(ctx, sealed[3:3+n])
+	if err != nil {
+		return token.Secret{}, fmt.Errorf("opening the answer of %s: %w", c, err)
+	}
+	body, err := aead.Open(nil, nil, sealed[3+n:], bound(c, key))
+	if err != nil {
+		return token.Secret{}, fmt.Errorf("opening the answer of %s: %w", c, ErrUnsealable)
+	}
+	return token.NewSecret(string(body)), nil
+}
+
+func (k *keyring) unwrap(ctx context.Context, wrapped []byte) (cipher.AEAD, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if aead, ok := k.unwrapped[string(wrapped)]; ok {
+		return aead, nil
+	}
+	key, err := k.sealer.Unwrap(ctx, wrapped)
+	if err != nil {
+		return nil, fmt.Errorf("unwrapping the data key: %w", err)
+	}
+	aead, err := newAEAD(key)
+	if err != nil {
+		return nil, err
+	}
+	k.unwrapped[string(wrapped)] = aead
+	return aead, nil
+}
+
+func newAEAD(key []byte) (cipher.AEAD, error) {
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCMWithRandomNonce(block)
+}
+
+// bound is the additional data: sealed bytes cannot be moved to another
+// connection, epoch, generation or purpose. The attempt is left out because
+// the published document does not need it to be opened.
+func bound(c token.Connection, key MintKey) []byte {
+	return fmt.Appendf(nil, "tokenturn answer\x00%s\x00%d\x00%d", c, key.Epoch, key.Generation)
+}

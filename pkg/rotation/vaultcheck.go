@@ -1,0 +1,150 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// vaultView is what checkVault saw.
+type vaultView struct {
+	absent  bool    // there is no secret
+	current Version // zero: the secret has no value yet
+	adopt   *Mint   // the vault is ahead of the ledger by this pair, which is ours
+	drift   string  // AWSCURRENT is not on what the ledger published last; why
+	foreign bool    // nor is it anything that this program could have left there
+}
+
+// otherStackError: the secret belongs to another installation.
+type otherStackError struct {
+	c          token.Connection
+	ours, seen string
+}
+
+func (e *otherStackError) Error() string {
+	return fmt.Sprintf("the secret of %s belongs to the installation %q and this is %q: give each its own secret prefix", e.c, e.seen, e.ours)
+}
+
+// secondLook is how long a surprising read by label is given to become
+// consistent before it is believed.
+const secondLook = 2 * time.Second
+
+// checkVault looks at AWSCURRENT before anything is put or spent. What does not
+// fit is looked at twice, for reads by label may be stale.
+func (t *turn) checkVault(ctx context.Context) (vaultView, error) {
+	v, err := t.readVault(ctx)
+	if err != nil || v.drift == "" && v.adopt == nil {
+		return v, err
+	}
+	select {
+	case <-ctx.Done():
+		return v, fmt.Errorf("reading the secret of %s again: %w", t.conn, ctx.Err())
+	case <-time.After(secondLook):
+	}
+	return t.readVault(ctx)
+}
+
+func (t *turn) readVault(ctx context.Context) (v vaultView, err error) {
+	err = within(ctx, storeTimeout, func(ctx context.Context) error {
+		v.current, err = t.vault.Current(ctx, t.conn)
+		return err
+	})
+	switch {
+	case errors.Is(err, ErrNoSecret):
+		v.absent = true
+		if t.rec.Published != "" {
+			v.drift, v.foreign = "the secret is gone", true
+		}
+		return v, nil
+	case errors.Is(err, ErrNoVersion):
+		if t.rec.Published != "" {
+			v.drift, v.foreign = "no version is AWSCURRENT", true
+		}
+		return v, nil
+	case errors.Is(err, ErrSecretDeleted):
+		return v, fmt.Errorf("the secret of %s is scheduled for deletion; run `tokenturn connection undo %s` if it is still wanted: %w", t.conn, t.conn, err)
+	case err != nil:
+		return v, fmt.Errorf("reading the secret of %s: %w", t.conn, err)
+	}
+	if v.current.ID == t.rec.Published || t.rec.Current != nil && v.current.ID == t.rec.Current.VersionID {
+		return v, nil // by its id, the content is what was published
+	}
+	return t.compareVault(ctx, v)
+}
+
+// compareVault judges an AWSCURRENT that the ledger did not publish.
+func (t *turn) compareVault(ctx context.Context, v vaultView) (vaultView, error) {
+	doc, err := token.ParseDocument(v.current.Value)
+	switch {
+	case err != nil || doc.Connection != t.conn:
+		v.drift, v.foreign = "its value is not a document of this connection", true
+		return v, nil
+	case doc.Stack != t.settings.Stack:
+		return v, &otherStackError{t.conn, t.settings.Stack, doc.Stack}
+	case !after(doc.Epoch, doc.Generation, t.rec.Epoch, t.rec.Generation):
+		v.drift = fmt.Sprintf("AWSCURRENT is on generation %d of epoch %d", doc.Generation, doc.Epoch)
+		return v, nil
+	}
+	m := mintOf(doc)
+	if _, err := t.open(ctx, m); errors.Is(err, ErrUnsealable) {
+		v.drift, v.foreign = "AWSCURRENT claims a later generation that this installation did not seal", true
+		return v, nil
+	} else if err != nil {
+		return v, err
+	}
+	v.adopt = &m
+	return v, nil
+}
+
+// tellDrift tells people, once a turn.
+func (t *turn) tellDrift(ctx context.Context, v vaultView) {
+	if !t.drifted {
+		t.drifted = true
+		t.notify(ctx, NoticeDrift, t.conn, "The secret of %s does not show what was published: %s. It is put right; find out who wrote it.", t.conn, v.drift)
+	}
+}
+
+// mintOf rebuilds the mint that a document shows.
+func mintOf(doc token.Document) Mint {
+	return Mint{Connection: doc.Connection, Key: MintKey{doc.Epoch, doc.Generation, doc.Attempt}, Parent: doc.Parent,
+		Source: Source(doc.Source), SavedAt: doc.SavedAt, State: Saved, Sealed: doc.SealedAnswer,
+		APIURL: doc.APIURL, Company: doc.CompanyID, Stack: doc.Stack}
+}
+
+// adopt makes the pair that the vault shows the ledger's current one: the
+// ledger is older than the vault, as after restoring a backup. Nothing is
+// presented and nothing put.
+func (t *turn) adopt(ctx context.Context, m Mint) error {
+	body, err := t.open(ctx, m)
+	if err != nil {
+		return err
+	}
+	if err := within(ctx, storeTimeout, func(ctx context.Context) error { return t.ledger.SaveMint(ctx, m) }); err != nil {
+		return fmt.Errorf("copying the published pair of %s into the ledger: %w", t.conn, err)
+	}
+	pin := Pin{Environment: t.conn.Environment, Company: m.Company}
+	if t.rec.Pin != nil {
+		pin = *t.rec.Pin
+	}
+	next, err := t.succeed(t.rec, m, t.issuer.Parse(body).Pair, pin)
+	if err != nil {
+		return err
+	}
+	next.Published, next.Ancestor = next.Current.VersionID, nil
+	change := Change{History: []Event{{Kind: "adopted", Attempt: m.Key.Attempt, Detail: "the vault was ahead of the ledger"}}}
+	for _, old := range t.mints { // ancestors: spent, but of the same grant, so not to be revoked
+		if old.Key.Epoch == m.Key.Epoch && old.Key.Generation < m.Key.Generation {
+			change.Bury = append(change.Bury, old.Key)
+		}
+	}
+	t.rec = next
+	if err := t.write(ctx, change); err != nil {
+		return err
+	}
+	t.did = Recovered
+	t.notify(ctx, NoticeDrift, t.conn, "The ledger was behind the secret of %s (restored from a backup?) and took over what the secret shows.", t.conn)
+	return nil
+}
