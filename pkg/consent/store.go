@@ -84,6 +84,6 @@ type Store interface {
 	// another consumer. Otherwise ErrRefused and nothing changes.
 	Consume(ctx context.Context, hash, cookie, environment, nonce string, now time.Time) (State, error)
 	// Conclude records the result page of a consumed state for repeats and, if
-	// used is set, marks its invitation as used at now.
+	// used is set, marks its invitation as used at now. ErrNotFound.
 	Conclude(ctx context.Context, s State, result string, used bool, now time.Time) error
 }

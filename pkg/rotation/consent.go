@@ -98,6 +98,7 @@ type Exchange struct {
 	s     *Consents
 	conn  token.Connection
 	epoch int64
+	pin   *Pin // of an earlier consent
 	app   Application
 	key   *dataKey
 }
@@ -114,30 +115,32 @@ func (s *Consents) Prepare(ctx context.Context, c token.Connection, epoch int64)
 		if x.key, err = newKeyring(s.sealer).ready(ctx); err != nil {
 			return fmt.Errorf("preparing to save the answer for %s: %w", c, err)
 		}
-		return s.expect(ctx, c, epoch)
+		x.pin, err = s.expect(ctx, c, epoch)
+		return err
 	})
 	return x, err
 }
 
-// expect sets the due time so that a sweep finds what this process may leave behind.
-func (s *Consents) expect(ctx context.Context, c token.Connection, epoch int64) error {
+// expect sets the due time so that a sweep finds what this process may leave
+// behind, and returns whom the connection belongs to so far.
+func (s *Consents) expect(ctx context.Context, c token.Connection, epoch int64) (*Pin, error) {
 	for {
 		rec, _, err := s.ledger.Load(ctx, c)
 		switch {
 		case err != nil:
-			return fmt.Errorf("loading %s: %w", c, err)
+			return nil, fmt.Errorf("loading %s: %w", c, err)
 		case rec.Revision == "":
-			return fmt.Errorf("%s: %w", c, ErrNotRegistered)
+			return nil, fmt.Errorf("%s: %w", c, ErrNotRegistered)
 		case rec.Epoch != epoch:
-			return fmt.Errorf("%s: %w", c, ErrSuperseded)
+			return nil, fmt.Errorf("%s: %w", c, ErrSuperseded)
 		}
-		at := s.now().Add(s.settings.Lease)
+		at := s.clock().Add(s.settings.Lease)
 		if !rec.DueAt.IsZero() && rec.DueAt.Before(at) {
-			return nil
+			return rec.Pin, nil
 		}
 		rec.DueAt = at
 		if _, err = s.ledger.Write(ctx, Change{Record: rec}); !errors.Is(err, ErrConflict) {
-			return err
+			return rec.Pin, err
 		}
 	}
 }
@@ -197,6 +200,9 @@ func (x *Exchange) Redeem(ctx context.Context, consent Consent) (ConsentResult, 
 func (x *Exchange) captured(ctx context.Context, expect Identity, body token.Secret) (ConsentResult, error) {
 	m := x.mint(FromCode, body)
 	m.Company, m.Expect = expect.Company, &expect
+	if m.Company == "" && x.pin != nil {
+		m.Company = x.pin.Company
+	}
 	if err := x.s.save(ctx, m); err != nil {
 		x.s.notify(ctx, NoticeUnsaved, x.conn, "A new consent for %s could not be saved. Invite the person again once the store answers.", x.conn)
 		return Lost, err
@@ -206,7 +212,7 @@ func (x *Exchange) captured(ctx context.Context, expect Identity, body token.Sec
 
 func (x *Exchange) mint(source Source, body token.Secret) Mint {
 	m := Mint{Connection: x.conn, Key: MintKey{x.epoch + 1, 0, newID()}, Source: source,
-		SavedAt: x.s.now().UTC().Truncate(time.Millisecond), State: Saved, APIURL: x.app.APIURL, Stack: x.s.settings.Stack}
+		SavedAt: x.s.clock().UTC().Truncate(time.Millisecond), State: Saved, APIURL: x.app.APIURL, Stack: x.s.settings.Stack}
 	m.Sealed = x.key.seal(body, x.conn, m.Key)
 	return m
 }

@@ -32,7 +32,10 @@ func (t *turn) decide(ctx context.Context, m Mint) (*ConnectionReport, error) {
 	}
 	switch {
 	case m.Source == FromRefresh && m.Key.Attempt == t.presented:
-		t.did = Rotated
+		t.rotated = true
+		if t.did != Recovered {
+			t.did = Rotated
+		}
 	case m.Source == FromRefresh && looked:
 		t.did = Recovered
 		t.notify(ctx, NoticeRecovered, t.conn, "A pair that an earlier run had saved was found; the connection is in order again.")

@@ -30,11 +30,11 @@ type keeper struct {
 	notifier Notifier
 	settings Settings
 	log      *slog.Logger
-	now      func() time.Time
+	clock    func() time.Time
 }
 
 func (k *keeper) notify(ctx context.Context, kind string, c token.Connection, format string, args ...any) {
-	n := Notice{Kind: kind, Connection: c, Environment: c.Environment, Summary: fmt.Sprintf(format, args...), At: k.now().UTC()}
+	n := Notice{Kind: kind, Connection: c, Environment: c.Environment, Summary: fmt.Sprintf(format, args...), At: k.clock().UTC()}
 	k.log.WarnContext(ctx, "notice", "kind", kind, "connection", c.String(), "summary", n.Summary)
 	if k.notifier != nil {
 		k.notifier.Notify(context.WithoutCancel(ctx), n)
@@ -80,7 +80,7 @@ func within(ctx context.Context, d time.Duration, f func(context.Context) error)
 
 // write makes rec the new row, with due_at by the one rule.
 func (k *keeper) write(ctx context.Context, rec Record, mints []Mint, change Change) error {
-	now := k.now()
+	now := k.clock()
 	rec.DueAt = k.settings.dueAt(rec, applied(mints, change), now)
 	for i := range change.History {
 		h := &change.History[i]
@@ -147,10 +147,8 @@ func (k *keeper) decideOn(ctx context.Context, rec Record, mints []Mint, m Mint,
 	if err != nil {
 		return rec, err
 	}
-	if old := rec.Current; old != nil && old.lifetime() > 0 && next.Current.lifetime() > 0 &&
-		(next.Current.lifetime()-old.lifetime()).Abs() > old.lifetime()/20 {
-		k.notify(ctx, NoticeLifetimeChanged, m.Connection, "Access tokens now live %v; they lived %v before.",
-			next.Current.lifetime(), old.lifetime())
+	if was, is := rec.Current.lifetime(), next.Current.lifetime(); was > 0 && is > 0 && (is-was).Abs() > max(was/20, 10*time.Second) {
+		k.notify(ctx, NoticeLifetimeChanged, m.Connection, "Access tokens now live %v; they lived %v before.", is, was)
 	}
 	return next, k.write(ctx, next, mints, Change{History: []Event{
 		{Kind: "decided", Attempt: m.Key.Attempt, Detail: string(m.Source)}}})
@@ -189,8 +187,9 @@ func (r *Record) endEpoch(quiet time.Duration) {
 	}
 }
 
-func (c Current) lifetime() time.Duration {
-	if c.VersionID == "" {
+// lifetime of the access token as it was when saved; 0: none, or not told.
+func (c *Current) lifetime() time.Duration {
+	if c == nil || c.VersionID == "" {
 		return 0
 	}
 	return c.ExpiresAt.Sub(c.SavedAt)

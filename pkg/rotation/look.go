@@ -33,6 +33,13 @@ func (t *turn) escrow(ctx context.Context, m Mint) error {
 	return t.vault.Put(ctx, t.conn, escrowPrefix+token.VersionID(value), value)
 }
 
+// EscrowedMint reads a vault version that keeps an answer. Its bytes stay sealed.
+func EscrowedMint(v Version) (m Mint, ok bool) {
+	var e escrowed
+	ok = strings.HasPrefix(v.ID, escrowPrefix) && json.Unmarshal([]byte(v.Value.Reveal()), &e) == nil && e.Escrow == 1
+	return e.Mint, ok
+}
+
 // look searches for what an attempt with an unknown end may have brought. The
 // ledger's own mints were in the load; what is left is the vault.
 func (t *turn) look(ctx context.Context) (*ConnectionReport, error) {
@@ -118,9 +125,8 @@ func (t *turn) storedMint(ctx context.Context, id string) (m Mint, ok bool, err 
 	if err != nil {
 		return Mint{}, false, fmt.Errorf("reading version %s of %s: %w", id, t.conn, err)
 	}
-	var e escrowed
-	if json.Unmarshal([]byte(v.Value.Reveal()), &e) == nil && e.Escrow == 1 {
-		m = e.Mint
+	if kept, ok := EscrowedMint(v); ok {
+		m = kept
 	} else if doc, err := token.ParseDocument(v.Value); err == nil {
 		m = mintOf(doc)
 	}

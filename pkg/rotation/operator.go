@@ -29,7 +29,7 @@ func (r *Rotator) Disconnect(ctx context.Context, c token.Connection) (Report, e
 		return Report{}, fmt.Errorf("loading %s: %w", c, err)
 	}
 	detail := ""
-	if rec.Status == Active && rec.Current.ExpiresAt.Sub(r.now()) < time.Minute {
+	if rec.Status == Active && rec.Current.ExpiresAt.Sub(r.clock()) < time.Minute {
 		first := r.newRun().connection(ctx, c, situation{force: true})
 		if first.Outcome != Rotated {
 			detail = fmt.Sprintf("could not be rotated first (%s), so an expired pair may have escaped revocation", first.Outcome)
@@ -88,7 +88,7 @@ func (r *Rotator) Release(ctx context.Context, c token.Connection, refresh token
 		return Report{}, err
 	}
 	chosen := m
-	chosen.State, chosen.Reason, chosen.SavedAt = Saved, "", r.now().UTC().Truncate(time.Millisecond)
+	chosen.State, chosen.Reason, chosen.SavedAt = Saved, "", r.clock().UTC().Truncate(time.Millisecond)
 	chosen.Key.Attempt = newID()
 	if body, err = importBody(refresh); err != nil {
 		return Report{}, err

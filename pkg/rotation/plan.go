@@ -18,6 +18,7 @@ type situation struct {
 	spendless bool          // publish: never redeem
 	looked    bool          // the vault was searched in this turn, in vain
 	presented string        // id of the attempt that this turn presented with, if any
+	rotated   bool          // this turn has brought a new pair: that is enough
 	rests     func(Step, MintKey) bool
 }
 
@@ -100,7 +101,7 @@ func planActive(s situation) (action, bool) {
 func (s situation) due() bool {
 	cur := *s.rec.Current
 	switch {
-	case s.spendless, s.onlyAt != nil && after(s.rec.Epoch, s.rec.Generation, s.onlyAt.Epoch, s.onlyAt.Generation):
+	case s.rotated, s.spendless, s.onlyAt != nil && after(s.rec.Epoch, s.rec.Generation, s.onlyAt.Epoch, s.onlyAt.Generation):
 		return false
 	case s.force:
 		return true

@@ -57,7 +57,7 @@ type Ledger interface {
 // Change is what one Ledger.Write does.
 type Change struct {
 	Record  Record    // the new row; its Revision is the one that was loaded
-	Mark    []Mint    // mints whose State and Reason are rewritten
+	Mark    []Mint    // live mints whose State and Reason are rewritten; one that is not there is an error
 	Bury    []MintKey // mints that become history: their bytes go away
 	History []Event   // rows to append
 	_       struct{}  // use field names
@@ -132,7 +132,8 @@ type Applications interface {
 // Issuer is the authorization server. No method retries anything.
 type Issuer interface {
 	// Redeem presents the grant with exactly one POST, or none if the
-	// connection cannot be made, and reports what came of it.
+	// connection cannot be made, and reports what came of it. Cancelling ctx
+	// once the request is on its way gives UnknownResult.
 	Redeem(ctx context.Context, app Application, grant Grant) Answer
 	// Parse judges the body of a 2xx answer; see Judgement.
 	Parse(body token.Secret) Judgement
@@ -158,7 +159,7 @@ type Grant struct {
 type Answer struct {
 	Class  Class
 	Body   token.Secret  // of a Captured answer, whatever of it arrived
-	Wait   time.Duration // of a Deferred answer: how long the server asks to wait; 0 if it did not say
+	Wait   time.Duration // of a RateLimited answer: how long the server asks to wait; 0 if it did not say
 	Detail string        // for people, without anything secret: "HTTP 503", "invalid_client", "dial: connection refused"
 }
 

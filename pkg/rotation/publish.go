@@ -88,7 +88,7 @@ func (t *turn) show(ctx context.Context, seen vaultView, id string, value token.
 func (t *turn) published(ctx context.Context, id string, put bool) error {
 	cur := *t.rec.Current
 	if at := t.settings.ensureAt(t.conn, cur); !at.IsZero() {
-		now := t.keeper.now()
+		now := t.clock()
 		ttl := int64(margin(cur.lifetime()).Seconds()) + 1
 		t.later(ctx, Request{Op: "ensure", Connection: t.conn.String(), MinTTLSeconds: ttl, Epoch: t.rec.Epoch,
 			Generation: t.rec.Generation, NotBefore: at.UTC()}, at.Sub(now))
@@ -102,7 +102,7 @@ func (t *turn) published(ctx context.Context, id string, put bool) error {
 	}
 	t.rec.Published, t.rec.Failure = id, nil
 	if put {
-		t.rec.Puts = append(t.recentPuts(), t.keeper.now().Unix())
+		t.rec.Puts = append(t.recentPuts(), t.clock().Unix())
 	}
 	if t.did == "" {
 		t.did = Published
@@ -115,7 +115,7 @@ func (t *turn) recentPuts() []int64 {
 	if t.settings.PutsPerDay == 0 {
 		return nil
 	}
-	since := t.keeper.now().Add(-24 * time.Hour).Unix()
+	since := t.clock().Add(-24 * time.Hour).Unix()
 	return slices.DeleteFunc(slices.Clone(t.rec.Puts), func(at int64) bool { return at <= since })
 }
 

@@ -33,7 +33,7 @@ func (t *turn) redeem(ctx context.Context) (*ConnectionReport, error) {
 	}
 	// The process may have been frozen since: a POST that could end after the
 	// lease may meet another one's.
-	if t.keeper.now().Add(t.settings.RedeemTimeout).After(t.rec.Attempt.Until) || !t.timeLeft(ctx) {
+	if t.clock().Add(t.settings.RedeemTimeout).After(t.rec.Attempt.Until) || !t.timeLeft(ctx) {
 		return t.attemptEnded(ctx, classNotSent, 0, errors.New("no time left in this attempt to present the refresh token"))
 	}
 	post, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.settings.RedeemTimeout)
@@ -69,7 +69,7 @@ func (t *turn) preflight(ctx context.Context) (*presentation, *ConnectionReport,
 		return fail(classOfApp(err), 0, err)
 	}
 	if puts := t.recentPuts(); t.settings.PutsPerDay > 0 && len(puts) >= t.settings.PutsPerDay {
-		wait := time.Unix(puts[0], 0).Add(24 * time.Hour).Sub(t.keeper.now())
+		wait := time.Unix(puts[0], 0).Add(24 * time.Hour).Sub(t.clock())
 		return fail(classBudget, wait, fmt.Errorf("the secret of %s has had %d versions in 24 hours, as many as the vault takes", t.conn, len(puts)))
 	}
 	seen, err := t.checkVault(ctx)
@@ -148,7 +148,7 @@ func (t *turn) currentRefreshToken(ctx context.Context, seen vaultView) (token.S
 
 // begin writes the attempt that gives the right to present.
 func (t *turn) begin(ctx context.Context) error {
-	now := t.keeper.now().UTC()
+	now := t.clock().UTC()
 	a := Attempt{ID: newID(), Fingerprint: t.rec.Current.Fingerprint, BegunAt: now, Until: now.Add(t.settings.Lease), Presentations: 1}
 	var history []Event
 	if old := t.rec.Attempt; old != nil {
@@ -211,7 +211,7 @@ func (t *turn) answered(ctx context.Context, p *presentation, answer Answer) (*C
 // captured saves the answer before anybody looks at it.
 func (t *turn) captured(ctx context.Context, p *presentation, body token.Secret) (*ConnectionReport, error) {
 	m := Mint{Connection: t.conn, Key: MintKey{t.rec.Epoch, t.rec.Generation + 1, t.presented}, Parent: t.rec.Attempt.Fingerprint,
-		Source: FromRefresh, SavedAt: t.keeper.now().UTC().Truncate(time.Millisecond), State: Saved, APIURL: p.app.APIURL, Stack: t.settings.Stack}
+		Source: FromRefresh, SavedAt: t.clock().UTC().Truncate(time.Millisecond), State: Saved, APIURL: p.app.APIURL, Stack: t.settings.Stack}
 	if t.rec.Pin != nil {
 		m.Company = t.rec.Pin.Company
 	}
@@ -279,7 +279,7 @@ func (t *turn) refused(ctx context.Context) (*ConnectionReport, error) {
 	if _, err := t.look(ctx); err != nil || !t.looked {
 		return nil, err // found, or not readable: the attempt stays and is looked into again
 	}
-	now := t.keeper.now()
+	now := t.clock()
 	t.rec.Attempt, t.presented = nil, ""
 	t.rec.Status, t.rec.DueAt, t.rec.Failure = NeedsConsent, now.Add(t.settings.Quiet), nil
 	err := t.write(ctx, Change{History: []Event{{Kind: "needs_consent", Attempt: mine, Detail: "invalid_grant, and no successor is saved anywhere"}}})

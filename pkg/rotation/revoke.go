@@ -48,6 +48,13 @@ func (t *turn) endPair(ctx context.Context, m Mint) (how string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("reading the app credentials for %s: %w", t.conn, err)
 	}
+	// A server that lets the parent live until the successor's first use would
+	// bring it back to life if the successor were revoked unused.
+	if !pair.AccessToken.IsZero() {
+		if _, err := t.issuer.Identify(ctx, app, pair.AccessToken, ""); err != nil && !errors.Is(err, ErrTokenRefused) {
+			return "", fmt.Errorf("revoking a former pair of %s: %w", t.conn, err)
+		}
+	}
 	// Both halves: which one a server looks at differs, and either ends the pair.
 	for _, half := range []token.Secret{pair.AccessToken, pair.RefreshToken} {
 		if half.IsZero() {
@@ -57,7 +64,7 @@ func (t *turn) endPair(ctx context.Context, m Mint) (how string, err error) {
 			return "", fmt.Errorf("revoking a former pair of %s: %w", t.conn, err)
 		}
 	}
-	if !pair.AccessToken.IsZero() && !t.keeper.now().Before(pair.ExpiresAt(m.SavedAt)) {
+	if !pair.AccessToken.IsZero() && !t.clock().Before(pair.ExpiresAt(m.SavedAt)) {
 		return "revocation asked for; the access token had expired, and some servers then do nothing", nil
 	}
 	return "revoked", nil

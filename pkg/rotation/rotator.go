@@ -60,8 +60,8 @@ func (k *keeper) fill() {
 	if k.log == nil {
 		k.log = slog.New(slog.DiscardHandler)
 	}
-	if k.now == nil {
-		k.now = time.Now
+	if k.clock == nil {
+		k.clock = time.Now
 	}
 }
 
@@ -96,7 +96,7 @@ func (r *Rotator) Do(ctx context.Context, request Request) (Report, error) {
 // Sweep handles every connection that is due.
 func (r *Rotator) Sweep(ctx context.Context) (Report, error) {
 	started := time.Now()
-	due, err := r.ledger.Due(ctx, r.now())
+	due, err := r.ledger.Due(ctx, r.clock())
 	if err != nil {
 		return Report{}, fmt.Errorf("listing due connections: %w", err)
 	}
@@ -127,7 +127,7 @@ func (r *Rotator) Rotate(ctx context.Context, c token.Connection) (Report, error
 // MinTTLSeconds left. A request with an epoch is a follow-up: it is sent on
 // until NotBefore, and dropped once the connection has moved on.
 func (r *Rotator) Ensure(ctx context.Context, c token.Connection, request Request) (Report, error) {
-	if wait := request.NotBefore.Sub(r.now()); wait > 0 {
+	if wait := request.NotBefore.Sub(r.clock()); wait > 0 {
 		r.later(ctx, request, min(wait, MaxDelay))
 		return newReport("ensure", time.Now(), []ConnectionReport{{Connection: c, Outcome: Deferred, RetryAt: request.NotBefore}}), nil
 	}
@@ -166,7 +166,7 @@ func (r *Rotator) later(ctx context.Context, request Request, delay time.Duratio
 // it is looked at in minutes rather than at the next scheduled sweep.
 func (r *Rotator) lookSoon(ctx context.Context) {
 	delay := r.settings.Lease + r.settings.Quiet + 30*time.Second
-	at := r.now().Add(delay)
+	at := r.clock().Add(delay)
 	r.mu.Lock()
 	onItsWay := r.sweepAt.After(at.Add(-30 * time.Second)) // late enough to serve this attempt too
 	if !onItsWay {

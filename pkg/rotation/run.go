@@ -152,7 +152,7 @@ func (t *turn) load(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("loading %s: %w", t.conn, err)
 	}
-	t.now = t.keeper.now()
+	t.now = t.clock()
 	t.rests = func(step Step, mint MintKey) bool {
 		return t.restNow[rest{step, mint}] || t.rec.resting(step, mint, t.now)
 	}
@@ -234,7 +234,7 @@ func (t *turn) failure(ctx context.Context, step Step, mint MintKey, class strin
 	if wait <= 0 {
 		wait = backOff(class, count)
 	}
-	t.rec.Failure = &Failure{Step: step, Class: class, Count: count, NextAt: t.keeper.now().Add(wait).UTC(), Mint: mint, Detail: cause.Error()}
+	t.rec.Failure = &Failure{Step: step, Class: class, Count: count, NextAt: t.clock().Add(wait).UTC(), Mint: mint, Detail: cause.Error()}
 	if class == classConfig && count == 1 {
 		t.notify(ctx, NoticeConfigError, t.conn, "%v", cause)
 	}

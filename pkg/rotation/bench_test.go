@@ -1,0 +1,184 @@
+package rotation_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/rotation/rotationtest"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+var (
+	acme = token.Connection{Environment: "sandbox", Name: "acme"}
+	app  = rotationtest.Sandbox
+	pat  = rotation.Identity{ClientID: app.ClientID, ResourceOwner: "7", Login: "pat@example.com", Company: "42"}
+)
+
+var redirectURI = app.RedirectURI
+
+// bench is one installation with an authorization server, all in memory.
+type bench struct {
+	*rotationtest.Bench
+	settings rotation.Settings
+}
+
+func newBench(p rotationtest.Personality) *bench { return newGatedBench(nil, p) }
+
+func newGatedBench(g rotationtest.Gate, p rotationtest.Personality) *bench {
+	return &bench{rotationtest.NewBench(g, p), rotation.DefaultSettings("bench")}
+}
+
+// gate puts one gate before and after everything.
+func (b *bench) gate(g rotationtest.Gate) {
+	b.Ledger.Gate, b.Vault.Gate, b.Sealer.Gate, b.Applications.Gate = g, g, g, g
+	b.Issuer.Gate, b.FollowUps.Gate, b.Notifier.Gate = g, g, g
+}
+
+// rotator is a new process with nothing in memory.
+func (b *bench) rotator() *rotation.Rotator { return b.rotatorWith(b.Issuer) }
+
+func (b *bench) rotatorWith(issuer rotation.Issuer) *rotation.Rotator {
+	r, err := rotation.NewRotator(rotation.Config{Ledger: b.Ledger, Vault: b.Vault, Sealer: b.Sealer, Applications: b.Applications,
+		Issuer: issuer, FollowUps: b.FollowUps, Notifier: b.Notifier, Log: b.logger(), Settings: b.settings})
+	if err != nil {
+		panic(err)
+	}
+	return r
+}
+
+func (b *bench) consents() *rotation.Consents {
+	c, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: b.Ledger, Sealer: b.Sealer, Applications: b.Applications,
+		Issuer: b.Issuer, FollowUps: b.FollowUps, Notifier: b.Notifier, Log: b.logger(), Settings: b.settings})
+	if err != nil {
+		panic(err)
+	}
+	return c
+}
+
+func (b *bench) logger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(b.Log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// consent lets a person connect acme.
+func (b *bench) consent(ctx context.Context, who, expect rotation.Identity) (rotation.ConsentResult, error) {
+	rec, err := rotation.Register(ctx, b.Ledger, b.Vault, b.settings.Stack, acme)
+	if err != nil {
+		return "", err
+	}
+	exchange, err := b.consents().Prepare(ctx, acme, rec.Epoch)
+	if err != nil {
+		return "", err
+	}
+	code := b.Issuer.Authorize(who, redirectURI, "")
+	return exchange.Redeem(ctx, rotation.Consent{Code: code, RedirectURI: redirectURI, Expect: expect})
+}
+
+// connect consents and publishes.
+func (b *bench) connect(t *testing.T) {
+	t.Helper()
+	result, err := b.consent(t.Context(), pat, rotation.Identity{Company: "42"})
+	if err != nil || result != rotation.Connected {
+		t.Fatalf("consent: %s, %v", result, err)
+	}
+	b.deliver(t.Context())
+	if report := b.sweep(t); len(report.Connections) != 0 {
+		t.Fatalf("a sweep right after connecting found %+v to do", report.Connections)
+	}
+}
+
+// deliver carries out the follow-ups that are due.
+func (b *bench) deliver(ctx context.Context) {
+	for _, request := range b.FollowUps.Take() {
+		if _, err := b.rotator().Do(ctx, request); err != nil {
+			panic(err)
+		}
+	}
+}
+
+func (b *bench) sweep(t *testing.T) rotation.Report {
+	t.Helper()
+	report, err := b.rotator().Sweep(t.Context())
+	if err != nil {
+		t.Fatalf("sweep: %v", err)
+	}
+	return report
+}
+
+// rotate rotates acme, due or not, and returns what is reported of it.
+func (b *bench) rotate(t *testing.T) rotation.ConnectionReport {
+	t.Helper()
+	report, err := b.rotator().Rotate(t.Context(), acme)
+	if err != nil {
+		t.Fatalf("rotate: %v", err)
+	}
+	return report.Connections[0]
+}
+
+func (b *bench) record(t *testing.T) rotation.Record {
+	t.Helper()
+	rec, _, err := b.Ledger.Load(t.Context(), acme)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rec
+}
+
+// read is what a consumer reads.
+func (b *bench) read(ctx context.Context) (token.Document, error) {
+	v, err := b.Vault.Current(ctx, acme)
+	if err != nil {
+		return token.Document{}, err
+	}
+	return token.ParseDocument(v.Value)
+}
+
+// works reports why the connection is not in order: the vault shows what
+// the ledger decided, its token is accepted, and nobody was told of a loss.
+func (b *bench) works(ctx context.Context) error {
+	rec, mints, err := b.Ledger.Load(ctx, acme)
+	if err != nil {
+		return err
+	}
+	doc, err := b.read(ctx)
+	if err != nil {
+		return err
+	}
+	switch {
+	case rec.Status != rotation.Active:
+		return fmt.Errorf("status %s", rec.Status)
+	case doc.Epoch != rec.Epoch || doc.Generation != rec.Generation:
+		return fmt.Errorf("the vault shows (%d,%d), the ledger has (%d,%d)", doc.Epoch, doc.Generation, rec.Epoch, rec.Generation)
+	case rec.Attempt != nil:
+		return errors.New("an attempt is left")
+	case len(mints) != 1:
+		return fmt.Errorf("%d live mints, want the current one only", len(mints))
+	case !b.Issuer.Takes(rec.Current.Fingerprint):
+		return errors.New("the issuer does not take the current refresh token")
+	case time.Now().Before(doc.ExpiresAt) && !b.Issuer.Accepts(ctx, doc.AccessToken):
+		return errors.New("the issuer does not accept the published access token")
+	}
+	return nil
+}
+
+// presentations counts how often each refresh token was presented.
+func (b *bench) presentations() map[token.Fingerprint]int {
+	counts := map[token.Fingerprint]int{}
+	for _, e := range b.Journal.Entries() {
+		if p, ok := e.Effect.(rotationtest.Presented); ok && !p.Code {
+			counts[p.What]++
+		}
+	}
+	return counts
+}
+
+func (b *bench) notices() (kinds []string) {
+	for _, n := range b.Notifier.Notices() {
+		kinds = append(kinds, n.Kind)
+	}
+	return kinds
+}

@@ -1,0 +1,214 @@
+package rotation
+
+import (
+	"testing"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+var (
+	noon = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+	acme = token.Connection{Environment: "sandbox", Name: "acme"}
+)
+
+// active is a published connection whose 90-minute token was saved at noon.
+func active() Record {
+	return Record{Connection: acme, Revision: "1", Epoch: 1, Generation: 5, Status: Active, Published: "v5",
+		Current: &Current{Fingerprint: "fp5", Mint: MintKey{1, 5, "a5"}, VersionID: "v5", SavedAt: noon, ExpiresAt: noon.Add(90 * time.Minute)},
+		DueAt:   noon.Add(20 * time.Minute)}
+}
+
+func currentMint() Mint {
+	return Mint{Connection: acme, Key: MintKey{1, 5, "a5"}, Parent: "fp4", Source: FromRefresh, SavedAt: noon, State: Saved}
+}
+
+func successorMint() Mint {
+	return Mint{Connection: acme, Key: MintKey{1, 6, "a6"}, Parent: "fp5", Source: FromRefresh, SavedAt: noon.Add(time.Hour), State: Saved}
+}
+
+func TestPlanTakesTheFirstRowThatFits(t *testing.T) {
+	settings := DefaultSettings("test")
+	due := noon.Add(time.Hour)
+	attempt := func(until time.Time) *Attempt {
+		return &Attempt{ID: "a6", Fingerprint: "fp5", Until: until, Presentations: 1}
+	}
+	consent := Mint{Connection: acme, Key: MintKey{2, 0, "c"}, Source: FromCode, SavedAt: due, State: Saved}
+	tests := []struct {
+		name    string
+		now     time.Time
+		change  func(*situation)
+		step    Step
+		outcome Outcome
+	}{
+		{"fresh", noon.Add(10 * time.Minute), nil, Nothing, Fresh},
+		{"due", due, nil, Redeem, ""},
+		{"forced", noon.Add(time.Minute), func(s *situation) { s.force = true }, Redeem, ""},
+		{"publish spends nothing", due, func(s *situation) { s.spendless = true }, Nothing, Fresh},
+		{"enough life left", noon.Add(30 * time.Minute), func(s *situation) { s.minTTL = 30 * time.Minute }, Nothing, Fresh},
+		{"too little life left", noon.Add(70 * time.Minute), func(s *situation) { s.minTTL = 30 * time.Minute }, Redeem, ""},
+		{"more than a new token could give", noon.Add(30 * time.Minute), func(s *situation) { s.minTTL = 90 * time.Minute }, Nothing, Fresh},
+		{"follow-up of this generation", noon.Add(89 * time.Minute), func(s *situation) { s.minTTL, s.onlyAt = 10*time.Minute, &MintKey{Epoch: 1, Generation: 5} }, Redeem, ""},
+		{"follow-up that was overtaken", noon.Add(89 * time.Minute), func(s *situation) { s.minTTL, s.onlyAt = 10*time.Minute, &MintKey{Epoch: 1, Generation: 4} }, Nothing, Fresh},
+		{"a saved successor", due, func(s *situation) { s.mints = append(s.mints, successorMint()) }, Decide, ""},
+		{"a saved successor beats a live attempt", due, func(s *situation) {
+			s.mints, s.rec.Attempt = append(s.mints, successorMint()), attempt(due.Add(time.Minute))
+		}, Decide, ""},
+		{"a saved successor heals needs_consent", due, func(s *situation) { s.mints, s.rec.Status = append(s.mints, successorMint()), NeedsConsent }, Decide, ""},
+		{"a mint of other lineage", due, func(s *situation) { m := successorMint(); m.Parent = "fp9"; s.mints = append(s.mints, m) }, Redeem, ""},
+		{"a consent", due, func(s *situation) { s.mints = append(s.mints, consent) }, Decide, ""},
+		{"a consent that cannot be checked yet", due, func(s *situation) {
+			s.mints = append(s.mints, consent)
+			s.rec.Failure = &Failure{Step: Decide, Mint: consent.Key, NextAt: due.Add(time.Minute)}
+		}, Redeem, ""},
+		{"a successor that cannot be opened yet", due, func(s *situation) {
+			s.mints = append(s.mints, successorMint())
+			s.rec.Failure = &Failure{Step: Decide, Mint: successorMint().Key, NextAt: due.Add(time.Minute)}
+		}, Wait, Deferred},
+		{"not published", due, func(s *situation) { s.rec.Published = "v4" }, Publish, ""},
+		{"not published, the vault is down", due, func(s *situation) {
+			s.rec.Published, s.rec.Failure = "v4", &Failure{Step: Publish, NextAt: due.Add(time.Minute)}
+		}, Wait, Deferred},
+		{"a quarantined successor", due, func(s *situation) { m := successorMint(); m.State = Quarantined; s.mints = append(s.mints, m) }, Hold, Held},
+		{"a live attempt", due, func(s *situation) { s.rec.Attempt = attempt(due.Add(time.Second)) }, Wait, Busy},
+		{"an attempt that ran out", due, func(s *situation) { s.rec.Attempt = attempt(due) }, Look, ""},
+		{"looked in vain, quiet period", due, func(s *situation) { s.rec.Attempt, s.looked = attempt(due.Add(-settings.Quiet+1)), true }, Look, Unknown},
+		{"looked in vain, quiet period over", due, func(s *situation) { s.rec.Attempt, s.looked = attempt(due.Add(-settings.Quiet)), true }, Redeem, ""},
+		{"my own attempt, saved in the vault", due, func(s *situation) { s.rec.Attempt, s.presented = attempt(due.Add(time.Minute)), "a6" }, Look, ""},
+		{"asked to wait", due, func(s *situation) {
+			s.rec.Failure = &Failure{Step: Redeem, Class: classRateLimited, NextAt: due.Add(1)}
+		}, Wait, Deferred},
+		{"misconfigured", due, func(s *situation) { s.rec.Failure = &Failure{Step: Redeem, Class: classConfig, NextAt: due.Add(1)} }, Wait, ConfigError},
+		{"waited long enough", due, func(s *situation) { s.rec.Failure = &Failure{Step: Redeem, NextAt: due} }, Redeem, ""},
+		{"an orphan", noon.Add(time.Minute), func(s *situation) {
+			s.mints = append(s.mints, Mint{Key: MintKey{1, 5, "other"}, State: Saved, Source: FromRefresh})
+		}, Revoke, ""},
+		{"an orphan waits for a due rotation", due, func(s *situation) {
+			s.mints = append(s.mints, Mint{Key: MintKey{1, 5, "other"}, State: Saved, Source: FromRefresh})
+		}, Redeem, ""},
+		{"the ancestor is no orphan", noon.Add(time.Minute), func(s *situation) {
+			s.rec.Ancestor = &MintKey{1, 4, "a4"}
+			s.mints = append(s.mints, Mint{Key: MintKey{1, 4, "a4"}, State: Saved, Source: FromRefresh})
+		}, Nothing, Fresh},
+		{"needs consent, due for a search", due, func(s *situation) { s.rec.Status = NeedsConsent }, Look, ""},
+		{"needs consent, not due", due, func(s *situation) { s.rec.Status, s.rec.DueAt = NeedsConsent, due.Add(1) }, Nothing, ConsentNeeded},
+		{"needs consent is never redeemed", due, func(s *situation) { s.rec.Status, s.looked, s.force = NeedsConsent, true, true }, Nothing, ConsentNeeded},
+		{"pending", due, func(s *situation) { s.rec, s.mints = Record{Connection: acme, Revision: "1", Status: Pending}, nil }, Nothing, ConsentNeeded},
+		{"disconnected", due, func(s *situation) {
+			s.rec, s.mints, s.force = Record{Connection: acme, Revision: "1", Status: Disconnected, Epoch: 2}, nil, true
+		}, Nothing, NotFound},
+		{"disconnected, pair not yet revoked", due, func(s *situation) {
+			s.rec = Record{Connection: acme, Revision: "1", Status: Disconnected, Epoch: 2}
+		}, Revoke, ""},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			s := situation{rec: active(), mints: []Mint{currentMint()}, now: test.now, settings: settings}
+			if test.change != nil {
+				test.change(&s)
+			}
+			s.rests = func(step Step, key MintKey) bool { return s.rec.resting(step, key, s.now) }
+			got := plan(s)
+			if got.step != test.step || got.outcome != test.outcome {
+				t.Errorf("plan = %s %q, want %s %q", got.step, got.outcome, test.step, test.outcome)
+			}
+		})
+	}
+}
+
+func TestOfSeveralDecidableMintsTheHigherEpochThenTheEarliestWins(t *testing.T) {
+	late, early := successorMint(), successorMint()
+	late.Key.Attempt, late.SavedAt = "late", early.SavedAt.Add(time.Second)
+	consent := Mint{Key: MintKey{2, 0, "c"}, Source: FromCode, SavedAt: late.SavedAt.Add(time.Hour), State: Saved}
+	if got := decidable(active(), []Mint{late, early}); got == nil || got.Key != early.Key {
+		t.Errorf("of two siblings %v was chosen, want the earlier one", got)
+	}
+	if got := decidable(active(), []Mint{early, consent}); got == nil || got.Key != consent.Key {
+		t.Errorf("beside a consent %v was chosen, want the consent", got)
+	}
+	skipped := Mint{Key: MintKey{3, 0, "c"}, Source: FromCode, State: Saved}
+	if got := decidable(active(), []Mint{skipped}); got != nil {
+		t.Errorf("a consent two epochs ahead was chosen: %v", got)
+	}
+}
+
+func TestDueTimesFollowTheLifetime(t *testing.T) {
+	hourly := DefaultSettings("test")
+	frequent := hourly
+	frequent.Cadence = time.Minute
+	tests := []struct {
+		name        string
+		settings    Settings
+		lifetime    time.Duration
+		early, late time.Duration // of redeemAt, after saving
+		ensure      time.Duration // after saving; 0: none
+	}{
+		{"today's 90 minutes, hourly", hourly, 90 * time.Minute, 864 * time.Second, 1200 * time.Second, 0},
+		{"two hours, hourly", hourly, 2 * time.Hour, 2500 * time.Second, 3000 * time.Second, 0},
+		{"15 minutes, hourly", hourly, 15 * time.Minute, 864 * time.Second, 864 * time.Second, 875 * time.Second},
+		{"90 minutes, every minute", frequent, 90 * time.Minute, 4300 * time.Second, 4740 * time.Second, 0},
+		{"shorter than the vault can follow", hourly, time.Minute, 35 * time.Second, 35 * time.Second, 0},
+		{"lifetime not told", hourly, 0, 864 * time.Second, 864 * time.Second, 0},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			cur := Current{VersionID: "v", SavedAt: noon, ExpiresAt: noon.Add(test.lifetime)}
+			at := test.settings.redeemAt(acme, cur).Sub(noon)
+			if at < test.early || at > test.late {
+				t.Errorf("due after %v, want between %v and %v", at, test.early, test.late)
+			}
+			ensure := test.settings.ensureAt(acme, cur)
+			if test.ensure == 0 && !ensure.IsZero() || test.ensure > 0 && !ensure.Equal(noon.Add(test.ensure)) {
+				t.Errorf("follow-up at %v, want %v after saving", ensure, test.ensure)
+			}
+		})
+	}
+	unlimited := hourly
+	unlimited.PutsPerDay = 0
+	cur := Current{VersionID: "v", SavedAt: noon, ExpiresAt: noon.Add(time.Minute)}
+	if got := unlimited.ensureAt(acme, cur); !got.Equal(noon.Add(35 * time.Second)) {
+		t.Errorf("without a limit a one-minute token is followed up at %v, want 35 s after saving", got)
+	}
+}
+
+func TestEveryStateHasItsDueTime(t *testing.T) {
+	settings := DefaultSettings("test")
+	now := noon.Add(10 * time.Minute)
+	in := func(d time.Duration) time.Time { return now.Add(d) }
+	quarantined := successorMint()
+	quarantined.State = Quarantined
+	tests := []struct {
+		name   string
+		change func(*Record, *[]Mint)
+		want   time.Time
+	}{
+		{"attempt", func(r *Record, _ *[]Mint) { r.Attempt = &Attempt{Until: in(time.Minute)} }, in(3 * time.Minute)},
+		{"undecided successor", func(_ *Record, m *[]Mint) { *m = append(*m, successorMint()) }, now},
+		{"unpublished", func(r *Record, _ *[]Mint) { r.Published = "v4" }, now},
+		{"failure", func(r *Record, _ *[]Mint) { r.Failure = &Failure{Step: Redeem, NextAt: in(time.Minute)} }, in(time.Minute)},
+		{"failure while unpublished", func(r *Record, _ *[]Mint) {
+			r.Published, r.Failure = "v4", &Failure{Step: Publish, NextAt: in(time.Minute)}
+		}, in(time.Minute)},
+		{"quarantine before the quiet period's end", func(r *Record, m *[]Mint) {
+			*m, r.DueAt = append(*m, quarantined), in(time.Minute)
+		}, in(time.Minute)},
+		{"quarantine after it", func(r *Record, m *[]Mint) { *m = append(*m, quarantined) }, in(daily)},
+		{"needs consent, later", func(r *Record, _ *[]Mint) { r.Status = NeedsConsent }, in(daily)},
+		{"pending", func(r *Record, m *[]Mint) { *r, *m = Record{Connection: acme, Status: Pending}, nil }, time.Time{}},
+		{"disconnected", func(r *Record, m *[]Mint) { *r, *m = Record{Connection: acme, Status: Disconnected}, nil }, time.Time{}},
+		{"disconnected with a pair to revoke", func(r *Record, _ *[]Mint) { *r = Record{Connection: acme, Status: Disconnected, Epoch: 2} }, now},
+		{"disconnected with a search to come", func(r *Record, m *[]Mint) {
+			*r, *m = Record{Connection: acme, Status: Disconnected, Residue: in(time.Hour)}, nil
+		}, in(time.Hour)},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			rec, mints := active(), []Mint{currentMint()}
+			rec.DueAt = now
+			test.change(&rec, &mints)
+			if got := settings.dueAt(rec, mints, now); !got.Equal(test.want) {
+				t.Errorf("due at %v, want %v", got, test.want)
+			}
+		})
+	}
+}

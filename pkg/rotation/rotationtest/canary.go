@@ -1,0 +1,99 @@
+package rotationtest
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// disclosesNothing is I13: nothing secret is in what was logged, answered or
+// sent, nor in the clear parts of what was stored. Only an access token is in
+// the vault, for its readers.
+func disclosesNothing(b *Bench) error {
+	var open, vault strings.Builder
+	open.WriteString(b.Log.String())
+	for _, e := range b.Journal.Entries() {
+		switch effect := e.Effect.(type) {
+		case Wrote:
+			open.Write(encode(effect.Change.Record))
+			open.Write(encode(effect.Change.Mark))
+			open.Write(encode(effect.Change.History))
+		case Minted:
+			open.Write(encode(effect.Mint))
+			open.Write(effect.Mint.Sealed)
+		case Queued:
+			open.Write(encode(effect.Request))
+		case Noticed:
+			open.Write(encode(effect.Notice))
+		case Stored:
+			open.WriteString(effect.Version.ID)
+			vault.WriteString(effect.Version.Value.Reveal())
+		}
+		open.WriteByte('\n')
+		vault.WriteByte('\n')
+	}
+	access, others := b.Issuer.Secrets()
+	for _, place := range []struct {
+		name, text string
+		secrets    []token.Secret
+	}{
+		{"what was logged, sent or kept in the ledger", open.String(), append(access, others...)},
+		{"the vault", vault.String(), others},
+	} {
+		for _, secret := range place.secrets {
+			if form := Discloses(place.text, secret); form != "" {
+				return fmt.Errorf("I13 is broken: the secret with fingerprint %s is, %s, in %s",
+					secret.Fingerprint(), form, place.name)
+			}
+		}
+	}
+	return nil
+}
+
+// Discloses says in which form the text contains the secret: as it is, or
+// escaped for a URL or JSON, or as hexadecimal or base64, be it as a part of something
+// longer. Empty: in none.
+func Discloses(text string, secret token.Secret) (form string) {
+	raw := secret.Reveal()
+	if raw == "" {
+		return ""
+	}
+	quoted := string(encode(raw))
+	tried := map[string]bool{}
+	for _, f := range []struct{ name, text string }{
+		{"as it is", raw},
+		{"escaped for a query", url.QueryEscape(raw)},
+		{"escaped for a path", url.PathEscape(raw)},
+		{"escaped for JSON", quoted[1 : len(quoted)-1]},
+		{"in hexadecimal", hex.EncodeToString([]byte(raw))},
+		{"in base64", insideBase64(base64.RawStdEncoding, raw, 0)},
+		{"in base64", insideBase64(base64.RawStdEncoding, raw, 1)},
+		{"in base64", insideBase64(base64.RawStdEncoding, raw, 2)},
+		{"in base64", insideBase64(base64.RawURLEncoding, raw, 0)},
+		{"in base64", insideBase64(base64.RawURLEncoding, raw, 1)},
+		{"in base64", insideBase64(base64.RawURLEncoding, raw, 2)},
+	} {
+		if !tried[f.text] && strings.Contains(text, f.text) {
+			return f.name
+		}
+		tried[f.text] = true
+	}
+	return ""
+}
+
+// insideBase64 is what raw looks like within the base64 form of something
+// longer, where shift bytes of a group of three precede it. The characters at both
+// ends, which carry bits of the neighbours, are left out.
+func insideBase64(encoding *base64.Encoding, raw string, shift int) string {
+	text := encoding.EncodeToString([]byte(strings.Repeat("x", shift) + raw))
+	from := []int{0, 2, 3}[shift]
+	to := len(text)
+	if (shift+len(raw))%3 != 0 {
+		to--
+	}
+	return text[from:to]
+}

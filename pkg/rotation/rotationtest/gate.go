@@ -1,0 +1,231 @@
+package rotationtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// Moment says on which side of a call's effect a gate stands.
+type Moment string
+
+const (
+	Before  Moment = "before"  // nothing has happened yet
+	Landing Moment = "landing" // a Slow or Late effect is about to happen; faults are not possible here
+	After   Moment = "after"   // the effect has happened, the caller does not know it yet
+)
+
+// Passage is one arrival of a caller at a gate.
+type Passage struct {
+	Actor      string           // see WithActor; empty: the test itself
+	Call       string           // port and method: "ledger.Write"
+	Connection token.Connection // zero where the call has none
+	When       Moment
+}
+
+func (p Passage) String() string {
+	text := fmt.Sprintf("%s: %s %s", p.Actor, p.When, p.Call)
+	if !p.Connection.IsZero() {
+		text += " of " + p.Connection.String()
+	}
+	return text
+}
+
+// Gate decides what happens to a caller at a passage. The zero Fault lets it
+// go on; so does a nil Gate.
+type Gate func(ctx context.Context, at Passage) Fault
+
+// Fault is what a gate does to a caller.
+type Fault struct {
+	Kind Kind
+	For  time.Duration // of Freeze, Slow and Late
+}
+
+func (f Fault) String() string {
+	if f.For != 0 {
+		return fmt.Sprintf("%s for %v", f.Kind, f.For)
+	}
+	return string(f.Kind)
+}
+
+// Kind names a fault. Before the effect it replaces or postpones the effect;
+// after it, only the caller's knowledge of it suffers.
+type Kind string
+
+const (
+	Continue Kind = ""
+	Fail     Kind = "fail"     // an error. Before: no effect; After: done, but reported as failed
+	Throttle Kind = "throttle" // Before: refused for being too fast
+	Deny     Kind = "deny"     // Before: refused for lack of a right
+	Unsent   Kind = "unsent"   // Before: no connection; the caller knows that nothing was sent
+	Crash    Kind = "crash"    // the calling goroutine ends here (runtime.Goexit)
+	Freeze   Kind = "freeze"   // Before: the caller stands still, whatever its context says
+	Slow     Kind = "slow"     // Before: the effect takes that long; a caller whose context ends first gets an error, and the effect still happens
+	Late     Kind = "late"     // Before: an error at once, and the effect still happens that much later
+	Stale    Kind = "stale"    // Before: an eventually consistent read answers with the state before the last change
+	Cut      Kind = "cut"      // After: only a part of the answer arrives; other than at the issuer the same as Fail
+)
+
+// InjectedError is what a caller gets from a fault.
+type InjectedError struct {
+	At   Passage
+	Kind Kind
+}
+
+func (e *InjectedError) Error() string {
+	return fmt.Sprintf("%s %s its effect: injected fault %s", e.At.Call, e.At.When, e.Kind)
+}
+
+// Is makes a Slow answer that never came look like what it is.
+func (e *InjectedError) Is(target error) bool {
+	return e.Kind == Slow && target == context.DeadlineExceeded
+}
+
+// errCrashed is why the context of a crashed actor has ended.
+var errCrashed = errors.New("the actor has crashed")
+
+type actorKey struct{}
+
+// WithActor names who makes the calls under the returned context.
+func WithActor(ctx context.Context, name string) context.Context {
+	return context.WithValue(ctx, actorKey{}, name)
+}
+
+// Actor returns the name given by WithActor.
+func Actor(ctx context.Context) string {
+	name, _ := ctx.Value(actorKey{}).(string)
+	return name
+}
+
+// Through carries one call through its two gates. The effect runs at most once
+// and, if the fault postpones it, on a goroutine of its own; stale asks it for
+// an older state, which only reads offer.
+func Through[T any](ctx context.Context, g Gate, call string, c token.Connection,
+	effect func(stale bool) (T, error)) (result T, err error) {
+
+	var nothing T
+	if err := ctx.Err(); err != nil {
+		if errors.Is(context.Cause(ctx), errCrashed) {
+			runtime.Goexit()
+		}
+		return nothing, err
+	}
+	at := Passage{Actor(ctx), call, c, Before}
+	switch fault := g.ask(ctx, at); fault.Kind {
+	case Continue:
+		result, err = effect(false)
+	case Stale:
+		result, err = effect(true)
+	case Freeze:
+		time.Sleep(fault.For)
+		if err := ctx.Err(); err != nil {
+			return nothing, err
+		}
+		result, err = effect(false)
+	case Slow:
+		landed := land(ctx, g, at, fault.For, effect)
+		select {
+		case r := <-landed:
+			result, err = r.value, r.err
+		case <-ctx.Done():
+			return nothing, &InjectedError{at, Slow}
+		}
+	case Late:
+		land(ctx, g, at, fault.For, effect)
+		return nothing, &InjectedError{at, Late}
+	default:
+		return nothing, &InjectedError{at, fault.Kind}
+	}
+
+	at.When = After
+	switch fault := g.ask(ctx, at); fault.Kind {
+	case Continue:
+		return result, err
+	case Cut:
+		return result, &InjectedError{at, Cut}
+	default:
+		return nothing, &InjectedError{at, fault.Kind}
+	}
+}
+
+type outcome[T any] struct {
+	value T
+	err   error
+}
+
+// land runs effect after a while, whatever has become of its caller.
+func land[T any](ctx context.Context, g Gate, at Passage, after time.Duration,
+	effect func(bool) (T, error)) <-chan outcome[T] {
+
+	landed := make(chan outcome[T], 1)
+	at.When = Landing
+	go func() {
+		time.Sleep(after)
+		if g != nil {
+			g(context.WithoutCancel(ctx), at)
+		}
+		value, err := effect(false)
+		landed <- outcome[T]{value, err}
+	}()
+	return landed
+}
+
+// ask puts the passage to the gate; a crash ends the goroutine here.
+func (g Gate) ask(ctx context.Context, at Passage) Fault {
+	if g == nil {
+		return Fault{}
+	}
+	fault := g(ctx, at)
+	if fault.Kind == Crash {
+		runtime.Goexit()
+	}
+	return fault
+}
+
+// injected returns the fault behind err, if there is one.
+func injected(err error) (*InjectedError, bool) { return errors.AsType[*InjectedError](err) }
+
+// Nth is a gate that works once: at the nth passage (from 1) of that call and moment.
+func Nth(n int, call string, when Moment, fault Fault) Gate {
+	var mu sync.Mutex
+	seen := 0
+	return func(_ context.Context, at Passage) Fault {
+		if at.Call != call || at.When != when {
+			return Fault{}
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if seen++; seen != n {
+			return Fault{}
+		}
+		return fault
+	}
+}
+
+// Always is a gate that puts every passage of that call and moment to the same
+// fault: a service that is down.
+func Always(call string, when Moment, fault Fault) Gate {
+	return func(_ context.Context, at Passage) Fault {
+		if at.Call != call || at.When != when {
+			return Fault{}
+		}
+		return fault
+	}
+}
+
+// Gates asks one gate after the other until one of them interferes.
+func Gates(gates ...Gate) Gate {
+	return func(ctx context.Context, at Passage) Fault {
+		for _, g := range gates {
+			if fault := g(ctx, at); fault.Kind != Continue {
+				return fault
+			}
+		}
+		return Fault{}
+	}
+}

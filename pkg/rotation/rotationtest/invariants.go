@@ -1,0 +1,360 @@
+package rotationtest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// Check says which invariants the journal of a bench breaks. The journal keeps
+// everything, so one check at the end of a run is a check after every step of it.
+func Check(b *Bench) error {
+	return errors.Join(
+		presentedOnce(b),    // I1, I2
+		growsOnly(b),        // I5
+		neverGoesBack(b),    // I6
+		savedBeforeUse(b),   // I8
+		disclosesNothing(b), // I13
+	)
+}
+
+// CheckAtRest is Check and what must hold besides when faults have stopped and
+// enough sweeps have passed.
+func CheckAtRest(b *Bench) error {
+	errs := []error{Check(b)}
+	for _, record := range b.Ledger.records() {
+		errs = append(errs,
+			nothingSavedIsLost(b, record), // I3, I4
+			vaultShowsLedger(b, record),   // I6
+			oldEpochIsDead(b, record),     // I9
+		)
+	}
+	return errors.Join(errs...)
+}
+
+func violated(invariant string, e Entry, format string, args ...any) error {
+	return fmt.Errorf("%s is broken at %s by %s: %s", invariant, clock(e.At), e.Actor, fmt.Sprintf(format, args...))
+}
+
+// presentation is what a refresh token's last presentation has come to.
+type presentation struct {
+	n        int
+	attempt  rotation.Attempt
+	answered bool
+	class    rotation.Class
+	dead     bool
+}
+
+// presentedOnce is I1: a refresh token is presented only under an attempt, and
+// never twice at a time; and I2: again only after an answer that spends
+// nothing, or when an unknown end is old enough and no successor is saved.
+func presentedOnce(b *Bench) error {
+	attempts := map[token.Fingerprint]rotation.Attempt{}
+	last := map[token.Fingerprint]*presentation{}
+	saved := map[token.Fingerprint]map[rotation.MintKey]bool{} // successors that were not rejected
+	keep := func(m rotation.Mint) {
+		if saved[m.Parent] == nil {
+			saved[m.Parent] = map[rotation.MintKey]bool{}
+		}
+		saved[m.Parent][m.Key] = true
+	}
+	for _, e := range b.Journal.Entries() {
+		switch effect := e.Effect.(type) {
+		case Wrote:
+			if a := effect.Change.Record.Attempt; a != nil {
+				attempts[a.Fingerprint] = *a
+			}
+			for _, mark := range effect.Change.Mark {
+				if mark.State == rotation.Rejected {
+					for _, keys := range saved {
+						delete(keys, mark.Key)
+					}
+				}
+			}
+		case Minted:
+			keep(effect.Mint)
+		case Stored:
+			if m, ok := escrowed(effect.Version); ok {
+				keep(m)
+			}
+		case Presented:
+			if effect.Code {
+				continue
+			}
+			attempt, begun := attempts[effect.What]
+			switch before := last[effect.What]; {
+			case !begun:
+				return violated("I1", e, "%s is presented without an attempt", short(effect.What))
+			case e.At.After(attempt.Until):
+				return violated("I1", e, "%s is presented after its attempt ran out at %s", short(effect.What), clock(attempt.Until))
+			case before != nil:
+				if why := before.forbids(e.At, b.Settings.Quiet, len(saved[effect.What])); why != "" {
+					return violated("I2", e, "%s is presented again (#%d after #%d) %s", short(effect.What), effect.N, before.n, why)
+				}
+			}
+			last[effect.What] = &presentation{n: effect.N, attempt: attempt}
+		case Answered:
+			if p := last[effect.What]; p != nil && p.n == effect.N {
+				p.answered, p.class, p.dead = true, effect.Class, effect.Dead
+			}
+		}
+	}
+	return nil
+}
+
+// spendsNothing are the classes after which a token is as good as before.
+var spendsNothing = []rotation.Class{rotation.RateLimited, rotation.ClientFault, rotation.RequestFault, rotation.NotSent}
+
+// forbids says why the token must not be presented again now; empty: it may be.
+func (p *presentation) forbids(now time.Time, quiet time.Duration, successors int) string {
+	switch {
+	case p.answered && slices.Contains(spendsNothing, p.class):
+		return ""
+	case p.answered && p.class == rotation.Refused && p.dead:
+		return "after it was refused for good"
+	case p.answered && p.class == rotation.Refused:
+		return ""
+	case successors > 0:
+		return "although a successor is saved"
+	case now.Before(p.attempt.Until.Add(quiet)):
+		return "before the quiet period's end at " + clock(p.attempt.Until.Add(quiet))
+	}
+	return ""
+}
+
+// escrowed reads a mint that was saved in the vault.
+func escrowed(v rotation.Version) (rotation.Mint, bool) {
+	var escrow struct {
+		Mint rotation.Mint `json:"mint"`
+	}
+	if !strings.HasPrefix(v.ID, "escrow-") || json.Unmarshal([]byte(v.Value.Reveal()), &escrow) != nil {
+		return rotation.Mint{}, false
+	}
+	return escrow.Mint, true
+}
+
+// position orders pairs: an epoch, and a generation within it.
+type position struct{ epoch, generation int64 }
+
+func (p position) before(q position) bool {
+	return p.epoch < q.epoch || p.epoch == q.epoch && p.generation < q.generation
+}
+
+func positionOf(r rotation.Record) position { return position{r.Epoch, r.Generation} }
+
+// growsOnly is I5: the row's position never falls, and each position has one
+// decided pair.
+func growsOnly(b *Bench) error {
+	type place struct {
+		connection token.Connection
+		at         position
+	}
+	highest := map[token.Connection]position{}
+	decided := map[place]rotation.MintKey{}
+	for _, e := range b.Journal.Entries() {
+		wrote, ok := e.Effect.(Wrote)
+		if !ok {
+			continue
+		}
+		record := wrote.Change.Record
+		now := positionOf(record)
+		if now.before(highest[e.Connection]) {
+			return violated("I5", e, "%s falls from %v to %v", e.Connection, highest[e.Connection], now)
+		}
+		highest[e.Connection] = now
+		if record.Current == nil {
+			continue
+		}
+		here := place{e.Connection, now}
+		if other, found := decided[here]; found && other != record.Current.Mint {
+			return violated("I5", e, "%s has two decided pairs at %v", e.Connection, now)
+		}
+		decided[here] = record.Current.Mint
+	}
+	return nil
+}
+
+// neverGoesBack is the part of I6 that holds at any time: apart from what
+// people do by hand, AWSCURRENT only goes up.
+func neverGoesBack(b *Bench) error {
+	type place struct {
+		connection token.Connection
+		id         string
+	}
+	positions := map[place]position{}
+	highest := map[token.Connection]position{}
+	for _, e := range b.Journal.Entries() {
+		switch effect := e.Effect.(type) {
+		case Stored:
+			if doc, err := token.ParseDocument(effect.Version.Value); err == nil {
+				positions[place{e.Connection, effect.Version.ID}] = position{doc.Epoch, doc.Generation}
+			}
+		case Moved:
+			to, known := positions[place{e.Connection, effect.To}]
+			if effect.Label != current || effect.ByHand || !known {
+				continue
+			}
+			if to.before(highest[e.Connection]) {
+				return violated("I6", e, "AWSCURRENT of %s goes back from %v to %v", e.Connection, highest[e.Connection], to)
+			}
+			highest[e.Connection] = to
+		}
+	}
+	return nil
+}
+
+// vaultShowsLedger is the part of I6 that holds at rest.
+func vaultShowsLedger(b *Bench, r rotation.Record) error {
+	if r.Status != rotation.Active || r.Current == nil || r.Current.VersionID == "" {
+		return nil
+	}
+	if shown := b.Vault.Label(r.Connection, current); shown != r.Current.VersionID || r.Published != r.Current.VersionID {
+		return fmt.Errorf("I6 is broken at rest: of %s the ledger decided version %s, noted %s as published, and the vault shows %s",
+			r.Connection, short(r.Current.VersionID), short(r.Published), short(shown))
+	}
+	return nil
+}
+
+// savedBeforeUse is I8: a pair's access token is not used before the answer
+// that brought it is saved. A mint is known by its parent here, and that of a code by its source.
+func savedBeforeUse(b *Bench) error {
+	parent := map[token.Fingerprint]token.Fingerprint{} // of a pair; that of a code is the code
+	children, codes := map[token.Fingerprint]bool{}, false
+	isCode := map[token.Fingerprint]bool{}
+	save := func(m rotation.Mint) {
+		children[m.Parent] = true
+		codes = codes || m.Source == rotation.FromCode
+	}
+	for _, e := range b.Journal.Entries() {
+		switch effect := e.Effect.(type) {
+		case Presented:
+			isCode[effect.What] = effect.Code
+		case Granted:
+			parent[effect.Pair] = effect.What
+		case Minted:
+			save(effect.Mint)
+		case Stored:
+			if m, ok := escrowed(effect.Version); ok {
+				save(m)
+			}
+		case Used:
+			from := parent[effect.Pair]
+			if !children[from] && !(isCode[from] && codes) {
+				return violated("I8", e, "the access token of pair %s is used before the pair is saved", short(effect.Pair))
+			}
+		}
+	}
+	return nil
+}
+
+// nothingSavedIsLost is I3 and I4 at rest: no saved successor waits; the
+// current pair is one the issuer gave; and who needs a new consent has lost a
+// pair that was never saved, or had it taken away.
+func nothingSavedIsLost(b *Bench, r rotation.Record) error {
+	if r.Current == nil {
+		return nil
+	}
+	lost := fmt.Errorf("I3 is broken at rest: %s is %s at %v", r.Connection, r.Status, positionOf(r))
+	for _, m := range b.Ledger.mintsOf(r.Connection) {
+		decidable := m.Key.Epoch == r.Epoch && m.Key.Generation == r.Generation+1 && m.Parent == r.Current.Fingerprint ||
+			m.Key.Epoch == r.Epoch+1 && m.Source != rotation.FromRefresh
+		if m.State == rotation.Saved && decidable {
+			return fmt.Errorf("%w, and its saved successor %v is not decided", lost, m.Key)
+		}
+	}
+	if r.Status != rotation.NeedsConsent {
+		return nil
+	}
+	if b.Issuer.Takes(r.Current.Fingerprint) {
+		return fmt.Errorf("I4 is broken at rest: %s needs consent, and the issuer still takes its refresh token", r.Connection)
+	}
+	if !b.lostUnsaved(r.Current.Fingerprint) && !b.takenAway(r.Current.Fingerprint) {
+		return fmt.Errorf("%w, and no answer to its refresh token was lost unsaved", lost)
+	}
+	return nil
+}
+
+// lostUnsaved reports whether the issuer answered the token more often with a
+// pair than usable mints of it were saved (W1, W2 and W3 of the protocol).
+func (b *Bench) lostUnsaved(parent token.Fingerprint) bool {
+	granted := 0
+	usable := map[rotation.MintKey]bool{}
+	for _, e := range b.Journal.Entries() {
+		switch effect := e.Effect.(type) {
+		case Granted:
+			if effect.What == parent {
+				granted++
+			}
+		case Minted:
+			if effect.Mint.Parent == parent {
+				usable[effect.Mint.Key] = true
+			}
+		case Stored:
+			if m, ok := escrowed(effect.Version); ok && m.Parent == parent {
+				usable[m.Key] = true
+			}
+		case Wrote:
+			for _, mark := range effect.Change.Mark {
+				if mark.State == rotation.Rejected {
+					delete(usable, mark.Key)
+				}
+			}
+		}
+	}
+	return granted > len(usable)
+}
+
+// takenAway reports whether a person withdrew the consent.
+func (b *Bench) takenAway(pair token.Fingerprint) bool {
+	return slices.ContainsFunc(b.Journal.Entries(), func(e Entry) bool {
+		ended, ok := e.Effect.(Ended)
+		return ok && ended.Pair == pair && ended.Why == Withdrawn
+	})
+}
+
+// oldEpochIsDead is I9 at rest: no pair that was current in an earlier epoch
+// can be redeemed, unless its consent is that of the pair of today.
+func oldEpochIsDead(b *Bench, r rotation.Record) error {
+	today := 0
+	if r.Current != nil {
+		today = b.Issuer.Family(r.Current.Fingerprint)
+	}
+	for _, e := range b.Journal.Entries() {
+		wrote, ok := e.Effect.(Wrote)
+		if !ok || e.Connection != r.Connection || wrote.Change.Record.Current == nil || wrote.Change.Record.Epoch >= r.Epoch {
+			continue
+		}
+		old := wrote.Change.Record.Current.Fingerprint
+		if b.Issuer.Family(old) != today && b.Issuer.Takes(old) {
+			return fmt.Errorf("I9 is broken at rest: %s is in epoch %d, and the pair %s of epoch %d can still be redeemed",
+				r.Connection, r.Epoch, short(old), wrote.Change.Record.Epoch)
+		}
+	}
+	return nil
+}
+
+// records and mintsOf read the ledger without passing a gate.
+func (l *Ledger) records() []rotation.Record {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var records []rotation.Record
+	for _, c := range slices.SortedFunc(maps.Keys(l.tables), compareConnections) {
+		if row := l.tables[c]; row.record.Revision != "" {
+			records = append(records, deepCopy(row.record))
+		}
+	}
+	return records
+}
+
+func (l *Ledger) mintsOf(c token.Connection) []rotation.Mint {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.of(c).liveMints()
+}

@@ -1,0 +1,350 @@
+package rotationtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// story lets the calls of a rotation be made by hand, in the right order or another.
+type story struct {
+	*Bench
+	ctx context.Context
+}
+
+func tell(t *testing.T, p Personality, steps func(*story)) (atAnyTime, atRest error) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &story{NewBench(nil, p), WithActor(t.Context(), "story")}
+		steps(s)
+		time.Sleep(time.Minute) // what is slow has come back
+		atAnyTime, atRest = Check(s.Bench), CheckAtRest(s.Bench)
+	})
+	return atAnyTime, atRest
+}
+
+// change rewrites the row.
+func (s *story) change(edit func(*rotation.Record), marks ...rotation.Mint) {
+	record, _, _ := s.Ledger.Load(s.ctx, acme)
+	edit(&record)
+	if _, err := s.Ledger.Write(s.ctx, rotation.Change{Record: record, Mark: marks}); err != nil {
+		panic(err)
+	}
+}
+
+func (s *story) begin(p token.Pair) {
+	s.change(func(r *rotation.Record) {
+		r.Attempt = &rotation.Attempt{ID: "attempt", Fingerprint: p.RefreshToken.Fingerprint(), Until: time.Now().Add(s.Settings.Lease)}
+	})
+}
+
+func (s *story) present(p token.Pair) token.Pair {
+	return s.Issuer.Parse(s.Issuer.Redeem(s.ctx, Sandbox, rotation.Grant{RefreshToken: p.RefreshToken}).Body).Pair
+}
+
+// successor is the mint of what the parent was redeemed for.
+func successor(parent token.Pair, epoch, generation int64) rotation.Mint {
+	m := mint(epoch, generation, "attempt")
+	m.Parent, m.SavedAt = parent.RefreshToken.Fingerprint(), time.Now()
+	return m
+}
+
+func (s *story) save(m rotation.Mint) { _ = s.Ledger.SaveMint(s.ctx, m) }
+
+// document is what the vault shows of a pair.
+func document(p token.Pair, epoch, generation int64) token.Secret {
+	return must(token.Document{Connection: acme, AccessToken: p.AccessToken, ExpiresAt: time.Now().Add(p.Lifetime),
+		Epoch: epoch, Generation: generation}.Encode())
+}
+
+func (s *story) decide(p token.Pair, epoch, generation int64) {
+	s.change(func(r *rotation.Record) {
+		r.Epoch, r.Generation, r.Status, r.Attempt = epoch, generation, rotation.Active, nil
+		r.Current = &rotation.Current{Fingerprint: p.RefreshToken.Fingerprint(), VersionID: token.VersionID(document(p, epoch, generation)),
+			Mint: rotation.MintKey{Epoch: epoch, Generation: generation, Attempt: "attempt"}}
+	})
+}
+
+func (s *story) publish(p token.Pair, epoch, generation int64) {
+	value := document(p, epoch, generation)
+	id := token.VersionID(value)
+	err := s.Vault.Put(s.ctx, acme, id, value)
+	if errors.Is(err, rotation.ErrNoSecret) {
+		err = s.Vault.Create(s.ctx, acme, id, value)
+	}
+	err = errors.Join(err, s.Vault.Promote(s.ctx, acme, id, s.Vault.Label(acme, current)))
+	if err != nil {
+		panic(err)
+	}
+	s.change(func(r *rotation.Record) { r.Published = id })
+}
+
+func (s *story) exchange() token.Pair {
+	code := s.Issuer.Authorize(rotation.Identity{}, Sandbox.RedirectURI, "")
+	return s.Issuer.Parse(s.Issuer.Redeem(s.ctx, Sandbox, rotation.Grant{Code: code, RedirectURI: Sandbox.RedirectURI}).Body).Pair
+}
+
+func (s *story) connect(epoch int64) token.Pair {
+	p := s.exchange()
+	m := mint(epoch, 0, "attempt")
+	m.Source = rotation.FromCode
+	s.save(m)
+	s.decide(p, epoch, 0)
+	s.publish(p, epoch, 0)
+	return p
+}
+
+func (s *story) rotate(p token.Pair, epoch, generation int64) token.Pair {
+	s.begin(p)
+	next := s.present(p)
+	s.save(successor(p, epoch, generation))
+	s.decide(next, epoch, generation)
+	s.publish(next, epoch, generation)
+	s.Issuer.Accepts(s.ctx, next.AccessToken)
+	return next
+}
+
+func (s *story) waitOut() { time.Sleep(s.Settings.Lease + s.Settings.Quiet + time.Second) }
+
+func (s *story) lose(when Moment) {
+	s.Issuer.Gate = Nth(1, "issuer.Redeem", when, Fault{Kind: Fail})
+}
+
+func (s *story) needsConsent() {
+	s.change(func(r *rotation.Record) { r.Status = rotation.NeedsConsent })
+}
+
+func TestWhatIsRightPasses(t *testing.T) {
+	for name, steps := range map[string]func(*story){
+		"ten generations": func(s *story) {
+			p := s.connect(1)
+			for generation := range int64(10) {
+				p = s.rotate(p, 1, generation+1)
+			}
+		},
+		"presented again after a 429": func(s *story) {
+			p := s.connect(1)
+			s.Issuer.Gate = Nth(1, "issuer.Redeem", Before, Fault{Kind: Throttle})
+			s.begin(p)
+			s.present(p)
+			s.rotate(p, 1, 1)
+		},
+		"presented again after the quiet period": func(s *story) {
+			p := s.connect(1)
+			s.lose(Before)
+			s.begin(p)
+			s.present(p)
+			s.waitOut()
+			s.rotate(p, 1, 1)
+		},
+		"presented again after an answer without a refresh token": func(s *story) {
+			p := s.connect(1)
+			s.Issuer.Personality.Overlap = true
+			s.Issuer.Gate = Nth(1, "issuer.Redeem", After, Fault{Kind: Cut})
+			s.begin(p)
+			s.present(p)
+			m := successor(p, 1, 1)
+			s.save(m)
+			m.State = rotation.Rejected
+			s.change(func(*rotation.Record) {}, m)
+			s.waitOut()
+			s.begin(p)
+			next := s.present(p)
+			again := successor(p, 1, 1)
+			again.Key.Attempt = "second"
+			s.save(again)
+			s.decide(next, 1, 1)
+			s.publish(next, 1, 1)
+		},
+		"a lost answer ends in a new consent": func(s *story) {
+			p := s.connect(1)
+			s.lose(After)
+			s.begin(p)
+			s.present(p)
+			s.waitOut()
+			s.begin(p)
+			s.present(p)
+			s.needsConsent()
+		},
+		"a withdrawal ends in a new consent": func(s *story) {
+			p := s.connect(1)
+			s.Issuer.Withdraw(s.ctx, p.AccessToken)
+			s.needsConsent()
+			s.connect(2)
+		},
+		"a person moves AWSCURRENT and it is put back": func(s *story) {
+			p := s.connect(1)
+			old := s.Vault.Label(acme, current)
+			p = s.rotate(p, 1, 1)
+			_ = s.Vault.RollBack(s.ctx, acme, old)
+			s.publish(p, 1, 1)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, atRest := tell(t, Personality{}, steps); atRest != nil {
+				t.Error(atRest)
+			}
+		})
+	}
+}
+
+func TestEachInvariantIsChecked(t *testing.T) {
+	for name, test := range map[string]struct {
+		invariant string
+		steps     func(*story)
+	}{
+		"presented without an attempt": {"I1", func(s *story) { s.present(s.connect(1)) }},
+		"presented after the lease": {"I1", func(s *story) {
+			p := s.connect(1)
+			s.begin(p)
+			time.Sleep(s.Settings.Lease + time.Second)
+			s.present(p)
+		}},
+		"presented twice at a time": {"I2", func(s *story) {
+			p := s.connect(1)
+			s.Issuer.Gate = Nth(1, "issuer.Redeem", Before, Fault{Kind: Freeze, For: time.Second})
+			s.begin(p)
+			go s.present(p)
+			synctest.Wait()
+			s.present(p)
+		}},
+		"presented again before the quiet period's end": {"I2", func(s *story) {
+			p := s.connect(1)
+			s.lose(After)
+			s.begin(p)
+			s.present(p)
+			time.Sleep(s.Settings.Lease + time.Second)
+			s.begin(p)
+			s.present(p)
+		}},
+		"presented again although a successor is saved": {"I2", func(s *story) {
+			p := s.connect(1)
+			s.begin(p)
+			s.present(p)
+			s.save(successor(p, 1, 1))
+			s.waitOut()
+			s.begin(p)
+			s.present(p)
+		}},
+		"presented again although a successor is in escrow": {"I2", func(s *story) {
+			p := s.connect(1)
+			s.begin(p)
+			s.present(p)
+			value := token.NewSecret(fmt.Sprintf(`{"escrow":1,"mint":%s}`, encode(successor(p, 1, 1))))
+			_ = s.Vault.Put(s.ctx, acme, "escrow-"+token.VersionID(value), value)
+			s.waitOut()
+			s.begin(p)
+			s.present(p)
+		}},
+		"presented again after a refusal for good": {"I2", func(s *story) {
+			p := s.connect(1)
+			s.Issuer.Withdraw(s.ctx, p.AccessToken)
+			s.begin(p)
+			s.present(p)
+			s.waitOut()
+			s.begin(p)
+			s.present(p)
+		}},
+		"a saved successor is forgotten": {"I3 at rest", func(s *story) {
+			p := s.connect(1)
+			s.begin(p)
+			s.present(p)
+			s.save(successor(p, 1, 1))
+		}},
+		"a new consent although nothing was lost": {"I3 at rest", func(s *story) {
+			p := s.connect(1)
+			s.begin(p)
+			s.present(p)
+			s.save(successor(p, 1, 1))
+			_, mints, _ := s.Ledger.Load(s.ctx, acme)
+			record, _, _ := s.Ledger.Load(s.ctx, acme)
+			record.Status = rotation.NeedsConsent
+			_, _ = s.Ledger.Write(s.ctx, rotation.Change{Record: record, Bury: []rotation.MintKey{mints[len(mints)-1].Key}})
+		}},
+		"a new consent although the issuer takes the token": {"I4 at rest", func(s *story) {
+			s.connect(1)
+			s.needsConsent()
+		}},
+		"the row falls back": {"I5", func(s *story) {
+			p := s.connect(1)
+			s.rotate(p, 1, 1)
+			s.change(func(r *rotation.Record) { r.Generation = 0 })
+		}},
+		"two pairs are decided for one position": {"I5", func(s *story) {
+			s.connect(1)
+			s.change(func(r *rotation.Record) { r.Current.Mint.Attempt = "other" })
+		}},
+		"AWSCURRENT goes back": {"I6", func(s *story) {
+			p := s.connect(1)
+			old := s.Vault.Label(acme, current)
+			s.rotate(p, 1, 1)
+			_ = s.Vault.Promote(s.ctx, acme, old, s.Vault.Label(acme, current))
+		}},
+		"the vault lags behind at rest": {"I6 at rest", func(s *story) {
+			p := s.connect(1)
+			s.begin(p)
+			next := s.present(p)
+			s.save(successor(p, 1, 1))
+			s.decide(next, 1, 1)
+		}},
+		"the access token of a refresh is used before its pair is saved": {"I8", func(s *story) {
+			p := s.connect(1)
+			s.begin(p)
+			s.Issuer.Accepts(s.ctx, s.present(p).AccessToken)
+		}},
+		"the access token of a code is used before its pair is saved": {"I8", func(s *story) {
+			s.Issuer.Accepts(s.ctx, s.exchange().AccessToken)
+		}},
+		"the pair of an old epoch lives on": {"I9 at rest", func(s *story) {
+			s.connect(1)
+			s.connect(2)
+		}},
+		"a disconnected pair lives on": {"I9 at rest", func(s *story) {
+			s.connect(1)
+			s.change(func(r *rotation.Record) { r.Epoch, r.Status, r.Current = 2, rotation.Disconnected, nil })
+		}},
+		"a refresh token is logged": {"I13", func(s *story) {
+			fmt.Fprintf(s.Log, "got %q", s.connect(1).RefreshToken.Reveal())
+		}},
+		"an access token is in the ledger": {"I13", func(s *story) {
+			p := s.connect(1)
+			s.change(func(r *rotation.Record) { r.Failure = &rotation.Failure{Detail: p.AccessToken.Reveal()} })
+		}},
+		"a mint is not sealed": {"I13", func(s *story) {
+			m := mint(1, 1, "open")
+			m.Sealed = []byte(s.connect(1).RefreshToken.Reveal())
+			m.State = rotation.Rejected
+			s.save(m)
+		}},
+		"a refresh token is in the vault": {"I13", func(s *story) {
+			_ = s.Vault.Put(s.ctx, acme, id(1), token.NewSecret(`"`+s.connect(1).RefreshToken.Reveal()+`"`))
+		}},
+		"the client secret is sent to people": {"I13", func(s *story) {
+			s.Notifier.Notify(s.ctx, rotation.Notice{Summary: "wrong secret " + Sandbox.ClientSecret.Reveal()})
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			atAnyTime, atRest := tell(t, Personality{}, test.steps)
+			invariant, onlyAtRest := strings.CutSuffix(test.invariant, " at rest")
+			if onlyAtRest && atAnyTime != nil {
+				t.Errorf("Check says %v, which is only wrong at rest", atAnyTime)
+			}
+			err := atAnyTime
+			if onlyAtRest {
+				err = atRest
+			}
+			if err == nil || !strings.Contains(err.Error(), invariant+" is broken") {
+				t.Errorf("got %v, want %s", err, invariant)
+			}
+			if form := Discloses(fmt.Sprint(err), Sandbox.ClientSecret); form != "" {
+				t.Errorf("the finding itself discloses the secret")
+			}
+		})
+	}
+}

@@ -1,0 +1,214 @@
+package rotationtest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+var _ rotation.Issuer = (*Issuer)(nil)
+
+// Personality is how an authorization server treats the old pair when it gives
+// a new one. The zero value ends it at once (Doorkeeper without its column
+// previous_refresh_token).
+type Personality struct {
+	// Overlap keeps the old pair alive until the new access token is first
+	// used (Doorkeeper with that column). Each redeem in between gives a sibling.
+	Overlap bool
+	// Grace keeps the old pair alive for so long after its first redeem.
+	Grace time.Duration
+	// KillFamily ends every pair of the consent when a dead refresh token or a
+	// used code is presented (RFC 9700 section 4.14.2).
+	KillFamily bool
+	// NoRotation gives a new access token only; the refresh token stays.
+	NoRotation bool
+	// RevokesOnlyFresh answers the revocation of a pair whose access token has
+	// expired with success, and does nothing (Doorkeeper before 5.8.1).
+	RevokesOnlyFresh bool
+	// Lifetime of an access token; zero: 5400 s.
+	Lifetime time.Duration
+}
+
+// Personalities are those that every promise about saved pairs must hold with.
+var Personalities = map[string]Personality{
+	"ends the old pair at once":             {},
+	"overlaps until the first use":          {Overlap: true, RevokesOnlyFresh: true},
+	"ten seconds of grace":                  {Grace: 10 * time.Second},
+	"ends the family on reuse":              {KillFamily: true},
+	"ten seconds of grace, then the family": {Grace: 10 * time.Second, KillFamily: true},
+	"does not rotate":                       {NoRotation: true},
+}
+
+// codeLife is how long an authorization code may be exchanged.
+const codeLife = 10 * time.Minute
+
+// Issuer is an authorization server in memory and the oracle of a world: it
+// knows each live pair, and the journal has each presentation.
+//
+// A fault of its gate becomes what an HTTP client would make of it: Fail
+// is an error status before and a lost answer after the effect, Throttle is 429, Deny is
+// invalid_client, Unsent a refused connection, Cut half a body.
+type Issuer struct {
+	Gate        Gate
+	Journal     *Journal
+	Personality Personality
+	Wait        time.Duration // that a 429 asks for
+
+	mu       sync.Mutex
+	clients  map[string]token.Secret
+	codes    []*code
+	pairs    []*pair
+	shown    int // presentations
+	families int
+}
+
+// Register makes the issuer refuse every other secret for that client, and
+// clients that are not registered. Without any registration all are accepted.
+func (i *Issuer) Register(app rotation.Application) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.clients == nil {
+		i.clients = map[string]token.Secret{}
+	}
+	i.clients[app.ClientID] = app.ClientSecret
+}
+
+// Authorize lets a person consent and returns the code. The challenge is
+// PKCE's S256; empty: none.
+func (i *Issuer) Authorize(owner rotation.Identity, redirectURI, challenge string) token.Secret {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	c := &code{i.secret("code", len(i.codes)), owner, redirectURI, challenge, time.Now(), 0}
+	i.codes = append(i.codes, c)
+	return c.text
+}
+
+// Withdraw ends every pair of the consent that the token belongs to, as its
+// owner can at any time.
+func (i *Issuer) Withdraw(ctx context.Context, t token.Secret) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if p := i.find(t); p != nil {
+		i.endFamily(ctx, p.family, Withdrawn)
+	}
+}
+
+// Withdrawn is why pairs ended by Withdraw are dead.
+const Withdrawn = "withdrawn"
+
+func (i *Issuer) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
+	what, isCode := grant.RefreshToken.Fingerprint(), false
+	if grant.RefreshToken.IsZero() {
+		what, isCode = grant.Code.Fingerprint(), true
+	}
+	n := i.present(ctx, what, isCode)
+	answer, err := Through(ctx, i.Gate, "issuer.Redeem", token.Connection{}, func(bool) (rotation.Answer, error) {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		return i.redeem(ctx, app, grant, n), nil
+	})
+	answer = i.received(answer, err)
+	i.Journal.Add(ctx, token.Connection{}, Answered{n, what, answer.Class, !i.Takes(what)})
+	return answer
+}
+
+func (i *Issuer) present(ctx context.Context, what token.Fingerprint, isCode bool) int {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.shown++
+	i.Journal.Add(ctx, token.Connection{}, Presented{i.shown, what, isCode})
+	return i.shown
+}
+
+// received is what the client makes of the server's answer and the transport's error.
+func (i *Issuer) received(answer rotation.Answer, err error) rotation.Answer {
+	fault, isFault := injected(err)
+	switch {
+	case err == nil:
+		return answer
+	case !isFault: // the context ended before anything was written
+		return rotation.Answer{Class: rotation.NotSent, Detail: "the context ended first"}
+	case fault.Kind == Cut && answer.Class == rotation.Captured:
+		body := answer.Body.Reveal()
+		return rotation.Answer{Class: rotation.Captured, Body: token.NewSecret(body[:len(body)/2]), Detail: "HTTP 200, cut off"}
+	case fault.At.When == After:
+		return rotation.Answer{Class: rotation.UnknownResult, Detail: "connection reset"}
+	case fault.Kind == Throttle:
+		return rotation.Answer{Class: rotation.RateLimited, Wait: i.Wait, Detail: "HTTP 429"}
+	case fault.Kind == Deny:
+		return rotation.Answer{Class: rotation.ClientFault, Detail: "invalid_client"}
+	case fault.Kind == Unsent:
+		return rotation.Answer{Class: rotation.NotSent, Detail: "connection refused"}
+	}
+	return rotation.Answer{Class: rotation.UnknownResult, Detail: "HTTP 503"}
+}
+
+func (i *Issuer) Identify(ctx context.Context, _ rotation.Application, access token.Secret, company string) (rotation.Identity, error) {
+	return Through(ctx, i.Gate, "issuer.Identify", token.Connection{}, func(bool) (rotation.Identity, error) {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		p := i.use(ctx, access)
+		if p == nil {
+			return rotation.Identity{}, fmt.Errorf("asking for the token's owner: %w", rotation.ErrTokenRefused)
+		}
+		owner := p.owner
+		if company != owner.Company {
+			owner.Company = ""
+		}
+		return owner, nil
+	})
+}
+
+// Accepts makes an API request with the access token and reports whether it was accepted.
+func (i *Issuer) Accepts(ctx context.Context, access token.Secret) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.use(ctx, access) != nil
+}
+
+func (i *Issuer) Revoke(ctx context.Context, app rotation.Application, t token.Secret) error {
+	_, err := Through(ctx, i.Gate, "issuer.Revoke", token.Connection{}, func(bool) (struct{}, error) {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		if !i.knows(app) {
+			return struct{}{}, errors.New("revoking a token: HTTP 403")
+		}
+		p := i.find(t)
+		if p != nil && (!i.Personality.RevokesOnlyFresh || time.Now().Before(p.expires)) {
+			i.end(ctx, p, "revoked")
+		}
+		return struct{}{}, nil
+	})
+	return err
+}
+
+// Parse reads the issuer's own answers strictly, and what is left of them as
+// far as it names one refresh token or several.
+func (i *Issuer) Parse(body token.Secret) rotation.Judgement {
+	var answer struct {
+		AccessToken  string `json:"access_token"`
+		RefreshToken string `json:"refresh_token"`
+		TokenType    string `json:"token_type"`
+		ExpiresIn    int64  `json:"expires_in"`
+		CreatedAt    int64  `json:"created_at"`
+	}
+	err := json.Unmarshal([]byte(body.Reveal()), &answer)
+	names := refreshTokensIn(body)
+	switch {
+	case len(names) == 0:
+		return rotation.Judgement{Verdict: rotation.Empty, Reason: "the answer has no whole refresh token"}
+	case len(names) > 1:
+		return rotation.Judgement{Verdict: rotation.Contradictory, Reason: "the answer has several refresh tokens"}
+	case err != nil:
+		return rotation.Judgement{Verdict: rotation.Salvaged, Pair: token.Pair{RefreshToken: names[0]}, Reason: "the answer is not JSON"}
+	}
+	return rotation.Judgement{Verdict: rotation.Sound, Pair: token.Pair{AccessToken: token.NewSecret(answer.AccessToken),
+		RefreshToken: names[0], TokenType: answer.TokenType, Lifetime: time.Duration(answer.ExpiresIn) * time.Second,
+		CreatedAt: time.Unix(answer.CreatedAt, 0).UTC()}}
+}

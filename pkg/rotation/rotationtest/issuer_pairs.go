@@ -1,0 +1,227 @@
+package rotationtest
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// What the issuer knows and by which rules it changes. Everything that is not
+// exported expects the lock to be held.
+
+type code struct {
+	text        token.Secret
+	owner       rotation.Identity
+	redirectURI string
+	challenge   string
+	issued      time.Time
+	family      int // of the pair given for it; 0: not used yet
+}
+
+type pair struct {
+	access, refresh token.Secret
+	parent          *pair // nil for the first of its family
+	family          int
+	owner           rotation.Identity
+	issued, expires time.Time
+	redeemed        time.Time // when its refresh token was first redeemed
+	used            bool      // its access token
+	ended           string    // why; empty: alive
+}
+
+func (i *Issuer) redeem(ctx context.Context, app rotation.Application, grant rotation.Grant, n int) rotation.Answer {
+	refused := rotation.Answer{Class: rotation.Refused, Detail: "invalid_grant"}
+	if !i.knows(app) {
+		return rotation.Answer{Class: rotation.ClientFault, Detail: "invalid_client"}
+	}
+	if grant.RefreshToken.IsZero() {
+		c := i.usableCode(ctx, grant)
+		if c == nil {
+			return refused
+		}
+		i.families++
+		c.family = i.families
+		return i.grant(ctx, n, c.text, &pair{owner: c.owner, family: c.family})
+	}
+	old := i.find(grant.RefreshToken)
+	if old == nil || old.refresh != grant.RefreshToken {
+		return refused
+	}
+	if !i.takes(old) {
+		if i.Personality.KillFamily {
+			i.endFamily(ctx, old.family, "reuse")
+		}
+		return refused
+	}
+	next := &pair{parent: old, owner: old.owner, family: old.family}
+	if old.redeemed.IsZero() && !i.Personality.NoRotation {
+		old.redeemed = time.Now()
+	}
+	if !i.Personality.Overlap && i.Personality.Grace == 0 && !i.Personality.NoRotation {
+		i.end(ctx, old, "redeemed")
+	}
+	return i.grant(ctx, n, old.refresh, next)
+}
+
+func (i *Issuer) knows(app rotation.Application) bool {
+	secret, found := i.clients[app.ClientID]
+	return len(i.clients) == 0 || found && secret == app.ClientSecret
+}
+
+// usableCode returns the code presented if it may be exchanged.
+func (i *Issuer) usableCode(ctx context.Context, grant rotation.Grant) *code {
+	for _, c := range i.codes {
+		switch {
+		case c.text != grant.Code:
+			continue
+		case c.family != 0 && i.Personality.KillFamily:
+			i.endFamily(ctx, c.family, "reuse")
+			return nil
+		case c.family != 0, time.Since(c.issued) > codeLife, c.redirectURI != grant.RedirectURI,
+			c.challenge != "" && c.challenge != challengeOf(grant.Verifier):
+			return nil
+		}
+		return c
+	}
+	return nil
+}
+
+// challengeOf is the S256 transformation of RFC 7636 section 4.2.
+func challengeOf(verifier token.Secret) string {
+	sum := sha256.Sum256([]byte(verifier.Reveal()))
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+// grant issues next in the shape of Procore's answers.
+func (i *Issuer) grant(ctx context.Context, n int, what token.Secret, next *pair) rotation.Answer {
+	lifetime := i.Personality.Lifetime
+	if lifetime == 0 {
+		lifetime = 5400 * time.Second
+	}
+	next.issued, next.expires = time.Now(), time.Now().Add(lifetime)
+	next.access = i.secret("access", len(i.pairs))
+	body := map[string]any{"access_token": next.access.Reveal(), "token_type": "Bearer",
+		"expires_in": int(lifetime.Seconds()), "created_at": next.issued.Unix()}
+	granted := Granted{N: n, What: what.Fingerprint()}
+	if next.parent == nil || !i.Personality.NoRotation {
+		next.refresh = i.secret("refresh", len(i.pairs))
+		body["refresh_token"] = next.refresh.Reveal()
+		granted.Pair = next.refresh.Fingerprint()
+	}
+	i.pairs = append(i.pairs, next)
+	i.Journal.Add(ctx, token.Connection{}, granted)
+	return rotation.Answer{Class: rotation.Captured, Body: token.NewSecret(string(encode(body))), Detail: "HTTP 200"}
+}
+
+// secret makes a token that looks random, is the same in every run, and has all
+// the characters that encodings treat differently (RFC 6750's b64token).
+func (i *Issuer) secret(kind string, n int) token.Secret {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d", kind, n))
+	return token.NewSecret(kind + "+/" + base64.StdEncoding.EncodeToString(sum[:]))
+}
+
+// use is one request with an access token. With Overlap the first one ends the
+// parent, even if it comes too late to be accepted.
+func (i *Issuer) use(ctx context.Context, access token.Secret) *pair {
+	p := i.find(access)
+	if p == nil || p.access != access {
+		return nil
+	}
+	if i.Personality.Overlap && !p.used && p.ended == "" && p.parent != nil {
+		i.end(ctx, p.parent, "successor used")
+	}
+	p.used = true
+	accepted := i.alive(p) && time.Now().Before(p.expires)
+	i.Journal.Add(ctx, token.Connection{}, Used{p.refresh.Fingerprint(), accepted})
+	if !accepted {
+		return nil
+	}
+	return p
+}
+
+// Takes reports whether the refresh token or code of that fingerprint could be redeemed now.
+func (i *Issuer) Takes(grant token.Fingerprint) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for _, p := range i.pairs {
+		if p.refresh.Fingerprint() == grant {
+			return i.takes(p)
+		}
+	}
+	for _, c := range i.codes {
+		if c.text.Fingerprint() == grant {
+			return c.family == 0 && time.Since(c.issued) <= codeLife
+		}
+	}
+	return false
+}
+
+// Family numbers the consent that the refresh token came from; 0: unknown.
+func (i *Issuer) Family(refresh token.Fingerprint) int {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for _, p := range i.pairs {
+		if p.refresh.Fingerprint() == refresh {
+			return p.family
+		}
+	}
+	return 0
+}
+
+// Secrets returns everything secret that the issuer has ever given out.
+// The access tokens among it may be read by consumers, the rest by nobody.
+func (i *Issuer) Secrets() (access, others []token.Secret) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for _, p := range i.pairs {
+		access = append(access, p.access)
+		if !p.refresh.IsZero() {
+			others = append(others, p.refresh)
+		}
+	}
+	for _, c := range i.codes {
+		others = append(others, c.text)
+	}
+	for _, secret := range i.clients {
+		others = append(others, secret)
+	}
+	return access, others
+}
+
+func (i *Issuer) find(t token.Secret) *pair {
+	for _, p := range i.pairs {
+		if !t.IsZero() && (p.access == t || p.refresh == t) {
+			return p
+		}
+	}
+	return nil
+}
+
+// alive reports whether the pair has not ended, be it by the end of its grace.
+func (i *Issuer) alive(p *pair) bool {
+	grace := i.Personality.Grace
+	return p.ended == "" && (grace == 0 || p.redeemed.IsZero() || time.Since(p.redeemed) <= grace)
+}
+
+// takes reports whether the pair's refresh token can be redeemed.
+func (i *Issuer) takes(p *pair) bool { return i.alive(p) && !p.refresh.IsZero() }
+
+func (i *Issuer) end(ctx context.Context, p *pair, why string) {
+	if p.ended == "" {
+		p.ended = why
+		i.Journal.Add(ctx, token.Connection{}, Ended{p.refresh.Fingerprint(), why})
+	}
+}
+
+func (i *Issuer) endFamily(ctx context.Context, family int, why string) {
+	for _, p := range i.pairs {
+		if p.family == family {
+			i.end(ctx, p, why)
+		}
+	}
+}

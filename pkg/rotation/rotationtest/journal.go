@@ -1,0 +1,175 @@
+package rotationtest
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// Journal is the one ordered list of everything that happened to the fakes of a
+// world. Its text is a trace without secrets. A nil Journal records nothing.
+type Journal struct {
+	mu      sync.Mutex
+	entries []Entry
+}
+
+// Entry is one effect.
+type Entry struct {
+	At         time.Time
+	Actor      string
+	Connection token.Connection // zero at the issuer, which knows no connections
+	Effect     fmt.Stringer     // one of the types below
+}
+
+// The effects of the stores.
+type (
+	// Wrote is a successful Ledger.Write.
+	Wrote struct{ Change rotation.Change }
+	// Minted is a Ledger.SaveMint that found nothing there.
+	Minted struct{ Mint rotation.Mint }
+	// Stored is a new version in the vault.
+	Stored struct{ Version rotation.Version }
+	// Moved is a label that went from one version to another; either may be empty.
+	Moved struct {
+		Label, From, To string
+		ByHand          bool
+	}
+	// Queued is a follow-up that was asked for.
+	Queued struct {
+		Request rotation.Request
+		Delay   time.Duration
+	}
+	// Noticed is a notice to people.
+	Noticed struct{ Notice rotation.Notice }
+)
+
+// The effects at the issuer. Pairs and grants are named by the fingerprint of
+// their refresh token or code, presentations by a number.
+type (
+	// Presented is a grant on its way to the issuer.
+	Presented struct {
+		N    int
+		What token.Fingerprint
+		Code bool
+	}
+	// Granted is the issuer's decision to answer a presentation with a pair.
+	Granted struct {
+		N    int
+		What token.Fingerprint // what was presented
+		Pair token.Fingerprint // what was given for it; empty without rotation
+	}
+	// Answered is a presentation whose caller got to know Class. A crashed caller's has none.
+	Answered struct {
+		N     int
+		What  token.Fingerprint
+		Class rotation.Class
+		Dead  bool // the issuer takes the grant no more
+	}
+	// Used is a request with a pair's access token.
+	Used struct {
+		Pair     token.Fingerprint
+		Accepted bool
+	}
+	// Ended is the death of a pair.
+	Ended struct {
+		Pair token.Fingerprint
+		Why  string
+	}
+)
+
+func (e Wrote) String() string {
+	r := e.Change.Record
+	text := fmt.Sprintf("wrote (%d,%d) %s", r.Epoch, r.Generation, r.Status)
+	if r.Attempt != nil {
+		text += fmt.Sprintf(", attempt on %s until %s", short(r.Attempt.Fingerprint), clock(r.Attempt.Until))
+	}
+	if r.Failure != nil {
+		text += fmt.Sprintf(", %s failed: %s", r.Failure.Step, r.Failure.Class)
+	}
+	for _, m := range e.Change.Mark {
+		text += fmt.Sprintf(", mint (%d,%d) %s", m.Key.Epoch, m.Key.Generation, m.State)
+	}
+	for _, k := range e.Change.Bury {
+		text += fmt.Sprintf(", mint (%d,%d) buried", k.Epoch, k.Generation)
+	}
+	for _, h := range e.Change.History {
+		text += ", history: " + h.Kind
+	}
+	if !r.DueAt.IsZero() {
+		text += ", due " + clock(r.DueAt)
+	}
+	return text
+}
+
+func (e Minted) String() string {
+	return fmt.Sprintf("minted (%d,%d) %s from %s, %s", e.Mint.Key.Epoch, e.Mint.Key.Generation, e.Mint.State,
+		e.Mint.Source, short(e.Mint.Parent))
+}
+func (e Stored) String() string { return "stored version " + short(e.Version.ID) }
+func (e Moved) String() string {
+	by := ""
+	if e.ByHand {
+		by = " by hand"
+	}
+	return fmt.Sprintf("moved %s from %s to %s%s", e.Label, short(e.From), short(e.To), by)
+}
+func (e Queued) String() string { return fmt.Sprintf("queued %s in %v", e.Request.Op, e.Delay) }
+func (e Noticed) String() string {
+	return "noticed " + e.Notice.Kind
+}
+func (e Presented) String() string { return fmt.Sprintf("presented #%d: %s", e.N, short(e.What)) }
+func (e Granted) String() string {
+	return fmt.Sprintf("granted #%d: %s for %s", e.N, short(e.Pair), short(e.What))
+}
+func (e Answered) String() string { return fmt.Sprintf("answered #%d: %s", e.N, e.Class) }
+func (e Used) String() string     { return fmt.Sprintf("used %s: accepted %t", short(e.Pair), e.Accepted) }
+func (e Ended) String() string    { return fmt.Sprintf("ended %s: %s", short(e.Pair), e.Why) }
+
+// Add appends an effect of the actor of ctx.
+func (j *Journal) Add(ctx context.Context, c token.Connection, effect fmt.Stringer) {
+	if j == nil {
+		return
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.entries = append(j.entries, Entry{time.Now(), Actor(ctx), c, effect})
+}
+
+// Entries returns what has happened so far, in order.
+func (j *Journal) Entries() []Entry {
+	if j == nil {
+		return nil
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.Clone(j.entries)
+}
+
+// String is the trace, one effect a line.
+func (j *Journal) String() string {
+	var b strings.Builder
+	for _, e := range j.Entries() {
+		fmt.Fprintf(&b, "%s %-10s ", clock(e.At), e.Actor)
+		if !e.Connection.IsZero() {
+			fmt.Fprintf(&b, "%s ", e.Connection)
+		}
+		fmt.Fprintln(&b, e.Effect)
+	}
+	return b.String()
+}
+
+func clock(t time.Time) string { return t.UTC().Format("2 15:04:05.000") }
+
+// short is enough of a fingerprint or id to tell it from others in a trace.
+func short[S ~string](text S) string {
+	if text == "" {
+		return "nothing"
+	}
+	return string(text[:min(8, len(text))])
+}

@@ -1,0 +1,211 @@
+package rotationtest
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+var (
+	_ rotation.Ledger = (*Ledger)(nil)
+	_ Historian       = (*Ledger)(nil)
+	_ Lister          = (*Ledger)(nil)
+)
+
+// Ledger keeps rows in memory, with what is left of them after being encoded, as
+// in any table. The zero value is an empty one.
+type Ledger struct {
+	Gate    Gate
+	Journal *Journal
+
+	mu     sync.Mutex
+	tables map[token.Connection]*rows
+	writes int
+}
+
+// rows is what the ledger has of one connection.
+type rows struct {
+	record  rotation.Record // without a revision: no row
+	wasDue  time.Time       // before the last write: what a lagging index still shows
+	mints   map[rotation.MintKey]rotation.Mint
+	history []rotation.Event
+}
+
+func (l *Ledger) of(c token.Connection) *rows {
+	if l.tables == nil {
+		l.tables = map[token.Connection]*rows{}
+	}
+	if l.tables[c] == nil {
+		l.tables[c] = &rows{record: rotation.Record{Connection: c}, mints: map[rotation.MintKey]rotation.Mint{}}
+	}
+	return l.tables[c]
+}
+
+type loaded struct {
+	record rotation.Record
+	mints  []rotation.Mint
+}
+
+func (l *Ledger) Load(ctx context.Context, c token.Connection) (rotation.Record, []rotation.Mint, error) {
+	got, err := Through(ctx, l.Gate, "ledger.Load", c, func(bool) (loaded, error) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		row := l.of(c)
+		return loaded{deepCopy(row.record), row.liveMints()}, nil
+	})
+	return got.record, got.mints, err
+}
+
+func (r *rows) liveMints() []rotation.Mint {
+	var mints []rotation.Mint
+	for _, m := range r.mints {
+		mints = append(mints, deepCopy(m))
+	}
+	slices.SortFunc(mints, func(a, b rotation.Mint) int {
+		return compareKeys(a.Key, b.Key)
+	})
+	return mints
+}
+
+func (l *Ledger) Due(ctx context.Context, now time.Time) ([]token.Connection, error) {
+	return Through(ctx, l.Gate, "ledger.Due", token.Connection{}, func(stale bool) ([]token.Connection, error) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		at := map[token.Connection]time.Time{}
+		for c, row := range l.tables {
+			due := row.record.DueAt
+			if stale {
+				due = row.wasDue
+			}
+			if !due.IsZero() && !due.After(now) {
+				at[c] = due
+			}
+		}
+		return slices.SortedFunc(maps.Keys(at), func(a, b token.Connection) int {
+			return cmp.Or(at[a].Compare(at[b]), compareConnections(a, b))
+		}), nil
+	})
+}
+
+func (l *Ledger) Write(ctx context.Context, change rotation.Change) (string, error) {
+	c := change.Record.Connection
+	return Through(ctx, l.Gate, "ledger.Write", c, func(bool) (string, error) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		row := l.of(c)
+		if row.record.Revision != change.Record.Revision {
+			return "", fmt.Errorf("writing %s: %w", c, rotation.ErrConflict)
+		}
+		for _, mark := range change.Mark {
+			if _, found := row.mints[mark.Key]; !found {
+				return "", fmt.Errorf("writing %s: the mint to be marked is not there", c)
+			}
+		}
+		l.writes++
+		row.wasDue = row.record.DueAt
+		row.record = throughJSON(change.Record)
+		row.record.Revision = strconv.Itoa(l.writes)
+		for _, mark := range change.Mark {
+			row.mark(mark)
+		}
+		for _, key := range change.Bury {
+			delete(row.mints, key)
+		}
+		row.history = append(row.history, change.History...)
+		l.Journal.Add(ctx, c, Wrote{rotation.Change{Record: deepCopy(row.record), Mark: slices.Clone(change.Mark),
+			Bury: slices.Clone(change.Bury), History: slices.Clone(change.History)}})
+		return row.record.Revision, nil
+	})
+}
+
+// mark rewrites the state and the reason of a mint and nothing else of it.
+func (r *rows) mark(mark rotation.Mint) {
+	mint := r.mints[mark.Key]
+	mint.State, mint.Reason = mark.State, mark.Reason
+	r.mints[mark.Key] = mint
+}
+
+func (l *Ledger) SaveMint(ctx context.Context, m rotation.Mint) error {
+	_, err := Through(ctx, l.Gate, "ledger.SaveMint", m.Connection, func(bool) (struct{}, error) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		row := l.of(m.Connection)
+		if _, found := row.mints[m.Key]; !found {
+			row.mints[m.Key] = throughJSON(m)
+			l.Journal.Add(ctx, m.Connection, Minted{deepCopy(row.mints[m.Key])})
+		}
+		return struct{}{}, nil
+	})
+	return err
+}
+
+// History returns the newest rows of a connection's history, newest first.
+func (l *Ledger) History(ctx context.Context, c token.Connection, limit int) ([]rotation.Event, error) {
+	return Through(ctx, l.Gate, "ledger.History", c, func(bool) ([]rotation.Event, error) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		events := slices.Clone(l.of(c).history)
+		slices.Reverse(events)
+		slices.SortStableFunc(events, func(a, b rotation.Event) int { return b.At.Compare(a.At) })
+		return events[:min(limit, len(events))], nil
+	})
+}
+
+// List returns every record, in the order of the connections' names.
+func (l *Ledger) List(ctx context.Context) ([]rotation.Record, error) {
+	return Through(ctx, l.Gate, "ledger.List", token.Connection{}, func(bool) ([]rotation.Record, error) {
+		return l.records(), nil
+	})
+}
+
+// Backup remembers all that is there now; what it returns puts it back, as a
+// table restored from a backup would be.
+func (l *Ledger) Backup() (restore func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	copied := l.copyTables(l.tables)
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.tables = l.copyTables(copied)
+	}
+}
+
+func (l *Ledger) copyTables(tables map[token.Connection]*rows) map[token.Connection]*rows {
+	copied := map[token.Connection]*rows{}
+	for c, row := range tables {
+		r := *row
+		r.mints, r.history = maps.Clone(row.mints), slices.Clone(row.history)
+		copied[c] = &r
+	}
+	return copied
+}
+
+// throughJSON is what a store that encodes gives back.
+func throughJSON[T any](v T) T { return decode[T](encode(v)) }
+
+// encode and decode cannot fail on the types they are used for; if they do, the
+// types have changed and the test must stop.
+func encode(v any) []byte {
+	bytes, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return bytes
+}
+
+func decode[T any](bytes []byte) (v T) {
+	if err := json.Unmarshal(bytes, &v); err != nil {
+		panic(err)
+	}
+	return v
+}

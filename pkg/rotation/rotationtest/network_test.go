@@ -1,0 +1,257 @@
+package rotationtest
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// A ledger and a vault behind a network, as small as they can be, to run the
+// Repeats suites on.
+
+func TestNetworkLedger(t *testing.T) {
+	open := func(t *testing.T, transport http.RoundTripper) rotation.Ledger {
+		return &remoteLedger{serve(t, transport, (&ledgerServer{nonces: map[token.Connection]string{}}).answer)}
+	}
+	TestLedgerRepeats(t, open)
+	TestLedger(t, func(t *testing.T) rotation.Ledger { return open(t, http.DefaultTransport) })
+}
+
+func TestNetworkVault(t *testing.T) {
+	open := func(t *testing.T, transport http.RoundTripper) rotation.Vault {
+		return &remoteVault{serve(t, transport, (&vaultServer{}).answer)}
+	}
+	TestVaultRepeats(t, open)
+	TestVault(t, func(t *testing.T) rotation.Vault { return open(t, http.DefaultTransport) })
+}
+
+// call is one request, and one answer, of both.
+type call struct {
+	Method     string           `json:",omitempty"`
+	Connection token.Connection `json:",omitzero"`
+	Revision   string           `json:",omitempty"`
+	Nonce      string           `json:",omitempty"`
+	Limit      int              `json:",omitempty"`
+	Now        time.Time        `json:",omitzero"`
+	ID         string           `json:",omitempty"`
+	Value      string           `json:",omitempty"`
+	Change     *rotation.Change `json:",omitempty"`
+	Mint       *rotation.Mint   `json:",omitempty"`
+
+	Error       string
+	Record      *rotation.Record `json:",omitempty"`
+	Mints       []rotation.Mint
+	Connections []token.Connection
+	Events      []rotation.Event
+	Records     []rotation.Record
+	Revisions   []string
+	Infos       []rotation.VersionInfo
+}
+
+var sentinels = []error{rotation.ErrConflict, rotation.ErrNoSecret, rotation.ErrNoVersion, rotation.ErrVersionTaken,
+	rotation.ErrNotCurrent, rotation.ErrSecretDeleted, rotation.ErrVersionLimit}
+
+// remote sends calls, and sends them again after a connection reset.
+type remote struct {
+	client *http.Client
+	url    string
+}
+
+func serve(t *testing.T, transport http.RoundTripper, answer func(call) (call, error)) remote {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var request call
+		if err := json.NewDecoder(r.Body).Decode(&request); err != nil {
+			http.Error(w, "not a call", http.StatusBadRequest)
+			return
+		}
+		response, err := answer(request)
+		for _, sentinel := range sentinels {
+			if errors.Is(err, sentinel) {
+				response.Error = sentinel.Error()
+			}
+		}
+		if err != nil && response.Error == "" {
+			response.Error = "refused"
+		}
+		_, _ = w.Write(encode(response))
+	}))
+	t.Cleanup(server.Close)
+	return remote{&http.Client{Transport: transport}, server.URL}
+}
+
+func (r remote) send(ctx context.Context, c call) (answer call, err error) {
+	for range 3 {
+		request := must(http.NewRequestWithContext(ctx, http.MethodPost, r.url, bytes.NewReader(encode(c))))
+		response, err := r.client.Do(request)
+		if err != nil && ctx.Err() == nil {
+			continue
+		}
+		if err != nil {
+			return answer, err
+		}
+		defer response.Body.Close()
+		if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
+			return answer, err
+		}
+		for _, sentinel := range sentinels {
+			if answer.Error == sentinel.Error() {
+				return answer, sentinel
+			}
+		}
+		if answer.Error != "" {
+			return answer, errors.New(answer.Error)
+		}
+		return answer, nil
+	}
+	return answer, errors.New("three connections were reset")
+}
+
+// ledgerServer keeps the nonce of the last write of each row: the conflict of
+// a write that comes again is itself.
+type ledgerServer struct {
+	Ledger
+	mu     sync.Mutex
+	nonces map[token.Connection]string
+}
+
+func (s *ledgerServer) answer(c call) (answer call, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ctx := context.Background()
+	switch c.Method {
+	case "Load":
+		var record rotation.Record
+		record, answer.Mints, err = s.Load(ctx, c.Connection)
+		answer.Record, answer.Revision = &record, record.Revision
+	case "Due":
+		answer.Connections, err = s.Due(ctx, c.Now)
+	case "Write":
+		c.Change.Record.Revision = c.Revision
+		answer.Revision, err = s.Write(ctx, *c.Change)
+		if errors.Is(err, rotation.ErrConflict) && s.nonces[c.Connection] == c.Nonce {
+			record, _, loadErr := s.Load(ctx, c.Connection)
+			return call{Revision: record.Revision}, loadErr
+		}
+		if err == nil {
+			s.nonces[c.Connection] = c.Nonce
+		}
+	case "SaveMint":
+		err = s.SaveMint(ctx, *c.Mint)
+	case "History":
+		answer.Events, err = s.History(ctx, c.Connection, c.Limit)
+	case "List":
+		answer.Records, err = s.List(ctx)
+		for _, record := range answer.Records {
+			answer.Revisions = append(answer.Revisions, record.Revision)
+		}
+	}
+	return answer, err
+}
+
+type remoteLedger struct{ remote }
+
+func (l *remoteLedger) Load(ctx context.Context, c token.Connection) (rotation.Record, []rotation.Mint, error) {
+	answer, err := l.send(ctx, call{Method: "Load", Connection: c})
+	if err != nil {
+		return rotation.Record{}, nil, err
+	}
+	answer.Record.Revision = answer.Revision
+	return *answer.Record, answer.Mints, nil
+}
+
+func (l *remoteLedger) Due(ctx context.Context, now time.Time) ([]token.Connection, error) {
+	answer, err := l.send(ctx, call{Method: "Due", Now: now})
+	return answer.Connections, err
+}
+
+func (l *remoteLedger) Write(ctx context.Context, change rotation.Change) (string, error) {
+	answer, err := l.send(ctx, call{Method: "Write", Connection: change.Record.Connection,
+		Revision: change.Record.Revision, Nonce: rand.Text(), Change: &change})
+	return answer.Revision, err
+}
+
+func (l *remoteLedger) SaveMint(ctx context.Context, m rotation.Mint) error {
+	_, err := l.send(ctx, call{Method: "SaveMint", Mint: &m})
+	return err
+}
+
+func (l *remoteLedger) History(ctx context.Context, c token.Connection, limit int) ([]rotation.Event, error) {
+	answer, err := l.send(ctx, call{Method: "History", Connection: c, Limit: limit})
+	return answer.Events, err
+}
+
+func (l *remoteLedger) List(ctx context.Context) ([]rotation.Record, error) {
+	answer, err := l.send(ctx, call{Method: "List"})
+	for n, revision := range answer.Revisions {
+		answer.Records[n].Revision = revision
+	}
+	return answer.Records, err
+}
+
+type vaultServer struct{ Vault }
+
+func (s *vaultServer) answer(c call) (answer call, err error) {
+	ctx, value := context.Background(), token.NewSecret(c.Value)
+	var version rotation.Version
+	switch c.Method {
+	case "Current":
+		version, err = s.Current(ctx, c.Connection)
+	case "Version":
+		version, err = s.Version(ctx, c.Connection, c.ID)
+	case "Versions":
+		answer.Infos, err = s.Versions(ctx, c.Connection)
+	case "Create":
+		err = s.Create(ctx, c.Connection, c.ID, value)
+	case "Put":
+		err = s.Put(ctx, c.Connection, c.ID, value)
+	case "Promote":
+		err = s.Promote(ctx, c.Connection, c.ID, c.Revision)
+	}
+	answer.ID, answer.Value = version.ID, version.Value.Reveal()
+	return answer, err
+}
+
+type remoteVault struct{ remote }
+
+func (v *remoteVault) version(ctx context.Context, c call) (rotation.Version, error) {
+	answer, err := v.send(ctx, c)
+	return rotation.Version{ID: answer.ID, Value: token.NewSecret(answer.Value)}, err
+}
+
+func (v *remoteVault) Current(ctx context.Context, c token.Connection) (rotation.Version, error) {
+	return v.version(ctx, call{Method: "Current", Connection: c})
+}
+
+func (v *remoteVault) Version(ctx context.Context, c token.Connection, id string) (rotation.Version, error) {
+	return v.version(ctx, call{Method: "Version", Connection: c, ID: id})
+}
+
+func (v *remoteVault) Versions(ctx context.Context, c token.Connection) ([]rotation.VersionInfo, error) {
+	answer, err := v.send(ctx, call{Method: "Versions", Connection: c})
+	return answer.Infos, err
+}
+
+func (v *remoteVault) Create(ctx context.Context, c token.Connection, id string, value token.Secret) error {
+	_, err := v.send(ctx, call{Method: "Create", Connection: c, ID: id, Value: value.Reveal()})
+	return err
+}
+
+func (v *remoteVault) Put(ctx context.Context, c token.Connection, id string, value token.Secret) error {
+	_, err := v.send(ctx, call{Method: "Put", Connection: c, ID: id, Value: value.Reveal()})
+	return err
+}
+
+func (v *remoteVault) Promote(ctx context.Context, c token.Connection, id, replaces string) error {
+	_, err := v.send(ctx, call{Method: "Promote", Connection: c, ID: id, Revision: replaces})
+	return err
+}

@@ -1,0 +1,108 @@
+package rotationtest
+
+import (
+	"cmp"
+	"encoding/json"
+	"iter"
+	"maps"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// same compares what a store gave back with what it was given. Revisions are
+// not compared, times only to the millisecond, and an empty list is like none.
+func same[T any](t *testing.T, what string, got, want T) {
+	t.Helper()
+	if g, w := canonical(got), canonical(want); g != w {
+		t.Errorf("%s:\n got %.4000s\nwant %.4000s", what, g, w)
+	}
+}
+
+func canonical(v any) string {
+	inMilliseconds := func(at time.Time) time.Time { return at.UTC().Truncate(time.Millisecond) }
+	text, err := json.Marshal(copyValue(reflect.ValueOf(v), inMilliseconds).Interface())
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
+}
+
+// deepCopy shares no memory with v.
+func deepCopy[T any](v T) T {
+	asIs := func(at time.Time) time.Time { return at }
+	return copyValue(reflect.ValueOf(v), asIs).Interface().(T)
+}
+
+var timeType = reflect.TypeFor[time.Time]()
+
+// copyValue copies v deeply; a list without elements becomes none.
+func copyValue(v reflect.Value, onTime func(time.Time) time.Time) reflect.Value {
+	switch {
+	case v.Type() == timeType:
+		return reflect.ValueOf(onTime(v.Interface().(time.Time)))
+	case v.Kind() == reflect.Pointer && !v.IsNil():
+		copied := reflect.New(v.Type().Elem())
+		copied.Elem().Set(copyValue(v.Elem(), onTime))
+		return copied
+	case v.Kind() == reflect.Struct:
+		copied := reflect.New(v.Type()).Elem()
+		copied.Set(v)
+		for i := range v.NumField() {
+			if v.Type().Field(i).IsExported() {
+				copied.Field(i).Set(copyValue(v.Field(i), onTime))
+			}
+		}
+		return copied
+	case v.Kind() == reflect.Slice && v.Len() == 0:
+		return reflect.Zero(v.Type())
+	case v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Uint8:
+		return reflect.ValueOf(slices.Clone(v.Bytes())).Convert(v.Type())
+	case v.Kind() == reflect.Slice:
+		copied := reflect.MakeSlice(v.Type(), v.Len(), v.Len())
+		for i := range v.Len() {
+			copied.Index(i).Set(copyValue(v.Index(i), onTime))
+		}
+		return copied
+	}
+	return v
+}
+
+func compareKeys(a, b rotation.MintKey) int {
+	return cmp.Or(cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.Generation, b.Generation), cmp.Compare(a.Attempt, b.Attempt))
+}
+
+func compareConnections(a, b token.Connection) int { return cmp.Compare(a.String(), b.String()) }
+
+// noise is n bytes that do not compress and are the same in every run.
+func noise(n int) []byte {
+	bytes := make([]byte, n)
+	r := rand.New(rand.NewPCG(1, 2))
+	for i := range bytes {
+		bytes[i] = byte(r.Uint32())
+	}
+	return bytes
+}
+
+// sorted goes through m in the order of its names, so that every run of a test is alike.
+func sorted[V any](m map[string]V) iter.Seq2[string, V] {
+	return func(yield func(string, V) bool) {
+		for _, name := range slices.Sorted(maps.Keys(m)) {
+			if !yield(name, m[name]) {
+				return
+			}
+		}
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}

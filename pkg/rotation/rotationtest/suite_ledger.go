@@ -1,0 +1,632 @@
+package rotationtest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// Historian is what the operator's command needs of a ledger besides rotation.Ledger.
+type Historian interface {
+	// History returns up to limit rows of a connection's history, newest first.
+	History(ctx context.Context, c token.Connection, limit int) ([]rotation.Event, error)
+}
+
+// Lister is what the operator's command needs of a ledger besides rotation.Ledger.
+type Lister interface {
+	// List returns the record of every connection that has one.
+	List(ctx context.Context) ([]rotation.Record, error)
+}
+
+// TestLedger is the contract of rotation.Ledger, Historian and Lister. Each
+// call of open returns an empty ledger.
+//
+// Times must survive to the millisecond, in any time zone; Due orders to the second.
+func TestLedger(t *testing.T, open func(t *testing.T) rotation.Ledger) {
+	for name, test := range sorted(map[string]func(*testing.T, *ledgerUser){
+		"an unknown connection is empty":                unknownConnection,
+		"a row is created once":                         createOnce,
+		"a row is replaced by its revision":             replaceByRevision,
+		"a refused write changes nothing":               refusedWrite,
+		"every field survives":                          everyField,
+		"absent fields stay absent":                     absentFields,
+		"a field can be taken away":                     removedFields,
+		"a mint is saved once":                          mintOnce,
+		"a mint needs no row":                           mintWithoutRow,
+		"every field of a mint survives":                everyMintField,
+		"a large mint survives":                         largeMint,
+		"many mints":                                    manyMints,
+		"a mark rewrites state and reason":              markMint,
+		"a mark needs its mint":                         markWithoutMint,
+		"a marked mint is not saved over":               mintAfterMark,
+		"a buried mint is gone":                         buryMint,
+		"history is kept, newest first":                 history,
+		"history of one instant is kept":                historyOfOneInstant,
+		"due are those whose time has come, in order":   dueOrder,
+		"due follows the row":                           dueFollows,
+		"hundreds are due":                              dueMany,
+		"connections with similar names are separate":   similarNames,
+		"of many writers with one revision one wins":    oneWriterWins,
+		"many mints are saved at once":                  manySavers,
+		"a cancelled context is an error":               cancelledLedger,
+		"what the caller does afterwards is not stored": detached,
+	}) {
+		t.Run(name, func(t *testing.T) { test(t, &ledgerUser{t, open(t)}) })
+	}
+}
+
+var (
+	acme  = token.Connection{Environment: "sandbox", Name: "acme"}
+	start = time.Date(2026, 11, 21, 22, 0, 0, 123_000_000, time.UTC)
+)
+
+// ledgerUser is a ledger that ends the test where a call fails that must not.
+type ledgerUser struct {
+	t *testing.T
+	rotation.Ledger
+}
+
+func (l *ledgerUser) load(c token.Connection) (rotation.Record, []rotation.Mint) {
+	l.t.Helper()
+	record, mints, err := l.Load(l.t.Context(), c)
+	if err != nil {
+		l.t.Fatalf("loading %s: %v", c, err)
+	}
+	slices.SortFunc(mints, func(a, b rotation.Mint) int { return compareKeys(a.Key, b.Key) })
+	return record, mints
+}
+
+func (l *ledgerUser) write(change rotation.Change) (revision string) {
+	l.t.Helper()
+	revision, err := l.Write(l.t.Context(), change)
+	if err != nil {
+		l.t.Fatalf("writing %s: %v", change.Record.Connection, err)
+	}
+	if revision == "" || revision == change.Record.Revision {
+		l.t.Fatalf("writing %s: the revision %q after the write is that of before, or empty", change.Record.Connection, revision)
+	}
+	return revision
+}
+
+// create writes the first row of c and returns it as it is now.
+func (l *ledgerUser) create(c token.Connection) rotation.Record {
+	l.t.Helper()
+	record := rotation.Record{Connection: c, Stack: "stack", Status: rotation.Pending}
+	record.Revision = l.write(rotation.Change{Record: record})
+	return record
+}
+
+func (l *ledgerUser) save(m rotation.Mint) {
+	l.t.Helper()
+	if err := l.SaveMint(l.t.Context(), m); err != nil {
+		l.t.Fatalf("saving a mint of %s: %v", m.Connection, err)
+	}
+}
+
+// conflicts says that the write is refused because of its revision.
+func (l *ledgerUser) conflicts(change rotation.Change) {
+	l.t.Helper()
+	if _, err := l.Write(l.t.Context(), change); !errors.Is(err, rotation.ErrConflict) {
+		l.t.Errorf("writing with revision %q: got %v, want ErrConflict", change.Record.Revision, err)
+	}
+}
+
+func (l *ledgerUser) history(c token.Connection, limit int) []rotation.Event {
+	l.t.Helper()
+	historian, ok := l.Ledger.(Historian)
+	if !ok {
+		l.t.Fatalf("%T has no History; see Historian", l.Ledger)
+	}
+	events, err := historian.History(l.t.Context(), c, limit)
+	if err != nil {
+		l.t.Fatalf("reading the history of %s: %v", c, err)
+	}
+	return events
+}
+
+func (l *ledgerUser) list() []rotation.Record {
+	l.t.Helper()
+	lister, ok := l.Ledger.(Lister)
+	if !ok {
+		l.t.Fatalf("%T has no List; see Lister", l.Ledger)
+	}
+	records, err := lister.List(l.t.Context())
+	if err != nil {
+		l.t.Fatalf("listing: %v", err)
+	}
+	slices.SortFunc(records, func(a, b rotation.Record) int {
+		return compareConnections(a.Connection, b.Connection)
+	})
+	return records
+}
+
+func (l *ledgerUser) due(now time.Time) []token.Connection {
+	l.t.Helper()
+	due, err := l.Due(l.t.Context(), now)
+	if err != nil {
+		l.t.Fatalf("asking what is due: %v", err)
+	}
+	return due
+}
+
+// mint is a small mint of acme.
+func mint(epoch, generation int64, attempt string) rotation.Mint {
+	return rotation.Mint{Connection: acme, Key: rotation.MintKey{Epoch: epoch, Generation: generation, Attempt: attempt},
+		Source: rotation.FromRefresh, SavedAt: start, State: rotation.Saved, Sealed: []byte("sealed " + attempt), Stack: "stack"}
+}
+
+func unknownConnection(t *testing.T, l *ledgerUser) {
+	record, mints := l.load(acme)
+	if record.Revision != "" || len(mints) != 0 {
+		t.Errorf("got revision %q and %d mints", record.Revision, len(mints))
+	}
+	if due := l.due(start); len(due) != 0 {
+		t.Errorf("due: %v", due)
+	}
+	if list := l.list(); len(list) != 0 {
+		t.Errorf("listed: %v", list)
+	}
+	if events := l.history(acme, 10); len(events) != 0 {
+		t.Errorf("history: %v", events)
+	}
+}
+
+func createOnce(t *testing.T, l *ledgerUser) {
+	created := l.create(acme)
+	l.conflicts(rotation.Change{Record: rotation.Record{Connection: acme, Stack: "other", Status: rotation.Active}})
+	loaded, _ := l.load(acme)
+	same(t, "the row", loaded, created)
+	if loaded.Revision != created.Revision {
+		t.Errorf("loaded revision %q, written %q", loaded.Revision, created.Revision)
+	}
+}
+
+func replaceByRevision(t *testing.T, l *ledgerUser) {
+	record := l.create(acme)
+	seen := []string{record.Revision}
+	for generation := range int64(5) {
+		stale := record
+		record.Generation = generation + 1
+		record.Revision = l.write(rotation.Change{Record: record})
+		if slices.Contains(seen, record.Revision) {
+			t.Fatalf("revision %q comes twice", record.Revision)
+		}
+		seen = append(seen, record.Revision)
+		l.conflicts(rotation.Change{Record: stale})
+	}
+	record.Revision = l.write(rotation.Change{Record: record}) // the same content is a write too
+	loaded, _ := l.load(acme)
+	same(t, "the row", loaded, record)
+	if loaded.Revision != record.Revision {
+		t.Errorf("loaded revision %q, written %q", loaded.Revision, record.Revision)
+	}
+	l.conflicts(rotation.Change{Record: rotation.Record{Connection: token.Connection{Environment: "sandbox", Name: "nobody"},
+		Revision: record.Revision}})
+}
+
+func refusedWrite(t *testing.T, l *ledgerUser) {
+	record := l.create(acme)
+	l.save(mint(1, 0, "a"))
+	l.save(mint(1, 0, "b"))
+	record.DueAt = start
+	current := record
+	current.Revision = l.write(rotation.Change{Record: record, History: []rotation.Event{{At: start, Kind: "decided"}}})
+
+	marked := mint(1, 0, "a")
+	marked.State = rotation.Rejected
+	for _, revision := range []string{record.Revision, ""} {
+		refused := rotation.Record{Connection: acme, Revision: revision, Status: rotation.Active, DueAt: start.Add(-time.Hour)}
+		l.conflicts(rotation.Change{Record: refused, Mark: []rotation.Mint{marked},
+			Bury: []rotation.MintKey{mint(1, 0, "b").Key}, History: []rotation.Event{{At: start, Kind: "refused"}}})
+	}
+
+	loaded, mints := l.load(acme)
+	same(t, "the row", loaded, current)
+	same(t, "the mints", mints, []rotation.Mint{mint(1, 0, "a"), mint(1, 0, "b")})
+	same(t, "the history", l.history(acme, 10), []rotation.Event{{At: start, Kind: "decided"}})
+	same(t, "what was due earlier", l.due(start.Add(-time.Minute)), []token.Connection(nil))
+}
+
+func everyField(t *testing.T, l *ledgerUser) {
+	record := l.create(acme)
+	full := fullRecord()
+	full.Revision = record.Revision
+	l.write(rotation.Change{Record: full})
+	loaded, _ := l.load(acme)
+	same(t, "the row", loaded, full)
+	same(t, "the list", l.list(), []rotation.Record{full})
+	if listed := l.list(); len(listed) == 1 && listed[0].Revision != loaded.Revision {
+		t.Errorf("listed revision %q, loaded %q", listed[0].Revision, loaded.Revision)
+	}
+}
+
+// fullRecord has a value in every field.
+func fullRecord() rotation.Record {
+	elsewhere := time.FixedZone("elsewhere", -7*3600)
+	at := func(minutes int) time.Time { return start.Add(time.Duration(minutes) * time.Minute).In(elsewhere) }
+	key := rotation.MintKey{Epoch: 3, Generation: 1 << 40, Attempt: "attempt"}
+	return rotation.Record{
+		Connection: acme, Stack: "stack é", Epoch: 3, Generation: 1 << 40, Status: rotation.Active,
+		Current:   &rotation.Current{Fingerprint: "0123", Mint: key, VersionID: "version", SavedAt: at(1), ExpiresAt: at(2)},
+		Ancestor:  &rotation.MintKey{Epoch: 3, Generation: 1<<40 - 1, Attempt: "ancestor"},
+		Published: "version", DueAt: at(3),
+		Attempt: &rotation.Attempt{ID: "id", Fingerprint: "4567", BegunAt: at(4), Until: at(5), Presentations: 2},
+		Failure: &rotation.Failure{Step: rotation.Publish, Class: "class", Count: 7, NextAt: at(6), Mint: key, Detail: "a\n\"detail\""},
+		Puts:    []int64{1, 2, 1 << 33},
+		Pin:     &rotation.Pin{Environment: "sandbox", Client: "89ab", ResourceOwner: "12", Company: "34"},
+		Residue: at(7), RotatedAt: at(8),
+	}
+}
+
+func absentFields(t *testing.T, l *ledgerUser) {
+	record := rotation.Record{Connection: acme, Stack: "stack", Status: rotation.Active,
+		Current: &rotation.Current{Fingerprint: "0123", SavedAt: start}, // an import: no version, no end
+		Failure: &rotation.Failure{Step: rotation.Redeem, NextAt: start}, Pin: &rotation.Pin{Environment: "sandbox"}}
+	l.write(rotation.Change{Record: record})
+	loaded, _ := l.load(acme)
+	same(t, "the row", loaded, record)
+	for name, at := range map[string]time.Time{"DueAt": loaded.DueAt, "Residue": loaded.Residue,
+		"RotatedAt": loaded.RotatedAt, "ExpiresAt": loaded.Current.ExpiresAt} {
+		if !at.IsZero() {
+			t.Errorf("%s is %v", name, at)
+		}
+	}
+	if loaded.Attempt != nil {
+		t.Errorf("there is an attempt: %+v", loaded.Attempt)
+	}
+}
+
+func removedFields(t *testing.T, l *ledgerUser) {
+	full := fullRecord()
+	full.Revision = l.write(rotation.Change{Record: full})
+	bare := rotation.Record{Connection: acme, Revision: full.Revision, Stack: "stack", Epoch: 4, Status: rotation.Disconnected}
+	l.write(rotation.Change{Record: bare})
+	loaded, _ := l.load(acme)
+	same(t, "the row", loaded, bare)
+}
+
+func mintOnce(t *testing.T, l *ledgerUser) {
+	l.create(acme)
+	first := mint(1, 0, "a")
+	l.save(first)
+	l.save(first)
+	other := first
+	other.Sealed, other.State, other.Parent = []byte("other"), rotation.Rejected, "0123"
+	l.save(other)
+	_, mints := l.load(acme)
+	same(t, "the mints", mints, []rotation.Mint{first})
+}
+
+func mintWithoutRow(t *testing.T, l *ledgerUser) {
+	l.save(mint(1, 0, "a"))
+	record, mints := l.load(acme)
+	if record.Revision != "" {
+		t.Errorf("the mint made a row with revision %q", record.Revision)
+	}
+	same(t, "the mints", mints, []rotation.Mint{mint(1, 0, "a")})
+	l.create(acme)
+	_, mints = l.load(acme)
+	same(t, "the mints", mints, []rotation.Mint{mint(1, 0, "a")})
+}
+
+// fullMint has a value in every field.
+func fullMint() rotation.Mint {
+	m := mint(2, 9, "attempt")
+	m.Parent, m.State, m.Reason = "0123", rotation.Quarantined, "a reason"
+	m.Sealed = []byte{0, 1, 0xff, '\n', '"'}
+	m.Expect = &rotation.Identity{ClientID: "client", ResourceOwner: "12", Login: "a@example.com", Company: "34", Repin: true}
+	m.APIURL, m.Company = "https://api.example.com", "34"
+	return m
+}
+
+func everyMintField(t *testing.T, l *ledgerUser) {
+	l.save(fullMint())
+	_, mints := l.load(acme)
+	same(t, "the mint", mints, []rotation.Mint{fullMint()})
+}
+
+func largeMint(t *testing.T, l *ledgerUser) {
+	large := mint(1, 0, "a")
+	large.Sealed = noise(256 << 10)
+	l.save(large)
+	_, mints := l.load(acme)
+	if len(mints) != 1 || !bytes.Equal(mints[0].Sealed, large.Sealed) {
+		t.Errorf("256 KiB did not come back as they went")
+	}
+}
+
+func manyMints(t *testing.T, l *ledgerUser) {
+	l.create(acme)
+	var want []rotation.Mint
+	for generation := range int64(40) { // 2.5 MB: more than one page of any store
+		m := mint(1, generation, "a")
+		m.Sealed = noise(64 << 10)
+		l.save(m)
+		want = append(want, m)
+	}
+	record, mints := l.load(acme)
+	same(t, "the mints", mints, want)
+	if record.Revision == "" {
+		t.Error("the row is missing")
+	}
+}
+
+func markMint(t *testing.T, l *ledgerUser) {
+	record := l.create(acme)
+	full := fullMint()
+	l.save(full)
+	l.save(mint(1, 0, "other"))
+	mark := rotation.Mint{Connection: acme, Key: full.Key, State: rotation.Rejected, Reason: "of another user"}
+	l.write(rotation.Change{Record: record, Mark: []rotation.Mint{mark}})
+	full.State, full.Reason = mark.State, mark.Reason
+	_, mints := l.load(acme)
+	same(t, "the mints", mints, []rotation.Mint{mint(1, 0, "other"), full})
+}
+
+func markWithoutMint(t *testing.T, l *ledgerUser) {
+	record := l.create(acme)
+	l.save(mint(1, 0, "a"))
+	there, gone := mint(1, 0, "a"), mint(1, 0, "b")
+	there.State, gone.State = rotation.Rejected, rotation.Rejected
+	change := rotation.Change{Record: record, Mark: []rotation.Mint{there, gone}, History: []rotation.Event{{At: start, Kind: "rejected"}}}
+	change.Record.Epoch = 1
+	if _, err := l.Write(t.Context(), change); err == nil {
+		t.Error("a mint that is not there was marked")
+	}
+	loaded, mints := l.load(acme)
+	same(t, "the row", loaded, record)
+	same(t, "the mints", mints, []rotation.Mint{mint(1, 0, "a")})
+	same(t, "the history", l.history(acme, 10), []rotation.Event(nil))
+}
+
+func mintAfterMark(t *testing.T, l *ledgerUser) {
+	record := l.create(acme)
+	m := mint(1, 0, "a")
+	l.save(m)
+	rejected := m
+	rejected.State, rejected.Reason = rotation.Rejected, "no refresh token"
+	l.write(rotation.Change{Record: record, Mark: []rotation.Mint{rejected}})
+	l.save(m)
+	_, mints := l.load(acme)
+	same(t, "the mints", mints, []rotation.Mint{rejected})
+}
+
+func buryMint(t *testing.T, l *ledgerUser) {
+	record := l.create(acme)
+	l.save(mint(1, 0, "a"))
+	l.save(mint(1, 1, "b"))
+	l.save(mint(1, 1, "c"))
+	l.write(rotation.Change{Record: record, Bury: []rotation.MintKey{mint(1, 0, "a").Key, mint(1, 1, "c").Key},
+		History: []rotation.Event{{At: start, Kind: "buried"}}})
+	_, mints := l.load(acme)
+	same(t, "the mints", mints, []rotation.Mint{mint(1, 1, "b")})
+}
+
+func history(t *testing.T, l *ledgerUser) {
+	record := l.create(acme)
+	var want []rotation.Event
+	for n := range 30 {
+		event := rotation.Event{At: start.Add(time.Duration(n) * time.Second), Kind: "decided", Epoch: 1,
+			Generation: int64(n), Attempt: fmt.Sprint("attempt ", n), Detail: "a detail"}
+		record.Revision = l.write(rotation.Change{Record: record, History: []rotation.Event{event}})
+		want = slices.Insert(want, 0, event)
+	}
+	same(t, "the history", l.history(acme, 100), want)
+	same(t, "its newest rows", l.history(acme, 2), want[:2])
+	if _, mints := l.load(acme); len(mints) != 0 {
+		t.Errorf("history rows came back as mints: %v", mints)
+	}
+}
+
+func historyOfOneInstant(t *testing.T, l *ledgerUser) {
+	record := l.create(acme)
+	kinds := map[string]bool{}
+	for n := range 3 {
+		var events []rotation.Event
+		for m := range 3 {
+			kind := fmt.Sprintf("kind-%d-%d", n, m)
+			kinds[kind] = true
+			events = append(events, rotation.Event{At: start, Kind: kind})
+		}
+		record.Revision = l.write(rotation.Change{Record: record, History: events})
+	}
+	for _, event := range l.history(acme, 100) {
+		delete(kinds, event.Kind)
+	}
+	if len(kinds) != 0 {
+		t.Errorf("lost of nine rows of one instant: %v", kinds)
+	}
+}
+
+func dueOrder(t *testing.T, l *ledgerUser) {
+	at := func(name string, due time.Time) token.Connection {
+		c := token.Connection{Environment: "sandbox", Name: name}
+		l.write(rotation.Change{Record: rotation.Record{Connection: c, Status: rotation.Active, DueAt: due}})
+		return c
+	}
+	now := start.Truncate(time.Second)
+	second := at("b", now.Add(-time.Second))
+	first := at("c", now.Add(-48*time.Hour))
+	third := at("a", now)
+	later := at("d", now.Add(time.Second))
+	at("e", time.Time{})
+	same(t, "due", l.due(now), []token.Connection{first, second, third})
+	same(t, "due a second later", l.due(now.Add(time.Second)), []token.Connection{first, second, third, later})
+	same(t, "due long ago", l.due(now.Add(-72*time.Hour)), []token.Connection(nil))
+}
+
+func dueFollows(t *testing.T, l *ledgerUser) {
+	record := l.create(acme)
+	now := start.Truncate(time.Second)
+	for _, step := range []struct {
+		due  time.Time
+		want []token.Connection
+	}{
+		{now, []token.Connection{acme}},
+		{now.Add(time.Hour), nil},
+		{now.Add(-time.Hour), []token.Connection{acme}},
+		{time.Time{}, nil},
+		{now, []token.Connection{acme}},
+	} {
+		record.DueAt = step.due
+		record.Revision = l.write(rotation.Change{Record: record})
+		same(t, fmt.Sprintf("due with DueAt %v", step.due), l.due(now), step.want)
+	}
+}
+
+func dueMany(t *testing.T, l *ledgerUser) {
+	now := start.Truncate(time.Second)
+	var want []token.Connection
+	for n := range 500 {
+		c := token.Connection{Environment: "sandbox", Name: fmt.Sprintf("customer-with-a-rather-long-name-%d", n)}
+		l.write(rotation.Change{Record: rotation.Record{Connection: c, DueAt: now.Add(time.Duration(n-500) * time.Second)}})
+		want = append(want, c)
+	}
+	same(t, "due", l.due(now), want)
+	if listed := len(l.list()); listed != 500 {
+		t.Errorf("listed %d of 500", listed)
+	}
+}
+
+func similarNames(t *testing.T, l *ledgerUser) {
+	names := []string{"sandbox/a", "sandbox/ab", "sandbox/a-b", "sandbox/a-", "sandbox/b", "sandbox-a/b", "sandbo/xa"}
+	for n, name := range names {
+		c := must(token.ParseConnection(name))
+		m := mint(1, 0, "a")
+		m.Connection, m.Sealed = c, []byte(name)
+		l.save(m)
+		l.write(rotation.Change{Record: rotation.Record{Connection: c, Generation: int64(n)},
+			History: []rotation.Event{{At: start, Kind: "created", Detail: name}}})
+	}
+	for n, name := range names {
+		c := must(token.ParseConnection(name))
+		record, mints := l.load(c)
+		if record.Connection != c || record.Generation != int64(n) || len(mints) != 1 || string(mints[0].Sealed) != name {
+			t.Errorf("%s has row %v (%d) and mints %v", name, record.Connection, record.Generation, mints)
+		}
+		same(t, "the history of "+name, l.history(c, 10), []rotation.Event{{At: start, Kind: "created", Detail: name}})
+	}
+	a := must(token.ParseConnection("sandbox/a"))
+	record, _ := l.load(a)
+	l.write(rotation.Change{Record: record, Bury: []rotation.MintKey{mint(1, 0, "a").Key}})
+	if _, mints := l.load(must(token.ParseConnection("sandbox/ab"))); len(mints) != 1 {
+		t.Error("burying a mint of sandbox/a buried that of sandbox/ab")
+	}
+}
+
+func oneWriterWins(t *testing.T, l *ledgerUser) {
+	record := l.create(acme)
+	for round := range 5 {
+		revisions := race(16, func(n int) (string, error) {
+			mine := record
+			mine.Generation = int64(100*round + n)
+			return l.Write(t.Context(), rotation.Change{Record: mine,
+				History: []rotation.Event{{At: start, Kind: "raced", Generation: mine.Generation}}})
+		})
+		var winners []int
+		for n, r := range revisions {
+			switch {
+			case r.err == nil:
+				winners = append(winners, n)
+			case !errors.Is(r.err, rotation.ErrConflict):
+				t.Errorf("a loser got %v, want ErrConflict", r.err)
+			}
+		}
+		if len(winners) != 1 {
+			t.Fatalf("%d writers won: %v", len(winners), winners)
+		}
+		record, _ = l.load(acme)
+		if want := int64(100*round + winners[0]); record.Generation != want || record.Revision != revisions[winners[0]].value {
+			t.Fatalf("the row is that of generation %d with revision %q; the winner wrote %d and got %q",
+				record.Generation, record.Revision, want, revisions[winners[0]].value)
+		}
+		if events := l.history(acme, 100); len(events) != round+1 {
+			t.Fatalf("%d history rows after %d won writes", len(events), round+1)
+		}
+	}
+}
+
+func manySavers(t *testing.T, l *ledgerUser) {
+	race(16, func(n int) (struct{}, error) {
+		m := mint(1, int64(n/4), "a") // four savers of each
+		m.Sealed = fmt.Appendf(nil, "saver %d", n)
+		if err := l.SaveMint(t.Context(), m); err != nil {
+			t.Errorf("saver %d: %v", n, err)
+		}
+		return struct{}{}, nil
+	})
+	_, mints := l.load(acme)
+	if len(mints) != 4 {
+		t.Errorf("%d mints of 4", len(mints))
+	}
+	_, again := l.load(acme)
+	same(t, "the mints, read again", again, mints)
+}
+
+func cancelledLedger(t *testing.T, l *ledgerUser) {
+	record := l.create(acme)
+	record.DueAt = start
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, _, err := l.Load(ctx, acme); err == nil {
+		t.Error("Load: no error")
+	}
+	if _, err := l.Due(ctx, start); err == nil {
+		t.Error("Due: no error")
+	}
+	if err := l.SaveMint(ctx, mint(1, 0, "a")); err == nil {
+		t.Error("SaveMint: no error")
+	}
+	if _, err := l.Write(ctx, rotation.Change{Record: record}); err == nil || errors.Is(err, rotation.ErrConflict) {
+		t.Errorf("Write: %v", err)
+	}
+	loaded, mints := l.load(acme)
+	if loaded.Revision != record.Revision || len(mints) != 0 {
+		t.Error("calls under a cancelled context took effect")
+	}
+}
+
+func detached(t *testing.T, l *ledgerUser) {
+	full, m := fullRecord(), fullMint()
+	l.save(m)
+	l.write(rotation.Change{Record: full})
+	full.Current.Fingerprint, full.Puts[0], m.Sealed[0] = "changed", 99, 'x'
+	loaded, mints := l.load(acme)
+	same(t, "the row", loaded, fullRecord())
+	same(t, "the mints", mints, []rotation.Mint{fullMint()})
+	loaded.Attempt.ID = "changed"
+	mints[0].Sealed[0] = 'x'
+	loaded, mints = l.load(acme)
+	same(t, "the row, read again", loaded, fullRecord())
+	same(t, "the mints, read again", mints, []rotation.Mint{fullMint()})
+}
+
+// result is what one racer got.
+type result[T any] struct {
+	value T
+	err   error
+}
+
+// race lets n callers go at once and returns what each got.
+func race[T any](n int, call func(n int) (T, error)) []result[T] {
+	results := make([]result[T], n)
+	gun := make(chan struct{})
+	var racers sync.WaitGroup
+	for i := range n {
+		racers.Go(func() {
+			<-gun
+			results[i].value, results[i].err = call(i)
+		})
+	}
+	close(gun)
+	racers.Wait()
+	return results
+}

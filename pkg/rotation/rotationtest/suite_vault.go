@@ -1,0 +1,445 @@
+package rotationtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// TestVault is the contract of rotation.Vault. Each call of open returns an
+// empty vault whose reads by label are not delayed.
+func TestVault(t *testing.T, open func(t *testing.T) rotation.Vault) {
+	for name, test := range sorted(map[string]func(*testing.T, *vaultUser){
+		"nothing is there before Create":                  noSecret,
+		"Create makes the current version":                createSecret,
+		"Create of the same again changes nothing":        createSecretTwice,
+		"Create over another version is refused":          createSecretOver,
+		"Put is pending and leaves the current alone":     putIsPending,
+		"Put moves AWSPENDING":                            putMovesPending,
+		"Put of the same again changes nothing":           putTwice,
+		"Put of other content under an id is refused":     putOver,
+		"Promote moves AWSCURRENT from the named version": promote,
+		"Promote from another version is refused":         promoteFromOther,
+		"Promote of an unknown version is refused":        promoteUnknown,
+		"Promote to where the label is, is a success":     promoteTwice,
+		"Promote can go back":                             promoteBack,
+		"versions without labels can be listed and read":  unlabelled,
+		"of many promotions from one version one wins":    onePromotionWins,
+		"of many contents under one id one wins":          onePutWins,
+		"of many creators one wins":                       oneCreateWins,
+		"connections with similar names are separate":     similarSecrets,
+		"values of 64 KiB survive":                        largeValue,
+		"any text survives":                               anyText,
+		"errors do not disclose values":                   vaultErrorsDiscloseNothing,
+		"a cancelled context is an error":                 cancelledVault,
+	}) {
+		t.Run(name, func(t *testing.T) { test(t, &vaultUser{t, open(t)}) })
+	}
+}
+
+// vaultUser is a vault that ends the test where a call fails that must not.
+type vaultUser struct {
+	t *testing.T
+	rotation.Vault
+}
+
+// value and id name the nth version of a test.
+func value(n int) token.Secret { return token.NewSecret(fmt.Sprintf(`{"version":%d}`, n)) }
+func id(n int) string          { return token.VersionID(value(n)) }
+
+func (v *vaultUser) create(c token.Connection, n int) {
+	v.t.Helper()
+	if err := v.Create(v.t.Context(), c, id(n), value(n)); err != nil {
+		v.t.Fatalf("creating %s: %v", c, err)
+	}
+}
+
+func (v *vaultUser) put(c token.Connection, n int) {
+	v.t.Helper()
+	if err := v.Put(v.t.Context(), c, id(n), value(n)); err != nil {
+		v.t.Fatalf("putting version %d of %s: %v", n, c, err)
+	}
+}
+
+func (v *vaultUser) promote(c token.Connection, n, replaces int) {
+	v.t.Helper()
+	if err := v.Promote(v.t.Context(), c, id(n), id(replaces)); err != nil {
+		v.t.Fatalf("promoting version %d of %s: %v", n, c, err)
+	}
+}
+
+// isCurrent says that consumers of c read version n.
+func (v *vaultUser) isCurrent(c token.Connection, n int) {
+	v.t.Helper()
+	got, err := v.Current(v.t.Context(), c)
+	if err != nil || got.ID != id(n) || got.Value != value(n) {
+		v.t.Errorf("AWSCURRENT of %s is on version %q (%v), want version %d", c, got.ID, err, n)
+	}
+	v.labelled(c, current, n)
+}
+
+// labelled says that of all versions only n has the label.
+func (v *vaultUser) labelled(c token.Connection, label string, n int) {
+	v.t.Helper()
+	var on []string
+	for _, info := range v.versions(c) {
+		if slices.Contains(info.Labels, label) {
+			on = append(on, info.ID)
+		}
+	}
+	if !slices.Equal(on, []string{id(n)}) {
+		v.t.Errorf("%s of %s is on %v, want version %d (%s)", label, c, on, n, id(n))
+	}
+}
+
+func (v *vaultUser) versions(c token.Connection) []rotation.VersionInfo {
+	v.t.Helper()
+	infos, err := v.Versions(v.t.Context(), c)
+	if err != nil {
+		v.t.Fatalf("listing versions of %s: %v", c, err)
+	}
+	return infos
+}
+
+// holds says that every version of c is there by its id, and no other.
+func (v *vaultUser) holds(c token.Connection, numbers ...int) {
+	v.t.Helper()
+	var got, want []string
+	for _, info := range v.versions(c) {
+		got = append(got, info.ID)
+		if info.CreatedAt.IsZero() {
+			v.t.Errorf("version %s of %s has no time of creation", info.ID, c)
+		}
+	}
+	for _, n := range numbers {
+		want = append(want, id(n))
+		if found, err := v.Version(v.t.Context(), c, id(n)); err != nil || found.ID != id(n) || found.Value != value(n) {
+			v.t.Errorf("reading version %d of %s: %v", n, c, err)
+		}
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		v.t.Errorf("%s has versions %v, want %v", c, got, want)
+	}
+}
+
+func refuses(t *testing.T, what string, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Errorf("%s: got %v, want %v", what, err, want)
+	}
+}
+
+func noSecret(t *testing.T, v *vaultUser) {
+	_, err := v.Current(t.Context(), acme)
+	refuses(t, "Current", err, rotation.ErrNoSecret)
+	_, err = v.Version(t.Context(), acme, id(1))
+	refuses(t, "Version", err, rotation.ErrNoSecret)
+	_, err = v.Versions(t.Context(), acme)
+	refuses(t, "Versions", err, rotation.ErrNoSecret)
+	refuses(t, "Put", v.Put(t.Context(), acme, id(1), value(1)), rotation.ErrNoSecret)
+	refuses(t, "Promote", v.Promote(t.Context(), acme, id(1), id(2)), rotation.ErrNoSecret)
+	_, err = v.Current(t.Context(), acme)
+	refuses(t, "Current afterwards", err, rotation.ErrNoSecret)
+}
+
+func createSecret(t *testing.T, v *vaultUser) {
+	v.create(acme, 1)
+	v.isCurrent(acme, 1)
+	v.holds(acme, 1)
+	_, err := v.Version(t.Context(), acme, id(2))
+	refuses(t, "Version of an unknown id", err, rotation.ErrNoVersion)
+}
+
+func createSecretTwice(t *testing.T, v *vaultUser) {
+	v.create(acme, 1)
+	v.create(acme, 1)
+	v.put(acme, 2)
+	v.promote(acme, 2, 1)
+	v.create(acme, 1) // a late repetition
+	v.isCurrent(acme, 2)
+	v.holds(acme, 1, 2)
+}
+
+func createSecretOver(t *testing.T, v *vaultUser) {
+	v.create(acme, 1)
+	refuses(t, "Create with another id", v.Create(t.Context(), acme, id(2), value(2)), rotation.ErrVersionTaken)
+	refuses(t, "Create with other content", v.Create(t.Context(), acme, id(1), value(2)), rotation.ErrVersionTaken)
+	v.isCurrent(acme, 1)
+	v.holds(acme, 1)
+}
+
+func putIsPending(t *testing.T, v *vaultUser) {
+	v.create(acme, 1)
+	v.put(acme, 2)
+	v.isCurrent(acme, 1)
+	v.labelled(acme, pending, 2)
+	v.holds(acme, 1, 2)
+}
+
+func putMovesPending(t *testing.T, v *vaultUser) {
+	v.create(acme, 1)
+	v.put(acme, 2)
+	v.put(acme, 3)
+	v.isCurrent(acme, 1)
+	v.labelled(acme, pending, 3)
+	v.holds(acme, 1, 2, 3)
+}
+
+func putTwice(t *testing.T, v *vaultUser) {
+	v.create(acme, 1)
+	v.put(acme, 2)
+	v.put(acme, 2)
+	v.labelled(acme, pending, 2)
+	v.promote(acme, 2, 1)
+	v.put(acme, 2)
+	v.isCurrent(acme, 2)
+	v.put(acme, 3)
+	v.put(acme, 2) // a late repetition does not take the label back
+	v.labelled(acme, pending, 3)
+	v.isCurrent(acme, 2)
+	v.put(acme, 1)
+	v.labelled(acme, pending, 3)
+	v.isCurrent(acme, 2)
+	v.holds(acme, 1, 2, 3)
+}
+
+func putOver(t *testing.T, v *vaultUser) {
+	v.create(acme, 1)
+	v.put(acme, 2)
+	refuses(t, "Put over a pending version", v.Put(t.Context(), acme, id(2), value(9)), rotation.ErrVersionTaken)
+	v.promote(acme, 2, 1)
+	refuses(t, "Put over the current version", v.Put(t.Context(), acme, id(2), value(9)), rotation.ErrVersionTaken)
+	refuses(t, "Put over the previous version", v.Put(t.Context(), acme, id(1), value(9)), rotation.ErrVersionTaken)
+	v.isCurrent(acme, 2)
+	v.holds(acme, 1, 2)
+}
+
+func promote(t *testing.T, v *vaultUser) {
+	v.create(acme, 1)
+	for n := 2; n <= 5; n++ {
+		v.put(acme, n)
+		v.promote(acme, n, n-1)
+		v.isCurrent(acme, n)
+	}
+	v.holds(acme, 1, 2, 3, 4, 5)
+}
+
+func promoteFromOther(t *testing.T, v *vaultUser) {
+	v.create(acme, 1)
+	v.put(acme, 2)
+	v.put(acme, 3)
+	v.promote(acme, 3, 1)
+	for name, replaces := range map[string]string{"a former current": id(1), "itself": id(2), "an unknown one": id(9), "none": ""} {
+		refuses(t, "Promote replacing "+name, v.Promote(t.Context(), acme, id(2), replaces), rotation.ErrNotCurrent)
+	}
+	v.isCurrent(acme, 3)
+}
+
+func promoteUnknown(t *testing.T, v *vaultUser) {
+	v.create(acme, 1)
+	refuses(t, "Promote", v.Promote(t.Context(), acme, id(2), id(1)), rotation.ErrNoVersion)
+	v.isCurrent(acme, 1)
+}
+
+func promoteTwice(t *testing.T, v *vaultUser) {
+	v.create(acme, 1)
+	v.put(acme, 2)
+	v.promote(acme, 2, 1)
+	v.promote(acme, 2, 1)
+	v.promote(acme, 2, 9)
+	v.promote(acme, 2, 2)
+	v.isCurrent(acme, 2)
+}
+
+func promoteBack(t *testing.T, v *vaultUser) {
+	v.create(acme, 1)
+	v.put(acme, 2)
+	v.promote(acme, 2, 1)
+	v.promote(acme, 1, 2)
+	v.isCurrent(acme, 1)
+	v.promote(acme, 2, 1)
+	v.isCurrent(acme, 2)
+}
+
+func unlabelled(t *testing.T, v *vaultUser) {
+	v.create(acme, 1)
+	for n := 2; n <= 12; n++ {
+		v.put(acme, n)
+	}
+	without := 0
+	for _, info := range v.versions(acme) {
+		if len(info.Labels) == 0 {
+			without++
+		}
+	}
+	if without != 10 {
+		t.Errorf("%d versions have no label, want 10", without)
+	}
+	v.holds(acme, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12)
+	v.promote(acme, 2, 1)
+	v.isCurrent(acme, 2)
+}
+
+func onePromotionWins(t *testing.T, v *vaultUser) {
+	v.create(acme, 0)
+	now := 0
+	for round := range 5 {
+		first := 1 + 8*round
+		for n := range 8 {
+			v.put(acme, first+n)
+		}
+		winner := -1
+		for n, r := range race(8, func(n int) (struct{}, error) {
+			return struct{}{}, v.Promote(t.Context(), acme, id(first+n), id(now))
+		}) {
+			switch {
+			case r.err == nil && winner >= 0:
+				t.Errorf("both %d and %d replaced version %d", winner, first+n, now)
+			case r.err == nil:
+				winner = first + n
+			default:
+				refuses(t, "a loser's Promote", r.err, rotation.ErrNotCurrent)
+			}
+		}
+		if winner < 0 {
+			t.Fatal("nobody won")
+		}
+		now = winner
+		v.isCurrent(acme, now)
+	}
+}
+
+func onePutWins(t *testing.T, v *vaultUser) {
+	v.create(acme, 1)
+	contested := token.VersionID(token.NewSecret("contested"))
+	var winner token.Secret
+	for n, r := range race(8, func(n int) (struct{}, error) {
+		return struct{}{}, v.Put(t.Context(), acme, contested, value(n))
+	}) {
+		switch {
+		case r.err == nil && !winner.IsZero():
+			t.Error("two contents were stored under one id")
+		case r.err == nil:
+			winner = value(n)
+		default:
+			refuses(t, "a loser's Put", r.err, rotation.ErrVersionTaken)
+		}
+	}
+	got, err := v.Version(t.Context(), acme, contested)
+	if err != nil || got.Value != winner {
+		t.Errorf("the stored content is not the winner's (%v)", err)
+	}
+}
+
+func oneCreateWins(t *testing.T, v *vaultUser) {
+	winner := 0
+	for n, r := range race(8, func(n int) (struct{}, error) {
+		return struct{}{}, v.Create(t.Context(), acme, id(1+n), value(1+n))
+	}) {
+		switch {
+		case r.err == nil && winner != 0:
+			t.Error("two created the secret")
+		case r.err == nil:
+			winner = 1 + n
+		default:
+			refuses(t, "a loser's Create", r.err, rotation.ErrVersionTaken)
+		}
+	}
+	v.isCurrent(acme, winner)
+	v.holds(acme, winner)
+}
+
+func similarSecrets(t *testing.T, v *vaultUser) {
+	names := []string{"sandbox/a", "sandbox/ab", "sandbox/a-b", "sandbox/a-", "sandbox-a/b", "sandbo/xa"}
+	for n, name := range names {
+		v.create(must(token.ParseConnection(name)), n)
+	}
+	for n, name := range names {
+		v.isCurrent(must(token.ParseConnection(name)), n)
+		v.holds(must(token.ParseConnection(name)), n)
+	}
+	_, err := v.Current(t.Context(), must(token.ParseConnection("sandbox/abc")))
+	refuses(t, "Current of a name that continues another", err, rotation.ErrNoSecret)
+	v.put(must(token.ParseConnection("sandbox/a")), 9)
+	_, err = v.Version(t.Context(), must(token.ParseConnection("sandbox/ab")), id(9))
+	refuses(t, "Version of another connection", err, rotation.ErrNoVersion)
+}
+
+func largeValue(t *testing.T, v *vaultUser) {
+	large := token.NewSecret(strings.Repeat("0123456789abcdef", 65536/16))
+	if err := v.Create(t.Context(), acme, token.VersionID(large), large); err != nil {
+		t.Fatalf("creating a secret of 65,536 bytes: %v", err)
+	}
+	if got, err := v.Current(t.Context(), acme); err != nil || got.Value != large {
+		t.Errorf("65,536 bytes did not come back as they went (%v)", err)
+	}
+}
+
+func anyText(t *testing.T, v *vaultUser) {
+	v.create(acme, 1)
+	odd := token.NewSecret("{\"a\":\"<&>\\u0000 \t é 😀 ' \\\\ %s $1\"}\n")
+	if err := v.Put(t.Context(), acme, token.VersionID(odd), odd); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := v.Version(t.Context(), acme, token.VersionID(odd)); err != nil || got.Value != odd {
+		t.Errorf("the text did not come back as it went (%v)", err)
+	}
+}
+
+func vaultErrorsDiscloseNothing(t *testing.T, v *vaultUser) {
+	mine, others := token.NewSecret("canary-mine-5b1c"), token.NewSecret("canary-others-77aa")
+	taken := token.VersionID(others)
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	errs := []error{v.Put(t.Context(), acme, taken, mine)}
+	if err := v.Create(t.Context(), acme, taken, others); err != nil {
+		t.Fatalf("creating %s: %v", acme, err)
+	}
+	tooLarge := token.NewSecret(strings.Repeat(mine.Reveal(), 8000))
+	errs = append(errs,
+		v.Create(t.Context(), acme, taken, mine),
+		v.Put(t.Context(), acme, taken, mine),
+		v.Put(cancelled, acme, token.VersionID(mine), mine),
+		v.Put(t.Context(), acme, token.VersionID(tooLarge), tooLarge),
+		v.Promote(t.Context(), acme, id(1), taken))
+	for n, err := range errs {
+		if text := fmt.Sprintf("%v %+v %#v", err, err, err); strings.Contains(text, "canary") {
+			t.Errorf("error %d discloses a value", n)
+		}
+	}
+	if errs[0] == nil || errs[1] == nil || errs[2] == nil || errs[3] == nil {
+		t.Errorf("calls that had to be refused were not: %v", errs)
+	}
+}
+
+func cancelledVault(t *testing.T, v *vaultUser) {
+	v.create(acme, 1)
+	v.put(acme, 2)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := v.Current(ctx, acme); err == nil {
+		t.Error("Current: no error")
+	}
+	if _, err := v.Version(ctx, acme, id(1)); err == nil {
+		t.Error("Version: no error")
+	}
+	if _, err := v.Versions(ctx, acme); err == nil {
+		t.Error("Versions: no error")
+	}
+	if err := v.Put(ctx, acme, id(3), value(3)); err == nil {
+		t.Error("Put: no error")
+	}
+	if err := v.Promote(ctx, acme, id(2), id(1)); err == nil || errors.Is(err, rotation.ErrNotCurrent) {
+		t.Errorf("Promote: %v", err)
+	}
+	v.isCurrent(acme, 1)
+	v.holds(acme, 1, 2)
+}

@@ -1,0 +1,289 @@
+package rotationtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// brokenStore names, to a second process of this test, the fault to run a suite on.
+const brokenStore = "ROTATIONTEST_BROKEN_STORE"
+
+// Each suite must fail on a store with any of these faults.
+func TestSuitesHaveTeeth(t *testing.T) {
+	if name := os.Getenv(brokenStore); name != "" {
+		broken[name](t)
+		return
+	}
+	for name := range sorted(broken) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestSuitesHaveTeeth$", "-test.failfast")
+			again.Env = append(os.Environ(), brokenStore+"="+name)
+			out, err := again.CombinedOutput()
+			if err == nil || !strings.Contains(string(out), "--- FAIL: TestSuitesHaveTeeth/") {
+				t.Errorf("the suite passed, or did not run: %v\n%s", err, out)
+			}
+		})
+	}
+}
+
+// broken are the faults, each with the suite that is to find it.
+var broken = map[string]func(*testing.T){
+	"ledger: revisions are not compared": ledgerWith(func(l *Ledger) rotation.Ledger {
+		return &oddLedger{Ledger: l, write: func(ctx context.Context, c rotation.Change) (string, error) {
+			record, _, _ := l.Load(ctx, c.Record.Connection)
+			c.Record.Revision = record.Revision
+			return l.Write(ctx, c)
+		}}
+	}),
+	"ledger: comparing and writing are two steps": ledgerWith(func(l *Ledger) rotation.Ledger {
+		return &oddLedger{Ledger: l, write: func(ctx context.Context, c rotation.Change) (string, error) {
+			record, _, err := l.Load(ctx, c.Record.Connection)
+			if err != nil {
+				return "", err
+			}
+			if record.Revision != c.Record.Revision {
+				return "", rotation.ErrConflict
+			}
+			for {
+				runtime.Gosched()
+				record, _, _ = l.Load(ctx, c.Record.Connection)
+				c.Record.Revision = record.Revision
+				if revision, err := l.Write(ctx, c); err == nil {
+					return revision, nil
+				}
+			}
+		}}
+	}),
+	"ledger: a refused write marks all the same": ledgerWith(func(l *Ledger) rotation.Ledger {
+		return &oddLedger{Ledger: l, write: func(ctx context.Context, c rotation.Change) (string, error) {
+			revision, err := l.Write(ctx, c)
+			if errors.Is(err, rotation.ErrConflict) {
+				for _, mark := range c.Mark {
+					l.of(c.Record.Connection).mark(mark)
+				}
+			}
+			return revision, err
+		}}
+	}),
+	"ledger: a conflict has no name": ledgerWith(func(l *Ledger) rotation.Ledger {
+		return &oddLedger{Ledger: l, write: func(ctx context.Context, c rotation.Change) (string, error) {
+			revision, err := l.Write(ctx, c)
+			if err != nil {
+				err = errors.New("conflict")
+			}
+			return revision, err
+		}}
+	}),
+	"ledger: history is lost":            ledgerChanging(func(c *rotation.Change) { c.History = nil }),
+	"ledger: nothing is buried":          ledgerChanging(func(c *rotation.Change) { c.Bury = nil }),
+	"ledger: nothing is marked":          ledgerChanging(func(c *rotation.Change) { c.Mark = nil }),
+	"ledger: a field is forgotten":       ledgerChanging(func(c *rotation.Change) { c.Record.Residue = time.Time{} }),
+	"ledger: an old field is kept":       ledgerChanging(func(c *rotation.Change) { c.Record.Stack = "stack" }),
+	"ledger: times are whole seconds":    ledgerChanging(func(c *rotation.Change) { c.Record.RotatedAt = c.Record.RotatedAt.Truncate(time.Second) }),
+	"ledger: a context is ignored":       ledgerWith(func(l *Ledger) rotation.Ledger { return &deafLedger{l} }),
+	"ledger: a second mint replaces":     ledgerSaving(func(l *Ledger, m rotation.Mint) { delete(l.of(m.Connection).mints, m.Key) }),
+	"ledger: a mint is cut at 64 KiB":    ledgerSaving(func(_ *Ledger, m rotation.Mint) { clear(m.Sealed[min(len(m.Sealed), 64<<10):]) }),
+	"ledger: due is in no order":         ledgerDue(func(due []token.Connection) []token.Connection { slices.Reverse(due); return due }),
+	"ledger: due is one page":            ledgerDue(func(due []token.Connection) []token.Connection { return due[:min(100, len(due))] }),
+	"ledger: due comes a second later":   ledgerWith(func(l *Ledger) rotation.Ledger { return &oddLedger{Ledger: l, shift: -time.Second} }),
+	"ledger: due comes a second early":   ledgerWith(func(l *Ledger) rotation.Ledger { return &oddLedger{Ledger: l, shift: time.Second} }),
+	"ledger: names match by their start": ledgerWith(func(l *Ledger) rotation.Ledger { return &prefixLedger{l} }),
+	"ledger: the conflict is not me": func(t *testing.T) {
+		TestLedgerRepeats(t, func(t *testing.T, transport http.RoundTripper) rotation.Ledger {
+			server := &ledgerServer{} // a nil map of nonces cannot remember any
+			return &remoteLedger{serve(t, transport, func(c call) (call, error) {
+				server.nonces = map[token.Connection]string{}
+				return server.answer(c)
+			})}
+		})
+	},
+	"ledger: every conflict is me": func(t *testing.T) {
+		TestLedgerRepeats(t, func(t *testing.T, transport http.RoundTripper) rotation.Ledger {
+			server := &ledgerServer{nonces: map[token.Connection]string{}}
+			return &remoteLedger{serve(t, transport, func(c call) (call, error) {
+				c.Nonce = "always the same"
+				return server.answer(c)
+			})}
+		})
+	},
+
+	"vault: Put takes AWSCURRENT": vaultWith(oddVault{put: func(ctx context.Context, v *Vault, c token.Connection, id string, value token.Secret) error {
+		return errors.Join(v.Put(ctx, c, id, value), v.RollBack(ctx, c, id))
+	}}),
+	"vault: Put overwrites": vaultWith(oddVault{put: func(ctx context.Context, v *Vault, c token.Connection, id string, value token.Secret) error {
+		err := v.Put(ctx, c, id, value)
+		if errors.Is(err, rotation.ErrVersionTaken) {
+			v.secrets[c].version(id).Value = value
+			return nil
+		}
+		return err
+	}}),
+	"vault: a late Put takes AWSPENDING": vaultWith(oddVault{put: func(ctx context.Context, v *Vault, c token.Connection, id string, value token.Secret) error {
+		err := v.Put(ctx, c, id, value)
+		if err == nil {
+			v.secrets[c].labels[pending] = id
+		}
+		return err
+	}}),
+	"vault: Put makes the secret": vaultWith(oddVault{put: func(ctx context.Context, v *Vault, c token.Connection, id string, value token.Secret) error {
+		err := v.Put(ctx, c, id, value)
+		if errors.Is(err, rotation.ErrNoSecret) {
+			return v.Create(ctx, c, id, value)
+		}
+		return err
+	}}),
+	"vault: an error tells the value": vaultWith(oddVault{put: func(ctx context.Context, v *Vault, c token.Connection, id string, value token.Secret) error {
+		if err := v.Put(ctx, c, id, value); err != nil {
+			return fmt.Errorf("putting %s: %w", value.Reveal(), err)
+		}
+		return nil
+	}}),
+	"vault: Promote does not compare": vaultWith(oddVault{promote: func(ctx context.Context, v *Vault, c token.Connection, id, _ string) error {
+		return v.Promote(ctx, c, id, v.Label(c, current))
+	}}),
+	"vault: Promote fails where the label is": vaultWith(oddVault{promote: func(ctx context.Context, v *Vault, c token.Connection, id, replaces string) error {
+		if v.Label(c, current) == id {
+			return rotation.ErrNotCurrent
+		}
+		return v.Promote(ctx, c, id, replaces)
+	}}),
+	"vault: versions without labels are hidden": vaultWith(oddVault{versions: func(infos []rotation.VersionInfo) []rotation.VersionInfo {
+		return slices.DeleteFunc(infos, func(i rotation.VersionInfo) bool { return len(i.Labels) == 0 })
+	}}),
+
+	"sealer: every installation has one key": func(t *testing.T) {
+		TestSealer(t, func(*testing.T) (a, sameKeys, other rotation.Sealer) {
+			s := NewSealer()
+			return s, s, s
+		})
+	},
+	"sealer: every process has its own key": func(t *testing.T) {
+		TestSealer(t, func(*testing.T) (a, sameKeys, other rotation.Sealer) { return NewSealer(), NewSealer(), NewSealer() })
+	},
+}
+
+func ledgerWith(fault func(*Ledger) rotation.Ledger) func(*testing.T) {
+	return func(t *testing.T) { TestLedger(t, func(*testing.T) rotation.Ledger { return fault(&Ledger{}) }) }
+}
+
+func ledgerChanging(edit func(*rotation.Change)) func(*testing.T) {
+	return ledgerWith(func(l *Ledger) rotation.Ledger {
+		return &oddLedger{Ledger: l, write: func(ctx context.Context, c rotation.Change) (string, error) {
+			edit(&c)
+			return l.Write(ctx, c)
+		}}
+	})
+}
+
+func ledgerSaving(first func(*Ledger, rotation.Mint)) func(*testing.T) {
+	return ledgerWith(func(l *Ledger) rotation.Ledger { return &oddLedger{Ledger: l, save: first} })
+}
+
+func ledgerDue(edit func([]token.Connection) []token.Connection) func(*testing.T) {
+	return ledgerWith(func(l *Ledger) rotation.Ledger { return &oddLedger{Ledger: l, due: edit} })
+}
+
+// oddLedger departs from a right one where a field is set.
+type oddLedger struct {
+	*Ledger
+	write func(context.Context, rotation.Change) (string, error)
+	save  func(*Ledger, rotation.Mint)
+	due   func([]token.Connection) []token.Connection
+	shift time.Duration
+}
+
+func (l *oddLedger) Write(ctx context.Context, c rotation.Change) (string, error) {
+	if l.write != nil {
+		return l.write(ctx, c)
+	}
+	return l.Ledger.Write(ctx, c)
+}
+
+func (l *oddLedger) SaveMint(ctx context.Context, m rotation.Mint) error {
+	if l.save != nil {
+		m = deepCopy(m)
+		l.save(l.Ledger, m)
+	}
+	return l.Ledger.SaveMint(ctx, m)
+}
+
+func (l *oddLedger) Due(ctx context.Context, now time.Time) ([]token.Connection, error) {
+	due, err := l.Ledger.Due(ctx, now.Add(l.shift))
+	if l.due != nil {
+		due = l.due(due)
+	}
+	return due, err
+}
+
+// deafLedger does not hear that its context has ended.
+type deafLedger struct{ *Ledger }
+
+func (l *deafLedger) SaveMint(ctx context.Context, m rotation.Mint) error {
+	return l.Ledger.SaveMint(context.WithoutCancel(ctx), m)
+}
+
+// prefixLedger finds the mints of every connection whose name begins like the one asked for.
+type prefixLedger struct{ *Ledger }
+
+func (l *prefixLedger) Load(ctx context.Context, c token.Connection) (rotation.Record, []rotation.Mint, error) {
+	record, mints, err := l.Ledger.Load(ctx, c)
+	for other := range l.tables {
+		if other != c && strings.HasPrefix(other.String(), c.String()) {
+			mints = append(mints, l.mintsOf(other)...)
+		}
+	}
+	return record, mints, err
+}
+
+func vaultWith(odd oddVault) func(*testing.T) {
+	return func(t *testing.T) {
+		TestVault(t, func(*testing.T) rotation.Vault {
+			v := odd
+			v.Vault = &Vault{}
+			return &v
+		})
+	}
+}
+
+// oddVault departs from a right one where a field is set.
+type oddVault struct {
+	*Vault
+	put      func(context.Context, *Vault, token.Connection, string, token.Secret) error
+	promote  func(context.Context, *Vault, token.Connection, string, string) error
+	versions func([]rotation.VersionInfo) []rotation.VersionInfo
+}
+
+func (v *oddVault) Put(ctx context.Context, c token.Connection, id string, value token.Secret) error {
+	if v.put != nil {
+		return v.put(ctx, v.Vault, c, id, value)
+	}
+	return v.Vault.Put(ctx, c, id, value)
+}
+
+func (v *oddVault) Promote(ctx context.Context, c token.Connection, id, replaces string) error {
+	if v.promote != nil {
+		return v.promote(ctx, v.Vault, c, id, replaces)
+	}
+	return v.Vault.Promote(ctx, c, id, replaces)
+}
+
+func (v *oddVault) Versions(ctx context.Context, c token.Connection) ([]rotation.VersionInfo, error) {
+	infos, err := v.Vault.Versions(ctx, c)
+	if v.versions != nil {
+		infos = v.versions(infos)
+	}
+	return infos, err
+}

@@ -1,0 +1,86 @@
+package rotationtest
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// What a person with rights can do to a secret in the console. None of it
+// passes a gate.
+
+// Edit stores a value as a person would: as a new version that takes AWSCURRENT at once.
+func (v *Vault) Edit(ctx context.Context, c token.Connection, value token.Secret) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	s, err := v.find(c)
+	if err != nil {
+		return err
+	}
+	id := token.VersionID(value)
+	if s.version(id) == nil {
+		v.store(ctx, c, s, id, value)
+	}
+	v.moveCurrent(ctx, c, s, id, true)
+	return nil
+}
+
+// RollBack moves AWSCURRENT onto an existing version, whatever it replaces.
+func (v *Vault) RollBack(ctx context.Context, c token.Connection, id string) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	s, err := v.find(c)
+	if err != nil {
+		return err
+	}
+	if s.version(id) == nil {
+		return fmt.Errorf("version %s of %s: %w", id, c, rotation.ErrNoVersion)
+	}
+	v.moveCurrent(ctx, c, s, id, true)
+	return nil
+}
+
+// MakeEmpty creates a secret without any version.
+func (v *Vault) MakeEmpty(c token.Connection) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.empty(c)
+}
+
+// Delete schedules the secret for deletion.
+func (v *Vault) Delete(c token.Connection) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if s := v.secrets[c]; s != nil {
+		s.deletedAt = time.Now()
+	}
+}
+
+// Restore takes the schedule back; the versions are as they were.
+func (v *Vault) Restore(c token.Connection) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if s := v.secrets[c]; s != nil {
+		s.deletedAt = time.Time{}
+	}
+}
+
+// Purge removes the secret at once and for good.
+func (v *Vault) Purge(c token.Connection) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.secrets, c)
+}
+
+// Label returns the id of the version that carries the label now; empty if none does.
+func (v *Vault) Label(c token.Connection, label string) string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if s := v.secrets[c]; s != nil {
+		return s.labels[label]
+	}
+	return ""
+}
