@@ -1,0 +1,104 @@
+package procore
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// maxWait bounds what a server may ask for. Asking again costs nothing, being
+// late costs the access token.
+const maxWait = 15 * time.Minute
+
+// meaning says what the error codes of RFC 6749 section 5.2 mean for the
+// credential that was presented. Doorkeeper decides about client and request
+// before it spends anything, and Procore's answers are Doorkeeper's.
+var meaning = map[string]rotation.Class{
+	"invalid_grant":          rotation.Refused,
+	"invalid_client":         rotation.ClientFault,
+	"unauthorized_client":    rotation.ClientFault,
+	"invalid_request":        rotation.RequestFault,
+	"unsupported_grant_type": rotation.RequestFault,
+	"invalid_scope":          rotation.RequestFault,
+}
+
+// classify says what an answer of the token endpoint means. cut is the error
+// that ended reading the body early, if any. It must stay the only place that
+// decides this.
+func classify(status int, header http.Header, body []byte, cut error, now time.Time) rotation.Answer {
+	detail := "HTTP " + strconv.Itoa(status)
+	if cut != nil {
+		detail += ", body cut off after " + strconv.Itoa(len(body)) + " bytes: " + fault(cut)
+	}
+	switch {
+	case 200 <= status && status <= 299:
+		if cut == nil && len(body) == maxBody {
+			detail += fmt.Sprintf(", only the first %d bytes of the body were read", maxBody)
+		}
+		return rotation.Answer{Class: rotation.Captured, Body: token.NewSecret(string(body)), Detail: detail}
+	case status == http.StatusTooManyRequests:
+		return rotation.Answer{Class: rotation.RateLimited, Wait: askedWait(header, now), Detail: detail}
+	case 400 <= status && status <= 499:
+		// The code decides, not the status: releases of Doorkeeper differ in it.
+		if code := errorCode(body); code != "" {
+			return rotation.Answer{Class: meaning[code], Detail: detail + " " + code}
+		}
+	}
+	return rotation.Answer{Class: rotation.UnknownResult, Detail: detail}
+}
+
+// errorCode returns the body's error if it is one of those in meaning, so that
+// nothing else of a body gets into a text.
+func errorCode(body []byte) string {
+	var answer struct {
+		Error string `json:"error"`
+	}
+	if json.Unmarshal(body, &answer) != nil {
+		return ""
+	}
+	if _, known := meaning[answer.Error]; !known {
+		return ""
+	}
+	return answer.Error
+}
+
+// askedWait returns how long the server asks to wait: the longer of Retry-After
+// (RFC 9110 section 10.2.3: seconds or a date) and X-Rate-Limit-Reset (Procore,
+// "Rate Limiting": Unix seconds); 0 if it says neither. Points in time are
+// taken relative to the answer's own Date, so the two clocks need not agree.
+func askedWait(header http.Header, now time.Time) time.Duration {
+	if date, err := http.ParseTime(header.Get("Date")); err == nil {
+		now = date
+	}
+	var wait time.Duration
+	if value := header.Get("Retry-After"); value != "" {
+		if at, err := http.ParseTime(value); err == nil {
+			wait = at.Sub(now)
+		} else {
+			wait = seconds(value)
+		}
+	}
+	if reset := seconds(header.Get("X-Rate-Limit-Reset")); reset > 0 {
+		wait = max(wait, time.Unix(int64(reset/time.Second), 0).Sub(now))
+	}
+	return min(max(wait, 0), maxWait)
+}
+
+// seconds reads a whole number of seconds, 0 if it is none. More than a
+// time.Duration holds becomes about the most it holds: 285 years, or the year
+// 2255 as a Unix time.
+func seconds(text string) time.Duration {
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil && !errors.Is(err, strconv.ErrRange) {
+		return 0
+	}
+	return time.Duration(min(n, maxSeconds)) * time.Second
+}
+
+const maxSeconds = 9_000_000_000

@@ -1,0 +1,59 @@
+package procore
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// Credentials are an app's credentials for one environment as they are stored,
+// one JSON object per environment. Marshalling them with encoding/json redacts
+// the secret; Encode gives the bytes to store.
+type Credentials struct {
+	ClientID     string       `json:"client_id"`
+	ClientSecret token.Secret `json:"client_secret"`
+	// RedirectURI is what is sent to the authorization endpoint: one that the
+	// app has registered, or OutOfBand.
+	RedirectURI string `json:"redirect_uri"`
+	// LoginURL and APIURL replace the hosts of a Procore environment and are
+	// required for a custom one.
+	LoginURL string `json:"login_url,omitempty"`
+	APIURL   string `json:"api_url,omitempty"`
+}
+
+// ParseCredentials reads what Encode wrote, or what a person put there in that
+// form. Unknown fields are ignored. It does not judge the fields: Application
+// does. The error contains nothing of the value.
+func ParseCredentials(value token.Secret) (Credentials, error) {
+	var c Credentials
+	if err := json.Unmarshal([]byte(value.Reveal()), &c); err != nil {
+		return Credentials{}, errors.New("the app credentials are not the JSON object with client_id, client_secret and redirect_uri that `tokenturn app set` writes")
+	}
+	return c, nil
+}
+
+// ParseApplication reads stored credentials and completes them for the
+// environment: ParseCredentials, then Credentials.Application.
+func ParseApplication(environment string, value token.Secret) (rotation.Application, error) {
+	c, err := ParseCredentials(value)
+	if err != nil {
+		return rotation.Application{}, err
+	}
+	return c.Application(environment)
+}
+
+// Encode gives the JSON to store, client secret included.
+func (c Credentials) Encode() (token.Secret, error) {
+	type open struct {
+		Credentials
+		ClientSecret string `json:"client_secret"` // hides the redacting field
+	}
+	bytes, err := json.Marshal(open{c, c.ClientSecret.Reveal()})
+	if err != nil {
+		return token.Secret{}, fmt.Errorf("encoding app credentials: %w", err)
+	}
+	return token.NewSecret(string(bytes)), nil
+}

@@ -1,0 +1,215 @@
+package procore
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// ErrCredentialsRefused says that the server does not accept the client id and
+// secret of the environment's app credentials.
+var ErrCredentialsRefused = errors.New("the server refuses the client id or client secret")
+
+// Identify implements rotation.Issuer. The authorization server's token info
+// tells app and user, and alone decides whether the token is refused; the API's
+// /me tells the login, which stays empty where /me is forbidden.
+//
+// Whether the token may act in a company is asked with /me for that company: of
+// the calls that Procore documents it is the one that needs membership of the
+// company and, like every call with Procore-Company-Id, the app's installation
+// there, while /companies and plain /me answer without an installation. A
+// refusal (400, 401, 403, 404) means that it may not; anything else but
+// success is an error.
+//
+// Every request ends within 10 seconds. This is the first use of a token: do
+// not call it before its pair is saved.
+func (i *Issuer) Identify(ctx context.Context, app rotation.Application, access token.Secret, company string) (rotation.Identity, error) {
+	id, err := i.tokenInfo(ctx, app, access)
+	if err != nil {
+		return rotation.Identity{}, fmt.Errorf("asking %s whose the token is: %w", app.Environment, err)
+	}
+	if id.Login, err = i.login(ctx, app, access); err != nil {
+		return rotation.Identity{}, fmt.Errorf("asking %s for the user's login: %w", app.Environment, err)
+	}
+	if company == "" {
+		return id, nil
+	}
+	allowed, err := i.mayActIn(ctx, app, access, company)
+	if err != nil {
+		return rotation.Identity{}, fmt.Errorf("asking %s about company %.40q: %w", app.Environment, company, err)
+	}
+	if allowed {
+		id.Company = company
+	}
+	return id, nil
+}
+
+// tokenInfo reads what Doorkeeper says about a token. Its other fields go by
+// two names each, depending on the release, and nothing here needs them.
+func (i *Issuer) tokenInfo(ctx context.Context, app rotation.Application, access token.Secret) (rotation.Identity, error) {
+	got, err := i.get(ctx, app.LoginURL+"/oauth/token/info", access, "")
+	switch {
+	case err != nil:
+		return rotation.Identity{}, err
+	case got.status == http.StatusUnauthorized:
+		return rotation.Identity{}, rotation.ErrTokenRefused
+	case got.status != http.StatusOK:
+		return rotation.Identity{}, got.unexpected()
+	}
+	var info struct {
+		ResourceOwner identifier `json:"resource_owner_id"`
+		Application   struct {
+			UID string `json:"uid"`
+		} `json:"application"`
+	}
+	if json.Unmarshal(got.body, &info) != nil || info.Application.UID == "" {
+		return rotation.Identity{}, errors.New("token info has no application uid")
+	}
+	return rotation.Identity{ClientID: info.Application.UID, ResourceOwner: string(info.ResourceOwner)}, nil
+}
+
+func (i *Issuer) login(ctx context.Context, app rotation.Application, access token.Secret) (string, error) {
+	got, err := i.get(ctx, app.APIURL+"/rest/v1.0/me", access, "")
+	switch {
+	case err != nil:
+		return "", err
+	case got.status == http.StatusForbidden:
+		return "", nil
+	case got.status != http.StatusOK:
+		return "", got.unexpected()
+	}
+	var me struct {
+		Login string `json:"login"`
+	}
+	if json.Unmarshal(got.body, &me) != nil {
+		return "", errors.New("/rest/v1.0/me answered something else than JSON")
+	}
+	return me.Login, nil
+}
+
+func (i *Issuer) mayActIn(ctx context.Context, app rotation.Application, access token.Secret, company string) (bool, error) {
+	got, err := i.get(ctx, app.APIURL+"/rest/v1.0/me?company_id="+url.QueryEscape(company), access, company)
+	if err != nil {
+		return false, err
+	}
+	switch got.status {
+	case http.StatusOK:
+		if !json.Valid(got.body) {
+			return false, errors.New("/rest/v1.0/me answered something else than JSON")
+		}
+		return true, nil
+	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound:
+		return false, nil
+	}
+	return false, got.unexpected()
+}
+
+// identifier is an id that servers send as a number or as a string. Procore's
+// need 64 bits, so they are not read as floating point. null is empty.
+type identifier string
+
+func (i *identifier) UnmarshalJSON(value []byte) error {
+	*i = identifier(strings.Trim(string(value), `"`))
+	if bytes.Equal(value, []byte("null")) {
+		*i = ""
+	}
+	return nil
+}
+
+// Revoke implements rotation.Issuer (RFC 7009). 200 is what the server answers
+// for unknown tokens as well. If it does not accept the app credentials the
+// error wraps ErrCredentialsRefused.
+func (i *Issuer) Revoke(ctx context.Context, app rotation.Application, t token.Secret) error {
+	form := url.Values{"token": {t.Reveal()}, "client_id": {app.ClientID}, "client_secret": {app.ClientSecret.Reveal()}}
+	got, err := i.postForm(ctx, app.LoginURL+"/oauth/revoke", form)
+	switch {
+	case err != nil:
+	case got.status == http.StatusOK:
+		return nil
+	case meaning[errorCode(got.body)] == rotation.ClientFault:
+		err = fmt.Errorf("%w of the app credentials of %s; run `tokenturn app set %[2]s`", ErrCredentialsRefused, app.Environment)
+	default:
+		err = got.unexpected()
+	}
+	return fmt.Errorf("revoking a token at %s: %w", app.Environment, err)
+}
+
+// CheckCredentials asks the server whether it accepts the app credentials, by
+// presenting a code that was made up. nil: it does. ErrCredentialsRefused: it
+// does not. Any other error: it could not be told.
+func (i *Issuer) CheckCredentials(ctx context.Context, app rotation.Application) error {
+	answer := i.Redeem(ctx, app, rotation.Grant{Code: token.NewSecret(rand.Text()), RedirectURI: app.RedirectURI})
+	switch answer.Class {
+	case rotation.Refused:
+		return nil
+	case rotation.ClientFault:
+		return fmt.Errorf("checking the app credentials of %s: %w", app.Environment, ErrCredentialsRefused)
+	}
+	return fmt.Errorf("checking the app credentials of %s: could not be told: %s", app.Environment, answer.Detail)
+}
+
+// reply is an answer to a request that spends nothing.
+type reply struct {
+	status int
+	body   []byte
+}
+
+// unexpected is the error for a reply that says nothing about what was asked.
+func (r reply) unexpected() error {
+	if code := errorCode(r.body); code != "" {
+		return fmt.Errorf("unexpected answer HTTP %d %s", r.status, code)
+	}
+	return fmt.Errorf("unexpected answer HTTP %d", r.status)
+}
+
+func (i *Issuer) get(ctx context.Context, address string, access token.Secret, company string) (reply, error) {
+	return i.ask(ctx, http.MethodGet, address, "", func(header http.Header) {
+		header.Set("Authorization", "Bearer "+access.Reveal())
+		if company != "" {
+			header.Set("Procore-Company-Id", company)
+		}
+	})
+}
+
+func (i *Issuer) postForm(ctx context.Context, address string, form url.Values) (reply, error) {
+	return i.ask(ctx, http.MethodPost, address, form.Encode(), func(header http.Header) {
+		header.Set("Content-Type", "application/x-www-form-urlencoded")
+	})
+}
+
+func (i *Issuer) ask(ctx context.Context, method, address, body string, dress func(http.Header)) (reply, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	req, err := i.request(ctx, method, address, body)
+	if err != nil {
+		return reply{}, err
+	}
+	dress(req.Header)
+	resp, err := i.asking.RoundTrip(req)
+	if err != nil {
+		return reply{}, harmless(ctx, err)
+	}
+	got, err := read(resp)
+	if err != nil {
+		return reply{}, fmt.Errorf("reading the answer: %w", harmless(ctx, err))
+	}
+	return reply{resp.StatusCode, got}, nil
+}
+
+// harmless keeps what a caller may want to know of a connection's error, and
+// nothing that may quote the server.
+func harmless(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return errors.New(fault(err))
+}

@@ -1,0 +1,190 @@
+package procore
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"strings"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+const (
+	defaultRedeemTimeout = 20 * time.Second
+	defaultVersion       = "dev"
+	askTimeout           = 10 * time.Second // each request other than a redeem
+	maxBody              = 256 << 10        // bytes of an answer of the token endpoint that are read
+	maxHeader            = 64 << 10
+)
+
+// Config sets up an Issuer. The zero Config is usable.
+type Config struct {
+	// RedeemTimeout is the longest one redeem may take, from looking up the
+	// host to the last byte of the answer. 0: 20 s.
+	RedeemTimeout time.Duration
+	// Version of the program, for the User-Agent. Empty: "dev".
+	Version string
+}
+
+// Issuer is Procore's authorization server. It is safe for concurrent use.
+type Issuer struct {
+	redeemTimeout time.Duration
+	agent         string
+	tokens        *http.Transport // redeems only
+	asking        *http.Transport // everything else
+	now           func() time.Time
+}
+
+var _ rotation.Issuer = (*Issuer)(nil)
+
+// New returns an Issuer with connections of its own.
+func New(cfg Config) *Issuer {
+	if cfg.RedeemTimeout <= 0 {
+		cfg.RedeemTimeout = defaultRedeemTimeout
+	}
+	if cfg.Version == "" {
+		cfg.Version = defaultVersion
+	}
+	return &Issuer{
+		redeemTimeout: cfg.RedeemTimeout,
+		agent:         "tokenturn/" + cfg.Version + " (+https://github.com/tokenturn/tokenturn)",
+		tokens:        tokenTransport(),
+		asking:        plainTransport(),
+		now:           time.Now,
+	}
+}
+
+// plainTransport uses no proxy, whatever the environment variables say: a proxy
+// could keep what passes through it. Being used without an http.Client, it
+// follows no redirect and keeps no cookie.
+func plainTransport() *http.Transport {
+	return &http.Transport{
+		DialContext:            (&net.Dialer{Timeout: askTimeout}).DialContext,
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout:    askTimeout,
+		ForceAttemptHTTP2:      true,
+		IdleConnTimeout:        30 * time.Second,
+		MaxIdleConns:           16,
+		MaxResponseHeaderBytes: maxHeader,
+		DisableCompression:     true,
+	}
+}
+
+// tokenTransport sends each request once. net/http repeats a request by itself
+// in two cases: over HTTP/1 when a connection that was used before turns out to
+// be dead, over HTTP/2 when the server refused the stream or is going away.
+// Here every request has a connection of its own, and there is no HTTP/2. (A
+// body that cannot be rewound is the second lock on the same door; see
+// newRedeem.)
+func tokenTransport() *http.Transport {
+	t := plainTransport()
+	t.DisableKeepAlives = true
+	t.ForceAttemptHTTP2 = false
+	t.Protocols = new(http.Protocols)
+	t.Protocols.SetHTTP1(true)
+	return t
+}
+
+// CloseIdleConnections drops connections that wait for another request. Call it
+// when the process may have been frozen since the last one, as AWS Lambda
+// does between two invocations: such connections are often dead. Redeems do
+// not depend on it; they reuse no connection.
+func (i *Issuer) CloseIdleConnections() {
+	i.tokens.CloseIdleConnections()
+	i.asking.CloseIdleConnections()
+}
+
+// Redeem implements rotation.Issuer. It sends one POST, or none, and returns
+// within the redeem timeout. Cancelling ctx stops it; once the request may have
+// been sent that yields UnknownResult, so a caller that must not lose the answer
+// passes a context that its own cancellation does not reach. A 2xx answer is
+// Captured with what arrived of its body, up to 256 KiB, even if the rest did
+// not.
+func (i *Issuer) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
+	ctx, cancel := context.WithTimeout(ctx, i.redeemTimeout)
+	defer cancel()
+	// GotConn is called before the first byte of the request is written and
+	// after the TLS handshake. Until then nothing can have been presented; from
+	// then on, anything may have been.
+	connected := false
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { connected = true },
+	})
+	req, err := i.newRedeem(ctx, app, grant)
+	if err != nil {
+		return rotation.Answer{Class: rotation.NotSent, Detail: err.Error()}
+	}
+	resp, err := i.tokens.RoundTrip(req)
+	switch {
+	case err != nil && !connected:
+		return rotation.Answer{Class: rotation.NotSent, Detail: "not sent: " + fault(err)}
+	case err != nil:
+		return rotation.Answer{Class: rotation.UnknownResult, Detail: "sent, but no answer: " + fault(err)}
+	}
+	body, err := read(resp)
+	return classify(resp.StatusCode, resp.Header, body, err, i.now())
+}
+
+// read returns what arrives of a body, at most maxBody bytes of it, and closes
+// it. 101 (Switching Protocols) has no body: net/http hands out the bare
+// connection instead, whose end no context brings.
+func read(resp *http.Response) ([]byte, error) {
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		return nil, nil
+	}
+	return io.ReadAll(io.LimitReader(resp.Body, maxBody))
+}
+
+// newRedeem makes a request that cannot be sent twice: GetBody is not set, so
+// nothing in net/http could rewind the body.
+func (i *Issuer) newRedeem(ctx context.Context, app rotation.Application, grant rotation.Grant) (*http.Request, error) {
+	fields := map[string]string{"client_id": app.ClientID, "client_secret": app.ClientSecret.Reveal()}
+	switch {
+	case grant.RefreshToken.IsZero() == grant.Code.IsZero():
+		return nil, errors.New("not sent: either a refresh token or a code must be presented")
+	case !grant.RefreshToken.IsZero():
+		fields["grant_type"] = "refresh_token"
+		fields["refresh_token"] = grant.RefreshToken.Reveal()
+	default:
+		fields["grant_type"] = "authorization_code"
+		fields["code"] = grant.Code.Reveal()
+		fields["redirect_uri"] = grant.RedirectURI
+		if !grant.Verifier.IsZero() {
+			fields["code_verifier"] = grant.Verifier.Reveal()
+		}
+	}
+	body, err := json.Marshal(fields)
+	if err != nil {
+		return nil, errors.New("not sent: the request cannot be written as JSON")
+	}
+	req, err := i.request(ctx, http.MethodPost, app.LoginURL+"/oauth/token", string(body))
+	if err != nil {
+		return nil, errors.New("not sent: " + err.Error())
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.GetBody = nil
+	return req, nil
+}
+
+// request makes a request with the headers that all have in common.
+func (i *Issuer) request(ctx context.Context, method, address, body string) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, method, address, strings.NewReader(body))
+	if err != nil {
+		return nil, errors.New("the URLs of the environment are not usable; see `tokenturn app show`")
+	}
+	req.Header.Set("User-Agent", i.agent)
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("Accept-Encoding", "identity")
+	return req, nil
+}
+
+// Parse implements rotation.Issuer.
+func (i *Issuer) Parse(body token.Secret) rotation.Judgement { return Parse(body) }

@@ -1,0 +1,181 @@
+package procore
+
+import (
+	"bytes"
+	"encoding/json"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// The fields of a token answer (RFC 6749 section 5.1; created_at and
+// expires_in_seconds are Doorkeeper's). All others are ignored.
+var known = []string{"refresh_token", "access_token", "token_type", "expires_in", "expires_in_seconds", "created_at"}
+
+// Parse judges the body of a 2xx answer of the token endpoint.
+//
+// Sound is a JSON object with a refresh token, an access token, a bearer
+// token_type in any case, and a positive expires_in or expires_in_seconds,
+// a number or a numeric string. created_at may be missing; unknown fields are
+// ignored.
+//
+// Salvaged is anything else in which exactly one whole refresh token is found:
+// JSON that breaks off or goes wrong after it, text around it, an object inside
+// another, a form. Pair then has what else was whole, and Reason names what is
+// missing. Lifetime 0 means that the answer does not say how long the access
+// token lives, or says something that is not a positive time: treat it as
+// expired. A refresh token without an access token, as an import stores it, is
+// Salvaged too.
+//
+// Empty has no whole refresh token: a token that breaks off before its
+// closing quote, or in a form before the next field, is none. Contradictory has
+// several different ones, be it under one name twice.
+//
+// What is returned is in the body as a whole, and Reason contains none of it
+// except an error code that the OAuth RFCs define.
+func Parse(body token.Secret) rotation.Judgement {
+	text := body.Reveal()
+	if found, ok := strict(text); ok && len(found["refresh_token"]) > 0 {
+		return judge(found, "")
+	}
+	found, rest := salvage(text)
+	switch refresh := distinct(found["refresh_token"]); {
+	case len(refresh) == 0:
+		return rotation.Judgement{Verdict: rotation.Empty, Reason: whyEmpty(text)}
+	case len(refresh) == 1 && rest != "" && !strings.HasPrefix(refresh[0], rest):
+		return rotation.Judgement{Verdict: rotation.Contradictory,
+			Reason: "the answer has one refresh token and the beginning of another"}
+	}
+	return judge(found, "the answer is not the JSON object it should be")
+}
+
+// fields has the values found for each known field, in order.
+type fields map[string][]string
+
+// strict reads a JSON object. ok is false if text is anything else. Unlike
+// json.Unmarshal it keeps every value of a name that occurs twice.
+func strict(text string) (_ fields, ok bool) {
+	if !json.Valid([]byte(text)) {
+		return nil, false
+	}
+	d := json.NewDecoder(strings.NewReader(text))
+	if open, err := d.Token(); err != nil || open != json.Delim('{') {
+		return nil, false
+	}
+	found := fields{}
+	for d.More() {
+		name, err := d.Token()
+		var value json.RawMessage
+		if err != nil || d.Decode(&value) != nil {
+			return nil, false
+		}
+		if field, _ := name.(string); slices.Contains(known, field) {
+			if plain, ok := scalar(value, isNumeric(field)); ok && presentable(plain) {
+				found[field] = append(found[field], plain)
+			}
+		}
+	}
+	return found, true
+}
+
+func isNumeric(field string) bool {
+	return field == "expires_in" || field == "expires_in_seconds" || field == "created_at"
+}
+
+// scalar returns the text of a JSON string or, where numbers are asked for, of
+// a number.
+func scalar(value []byte, numeric bool) (string, bool) {
+	value = bytes.TrimSpace(value)
+	if len(value) == 0 {
+		return "", false
+	}
+	if value[0] == '"' {
+		var text string
+		err := json.Unmarshal(value, &text)
+		return text, err == nil
+	}
+	return string(value), numeric && (value[0] == '-' || '0' <= value[0] && value[0] <= '9')
+}
+
+// presentable reports whether text can be a token (RFC 6749 appendix A.12 and
+// A.17). It also refuses what decoding had to replace because it was not UTF-8.
+func presentable(text string) bool { return text != "" && visible(text) }
+
+// judge turns fields that hold at least one refresh token into a verdict. odd
+// is what is wrong with the answer as a whole, if anything.
+func judge(found fields, odd string) rotation.Judgement {
+	refresh := distinct(found["refresh_token"])
+	if len(refresh) > 1 {
+		return rotation.Judgement{Verdict: rotation.Contradictory, Reason: "the answer has different refresh tokens"}
+	}
+	var oddities []string
+	if odd != "" {
+		oddities = append(oddities, odd)
+	}
+	access, kind := only(found["access_token"]), only(found["token_type"])
+	lifetime := lifetimeOf(only(slices.Concat(found["expires_in"], found["expires_in_seconds"])))
+	for _, lack := range []struct {
+		is   bool
+		text string
+	}{
+		{access == "", "it has no access token, or several"},
+		{!strings.EqualFold(kind, "bearer"), "its token_type is not bearer"},
+		{lifetime <= 0, "it does not say how long the access token lives"},
+	} {
+		if lack.is {
+			oddities = append(oddities, lack.text)
+		}
+	}
+	verdict := rotation.Sound
+	if len(oddities) > 0 {
+		verdict = rotation.Salvaged
+	}
+	return rotation.Judgement{Verdict: verdict, Reason: strings.Join(oddities, "; "), Pair: token.Pair{
+		AccessToken: token.NewSecret(access), RefreshToken: token.NewSecret(refresh[0]), TokenType: kind,
+		Lifetime: lifetime, CreatedAt: createdAt(only(found["created_at"])),
+	}}
+}
+
+// distinct returns the values without repetitions.
+func distinct(values []string) []string { return slices.Compact(slices.Sorted(slices.Values(values))) }
+
+// only returns the one value there is; "" if there is none or they differ.
+func only(values []string) string {
+	if d := distinct(values); len(d) == 1 {
+		return d[0]
+	}
+	return ""
+}
+
+// lifetimeOf reads expires_in; 0 if it is not a positive, believable number of seconds.
+func lifetimeOf(text string) time.Duration {
+	n, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(1 <= n && n <= maxSeconds) {
+		return 0
+	}
+	return time.Duration(n) * time.Second
+}
+
+// createdAt reads Unix seconds; the zero time if they are missing or cannot be
+// a time, such as milliseconds.
+func createdAt(text string) time.Time {
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n <= 0 || n > maxSeconds {
+		return time.Time{}
+	}
+	return time.Unix(n, 0).UTC()
+}
+
+func whyEmpty(text string) string {
+	switch code := errorCode([]byte(text)); {
+	case strings.TrimSpace(text) == "":
+		return "the answer is empty"
+	case code != "":
+		return "the answer has no refresh token but the error " + code
+	}
+	return "the answer has no whole refresh token"
+}
