@@ -1,0 +1,69 @@
+package embedded
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// ParseApplication reads the stored form of an environment's app credentials.
+type ParseApplication func(environment string, value token.Secret) (rotation.Application, error)
+
+// Applications keeps app credentials, one value per environment, encrypted
+// under the key file.
+type Applications struct {
+	s     *Store
+	parse ParseApplication
+}
+
+var _ rotation.Applications = Applications{}
+
+// Applications returns the store's rotation.Applications, which reads what is stored with parse.
+func (s *Store) Applications(parse ParseApplication) Applications { return Applications{s, parse} }
+
+// Application implements rotation.Applications.
+func (a Applications) Application(ctx context.Context, environment string) (rotation.Application, error) {
+	value, err := a.Value(ctx, environment)
+	if err != nil {
+		return rotation.Application{}, err
+	}
+	app, err := a.parse(environment, value)
+	if err != nil {
+		return rotation.Application{}, fmt.Errorf("reading the app credentials of %s: %w", environment, err)
+	}
+	return app, nil
+}
+
+// Value returns what Set stored. rotation.ErrNoApplication.
+func (a Applications) Value(ctx context.Context, environment string) (token.Secret, error) {
+	what := "reading the app credentials of " + environment
+	var sealed []byte
+	err := a.s.db.QueryRowContext(ctx, `SELECT sealed FROM application WHERE environment = ?`, environment).Scan(&sealed)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = rotation.ErrNoApplication
+	}
+	if err != nil {
+		return token.Secret{}, a.s.fault(what, err)
+	}
+	value, err := unseal(a.s.keys.applications, sealed, environment)
+	return token.NewSecret(value), a.s.fault(what, err)
+}
+
+// Set stores an environment's app credentials in place of earlier ones, if
+// they can be parsed.
+func (a Applications) Set(ctx context.Context, environment string, value token.Secret) error {
+	what := "storing the app credentials of " + environment
+	if _, err := a.parse(environment, value); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return a.s.write(ctx, what, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO application (environment, sealed) VALUES (?1, ?2)
+			ON CONFLICT (environment) DO UPDATE SET sealed = ?2`,
+			environment, seal(a.s.keys.applications, value.Reveal(), environment))
+		return err
+	})
+}

@@ -1,0 +1,200 @@
+package embedded
+
+import (
+	"context"
+	"crypto/subtle"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/consent"
+)
+
+// rowsKept is how long after its expiry an invitation or a state stays, so
+// that whoever comes late is told why it no longer works.
+const rowsKept = 30 * 24 * time.Hour
+
+// Consents keeps invitations and states, of whose links and parameters it
+// knows only hashes.
+type Consents struct{ s *Store }
+
+var _ consent.Store = Consents{}
+
+// Consents returns the store's consent.Store.
+func (s *Store) Consents() Consents { return Consents{s} }
+
+// CreateInvitation implements consent.Store.
+func (k Consents) CreateInvitation(ctx context.Context, i consent.Invitation) error {
+	return k.s.write(ctx, "storing an invitation for "+i.Connection.String(), func(tx *sql.Tx) error {
+		return insert(ctx, tx, "invitation", i.Hash, i.CreatedAt, i,
+			`INSERT INTO invitation (hash, json, created_at, expires_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+			i.CreatedAt.UnixMicro(), i.ExpiresAt.UnixMicro())
+	})
+}
+
+// Invitation implements consent.Store.
+func (k Consents) Invitation(ctx context.Context, hash string) (i consent.Invitation, err error) {
+	err = k.s.read(ctx, "reading an invitation", func(tx *sql.Tx) (err error) {
+		i, err = loadInvitation(ctx, tx, hash)
+		return err
+	})
+	return i, err
+}
+
+// Invitations implements consent.Store.
+func (k Consents) Invitations(ctx context.Context, now time.Time) ([]consent.Invitation, error) {
+	list, err := selectJSON[consent.Invitation](ctx, k.s.db,
+		`SELECT json FROM invitation WHERE expires_at > ? ORDER BY created_at DESC, hash`, now.UnixMicro())
+	return list, k.s.fault("listing the invitations", err)
+}
+
+// RevokeInvitation implements consent.Store.
+func (k Consents) RevokeInvitation(ctx context.Context, hash string, now time.Time) error {
+	return k.s.write(ctx, "revoking an invitation", func(tx *sql.Tx) error {
+		i, err := loadInvitation(ctx, tx, hash)
+		if err != nil || !i.RevokedAt.IsZero() {
+			return err
+		}
+		i.RevokedAt = now.UTC()
+		return saveInvitation(ctx, tx, i)
+	})
+}
+
+// Start implements consent.Store.
+func (k Consents) Start(ctx context.Context, s consent.State) error {
+	return k.s.write(ctx, "starting the consent of "+s.Connection.String(), func(tx *sql.Tx) error {
+		i, err := loadInvitation(ctx, tx, s.Invitation)
+		if err != nil {
+			return err
+		}
+		if !i.Usable(s.CreatedAt) {
+			return consent.ErrSpent
+		}
+		i.Starts++
+		if err := saveInvitation(ctx, tx, i); err != nil {
+			return err
+		}
+		return insert(ctx, tx, "state", s.Hash, s.CreatedAt, s,
+			`INSERT INTO state (hash, json, nonce, expires_at) VALUES (?, ?, '', ?) ON CONFLICT DO NOTHING`,
+			s.ExpiresAt.UnixMicro())
+	})
+}
+
+// State implements consent.Store.
+func (k Consents) State(ctx context.Context, hash string) (s consent.State, err error) {
+	err = k.s.read(ctx, "reading a state", func(tx *sql.Tx) (err error) {
+		s, _, err = loadState(ctx, tx, hash)
+		return err
+	})
+	return s, err
+}
+
+// Consume implements consent.Store.
+func (k Consents) Consume(ctx context.Context, hash, cookie, environment, nonce string, now time.Time) (consent.State, error) {
+	var s consent.State
+	err := k.s.write(ctx, "consuming a state", func(tx *sql.Tx) (err error) {
+		var consumedBy string
+		s, consumedBy, err = loadState(ctx, tx, hash)
+		switch {
+		case errors.Is(err, consent.ErrNotFound):
+			return consent.ErrRefused
+		case err != nil:
+			return err
+		case cookie == "" || subtle.ConstantTimeCompare([]byte(cookie), []byte(s.Cookie)) != 1 || s.Environment != environment:
+			return consent.ErrRefused
+		case !s.ConsumedAt.IsZero() && (nonce == "" || consumedBy != nonce):
+			return consent.ErrRefused
+		case !s.ConsumedAt.IsZero():
+			return nil // this very call, repeated
+		case !now.Before(s.ExpiresAt):
+			return consent.ErrRefused
+		}
+		s.ConsumedAt = now.UTC()
+		return saveState(ctx, tx, s, nonce)
+	})
+	if err != nil {
+		return consent.State{}, err
+	}
+	return s, nil
+}
+
+// Conclude implements consent.Store. ErrNotFound.
+func (k Consents) Conclude(ctx context.Context, s consent.State, result string, used bool, now time.Time) error {
+	return k.s.write(ctx, "concluding the consent of "+s.Connection.String(), func(tx *sql.Tx) error {
+		stored, nonce, err := loadState(ctx, tx, s.Hash)
+		if err != nil {
+			return err
+		}
+		stored.Result = result
+		if err := saveState(ctx, tx, stored, nonce); err != nil || !used {
+			return err
+		}
+		i, err := loadInvitation(ctx, tx, stored.Invitation)
+		if err != nil || !i.UsedAt.IsZero() {
+			return err
+		}
+		i.UsedAt = now.UTC()
+		return saveInvitation(ctx, tx, i)
+	})
+}
+
+// insert adds a row of table whose first two columns in query are the hash and
+// the JSON of v, and removes rows long past their expiry.
+func insert(ctx context.Context, tx *sql.Tx, table, hash string, now time.Time, v any, query string, rest ...any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	result, err := tx.ExecContext(ctx, query, append([]any{hash, string(text)}, rest...)...)
+	if err != nil {
+		return err
+	}
+	if err := expectOne(result, fmt.Errorf("its hash is already in use by another %s", table)); err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `DELETE FROM `+table+` WHERE expires_at < ?`, now.Add(-rowsKept).UnixMicro())
+	return err
+}
+
+func loadInvitation(ctx context.Context, tx *sql.Tx, hash string) (i consent.Invitation, err error) {
+	list, err := selectJSON[consent.Invitation](ctx, tx, `SELECT json FROM invitation WHERE hash = ?`, hash)
+	if err == nil && len(list) == 0 {
+		err = fmt.Errorf("the invitation is %w", consent.ErrNotFound)
+	}
+	if err != nil {
+		return i, err
+	}
+	return list[0], nil
+}
+
+func saveInvitation(ctx context.Context, tx *sql.Tx, i consent.Invitation) error {
+	text, err := json.Marshal(i)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `UPDATE invitation SET json = ? WHERE hash = ?`, string(text), i.Hash)
+	return err
+}
+
+// loadState also returns the nonce of the call that consumed the state.
+func loadState(ctx context.Context, tx *sql.Tx, hash string) (s consent.State, nonce string, err error) {
+	var text string
+	err = tx.QueryRowContext(ctx, `SELECT nonce, json FROM state WHERE hash = ?`, hash).Scan(&nonce, &text)
+	if errors.Is(err, sql.ErrNoRows) {
+		return s, "", fmt.Errorf("the state is %w", consent.ErrNotFound)
+	} else if err != nil {
+		return s, "", err
+	}
+	return s, nonce, json.Unmarshal([]byte(text), &s)
+}
+
+func saveState(ctx context.Context, tx *sql.Tx, s consent.State, nonce string) error {
+	text, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `UPDATE state SET nonce = ?, json = ? WHERE hash = ?`, nonce, string(text), s.Hash)
+	return err
+}

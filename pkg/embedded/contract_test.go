@@ -1,0 +1,29 @@
+package embedded_test
+
+import (
+	"testing"
+
+	"github.com/tokenturn/tokenturn/pkg/consent"
+	"github.com/tokenturn/tokenturn/pkg/consent/consenttest"
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/rotation/rotationtest"
+)
+
+func TestLedgerContract(t *testing.T) {
+	rotationtest.TestLedger(t, func(t *testing.T) rotation.Ledger { return openStore(t, t.TempDir()).Ledger() })
+}
+
+func TestVaultContract(t *testing.T) {
+	rotationtest.TestVault(t, func(t *testing.T) rotation.Vault { return openStore(t, t.TempDir()).Vault() })
+}
+
+func TestSealerContract(t *testing.T) {
+	rotationtest.TestSealer(t, func(t *testing.T) (a, sameKeys, other rotation.Sealer) {
+		dir := t.TempDir()
+		return openStore(t, dir).Sealer(), openStore(t, dir).Sealer(), openStore(t, t.TempDir()).Sealer()
+	})
+}
+
+func TestConsentStoreContract(t *testing.T) {
+	consenttest.TestStore(t, func(t *testing.T) consent.Store { return openStore(t, t.TempDir()).Consents() })
+}

@@ -1,0 +1,236 @@
+package embedded_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/embedded"
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+func write(t *testing.T, l rotation.Ledger, change rotation.Change) string {
+	t.Helper()
+	revision, err := l.Write(t.Context(), change)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return revision
+}
+
+func TestList(t *testing.T) {
+	ledger := openStore(t, t.TempDir()).Ledger()
+	want := map[string]string{}
+	for _, name := range []string{"b", "c", "a"} {
+		c := token.Connection{Environment: "sandbox", Name: name}
+		want[c.String()] = write(t, ledger, rotation.Change{Record: rotation.Record{Connection: c, Status: rotation.Pending}})
+	}
+	records, err := ledger.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var order []string
+	for _, r := range records {
+		order = append(order, r.Connection.Name)
+		if r.Revision != want[r.Connection.String()] || r.Status != rotation.Pending {
+			t.Errorf("listed %+v", r)
+		}
+	}
+	if !slices.Equal(order, []string{"a", "b", "c"}) {
+		t.Errorf("order %q", order)
+	}
+}
+
+func TestHistoryIsNewestFirstAndForgets(t *testing.T) {
+	ledger := openStore(t, t.TempDir()).Ledger()
+	record := rotation.Record{Connection: acme}
+	day := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	for n := range 120 {
+		record.Revision = write(t, ledger, rotation.Change{Record: record, History: []rotation.Event{
+			{At: day.AddDate(0, 0, n), Kind: "first", Generation: int64(n)}, {At: day.AddDate(0, 0, n), Kind: "second", Generation: int64(n)}}})
+	}
+	events, err := ledger.History(t.Context(), acme, 1000)
+	if err != nil || len(events) != 2*91 {
+		t.Fatalf("%d events of the last 90 days, %v", len(events), err)
+	}
+	events, err = ledger.History(t.Context(), acme, 3)
+	if err != nil || len(events) != 3 {
+		t.Fatalf("%d events, %v", len(events), err)
+	}
+	for i, want := range []rotation.Event{
+		{At: day.AddDate(0, 0, 119), Kind: "second", Generation: 119},
+		{At: day.AddDate(0, 0, 119), Kind: "first", Generation: 119},
+		{At: day.AddDate(0, 0, 118), Kind: "second", Generation: 118},
+	} {
+		if events[i] != want {
+			t.Errorf("event %d is %+v, want %+v", i, events[i], want)
+		}
+	}
+}
+
+// A program that loaded a row before the database was put back from a backup must not win
+// against the row that is there now.
+func TestRevisionsDoNotRepeatAfterARestore(t *testing.T) {
+	dir := t.TempDir()
+	ledger := openStore(t, dir).Ledger()
+	record := rotation.Record{Connection: acme}
+	record.Revision = write(t, ledger, rotation.Change{Record: record})
+	restored := record
+	stale := record
+	stale.Revision = write(t, ledger, rotation.Change{Record: record, History: nil})
+
+	// The backup holds the first row; it is written on from there.
+	execute(t, filepath.Join(dir, embedded.DatabaseName), fmt.Sprintf("UPDATE record SET revision = '%s'", restored.Revision))
+	write(t, ledger, rotation.Change{Record: restored})
+	if _, err := ledger.Write(t.Context(), rotation.Change{Record: stale}); !errors.Is(err, rotation.ErrConflict) {
+		t.Errorf("the stale write got %v", err)
+	}
+}
+
+func TestRefusedWriteChangesNothing(t *testing.T) {
+	ledger := openStore(t, t.TempDir()).Ledger()
+	record := rotation.Record{Connection: acme}
+	record.Revision = write(t, ledger, rotation.Change{Record: record})
+	if err := ledger.SaveMint(t.Context(), numbered(1)); err != nil {
+		t.Fatal(err)
+	}
+	missing := numbered(2)
+	for name, change := range map[string]rotation.Change{
+		"stale":        {Record: rotation.Record{Connection: acme, Revision: "x"}, Bury: []rotation.MintKey{numbered(1).Key}, History: []rotation.Event{{Kind: "x"}}},
+		"missing mint": {Record: record, Mark: []rotation.Mint{missing}, Bury: []rotation.MintKey{numbered(1).Key}, History: []rotation.Event{{Kind: "x"}}},
+	} {
+		if _, err := ledger.Write(t.Context(), change); err == nil {
+			t.Errorf("%s: it was written", name)
+		}
+		again, mints, err := ledger.Load(t.Context(), acme)
+		if err != nil || again.Revision != record.Revision || len(mints) != 1 {
+			t.Errorf("%s: revision changed or %d mints, %v", name, len(mints), err)
+		}
+		if events, err := ledger.History(t.Context(), acme, 10); err != nil || len(events) != 0 {
+			t.Errorf("%s: %d events, %v", name, len(events), err)
+		}
+	}
+}
+
+// The store must work where time is virtual: no call may wait for real time
+// while the others' clock stands still.
+func TestUseInABubble(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		a, b := openStore(t, dir), openStore(t, dir) // as two processes have it
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		var all sync.WaitGroup
+		for worker := range 8 {
+			s := []*embedded.Store{a, b}[worker%2]
+			all.Go(func() {
+				for won := 0; won < 10; {
+					record, _, err := s.Ledger().Load(ctx, acme)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					record.Generation++
+					if _, err := s.Ledger().Write(ctx, rotation.Change{Record: record}); err == nil {
+						won++
+					} else if !errors.Is(err, rotation.ErrConflict) {
+						t.Error(err)
+						return
+					}
+					time.Sleep(time.Millisecond)
+				}
+			})
+		}
+		all.Wait()
+		if record, _, err := a.Ledger().Load(ctx, acme); err != nil || record.Generation != 80 {
+			t.Errorf("generation %d, %v", record.Generation, err)
+		}
+	})
+}
+
+func TestBusyDatabaseSaysSo(t *testing.T) {
+	dir := t.TempDir()
+	s, holder := openStore(t, dir), openStore(t, dir)
+	held, release := make(chan struct{}), make(chan struct{})
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer close(release)
+	all.Go(func() {
+		embedded.HoldLock(t.Context(), holder, held, release)
+	})
+	<-held
+	synctest.Test(t, func(t *testing.T) { // the wait passes in virtual time
+		inside := openStoreUnlessBusy(t, dir)
+		if inside == nil || !strings.Contains(inside.Error(), "another process has kept the database locked") {
+			t.Errorf("error %v", inside)
+		}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Ledger().SaveMint(ctx, numbered(1)); !errors.Is(err, context.Canceled) {
+		t.Errorf("with a cancelled context: %v", err)
+	}
+}
+
+func openStoreUnlessBusy(t *testing.T, dir string) error {
+	s, err := embedded.Open(t.Context(), dir)
+	if err == nil {
+		s.Close()
+	}
+	return err
+}
+
+func TestClosedStore(t *testing.T) {
+	s, err := embedded.Open(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.Ledger().Load(t.Context(), acme); err == nil || !strings.Contains(err.Error(), "loading production/acme") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// Damage that shows only later is reported with what to do, whatever the call.
+func TestDamageIsExplained(t *testing.T) {
+	dir := t.TempDir()
+	s, err := embedded.Open(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range 100 {
+		if err := s.Ledger().SaveMint(t.Context(), numbered(n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, embedded.DatabaseName)
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, info.Size()/2); err != nil {
+		t.Fatal(err)
+	}
+	s, err = embedded.Open(t.Context(), dir)
+	if err == nil {
+		defer s.Close()
+		_, _, err = s.Ledger().Load(t.Context(), acme)
+	}
+	if err == nil || !strings.Contains(err.Error(), "the file is damaged: stop every tokenturn process") || !strings.Contains(err.Error(), path) {
+		t.Errorf("error %v", err)
+	}
+}

@@ -1,0 +1,281 @@
+// Package embedded keeps everything tokenturn stores on one machine: an SQLite
+// database, tokenturn.db, and a key file beside it, tokenturn.key.
+//
+// Any number of processes may use one directory at once, as long as it is on a
+// local disk (SQLite's write-ahead log needs shared memory; see
+// https://www.sqlite.org/wal.html). Every write is one transaction that is on
+// the disk before it is acknowledged. What must stay secret, the values of the
+// vault and the app credentials, is encrypted under the key file, so the
+// database without the key file discloses neither. Back up both; with one of
+// them lost, every connection needs a new consent.
+package embedded
+
+import (
+	"context"
+	"database/sql"
+	_ "embed"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// Names of the two files in a store's directory.
+const (
+	DatabaseName = "tokenturn.db"
+	KeyName      = "tokenturn.key"
+)
+
+const (
+	applicationID = 0x7474726e // "ttrn", at offset 68 of the file: https://www.sqlite.org/fileformat.html
+	schemaVersion = 1
+	// patience is how long a call waits for another process's transaction,
+	// unless its context ends earlier. Transactions take milliseconds.
+	patience = 10 * time.Second
+)
+
+//go:embed schema.sql
+var schema string
+
+// Store is an open directory. It is safe for concurrent use, and so are the
+// ports it hands out, which work until Close.
+type Store struct {
+	db   *sql.DB
+	path string // of the database
+	keys keys
+}
+
+// Open opens the store in dir, which it makes (mode 0700) together with both
+// files where they are missing. It refuses a key file that others may read, a
+// key file that is not the database's, a database of a newer schema, and any
+// other file of that name, and changes nothing in them.
+func Open(ctx context.Context, dir string) (*Store, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("opening the store: %w", err)
+	}
+	s, err := open(ctx, dir)
+	if err != nil {
+		return nil, fmt.Errorf("opening the store in %s: %w", dir, err)
+	}
+	return s, nil
+}
+
+func open(ctx context.Context, dir string) (*Store, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the directory: %w; choose one that you may write to", err)
+	}
+	s := &Store{path: filepath.Join(dir, DatabaseName)}
+	// The key file always precedes the database. A database that is there
+	// before the key file is looked for must therefore have one.
+	_, err := os.Stat(s.path)
+	if s.keys, err = loadKeys(filepath.Join(dir, KeyName), errors.Is(err, os.ErrNotExist)); err != nil {
+		return nil, err
+	}
+	if err := create(ctx, s.path, s.keys.id); err != nil {
+		return nil, err
+	}
+	if err := checkHeader(s.path); err != nil {
+		return nil, err
+	}
+	if s.db, err = connect(s.path); err != nil {
+		return nil, err
+	}
+	if err := s.check(ctx); err != nil {
+		return nil, errors.Join(err, s.db.Close())
+	}
+	return s, nil
+}
+
+// Close releases the database.
+func (s *Store) Close() error {
+	if err := s.db.Close(); err != nil {
+		return fmt.Errorf("closing %s: %w", s.path, err)
+	}
+	return nil
+}
+
+// connect prepares, without opening it, one connection to the database at path. One per
+// process suffices for transactions of milliseconds, and calls of one process
+// queue for it in order instead of contending for SQLite's lock.
+func connect(path string) (*sql.DB, error) {
+	dsn := url.URL{Scheme: "file", Path: path, RawQuery: url.Values{
+		"mode":          {"rw"},
+		"_defensive":    {"1"},
+		"_dqs":          {"0"},
+		"_error_rc":     {"1"},
+		"_txlock":       {"immediate"}, // a writer must not find out at its first write that it is late
+		"_busy_timeout": {fmt.Sprint(patience.Milliseconds())},
+		"_journal_mode": {"WAL"},
+		"_synchronous":  {"FULL"}, // in WAL mode anything less may lose commits at a power cut
+		"_foreign_keys": {"1"},
+		"_pragma":       {"secure_delete(1)"}, // what is deleted is overwritten
+	}.Encode()}
+	connector, err := sqlite.NewConnector(dsn.String())
+	if err != nil {
+		return nil, fmt.Errorf("preparing %s: %w", path, err)
+	}
+	db := sql.OpenDB(connector)
+	db.SetMaxOpenConns(1)
+	return db, nil
+}
+
+// create makes the database unless it is there. It is finished under another
+// name first and then linked into place, so that whoever finds it finds it
+// whole, and of several creators one wins.
+func create(ctx context.Context, path, keyID string) error {
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return place(path, func(draft string) error {
+		f, err := os.OpenFile(draft, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600) // the log files take this mode over
+		if err != nil {
+			return err
+		}
+		if err := f.Close(); err != nil {
+			return err
+		}
+		db, err := connect(draft)
+		if err != nil {
+			return err
+		}
+		_, err = db.ExecContext(ctx, schema)
+		if err == nil {
+			_, err = db.ExecContext(ctx, `INSERT INTO installation (key_id) VALUES (?)`, keyID)
+		}
+		return errors.Join(err, db.Close()) // the last Close moves everything from the log into the file
+	})
+}
+
+// place lets write make a file and links it to path unless a file is there,
+// which is then left as it is. The file is synced, and so is the directory.
+func place(path string, write func(draft string) error) (err error) {
+	dir := filepath.Dir(path)
+	scratch, err := os.MkdirTemp(dir, "new-*")
+	if err != nil {
+		return fmt.Errorf("making %s: %w; choose a directory that you may write to", path, err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
+	draft := filepath.Join(scratch, filepath.Base(path))
+	if err := write(draft); err != nil {
+		return fmt.Errorf("making %s: %w", path, err)
+	}
+	if err := flush(draft); err != nil {
+		return err
+	}
+	if err := os.Link(draft, path); err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("making %s: %w; the directory must be on a local disk that knows hard links", path, err)
+	}
+	return flush(dir)
+}
+
+// flush writes a file, or a directory's entries, to the disk.
+func flush(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// checkHeader looks at the file before SQLite does, because SQLite may change
+// a file when it opens it.
+func checkHeader(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	header := make([]byte, 100)
+	if _, err := io.ReadFull(f, header); err != nil || string(header[:16]) != "SQLite format 3\x00" ||
+		binary.BigEndian.Uint32(header[68:]) != applicationID {
+		return fmt.Errorf("%s is not a database of tokenturn, or is damaged; "+
+			"put back a backup of it together with %s, or choose another directory", path, KeyName)
+	}
+	return nil
+}
+
+// check makes sure that this program and this key file belong to the database
+// and that it can be written, before anything depends on it.
+func (s *Store) check(ctx context.Context) error {
+	return s.write(ctx, "checking the database", func(tx *sql.Tx) error {
+		var version int
+		if err := tx.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version); err != nil {
+			return err
+		}
+		if version != schemaVersion {
+			return fmt.Errorf("%s has schema %d and this program knows %d; use the newest tokenturn",
+				s.path, version, schemaVersion)
+		}
+		var keyID string
+		if err := tx.QueryRowContext(ctx, `SELECT key_id FROM installation`).Scan(&keyID); err != nil {
+			return err
+		}
+		if keyID != s.keys.id {
+			return fmt.Errorf("%s is not the key file that %s was made with; put the right one back",
+				filepath.Join(filepath.Dir(s.path), KeyName), s.path)
+		}
+		return nil
+	})
+}
+
+// write runs do in one transaction that holds the write lock from the start.
+// A nil return means that it is durable. what names the act for errors.
+func (s *Store) write(ctx context.Context, what string, do func(*sql.Tx) error) error {
+	tx, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return s.fault(what, err)
+	}
+	defer tx.Rollback() // after Commit it does nothing
+	if err := do(tx); err != nil {
+		return s.fault(what, err)
+	}
+	return s.fault(what, tx.Commit())
+}
+
+// read runs do on one consistent state of the database.
+func (s *Store) read(ctx context.Context, what string, do func(*sql.Tx) error) error {
+	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return s.fault(what, err)
+	}
+	defer tx.Rollback()
+	return s.fault(what, do(tx))
+}
+
+// fault adds to err what was being done, where, and what to do about it.
+func (s *Store) fault(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	e, ok := errors.AsType[*sqlite.Error](err)
+	if !ok {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return fmt.Errorf("%s in %s: %w%s", what, s.path, err, advice(e.Code()))
+}
+
+// advice tells an operator what to do about an SQLite result code
+// (https://www.sqlite.org/rescode.html).
+func advice(code int) string {
+	switch code & 0xff {
+	case sqlite3.SQLITE_BUSY:
+		return fmt.Sprintf("; another process has kept the database locked for %v: see which process has it open", patience)
+	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM:
+		return "; the file and its directory must be writable for this user"
+	case sqlite3.SQLITE_FULL:
+		return "; make room on the disk"
+	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+		return "; the file is damaged: stop every tokenturn process and put back a backup of it together with " + KeyName
+	case sqlite3.SQLITE_IOERR:
+		return "; check the disk and the system's log"
+	}
+	return ""
+}

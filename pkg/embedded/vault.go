@@ -1,0 +1,208 @@
+package embedded
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// The labels that Secrets Manager moves by itself or at our request.
+const (
+	current  = "AWSCURRENT"
+	pending  = "AWSPENDING"
+	previous = "AWSPREVIOUS"
+)
+
+// Versions without a label go once they are older than versionAge, except for
+// the newest versionsKept of them, as Secrets Manager has it
+// (https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html).
+const (
+	versionsKept = 100
+	versionAge   = 24 * time.Hour
+)
+
+// Vault keeps one secret per connection, encrypted under the key file. Its
+// reads are never stale, secrets are never scheduled for deletion, and there
+// is no limit to the versions of a day.
+type Vault struct{ s *Store }
+
+var _ rotation.Vault = Vault{}
+
+// Vault returns the store's rotation.Vault.
+func (s *Store) Vault() Vault { return Vault{s} }
+
+// Current implements rotation.Vault.
+func (v Vault) Current(ctx context.Context, c token.Connection) (rotation.Version, error) {
+	return v.find(ctx, "reading the current token of "+c.String(), c, `SELECT id, sealed FROM version JOIN label
+		USING (connection, id) WHERE connection = ? AND label = ?`, current)
+}
+
+// Version implements rotation.Vault.
+func (v Vault) Version(ctx context.Context, c token.Connection, id string) (rotation.Version, error) {
+	return v.find(ctx, fmt.Sprintf("reading version %s of %s", id, c), c,
+		`SELECT id, sealed FROM version WHERE connection = ? AND id = ?`, id)
+}
+
+// find reads the version that query yields for c and by.
+func (v Vault) find(ctx context.Context, what string, c token.Connection, query, by string) (version rotation.Version, err error) {
+	err = v.s.read(ctx, what, func(tx *sql.Tx) error {
+		var sealed []byte
+		switch err := tx.QueryRowContext(ctx, query, c.String(), by).Scan(&version.ID, &sealed); {
+		case errors.Is(err, sql.ErrNoRows):
+			if err := mustExist(ctx, tx, c); err != nil {
+				return err
+			}
+			return rotation.ErrNoVersion
+		case err != nil:
+			return err
+		}
+		value, err := unseal(v.s.keys.versions, sealed, c.String(), version.ID)
+		version.Value = token.NewSecret(value)
+		return err
+	})
+	return version, err
+}
+
+// Versions implements rotation.Vault, newest first.
+func (v Vault) Versions(ctx context.Context, c token.Connection) ([]rotation.VersionInfo, error) {
+	what := "listing the versions of " + c.String()
+	rows, err := v.s.db.QueryContext(ctx, `SELECT id, created_at, coalesce(group_concat(label ORDER BY label), '')
+		FROM version LEFT JOIN label USING (connection, id) WHERE connection = ?
+		GROUP BY id ORDER BY created_at DESC, version.rowid DESC`, c.String())
+	if err != nil {
+		return nil, v.s.fault(what, err)
+	}
+	versions, err := collect(rows, func(rows *sql.Rows) (info rotation.VersionInfo, err error) {
+		var created int64
+		var labels string
+		err = rows.Scan(&info.ID, &created, &labels)
+		info.CreatedAt = time.UnixMicro(created).UTC()
+		if labels != "" {
+			info.Labels = strings.Split(labels, ",")
+		}
+		return info, err
+	})
+	if err == nil && len(versions) == 0 {
+		err = rotation.ErrNoSecret
+	}
+	return versions, v.s.fault(what, err)
+}
+
+// Create implements rotation.Vault.
+func (v Vault) Create(ctx context.Context, c token.Connection, id string, value token.Secret) error {
+	return v.s.write(ctx, "creating the secret of "+c.String(), func(tx *sql.Tx) error {
+		switch err := mustExist(ctx, tx, c); {
+		case errors.Is(err, rotation.ErrNoSecret):
+			return v.add(ctx, tx, c, id, value, current)
+		case err != nil:
+			return err
+		}
+		there, err := v.same(ctx, tx, c, id, value)
+		if err == nil && !there {
+			err = rotation.ErrVersionTaken
+		}
+		return err
+	})
+}
+
+// Put implements rotation.Vault.
+func (v Vault) Put(ctx context.Context, c token.Connection, id string, value token.Secret) error {
+	return v.s.write(ctx, fmt.Sprintf("putting version %s of %s", id, c), func(tx *sql.Tx) error {
+		if err := mustExist(ctx, tx, c); err != nil {
+			return err
+		}
+		if there, err := v.same(ctx, tx, c, id, value); there || err != nil {
+			return err
+		}
+		if err := v.add(ctx, tx, c, id, value, pending); err != nil {
+			return err
+		}
+		return trim(ctx, tx, c)
+	})
+}
+
+// Promote implements rotation.Vault.
+func (v Vault) Promote(ctx context.Context, c token.Connection, id, replaces string) error {
+	return v.s.write(ctx, fmt.Sprintf("promoting version %s of %s", id, c), func(tx *sql.Tx) error {
+		if err := mustExist(ctx, tx, c); err != nil {
+			return err
+		}
+		var there bool
+		var now string
+		if err := tx.QueryRowContext(ctx, `SELECT
+			EXISTS (SELECT 1 FROM version WHERE connection = ?1 AND id = ?2),
+			coalesce((SELECT id FROM label WHERE connection = ?1 AND label = ?3), '')`,
+			c.String(), id, current).Scan(&there, &now); err != nil {
+			return err
+		}
+		switch {
+		case !there:
+			return rotation.ErrNoVersion
+		case now == id:
+			return nil
+		case now != replaces:
+			return rotation.ErrNotCurrent
+		}
+		if err := attach(ctx, tx, c, current, id); err != nil {
+			return err
+		}
+		return attach(ctx, tx, c, previous, replaces)
+	})
+}
+
+// mustExist returns ErrNoSecret unless c has a secret.
+func mustExist(ctx context.Context, tx *sql.Tx, c token.Connection) error {
+	var exists bool
+	err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM version WHERE connection = ?)`, c.String()).Scan(&exists)
+	if err == nil && !exists {
+		err = rotation.ErrNoSecret
+	}
+	return err
+}
+
+// same reports whether the version is there with this value; with another
+// one, ErrVersionTaken.
+func (v Vault) same(ctx context.Context, tx *sql.Tx, c token.Connection, id string, value token.Secret) (bool, error) {
+	var sealed []byte
+	err := tx.QueryRowContext(ctx, `SELECT sealed FROM version WHERE connection = ? AND id = ?`, c.String(), id).Scan(&sealed)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	stored, err := unseal(v.s.keys.versions, sealed, c.String(), id)
+	if err == nil && stored != value.Reveal() {
+		err = rotation.ErrVersionTaken
+	}
+	return err == nil, err
+}
+
+// add stores a new version with a label.
+func (v Vault) add(ctx context.Context, tx *sql.Tx, c token.Connection, id string, value token.Secret, label string) error {
+	if _, err := tx.ExecContext(ctx, `INSERT INTO version (connection, id, created_at, sealed) VALUES (?, ?, ?, ?)`,
+		c.String(), id, time.Now().UnixMicro(), seal(v.s.keys.versions, value.Reveal(), c.String(), id)); err != nil {
+		return err
+	}
+	return attach(ctx, tx, c, label, id)
+}
+
+// attach moves a label to a version.
+func attach(ctx context.Context, tx *sql.Tx, c token.Connection, label, id string) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO label (connection, label, id) VALUES (?1, ?2, ?3)
+		ON CONFLICT (connection, label) DO UPDATE SET id = ?3`, c.String(), label, id)
+	return err
+}
+
+func trim(ctx context.Context, tx *sql.Tx, c token.Connection) error {
+	_, err := tx.ExecContext(ctx, `DELETE FROM version WHERE rowid IN (
+		SELECT rowid FROM version WHERE connection = ?1 AND id NOT IN (SELECT id FROM label WHERE connection = ?1)
+		ORDER BY created_at DESC, rowid DESC LIMIT -1 OFFSET ?2) AND created_at < ?3`,
+		c.String(), versionsKept, time.Now().Add(-versionAge).UnixMicro())
+	return err
+}
