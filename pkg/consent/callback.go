@@ -1,0 +1,242 @@
+package consent
+
+import (
+	"context"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+const (
+	// exchangeLimit bounds the exchange where no deadline of the caller does: a
+	// redeem, saving, the identity check.
+	exchangeLimit = time.Minute
+	// concludeLimit bounds recording the result.
+	concludeLimit = 5 * time.Second
+	// abandoned is the age at which a consumed state without a result will not
+	// get one any more.
+	abandoned = exchangeLimit + concludeLimit
+	// patience is how long a repeat waits for the request that is exchanging the
+	// code, looking every pause. API Gateway gives up after 30 seconds.
+	patience = 15 * time.Second
+	pause    = 500 * time.Millisecond
+)
+
+// callback serves GET /callback/{environment}, the redirect URI. What it does in
+// which order is the table of the package comment.
+func (h *Handler) callback(w http.ResponseWriter, r *http.Request, environment string) {
+	if _, err := token.ParseEnvironment(environment); err != nil {
+		h.refuse(w, r, "malformed environment")
+		return
+	}
+	answer, complaint := parseResponse(r, h.cookies)
+	if complaint != "" {
+		h.refuse(w, r, complaint)
+		return
+	}
+	state, err := h.cfg.Store.State(r.Context(), hash(answer.state))
+	about := aboutConnection(state.Connection)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		h.refuse(w, r, "unknown state")
+	case err != nil:
+		h.unavailable(w, r, hash(answer.state), fmt.Errorf("reading the state: %w", err))
+	case !sameBrowser(state, answer):
+		h.refuse(w, r, "another browser's state", about)
+	case state.Environment != environment:
+		h.refuse(w, r, "another environment's state", about)
+	case !state.ConsumedAt.IsZero():
+		h.repeat(w, r, state)
+	case !h.cfg.Now().Before(state.ExpiresAt):
+		h.refuse(w, r, "expired state", about)
+	default:
+		h.conclude(w, r, state, answer)
+	}
+}
+
+func sameBrowser(state State, answer response) bool {
+	return subtle.ConstantTimeCompare([]byte(state.Cookie), []byte(hash(answer.cookie))) == 1
+}
+
+// conclude brings a fresh state to its end. Until Consume nothing is changed, so
+// whatever fails there can be tried again by reloading; from then on this
+// request alone holds the code.
+func (h *Handler) conclude(w http.ResponseWriter, r *http.Request, state State, answer response) {
+	exchange, err := h.prepare(r.Context(), state, answer)
+	switch {
+	case errors.Is(err, errOtherIssuer):
+		h.refuse(w, r, err.Error(), aboutConnection(state.Connection))
+		return
+	case errors.Is(err, rotation.ErrSuperseded), errors.Is(err, rotation.ErrNotRegistered):
+		h.logResult(r.Context(), state, superseded, err)
+		seeOther(w, h.resultAddress(superseded, state))
+		return
+	case err != nil:
+		h.unavailable(w, r, state.Hash, err, aboutConnection(state.Connection))
+		return
+	}
+	consumed, err := h.cfg.Store.Consume(r.Context(), state.Hash, hash(answer.cookie), state.Environment,
+		newSecret().Reveal(), h.cfg.Now().UTC())
+	switch {
+	case errors.Is(err, ErrRefused):
+		h.overtaken(w, r, state)
+		return
+	case err != nil:
+		h.unavailable(w, r, state.Hash, fmt.Errorf("consuming the state: %w", err), aboutConnection(state.Connection))
+		return
+	}
+	result, err := h.finish(r.Context(), exchange, consumed, answer)
+	h.logResult(r.Context(), consumed, result, err)
+	h.record(r.Context(), consumed, result)
+	seeOther(w, h.resultAddress(result, consumed))
+}
+
+var errOtherIssuer = errors.New("another issuer's answer")
+
+// prepare does what can fail without a trace. There is no exchange if the answer is a refusal.
+func (h *Handler) prepare(ctx context.Context, state State, answer response) (*rotation.Exchange, error) {
+	if answer.issuer != "" {
+		app, err := h.application(ctx, state.Environment)
+		if err != nil {
+			return nil, err
+		}
+		if strings.TrimSuffix(answer.issuer, "/") != strings.TrimSuffix(app.LoginURL, "/") {
+			return nil, errOtherIssuer
+		}
+	}
+	if answer.problem != "" {
+		return nil, nil
+	}
+	exchange, err := h.cfg.Consents.Prepare(ctx, state.Connection, state.Epoch)
+	if err != nil {
+		return nil, fmt.Errorf("preparing the exchange: %w", err)
+	}
+	return exchange, nil
+}
+
+// finish exchanges the code, if there is one, and says which page tells of it.
+// The error explains every page but connected.
+func (h *Handler) finish(ctx context.Context, exchange *rotation.Exchange, state State, answer response) (page, error) {
+	switch answer.problem {
+	case "":
+	case "access_denied":
+		return denied, errors.New("the person did not allow access")
+	default:
+		return failed, fmt.Errorf("the authorization server answered with the error %s", knownProblem(answer.problem))
+	}
+	ctx, cancel := finishing(ctx, exchangeLimit)
+	defer cancel()
+	result, err := exchange.Redeem(ctx, rotation.Consent{Code: answer.code, RedirectURI: state.RedirectURI,
+		Verifier: verifier(answer.cookie, answer.state), Expect: state.Expect})
+	if result == rotation.Connected {
+		return connected, nil
+	}
+	return pageOf(result), fmt.Errorf("exchanging the code: %s: %w", result, err)
+}
+
+// pageOf says which page tells of an exchange that did not connect.
+func pageOf(result rotation.ConsentResult) page {
+	switch result {
+	case rotation.Verifying:
+		return verifying
+	case rotation.WrongIdentity:
+		return wrongAccount
+	case rotation.Superseded:
+		return superseded
+	case rotation.Unavailable:
+		return unavailable
+	default: // CodeRefused, Misconfigured, Lost
+		return failed
+	}
+}
+
+// knownProblem keeps strangers' words out of the log.
+func knownProblem(problem string) string {
+	if slices.Contains([]string{"invalid_request", "unauthorized_client", "unsupported_response_type", "invalid_scope",
+		"server_error", "temporarily_unavailable"}, problem) { // RFC 6749 section 4.1.2.1
+		return problem
+	}
+	return "(none of RFC 6749)"
+}
+
+// record keeps the result for repeats; success alone uses the invitation up. If
+// it cannot be kept, the person still sees this request's own redirect.
+func (h *Handler) record(ctx context.Context, state State, result page) {
+	ctx, cancel := finishing(ctx, concludeLimit)
+	defer cancel()
+	if err := h.cfg.Store.Conclude(ctx, state, string(result), result == connected, h.cfg.Now().UTC()); err != nil {
+		h.cfg.Logger.LogAttrs(ctx, slog.LevelError, "the result of a consent was not recorded; if it succeeded, revoke its invitation",
+			aboutConnection(state.Connection), slog.String("reference", reference(state.Hash)), slog.String("error", err.Error()))
+	}
+}
+
+func (h *Handler) logResult(ctx context.Context, state State, result page, err error) {
+	level, attrs := slog.LevelInfo, []slog.Attr{aboutConnection(state.Connection), slog.String("result", string(result)),
+		slog.String("reference", reference(state.Hash))}
+	if err != nil {
+		level, attrs = slog.LevelWarn, append(attrs, slog.String("error", err.Error()))
+	}
+	h.cfg.Logger.LogAttrs(ctx, level, "consent ended", attrs...)
+}
+
+// overtaken answers the request that was not first to consume the state.
+func (h *Handler) overtaken(w http.ResponseWriter, r *http.Request, state State) {
+	again, err := h.cfg.Store.State(r.Context(), state.Hash)
+	switch {
+	case err != nil && !errors.Is(err, ErrNotFound):
+		h.unavailable(w, r, state.Hash, fmt.Errorf("reading the state again: %w", err), aboutConnection(state.Connection))
+	case again.ConsumedAt.IsZero(): // it expired meanwhile
+		h.refuse(w, r, "expired state", aboutConnection(state.Connection))
+	default:
+		h.repeat(w, r, again)
+	}
+}
+
+// repeat answers a reload, a double click or a retry: with the result of the
+// request that consumed the state, never with a second exchange.
+func (h *Handler) repeat(w http.ResponseWriter, r *http.Request, state State) {
+	for waited := time.Duration(0); h.underWay(state) && waited < patience; waited += pause {
+		select {
+		case <-r.Context().Done():
+			return
+		case <-time.After(pause):
+		}
+		again, err := h.cfg.Store.State(r.Context(), state.Hash)
+		if err != nil {
+			h.unavailable(w, r, state.Hash, fmt.Errorf("waiting for the result: %w", err), aboutConnection(state.Connection))
+			return
+		}
+		state = again
+	}
+	switch {
+	case h.underWay(state):
+		h.show(w, http.StatusAccepted, stillWorking, view{})
+	case state.Result == "":
+		seeOther(w, h.resultAddress(failed, state))
+	default:
+		seeOther(w, h.resultAddress(page(state.Result), state))
+	}
+}
+
+func (h *Handler) underWay(state State) bool {
+	return state.Result == "" && h.cfg.Now().Sub(state.ConsumedAt) < abandoned
+}
+
+// finishing returns a context for work that must not stop because the person
+// closed the tab, but that still ends before the process is stopped.
+func finishing(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	end, bounded := ctx.Deadline()
+	ctx = context.WithoutCancel(ctx)
+	if own := time.Now().Add(limit); !bounded || own.Before(end) {
+		end = own
+	}
+	return context.WithDeadline(ctx, end)
+}

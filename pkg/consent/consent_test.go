@@ -1,0 +1,384 @@
+package consent_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// Headings of the pages.
+const (
+	invitePage       = "Connect your Procore account"
+	linkUnusablePage = "This link does not work"
+	linkUsedPage     = "This link has been used"
+	stillWorkingPage = "Still working on it"
+	refusedPage      = "We could not accept this"
+	notFoundPage     = "There is nothing here"
+	connectedPage    = "Procore is connected"
+	verifyingPage    = "Saved, and still being checked"
+	deniedPage       = "You did not allow access"
+	wrongAccountPage = "That was another account"
+	supersededPage   = "This connection was changed meanwhile"
+	failedPage       = "We could not finish"
+	unavailablePage  = "Please try again in a few minutes"
+)
+
+func TestConnect(t *testing.T) {
+	d := newDoor(t)
+	path, hash := d.invite(rotation.Identity{Login: "pat@example.com"})
+	b := d.browser()
+
+	page := want(t, b.do("GET", path), 200, invitePage)
+	for _, text := range []string{"tokens.example.com", "sandbox/acme", "pat@example.com", "login-sandbox.example.net"} {
+		if !strings.Contains(page, text) {
+			t.Errorf("the invitation page does not say %s", text)
+		}
+	}
+
+	request := b.start(path)
+	if request.Get("redirect_uri") != publicURL+"/callback/sandbox" || request.Get("client_id") != "client-of-sandbox" ||
+		request.Get("code_challenge_method") != "S256" || !regexp.MustCompile(`^[A-Za-z0-9]{43,}$`).MatchString(request.Get("state")) {
+		t.Errorf("authorization request %v", request)
+	}
+	if len(b.cookies) != 1 {
+		t.Fatalf("cookies %v", b.cookies)
+	}
+	c := b.cookies[0]
+	if !strings.HasPrefix(c.Name, "__Host-tokenturn-") || !c.Secure || !c.HttpOnly || c.SameSite != http.SameSiteLaxMode ||
+		c.Path != "/" || c.Domain != "" || c.MaxAge != 600 {
+		t.Errorf("cookie %s", c.Raw)
+	}
+
+	answer := b.do("GET", callback(url.Values{"code": {d.issuer.consent(request)}, "state": request["state"], "iss": {loginURL}}))
+	if got := answer.Header.Get("Location"); got != publicURL+"/connected" {
+		t.Errorf("redirected to %s", got)
+	}
+	b.wantResult(answer, connectedPage)
+	if rec := d.record(); rec.Status != rotation.Active || rec.Epoch != 1 || rec.Pin.ResourceOwner != "42" {
+		t.Errorf("record %+v", rec)
+	}
+	if d.issuer.count() != 1 || d.invitation(hash).UsedAt.IsZero() {
+		t.Errorf("%d exchanges, invitation %+v", d.issuer.count(), d.invitation(hash))
+	}
+	if !strings.Contains(d.log.String(), "connection=sandbox/acme result=connected reference=") {
+		t.Errorf("log:\n%s", d.log)
+	}
+	want(t, b.do("GET", path), 410, linkUsedPage)
+	want(t, b.do("POST", path), 410, linkUsedPage)
+}
+
+func TestRepeatsShowTheResult(t *testing.T) {
+	d := newDoor(t)
+	path, _ := d.invite(rotation.Identity{})
+	b := d.browser()
+	address := b.allow(path)
+	first := b.do("GET", address).Header.Get("Location")
+	for range 3 {
+		if again := b.do("GET", address); again.StatusCode != 303 || again.Header.Get("Location") != first {
+			t.Errorf("a repeat answered %d %s", again.StatusCode, again.Header.Get("Location"))
+		}
+	}
+	d.clock.advance(20 * time.Minute) // the result outlives the state
+	b.wantResult(b.do("GET", address), connectedPage)
+	want(t, d.browser().do("GET", address), 400, refusedPage)
+	if d.issuer.count() != 1 {
+		t.Errorf("%d exchanges", d.issuer.count())
+	}
+}
+
+func TestRepeatOfAFailureHasTheSameReference(t *testing.T) {
+	d := newDoor(t)
+	path, _ := d.invite(rotation.Identity{})
+	b := d.browser()
+	d.issuer.answer = rotation.Answer{Class: rotation.Refused, Detail: "invalid_grant"}
+	address := b.allow(path)
+	first := b.wantResult(b.do("GET", address), failedPage)
+	if again := b.wantResult(b.do("GET", address), failedPage); again != first {
+		t.Error("the repeat shows something else")
+	}
+	mark := regexp.MustCompile(`<strong>([A-Z2-7]{4}-[A-Z2-7]{4})</strong>`).FindStringSubmatch(first)
+	if mark == nil || !strings.Contains(d.log.String(), "reference="+mark[1]) {
+		t.Errorf("reference %v is not in the log:\n%s", mark, d.log)
+	}
+}
+
+func TestDenial(t *testing.T) {
+	d := newDoor(t)
+	path, hash := d.invite(rotation.Identity{})
+	b := d.browser()
+	request := b.start(path)
+	denial := callback(url.Values{"error": {"access_denied"}, "state": request["state"], "iss": {loginURL + "/"},
+		"error_description": {"<b>canary-description</b>"}})
+	page := b.wantResult(b.do("GET", denial), deniedPage)
+	b.wantResult(b.do("GET", denial), deniedPage)
+	if strings.Contains(page, "canary-description") {
+		t.Error("the description is shown")
+	}
+	if i := d.invitation(hash); !i.UsedAt.IsZero() || i.Starts != 1 {
+		t.Errorf("invitation %+v", i)
+	}
+	// The state is spent, the link is not.
+	b.wantResult(b.do("GET", callback(url.Values{"code": {d.issuer.consent(request)}, "state": request["state"]})), deniedPage)
+	if d.issuer.count() != 0 {
+		t.Error("a code was exchanged")
+	}
+	b.wantResult(b.do("GET", b.allow(path)), connectedPage)
+}
+
+func TestOutcomes(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		prepare func(d *door)
+		page    string
+		redeems int
+	}{
+		{"unknown error", func(d *door) {}, failedPage, 0},
+		{"another user", func(d *door) { d.issuer.identity.Login = "sam@example.com" }, wrongAccountPage, 1},
+		{"identity not known yet", func(d *door) { d.issuer.fault = errors.New("HTTP 503") }, verifyingPage, 1},
+		{"code refused", answers(rotation.Refused), failedPage, 1},
+		{"client fault", answers(rotation.ClientFault), failedPage, 1},
+		{"answer lost", answers(rotation.UnknownResult), failedPage, 1},
+		{"told to wait", answers(rotation.RateLimited), unavailablePage, 1},
+		{"not reached", answers(rotation.NotSent), unavailablePage, 1},
+		{"changed during the exchange", func(d *door) { d.issuer.during = d.supersede }, supersededPage, 1},
+		{"changed before the exchange", func(d *door) { d.supersede() }, supersededPage, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := newDoor(t)
+			path, hash := d.invite(rotation.Identity{Login: "pat@example.com"})
+			b := d.browser()
+			address := b.allow(path)
+			if c.name == "unknown error" {
+				address = strings.Replace(address, "code=", "error=made_up_", 1)
+			}
+			c.prepare(d)
+			b.wantResult(b.do("GET", address), c.page)
+			if d.issuer.count() != c.redeems {
+				t.Errorf("%d exchanges, want %d", d.issuer.count(), c.redeems)
+			}
+			if !d.invitation(hash).UsedAt.IsZero() {
+				t.Error("the invitation is used up")
+			}
+			d.issuer.during = nil
+			b.wantResult(b.do("GET", address), c.page)
+			if d.issuer.count() != c.redeems {
+				t.Error("the repeat exchanged again")
+			}
+			if strings.Contains(d.log.String(), "made_up") {
+				t.Error("a stranger's words are in the log")
+			}
+		})
+	}
+}
+
+func answers(class rotation.Class) func(*door) {
+	return func(d *door) { d.issuer.answer = rotation.Answer{Class: class, Detail: "HTTP 000"} }
+}
+
+// supersede raises the connection's epoch, as another consent would.
+func (d *door) supersede() {
+	rec := d.record()
+	rec.Epoch++
+	if _, err := d.files.Ledger().Write(d.t.Context(), rotation.Change{Record: rec}); err != nil {
+		d.t.Error(err)
+	}
+}
+
+func TestParallelCallbacksExchangeOnce(t *testing.T) {
+	d := newDoor(t)
+	path, hash := d.invite(rotation.Identity{})
+	b := d.browser()
+	address := b.allow(path)
+	var wg sync.WaitGroup
+	for range 2 {
+		twin := &browser{door: d, cookies: b.cookies}
+		wg.Go(func() {
+			answer := twin.do("GET", address)
+			if answer.StatusCode != 303 || answer.Header.Get("Location") != publicURL+"/connected" {
+				t.Errorf("answered %d %s", answer.StatusCode, answer.Header.Get("Location"))
+			}
+		})
+	}
+	wg.Wait()
+	if d.issuer.count() != 1 || d.invitation(hash).UsedAt.IsZero() {
+		t.Errorf("%d exchanges, invitation %+v", d.issuer.count(), d.invitation(hash))
+	}
+}
+
+func TestTwoTabs(t *testing.T) {
+	d := newDoor(t)
+	path, _ := d.invite(rotation.Identity{})
+	b := d.browser()
+	first, second := b.start(path), b.start(path)
+	if len(b.cookies) != 2 || b.cookies[0].Name == b.cookies[1].Name {
+		t.Fatalf("cookies %v", b.cookies)
+	}
+	b.wantResult(b.do("GET", callback(url.Values{"error": {"access_denied"}, "state": second["state"]})), deniedPage)
+	b.wantResult(b.do("GET", callback(url.Values{"code": {d.issuer.consent(first)}, "state": first["state"]})), connectedPage)
+}
+
+// One success per invitation, however many starts of it are under way.
+func TestSecondSuccessOfOneInvitation(t *testing.T) {
+	d := newDoor(t)
+	path, _ := d.invite(rotation.Identity{})
+	b, other := d.browser(), d.browser()
+	first, second := b.allow(path), other.allow(path)
+	b.wantResult(b.do("GET", first), connectedPage)
+	other.wantResult(other.do("GET", second), supersededPage)
+	if d.issuer.count() != 1 {
+		t.Errorf("%d exchanges", d.issuer.count())
+	}
+}
+
+func TestWrongBrowserLeavesTheStateToTheRightOne(t *testing.T) {
+	d := newDoor(t)
+	path, _ := d.invite(rotation.Identity{})
+	right, other := d.browser(), d.browser()
+	address := right.allow(path)
+	other.start(path)
+	other.cookies[0].Name = right.cookies[0].Name // a well-formed cookie, of another start
+	d.store.made()
+	want(t, other.do("GET", address), 400, refusedPage)
+	if got := d.store.made(); got != "State" {
+		t.Errorf("store calls: %s", got)
+	}
+	right.wantResult(right.do("GET", address), connectedPage)
+}
+
+func TestStoreFaultsBeforeTheExchangeCanBeRetried(t *testing.T) {
+	for _, call := range []string{"State", "Consume"} {
+		t.Run(call, func(t *testing.T) {
+			d := newDoor(t)
+			path, _ := d.invite(rotation.Identity{})
+			b := d.browser()
+			address := b.allow(path)
+			d.store.down = map[string]bool{call: true}
+			answer := b.do("GET", address)
+			want(t, answer, 503, unavailablePage)
+			if answer.Header.Get("Retry-After") == "" || d.issuer.count() != 0 {
+				t.Errorf("%d exchanges, header %v", d.issuer.count(), answer.Header)
+			}
+			d.store.down = nil
+			b.wantResult(b.do("GET", address), connectedPage)
+		})
+	}
+}
+
+func TestMissingCredentialsLeaveTheState(t *testing.T) {
+	d := newDoor(t)
+	path, _ := d.invite(rotation.Identity{})
+	b := d.browser()
+	address := b.allow(path)
+	app := d.apps["sandbox"]
+	delete(d.apps, "sandbox")
+	want(t, b.do("GET", address), 503, unavailablePage)
+	want(t, b.do("GET", path), 503, unavailablePage)
+	want(t, b.do("POST", path), 503, unavailablePage)
+	d.apps["sandbox"] = app
+	b.wantResult(b.do("GET", address), connectedPage)
+}
+
+func TestRedirectURIMustLeadHere(t *testing.T) {
+	d := newDoor(t)
+	path, _ := d.invite(rotation.Identity{})
+	app := d.apps["sandbox"]
+	app.RedirectURI = "http://localhost"
+	d.apps["sandbox"] = app
+	want(t, d.browser().do("GET", path), 503, unavailablePage)
+	want(t, d.browser().do("POST", path), 503, unavailablePage)
+	if !strings.Contains(d.log.String(), publicURL+"/callback/sandbox") {
+		t.Errorf("the log does not say what to register:\n%s", d.log)
+	}
+}
+
+// The write took effect and its answer was lost: nobody may exchange after that.
+func TestLostConsumeExchangesNothing(t *testing.T) {
+	d := newDoor(t)
+	path, _ := d.invite(rotation.Identity{})
+	b := d.browser()
+	address := b.allow(path)
+	d.store.lost = map[string]bool{"Consume": true}
+	want(t, b.do("GET", address), 503, unavailablePage)
+	d.store.lost = nil
+	d.clock.advance(2 * time.Minute)
+	b.wantResult(b.do("GET", address), failedPage)
+	if d.issuer.count() != 0 {
+		t.Errorf("%d exchanges", d.issuer.count())
+	}
+}
+
+func TestResultIsShownEvenIfItCannotBeRecorded(t *testing.T) {
+	d := newDoor(t)
+	path, _ := d.invite(rotation.Identity{})
+	b := d.browser()
+	address := b.allow(path)
+	d.store.down = map[string]bool{"Conclude": true}
+	b.wantResult(b.do("GET", address), connectedPage)
+	if !strings.Contains(d.log.String(), "revoke its invitation") {
+		t.Errorf("log:\n%s", d.log)
+	}
+}
+
+// A person who closes the tab during the exchange loses nothing.
+func TestClosedTab(t *testing.T) {
+	d := newDoor(t)
+	path, hash := d.invite(rotation.Identity{})
+	b := d.browser()
+	address := b.allow(path)
+	ctx, cancel := context.WithCancel(t.Context())
+	d.issuer.during = cancel
+	b.do("GET", address, withContext(ctx))
+	if d.record().Status != rotation.Active || d.invitation(hash).UsedAt.IsZero() {
+		t.Errorf("record %+v, invitation %+v", d.record(), d.invitation(hash))
+	}
+	b.wantResult(b.do("GET", address), connectedPage)
+}
+
+func TestPlainLoopback(t *testing.T) {
+	d := newDoorAt(t, "http://localhost:8080")
+	path, _ := d.invite(rotation.Identity{})
+	b := d.browser()
+	answer := b.do("GET", path)
+	if answer.Header.Get("Strict-Transport-Security") != "" {
+		t.Error("HSTS without TLS")
+	}
+	address := b.allow(path)
+	if c := b.cookies[0]; strings.HasPrefix(c.Name, "__Host-") || c.Secure || !c.HttpOnly || c.SameSite != http.SameSiteLaxMode {
+		t.Errorf("cookie %s", c.Raw)
+	}
+	b.wantResult(b.do("GET", address), connectedPage)
+}
+
+func TestPublicURLWithAPath(t *testing.T) {
+	for _, stripped := range []bool{true, false} {
+		d := newDoorAt(t, "https://tokens.example.com/prod")
+		path, _ := d.invite(rotation.Identity{})
+		b := d.browser()
+		reach := func(r *http.Request) {
+			if stripped {
+				r.URL.Path = strings.TrimPrefix(r.URL.Path, "/prod")
+			}
+		}
+		want(t, b.do("GET", path, reach), 200, invitePage)
+		address := b.allow(path)
+		answer := b.do("GET", address, reach)
+		if got := answer.Header.Get("Location"); got != "https://tokens.example.com/prod/connected" {
+			t.Errorf("redirected to %s", got)
+		}
+	}
+}
+
+func TestDeletedConnection(t *testing.T) {
+	d := newDoor(t)
+	path, _ := d.inviteTo(token.Connection{Environment: "sandbox", Name: "never-registered"}, rotation.Identity{})
+	want(t, d.browser().do("POST", path), 410, linkUnusablePage)
+}

@@ -1,0 +1,56 @@
+package consent
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// stateLifetime is how long a person has between the button and the callback.
+// Procore's codes live as long.
+const stateLifetime = 10 * time.Minute
+
+// cookieJar sets and reads the cookie that ties a state to the browser that
+// began. Each state has a cookie of its own name, so two tabs do not take each
+// other's.
+type cookieJar struct {
+	// plain is for http:// on a loopback address: the __Host- prefix demands
+	// Secure, which not every browser accepts without TLS.
+	plain bool
+}
+
+func (j cookieJar) name(state token.Secret) string {
+	name := "tokenturn-" + hash(state)[:12]
+	if j.plain {
+		return name
+	}
+	return "__Host-" + name
+}
+
+// write sets the cookie. SameSite is Lax because the callback arrives by a
+// navigation that another site began.
+func (j cookieJar) write(w http.ResponseWriter, state, value token.Secret) {
+	http.SetCookie(w, &http.Cookie{Name: j.name(state), Value: value.Reveal(), Path: "/",
+		MaxAge: int(stateLifetime.Seconds()), Secure: !j.plain, HttpOnly: true, SameSite: http.SameSiteLaxMode})
+}
+
+// read returns the state's cookie if the request has exactly one of it.
+func (j cookieJar) read(r *http.Request, state token.Secret) (_ token.Secret, complaint string) {
+	size := 0
+	for _, line := range r.Header["Cookie"] {
+		size += len(line)
+	}
+	if size > maxCookie {
+		return token.Secret{}, "cookies too long"
+	}
+	found := r.CookiesNamed(j.name(state))
+	if len(found) != 1 {
+		return token.Secret{}, "not exactly one cookie of ours"
+	}
+	value, ok := parseSecret(found[0].Value)
+	if !ok {
+		return token.Secret{}, "malformed cookie"
+	}
+	return value, ""
+}

@@ -1,0 +1,458 @@
+package consent_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/consent"
+	"github.com/tokenturn/tokenturn/pkg/embedded"
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+const (
+	publicURL = "https://tokens.example.com"
+	loginURL  = "https://login-sandbox.example.net"
+)
+
+var acme = token.Connection{Environment: "sandbox", Name: "acme"}
+
+// door is a Handler on real stores, with an authorization server of its own.
+type door struct {
+	t       testing.TB
+	handler *consent.Handler
+	store   *watched
+	files   *embedded.Store
+	issuer  *issuer
+	apps    applications
+	clock   *clock
+	log     *lockedBuffer
+	public  string
+	mu      sync.Mutex
+	secrets []string // must not be in the log
+}
+
+func newDoor(t testing.TB) *door { return newDoorAt(t, publicURL) }
+
+func newDoorAt(t testing.TB, public string) *door {
+	t.Helper()
+	files, err := embedded.Open(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &door{t: t, files: files, store: &watched{Store: files.Consents(), calls: map[string]int{}}, clock: &clock{
+		now: time.Date(2026, 11, 21, 9, 0, 0, 0, time.UTC)}, log: &lockedBuffer{}, public: public, apps: applications{}}
+	t.Cleanup(func() {
+		if err := files.Close(); err != nil {
+			t.Error(err)
+		}
+		d.checkLog()
+	})
+	for _, environment := range []string{"sandbox", "production"} {
+		d.apps[environment] = rotation.Application{Environment: environment, ClientID: "client-of-" + environment,
+			ClientSecret: token.NewSecret("canary-client-secret"), RedirectURI: public + "/callback/" + environment,
+			LoginURL: loginURL, APIURL: "https://api.example.net"}
+	}
+	d.secrets = []string{"canary-client-secret"}
+	d.issuer = &issuer{door: d, codes: map[string]url.Values{}, identity: rotation.Identity{ClientID: "client-of-sandbox",
+		ResourceOwner: "42", Login: "pat@example.com"}}
+	d.register(acme)
+	d.build()
+	return d
+}
+
+func (d *door) register(c token.Connection) {
+	d.t.Helper()
+	if _, err := rotation.Register(context.Background(), d.files.Ledger(), d.files.Vault(), "test", c); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+func (d *door) build() {
+	d.t.Helper()
+	log := slog.New(slog.NewTextHandler(d.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: d.files.Ledger(), Sealer: d.files.Sealer(),
+		Applications: d.apps, Issuer: d.issuer, Log: log, Now: d.clock.Now, Settings: rotation.DefaultSettings("test")})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.handler, err = consent.New(consent.Config{Store: d.store, Consents: consents, Applications: d.apps,
+		AuthorizeURL: authorizeURL, PublicURL: d.public, Logger: log, Now: d.clock.Now})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+func authorizeURL(app rotation.Application, redirectURI, state, codeChallenge string) string {
+	return app.LoginURL + "/oauth/authorize?" + url.Values{"response_type": {"code"}, "client_id": {app.ClientID},
+		"redirect_uri": {redirectURI}, "state": {state}, "code_challenge": {codeChallenge}, "code_challenge_method": {"S256"}}.Encode()
+}
+
+// invite makes a link and returns its path.
+func (d *door) invite(expect rotation.Identity) (path, hash string) {
+	d.t.Helper()
+	return d.inviteTo(acme, expect)
+}
+
+func (d *door) inviteTo(c token.Connection, expect rotation.Identity) (path, hash string) {
+	d.t.Helper()
+	link, made, err := consent.Invite(context.Background(), d.store.Store, d.public,
+		consent.Invitation{Connection: c, Expect: expect, CreatedAt: d.clock.Now()})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	path, ok := strings.CutPrefix(link.Reveal(), d.public)
+	if !ok {
+		d.t.Fatalf("the link does not begin with %s", d.public)
+	}
+	d.keepSecret(strings.TrimPrefix(path, "/connect/"))
+	return path, made.Hash
+}
+
+func (d *door) keepSecret(texts ...string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.secrets = append(d.secrets, texts...)
+}
+
+func (d *door) checkLog() {
+	text := d.log.String()
+	for _, secret := range d.secrets {
+		if secret != "" && strings.Contains(text, secret) {
+			d.t.Errorf("a secret is in the log:\n%s", text)
+		}
+	}
+}
+
+// invitation reads the stored invitation.
+func (d *door) invitation(hash string) consent.Invitation {
+	d.t.Helper()
+	i, err := d.store.Store.Invitation(context.Background(), hash)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return i
+}
+
+func (d *door) record() rotation.Record {
+	d.t.Helper()
+	rec, _, err := d.files.Ledger().Load(context.Background(), acme)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return rec
+}
+
+// browser sends requests as a person's browser would, and keeps cookies.
+type browser struct {
+	door    *door
+	cookies []*http.Cookie
+}
+
+func (d *door) browser() *browser { return &browser{door: d} }
+
+// do sends one request. target is a path or one of the door's own addresses.
+func (b *browser) do(method, target string, change ...func(*http.Request)) *http.Response {
+	b.door.t.Helper()
+	r := httptest.NewRequestWithContext(context.Background(), method, b.door.public+strings.TrimPrefix(target, b.door.public), nil)
+	for _, c := range b.cookies {
+		r.AddCookie(&http.Cookie{Name: c.Name, Value: c.Value})
+	}
+	if method == http.MethodPost { // what a browser sends from a page with no-referrer
+		r.Header.Set("Origin", "null")
+		r.Header.Set("Sec-Fetch-Site", "same-origin")
+	}
+	for _, f := range change {
+		f(r)
+	}
+	w := httptest.NewRecorder()
+	b.door.handler.ServeHTTP(w, r)
+	answer := w.Result()
+	for _, c := range answer.Cookies() {
+		b.cookies = append(b.cookies, c)
+		b.door.keepSecret(c.Value)
+	}
+	return answer
+}
+
+// start presses the button and returns the authorization request.
+func (b *browser) start(path string) url.Values {
+	b.door.t.Helper()
+	answer := b.do(http.MethodPost, path)
+	if answer.StatusCode != http.StatusSeeOther {
+		b.door.t.Fatalf("POST answered %d: %s", answer.StatusCode, body(b.door.t, answer))
+	}
+	address, err := answer.Location()
+	if err != nil || !strings.HasPrefix(address.String(), loginURL+"/oauth/authorize?") {
+		b.door.t.Fatalf("POST redirects to %v, %v", address, err)
+	}
+	b.door.keepSecret(address.Query().Get("state"))
+	return address.Query()
+}
+
+// allow starts, consents, and returns the path and query of the callback.
+func (b *browser) allow(path string) string {
+	b.door.t.Helper()
+	request := b.start(path)
+	return callback(url.Values{"code": {b.door.issuer.consent(request)}, "state": request["state"]})
+}
+
+func callback(values url.Values) string { return "/callback/sandbox?" + values.Encode() }
+
+func body(t testing.TB, answer *http.Response) string {
+	t.Helper()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// title is the heading of the page, by which tests tell pages apart.
+func title(t testing.TB, page string) string {
+	t.Helper()
+	_, rest, _ := strings.Cut(page, "<h1>")
+	text, _, found := strings.Cut(rest, "</h1>")
+	if !found {
+		t.Fatalf("no heading in %q", page)
+	}
+	return text
+}
+
+// want checks the answer's status and page.
+func want(t testing.TB, answer *http.Response, status int, heading string) (page string) {
+	t.Helper()
+	page = body(t, answer)
+	if answer.StatusCode != status {
+		t.Errorf("status %d, want %d", answer.StatusCode, status)
+	}
+	if got := title(t, page); got != heading {
+		t.Errorf("page %q, want %q", got, heading)
+	}
+	return page
+}
+
+// wantResult checks the redirect and the page behind it, twice as after a reload.
+func (b *browser) wantResult(answer *http.Response, heading string) (page string) {
+	t := b.door.t
+	t.Helper()
+	if answer.StatusCode != http.StatusSeeOther || body(t, answer) != "" {
+		t.Fatalf("status %d, want a bare 303", answer.StatusCode)
+	}
+	address := answer.Header.Get("Location")
+	if !strings.HasPrefix(address, b.door.public+"/") {
+		t.Errorf("redirected to %q", address)
+	}
+	page = want(t, b.do(http.MethodGet, address), http.StatusOK, heading)
+	if again := want(t, b.do(http.MethodGet, address), http.StatusOK, heading); again != page {
+		t.Error("reloading the result shows another page")
+	}
+	return page
+}
+
+// issuer is an authorization server that knows single-use codes and PKCE.
+type issuer struct {
+	door     *door
+	mu       sync.Mutex
+	codes    map[string]url.Values // code: authorization request
+	redeems  int
+	during   func() // runs within Redeem
+	answer   rotation.Answer
+	identity rotation.Identity
+	fault    error // of Identify
+	revoked  int
+}
+
+var _ rotation.Issuer = (*issuer)(nil)
+
+// consent is the person's click on Allow.
+func (i *issuer) consent(request url.Values) (code string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	code = fmt.Sprintf("canary-code-%d", len(i.codes))
+	i.codes[code] = request
+	i.door.keepSecret(code)
+	return code
+}
+
+func (i *issuer) count() int {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.redeems
+}
+
+func (i *issuer) Redeem(_ context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.redeems++
+	if i.during != nil {
+		i.during()
+	}
+	if i.answer.Class != "" {
+		return i.answer
+	}
+	request, found := i.codes[grant.Code.Reveal()]
+	delete(i.codes, grant.Code.Reveal())
+	sum := sha256.Sum256([]byte(grant.Verifier.Reveal()))
+	if !found || request.Get("redirect_uri") != grant.RedirectURI || request.Get("client_id") != app.ClientID ||
+		request.Get("code_challenge") != base64.RawURLEncoding.EncodeToString(sum[:]) || len(grant.Verifier.Reveal()) < 43 {
+		return rotation.Answer{Class: rotation.Refused, Detail: "invalid_grant"}
+	}
+	text, _ := json.Marshal(map[string]any{"access_token": "canary-access", "refresh_token": "canary-refresh"})
+	i.door.keepSecret("canary-access", "canary-refresh")
+	return rotation.Answer{Class: rotation.Captured, Body: token.NewSecret(string(text))}
+}
+
+func (i *issuer) Parse(body token.Secret) rotation.Judgement {
+	var pair struct {
+		Access  string `json:"access_token"`
+		Refresh string `json:"refresh_token"`
+	}
+	if json.Unmarshal([]byte(body.Reveal()), &pair) != nil {
+		return rotation.Judgement{Verdict: rotation.Empty, Reason: "not JSON"}
+	}
+	return rotation.Judgement{Verdict: rotation.Sound, Pair: token.Pair{AccessToken: token.NewSecret(pair.Access),
+		RefreshToken: token.NewSecret(pair.Refresh), TokenType: "Bearer", Lifetime: 90 * time.Minute}}
+}
+
+func (i *issuer) Identify(context.Context, rotation.Application, token.Secret, string) (rotation.Identity, error) {
+	return i.identity, i.fault
+}
+
+func (i *issuer) Revoke(context.Context, rotation.Application, token.Secret) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.revoked++
+	return nil
+}
+
+// applications are app credentials in memory.
+type applications map[string]rotation.Application
+
+func (a applications) Application(_ context.Context, environment string) (rotation.Application, error) {
+	app, found := a[environment]
+	if !found {
+		return rotation.Application{}, fmt.Errorf("%s: %w", environment, rotation.ErrNoApplication)
+	}
+	return app, nil
+}
+
+var errStoreDown = errors.New("the store is down")
+
+// watched counts the calls of a store and can refuse them.
+type watched struct {
+	consent.Store
+	mu    sync.Mutex
+	calls map[string]int
+	down  map[string]bool   // calls that fail without effect
+	lost  map[string]bool   // calls that take effect and fail all the same
+	ahead map[string]func() // runs before a call
+}
+
+// through lets a call of the store happen, or not.
+func through[T any](w *watched, call string, do func() (T, error)) (T, error) {
+	w.mu.Lock()
+	w.calls[call]++
+	down, lost, ahead := w.down[call], w.lost[call], w.ahead[call]
+	w.mu.Unlock()
+	if ahead != nil {
+		ahead()
+	}
+	var none T
+	if down {
+		return none, errStoreDown
+	}
+	v, err := do()
+	if lost {
+		return none, errStoreDown
+	}
+	return v, err
+}
+
+// made lists the calls that happened, and forgets them.
+func (w *watched) made() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	names := slices.Sorted(maps.Keys(w.calls))
+	clear(w.calls)
+	return strings.Join(names, " ")
+}
+
+func (w *watched) Invitation(ctx context.Context, hash string) (consent.Invitation, error) {
+	return through(w, "Invitation", func() (consent.Invitation, error) { return w.Store.Invitation(ctx, hash) })
+}
+
+func (w *watched) Start(ctx context.Context, s consent.State) error {
+	_, err := through(w, "Start", func() (struct{}, error) { return struct{}{}, w.Store.Start(ctx, s) })
+	return err
+}
+
+func (w *watched) State(ctx context.Context, hash string) (consent.State, error) {
+	return through(w, "State", func() (consent.State, error) { return w.Store.State(ctx, hash) })
+}
+
+func (w *watched) Consume(ctx context.Context, hash, cookie, environment, nonce string, now time.Time) (consent.State, error) {
+	return through(w, "Consume", func() (consent.State, error) {
+		return w.Store.Consume(ctx, hash, cookie, environment, nonce, now)
+	})
+}
+
+func (w *watched) Conclude(ctx context.Context, s consent.State, result string, used bool, now time.Time) error {
+	_, err := through(w, "Conclude", func() (struct{}, error) { return struct{}{}, w.Store.Conclude(ctx, s, result, used, now) })
+	return err
+}
+
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// brokenStore takes no invitation.
+type brokenStore struct{ consent.Store }
+
+func (brokenStore) CreateInvitation(context.Context, consent.Invitation) error { return errStoreDown }

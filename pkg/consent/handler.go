@@ -1,0 +1,189 @@
+package consent
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+)
+
+// Config wires a Handler. Every field is required.
+type Config struct {
+	Store        Store
+	Consents     *rotation.Consents
+	Applications rotation.Applications
+	// AuthorizeURL makes the address of the authorization page.
+	AuthorizeURL func(app rotation.Application, redirectURI, state, codeChallenge string) string
+	// PublicURL is the base under which people reach the handler: https://, or
+	// http:// on a loopback address. A path in it may or may not be stripped on the way.
+	PublicURL string
+	Logger    *slog.Logger
+	Now       func() time.Time
+}
+
+// Handler serves the routes that the package comment lists, and GET /healthz.
+// It is safe for concurrent use.
+type Handler struct {
+	cfg     Config
+	public  *url.URL
+	cookies cookieJar
+	pages   pages
+	origins *http.CrossOriginProtection
+	routes  map[string]route
+}
+
+// route maps a method to what serves it. argument is what follows the second slash.
+type route map[string]func(w http.ResponseWriter, r *http.Request, argument string)
+
+// New checks the configuration and reports all that is missing at once.
+func New(cfg Config) (*Handler, error) {
+	public, err := parsePublicURL(cfg.PublicURL)
+	problems := []error{err}
+	for _, field := range []struct {
+		name    string
+		missing bool
+	}{
+		{"Store", cfg.Store == nil}, {"Consents", cfg.Consents == nil}, {"Applications", cfg.Applications == nil},
+		{"AuthorizeURL", cfg.AuthorizeURL == nil}, {"Logger", cfg.Logger == nil}, {"Now", cfg.Now == nil},
+	} {
+		if field.missing {
+			problems = append(problems, fmt.Errorf("consent.Config.%s is missing", field.name))
+		}
+	}
+	if err := errors.Join(problems...); err != nil {
+		return nil, err
+	}
+	h := &Handler{cfg: cfg, public: public, cookies: cookieJar{plain: public.Scheme == "http"},
+		pages: parsePages(), origins: http.NewCrossOriginProtection()}
+	h.routes = map[string]route{
+		"connect/":      {"GET": h.invitation, "HEAD": h.invitation, "POST": h.start},
+		"callback/":     {"GET": h.callback}, // no HEAD: it would spend the state and show nothing
+		"connected":     {"GET": h.connected, "HEAD": h.connected},
+		"not-connected": {"GET": h.notConnected, "HEAD": h.notConnected},
+		"healthz":       {"GET": h.healthy, "HEAD": h.healthy},
+	}
+	return h, nil
+}
+
+// ServeHTTP implements http.Handler.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h.protect(w.Header())
+	path := strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, h.public.Path), "/")
+	name, argument, nested := strings.Cut(path, "/")
+	if nested {
+		name += "/"
+	}
+	methods, known := h.routes[name]
+	serve, allowed := methods[r.Method]
+	switch {
+	case !known:
+		h.show(w, http.StatusNotFound, notFound, view{})
+	case !allowed:
+		w.Header().Set("Allow", strings.Join(slices.Sorted(maps.Keys(methods)), ", "))
+		h.show(w, http.StatusMethodNotAllowed, notFound, view{})
+	case name != "healthz" && canonicalHost(h.public.Scheme, r.Host) != canonicalHost(h.public.Scheme, h.public.Host):
+		h.refuse(w, r, "another host than "+h.public.Host)
+	default:
+		serve(w, r, argument)
+	}
+}
+
+// protect sets the headers that every answer has.
+func (h *Handler) protect(header http.Header) {
+	header.Set("Cache-Control", "no-store")
+	header.Set("Content-Security-Policy", h.policy("'none'"))
+	header.Set("Cross-Origin-Opener-Policy", "same-origin")
+	header.Set("Cross-Origin-Resource-Policy", "same-origin")
+	// With no-referrer a browser sends "Origin: null" with the form; it is
+	// Sec-Fetch-Site that lets the form pass CrossOriginProtection.
+	header.Set("Referrer-Policy", "no-referrer")
+	header.Set("X-Content-Type-Options", "nosniff")
+	header.Set("X-Frame-Options", "DENY")
+	header.Set("X-Robots-Tag", "noindex, nofollow")
+	if h.public.Scheme == "https" {
+		header.Set("Strict-Transport-Security", "max-age=31536000")
+	}
+}
+
+func (h *Handler) policy(formAction string) string {
+	return "default-src 'none'; style-src '" + h.pages.styleHash + "'; form-action " + formAction +
+		"; base-uri 'none'; frame-ancestors 'none'"
+}
+
+// seeOther redirects within or out of the handler. http.Redirect would repeat the
+// address, which may contain a state, in a body.
+func seeOther(w http.ResponseWriter, address string) {
+	w.Header().Set("Location", address)
+	w.WriteHeader(http.StatusSeeOther)
+}
+
+// refuse is the one answer to every request that must not be believed: the same
+// bytes whatever was wrong. Why is for the log alone. A refusal that is about a
+// connection got past the form checks and is worth a line; the others are
+// anybody's noise.
+func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, why string, about ...slog.Attr) {
+	level := slog.LevelDebug
+	if len(about) > 0 {
+		level = slog.LevelWarn
+	}
+	h.cfg.Logger.LogAttrs(r.Context(), level, "request refused", append(about, slog.String("reason", why))...)
+	h.show(w, http.StatusBadRequest, refused, view{})
+}
+
+// unavailable says that nothing was changed and that trying again may help.
+// event is what the reference on the page is made from.
+func (h *Handler) unavailable(w http.ResponseWriter, r *http.Request, event string, err error, about ...slog.Attr) {
+	mark := reference(event)
+	h.cfg.Logger.LogAttrs(r.Context(), slog.LevelError, "consent is out of service",
+		append(about, slog.String("reference", mark), slog.String("error", err.Error()))...)
+	w.Header().Set("Retry-After", "120")
+	h.show(w, http.StatusServiceUnavailable, unavailable, view{Reference: mark})
+}
+
+// connected and notConnected serve the result pages. They know nothing but what
+// the address says, and that can only choose between texts of this package.
+func (h *Handler) connected(w http.ResponseWriter, r *http.Request, _ string) {
+	h.showResult(w, r, connected, verifying)
+}
+
+func (h *Handler) notConnected(w http.ResponseWriter, r *http.Request, _ string) {
+	h.showResult(w, r, failed, denied, wrongAccount, superseded, unavailable)
+}
+
+func (h *Handler) showResult(w http.ResponseWriter, r *http.Request, usual page, others ...page) {
+	values, _ := strictQuery(r.URL.RawQuery)
+	chosen := usual
+	if asked := page(values["result"]); slices.Contains(others, asked) {
+		chosen = asked
+	}
+	shown := view{}
+	if referenceForm.MatchString(values["reference"]) {
+		shown.Reference = values["reference"]
+	}
+	h.show(w, http.StatusOK, chosen, shown)
+}
+
+// resultAddress is where the result page of a state is.
+func (h *Handler) resultAddress(result page, state State) string {
+	path := "/not-connected"
+	switch result {
+	case connected:
+		return h.public.String() + "/connected"
+	case verifying:
+		path = "/connected"
+	}
+	query := url.Values{"result": {string(result)}, "reference": {reference(state.Hash)}}
+	return h.public.String() + path + "?" + query.Encode()
+}
+
+func (h *Handler) healthy(w http.ResponseWriter, _ *http.Request, _ string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = w.Write([]byte("ok\n"))
+}

@@ -1,0 +1,42 @@
+package consent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// DefaultLifetime is how long an invitation can be used unless its maker says otherwise.
+const DefaultLifetime = 72 * time.Hour
+
+// Invite stores a new invitation and returns the link to send to the person
+// who is to connect. The link is the only place where its secret part exists.
+// Of wanted, Connection and CreatedAt (the present time) are required; Expect
+// is optional and ExpiresAt defaults to DefaultLifetime after CreatedAt. The
+// connection must be registered before the link is used.
+func Invite(ctx context.Context, store Store, publicURL string, wanted Invitation) (link token.Secret, _ Invitation, _ error) {
+	base, err := parsePublicURL(publicURL)
+	if err != nil {
+		return token.Secret{}, Invitation{}, err
+	}
+	if wanted.Connection.IsZero() || wanted.CreatedAt.IsZero() {
+		return token.Secret{}, Invitation{}, errors.New("an invitation needs a connection and the present time")
+	}
+	if wanted.ExpiresAt.IsZero() {
+		wanted.ExpiresAt = wanted.CreatedAt.Add(DefaultLifetime)
+	}
+	if !wanted.ExpiresAt.After(wanted.CreatedAt) {
+		return token.Secret{}, Invitation{}, fmt.Errorf("an invitation to %s that has expired when it is made is of no use: "+
+			"give it a lifetime above zero", wanted.Connection)
+	}
+	secret := newSecret()
+	made := Invitation{Hash: hash(secret), Connection: wanted.Connection, Expect: wanted.Expect,
+		CreatedAt: wanted.CreatedAt.UTC(), ExpiresAt: wanted.ExpiresAt.UTC()}
+	if err := store.CreateInvitation(ctx, made); err != nil {
+		return token.Secret{}, Invitation{}, fmt.Errorf("storing the invitation to %s: %w", made.Connection, err)
+	}
+	return token.NewSecret(base.String() + "/connect/" + secret.Reveal()), made, nil
+}

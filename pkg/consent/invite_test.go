@@ -1,0 +1,108 @@
+package consent_test
+
+import (
+	"errors"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/consent"
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+)
+
+func TestInvite(t *testing.T) {
+	d := newDoor(t)
+	now := d.clock.Now()
+	seen := map[string]bool{}
+	for range 3 {
+		link, made, err := consent.Invite(t.Context(), d.store.Store, publicURL+"/", consent.Invitation{
+			Connection: acme, Expect: rotation.Identity{Company: "7"}, CreatedAt: now, Starts: 4, Hash: "forged"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := link.Reveal()
+		if !regexp.MustCompile(`^https://tokens\.example\.com/connect/[A-Z2-7]{52}$`).MatchString(text) || seen[text] {
+			t.Errorf("link %s", text)
+		}
+		seen[text] = true
+		secret := text[strings.LastIndex(text, "/")+1:]
+		if made.Hash != hashOf(secret) || made.ExpiresAt != now.Add(72*time.Hour) || made.Starts != 0 || made.Expect.Company != "7" {
+			t.Errorf("invitation %+v", made)
+		}
+		if stored := d.invitation(made.Hash); stored != made {
+			t.Errorf("stored %+v", stored)
+		}
+	}
+}
+
+func TestInviteRefuses(t *testing.T) {
+	d := newDoor(t)
+	now := d.clock.Now()
+	for _, c := range []struct {
+		name, url, says string
+		wanted          consent.Invitation
+	}{
+		{"no connection", publicURL, "needs a connection", consent.Invitation{CreatedAt: now}},
+		{"no time", publicURL, "present time", consent.Invitation{Connection: acme}},
+		{"expired", publicURL, "lifetime above zero", consent.Invitation{Connection: acme, CreatedAt: now, ExpiresAt: now}},
+		{"plain HTTP", "http://tokens.example.com", "https://", consent.Invitation{Connection: acme, CreatedAt: now}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			link, _, err := consent.Invite(t.Context(), d.store.Store, c.url, c.wanted)
+			if err == nil || !strings.Contains(err.Error(), c.says) || !link.IsZero() {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+	if list, err := d.store.Invitations(t.Context(), now); err != nil || len(list) != 0 {
+		t.Errorf("%d invitations, %v", len(list), err)
+	}
+}
+
+func TestNewReportsAllProblems(t *testing.T) {
+	_, err := consent.New(consent.Config{PublicURL: "ftp://x"})
+	for _, word := range []string{"public URL", "Store", "Consents", "Applications", "AuthorizeURL", "Logger", "Now"} {
+		if err == nil || !strings.Contains(err.Error(), word) {
+			t.Errorf("no word of %s in %v", word, err)
+		}
+	}
+}
+
+func TestPublicURLs(t *testing.T) {
+	d := newDoor(t)
+	for url, good := range map[string]bool{
+		"https://tokens.example.com":           true,
+		"https://tokens.example.com:8443/a/":   true,
+		"http://localhost:8080":                true,
+		"http://127.0.0.1":                     true,
+		"http://[::1]:8080":                    true,
+		"":                                     false,
+		"tokens.example.com":                   false,
+		"http://tokens.example.com":            false,
+		"http://localhost.example.com":         false,
+		"http://127.0.0.1.example.com":         false,
+		"https://":                             false,
+		"https://user:pw@tokens.example.com":   false,
+		"https://tokens.example.com/?a=1":      false,
+		"https://tokens.example.com/#a":        false,
+		"https://a;script-src *":               false,
+		"javascript:alert(1)":                  false,
+		"https://tokens.example.com\r\nX-Y: 1": false,
+	} {
+		_, _, err := consent.Invite(t.Context(), d.store.Store, url, consent.Invitation{Connection: acme, CreatedAt: d.clock.Now()})
+		if (err == nil) != good {
+			t.Errorf("%q: %v", url, err)
+		}
+		if err != nil && strings.Contains(err.Error(), "pw@") {
+			t.Errorf("the password is in %v", err)
+		}
+	}
+}
+
+func TestInviteReportsTheStore(t *testing.T) {
+	_, _, err := consent.Invite(t.Context(), brokenStore{}, publicURL, consent.Invitation{Connection: acme, CreatedAt: time.Now()})
+	if !errors.Is(err, errStoreDown) || !strings.Contains(err.Error(), "sandbox/acme") {
+		t.Errorf("error %v", err)
+	}
+}

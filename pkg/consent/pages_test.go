@@ -1,0 +1,225 @@
+package consent_test
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"math"
+	"net/http"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+)
+
+func hashOf(secret string) string {
+	sum := sha256.Sum256([]byte(secret))
+	return hex.EncodeToString(sum[:])
+}
+
+func TestHeadersOfEveryAnswer(t *testing.T) {
+	d := newDoor(t)
+	path, _ := d.invite(rotation.Identity{})
+	b := d.browser()
+	answers := map[string]*http.Response{
+		"invitation": b.do("GET", path),
+		"start":      b.do("POST", path),
+		"refusal":    b.do("GET", "/callback/sandbox"),
+		"callback":   b.do("GET", b.allow(path)),
+		"result":     b.do("GET", "/connected"),
+		"health":     b.do("GET", "/healthz"),
+		"nothing":    b.do("GET", "/nothing"),
+		"method":     b.do("DELETE", "/connected"),
+		"host":       b.do("GET", "/connected", func(r *http.Request) { r.Host = "evil.example.com" }),
+	}
+	for name, answer := range answers {
+		for header, value := range map[string]string{
+			"Cache-Control":                "no-store",
+			"Referrer-Policy":              "no-referrer",
+			"X-Content-Type-Options":       "nosniff",
+			"Cross-Origin-Opener-Policy":   "same-origin",
+			"Cross-Origin-Resource-Policy": "same-origin",
+			"Strict-Transport-Security":    "max-age=31536000",
+		} {
+			if got := answer.Header.Get(header); got != value {
+				t.Errorf("%s: %s is %q", name, header, got)
+			}
+		}
+		policy := answer.Header.Get("Content-Security-Policy")
+		formAction := "form-action 'none'"
+		if name == "invitation" {
+			formAction = "form-action 'self' " + loginURL
+		}
+		for _, directive := range []string{"default-src 'none'", "base-uri 'none'", "frame-ancestors 'none'", formAction} {
+			if !strings.Contains(policy+";", directive+";") {
+				t.Errorf("%s: no %s in %q", name, directive, policy)
+			}
+		}
+		if strings.Contains(policy, "unsafe") {
+			t.Errorf("%s: policy %q", name, policy)
+		}
+	}
+}
+
+// everyPage returns each page as a browser gets it.
+func everyPage(t *testing.T) map[string]*http.Response {
+	d := newDoor(t)
+	path, _ := d.invite(rotation.Identity{Login: "pat@example.com", Company: "562949953425831"})
+	b := d.browser()
+	used, _ := d.invite(rotation.Identity{})
+	b.wantResult(b.do("GET", b.allow(used)), connectedPage)
+	all := map[string]*http.Response{
+		invitePage:       b.do("GET", path),
+		linkUsedPage:     b.do("GET", used),
+		linkUnusablePage: b.do("GET", "/connect/x"),
+		refusedPage:      b.do("GET", "/callback/sandbox"),
+		notFoundPage:     b.do("GET", "/"),
+		connectedPage:    b.do("GET", "/connected"),
+		verifyingPage:    b.do("GET", "/connected?result=verifying&reference=ABCD-2345"),
+	}
+	for heading, result := range map[string]string{deniedPage: "denied", wrongAccountPage: "wrong-account",
+		supersededPage: "superseded", failedPage: "failed", unavailablePage: "unavailable"} {
+		all[heading] = b.do("GET", "/not-connected?result="+result+"&reference=ABCD-2345")
+	}
+	return all
+}
+
+func TestPagesAreWhole(t *testing.T) {
+	style := regexp.MustCompile(`(?s)<style>(.*?)</style>`)
+	total := 0
+	for heading, answer := range everyPage(t) {
+		page := body(t, answer)
+		total += len(page)
+		if got := title(t, page); got != heading {
+			t.Errorf("page %q, want %q", got, heading)
+		}
+		for _, part := range []string{"<!DOCTYPE html>", `<html lang="en">`, "<title>" + heading + "</title>", "<main>",
+			`name="viewport" content="width=device-width, initial-scale=1"`, "</html>"} {
+			if strings.Count(page, part) != 1 {
+				t.Errorf("%s: not exactly one %s", heading, part)
+			}
+		}
+		if strings.Count(page, "<h1>") != 1 || heading != invitePage && heading != connectedPage && !strings.Contains(page, "<h2>What to do now</h2>") {
+			t.Errorf("%s does not say what to do", heading)
+		}
+		for _, foreign := range []string{"<script", "<img", "<link", "<iframe", "http:", "https:", " style=", " on", "{{", "ZgotmplZ", "<no value>"} {
+			if strings.Contains(strings.ReplaceAll(page, " on ", ""), foreign) && foreign != " on" {
+				t.Errorf("%s contains %s", heading, foreign)
+			}
+		}
+		if regexp.MustCompile(`<[^>]*\son[a-z]+=`).MatchString(page) {
+			t.Errorf("%s has an event handler", heading)
+		}
+		sum := sha256.Sum256([]byte(style.FindStringSubmatch(page)[1]))
+		if want := "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"; !strings.Contains(answer.Header.Get("Content-Security-Policy"), want) {
+			t.Errorf("%s: its style sheet is not the one of the policy", heading)
+		}
+		if got := answer.Header.Get("Content-Length"); got != strconv.Itoa(len(page)) {
+			t.Errorf("%s: Content-Length %s of %d", heading, got, len(page))
+		}
+		if len(page) > 6000 {
+			t.Errorf("%s has %d bytes", heading, len(page))
+		}
+	}
+	assets := 0
+	err := fs.WalkDir(os.DirFS("pages"), ".", func(_ string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		info, err := e.Info()
+		assets += int(info.Size())
+		return err
+	})
+	if err != nil || assets > 30_000 {
+		t.Errorf("the pages' assets have %d bytes, %v", assets, err)
+	}
+}
+
+// The result pages show texts of their own only, whatever the address says.
+func TestResultPagesRepeatNothing(t *testing.T) {
+	d := newDoor(t)
+	for _, c := range []struct{ path, heading string }{
+		{"/connected?result=canary", connectedPage},
+		{"/connected?result=denied", connectedPage},
+		{"/connected?result=verifying&reference=canary", verifyingPage},
+		{"/not-connected", failedPage},
+		{"/not-connected?result=connected", failedPage},
+		{"/not-connected?result=denied&result=failed", failedPage},
+		{"/not-connected?result=failed&reference=CANA-RY<b>", failedPage},
+		{"/not-connected?result=failed&reference=ABCD-2345%0Acanary", failedPage},
+		{"/not-connected?result=canary&reference=%zz", failedPage},
+		{"/not-connected?x=" + strings.Repeat("canary", 10_000), failedPage},
+		{"/not-connected?connection=canary&message=canary", failedPage},
+	} {
+		page := want(t, d.browser().do("GET", c.path), 200, c.heading)
+		if strings.Contains(strings.ToLower(page), "cana") {
+			t.Errorf("%.60s is repeated", c.path)
+		}
+		if strings.Contains(page, "<strong>") {
+			t.Errorf("%.60s has a reference", c.path)
+		}
+	}
+	if d.store.made() != "" {
+		t.Error("a store was asked")
+	}
+}
+
+func TestForeignTextIsEscaped(t *testing.T) {
+	d := newDoor(t)
+	path, _ := d.invite(rotation.Identity{Login: `<img src=x>"'&`, Company: "</dd><script>"})
+	page := want(t, d.browser().do("GET", path), 200, invitePage)
+	if strings.Contains(page, "<img") || strings.Contains(page, "<script") || !strings.Contains(page, "&lt;img src=x&gt;") {
+		t.Errorf("page:\n%s", page)
+	}
+}
+
+// WCAG 2.2 criterion 1.4.3: text needs a contrast of 4.5 to 1.
+func TestContrast(t *testing.T) {
+	text, err := os.ReadFile("pages/style.css")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, scheme := range regexp.MustCompile(`:root \{([^}]*)\}`).FindAllStringSubmatch(string(text), -1) {
+		colours := map[string]float64{}
+		for _, c := range regexp.MustCompile(`--([a-z-]+): #([0-9a-f]+)`).FindAllStringSubmatch(scheme[1], -1) {
+			colours[c[1]] = luminance(t, c[2])
+		}
+		for _, pair := range [][2]string{{"ink", "sheet"}, {"quiet", "sheet"}, {"accent", "sheet"}, {"on-accent", "accent"}, {"ink", "paper"}} {
+			a, b := colours[pair[0]], colours[pair[1]]
+			if contrast := (max(a, b) + 0.05) / (min(a, b) + 0.05); len(colours) != 7 || contrast < 4.5 {
+				t.Errorf("scheme %d: %v has a contrast of %.2f", i, pair, contrast)
+			}
+		}
+		if i > 1 {
+			t.Error("more than a light and a dark scheme")
+		}
+	}
+}
+
+// luminance is the relative luminance of WCAG 2.2.
+func luminance(t *testing.T, hex string) float64 {
+	t.Helper()
+	if len(hex) == 3 {
+		hex = fmt.Sprintf("%c%[1]c%c%[2]c%c%[3]c", hex[0], hex[1], hex[2])
+	}
+	sum := 0.0
+	for i, weight := range []float64{0.2126, 0.7152, 0.0722} {
+		n, err := strconv.ParseUint(hex[2*i:2*i+2], 16, 8)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := float64(n) / 255
+		if c <= 0.04045 {
+			c /= 12.92
+		} else {
+			c = math.Pow((c+0.055)/1.055, 2.4)
+		}
+		sum += weight * c
+	}
+	return sum
+}

@@ -1,0 +1,58 @@
+package consent
+
+import (
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/base64"
+	"encoding/hex"
+	"regexp"
+
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// secretForm is what newSecret makes: alphanumeric, because Procore asks for an
+// alphanumeric state, and of one length, so that anything else is turned away
+// without asking a store.
+var secretForm = regexp.MustCompile(`^[A-Z2-7]{52}$`)
+
+// newSecret returns 260 random bits as 52 letters and digits.
+func newSecret() token.Secret { return token.NewSecret(rand.Text() + rand.Text()) }
+
+// parseSecret accepts what newSecret makes.
+func parseSecret(text string) (token.Secret, bool) {
+	return token.NewSecret(text), secretForm.MatchString(text)
+}
+
+// hash is the form in which invitations, states and cookies are stored.
+func hash(s token.Secret) string {
+	sum := sha256.Sum256([]byte(s.Reveal()))
+	return hex.EncodeToString(sum[:])
+}
+
+// verifier derives the PKCE code verifier (RFC 7636 section 4.1: 43 characters)
+// of one start, so that it need not be stored.
+func verifier(cookie, state token.Secret) token.Secret {
+	key, err := hkdf.Key(sha256.New, []byte(cookie.Reveal()), []byte(state.Reveal()), "tokenturn PKCE verifier", 32)
+	if err != nil {
+		panic(err) // only for a length beyond what SHA-256 can expand to
+	}
+	return token.NewSecret(base64.RawURLEncoding.EncodeToString(key))
+}
+
+// challenge is the S256 code challenge (RFC 7636 section 4.2).
+func challenge(verifier token.Secret) string {
+	sum := sha256.Sum256([]byte(verifier.Reveal()))
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+var referenceForm = regexp.MustCompile(`^[A-Z2-7]{4}-[A-Z2-7]{4}$`)
+
+// reference names an event to people: it is on the page and in the log. The
+// same key has the same reference, so a repeated callback shows the first one's.
+func reference(key string) string {
+	sum := sha256.Sum256([]byte("tokenturn reference " + key))
+	text := base32.StdEncoding.EncodeToString(sum[:5])
+	return text[:4] + "-" + text[4:]
+}

@@ -1,0 +1,138 @@
+package consent
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// invitation serves GET /connect/{invitation}. It only reads, so that mail
+// scanners and link previews use nothing up.
+func (h *Handler) invitation(w http.ResponseWriter, r *http.Request, argument string) {
+	invited, err := h.usable(r.Context(), argument)
+	if err != nil {
+		h.turnAway(w, r, invited, err)
+		return
+	}
+	app, err := h.application(r.Context(), invited.Connection.Environment)
+	if err != nil {
+		h.turnAway(w, r, invited, err)
+		return
+	}
+	signIn, err := origin(app.LoginURL)
+	if err != nil {
+		h.turnAway(w, r, invited, fmt.Errorf("reading the login URL of %s: %w", app.Environment, err))
+		return
+	}
+	// Chrome and Safari apply form-action to the redirect that answers the form, too.
+	w.Header().Set("Content-Security-Policy", h.policy("'self' "+signIn))
+	_, host, _ := strings.Cut(signIn, "://")
+	h.show(w, http.StatusOK, invite, view{Asker: h.public.Host, Connection: invited.Connection.String(),
+		SignIn: host, Login: invited.Expect.Login, Company: invited.Expect.Company})
+}
+
+// start serves POST /connect/{invitation}.
+func (h *Handler) start(w http.ResponseWriter, r *http.Request, argument string) {
+	if err := h.origins.Check(r); err != nil {
+		h.refuse(w, r, "a form of another site, or an outdated browser")
+		return
+	}
+	invited, err := h.usable(r.Context(), argument)
+	if err != nil {
+		h.turnAway(w, r, invited, err)
+		return
+	}
+	begun, err := h.begin(r.Context(), invited)
+	if err != nil {
+		h.turnAway(w, r, invited, err)
+		return
+	}
+	h.cfg.Logger.LogAttrs(r.Context(), slog.LevelInfo, "consent started", aboutConnection(invited.Connection))
+	h.cookies.write(w, begun.state, begun.cookie)
+	seeOther(w, begun.address)
+}
+
+// usable finds the invitation of a link. What cannot be one is not looked up.
+func (h *Handler) usable(ctx context.Context, argument string) (Invitation, error) {
+	secret, ok := parseSecret(argument)
+	if !ok {
+		return Invitation{}, ErrNotFound
+	}
+	invited, err := h.cfg.Store.Invitation(ctx, hash(secret))
+	if err != nil {
+		return Invitation{}, fmt.Errorf("reading the invitation: %w", err)
+	}
+	if !invited.Usable(h.cfg.Now()) {
+		return invited, ErrSpent
+	}
+	return invited, nil
+}
+
+// turnAway says why the link leads no further. invited is empty if there is none.
+func (h *Handler) turnAway(w http.ResponseWriter, r *http.Request, invited Invitation, err error) {
+	switch {
+	case errors.Is(err, ErrNotFound):
+		h.show(w, http.StatusNotFound, linkUnusable, view{})
+	case errors.Is(err, ErrSpent) && !invited.UsedAt.IsZero():
+		h.show(w, http.StatusGone, linkUsed, view{})
+	case errors.Is(err, ErrSpent), errors.Is(err, rotation.ErrNotRegistered):
+		h.cfg.Logger.LogAttrs(r.Context(), slog.LevelInfo, "invitation refused",
+			aboutConnection(invited.Connection), slog.String("reason", err.Error()))
+		h.show(w, http.StatusGone, linkUnusable, view{})
+	case invited.Connection.IsZero():
+		h.unavailable(w, r, rand.Text(), err)
+	default:
+		h.unavailable(w, r, rand.Text(), err, aboutConnection(invited.Connection))
+	}
+}
+
+// attempt is one start, as only the browser knows it.
+type attempt struct {
+	state, cookie token.Secret
+	address       string
+}
+
+// begin stores a new state for the invitation.
+func (h *Handler) begin(ctx context.Context, invited Invitation) (attempt, error) {
+	app, err := h.application(ctx, invited.Connection.Environment)
+	if err != nil {
+		return attempt{}, err
+	}
+	epoch, err := h.cfg.Consents.Epoch(ctx, invited.Connection)
+	if err != nil {
+		return attempt{}, fmt.Errorf("reading the connection: %w", err)
+	}
+	state, cookie, now := newSecret(), newSecret(), h.cfg.Now().UTC()
+	err = h.cfg.Store.Start(ctx, State{Hash: hash(state), Cookie: hash(cookie), Environment: invited.Connection.Environment,
+		Connection: invited.Connection, Invitation: invited.Hash, RedirectURI: app.RedirectURI, Expect: invited.Expect,
+		Epoch: epoch, CreatedAt: now, ExpiresAt: now.Add(stateLifetime)})
+	if err != nil {
+		return attempt{}, fmt.Errorf("storing the state: %w", err)
+	}
+	address := h.cfg.AuthorizeURL(app, app.RedirectURI, state.Reveal(), challenge(verifier(cookie, state)))
+	return attempt{state, cookie, address}, nil
+}
+
+// application returns the app credentials of an environment if answers to them come back here.
+func (h *Handler) application(ctx context.Context, environment string) (rotation.Application, error) {
+	app, err := h.cfg.Applications.Application(ctx, environment)
+	if err != nil {
+		return rotation.Application{}, fmt.Errorf("reading the app credentials of %s: %w", environment, err)
+	}
+	if here := h.public.String() + "/callback/" + environment; app.RedirectURI != here {
+		return rotation.Application{}, fmt.Errorf("the app credentials of %s have redirect_uri %q, but this handler is %s: "+
+			"register that address in the Developer Portal and set it with the app credentials", environment, app.RedirectURI, here)
+	}
+	return app, nil
+}
+
+func aboutConnection(c token.Connection) slog.Attr {
+	return slog.String("connection", c.String())
+}
