@@ -1,0 +1,60 @@
+//go:build conformance
+
+package dynamo_test
+
+import (
+	"crypto/rand"
+	"net/http"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/tokenturn/tokenturn/pkg/consent"
+	"github.com/tokenturn/tokenturn/pkg/consent/consenttest"
+	"github.com/tokenturn/tokenturn/pkg/dynamo"
+	"github.com/tokenturn/tokenturn/pkg/internal/awstest"
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/rotation/rotationtest"
+)
+
+func TestLedgerKeepsTheContract(t *testing.T) {
+	rotationtest.TestLedger(t, func(t *testing.T) rotation.Ledger { return newTable(t, http.DefaultTransport) })
+}
+
+func TestLedgerKeepsTheContractWhenRequestsAreRepeated(t *testing.T) {
+	rotationtest.TestLedgerRepeats(t, func(t *testing.T, transport http.RoundTripper) rotation.Ledger { return newTable(t, transport) })
+}
+
+// newTable makes a table as the template does and reaches it through transport.
+func newTable(t *testing.T, transport http.RoundTripper) *dynamo.Table {
+	t.Helper()
+	name := "test-" + rand.Text()
+	attribute := func(name string, kind types.ScalarAttributeType) types.AttributeDefinition {
+		return types.AttributeDefinition{AttributeName: aws.String(name), AttributeType: kind}
+	}
+	keys := func(hash, sort string) []types.KeySchemaElement {
+		return []types.KeySchemaElement{{AttributeName: aws.String(hash), KeyType: types.KeyTypeHash}, {AttributeName: aws.String(sort), KeyType: types.KeyTypeRange}}
+	}
+	// A repeated CreateTable is refused; whether it took effect is what counts.
+	maker := dynamodb.NewFromConfig(awstest.Server(t, http.DefaultTransport))
+	_, err := maker.CreateTable(t.Context(), &dynamodb.CreateTableInput{TableName: &name, BillingMode: types.BillingModePayPerRequest,
+		AttributeDefinitions: []types.AttributeDefinition{attribute("pk", types.ScalarAttributeTypeS), attribute("sk", types.ScalarAttributeTypeS),
+			attribute("due_bucket", types.ScalarAttributeTypeS), attribute("due_at", types.ScalarAttributeTypeN)},
+		KeySchema: keys("pk", "sk"),
+		GlobalSecondaryIndexes: []types.GlobalSecondaryIndex{{IndexName: aws.String("due"), KeySchema: keys("due_bucket", "due_at"),
+			Projection: &types.Projection{ProjectionType: types.ProjectionTypeKeysOnly}}}})
+	if _, there := maker.DescribeTable(t.Context(), &dynamodb.DescribeTableInput{TableName: &name}); there != nil {
+		t.Fatalf("making table %s: %v", name, err)
+	}
+	return dynamo.New(dynamodb.NewFromConfig(awstest.Server(t, transport)), name)
+}
+
+func TestStoreKeepsTheContract(t *testing.T) {
+	consenttest.TestStore(t, func(t *testing.T) consent.Store { return newTable(t, http.DefaultTransport) })
+}
+
+func TestStoreKeepsTheContractWhenRequestsAreRepeated(t *testing.T) {
+	consenttest.TestStoreRepeats(t, func(t *testing.T, transport http.RoundTripper) consent.Store { return newTable(t, transport) })
+}

@@ -1,0 +1,228 @@
+package dynamo
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/feature/dynamodb/expression"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// maxActions is what one transaction may contain (TransactWriteItems).
+const maxActions = 100
+
+type ledgerRow struct {
+	key
+	Revision  string          `json:"revision"`
+	DueBucket string          `json:"due_bucket,omitempty"`
+	DueAt     int64           `json:"due_at,omitempty"`
+	Record    rotation.Record `json:"record"`
+}
+
+type mintRow struct {
+	key
+	Mint rotation.Mint `json:"mint"`
+}
+
+type eventRow struct {
+	key
+	TTL   int64          `json:"ttl"`
+	Event rotation.Event `json:"event"`
+}
+
+// Load implements rotation.Ledger with one strongly consistent query.
+func (t *Table) Load(ctx context.Context, c token.Connection) (rotation.Record, []rotation.Mint, error) {
+	record, mints := rotation.Record{Connection: c}, []rotation.Mint(nil)
+	live := expression.Key("sk").GreaterThanEqual(expression.Value(ledgerSort))
+	for it, err := range t.query(ctx, keysOf(c).And(live), strongly) {
+		switch sort := text(it, "sk"); {
+		case err != nil:
+		case sort == ledgerSort:
+			record, err = decodeRecord(it)
+		case strings.HasPrefix(sort, mintSort):
+			var row mintRow
+			err = decode(it, &row)
+			mints = append(mints, row.Mint)
+		}
+		if err != nil {
+			return rotation.Record{}, nil, fmt.Errorf("loading %s from table %s: %w", c, t.name, err)
+		}
+	}
+	return record, mints, nil
+}
+
+// keysOf selects the items of a connection.
+func keysOf(c token.Connection) expression.KeyConditionBuilder {
+	return expression.Key("pk").Equal(expression.Value(connectionKey(c, "").PK))
+}
+
+func decodeRecord(it item) (rotation.Record, error) {
+	var row ledgerRow
+	if err := decode(it, &row); err != nil {
+		return rotation.Record{}, fmt.Errorf("decoding %s: %w", text(it, "pk"), err)
+	}
+	row.Record.Revision = row.Revision
+	return row.Record, nil
+}
+
+// Due implements rotation.Ledger with one query of the index for each megabyte
+// of it that is due. The index is eventually consistent.
+func (t *Table) Due(ctx context.Context, now time.Time) ([]token.Connection, error) {
+	due := expression.Key("due_bucket").Equal(expression.Value(dueBucket)).
+		And(expression.Key("due_at").LessThanEqual(expression.Value(now.Unix())))
+	var connections []token.Connection
+	for it, err := range t.query(ctx, due, byDueTime) {
+		if err != nil {
+			return nil, fmt.Errorf("listing what is due in table %s: %w", t.name, err)
+		}
+		// A row that names no connection is not ours and must not stop the others.
+		if c, err := connectionOf(text(it, "pk")); err == nil {
+			connections = append(connections, c)
+		}
+	}
+	return connections, nil
+}
+
+func byDueTime(in *dynamodb.QueryInput) { in.IndexName = aws.String(dueIndex) }
+
+// Write implements rotation.Ledger. The new revision is the nonce by which a
+// repetition of this very write is recognised.
+func (t *Table) Write(ctx context.Context, change rotation.Change) (string, error) {
+	revision := rand.Text()
+	err := t.write(ctx, change, revision)
+	if err == nil {
+		return revision, nil
+	}
+	if there, _ := refused(err, 0); text(there, "revision") == revision {
+		return revision, nil
+	}
+	c := change.Record.Connection
+	if anyRefused(err) || rivalled(err) {
+		return "", fmt.Errorf("writing the ledger row of %s: %w", c, rotation.ErrConflict)
+	}
+	return "", fmt.Errorf("writing the ledger row of %s to table %s: %w", c, t.name, err)
+}
+
+func (t *Table) write(ctx context.Context, change rotation.Change, revision string) error {
+	record, err := t.putRecord(change.Record, revision)
+	if err != nil {
+		return err
+	}
+	if len(change.Mark)+len(change.Bury)+len(change.History) == 0 {
+		return t.doPut(ctx, record)
+	}
+	actions := []types.TransactWriteItem{{Put: record}} // at position 0
+	for _, m := range change.Mark {
+		mark, err := t.mark(m)
+		if err != nil {
+			return err
+		}
+		actions = append(actions, types.TransactWriteItem{Update: mark})
+	}
+	c := change.Record.Connection
+	for _, m := range change.Bury {
+		actions = append(actions, types.TransactWriteItem{Delete: &types.Delete{TableName: &t.name, Key: mintKey(c, m).item()}})
+	}
+	for i, e := range change.History {
+		event, err := t.put(eventRow{eventKey(c, e.At, revision, i), e.At.Add(historyLife).Unix(), e}, absent)
+		if err != nil {
+			return err
+		}
+		actions = append(actions, types.TransactWriteItem{Put: event})
+	}
+	if len(actions) > maxActions {
+		return fmt.Errorf("the change has %d parts and DynamoDB takes %d at once", len(actions), maxActions)
+	}
+	return t.transact(ctx, revision, actions)
+}
+
+func (t *Table) putRecord(r rotation.Record, revision string) (*types.Put, error) {
+	row := ledgerRow{key: connectionKey(r.Connection, ledgerSort), Revision: revision, Record: r}
+	if !r.DueAt.IsZero() {
+		row.DueBucket, row.DueAt = dueBucket, ceilUnix(r.DueAt)
+	}
+	unchanged := absent
+	if r.Revision != "" {
+		unchanged = expression.Name("revision").Equal(expression.Value(r.Revision))
+	}
+	return t.put(row, unchanged)
+}
+
+// ceilUnix rounds up, so that the index lists nothing before its time.
+func ceilUnix(at time.Time) int64 {
+	if at.Nanosecond() > 0 {
+		return at.Unix() + 1
+	}
+	return at.Unix()
+}
+
+// mark rewrites a mint's state and reason and leaves its bytes alone.
+func (t *Table) mark(m rotation.Mint) (*types.Update, error) {
+	set := expression.Set(expression.Name("mint.state"), expression.Value(string(m.State))).
+		Set(expression.Name("mint.reason"), expression.Value(m.Reason))
+	return t.update(mintKey(m.Connection, m.Key), set, present)
+}
+
+// SaveMint implements rotation.Ledger.
+func (t *Table) SaveMint(ctx context.Context, m rotation.Mint) error {
+	put, err := t.put(mintRow{mintKey(m.Connection, m.Key), m}, absent)
+	if err != nil {
+		return fmt.Errorf("saving a mint of %s: %w", m.Connection, err)
+	}
+	err = t.doPut(ctx, put)
+	if _, there := refused(err, 0); err != nil && !there {
+		return fmt.Errorf("saving a mint of %s to table %s: %w", m.Connection, t.name, err)
+	}
+	return nil
+}
+
+// List returns the records of all connections, by name. It scans the table.
+func (t *Table) List(ctx context.Context) ([]rotation.Record, error) {
+	var records []rotation.Record
+	for it, err := range t.scan(ctx, "record") {
+		var record rotation.Record
+		if err == nil {
+			record, err = decodeRecord(it)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("listing the connections of table %s: %w", t.name, err)
+		}
+		records = append(records, record)
+	}
+	slices.SortFunc(records, func(a, b rotation.Record) int {
+		return cmp.Compare(a.Connection.String(), b.Connection.String())
+	})
+	return records, nil
+}
+
+// History returns the latest events of a connection, at most limit, newest first.
+func (t *Table) History(ctx context.Context, c token.Connection, limit int) ([]rotation.Event, error) {
+	var events []rotation.Event
+	past := expression.Key("sk").BeginsWith(eventSort)
+	for it, err := range t.query(ctx, keysOf(c).And(past), strongly, newestFirst) {
+		var row eventRow
+		if err == nil {
+			err = decode(it, &row)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reading the history of %s from table %s: %w", c, t.name, err)
+		}
+		if len(events) >= limit {
+			break
+		}
+		events = append(events, row.Event)
+	}
+	return events, nil
+}
+
+func newestFirst(in *dynamodb.QueryInput) { in.ScanIndexForward = aws.Bool(false) }

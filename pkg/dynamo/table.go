@@ -1,0 +1,292 @@
+// Package dynamo keeps the ledger, the invitations and the consent states in
+// one DynamoDB table. It translates and decides nothing: what a write means and
+// when it may happen is the business of packages rotation and consent.
+//
+// The table has the string keys pk and sk, the TTL attribute ttl, and the
+// keys-only index due on due_bucket (string) and due_at (number):
+//
+//	pk                     sk                                  attributes besides
+//	CONN#<connection>      LEDGER                              revision, record, due_bucket, due_at
+//	CONN#<connection>      MINT#<epoch>#<generation>#<attempt> mint
+//	CONN#<connection>      HISTORY#<time>#<nonce>              event, ttl
+//	INVITE#<sha256>        INVITE                              invitation, nonce, expires, ttl
+//	STATE#<sha256>         STATE                               state, nonce, expires, consumed_by, ttl
+//
+// The maps record, mint, event, invitation and state carry the JSON names of the
+// types they hold, so a new field can never collide with an attribute that a
+// condition or the index relies on. Every name in an expression is aliased,
+// because DynamoDB reserves several hundred words.
+//
+// A repeated request is told from a rival's: each write that can be refused
+// carries a fresh nonce, and a refusal by an item that has this nonce is the
+// success of the same write, whose answer was lost before the SDK sent it again.
+package dynamo
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/feature/dynamodb/attributevalue"
+	"github.com/aws/aws-sdk-go-v2/feature/dynamodb/expression"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/tokenturn/tokenturn/pkg/consent"
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// Client is what the package uses of *dynamodb.Client. Its configuration
+// must bound the time of a call.
+type Client interface {
+	GetItem(context.Context, *dynamodb.GetItemInput, ...func(*dynamodb.Options)) (*dynamodb.GetItemOutput, error)
+	PutItem(context.Context, *dynamodb.PutItemInput, ...func(*dynamodb.Options)) (*dynamodb.PutItemOutput, error)
+	UpdateItem(context.Context, *dynamodb.UpdateItemInput, ...func(*dynamodb.Options)) (*dynamodb.UpdateItemOutput, error)
+	Query(context.Context, *dynamodb.QueryInput, ...func(*dynamodb.Options)) (*dynamodb.QueryOutput, error)
+	Scan(context.Context, *dynamodb.ScanInput, ...func(*dynamodb.Options)) (*dynamodb.ScanOutput, error)
+	TransactWriteItems(context.Context, *dynamodb.TransactWriteItemsInput, ...func(*dynamodb.Options)) (*dynamodb.TransactWriteItemsOutput, error)
+}
+
+// Table is the ledger and the consent store. It is safe for concurrent use.
+type Table struct {
+	client Client
+	name   string
+}
+
+var (
+	_ Client          = (*dynamodb.Client)(nil)
+	_ rotation.Ledger = (*Table)(nil)
+	_ consent.Store   = (*Table)(nil)
+)
+
+// New returns the table with the given name or ARN. It makes no call.
+func New(client Client, name string) *Table { return &Table{client, name} }
+
+type item = map[string]types.AttributeValue
+
+const (
+	dueIndex   = "due"
+	dueBucket  = "due" // the one partition of the index; far below what a partition takes
+	ledgerSort = "LEDGER"
+	mintSort   = "MINT#"
+	eventSort  = "HISTORY#" // below LEDGER, so that a load does not read it
+	inviteSort = "INVITE"
+	stateSort  = "STATE"
+
+	connectionPrefix = "CONN#"
+	invitePrefix     = "INVITE#"
+	statePrefix      = "STATE#"
+
+	historyLife = 90 * 24 * time.Hour
+	consentLife = 7 * 24 * time.Hour // past expiry, so that a late visitor is told why
+)
+
+// key is the primary key of an item.
+type key struct {
+	PK string `json:"pk"`
+	SK string `json:"sk"`
+}
+
+func (k key) item() item {
+	return item{"pk": &types.AttributeValueMemberS{Value: k.PK}, "sk": &types.AttributeValueMemberS{Value: k.SK}}
+}
+
+func connectionKey(c token.Connection, sort string) key {
+	return key{connectionPrefix + c.String(), sort}
+}
+
+func mintKey(c token.Connection, m rotation.MintKey) key {
+	return connectionKey(c, fmt.Sprintf("%s%010d#%010d#%s", mintSort, m.Epoch, m.Generation, m.Attempt))
+}
+
+// eventKey sorts by time and, within one write, by position.
+func eventKey(c token.Connection, at time.Time, nonce string, position int) key {
+	return connectionKey(c, fmt.Sprintf("%s%s#%s#%02d", eventSort, at.UTC().Format("2006-01-02T15:04:05.000000000Z"), nonce, position))
+}
+
+func inviteKey(hash string) key { return key{invitePrefix + hash, inviteSort} }
+
+func stateKey(hash string) key { return key{statePrefix + hash, stateSort} }
+
+// encode makes an item of a row, named by its JSON tags. A zero time is left
+// out, as omitzero says, which attributevalue does not know.
+func encode(row any) (item, error) {
+	out, err := attributevalue.MarshalMapWithOptions(row, func(o *attributevalue.EncoderOptions) {
+		o.TagKey = "json"
+		o.UseEncodingMarshalers = true
+	})
+	if err != nil {
+		return nil, err
+	}
+	dropZeroTimes(out)
+	return out, nil
+}
+
+func dropZeroTimes(m item) {
+	for name, value := range m {
+		switch v := value.(type) {
+		case *types.AttributeValueMemberS:
+			if v.Value == "0001-01-01T00:00:00Z" {
+				delete(m, name)
+			}
+		case *types.AttributeValueMemberM:
+			dropZeroTimes(v.Value)
+		}
+	}
+}
+
+func decode(from item, row any) error {
+	return attributevalue.UnmarshalMapWithOptions(from, row, func(o *attributevalue.DecoderOptions) {
+		o.TagKey = "json"
+		o.UseEncodingUnmarshalers = true
+	})
+}
+
+// text reads a string attribute; empty if it is not there.
+func text(from item, name string) string {
+	if s, ok := from[name].(*types.AttributeValueMemberS); ok {
+		return s.Value
+	}
+	return ""
+}
+
+// absent is the condition that there is no item yet.
+var absent = expression.Name("pk").AttributeNotExists()
+
+// present is the condition that there is an item.
+var present = expression.Name("pk").AttributeExists()
+
+// when builds a condition.
+func when(condition expression.ConditionBuilder) (expression.Expression, error) {
+	return expression.NewBuilder().WithCondition(condition).Build()
+}
+
+// put is a write of a whole item under a condition.
+func (t *Table) put(row any, condition expression.ConditionBuilder) (*types.Put, error) {
+	it, err := encode(row)
+	if err != nil {
+		return nil, fmt.Errorf("encoding: %w", err)
+	}
+	e, err := when(condition)
+	if err != nil {
+		return nil, err
+	}
+	return &types.Put{TableName: &t.name, Item: it, ConditionExpression: e.Condition(), ExpressionAttributeNames: e.Names(),
+		ExpressionAttributeValues: e.Values(), ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld}, nil
+}
+
+// update is a write of some attributes under a condition.
+func (t *Table) update(k key, set expression.UpdateBuilder, condition expression.ConditionBuilder) (*types.Update, error) {
+	e, err := expression.NewBuilder().WithUpdate(set).WithCondition(condition).Build()
+	if err != nil {
+		return nil, err
+	}
+	return &types.Update{TableName: &t.name, Key: k.item(), UpdateExpression: e.Update(), ConditionExpression: e.Condition(),
+		ExpressionAttributeNames: e.Names(), ExpressionAttributeValues: e.Values(),
+		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld}, nil
+}
+
+func (t *Table) doPut(ctx context.Context, p *types.Put) error {
+	_, err := t.client.PutItem(ctx, &dynamodb.PutItemInput{TableName: p.TableName, Item: p.Item,
+		ConditionExpression: p.ConditionExpression, ExpressionAttributeNames: p.ExpressionAttributeNames,
+		ExpressionAttributeValues: p.ExpressionAttributeValues, ReturnValuesOnConditionCheckFailure: p.ReturnValuesOnConditionCheckFailure})
+	return err
+}
+
+// doUpdate returns the item as it is afterwards.
+func (t *Table) doUpdate(ctx context.Context, u *types.Update) (item, error) {
+	out, err := t.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{TableName: u.TableName, Key: u.Key, UpdateExpression: u.UpdateExpression,
+		ConditionExpression: u.ConditionExpression, ExpressionAttributeNames: u.ExpressionAttributeNames,
+		ExpressionAttributeValues: u.ExpressionAttributeValues, ReturnValues: types.ReturnValueAllNew,
+		ReturnValuesOnConditionCheckFailure: u.ReturnValuesOnConditionCheckFailure})
+	if err != nil {
+		return nil, err
+	}
+	return out.Attributes, nil
+}
+
+// transact does all actions or none. The nonce, at most 36 characters, makes
+// DynamoDB itself recognise a repetition within ten minutes
+// (TransactWriteItems, ClientRequestToken).
+func (t *Table) transact(ctx context.Context, nonce string, actions []types.TransactWriteItem, options ...func(*dynamodb.Options)) error {
+	_, err := t.client.TransactWriteItems(ctx, &dynamodb.TransactWriteItemsInput{ClientRequestToken: &nonce, TransactItems: actions}, options...)
+	return err
+}
+
+// get reads one item, strongly consistent; nil if it is not there.
+func (t *Table) get(ctx context.Context, k key) (item, error) {
+	out, err := t.client.GetItem(ctx, &dynamodb.GetItemInput{TableName: &t.name, Key: k.item(), ConsistentRead: aws.Bool(true)})
+	if err != nil {
+		return nil, err
+	}
+	return out.Item, nil
+}
+
+// query yields the items with the keys, a page at a time, until the first error.
+func (t *Table) query(ctx context.Context, keys expression.KeyConditionBuilder, shape ...func(*dynamodb.QueryInput)) iter.Seq2[item, error] {
+	return func(yield func(item, error) bool) {
+		e, err := expression.NewBuilder().WithKeyCondition(keys).Build()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		in := &dynamodb.QueryInput{TableName: &t.name, KeyConditionExpression: e.KeyCondition(),
+			ExpressionAttributeNames: e.Names(), ExpressionAttributeValues: e.Values()}
+		for _, f := range shape {
+			f(in)
+		}
+		for pages := dynamodb.NewQueryPaginator(t.client, in); pages.HasMorePages(); {
+			page, err := pages.NextPage(ctx)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if !all(page.Items, yield) {
+				return
+			}
+		}
+	}
+}
+
+func strongly(in *dynamodb.QueryInput) { in.ConsistentRead = aws.Bool(true) }
+
+// scan yields every item that has the attribute, like query. It reads, and is
+// charged for, the whole table: operators use it, functions do not.
+func (t *Table) scan(ctx context.Context, attribute string) iter.Seq2[item, error] {
+	return func(yield func(item, error) bool) {
+		e, err := expression.NewBuilder().WithFilter(expression.Name(attribute).AttributeExists()).Build()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		for pages := dynamodb.NewScanPaginator(t.client, &dynamodb.ScanInput{TableName: &t.name, ConsistentRead: aws.Bool(true),
+			FilterExpression: e.Filter(), ExpressionAttributeNames: e.Names()}); pages.HasMorePages(); {
+			page, err := pages.NextPage(ctx)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if !all(page.Items, yield) {
+				return
+			}
+		}
+	}
+}
+
+func all(items []item, yield func(item, error) bool) bool {
+	for _, it := range items {
+		if !yield(it, nil) {
+			return false
+		}
+	}
+	return true
+}
+
+// connectionOf is the reverse of connectionKey.
+func connectionOf(pk string) (token.Connection, error) {
+	return token.ParseConnection(strings.TrimPrefix(pk, connectionPrefix))
+}

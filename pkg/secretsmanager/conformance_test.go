@@ -1,0 +1,83 @@
+//go:build conformance
+
+package secretsmanager_test
+
+import (
+	"crypto/rand"
+	"errors"
+	"net/http"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	sdk "github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+
+	"github.com/tokenturn/tokenturn/pkg/internal/awstest"
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/rotation/rotationtest"
+	"github.com/tokenturn/tokenturn/pkg/secretsmanager"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// fresh is a place in the server where there is nothing yet.
+func fresh() secretsmanager.Naming {
+	return secretsmanager.Naming{Prefix: "test-" + rand.Text(), Stack: "stack-a"}
+}
+
+func serverVault(t *testing.T, transport http.RoundTripper) rotation.Vault {
+	return secretsmanager.NewVault(sdk.NewFromConfig(awstest.Server(t, transport)), fresh())
+}
+
+func TestVaultKeepsTheContract(t *testing.T) {
+	rotationtest.TestVault(t, func(t *testing.T) rotation.Vault { return serverVault(t, http.DefaultTransport) })
+}
+
+func TestVaultKeepsTheContractWhenRequestsAreRepeated(t *testing.T) {
+	rotationtest.TestVaultRepeats(t, serverVault)
+}
+
+func TestDeletedAndEmptySecrets(t *testing.T) {
+	client, naming := sdk.NewFromConfig(awstest.Server(t, http.DefaultTransport)), fresh()
+	v, ctx := secretsmanager.NewVault(client, naming), t.Context()
+	secret := naming.Prefix + "/connection/" + acme.String()
+	if err := v.Create(ctx, acme, first, value); err != nil {
+		t.Fatal(err)
+	}
+	// Where the client had to repeat what a person does here, the repetition is
+	// refused; whether it took effect is seen in what follows.
+	_, err := client.DeleteSecret(ctx, &sdk.DeleteSecretInput{SecretId: &secret, RecoveryWindowInDays: aws.Int64(7)})
+	t.Log("deleting:", err)
+	_, currentErr := v.Current(ctx, acme)
+	_, versionErr := v.Version(ctx, acme, first)
+	_, versionsErr := v.Versions(ctx, acme)
+	for what, err := range map[string]error{"Current": currentErr, "Version": versionErr, "Versions": versionsErr,
+		"Create": v.Create(ctx, acme, second, value), "Put": v.Put(ctx, acme, second, value), "Promote": v.Promote(ctx, acme, second, first)} {
+		if !errors.Is(err, rotation.ErrSecretDeleted) {
+			t.Errorf("%s: got %v, want ErrSecretDeleted", what, err)
+		}
+	}
+
+	empty := token.Connection{Environment: "sandbox", Name: "empty"}
+	_, err = client.CreateSecret(ctx, &sdk.CreateSecretInput{Name: aws.String(naming.Prefix + "/connection/" + empty.String())})
+	t.Log("creating:", err)
+	if _, err := v.Current(ctx, empty); !errors.Is(err, rotation.ErrNoVersion) {
+		t.Errorf("Current of a secret without a version: got %v, want ErrNoVersion", err)
+	}
+	if err := v.Put(ctx, empty, first, value); err != nil {
+		t.Errorf("Put into a secret without a version: %v", err)
+	}
+}
+
+func TestApplicationsAreStoredAnewEachTime(t *testing.T) {
+	a := secretsmanager.NewApplications(sdk.NewFromConfig(awstest.Server(t, http.DefaultTransport)), fresh(), parse)
+	if _, err := a.Application(t.Context(), "sandbox"); !errors.Is(err, rotation.ErrNoApplication) {
+		t.Errorf("before Set: got %v, want ErrNoApplication", err)
+	}
+	for _, text := range []string{"one", "two", "one"} { // an earlier value again is a change too
+		if err := a.Set(t.Context(), "sandbox", token.NewSecret(text)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := a.Value(t.Context(), "sandbox"); err != nil || got.Reveal() != text {
+			t.Errorf("after Set of %q: got %q, %v", text, got.Reveal(), err)
+		}
+	}
+}

@@ -1,0 +1,79 @@
+// Package sns tells people by an Amazon SNS topic. The action needed is Publish.
+package sns
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sns"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+)
+
+// Client is what the package uses of *sns.Client.
+type Client interface {
+	Publish(context.Context, *sns.PublishInput, ...func(*sns.Options)) (*sns.PublishOutput, error)
+}
+
+// patience is how long a notice may hold up its sender.
+const patience = 3 * time.Second
+
+// maxSubject is the longest subject SNS takes, in characters.
+const maxSubject = 100
+
+// Notifier is a rotation.Notifier. Notices are logged by whoever has them; only
+// what could not be published is logged here. It is safe for concurrent use.
+type Notifier struct {
+	client Client
+	topic  string
+	log    *slog.Logger
+}
+
+var (
+	_ Client            = (*sns.Client)(nil)
+	_ rotation.Notifier = (*Notifier)(nil)
+)
+
+// New returns a notifier for the topic with the ARN. It makes no call.
+func New(client Client, topicARN string, log *slog.Logger) *Notifier {
+	return &Notifier{client, topicARN, log}
+}
+
+// Notify implements rotation.Notifier. A notice is often the last thing that
+// happens before a deadline, so ctx being done does not keep it back.
+func (n *Notifier) Notify(ctx context.Context, notice rotation.Notice) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer cancel()
+	if err := n.publish(ctx, notice); err != nil {
+		n.log.ErrorContext(ctx, "notice not published; it is in the log only", "kind", notice.Kind,
+			"about", about(notice), "topic", n.topic, "error", err)
+	}
+}
+
+func (n *Notifier) publish(ctx context.Context, notice rotation.Notice) error {
+	message, err := json.Marshal(notice)
+	if err != nil {
+		return fmt.Errorf("encoding a notice: %w", err)
+	}
+	_, err = n.client.Publish(ctx, &sns.PublishInput{TopicArn: &n.topic, Subject: aws.String(subject(notice)), Message: aws.String(string(message))})
+	return err
+}
+
+// about names the connection or, for what concerns several, their environment.
+func about(n rotation.Notice) string {
+	if n.Connection.IsZero() {
+		return n.Environment
+	}
+	return n.Connection.String()
+}
+
+// subject is one line of ASCII, as SNS demands for e-mail: kinds and names have no other characters.
+func subject(n rotation.Notice) string {
+	s := strings.TrimSpace("tokenturn: " + strings.ReplaceAll(n.Kind, "_", " ") + " " + about(n))
+	return s[:min(len(s), maxSubject)]
+}
