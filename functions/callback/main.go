@@ -1,0 +1,50 @@
+// Command callback is the Lambda function behind the HTTP API: it serves
+// invitations and the redirect from the authorization page. Package consent
+// says which routes there are.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+
+	"github.com/aws/aws-lambda-go/lambda"
+
+	"github.com/tokenturn/tokenturn/pkg/awsstack"
+	"github.com/tokenturn/tokenturn/pkg/config"
+	"github.com/tokenturn/tokenturn/pkg/lambdahttp"
+	"github.com/tokenturn/tokenturn/pkg/lambdalog"
+)
+
+func main() {
+	err := run(context.Background(), os.Environ(), os.Stdout, func(h lambda.Handler) { lambda.Start(h) })
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "callback:", err)
+		os.Exit(1)
+	}
+}
+
+// run reads the settings, wires the function and starts serving, which does not
+// return on Lambda.
+func run(ctx context.Context, environ []string, logs io.Writer, start func(lambda.Handler)) error {
+	settings, err := config.Read(config.Callback, environ)
+	if err != nil {
+		return err
+	}
+	stack, err := awsstack.Open(ctx, settings, lambdalog.New(logs, settings.LogLevel))
+	if err != nil {
+		return err
+	}
+	handler, err := stack.ConsentHandler()
+	if err != nil {
+		return err
+	}
+	serve := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		stack.Issuer.CloseIdleConnections() // they may have died while the environment was frozen
+		handler.ServeHTTP(w, r)
+	})
+	start(lambda.NewHandler(lambdahttp.Handler(serve)))
+	return nil
+}

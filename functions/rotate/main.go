@@ -1,0 +1,45 @@
+// Command rotate is the Lambda function that keeps tokens fresh. Package trigger
+// says which events it takes.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/aws/aws-lambda-go/lambda"
+
+	"github.com/tokenturn/tokenturn/pkg/awsstack"
+	"github.com/tokenturn/tokenturn/pkg/config"
+	"github.com/tokenturn/tokenturn/pkg/lambdalog"
+	"github.com/tokenturn/tokenturn/pkg/trigger"
+)
+
+func main() {
+	err := run(context.Background(), os.Environ(), os.Stdout, func(h lambda.Handler) { lambda.Start(h) })
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "rotate:", err)
+		os.Exit(1)
+	}
+}
+
+// run reads the settings, wires the function and starts serving, which does not
+// return on Lambda.
+func run(ctx context.Context, environ []string, logs io.Writer, start func(lambda.Handler)) error {
+	settings, err := config.Read(config.Rotate, environ)
+	if err != nil {
+		return err
+	}
+	log := lambdalog.New(logs, settings.LogLevel)
+	stack, err := awsstack.Open(ctx, settings, log)
+	if err != nil {
+		return err
+	}
+	rotator, err := stack.Rotator()
+	if err != nil {
+		return err
+	}
+	start(trigger.Handler{Engine: rotator, Log: log, Begin: stack.Issuer.CloseIdleConnections})
+	return nil
+}

@@ -1,0 +1,286 @@
+package infra_test
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// plain turns YAML into maps, lists and values, with the short tags of
+// CloudFormation in their long form.
+func plain(n *yaml.Node) (any, error) {
+	if short, ok := strings.CutPrefix(n.Tag, "!"); ok && !strings.HasPrefix(n.Tag, "!!") {
+		return function(short, n)
+	}
+	switch n.Kind {
+	case yaml.DocumentNode:
+		return plain(n.Content[0])
+	case yaml.AliasNode:
+		return nil, fmt.Errorf("line %d: CloudFormation knows no YAML aliases", n.Line)
+	case yaml.MappingNode:
+		out := map[string]any{}
+		for i := 0; i < len(n.Content); i += 2 {
+			value, err := plain(n.Content[i+1])
+			if err != nil {
+				return nil, err
+			}
+			if out[n.Content[i].Value] != nil {
+				return nil, fmt.Errorf("line %d: %s is there twice", n.Content[i].Line, n.Content[i].Value)
+			}
+			out[n.Content[i].Value] = value
+		}
+		return out, nil
+	case yaml.SequenceNode:
+		out := []any{}
+		for _, item := range n.Content {
+			value, err := plain(item)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, value)
+		}
+		return out, nil
+	case yaml.ScalarNode:
+		var value any
+		err := n.Decode(&value)
+		return value, err
+	}
+	return nil, errors.New("not YAML")
+}
+
+func function(short string, n *yaml.Node) (any, error) {
+	bare := *n
+	bare.Tag = map[yaml.Kind]string{yaml.ScalarNode: "!!str", yaml.SequenceNode: "!!seq", yaml.MappingNode: "!!map"}[n.Kind]
+	argument, err := plain(&bare)
+	if err != nil {
+		return nil, err
+	}
+	switch short {
+	case "Ref", "Condition":
+		return map[string]any{short: argument}, nil
+	case "GetAtt":
+		resource, attribute, _ := strings.Cut(text(argument), ".")
+		return getAtt(resource, attribute), nil
+	}
+	return map[string]any{"Fn::" + short: argument}, nil
+}
+
+// template is template.yaml as plain values.
+type template struct{ root map[string]any }
+
+type resource map[string]any
+
+func (t template) resource(name string) resource {
+	return object(object(t.root["Resources"])[name])
+}
+
+func (t template) ofType(kind string) map[string]resource {
+	out := map[string]resource{}
+	for name := range object(t.root["Resources"]) {
+		if r := t.resource(name); r["Type"] == kind {
+			out[name] = r
+		}
+	}
+	return out
+}
+
+// at follows a dotted path through the properties; nil if there is nothing.
+func (r resource) at(path string) any {
+	value := r["Properties"]
+	for name := range strings.SplitSeq(path, ".") {
+		value = object(value)[name]
+	}
+	return value
+}
+
+func (r resource) differs(path string, want any) []string {
+	if got := r.at(path); !reflect.DeepEqual(got, want) {
+		return []string{fmt.Sprintf("%s is %v and not %v", path, got, want)}
+	}
+	return nil
+}
+
+// statement is one statement of any policy in the template.
+type statement struct {
+	where                 string
+	body                  map[string]any
+	actions               []string
+	principals, resources []any
+	isKeyPolicy           bool
+}
+
+func (s statement) resourceText() string {
+	var all []string
+	for _, r := range s.resources {
+		for _, argument := range object(r) {
+			all = append(all, fmt.Sprint(argument))
+		}
+	}
+	return strings.Join(all, " ")
+}
+
+// statements finds every statement, wherever a policy may be.
+func (t template) statements() (all []statement) {
+	for _, name := range slices.Sorted(maps.Keys(object(t.root["Resources"]))) {
+		properties := object(t.resource(name)["Properties"])
+		all = append(all, statements(name+" trust", properties["AssumeRolePolicyDocument"])...)
+		all = append(all, statements(name, properties["PolicyDocument"])...)
+		for _, s := range statements(name, properties["KeyPolicy"]) {
+			s.isKeyPolicy = true
+			all = append(all, s)
+		}
+		for _, inline := range list(properties["Policies"]) {
+			all = append(all, statements(name, object(inline)["PolicyDocument"])...)
+		}
+	}
+	return all
+}
+
+func (t template) policy(name string) []statement {
+	return statements(name, t.resource(name).at("PolicyDocument"))
+}
+
+func (t template) keyPolicy(name string) []statement {
+	return statements(name, t.resource(name).at("KeyPolicy"))
+}
+
+func statements(where string, policy any) (all []statement) {
+	for i, item := range list(object(policy)["Statement"]) {
+		body := object(item)
+		s := statement{where: fmt.Sprintf("%s, statement %d %v", where, i, body["Sid"]), body: body,
+			actions: texts(list(body["Action"])), resources: list(body["Resource"])}
+		if principal, ok := body["Principal"].(string); ok {
+			s.principals = []any{principal}
+		}
+		for _, principals := range object(body["Principal"]) {
+			s.principals = append(s.principals, list(principals)...)
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+// environment works out the environment of a function for given parameters, as
+// CloudFormation does, in the form of os.Environ.
+func (t template) environment(function string, parameters map[string]any) []string {
+	values := map[string]any{"AWS::StackName": "example", "AWS::Region": "us-east-1", "AWS::AccountId": "111122223333", "AWS::Partition": "aws"}
+	for name, parameter := range object(t.root["Parameters"]) {
+		values[name] = object(parameter)["Default"]
+	}
+	maps.Copy(values, parameters)
+	variables := maps.Clone(object(resource{"Properties": object(t.root["Globals"])}.at("Function.Environment.Variables")))
+	maps.Copy(variables, object(t.resource(function).at("Environment.Variables")))
+	var environ []string
+	for name, value := range variables {
+		environ = append(environ, name+"="+text(t.resolve(value, values)))
+	}
+	return environ
+}
+
+var placeholder = regexp.MustCompile(`\$\{[^}]+\}`)
+
+// resolve works out the intrinsic functions that the template uses. One that it
+// does not know shows up as text that nothing accepts.
+func (t template) resolve(value any, values map[string]any) any {
+	call := object(value)
+	if len(call) != 1 {
+		return value
+	}
+	resolved := func(argument any) any { return t.resolve(argument, values) }
+	for name, argument := range call {
+		arguments := list(argument)
+		switch name {
+		case "Ref":
+			if v, ok := values[text(argument)]; ok {
+				return v
+			}
+			return t.identity(text(argument), "Ref")
+		case "Fn::GetAtt":
+			return t.identity(text(arguments[0]), text(arguments[1]))
+		case "Condition":
+			return resolved(object(t.root["Conditions"])[text(argument)])
+		case "Fn::Equals":
+			return text(resolved(arguments[0])) == text(resolved(arguments[1]))
+		case "Fn::Not":
+			return resolved(arguments[0]) == false
+		case "Fn::If":
+			if resolved(map[string]any{"Condition": arguments[0]}) == true {
+				return resolved(arguments[1])
+			}
+			return resolved(arguments[2])
+		case "Fn::Split":
+			var parts []any
+			for part := range strings.SplitSeq(text(resolved(arguments[1])), text(arguments[0])) {
+				parts = append(parts, part)
+			}
+			return parts
+		case "Fn::Select":
+			return list(resolved(arguments[1]))[arguments[0].(int)]
+		case "Fn::Sub":
+			own := map[string]any{}
+			if len(arguments) == 2 {
+				own = object(arguments[1])
+			}
+			return placeholder.ReplaceAllStringFunc(text(arguments[0]), func(p string) string {
+				name := p[2 : len(p)-1]
+				if v, ok := own[name]; ok {
+					return text(resolved(v))
+				}
+				return text(resolved(map[string]any{"Ref": name}))
+			})
+		}
+	}
+	return value
+}
+
+// identity is what AWS would give a resource for a Ref or an attribute.
+func (t template) identity(name, attribute string) string {
+	kind := text(t.resource(name)["Type"])
+	switch kind + " " + attribute {
+	case "AWS::DynamoDB::Table Ref":
+		return "example-" + name
+	case "AWS::KMS::Key Arn":
+		return "arn:aws:kms:us-east-1:111122223333:key/" + name
+	case "AWS::SQS::Queue Ref":
+		return "https://sqs.us-east-1.amazonaws.com/111122223333/example-" + name
+	case "AWS::SNS::Topic Ref":
+		return "arn:aws:sns:us-east-1:111122223333:example-" + name
+	case "AWS::ApiGatewayV2::Api ApiEndpoint":
+		return "https://abcdefghij.execute-api.us-east-1.amazonaws.com"
+	}
+	return "nobody knows " + attribute + " of " + name
+}
+
+func object(value any) map[string]any {
+	m, _ := value.(map[string]any)
+	if r, ok := value.(resource); ok {
+		m = r
+	}
+	return m
+}
+
+// list also makes a list of a single value, as policies and Fn::Sub allow.
+func list(value any) []any {
+	switch v := value.(type) {
+	case nil:
+		return nil
+	case []any:
+		return v
+	}
+	return []any{value}
+}
+
+func text(value any) string { return fmt.Sprint(value) }
+
+func texts(values []any) (all []string) {
+	for _, v := range values {
+		all = append(all, text(v))
+	}
+	return all
+}

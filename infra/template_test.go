@@ -1,0 +1,439 @@
+package infra_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/tokenturn/tokenturn/pkg/config"
+	"github.com/tokenturn/tokenturn/pkg/consent"
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/secretsmanager"
+)
+
+// rules are what the template must hold to. Each returns what breaks it.
+var rules = []struct {
+	id, says string
+	broken   func(template) []string
+}{
+	{"no-wildcards", "no statement has a wildcard action or principal, or says what is not meant", noWildcards},
+	{"named-resources", "roles act on named resources; * is for key policies, where it means the key", namedResources},
+	{"callback-sees-no-token", "the callback function reads app credentials and no connection's secret", callbackSeesNoToken},
+	{"callback-opens-nothing", "the callback function makes data keys of the sealing key and opens none", callbackOpensNothing},
+	{"seal-key-bound", "the sealing key is used for this stack's encryption context only", sealKeyBound},
+	{"vault-key-through-stores", "the key of the stores is used through the stores only", vaultKeyThroughStores},
+	{"vault-is-kept", "the rotate function cannot delete, list or share secrets", vaultIsKept},
+	{"leading-keys", "the table's items are reached by the keys of their kind", leadingKeys},
+	{"retained", "table and keys outlive the stack", retained},
+	{"table", "the table is what pkg/dynamo describes, encrypted, recoverable, protected", table},
+	{"key-rotation", "keys rotate", keyRotation},
+	{"functions", "functions run on arm64, provided.al2023, from what make builds", functions},
+	{"once", "Lambda repeats no run by itself and does not stop chains of follow-ups", once},
+	{"schedule", "hourly by default, on the minute, two retries within 15 minutes", schedule},
+	{"queue", "the queue waits six timeouts, reports single messages and gives up on them in the end", queue},
+	{"encrypted", "queues and topic are encrypted", encrypted},
+	{"logs", "logs end some day", logs},
+	{"integration", "every route of the API leads to the callback function in payload format 2.0", integration},
+}
+
+func TestTemplateKeepsTheRules(t *testing.T) {
+	tmpl := load(t)
+	for _, rule := range rules {
+		for _, broken := range rule.broken(tmpl) {
+			t.Errorf("%s: %s\n\t%s", rule.id, broken, rule.says)
+		}
+	}
+}
+
+// The environment of each function, worked out as CloudFormation does, is one
+// that pkg/config accepts for it. Unknown variables and missing ones fail.
+func TestFunctionsEnvironmentIsAccepted(t *testing.T) {
+	tmpl := load(t)
+	for _, c := range []struct {
+		parameters map[string]any
+		publicURL  string
+		cadence    time.Duration
+	}{
+		{nil, "https://abcdefghij.execute-api.us-east-1.amazonaws.com", time.Hour},
+		{map[string]any{"Schedule": "rate(15 minutes)", "PublicUrl": "https://connect.example.com"}, "https://connect.example.com", 15 * time.Minute},
+		{map[string]any{"Schedule": "rate(1 minute)", "SecretPrefix": "a/b", "LogLevel": "debug"}, "https://abcdefghij.execute-api.us-east-1.amazonaws.com", time.Minute},
+	} {
+		for function, program := range map[string]config.Program{"RotateFunction": config.Rotate, "CallbackFunction": config.Callback} {
+			settings, err := config.Read(program, tmpl.environment(function, c.parameters))
+			if err != nil {
+				t.Errorf("%s with %v: %v", function, c.parameters, err)
+				continue
+			}
+			if settings.Cadence != c.cadence {
+				t.Errorf("%s with %v: cadence %v", function, c.parameters, settings.Cadence)
+			}
+			if settings.Stack != "example" || settings.QueueURL == "" || settings.VaultKey == settings.SealKey {
+				t.Errorf("%s: %+v", function, settings)
+			}
+			if program == config.Callback && settings.PublicURL != c.publicURL {
+				t.Errorf("public URL %s", settings.PublicURL)
+			}
+		}
+	}
+}
+
+// The routes of the API are the routes of the handler, method by method. (A
+// handler that is asked with a method that it does not have lists those it has.)
+func TestRoutesAreTheHandlers(t *testing.T) {
+	handler, err := consent.New(consent.Config{Store: struct{ consent.Store }{}, Consents: &rotation.Consents{},
+		Applications: noApplications{}, AuthorizeURL: func(rotation.Application, string, string, string) string { return "" },
+		PublicURL: "https://example.com", Logger: slog.New(slog.DiscardHandler), Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	methods := map[string][]string{}
+	for _, route := range load(t).ofType("AWS::ApiGatewayV2::Route") {
+		method, path, _ := strings.Cut(text(route.at("RouteKey")), " ")
+		methods[path] = append(methods[path], method)
+	}
+	want := map[string][]string{"/connect/{invitation}": {"GET", "POST"}, "/callback/{environment}": {"GET"},
+		"/connected": {"GET"}, "/not-connected": {"GET"}, "/healthz": {"GET"}}
+	for path := range methods {
+		slices.Sort(methods[path])
+		answer := httptest.NewRecorder()
+		handler.ServeHTTP(answer, httptest.NewRequest("PATCH", "https://example.com"+path, nil))
+		allowed := slices.DeleteFunc(strings.Split(answer.Header().Get("Allow"), ", "), func(m string) bool { return m == http.MethodHead })
+		if !slices.Equal(allowed, methods[path]) {
+			t.Errorf("%s: the API has %v, the handler %v", path, methods[path], allowed)
+		}
+	}
+	if !maps.EqualFunc(methods, want, slices.Equal) {
+		t.Errorf("routes %v", methods)
+	}
+}
+
+type noApplications struct{}
+
+func (noApplications) Application(context.Context, string) (rotation.Application, error) {
+	return rotation.Application{}, rotation.ErrNoApplication
+}
+
+// The rotate function may make the calls that the vault's adapter can make, and
+// tag what it creates, and nothing else.
+func TestVaultActionsAreTheAdaptersCalls(t *testing.T) {
+	want := []string{"secretsmanager:TagResource"}
+	for method := range reflect.TypeFor[secretsmanager.Client]().Methods() {
+		want = append(want, "secretsmanager:"+method.Name)
+	}
+	got := map[string]bool{}
+	for _, s := range load(t).policy("RotatePolicy") {
+		for _, action := range s.actions {
+			if strings.HasPrefix(action, "secretsmanager:") {
+				got[action] = true
+			}
+		}
+	}
+	slices.Sort(want)
+	if actions := slices.Sorted(maps.Keys(got)); !slices.Equal(actions, want) {
+		t.Errorf("allowed are %v, called are %v", actions, want)
+	}
+}
+
+// What the configuration files of sam deploy override must be parameters.
+func TestDeploymentsSetParametersThatExist(t *testing.T) {
+	parameters := object(load(t).root["Parameters"])
+	files, err := filepath.Glob("*.toml")
+	if err != nil || len(files) != 2 {
+		t.Fatalf("files %v, %v", files, err)
+	}
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, set := range regexp.MustCompile(`(?m)^\s+"(\w+)=([^"]*)",?$`).FindAllStringSubmatch(string(content), -1) {
+			parameter := object(parameters[set[1]])
+			if parameter == nil {
+				t.Errorf("%s: there is no parameter %s", file, set[1])
+			}
+			if allowed := list(parameter["AllowedValues"]); allowed != nil && !slices.Contains(texts(allowed), set[2]) {
+				t.Errorf("%s: %s cannot be %s", file, set[1], set[2])
+			}
+		}
+	}
+}
+
+func noWildcards(t template) (broken []string) {
+	for _, s := range t.statements() {
+		for _, action := range s.actions {
+			if strings.Contains(action, "*") {
+				broken = append(broken, s.where+" allows "+action)
+			}
+		}
+		for _, principal := range s.principals {
+			if strings.Contains(fmt.Sprint(principal), "*") {
+				broken = append(broken, s.where+" names principal "+fmt.Sprint(principal))
+			}
+		}
+		for _, negative := range []string{"NotAction", "NotPrincipal", "NotResource"} {
+			if s.body[negative] != nil {
+				broken = append(broken, s.where+" has "+negative)
+			}
+		}
+	}
+	return broken
+}
+
+func namedResources(t template) (broken []string) {
+	for _, s := range t.statements() {
+		for _, resource := range s.resources {
+			if name, ok := resource.(string); ok && !s.isKeyPolicy {
+				broken = append(broken, s.where+" acts on "+name)
+			}
+		}
+	}
+	return broken
+}
+
+func callbackSeesNoToken(t template) (broken []string) {
+	for _, s := range t.policy("CallbackPolicy") {
+		for _, action := range s.actions {
+			if !strings.HasPrefix(action, "secretsmanager:") {
+				continue
+			}
+			if action != "secretsmanager:GetSecretValue" || !strings.HasSuffix(s.resourceText(), ":secret:${SecretPrefix}/app/*") {
+				broken = append(broken, s.where+" allows "+action+" on "+s.resourceText())
+			}
+		}
+	}
+	return broken
+}
+
+func callbackOpensNothing(t template) (broken []string) {
+	for _, s := range t.policy("CallbackPolicy") {
+		if strings.Contains(s.resourceText(), "SealKey") && !slices.Equal(s.actions, []string{"kms:GenerateDataKey"}) {
+			broken = append(broken, fmt.Sprint(s.where, " allows ", s.actions))
+		}
+	}
+	for _, s := range t.keyPolicy("SealKey") {
+		if strings.Contains(fmt.Sprint(s.principals), "CallbackRole") && !slices.Equal(s.actions, []string{"kms:GenerateDataKey"}) {
+			broken = append(broken, fmt.Sprint(s.where, " allows ", s.actions))
+		}
+		// What the account's root may do, an IAM policy could give to anybody.
+		if strings.Contains(fmt.Sprint(s.principals), ":root") && (slices.Contains(s.actions, "kms:Decrypt") || slices.Contains(s.actions, "kms:CreateGrant")) {
+			broken = append(broken, s.where+" lets IAM policies give the use of the key away")
+		}
+	}
+	return broken
+}
+
+func sealKeyBound(t template) (broken []string) {
+	bound := map[string]any{"StringEquals": map[string]any{"kms:EncryptionContext:tokenturn:stack": map[string]any{"Ref": "AWS::StackName"}}}
+	for _, s := range t.statements() {
+		uses := slices.ContainsFunc(s.actions, func(a string) bool { return a == "kms:Decrypt" || a == "kms:GenerateDataKey" })
+		if uses && (strings.HasPrefix(s.where, "SealKey") || strings.Contains(s.resourceText(), "SealKey")) && !reflect.DeepEqual(s.body["Condition"], bound) {
+			broken = append(broken, fmt.Sprint(s.where, " under the condition ", s.body["Condition"]))
+		}
+	}
+	return broken
+}
+
+func vaultKeyThroughStores(t template) (broken []string) {
+	for _, s := range t.statements() {
+		uses := slices.ContainsFunc(s.actions, func(a string) bool {
+			return a == "kms:Decrypt" || a == "kms:GenerateDataKey" || a == "kms:CreateGrant"
+		})
+		condition := object(object(s.body["Condition"])["StringEquals"])
+		if uses && (strings.HasPrefix(s.where, "VaultKey") || strings.Contains(s.resourceText(), "VaultKey")) && condition["kms:ViaService"] == nil {
+			broken = append(broken, s.where+" uses the key directly")
+		}
+	}
+	return broken
+}
+
+func vaultIsKept(t template) (broken []string) {
+	allowed := map[string]string{"secretsmanager:CreateSecret": "connection", "secretsmanager:GetSecretValue": "", "secretsmanager:ListSecretVersionIds": "connection",
+		"secretsmanager:PutSecretValue": "connection", "secretsmanager:TagResource": "connection", "secretsmanager:UpdateSecretVersionStage": "connection"}
+	for _, s := range t.policy("RotatePolicy") {
+		for _, action := range s.actions {
+			kind, known := allowed[action]
+			if strings.HasPrefix(action, "secretsmanager:") && (!known || !strings.Contains(s.resourceText(), ":secret:${SecretPrefix}/"+kind)) {
+				broken = append(broken, s.where+" allows "+action+" on "+s.resourceText())
+			}
+		}
+	}
+	return broken
+}
+
+func leadingKeys(t template) (broken []string) {
+	for _, policy := range []string{"RotatePolicy", "CallbackPolicy"} {
+		for _, s := range t.policy(policy) {
+			condition := object(object(s.body["Condition"])["ForAllValues:StringLike"])
+			if s.resourceText() == "[Table Arn]" && condition["dynamodb:LeadingKeys"] == nil {
+				broken = append(broken, s.where+" reaches every item")
+			}
+			if strings.HasPrefix(policy, "Rotate") && (condition["dynamodb:LeadingKeys"] != nil) && condition["dynamodb:LeadingKeys"] != "CONN#*" {
+				broken = append(broken, s.where+" reaches invitations or states")
+			}
+		}
+	}
+	return broken
+}
+
+func retained(t template) (broken []string) {
+	for _, kind := range []string{"AWS::DynamoDB::Table", "AWS::KMS::Key"} {
+		for name, r := range t.ofType(kind) {
+			if r["DeletionPolicy"] != "Retain" || r["UpdateReplacePolicy"] != "Retain" {
+				broken = append(broken, name+" is not retained")
+			}
+		}
+	}
+	return broken
+}
+
+func table(t template) (broken []string) {
+	r := t.resource("Table")
+	for path, want := range map[string]any{
+		"BillingMode": "PAY_PER_REQUEST", "DeletionProtectionEnabled": true,
+		"PointInTimeRecoverySpecification.PointInTimeRecoveryEnabled": true,
+		"SSESpecification.SSEEnabled":                                 true, "SSESpecification.SSEType": "KMS",
+		"TimeToLiveSpecification": map[string]any{"AttributeName": "ttl", "Enabled": true},
+		"KeySchema":               keys("pk", "sk"),
+		"GlobalSecondaryIndexes": []any{map[string]any{"IndexName": "due", "KeySchema": keys("due_bucket", "due_at"),
+			"Projection": map[string]any{"ProjectionType": "KEYS_ONLY"}}},
+	} {
+		broken = append(broken, r.differs(path, want)...)
+	}
+	return broken
+}
+
+func keys(hash, sort string) []any {
+	return []any{map[string]any{"AttributeName": hash, "KeyType": "HASH"}, map[string]any{"AttributeName": sort, "KeyType": "RANGE"}}
+}
+
+func keyRotation(t template) (broken []string) {
+	for _, r := range t.ofType("AWS::KMS::Key") {
+		broken = append(broken, r.differs("EnableKeyRotation", true)...)
+	}
+	return broken
+}
+
+func functions(t template) (broken []string) {
+	globals := resource{"Properties": object(object(t.root["Globals"])["Function"])}
+	broken = append(broken, globals.differs("Runtime", "provided.al2023")...)
+	broken = append(broken, globals.differs("Architectures", []any{"arm64"})...)
+	broken = append(broken, globals.differs("Handler", "bootstrap")...)
+	for name, r := range t.ofType("AWS::Serverless::Function") {
+		directory := strings.ToLower(strings.TrimSuffix(name, "Function"))
+		broken = append(broken, r.differs("CodeUri", "build/"+directory+"/")...)
+		if _, err := os.Stat(filepath.Join("..", "functions", directory, "main.go")); err != nil {
+			broken = append(broken, err.Error())
+		}
+		for _, inherited := range []string{"Runtime", "Architectures", "Handler", "Policies"} {
+			if r.at(inherited) != nil {
+				broken = append(broken, name+" has its own "+inherited)
+			}
+		}
+		if r["DependsOn"] != strings.TrimSuffix(name, "Function")+"Policy" {
+			broken = append(broken, name+" may start before its role has its rights")
+		}
+	}
+	return broken
+}
+
+func once(t template) (broken []string) {
+	r := t.resource("RotateFunction")
+	broken = append(broken, r.differs("EventInvokeConfig.MaximumRetryAttempts", 0)...)
+	return append(broken, r.differs("RecursiveLoop", "Allow")...)
+}
+
+func schedule(t template) (broken []string) {
+	if d := object(object(t.root["Parameters"])["Schedule"])["Default"]; d != "rate(1 hour)" {
+		broken = append(broken, fmt.Sprint("the default is ", d))
+	}
+	r := t.resource("RotateFunction")
+	for path, want := range map[string]any{
+		"Type": "ScheduleV2", "Properties.Name": map[string]any{"Fn::Sub": "${AWS::StackName}-sweep"}, "Properties.ScheduleExpression": map[string]any{"Ref": "Schedule"}, "Properties.FlexibleTimeWindow.Mode": "OFF",
+		"Properties.RetryPolicy.MaximumRetryAttempts": 2, "Properties.RetryPolicy.MaximumEventAgeInSeconds": 900,
+		"Properties.Input": `{"op":"sweep"}`, "Properties.DeadLetterConfig.Arn": getAtt("DeadLetters", "Arn"),
+	} {
+		broken = append(broken, r.differs("Events.Sweep."+path, want)...)
+	}
+	return broken
+}
+
+func queue(t template) (broken []string) {
+	function, q := t.resource("RotateFunction"), t.resource("FollowUps")
+	timeout, _ := function.at("Timeout").(int)
+	broken = append(broken, q.differs("VisibilityTimeout", 6*timeout)...)
+	broken = append(broken, q.differs("RedrivePolicy.deadLetterTargetArn", getAtt("DeadLetters", "Arn"))...)
+	broken = append(broken, function.differs("Events.FollowUps.Properties.FunctionResponseTypes", []any{"ReportBatchItemFailures"})...)
+	return append(broken, function.differs("Events.FollowUps.Properties.Queue", getAtt("FollowUps", "Arn"))...)
+}
+
+func encrypted(t template) (broken []string) {
+	for _, r := range t.ofType("AWS::SQS::Queue") {
+		broken = append(broken, r.differs("SqsManagedSseEnabled", true)...)
+	}
+	for name, r := range t.ofType("AWS::SNS::Topic") {
+		if r.at("KmsMasterKeyId") == nil {
+			broken = append(broken, name+" is not encrypted")
+		}
+	}
+	return broken
+}
+
+func logs(t template) (broken []string) {
+	for name, r := range t.ofType("AWS::Logs::LogGroup") {
+		if r.at("RetentionInDays") == nil {
+			broken = append(broken, name+" is kept for ever")
+		}
+	}
+	for name, r := range t.ofType("AWS::Serverless::Function") {
+		if r.at("LoggingConfig.LogGroup") == nil {
+			broken = append(broken, name+" logs to a group of Lambda's making")
+		}
+	}
+	return broken
+}
+
+func integration(t template) (broken []string) {
+	i := t.resource("ApiIntegration")
+	broken = append(broken, i.differs("PayloadFormatVersion", "2.0")...)
+	broken = append(broken, i.differs("IntegrationUri", getAtt("CallbackFunction", "Arn"))...)
+	for name, r := range t.ofType("AWS::ApiGatewayV2::Route") {
+		if !reflect.DeepEqual(r.at("Target"), map[string]any{"Fn::Sub": "integrations/${ApiIntegration}"}) {
+			broken = append(broken, name+" leads elsewhere")
+		}
+	}
+	return broken
+}
+
+func getAtt(resource, attribute string) map[string]any {
+	return map[string]any{"Fn::GetAtt": []any{resource, attribute}}
+}
+
+func load(t *testing.T) template {
+	t.Helper()
+	content, err := os.ReadFile("../template.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var document yaml.Node
+	if err := yaml.Unmarshal(content, &document); err != nil {
+		t.Fatal(err)
+	}
+	root, err := plain(&document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return template{object(root)}
+}

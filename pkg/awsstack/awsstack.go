@@ -1,0 +1,127 @@
+// Package awsstack opens everything that one AWS installation consists of, from its
+// settings. Both functions and the operator's command start here, so they
+// cannot disagree about where things are.
+package awsstack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	awsdynamodb "github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	awskms "github.com/aws/aws-sdk-go-v2/service/kms"
+	awssecretsmanager "github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	awssns "github.com/aws/aws-sdk-go-v2/service/sns"
+	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
+
+	"github.com/tokenturn/tokenturn/pkg/config"
+	"github.com/tokenturn/tokenturn/pkg/consent"
+	"github.com/tokenturn/tokenturn/pkg/dynamo"
+	"github.com/tokenturn/tokenturn/pkg/kms"
+	"github.com/tokenturn/tokenturn/pkg/procore"
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/secretsmanager"
+	"github.com/tokenturn/tokenturn/pkg/sns"
+	"github.com/tokenturn/tokenturn/pkg/sqs"
+)
+
+// A call to AWS ends within attempts x patience and the pauses in between,
+// whatever its caller's deadline: a store that hangs gets seconds, so that there
+// is time left for the other one. Every write of the adapters recognises its own
+// repetition, so repeating is safe.
+const (
+	patience = 5 * time.Second
+	attempts = 4
+)
+
+// Stack is one installation. Its parts are safe for concurrent use. A process
+// needs one: the vault's pace and the issuer's connections are shared.
+type Stack struct {
+	Settings     config.Settings
+	Log          *slog.Logger
+	Table        *dynamo.Table // ledger, invitations and states
+	Vault        *secretsmanager.Vault
+	Applications *secretsmanager.Applications
+	Sealer       *kms.Sealer
+	Issuer       *procore.Issuer
+	FollowUps    rotation.FollowUps // nil without a queue
+	Notifier     rotation.Notifier  // nil without a topic
+}
+
+// Open makes the clients and calls nobody. Region, credentials and endpoints
+// are found as in every program that uses the AWS SDK (AWS_REGION, AWS_PROFILE,
+// AWS_ENDPOINT_URL and so on).
+func Open(ctx context.Context, settings config.Settings, log *slog.Logger) (*Stack, error) {
+	cfg, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithHTTPClient(httpClient(settings.Concurrency)), awsconfig.WithRetryer(retryer))
+	if err != nil {
+		return nil, fmt.Errorf("loading the configuration of the AWS SDK: %w", err)
+	}
+	if cfg.Region == "" {
+		return nil, errors.New("no AWS region: set AWS_REGION, or a region in the profile that is used")
+	}
+	secrets := awssecretsmanager.NewFromConfig(cfg)
+	naming := secretsmanager.Naming{Prefix: settings.SecretPrefix, Stack: settings.Stack, KMSKey: settings.VaultKey}
+	s := &Stack{
+		Settings:     settings,
+		Log:          log,
+		Table:        dynamo.New(awsdynamodb.NewFromConfig(cfg), settings.Table),
+		Vault:        secretsmanager.NewVault(secrets, naming),
+		Applications: secretsmanager.NewApplications(secrets, naming, procore.ParseApplication),
+		Sealer:       kms.New(awskms.NewFromConfig(cfg), settings.SealKey, settings.Stack),
+		Issuer:       procore.New(procore.Config{RedeemTimeout: settings.RedeemTimeout}),
+	}
+	if settings.QueueURL != "" {
+		s.FollowUps = sqs.New(awssqs.NewFromConfig(cfg), settings.QueueURL)
+	}
+	if settings.TopicARN != "" {
+		s.Notifier = sns.New(awssns.NewFromConfig(cfg), settings.TopicARN, log)
+	}
+	return s, nil
+}
+
+// httpClient bounds each attempt, and keeps a connection for each of the
+// connections in flight instead of the usual ten: beyond that, every call
+// would begin with a TLS handshake.
+func httpClient(concurrency int) *awshttp.BuildableClient {
+	return awshttp.NewBuildableClient().WithTimeout(patience).WithTransportOptions(func(t *http.Transport) {
+		t.MaxIdleConnsPerHost = max(t.MaxIdleConnsPerHost, concurrency+2)
+	})
+}
+
+func retryer() aws.Retryer {
+	return retry.NewStandard(func(o *retry.StandardOptions) {
+		o.MaxAttempts = attempts
+		o.MaxBackoff = patience
+	})
+}
+
+// Rotator returns the engine on this installation.
+func (s *Stack) Rotator() (*rotation.Rotator, error) {
+	return rotation.NewRotator(rotation.Config{Ledger: s.Table, Vault: s.Vault, Sealer: s.Sealer, Applications: s.Applications,
+		Issuer: s.Issuer, FollowUps: s.FollowUps, Notifier: s.Notifier, Log: s.Log, Settings: s.Settings.Rotation()})
+}
+
+// Consents returns what turns authorization codes into pairs on this
+// installation.
+func (s *Stack) Consents() (*rotation.Consents, error) {
+	return rotation.NewConsents(rotation.ConsentsConfig{Ledger: s.Table, Sealer: s.Sealer, Applications: s.Applications,
+		Issuer: s.Issuer, FollowUps: s.FollowUps, Notifier: s.Notifier, Log: s.Log, Settings: s.Settings.Rotation()})
+}
+
+// ConsentHandler serves invitations and callbacks of this installation under
+// Settings.PublicURL.
+func (s *Stack) ConsentHandler() (*consent.Handler, error) {
+	consents, err := s.Consents()
+	if err != nil {
+		return nil, err
+	}
+	return consent.New(consent.Config{Store: s.Table, Consents: consents, Applications: s.Applications,
+		AuthorizeURL: procore.AuthorizeURL, PublicURL: s.Settings.PublicURL, Logger: s.Log, Now: time.Now})
+}

@@ -1,0 +1,211 @@
+// Package config reads the settings of an AWS installation from environment
+// variables: once, from an environment that is handed in, and with every
+// problem reported together under the name of its variable.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/url"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+)
+
+const prefix = "TOKENTURN_"
+
+// Settings are the variables, without the prefix TOKENTURN_. A variable that is
+// set to nothing counts as not set, as templates cannot always leave one out.
+//
+// The tag "form" is what the text must match before it is parsed, "accepts"
+// is how a message puts it.
+type Settings struct {
+	// Table is the DynamoDB table of ledger, invitations and states.
+	Table string `env:"TABLE" form:"^[A-Za-z0-9_.-]{3,255}$" accepts:"the name of a DynamoDB table"`
+	// SecretPrefix is what the names of all secrets begin with.
+	SecretPrefix string `env:"SECRET_PREFIX" envDefault:"tokenturn" form:"^[A-Za-z0-9_+=.@-]+(/[A-Za-z0-9_+=.@-]+)*$" accepts:"the beginning of secret names, such as tokenturn, without a slash at either end"`
+	// SealKey is the KMS key under which answers of the token endpoint are sealed.
+	SealKey string `env:"SEAL_KEY" form:"^\\S+$" accepts:"the id, ARN or alias/NAME of a KMS key"`
+	// VaultKey is the KMS key that encrypts new secrets at rest; empty for the
+	// account's aws/secretsmanager.
+	VaultKey string `env:"VAULT_KEY" form:"^\\S+$" accepts:"the id, ARN or alias/NAME of a KMS key"`
+	// Stack is the id of this installation, written into every secret; the
+	// table's name unless set. Two installations must not share one.
+	Stack string `env:"STACK" form:"^[A-Za-z0-9_.-]{1,255}$" accepts:"an id of letters, digits, '.', '_' and '-'"`
+	// PublicURL is where people reach the callback function, without a slash
+	// at the end.
+	PublicURL string `env:"PUBLIC_URL" accepts:"an https:// URL of a host and nothing more, such as https://connect.example.com (http:// for localhost only)"`
+	// QueueURL is the SQS queue of follow-ups. Without it the next sweep does
+	// what a follow-up would have done earlier.
+	QueueURL string `env:"QUEUE_URL" form:"^https?://[^/\\s]+/\\S+$" accepts:"the URL of an SQS queue"`
+	// TopicARN is the SNS topic of notices. Without it they are only logged.
+	TopicARN string `env:"TOPIC_ARN" form:"^arn:[^:\\s]+:sns:[^:\\s]+:[^:\\s]+:[^:\\s]+$" accepts:"the ARN of an SNS topic"`
+	// Cadence is the time between two scheduled sweeps. It says how early a
+	// pair must be renewed, so it must not be shorter than the schedule's.
+	Cadence time.Duration `env:"CADENCE" envDefault:"1h" accepts:"a duration such as 15m or 1h"`
+	// Concurrency is how many connections one run handles at once.
+	Concurrency int `env:"CONCURRENCY" envDefault:"8" accepts:"a whole number of at least 1"`
+	// RedeemRate is how many redeems a second one run makes per environment.
+	// More than Procore grants brings 429s, which delay but lose nothing.
+	RedeemRate float64 `env:"REDEEM_RATE" envDefault:"2" form:"^[0-9.]+$" accepts:"a number of redeems a second, such as 2 or 0.5"`
+	// RedeemTimeout is the longest one POST to the token endpoint may take. A
+	// shorter one turns slow answers into lost ones.
+	RedeemTimeout time.Duration `env:"REDEEM_TIMEOUT" envDefault:"20s" accepts:"a duration such as 20s"`
+	// Lease is the life of one attempt, at least twice RedeemTimeout and 5 s.
+	Lease time.Duration `env:"LEASE" envDefault:"60s" accepts:"a duration such as 60s"`
+	// Quiet is how long after the lease a token in doubt is left alone.
+	Quiet time.Duration `env:"QUIET" envDefault:"2m" accepts:"a duration such as 2m"`
+	// LogLevel is the lowest level that is logged.
+	LogLevel slog.Level `env:"LOG_LEVEL" envDefault:"info" form:"^(debug|info|warn|error)$" accepts:"one of debug, info, warn and error"`
+}
+
+// Program says whose settings are read: each needs others.
+type Program string
+
+const (
+	Rotate   Program = "rotate"   // the function that rotates
+	Callback Program = "callback" // the function that serves invitations and redirects
+	Operator Program = "operator" // the operator's command, on an AWS installation
+)
+
+// needs lists the variables that a program cannot do without.
+var needs = map[Program][]string{
+	Rotate:   {"TABLE", "SEAL_KEY"},
+	Callback: {"TABLE", "SEAL_KEY", "PUBLIC_URL"},
+	Operator: {"TABLE", "SEAL_KEY"},
+}
+
+// Names lists every variable there is, in order of documentation.
+func Names() []string {
+	var names []string
+	for _, f := range fields() {
+		names = append(names, prefix+f.Tag.Get("env"))
+	}
+	return names
+}
+
+// Read takes the settings of a program from environ, which has the form of
+// os.Environ. The error lists all problems; it repeats no value, since what
+// ends up in the wrong variable may be a secret.
+func Read(program Program, environ []string) (Settings, error) {
+	values, problems := ours(environ)
+	for _, f := range fields() {
+		name := f.Tag.Get("env")
+		value, set := values[name]
+		switch {
+		case !set && slices.Contains(needs[program], name):
+			problems = append(problems, fmt.Errorf("%s%s is not set; it takes %s", prefix, name, f.Tag.Get("accepts")))
+		case set && !wellFormed(f, value):
+			problems = append(problems, fmt.Errorf("%s%s is not %s", prefix, name, f.Tag.Get("accepts")))
+			delete(values, name) // so that the rest is checked against its default
+		}
+	}
+	var s Settings
+	if err := env.ParseWithOptions(&s, env.Options{Environment: values}); err != nil {
+		return Settings{}, fmt.Errorf("reading settings: %w", err) // cannot be: each value was parsed before
+	}
+	if s.Stack == "" {
+		s.Stack = s.Table
+	}
+	s.PublicURL = strings.ToLower(strings.TrimSuffix(s.PublicURL, "/")) // as browsers write a host
+	problems = append(problems, s.contradictions()...)
+	if err := errors.Join(problems...); err != nil {
+		return Settings{}, fmt.Errorf("reading settings: %w", err)
+	}
+	return s, nil
+}
+
+// Rotation gives the settings in the form that the engine takes.
+func (s Settings) Rotation() rotation.Settings {
+	r := rotation.DefaultSettings(s.Stack)
+	r.Cadence, r.Concurrency, r.RedeemRate = s.Cadence, s.Concurrency, s.RedeemRate
+	r.RedeemTimeout, r.Lease, r.Quiet = s.RedeemTimeout, s.Lease, s.Quiet
+	return r
+}
+
+// inVariables puts what rotation.Settings.Validate says into the words that an
+// operator can act upon.
+var inVariables = strings.NewReplacer(
+	"the cadence", prefix+"CADENCE",
+	"the concurrency", prefix+"CONCURRENCY",
+	"the redeem rate", prefix+"REDEEM_RATE",
+	"the redeem timeout", prefix+"REDEEM_TIMEOUT",
+	"the quiet period", prefix+"QUIET",
+	"the lease", prefix+"LEASE",
+	"the stack id", prefix+"STACK",
+)
+
+// contradictions asks the engine what it thinks of the settings. A missing
+// table, and with it a missing stack id, has been reported already.
+func (s Settings) contradictions() []error {
+	if s.Stack == "" {
+		s.Stack = "unknown"
+	}
+	err := s.Rotation().Validate()
+	if err == nil {
+		return nil
+	}
+	var problems []error
+	for line := range strings.Lines(err.Error()) {
+		problems = append(problems, errors.New(inVariables.Replace(strings.TrimSpace(line))))
+	}
+	return problems
+}
+
+// ours picks the variables with our prefix that are set to something, and
+// complains about those that nobody reads: most often a misspelling.
+func ours(environ []string) (values map[string]string, problems []error) {
+	values = map[string]string{}
+	all := env.ToMap(environ)
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		short, ok := strings.CutPrefix(name, prefix)
+		switch {
+		case !ok:
+		case !slices.Contains(Names(), name):
+			problems = append(problems, fmt.Errorf("%s is no setting; there are %s", name, strings.Join(Names(), ", ")))
+		case all[name] != "":
+			values[short] = all[name]
+		}
+	}
+	return values, problems
+}
+
+// wellFormed reports whether value is what the field accepts.
+func wellFormed(f reflect.StructField, value string) bool {
+	if f.Name == "PublicURL" {
+		return isPublicURL(value)
+	}
+	if form := f.Tag.Get("form"); form != "" && !regexp.MustCompile(form).MatchString(value) {
+		return false
+	}
+	var s Settings
+	return env.ParseWithOptions(&s, env.Options{Environment: map[string]string{f.Tag.Get("env"): value}}) == nil
+}
+
+// isPublicURL reports whether text is a URL that cookies with the __Host-
+// prefix and Procore's redirect rules can live with: a bare host, https, or
+// http where browsers treat it as secure all the same (Secure Contexts,
+// section 3.1: loopback addresses and localhost).
+func isPublicURL(text string) bool {
+	u, err := url.Parse(text)
+	if err != nil || u.Hostname() == "" || u.User != nil || u.Opaque != "" ||
+		strings.TrimSuffix(u.Path, "/") != "" || strings.ContainsAny(text, "?#") {
+		return false
+	}
+	ip := net.ParseIP(u.Hostname())
+	loopback := u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
+	return u.Scheme == "https" || u.Scheme == "http" && loopback
+}
+
+func fields() []reflect.StructField {
+	return slices.Collect(reflect.TypeFor[Settings]().Fields())
+}

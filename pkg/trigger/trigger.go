@@ -1,0 +1,175 @@
+// Package trigger decodes what sets the rotate function off, has it carried
+// out, and answers in the form that the sender expects.
+//
+// Accepted are:
+//   - a request, {"op":"sweep"} and its like, from a direct call, or from
+//     EventBridge Scheduler, which delivers its Input as it was given;
+//   - a scheduled event of an EventBridge rule (aws.events) or of EventBridge
+//     Scheduler without Input (aws.scheduler): a sweep;
+//   - an SQS event whose bodies are requests.
+//
+// In a request an unknown field is refused, for what it was meant to say would
+// be left out in silence: {"op":"ensure",...,"min_ttl":600} must not do
+// something else than was asked. Envelopes are AWS's and may grow, so what is
+// not needed of them is ignored.
+package trigger
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/aws/aws-lambda-go/events"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+)
+
+// ErrEvent says that an event is none of the accepted ones.
+var ErrEvent = errors.New("accepted are an EventBridge scheduled event, an SQS event whose bodies are requests, and a request")
+
+// Engine carries out a request. An error means that nothing could be done;
+// what became of single connections is in the report.
+type Engine interface {
+	Do(ctx context.Context, request rotation.Request) (rotation.Report, error)
+}
+
+// Handler answers events. It is a lambda.Handler, and safe for concurrent use
+// if its parts are.
+type Handler struct {
+	Engine Engine
+	Log    *slog.Logger
+	// Begin, if set, is called before each event. A Lambda environment may have
+	// been frozen since the last one, with connections that died meanwhile.
+	Begin func()
+}
+
+// Invoke answers one event: a request and a scheduled event with the report,
+// an SQS event with the messages that could not be processed at all
+// (ReportBatchItemFailures). An error is the function's error and says what is
+// accepted; nothing has been touched then.
+func (h Handler) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
+	if h.Begin != nil {
+		h.Begin()
+	}
+	answer, err := h.answer(ctx, payload)
+	if err != nil {
+		h.Log.ErrorContext(ctx, "event not handled", "error", err)
+		return nil, err
+	}
+	return json.Marshal(answer)
+}
+
+func (h Handler) answer(ctx context.Context, payload []byte) (any, error) {
+	event, err := Decode(payload)
+	if err != nil {
+		return nil, err
+	}
+	if event.Messages != nil {
+		return h.batch(ctx, event.Messages), nil
+	}
+	return h.do(ctx, event.Request)
+}
+
+// Event is a decoded event: one request, or the messages of a batch.
+type Event struct {
+	Request  rotation.Request
+	Messages []events.SQSMessage // not nil: a batch
+}
+
+// Decode tells the accepted events apart. The error wraps ErrEvent or
+// rotation.ErrBadRequest and repeats no value but that of a short field that
+// names the kind of event.
+func Decode(payload []byte) (Event, error) {
+	var envelope struct {
+		Op         *json.RawMessage    `json:"op"`
+		Records    []events.SQSMessage `json:"Records"`
+		Source     string              `json:"source"`
+		DetailType string              `json:"detail-type"`
+	}
+	switch err := json.Unmarshal(payload, &envelope); {
+	case err != nil:
+		return Event{}, fmt.Errorf("malformed event: %w: %w", err, ErrEvent)
+	case envelope.Records != nil:
+		for _, m := range envelope.Records {
+			if m.EventSource != "aws:sqs" {
+				return Event{}, fmt.Errorf("a record comes from %.40q instead of aws:sqs: %w", m.EventSource, ErrEvent)
+			}
+		}
+		return Event{Messages: envelope.Records}, nil
+	case envelope.Source != "":
+		if envelope.DetailType != "Scheduled Event" || envelope.Source != "aws.events" && envelope.Source != "aws.scheduler" {
+			return Event{}, fmt.Errorf("an event of type %.40q from %.40q: %w", envelope.DetailType, envelope.Source, ErrEvent)
+		}
+		return Event{Request: rotation.Request{Op: "sweep"}}, nil
+	case envelope.Op != nil:
+		request, err := DecodeRequest(payload)
+		return Event{Request: request}, err
+	}
+	return Event{}, fmt.Errorf("the event has neither op, source nor Records: %w: %w", ErrEvent, rotation.ErrBadRequest)
+}
+
+// DecodeRequest reads the form of queue messages and direct calls. Whether the
+// request makes sense is for the engine to say.
+func DecodeRequest(text []byte) (rotation.Request, error) {
+	var request rotation.Request
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	err := d.Decode(&request)
+	if err == nil {
+		if _, trailing := d.Token(); trailing != io.EOF {
+			err = errors.New("something follows the request")
+		}
+	}
+	if _, mistimed := errors.AsType[*time.ParseError](err); mistimed { // it would repeat the value
+		err = errors.New("not_before is no time such as 2026-11-21T22:00:00Z")
+	}
+	if err != nil {
+		return rotation.Request{}, fmt.Errorf("malformed request: %w: %w", err, rotation.ErrBadRequest)
+	}
+	return request, nil
+}
+
+// reserve is how close to the deadline no further message is begun: what would
+// be cut off stays in the queue.
+const reserve = 5 * time.Second
+
+// batch carries out messages one after the other and names those that could
+// not be processed at all. Everything else is done with, whatever its outcome:
+// each outcome has its own follow-up, and repeating it is not for the queue.
+// A message that can never be processed ends in the dead-letter queue.
+func (h Handler) batch(ctx context.Context, messages []events.SQSMessage) events.SQSEventResponse {
+	failures := []events.SQSBatchItemFailure{}
+	for _, m := range messages {
+		if err := h.message(ctx, m); err != nil {
+			h.Log.ErrorContext(ctx, "message not processed", "message", m.MessageId, "error", err)
+			failures = append(failures, events.SQSBatchItemFailure{ItemIdentifier: m.MessageId})
+		}
+	}
+	return events.SQSEventResponse{BatchItemFailures: failures}
+}
+
+func (h Handler) message(ctx context.Context, m events.SQSMessage) error {
+	if deadline, ok := ctx.Deadline(); ctx.Err() != nil || ok && time.Until(deadline) < reserve {
+		return errors.New("no time left in this run")
+	}
+	request, err := DecodeRequest([]byte(m.Body))
+	if err != nil {
+		return err
+	}
+	_, err = h.do(ctx, request)
+	return err
+}
+
+func (h Handler) do(ctx context.Context, request rotation.Request) (rotation.Report, error) {
+	report, err := h.Engine.Do(ctx, request)
+	if err != nil {
+		return report, err
+	}
+	h.Log.InfoContext(ctx, "request carried out", "op", report.Op, "due", report.Due, "outcomes", report.Outcomes, "duration_ms", report.Duration)
+	return report, nil
+}
