@@ -1,0 +1,400 @@
+package tokensource_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/oauth2"
+
+	"github.com/tokenturn/tokenturn/pkg/token"
+	"github.com/tokenturn/tokenturn/pkg/tokensource"
+	"github.com/tokenturn/tokenturn/pkg/tokensource/tokensourcetest"
+)
+
+const apiURL = "https://api.example.com"
+
+// handled is a transport that calls a handler instead of a network, so that it
+// works in a bubble. It insists that every body is closed.
+type handled struct {
+	http.Handler
+	open  atomic.Int64 // bodies
+	calls atomic.Int64
+}
+
+func (h *handled) RoundTrip(r *http.Request) (*http.Response, error) {
+	h.calls.Add(1)
+	w := httptest.NewRecorder()
+	if r.Body == nil {
+		r = r.Clone(r.Context())
+		r.Body = http.NoBody // as servers have it
+	}
+	h.ServeHTTP(w, r)
+	r.Body.Close()
+	response := w.Result()
+	response.Request = r
+	h.open.Add(1)
+	response.Body = &counted{ReadCloser: response.Body, open: &h.open}
+	return response, nil
+}
+
+type counted struct {
+	io.ReadCloser
+	open   *atomic.Int64
+	closed bool
+}
+
+func (c *counted) Close() error {
+	if !c.closed {
+		c.closed = true
+		c.open.Add(-1)
+	}
+	return c.ReadCloser.Close()
+}
+
+// echo answers with what it got.
+var echo = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	io.WriteString(w, r.Method+" "+string(body)+" "+r.Header.Get("Procore-Company-Id"))
+})
+
+func newClient(t *testing.T, secret *tokensourcetest.Secret, api http.Handler) (*tokensource.Source, *http.Client, *handled) {
+	t.Helper()
+	secret.Edit(func(d *token.Document) { d.APIURL, d.CompanyID = apiURL, "562949953421312" })
+	network := &handled{Handler: api}
+	source := newSource(t, secret)
+	ctx := context.WithValue(t.Context(), oauth2.HTTPClient, &http.Client{Transport: network, Timeout: time.Minute})
+	client := source.Client(ctx)
+	if client.Timeout != time.Minute {
+		t.Error("the client's timeout was lost")
+	}
+	return source, client, network
+}
+
+func get(t *testing.T, client *http.Client, request *http.Request) (int, string) {
+	t.Helper()
+	response, err := client.Do(request)
+	if err != nil {
+		t.Error(err)
+		return 0, ""
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Error(err)
+	}
+	return response.StatusCode, string(body)
+}
+
+func request(t *testing.T, method, url string, body io.Reader) *http.Request {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, url, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestRequestsCarryTokenAndCompany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		secret := tokensourcetest.New(acme)
+		_, client, network := newClient(t, secret, secret.Protect(echo))
+		r := request(t, "GET", apiURL+"/rest/v1.0/me", nil)
+		if status, body := get(t, client, r); status != 200 || body != "GET  562949953421312" {
+			t.Errorf("%d %q", status, body)
+		}
+		if len(r.Header) != 0 {
+			t.Errorf("the request was changed: %v", r.Header)
+		}
+		r.Header.Set("Procore-Company-Id", "7")
+		if status, body := get(t, client, r); status != 200 || body != "GET  7" {
+			t.Errorf("with a company of its own: %d %q", status, body)
+		}
+		secret.Edit(func(d *token.Document) { d.CompanyID = "" })
+		time.Sleep(time.Minute)
+		if status, body := get(t, client, request(t, "GET", apiURL, nil)); status != 200 || body != "GET  " {
+			t.Errorf("without a company: %d %q", status, body)
+		}
+		if n := network.open.Load(); n != 0 {
+			t.Errorf("%d bodies left open", n)
+		}
+	})
+}
+
+// A request that meets a dead token succeeds with the new one, body and all.
+func TestRotationIsNotNoticed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		secret := tokensourcetest.New(acme)
+		_, client, network := newClient(t, secret, secret.Protect(echo))
+		for _, r := range []*http.Request{
+			request(t, "GET", apiURL, nil),
+			request(t, "DELETE", apiURL, http.NoBody),
+			request(t, "POST", apiURL, strings.NewReader("body")),
+		} {
+			secret.Rotate()
+			before := network.calls.Load()
+			if status, body := get(t, client, r); status != 200 || !strings.HasPrefix(body, r.Method) || r.Method == "POST" && !strings.Contains(body, " body ") {
+				t.Errorf("%s: %d %q", r.Method, status, body)
+			}
+			if n := network.calls.Load() - before; n > 2 {
+				t.Errorf("%d calls", n)
+			}
+		}
+		if n := network.open.Load(); n != 0 {
+			t.Errorf("%d bodies left open", n)
+		}
+	})
+}
+
+// The API may refuse the old token a moment before the new one is published.
+func TestNewTokenIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		secret := tokensourcetest.New(acme)
+		published := secret.Document()
+		_, client, _ := newClient(t, secret, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Authorization") == "Bearer "+published.AccessToken.Reveal() {
+				w.WriteHeader(http.StatusUnauthorized)
+			}
+		}))
+		var publisher sync.WaitGroup
+		publisher.Go(func() {
+			time.Sleep(2500 * time.Millisecond)
+			secret.Rotate()
+		})
+		defer publisher.Wait()
+		began := time.Now()
+		if status, _ := get(t, client, request(t, "GET", apiURL, nil)); status != 200 {
+			t.Errorf("status %d", status)
+		}
+		if waited := time.Since(began); waited > 4*time.Second {
+			t.Errorf("waited %v", waited)
+		}
+		if secret.Reads() > 4 {
+			t.Errorf("%d reads", secret.Reads())
+		}
+	})
+}
+
+// A stream cannot be sent twice: the 401 comes back, and the next request finds the new token.
+func TestStreamIsNotRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		secret := tokensourcetest.New(acme)
+		_, client, network := newClient(t, secret, secret.Protect(echo))
+		get(t, client, request(t, "GET", apiURL, nil))
+		time.Sleep(2 * time.Second)
+		secret.Rotate()
+		stream := func() *http.Request { return request(t, "POST", apiURL, io.MultiReader(strings.NewReader("stream"))) }
+		before := network.calls.Load()
+		if status, _ := get(t, client, stream()); status != 401 || network.calls.Load()-before != 1 {
+			t.Errorf("status %d after %d calls", status, network.calls.Load()-before)
+		}
+		if status, body := get(t, client, stream()); status != 200 || !strings.Contains(body, "stream") {
+			t.Errorf("the next: %d %q", status, body)
+		}
+		if n := network.open.Load(); n != 0 {
+			t.Errorf("%d bodies left open", n)
+		}
+	})
+}
+
+// Where the API refuses even the newest token, the 401 comes back, soon after the first, and
+// the secret is not read more than once a second however many requests fail.
+func TestStorm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		secret := tokensourcetest.New(acme)
+		refuse := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) })
+		_, client, network := newClient(t, secret, refuse)
+		began := time.Now()
+		end := began.Add(30 * time.Second)
+		var all sync.WaitGroup
+		for range 20 {
+			all.Go(func() {
+				for time.Now().Before(end) {
+					sent := time.Now()
+					if status, _ := get(t, client, request(t, "GET", apiURL, nil)); status != 401 {
+						t.Errorf("status %d", status)
+					}
+					if waited := time.Since(sent); waited > 4*time.Second || waited > 0 && sent.Sub(began) > 5*time.Second {
+						t.Errorf("after %v a request waited %v", sent.Sub(began), waited)
+					}
+					time.Sleep(50 * time.Millisecond)
+				}
+			})
+		}
+		all.Wait()
+		if reads := secret.Reads(); reads > 9 { // 1 s apart for 3 s, then 1, 2, 4, 8 and 10
+			t.Errorf("%d reads in 30 s", reads)
+		}
+		if n := network.open.Load(); n != 0 {
+			t.Errorf("%d bodies left open", n)
+		}
+	})
+}
+
+// However many requests meet each rotation, none fails, and there is at most one read a second.
+func TestStormOfRotations(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		secret := tokensourcetest.New(acme)
+		_, client, _ := newClient(t, secret, secret.Protect(echo))
+		stop := time.Now().Add(100 * time.Second)
+		var all sync.WaitGroup
+		all.Go(func() {
+			for time.Now().Before(stop) {
+				time.Sleep(5 * time.Second)
+				secret.Rotate()
+			}
+		})
+		for range 20 {
+			all.Go(func() {
+				for time.Now().Before(stop) {
+					if status, _ := get(t, client, request(t, "POST", apiURL, strings.NewReader("x"))); status != 200 {
+						t.Errorf("status %d", status)
+					}
+					time.Sleep(100 * time.Millisecond)
+				}
+			})
+		}
+		all.Wait()
+		if reads := secret.Reads(); reads > 106 {
+			t.Errorf("%d reads in 105 s", reads)
+		}
+	})
+}
+
+// The token goes to the API that the document names and nowhere else.
+func TestOtherHostsDoNotSeeTheToken(t *testing.T) {
+	for _, apiKnown := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			secret := tokensourcetest.New(acme)
+			seen := map[string]string{}
+			_, client, _ := newClient(t, secret, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				seen[r.URL.Host] = r.Header.Get("Authorization") + r.Header.Get("Procore-Company-Id")
+				if r.URL.Host == "api.example.com" {
+					http.Redirect(w, r, "https://files.example.net/file", http.StatusFound)
+				}
+			}))
+			if !apiKnown {
+				secret.Edit(func(d *token.Document) { d.APIURL = "" })
+			}
+			get(t, client, request(t, "GET", apiURL, nil))
+			if seen["api.example.com"] == "" || seen["files.example.net"] != "" {
+				t.Errorf("API known %v: the hosts saw %d and %d bytes", apiKnown, len(seen["api.example.com"]), len(seen["files.example.net"]))
+			}
+			if !apiKnown {
+				return
+			}
+			for _, other := range []string{"http://api.example.com", "https://api.example.com.evil.example", "https://api.example.com:8443"} {
+				r := request(t, "GET", other, nil)
+				get(t, client, r)
+				if seen[r.URL.Host] != "" && r.URL.Host != "api.example.com" || r.URL.Scheme == "http" && seen["api.example.com"] != "" {
+					t.Errorf("%s saw the token", other)
+				}
+			}
+		})
+	}
+}
+
+func TestRequestWithoutToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		secret := tokensourcetest.New(acme)
+		_, client, network := newClient(t, secret, echo)
+		secret.Fail(denied())
+		body := &closing{Reader: strings.NewReader("x")}
+		_, err := client.Do(request(t, "POST", apiURL, body))
+		if !errors.Is(err, tokensource.ErrDenied) {
+			t.Errorf("error %v", err)
+		}
+		if network.calls.Load() != 0 || !body.closed {
+			t.Errorf("%d calls, body closed: %v", network.calls.Load(), body.closed)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := client.Do(request(t, "GET", apiURL, nil).WithContext(ctx)); !errors.Is(err, context.Canceled) {
+			t.Errorf("cancelled: %v", err)
+		}
+	})
+}
+
+type closing struct {
+	io.Reader
+	closed bool
+}
+
+func (c *closing) Close() error { c.closed = true; return nil }
+
+func TestStatic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := tokensource.Static(token.Document{AccessToken: token.NewSecret("static"), CompanyID: "7"})
+		var authorizations []string
+		network := &handled{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			authorizations = append(authorizations, r.Header.Get("Authorization")+" "+r.Header.Get("Procore-Company-Id"))
+			w.WriteHeader(http.StatusUnauthorized)
+		})}
+		client := &http.Client{Transport: source.Transport(network)}
+		for range 3 {
+			began := time.Now()
+			if status, _ := get(t, client, request(t, "GET", apiURL, nil)); status != 401 || time.Since(began) != 0 {
+				t.Errorf("status %d after %v", status, time.Since(began))
+			}
+			time.Sleep(24 * time.Hour)
+		}
+		for _, got := range authorizations {
+			if got != "Bearer static 7" {
+				t.Errorf("sent %q", got)
+			}
+		}
+		if got, err := source.Token(); err != nil || got.AccessToken != "static" || !got.Valid() {
+			t.Errorf("token %v", err)
+		}
+	})
+}
+
+// Over a real connection: the response that is thrown away leaves it usable.
+func TestConnectionIsReused(t *testing.T) {
+	secret := tokensourcetest.New(acme)
+	var remotes sync.Map
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		remotes.Store(r.RemoteAddr, true)
+		secret.Protect(echo).ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	secret.Edit(func(d *token.Document) { d.APIURL = server.URL })
+	source := newSource(t, secret)
+	if _, err := source.Token(); err != nil {
+		t.Fatal(err)
+	}
+	secret.Rotate()
+	client := &http.Client{Transport: source.Transport(server.Client().Transport)}
+	if status, body := get(t, client, request(t, "POST", server.URL, strings.NewReader("x"))); status != 200 || body != "POST x " {
+		t.Errorf("%d %q", status, body)
+	}
+	connections := 0
+	remotes.Range(func(any, any) bool { connections++; return true })
+	if connections != 1 {
+		t.Errorf("%d connections", connections)
+	}
+}
+
+// A body that was taken out for a repetition that does not come is closed.
+func TestUnusedBodyIsClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		secret := tokensourcetest.New(acme)
+		_, client, _ := newClient(t, secret, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusUnauthorized)
+		}))
+		first, second := &closing{Reader: strings.NewReader("x")}, &closing{Reader: strings.NewReader("x")}
+		r := request(t, "POST", apiURL, first)
+		r.GetBody = func() (io.ReadCloser, error) { return second, nil }
+		if status, _ := get(t, client, r); status != 401 || !first.closed || !second.closed {
+			t.Errorf("status %d, bodies closed: %v, %v", status, first.closed, second.closed)
+		}
+	})
+}

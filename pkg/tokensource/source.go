@@ -1,0 +1,328 @@
+package tokensource
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	"golang.org/x/oauth2"
+
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+const (
+	defaultPrefix = "tokenturn"
+	defaultTTL    = time.Minute
+	// margin before a token's expiry in which a newer one is looked for, at
+	// most a quarter of the token's life. It covers a request's time on its
+	// way and clocks that disagree.
+	margin = 30 * time.Second
+	// A read follows the one before no sooner than minPace, and after reads that
+	// brought nothing, once patience is over, twice as late each time up to maxPace.
+	minPace = time.Second
+	maxPace = 10 * time.Second
+	// patience is how long the first requests that were refused with 401 wait for a
+	// newer token: publishing follows within a second or so of the redeem.
+	patience = 3 * time.Second
+	// readTimeout is for one read, with the retries of the SDK.
+	readTimeout = 5 * time.Second
+)
+
+// SecretReader is the one method of *secretsmanager.Client that is needed.
+type SecretReader interface {
+	GetSecretValue(ctx context.Context, in *secretsmanager.GetSecretValueInput,
+		optFns ...func(*secretsmanager.Options)) (*secretsmanager.GetSecretValueOutput, error)
+}
+
+// Option changes a default of New.
+type Option func(*settings)
+
+type settings struct {
+	prefix string
+	ttl    time.Duration
+}
+
+// WithPrefix sets the first part of secret names, "tokenturn" unless set: the
+// installation's TOKENTURN_SECRET_PREFIX.
+func WithPrefix(prefix string) Option { return func(s *settings) { s.prefix = prefix } }
+
+// WithTTL sets how long a token is used before it is looked for again. The
+// package documentation says what a longer time costs.
+func WithTTL(ttl time.Duration) Option { return func(s *settings) { s.ttl = ttl } }
+
+// Source is the token of one connection. It implements oauth2.TokenSource and is safe for
+// concurrent use.
+//
+// Use Client or Transport for requests. Wrappers that keep a token until it expires,
+// such as oauth2.ReuseTokenSource and oauth2.NewClient, hide from this source
+// that a token was refused.
+type Source struct {
+	connection token.Connection
+	read       func(context.Context) (token.Document, error)
+	ttl        time.Duration
+	patience   time.Duration
+
+	held atomic.Pointer[held] // the newest document; written under mu
+
+	mu         sync.Mutex
+	flight     chan struct{} // closed when the read under way ends; nil: none is
+	notBefore  time.Time     // of the next read
+	misses     int           // reads in a row that brought nothing
+	failure    error         // of the last read
+	rejectedAt time.Time     // when the API first refused the held document's token; zero: it did not
+}
+
+var _ oauth2.TokenSource = (*Source)(nil)
+
+// held is a document and until when it is used without a look at the secret.
+// The time has no monotonic part, because that clock stands still while a
+// Lambda function is frozen.
+type held struct {
+	document token.Document
+	checkAt  time.Time
+}
+
+// New makes a source for a connection such as "production/acme". It reads nothing yet.
+func New(client SecretReader, connection string, options ...Option) (*Source, error) {
+	c, err := token.ParseConnection(connection)
+	if err != nil {
+		return nil, err
+	}
+	set := settings{prefix: defaultPrefix, ttl: defaultTTL}
+	for _, option := range options {
+		option(&set)
+	}
+	switch {
+	case client == nil:
+		return nil, fmt.Errorf("the token source of %s has no client", c)
+	case set.ttl < minPace:
+		return nil, fmt.Errorf("the TTL %v of the token source of %s is shorter than %v", set.ttl, c, minPace)
+	}
+	name := strings.TrimSuffix(set.prefix, "/") + "/connection/" + c.String()
+	return &Source{connection: c, ttl: set.ttl, patience: patience,
+		read: func(ctx context.Context) (token.Document, error) { return readSecret(ctx, client, name, c) }}, nil
+}
+
+// Static is a source for tests that always has the given document: its
+// AccessToken, CompanyID and APIURL count, and ExpiresAt if it is set.
+func Static(document token.Document) *Source {
+	s := &Source{connection: document.Connection, ttl: defaultTTL,
+		read: func(context.Context) (token.Document, error) { return document, nil }}
+	s.settle(document, nil)
+	return s
+}
+
+// readSecret asks for AWSCURRENT by name: that is what a policy can be limited to.
+func readSecret(ctx context.Context, client SecretReader, name string, c token.Connection) (token.Document, error) {
+	out, err := client.GetSecretValue(ctx, &secretsmanager.GetSecretValueInput{SecretId: &name, VersionStage: new("AWSCURRENT")})
+	switch {
+	case err != nil:
+		return token.Document{}, classify(err, name)
+	case out.SecretString == nil:
+		return token.Document{}, fmt.Errorf("%w: secret %s holds no text", ErrUnusable, name)
+	}
+	document, err := token.ParseDocument(token.NewSecret(*out.SecretString))
+	switch {
+	case err != nil:
+		return token.Document{}, fmt.Errorf("%w: secret %s: %w", ErrUnusable, name, err)
+	case document.Connection != c:
+		return token.Document{}, fmt.Errorf("%w: secret %s holds a token of %s", ErrUnusable, name, document.Connection)
+	}
+	document.SealedAnswer = nil // of no use here
+	return document, nil
+}
+
+// Token implements oauth2.TokenSource.
+func (s *Source) Token() (*oauth2.Token, error) {
+	document, err := s.Document(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	return &oauth2.Token{AccessToken: document.AccessToken.Reveal(), TokenType: document.TokenType, Expiry: document.ExpiresAt}, nil
+}
+
+// Document returns what the secret says, but for its sealed part: the token,
+// the API's base URL, the company. It waits for a read only if there is no
+// living token, or if it is the one call that looks for a newer one.
+func (s *Source) Document(ctx context.Context) (token.Document, error) {
+	if h := s.held.Load(); h != nil && time.Now().Before(h.checkAt) {
+		return h.document, nil
+	}
+	s.mu.Lock()
+	flight := s.flight
+	if s.startRead(ctx) || !alive(s.held.Load(), time.Now()) {
+		flight = s.flight
+	} else {
+		flight = nil // another call looks; this one need not wait
+	}
+	s.mu.Unlock()
+	if err := wait(ctx, flight); err != nil {
+		return token.Document{}, fmt.Errorf("waiting for the token of %s: %w", s.connection, err)
+	}
+	return s.answer()
+}
+
+// answer is what is known without reading.
+func (s *Source) answer() (token.Document, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.held.Load()
+	switch {
+	case alive(h, time.Now()):
+		return h.document, nil
+	case h == nil:
+		return token.Document{}, fmt.Errorf("reading the token of %s: %w", s.connection, s.failure)
+	}
+	err := fmt.Errorf("%w: that of %s did at %s by this machine's clock; see whether the rotation runs and "+
+		"whether the connection needs consent", ErrExpired, s.connection, h.document.ExpiresAt.Format(time.RFC3339))
+	if s.failure != nil {
+		err = fmt.Errorf("%w; the last look for a newer one: %w", err, s.failure)
+	}
+	return token.Document{}, err
+}
+
+// startRead begins a read unless one is under way or it is too early for one.
+// The caller holds mu.
+func (s *Source) startRead(ctx context.Context) bool {
+	if s.flight != nil || time.Now().Before(s.notBefore) {
+		return false
+	}
+	done := make(chan struct{})
+	s.flight = done
+	// Others may come to wait for this read, so its end is not that of the call that began it.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
+	go func() {
+		defer cancel()
+		document, err := s.read(ctx)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.settle(document, err)
+		s.flight = nil
+		close(done)
+	}()
+	return true
+}
+
+// settle takes in the result of a read. The caller holds mu.
+func (s *Source) settle(document token.Document, err error) {
+	now := time.Now()
+	h := s.held.Load()
+	if err == nil && (h == nil || newer(document, h.document)) {
+		s.rejectedAt = time.Time{}
+	}
+	if err == nil && supersedes(document, h, now) {
+		h = &held{document: document}
+	}
+	s.failure = err
+	if err == nil && s.rejectedAt.IsZero() && alive(h, now) {
+		s.misses = 0
+		s.notBefore = now.Add(minPace)
+		s.held.Store(&held{h.document, s.nextCheck(h.document, now)})
+		return
+	}
+	s.notBefore = now.Add(min(minPace<<s.misses, maxPace))
+	if s.rejectedAt.IsZero() || !now.Before(s.rejectedAt.Add(s.patience)) {
+		s.misses = min(s.misses+1, 10)
+	}
+	if h != nil {
+		s.held.Store(&held{h.document, earlier(s.notBefore.Round(0), h.document.ExpiresAt)})
+	}
+}
+
+// nextCheck is when a newer document is looked for in good times.
+func (s *Source) nextCheck(d token.Document, now time.Time) time.Time {
+	ttl := s.ttl - rand.N(s.ttl/5+1)
+	if d.ExpiresAt.IsZero() {
+		return now.Add(ttl).Round(0)
+	}
+	early := min(margin, max(0, d.ExpiresAt.Sub(d.CreatedAt)/4))
+	soon := now.Add(minPace).Round(0)
+	check := earlier(now.Add(ttl).Round(0), d.ExpiresAt.Add(-early))
+	if check.Before(soon) {
+		check = soon
+	}
+	return earlier(check, d.ExpiresAt)
+}
+
+// awaitNewer is called when the API refused the token of d. It looks for a
+// newer one: repeatedly while d was refused less than the patience ago, so that
+// a token about to be published is found; once, if it is time for a read, after
+// that, for then the token is not what the API objects to.
+func (s *Source) awaitNewer(ctx context.Context, d token.Document) (token.Document, bool) {
+	until := s.reject(d)
+	for {
+		s.mu.Lock()
+		if h := s.held.Load(); newer(h.document, d) {
+			s.mu.Unlock()
+			return h.document, alive(h, time.Now())
+		}
+		s.startRead(ctx)
+		flight, next := s.flight, s.notBefore
+		s.mu.Unlock()
+		if flight == nil {
+			if next.After(until) {
+				return token.Document{}, false
+			}
+			timed, cancel := context.WithDeadline(ctx, next)
+			<-timed.Done()
+			cancel()
+		}
+		if wait(ctx, flight) != nil {
+			return token.Document{}, false
+		}
+	}
+}
+
+// reject notes that the API refused the token of d, so that it is no longer
+// used without a look, and returns until when to wait for a newer one.
+func (s *Source) reject(d token.Document) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h := s.held.Load(); s.rejectedAt.IsZero() && !newer(h.document, d) {
+		s.rejectedAt = time.Now()
+		s.held.Store(&held{document: h.document})
+	}
+	return s.rejectedAt.Add(s.patience)
+}
+
+// wait waits for a read that may be nil, which is over.
+func wait(ctx context.Context, flight <-chan struct{}) error {
+	if flight == nil {
+		return ctx.Err()
+	}
+	select {
+	case <-flight:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// supersedes reports whether d is to be served in place of h. Reads of Secrets Manager may be
+// stale, so a lower document never replaces a higher one that lives; one
+// that outlives it comes from an installation that started anew.
+func supersedes(d token.Document, h *held, now time.Time) bool {
+	return h == nil || !newer(h.document, d) || !alive(h, now) && d.ExpiresAt.After(now)
+}
+
+// newer reports whether a comes after b.
+func newer(a, b token.Document) bool {
+	return a.Epoch > b.Epoch || a.Epoch == b.Epoch && a.Generation > b.Generation
+}
+
+func alive(h *held, now time.Time) bool {
+	return h != nil && (h.document.ExpiresAt.IsZero() || now.Before(h.document.ExpiresAt))
+}
+
+// earlier is the earlier of two times, of which the second may be zero: never.
+func earlier(a, b time.Time) time.Time {
+	if b.IsZero() || a.Before(b) {
+		return a
+	}
+	return b
+}
