@@ -105,10 +105,8 @@ func (s situation) due() bool {
 		return false
 	case s.force:
 		return true
-	case s.minTTL > 0 && cur.VersionID != "":
-		lifetime := cur.ExpiresAt.Sub(cur.SavedAt)
-		// More than a new token could give is no reason to get one.
-		return s.minTTL < lifetime && cur.ExpiresAt.Sub(s.now) < s.minTTL
+	case s.minTTL > 0 && s.minTTL < cur.lifetime(): // more than a new token could give is no reason to get one
+		return cur.ExpiresAt.Sub(s.now) < s.minTTL
 	}
 	return !s.now.Before(s.settings.redeemAt(s.rec.Connection, cur))
 }
