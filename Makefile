@@ -1,0 +1,52 @@
+# tokenturn
+#
+#   make run          the whole system on this machine, with a stand-in for Procore: nothing else needed
+#   make test         everything that needs Go only; under five minutes
+#   make conformance  the compiled functions against moto's AWS and a real Doorkeeper; installs what it needs
+#   make build        build/rotate/bootstrap and build/callback/bootstrap for AWS, and build/tokenturn for here
+#   make deploy       build, then sam deploy (CONFIG=infra/sandbox.toml or infra/production.toml)
+#   make bench        benchmarks
+#   make clean        removes build/
+
+.PHONY: run test conformance build tokenturn deploy bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^#  *\(make .*\)/\1/p' $(MAKEFILE_LIST)
+.PHONY: help
+
+# The race detector needs cgo, and cgo a C compiler.
+RACE := $(shell [ "$$(go env CGO_ENABLED)" = 1 ] && command -v "$$(go env CC)" >/dev/null 2>&1 && echo -race)
+
+run:
+	go run ./cmd/tokenturn serve --demo
+
+test:
+	@test -n "$(RACE)" || echo "No C compiler: the race detector is OFF."
+	@unformatted=$$(gofmt -l cmd functions infra pkg) && test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }
+	go vet ./...
+	go vet -tags conformance ./...
+	go test $(RACE) -timeout 5m ./...
+
+conformance:
+	infra/conformance/run
+
+# Small and quick to start: see the AWS SAM and Lambda build notes for Go.
+FUNCTION := CGO_ENABLED=0 GOOS=linux GOARCH=arm64 go build -tags lambda.norpc -trimpath -ldflags '-s -w -buildid='
+
+build: tokenturn
+	$(FUNCTION) -o build/rotate/bootstrap ./functions/rotate
+	$(FUNCTION) -o build/callback/bootstrap ./functions/callback
+
+tokenturn:
+	go build -trimpath -o build/tokenturn ./cmd/tokenturn
+
+CONFIG ?= infra/sandbox.toml
+deploy: build
+	sam deploy --template-file template.yaml --config-file $(abspath $(CONFIG))
+
+bench:
+	go test -run '^$$' -bench . -benchmem ./...
+
+clean:
+	rm -rf build

@@ -1,0 +1,244 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+func (c *cli) connectionCommand() *cobra.Command {
+	return noun("connection", "What people connected, and how it fares",
+		"A connection is one person's consent to the app, named ENV/NAME, such as sandbox/acme.", "",
+		c.connectionInvite(), c.connectionAuthorize(), c.connectionList(), c.connectionShow(), c.connectionHistory(), c.connectionRotate())
+}
+
+// connectionAnswer is what is told of one connection. Nothing in it is secret.
+type connectionAnswer struct {
+	Connection token.Connection  `json:"connection"`
+	Status     rotation.Status   `json:"status"`
+	Epoch      int64             `json:"epoch"`
+	Generation int64             `json:"generation"`
+	ExpiresAt  time.Time         `json:"expires_at,omitzero"` // of the access token
+	RotatedAt  time.Time         `json:"rotated_at,omitzero"`
+	DueAt      time.Time         `json:"due_at,omitzero"`
+	Failure    *rotation.Failure `json:"failure,omitempty"`
+}
+
+func newConnectionAnswer(r rotation.Record) connectionAnswer {
+	a := connectionAnswer{Connection: r.Connection, Status: r.Status, Epoch: r.Epoch, Generation: r.Generation,
+		RotatedAt: r.RotatedAt, DueAt: r.DueAt, Failure: r.Failure}
+	if r.Current != nil {
+		a.ExpiresAt = r.Current.ExpiresAt
+	}
+	return a
+}
+
+func (c *cli) connectionList() *cobra.Command {
+	return verb("list", "List all connections", "", `  tokenturn connection list
+  tokenturn --json connection list | jq -r '.[] | select(.status != "active").connection'`,
+		func(ctx context.Context, _ *cobra.Command) error {
+			return c.with(ctx, func(in *installation) error {
+				records, err := in.ledger.List(ctx)
+				if err != nil {
+					return err
+				}
+				list := make([]connectionAnswer, len(records))
+				for i, r := range records {
+					list[i] = newConnectionAnswer(r)
+				}
+				if len(list) == 0 {
+					c.say("There are no connections yet; make one with: tokenturn connection invite ENV/NAME")
+				}
+				return c.answer(list, func(w io.Writer) { printConnections(w, list, time.Now()) })
+			})
+		})
+}
+
+func printConnections(w io.Writer, list []connectionAnswer, now time.Time) {
+	if len(list) == 0 {
+		return
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "CONNECTION\tSTATUS\tEXPIRES\tGENERATION\tLAST ROTATED\tNEXT DUE")
+	for _, a := range list {
+		status := string(a.Status)
+		if a.Failure != nil {
+			status += " (" + a.Failure.Class + ")"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d.%d\t%s\t%s\n", a.Connection, status, when(a.ExpiresAt, now),
+			a.Epoch, a.Generation, when(a.RotatedAt, now), next(a.DueAt, now))
+	}
+	t.Flush()
+}
+
+// when shows a time in a table.
+func when(t, now time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return distance(t, now)
+}
+
+// next shows a due time in a table.
+func next(t, now time.Time) string {
+	if !t.IsZero() && !t.After(now) {
+		return "now"
+	}
+	return when(t, now)
+}
+
+// connectionDetail is connectionAnswer with all else that is known.
+type connectionDetail struct {
+	connectionAnswer
+	Stack     string            `json:"stack"`
+	Published string            `json:"published,omitempty"` // version id that readers see
+	Attempt   *rotation.Attempt `json:"attempt,omitempty"`
+	Pin       *rotation.Pin     `json:"pin,omitempty"`
+	Answers   []answerDetail    `json:"answers"`
+}
+
+// answerDetail tells of an answer of the token endpoint that is kept.
+type answerDetail struct {
+	rotation.MintKey
+	Source  rotation.Source    `json:"source"`
+	State   rotation.MintState `json:"state"`
+	Reason  string             `json:"reason,omitempty"`
+	SavedAt time.Time          `json:"saved_at"`
+}
+
+func (c *cli) connectionShow() *cobra.Command {
+	return onConnection(token.ParseConnection, "show ENV/NAME", "Show all that is known of a connection, without any token", "",
+		`  tokenturn connection show sandbox/acme
+  tokenturn --json connection show sandbox/acme`,
+		func(ctx context.Context, _ *cobra.Command, conn token.Connection) error {
+			return c.with(ctx, func(in *installation) error {
+				rec, mints, err := in.load(ctx, conn)
+				if err != nil {
+					return err
+				}
+				d := connectionDetail{connectionAnswer: newConnectionAnswer(rec), Stack: rec.Stack, Published: rec.Published,
+					Attempt: rec.Attempt, Pin: rec.Pin, Answers: []answerDetail{}}
+				for _, m := range mints {
+					d.Answers = append(d.Answers, answerDetail{m.Key, m.Source, m.State, m.Reason, m.SavedAt})
+				}
+				return c.answer(d, func(w io.Writer) { d.print(w, time.Now()) })
+			})
+		})
+}
+
+func (d connectionDetail) print(w io.Writer, now time.Time) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	defer t.Flush()
+	line := func(name, format string, args ...any) { fmt.Fprintf(t, name+"\t"+format+"\n", args...) }
+	at := func(name string, time time.Time) {
+		if !time.IsZero() {
+			line(name, "%s, %s", stamp(time), distance(time, now))
+		}
+	}
+	line("connection", "%s", d.Connection)
+	line("status", "%s", d.Status)
+	line("epoch.generation", "%d.%d", d.Epoch, d.Generation)
+	at("access token expires", d.ExpiresAt)
+	at("last rotated", d.RotatedAt)
+	at("next due", d.DueAt)
+	if d.Published != "" {
+		line("published version", "%s", d.Published)
+	}
+	if a := d.Attempt; a != nil {
+		line("attempt", "begun %s, over %s, presentation %d of its token", stamp(a.BegunAt), stamp(a.Until), a.Presentations)
+	}
+	if f := d.Failure; f != nil {
+		line("failure", "%s at step %s, %d in a row: %s", f.Class, f.Step, f.Count, f.Detail)
+		at("tried again", f.NextAt)
+	}
+	if p := d.Pin; p != nil {
+		line("pinned to", "environment %s, client id with fingerprint %s", p.Environment, p.Client)
+		line("", "Procore user %s, company %s", orDash(p.ResourceOwner), orDash(p.Company))
+	}
+	for _, m := range d.Answers {
+		line("answer kept", "%d.%d by %s, %s, saved %s", m.Epoch, m.Generation, m.Source, m.State, stamp(m.SavedAt))
+		if m.Reason != "" {
+			line("", "%s", m.Reason)
+		}
+	}
+	line("installation", "%s", d.Stack)
+}
+
+func orDash(text string) string {
+	if text == "" {
+		return "-"
+	}
+	return text
+}
+
+func (c *cli) connectionHistory() *cobra.Command {
+	var limit int
+	cmd := onConnection(token.ParseConnection, "history ENV/NAME", "Show what happened to a connection, newest first", "",
+		`  tokenturn connection history sandbox/acme --limit 10`,
+		func(ctx context.Context, cmd *cobra.Command, conn token.Connection) error {
+			if limit < 1 {
+				return usageError(cmd, errors.New("--limit takes a number of at least 1"))
+			}
+			return c.with(ctx, func(in *installation) error {
+				if _, _, err := in.load(ctx, conn); err != nil {
+					return err
+				}
+				events, err := in.ledger.History(ctx, conn, limit)
+				if err != nil {
+					return err
+				}
+				if events == nil {
+					events = []rotation.Event{}
+				}
+				return c.answer(events, func(w io.Writer) { printEvents(w, events) })
+			})
+		})
+	cmd.Flags().IntVar(&limit, "limit", 50, "how many events at most")
+	return cmd
+}
+
+func printEvents(w io.Writer, events []rotation.Event) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, e := range events {
+		fmt.Fprintf(t, "%s\t%d.%d\t%s\t%s\n", stamp(e.At), e.Epoch, e.Generation, e.Kind, e.Detail)
+	}
+	t.Flush()
+}
+
+func (c *cli) connectionRotate() *cobra.Command {
+	return onConnection(token.ParseConnection, "rotate ENV/NAME", "Replace a connection's pair now, due or not",
+		`The waiting times of the protocol hold: while another run has the token in hand,
+after an answer was lost, and after a failure, this exits with 5.`,
+		`  tokenturn connection rotate sandbox/acme`,
+		func(ctx context.Context, _ *cobra.Command, conn token.Connection) error {
+			return c.with(ctx, func(in *installation) error {
+				if _, _, err := in.load(ctx, conn); err != nil {
+					return err
+				}
+				rotator, err := in.rotator()
+				if err != nil {
+					return err
+				}
+				report, err := rotator.Rotate(ctx, conn)
+				if err != nil {
+					return err
+				}
+				r := report.Connections[0]
+				return errors.Join(c.answer(r, func(w io.Writer) { printReport(w, r) }), outcomeError(r))
+			})
+		})
+}
+
+func printReport(w io.Writer, r rotation.ConnectionReport) {
+	if outcomeError(r) == nil {
+		fmt.Fprintf(w, "%s %s: generation %d, access token good until %s\n", r.Connection, r.Outcome, r.Generation, stamp(r.ExpiresAt))
+	}
+}

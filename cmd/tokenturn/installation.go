@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/tokenturn/tokenturn/pkg/awsstack"
+	"github.com/tokenturn/tokenturn/pkg/config"
+	"github.com/tokenturn/tokenturn/pkg/consent"
+	"github.com/tokenturn/tokenturn/pkg/embedded"
+	"github.com/tokenturn/tokenturn/pkg/procore"
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// installation is everything a command may need of one installation, wherever
+// that keeps its things.
+type installation struct {
+	ledger    ledger
+	vault     rotation.Vault
+	sealer    rotation.Sealer
+	apps      applications
+	consents  consent.Store
+	issuer    *procore.Issuer
+	followUps rotation.FollowUps // nil: the next sweep does it
+	notifier  rotation.Notifier  // nil: log only
+	settings  rotation.Settings
+	publicURL string // where links lead; empty if that is not known
+	log       *slog.Logger
+	close     func() error
+}
+
+// ledger is what both stores offer beyond the engine's port.
+type ledger interface {
+	rotation.Ledger
+	List(ctx context.Context) ([]rotation.Record, error)
+	History(ctx context.Context, c token.Connection, limit int) ([]rotation.Event, error)
+}
+
+// applications are app credentials that can be shown and set.
+type applications interface {
+	rotation.Applications
+	Value(ctx context.Context, environment string) (token.Secret, error)
+	Set(ctx context.Context, environment string, value token.Secret) error
+}
+
+const (
+	// embeddedStack is the installation's id in documents. One directory is one
+	// installation, and no other can reach what is in it.
+	embeddedStack = "embedded"
+	// localURL is where `serve` is unless told otherwise.
+	localURL = "http://localhost:8080"
+)
+
+// with opens the installation for the time of do. Where nothing has been
+// stored yet, that is an error: a command that only reads makes no store.
+func (c *cli) with(ctx context.Context, do func(*installation) error) error {
+	if c.store == "embedded" {
+		dir, err := c.dataDir()
+		if err != nil {
+			return err
+		}
+		if _, err := os.Stat(filepath.Join(dir, embedded.DatabaseName)); errors.Is(err, fs.ErrNotExist) {
+			return exitf(notFound, "nothing is stored in %s yet; begin with: tokenturn app set sandbox\n"+
+				"or see a demonstration with: tokenturn serve --demo", dir)
+		}
+	}
+	return c.withNew(ctx, do)
+}
+
+// withNew is with for commands that may be the first ones on an installation.
+func (c *cli) withNew(ctx context.Context, do func(*installation) error) error {
+	in, err := c.open(ctx)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(in), in.close())
+}
+
+func (c *cli) open(ctx context.Context) (*installation, error) {
+	log := c.logger(slog.LevelWarn)
+	if c.store == "aws" {
+		return c.openAWS(ctx, log)
+	}
+	dir, err := c.dataDir()
+	if err != nil {
+		return nil, err
+	}
+	return openEmbedded(ctx, dir, log)
+}
+
+func openEmbedded(ctx context.Context, dir string, log *slog.Logger) (*installation, error) {
+	store, err := embedded.Open(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	settings := rotation.DefaultSettings(embeddedStack)
+	settings.PutsPerDay = 0 // the embedded vault takes any number of versions
+	return &installation{ledger: store.Ledger(), vault: store.Vault(), sealer: store.Sealer(),
+		apps: store.Applications(procore.ParseApplication), consents: store.Consents(),
+		issuer:   procore.New(procore.Config{RedeemTimeout: settings.RedeemTimeout, Version: version()}),
+		settings: settings, publicURL: localURL, log: log, close: store.Close}, nil
+}
+
+func (c *cli) openAWS(ctx context.Context, log *slog.Logger) (*installation, error) {
+	settings, err := config.Read(config.Operator, c.environ)
+	if err != nil {
+		return nil, &exitError{usage, err}
+	}
+	stack, err := awsstack.Open(ctx, settings, log)
+	if err != nil {
+		return nil, err
+	}
+	return &installation{ledger: stack.Table, vault: stack.Vault, sealer: stack.Sealer, apps: stack.Applications,
+		consents: stack.Table, issuer: stack.Issuer, followUps: stack.FollowUps, notifier: stack.Notifier,
+		settings: settings.Rotation(), publicURL: settings.PublicURL, log: log, close: func() error { return nil }}, nil
+}
+
+// dataDir is the directory of the embedded store, by the XDG Base Directory
+// Specification unless --data names one.
+func (c *cli) dataDir() (string, error) {
+	if c.data != "" {
+		return filepath.Abs(c.data)
+	}
+	if dir := c.getenv("XDG_DATA_HOME"); filepath.IsAbs(dir) { // "If an implementation encounters a relative path [...] it should [...] ignore it"
+		return filepath.Join(dir, "tokenturn"), nil
+	}
+	if home := c.getenv("HOME"); home != "" {
+		return filepath.Join(home, ".local", "share", "tokenturn"), nil
+	}
+	return "", exitf(usage, "neither XDG_DATA_HOME nor HOME is set; name the directory of the store with --data")
+}
+
+func (in *installation) rotator() (*rotation.Rotator, error) {
+	return rotation.NewRotator(rotation.Config{Ledger: in.ledger, Vault: in.vault, Sealer: in.sealer, Applications: in.apps,
+		Issuer: in.issuer, FollowUps: in.followUps, Notifier: in.notifier, Log: in.log, Settings: in.settings})
+}
+
+func (in *installation) exchanges() (*rotation.Consents, error) {
+	return rotation.NewConsents(rotation.ConsentsConfig{Ledger: in.ledger, Sealer: in.sealer, Applications: in.apps,
+		Issuer: in.issuer, FollowUps: in.followUps, Notifier: in.notifier, Log: in.log, Settings: in.settings})
+}
+
+// application returns the app credentials of an environment.
+func (in *installation) application(ctx context.Context, environment string) (rotation.Application, error) {
+	app, err := in.apps.Application(ctx, environment)
+	if errors.Is(err, rotation.ErrNoApplication) {
+		err = errNoApplication(environment)
+	}
+	return app, err
+}
+
+// load returns a connection that must exist.
+func (in *installation) load(ctx context.Context, conn token.Connection) (rotation.Record, []rotation.Mint, error) {
+	rec, mints, err := in.ledger.Load(ctx, conn)
+	if err == nil && rec.Revision == "" {
+		err = errUnknown(conn)
+	}
+	return rec, mints, err
+}
+
+// register makes sure that a connection exists.
+func (in *installation) register(ctx context.Context, conn token.Connection) error {
+	if _, err := rotation.Register(ctx, in.ledger, in.vault, in.settings.Stack, conn); err != nil {
+		return fmt.Errorf("registering %s: %w", conn, err)
+	}
+	return nil
+}

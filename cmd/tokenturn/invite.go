@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tokenturn/tokenturn/pkg/consent"
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// invitation is what an invitation is made of.
+type invitation struct {
+	expires   time.Duration
+	publicURL string
+	expect    rotation.Identity
+}
+
+func (c *cli) connectionInvite() *cobra.Command {
+	var wanted invitation
+	cmd := onConnection(token.ParseConnection, "invite ENV/NAME", "Make a link by which one person may connect",
+		`Prints a link to send to the person whose Procore account is to be connected. It
+works for one connection and is used up when that succeeds. For a connection that
+is there already it is a renewed consent. The link is a secret until it is used.
+
+On the embedded store links lead to "tokenturn serve", on AWS to the callback
+function (TOKENTURN_PUBLIC_URL).`,
+		`  tokenturn connection invite sandbox/acme
+  tokenturn connection invite production/acme --company 4264807 --login pat@example.com --expires 24h
+  tokenturn --json connection invite sandbox/acme`,
+		func(ctx context.Context, cmd *cobra.Command, conn token.Connection) error {
+			if err := checkExpected(cmd, wanted.expect); err != nil {
+				return err
+			}
+			if wanted.expires <= 0 {
+				return usageError(cmd, errors.New("--expires takes a time above zero, such as 72h"))
+			}
+			return c.withNew(ctx, func(in *installation) error { return c.invite(ctx, cmd, in, conn, wanted) })
+		})
+	flags := cmd.Flags()
+	flags.DurationVar(&wanted.expires, "expires", consent.DefaultLifetime, "how long the link can be used")
+	flags.StringVar(&wanted.publicURL, "public-url", "", "where the link is to lead (default "+localURL+", on AWS TOKENTURN_PUBLIC_URL)")
+	flags.BoolVar(&wanted.expect.Repin, "repin", false, "accept another Procore user than the one who connected before")
+	expectFlags(cmd, &wanted.expect)
+	return cmd
+}
+
+// expectFlags are the flags that say who is to consent.
+func expectFlags(cmd *cobra.Command, expect *rotation.Identity) {
+	cmd.Flags().StringVar(&expect.Company, "company", "", "id of the Procore company in which the user must be able to act")
+	cmd.Flags().StringVar(&expect.Login, "login", "", "e-mail address with which the user must be signed in")
+}
+
+var companyForm = regexp.MustCompile(`^[0-9]{1,19}$`)
+
+func checkExpected(cmd *cobra.Command, expect rotation.Identity) error {
+	switch {
+	case cmd.Flags().Changed("company") && !companyForm.MatchString(expect.Company):
+		return usageError(cmd, errors.New("--company takes the number of a Procore company, such as 4264807"))
+	case cmd.Flags().Changed("login") && !strings.Contains(expect.Login, "@"):
+		return usageError(cmd, errors.New("--login takes the e-mail address of a Procore user"))
+	}
+	return nil
+}
+
+// inviteAnswer is what `connection invite --json` answers.
+type inviteAnswer struct {
+	Connection token.Connection `json:"connection"`
+	URL        string           `json:"url"`
+	ExpiresAt  time.Time        `json:"expires_at"`
+}
+
+func (c *cli) invite(ctx context.Context, cmd *cobra.Command, in *installation, conn token.Connection, wanted invitation) error {
+	public := in.publicURL
+	if wanted.publicURL != "" {
+		public = strings.TrimRight(wanted.publicURL, "/")
+	}
+	if public == "" {
+		return usageError(cmd, errors.New("where the link is to lead is not known; set TOKENTURN_PUBLIC_URL or give --public-url"))
+	}
+	link, made, err := in.makeInvitation(ctx, conn, public, wanted)
+	if err != nil {
+		return err
+	}
+	c.say("Send this link to the person who is to connect %s. It can be used until %s, with success once.", conn, stamp(made.ExpiresAt))
+	if c.store == "embedded" {
+		c.say("It leads to `tokenturn serve`, which must be running then.")
+	}
+	return c.answer(inviteAnswer{conn, link.Reveal(), made.ExpiresAt}, func(w io.Writer) { fmt.Fprintln(w, link.Reveal()) })
+}
+
+// makeInvitation registers the connection and makes a link that can work.
+func (in *installation) makeInvitation(ctx context.Context, conn token.Connection, public string, wanted invitation) (token.Secret, consent.Invitation, error) {
+	app, err := in.application(ctx, conn.Environment)
+	if err != nil {
+		return token.Secret{}, consent.Invitation{}, err
+	}
+	if back := callbackURL(public, conn.Environment); app.RedirectURI != back {
+		return token.Secret{}, consent.Invitation{}, fmt.Errorf("the link would lead to %s, but the app credentials of %s send people back to %s; "+
+			"register %s in the Developer Portal and store it with: tokenturn app set %[2]s", public, conn.Environment, app.RedirectURI, back)
+	}
+	if err := in.register(ctx, conn); err != nil {
+		return token.Secret{}, consent.Invitation{}, err
+	}
+	now := time.Now()
+	return consent.Invite(ctx, in.consents, public, consent.Invitation{Connection: conn, Expect: wanted.expect,
+		CreatedAt: now, ExpiresAt: now.Add(wanted.expires)})
+}

@@ -1,0 +1,412 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/cookiejar"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/tokenturn/tokenturn/pkg/procore"
+	"github.com/tokenturn/tokenturn/pkg/procore/procoretest"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"tokenturn": recorded})
+}
+
+// recorded is main with all that it says kept in the directory that $RECORD
+// names, apart from the one answer that has to contain a token.
+func recorded() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	record := func(name string, w io.Writer) io.Writer {
+		f, err := os.OpenFile(filepath.Join(os.Getenv("RECORD"), name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err != nil {
+			panic(err)
+		}
+		return io.MultiWriter(w, f)
+	}
+	stdout := io.Writer(os.Stdout)
+	if !slices.Contains(os.Args, "print") {
+		stdout = record("stdout", stdout)
+	}
+	os.Exit(run(ctx, os.Args[1:], os.Stdin, stdout, record("stderr", os.Stderr), os.Environ()))
+}
+
+// world is what a script has around it besides its files.
+type world struct {
+	record  string
+	standIn *procoretest.Server
+	secrets []token.Secret
+	release chan struct{}
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			w := &world{record: filepath.Join(env.WorkDir, ".record")}
+			env.Values["world"] = w
+			env.Setenv("RECORD", w.record)
+			env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
+			env.Defer(func() {
+				w.searchForSecrets(env.T().(fataler))
+				if w.standIn != nil {
+					w.standIn.Close()
+				}
+			})
+			return os.Mkdir(w.record, 0o700)
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"standin":   cmdStandIn,
+			"lifetime":  cmdLifetime,
+			"revoke":    cmdRevoke,
+			"lose":      cmdLose,
+			"hold":      cmdHold,
+			"release":   cmdRelease,
+			"exits":     cmdExits,
+			"until":     cmdUntil,
+			"address":   cmdAddress,
+			"authorize": cmdAuthorize,
+			"visit":     cmdVisit,
+			"await":     cmdAwait,
+		},
+	})
+}
+
+type fataler interface{ Fatal(args ...any) }
+
+func worldOf(ts *testscript.TestScript) *world { return ts.Value("world").(*world) }
+
+// searchForSecrets looks for every secret that the script had to do with in
+// everything that was said.
+func (w *world) searchForSecrets(t fataler) {
+	secrets := w.secrets
+	if w.standIn != nil {
+		secrets = append(secrets, w.standIn.Secrets()...)
+	}
+	for _, name := range []string{"stdout", "stderr"} {
+		said, err := os.ReadFile(filepath.Join(w.record, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range secrets {
+			if bytes.Contains(said, []byte(s.Reveal())) {
+				t.Fatal("a secret was written to " + name)
+			}
+		}
+	}
+}
+
+// cmdStandIn starts a stand-in for Procore and writes app credentials for it to
+// credentials.json.
+func cmdStandIn(ts *testscript.TestScript, _ bool, _ []string) {
+	w := worldOf(ts)
+	w.standIn = procoretest.New()
+	app := w.standIn.NewApp("http://localhost:8080/callback/demo", procoretest.OutOfBand)
+	w.writeCredentials(ts, "credentials.json", app)
+	ts.Setenv("STANDIN", w.standIn.URL)
+	ts.Setenv("CLIENT_ID", app.ClientID)
+	ts.Setenv("CLIENT_FINGERPRINT", string(app.ClientSecret.Fingerprint()))
+}
+
+// cmdLifetime sets how long new access tokens live.
+func cmdLifetime(ts *testscript.TestScript, _ bool, args []string) {
+	lifetime, err := time.ParseDuration(args[0])
+	ts.Check(err)
+	worldOf(ts).standIn.SetLifetime(lifetime)
+}
+
+// cmdRevoke withdraws the app's access, as a person does in Procore.
+func cmdRevoke(ts *testscript.TestScript, _ bool, _ []string) {
+	worldOf(ts).standIn.RevokeAll(ts.Getenv("CLIENT_ID"), procoretest.DefaultUser().Login)
+}
+
+// cmdLose makes the stand-in lose its next answer.
+func cmdLose(ts *testscript.TestScript, _ bool, _ []string) {
+	worldOf(ts).standIn.Script(procoretest.Lost())
+}
+
+// cmdHold makes the stand-in keep an answer to itself until release, and waits
+// until it has one.
+func cmdHold(ts *testscript.TestScript, _ bool, _ []string) {
+	w := worldOf(ts)
+	w.release = make(chan struct{})
+	before := len(w.standIn.Presentations())
+	w.standIn.Script(procoretest.Held(w.release))
+	for end := time.Now().Add(patience); len(w.standIn.Presentations()) == before; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			ts.Fatalf("nothing is presented")
+		}
+	}
+}
+
+func cmdRelease(ts *testscript.TestScript, _ bool, _ []string) { close(worldOf(ts).release) }
+
+// cmdExits runs a command and checks its exit code: exits CODE COMMAND ARGS...
+func cmdExits(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	checkExit(ts, ts.Exec(args[1], args[2:]...), want)
+}
+
+// cmdUntil repeats a command until it exits with a code: until CODE COMMAND ARGS...
+func cmdUntil(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	for end := time.Now().Add(patience); time.Now().Before(end); {
+		if exitOf(ts, ts.Exec(args[1], args[2:]...)) == want {
+			return
+		}
+	}
+	ts.Fatalf("the exit code does not get to be %d", want)
+}
+
+// patience is how long the scripts wait for something to happen.
+const patience = time.Minute
+
+func checkExit(ts *testscript.TestScript, err error, want int) {
+	if got := exitOf(ts, err); got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+func exitOf(ts *testscript.TestScript, err error) int {
+	if e, ok := errors.AsType[*exec.ExitError](err); ok {
+		return e.ExitCode()
+	}
+	ts.Check(err)
+	return 0
+}
+
+// cmdAddress reads from a file where `serve` is, and writes app credentials
+// for its redirect URI to served.json.
+func cmdAddress(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	public := awaitMatch(ts, args[0], `http://localhost:\d+`)
+	w.writeCredentials(ts, "served.json", w.standIn.NewApp(public+"/callback/demo"))
+	ts.Setenv("PUBLIC_URL", public)
+	ts.Setenv("HOST", strings.TrimPrefix(public, "http://"))
+}
+
+func (w *world) writeCredentials(ts *testscript.TestScript, file string, app procoretest.App) {
+	value, err := json.Marshal(map[string]string{"client_id": app.ClientID, "client_secret": app.ClientSecret.Reveal(),
+		"redirect_uri": app.RedirectURIs[0], "login_url": w.standIn.URL, "api_url": w.standIn.URL})
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(file), value, 0o600))
+}
+
+// cmdAuthorize runs `tokenturn connection authorize`, consents at the address
+// it prints, and pastes what is shown, in one of several forms: authorize CODE
+// FORM ARGS... The output goes to authorize.out and authorize.err.
+func cmdAuthorize(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	form := args[1]
+	cmd := exec.Command(commandPath(ts), append([]string{"connection", "authorize"}, args[2:]...)...)
+	cmd.Dir = ts.MkAbs(".")
+	cmd.Env = []string{"HOME=" + ts.Getenv("HOME"), "RECORD=" + ts.Getenv("RECORD")}
+	stdin, err := cmd.StdinPipe()
+	ts.Check(err)
+	stdout, err := os.Create(ts.MkAbs("authorize.out"))
+	ts.Check(err)
+	defer stdout.Close()
+	stderr, err := os.Create(ts.MkAbs("authorize.err"))
+	ts.Check(err)
+	defer stderr.Close()
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	ts.Check(cmd.Start())
+	address := awaitMatch(ts, "authorize.err", `http://\S+/oauth/authorize\?\S+`)
+	_, err = io.WriteString(stdin, worldOf(ts).pasted(ts, form, address)+"\n")
+	ts.Check(err)
+	checkExit(ts, cmd.Wait(), want)
+}
+
+// pasted is what a person copies after having consented at address.
+func (w *world) pasted(ts *testscript.TestScript, form, address string) string {
+	shown, err := w.standIn.Consent(address, procoretest.DefaultUser().Login, true)
+	ts.Check(err)
+	code := token.NewSecret(shown[strings.LastIndexAny(shown, "=/")+1:])
+	switch form {
+	case "bare":
+		return code.Reveal()
+	case "parameter":
+		return "  code=" + code.Reveal() + "  "
+	case "query":
+		return "'" + w.standIn.URL + "/oauth/authorize/native?code=" + code.Reveal() + "'"
+	case "path":
+		return `"` + w.standIn.URL + "/oauth/authorize/" + code.Reveal() + `"`
+	case "denied":
+		return w.standIn.URL + "/callback/demo?error=access_denied"
+	case "wrong":
+		return "not-the-code-that-was-shown"
+	case "nothing":
+		return "what is the code?"
+	}
+	ts.Fatalf("no form %s", form)
+	return ""
+}
+
+func commandPath(ts *testscript.TestScript) string {
+	for _, dir := range filepath.SplitList(ts.Getenv("PATH")) {
+		if path := filepath.Join(dir, "tokenturn"); isFile(path) {
+			return path
+		}
+	}
+	ts.Fatalf("no tokenturn in PATH")
+	return ""
+}
+
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
+}
+
+var link = regexp.MustCompile(`http://localhost:\d+/connect/\S+`)
+
+// cmdVisit opens the link in a file as a person does: presses the button, signs
+// in, allows, and comes back. It wants the page that says so, or with ! that the
+// link leads nowhere any more.
+func cmdVisit(ts *testscript.TestScript, neg bool, args []string) {
+	jar, err := cookiejar.New(nil)
+	ts.Check(err)
+	browser := http.Client{Jar: jar, Timeout: 30 * time.Second,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	address := link.FindString(ts.ReadFile(args[0]))
+	begun, err := browser.Post(address, "application/x-www-form-urlencoded", nil)
+	ts.Check(err)
+	begun.Body.Close()
+	if neg && begun.StatusCode == http.StatusGone {
+		return
+	}
+	at, err := begun.Location()
+	ts.Check(err)
+	back, err := procoretest.NewHandler().Consent(at.String(), procoretest.DefaultUser().Login, true)
+	ts.Check(err)
+	worldOf(ts).secrets = append(worldOf(ts).secrets, token.NewSecret(at.Query().Get("state")))
+	ended, err := browser.Get(back)
+	ts.Check(err)
+	ended.Body.Close()
+	if location := ended.Header.Get("Location"); !strings.HasSuffix(location, "/connected") {
+		ts.Fatalf("the callback answered %d and leads to %q", ended.StatusCode, location)
+	}
+}
+
+// cmdAwait waits until a file has a match: await FILE PATTERN.
+func cmdAwait(ts *testscript.TestScript, _ bool, args []string) { awaitMatch(ts, args[0], args[1]) }
+
+func awaitMatch(ts *testscript.TestScript, file, pattern string) string {
+	form := regexp.MustCompile(`(?m)` + pattern)
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if text, err := os.ReadFile(ts.MkAbs(file)); err == nil && form.Match(text) {
+			return string(form.Find(text))
+		}
+	}
+	text, _ := os.ReadFile(ts.MkAbs(file))
+	ts.Fatalf("%s does not get to say %q:\n%s", file, pattern, text)
+	return ""
+}
+
+func TestPastedCode(t *testing.T) {
+	code := strings.Repeat("0123456789abcdef", 4)
+	for _, pasted := range []string{code, " " + code + "\n", "'" + code + "'", `"` + code + `"`, "code=" + code, "code=" + code + "&state=x",
+		"https://login.procore.com/oauth/authorize/" + code,
+		"https://login.procore.com/oauth/authorize/native?code=" + code,
+		"<https://login-sandbox.procore.com/oauth/authorize/native?code=" + code + ">",
+		"http://localhost/?state=x&code=" + code} {
+		if got, err := pastedCode(token.NewSecret(pasted)); err != nil || got.Reveal() != code {
+			t.Errorf("%q: %v", pasted, err)
+		}
+	}
+	for pasted, want := range map[string]int{
+		"": usage, "  ": usage, "code=": usage, "two words": usage, "code=%zz": usage, "code=a%20b": usage,
+		"https://login.procore.com/oauth/authorize/native": usage,
+		"https://login.procore.com/":                       usage, "https://login.procore.com/oauth/authorize": usage,
+		`{"code":"x"}`: usage, strings.Repeat("x", 3000): usage,
+		"http://localhost/?error=access_denied&code=x": needsConsent,
+	} {
+		if got, err := pastedCode(token.NewSecret(pasted)); exitCode(err) != want || !got.IsZero() {
+			t.Errorf("%.60q: %v", pasted, err)
+		}
+	}
+}
+
+func FuzzPastedCode(f *testing.F) {
+	f.Add("code=abc&state=x")
+	f.Add("https://login.procore.com/oauth/authorize/native?code=abc")
+	f.Fuzz(func(t *testing.T, pasted string) {
+		code, err := pastedCode(token.NewSecret(pasted))
+		if (err == nil) == code.IsZero() {
+			t.Fatalf("code and error disagree: %v", err)
+		}
+		if err == nil && (len(code.Reveal()) > 2048 || strings.ContainsAny(code.Reveal(), " \t\r\n")) {
+			t.Fatal("that is no code")
+		}
+	})
+}
+
+func TestDistance(t *testing.T) {
+	now := time.Date(2026, 11, 21, 22, 0, 0, 0, time.UTC)
+	for d, want := range map[time.Duration]string{0: "in 0s", 90 * time.Second: "in 90s", -time.Minute: "60s ago",
+		59 * time.Minute: "in 59m", -119 * time.Minute: "119m ago", 72 * time.Hour: "in 72h"} {
+		if got := distance(now.Add(d), now); got != want {
+			t.Errorf("%v: %s, want %s", d, got, want)
+		}
+	}
+}
+
+func TestShellWord(t *testing.T) {
+	for text, want := range map[string]string{"/tmp/a-1": "/tmp/a-1", "": "''", "a b": "'a b'", "it's": `'it'\''s'`, "$(x)": "'$(x)'"} {
+		if got := shellWord(text); got != want {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
+	}
+}
+
+func TestDataDir(t *testing.T) {
+	for _, test := range []struct {
+		environ []string
+		data    string
+		want    string
+	}{
+		{[]string{"HOME=/home/pat"}, "", "/home/pat/.local/share/tokenturn"},
+		{[]string{"HOME=/home/pat", "XDG_DATA_HOME=/data"}, "", "/data/tokenturn"},
+		{[]string{"HOME=/home/pat", "XDG_DATA_HOME=relative"}, "", "/home/pat/.local/share/tokenturn"},
+		{[]string{"HOME=/home/pat"}, "/srv/t", "/srv/t"},
+		{nil, "", ""},
+	} {
+		c := &cli{environ: test.environ, data: test.data}
+		if got, err := c.dataDir(); got != test.want || (err != nil) != (test.want == "") {
+			t.Errorf("%v %s: %q, %v", test.environ, test.data, got, err)
+		}
+	}
+}
+
+// Every environment of Procore can be set with id, secret and redirect URI alone.
+func TestProcoreEnvironmentsNeedNoURLs(t *testing.T) {
+	for _, e := range procore.Environments() {
+		if _, own := procoreEnvironment(e.Name); !own {
+			t.Errorf("%s is asked for its URLs", e.Name)
+		}
+	}
+	if _, own := procoreEnvironment("demo"); own {
+		t.Error("demo is not one of Procore's environments")
+	}
+}

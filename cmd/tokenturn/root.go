@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// cli is what one invocation has around it, and the flags that all commands share.
+type cli struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	environ        []string // in the form of os.Environ
+
+	store string
+	data  string
+	json  bool
+}
+
+// run carries out one command line and returns its exit code.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, environ []string) int {
+	c := &cli{stdin: stdin, stdout: stdout, stderr: stderr, environ: environ}
+	root := c.root()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err != nil {
+		fmt.Fprintln(stderr, "tokenturn:", err)
+	}
+	return exitCode(err)
+}
+
+func (c *cli) root() *cobra.Command {
+	root := noun("tokenturn", "Keep Procore OAuth tokens fresh", `Tokenturn redeems every single-use refresh token exactly once, keeps each new
+pair before anything else happens, and hands other programs a valid access token.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a person must consent,
+4 not found, 5 try again later.`, `  tokenturn serve --demo                      see it at work, without an account
+  tokenturn app set sandbox                   store the app's credentials
+  tokenturn connection invite sandbox/acme    make a link for the person who connects
+  tokenturn token print sandbox/acme          print a valid access token`,
+		c.serveCommand(), c.appCommand(), c.connectionCommand(), c.tokenCommand())
+	root.Version = version()
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.SetFlagErrorFunc(usageError)
+	root.SetVersionTemplate("{{.Version}}\n")
+	flags := root.PersistentFlags()
+	flags.StringVar(&c.store, "store", "embedded", "where everything is kept: embedded (this machine) or aws (named by the functions' TOKENTURN_ variables)")
+	flags.StringVar(&c.data, "data", "", "directory of the embedded store (default $XDG_DATA_HOME/tokenturn or ~/.local/share/tokenturn)")
+	flags.BoolVar(&c.json, "json", false, "answer in JSON")
+	root.PersistentPreRunE = c.checkFlags
+	return root
+}
+
+func (c *cli) checkFlags(cmd *cobra.Command, _ []string) error {
+	switch given := cmd.Flags().Changed("data"); {
+	case c.store != "embedded" && c.store != "aws":
+		return usageError(cmd, fmt.Errorf("there is no store %q; --store takes embedded or aws", c.store))
+	case given && c.store == "aws":
+		return usageError(cmd, errors.New("--data belongs to the embedded store and cannot be used with --store aws"))
+	case given && c.data == "":
+		return usageError(cmd, errors.New("--data is empty; name a directory or leave it out"))
+	}
+	return nil
+}
+
+// version is what the module was built as, such as v1.2.3.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
+	}
+	return "dev"
+}
+
+// noun groups verbs. By itself it says which ones there are.
+func noun(use, short, long, example string, verbs ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short, Long: long, Example: example}
+	cmd.AddCommand(verbs...)
+	// Without Args cobra would take an unknown verb of anything but the root for a call for help.
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return usageError(cmd, fmt.Errorf("%q is no command of %s", args[0], cmd.CommandPath()))
+		}
+		return nil
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		var names []string
+		for _, verb := range cmd.Commands() {
+			if verb.IsAvailableCommand() {
+				names = append(names, verb.Name())
+			}
+		}
+		return usageError(cmd, fmt.Errorf("%s needs one of: %s", cmd.CommandPath(), strings.Join(names, ", ")))
+	}
+	return cmd
+}
+
+// verb runs do without arguments.
+func verb(use, short, long, example string, do func(ctx context.Context, cmd *cobra.Command) error) *cobra.Command {
+	return &cobra.Command{Use: use, Short: short, Long: long, Example: example,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError(cmd, fmt.Errorf("%s takes no argument", cmd.CommandPath()))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return do(cmd.Context(), cmd) }}
+}
+
+// verbOn runs do on the one thing that its argument names and parse reads.
+func verbOn[T any](parse func(string) (T, error), use, short, long, example string,
+	do func(ctx context.Context, cmd *cobra.Command, on T) error) *cobra.Command {
+	return &cobra.Command{Use: use, Short: short, Long: long, Example: example,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usageError(cmd, fmt.Errorf("usage: %s", cmd.UseLine()))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			on, err := parse(args[0])
+			if err != nil {
+				return usageError(cmd, err)
+			}
+			return do(cmd.Context(), cmd, on)
+		}}
+}
+
+// onEnvironment and onConnection are what verbs are for.
+var (
+	onEnvironment = verbOn[string]
+	onConnection  = verbOn[token.Connection]
+)
+
+// say talks to the person. What it says is no answer.
+func (c *cli) say(format string, args ...any) { fmt.Fprintf(c.stderr, format+"\n", args...) }
+
+// answer writes v to standard output: as JSON with --json, else as text says.
+func (c *cli) answer(v any, text func(io.Writer)) error {
+	if !c.json {
+		text(c.stdout)
+		return nil
+	}
+	encoder := json.NewEncoder(c.stdout)
+	encoder.SetEscapeHTML(false) // links stay links
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(v)
+}
+
+// getenv finds a variable; of several, the last one counts.
+func (c *cli) getenv(name string) string {
+	value := ""
+	for _, assignment := range c.environ {
+		if v, ok := strings.CutPrefix(assignment, name+"="); ok {
+			value = v
+		}
+	}
+	return value
+}
+
+// logger writes what is at least of the level to standard error.
+func (c *cli) logger(level slog.Level) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
+	if c.json {
+		return slog.New(slog.NewJSONHandler(c.stderr, options))
+	}
+	return slog.New(slog.NewTextHandler(c.stderr, options))
+}
+
+// stamp shows a time to people.
+func stamp(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05 MST") }
+
+// distance shows how far t is from now, to the precision that people care for.
+func distance(t, now time.Time) string {
+	d := t.Sub(now)
+	size := d.Abs()
+	unit := time.Hour
+	switch {
+	case size < 2*time.Minute:
+		unit = time.Second
+	case size < 2*time.Hour:
+		unit = time.Minute
+	}
+	number := fmt.Sprintf("%d%s", size/unit, map[time.Duration]string{time.Second: "s", time.Minute: "m", time.Hour: "h"}[unit])
+	if d < 0 {
+		return number + " ago"
+	}
+	return "in " + number
+}

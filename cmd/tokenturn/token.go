@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+func (c *cli) tokenCommand() *cobra.Command {
+	return noun("token", "The access token of a connection", "", "", c.tokenPrint())
+}
+
+func (c *cli) tokenPrint() *cobra.Command {
+	var minTTL time.Duration
+	cmd := onConnection(token.ParseConnection, "print ENV/NAME", "Print a connection's access token",
+		`Prints the access token and nothing else. With --min-ttl the pair is rotated first
+if the token has less life left than that.
+
+Exits with 3 if a person must consent, 4 if there is no such connection, 5 if the
+token has expired or is being replaced right now.`,
+		`  tokenturn token print sandbox/acme
+  curl -H "Authorization: Bearer $(tokenturn token print sandbox/acme --min-ttl 5m)" https://sandbox.procore.com/rest/v1.0/me`,
+		func(ctx context.Context, cmd *cobra.Command, conn token.Connection) error {
+			if minTTL < 0 || minTTL%time.Second != 0 {
+				return usageError(cmd, errors.New("--min-ttl takes whole seconds, such as 5m or 90s"))
+			}
+			return c.with(ctx, func(in *installation) error { return c.printToken(ctx, in, conn, minTTL) })
+		})
+	cmd.Flags().DurationVar(&minTTL, "min-ttl", 0, "life that the token must have left")
+	return cmd
+}
+
+// tokenAnswer is what `token print --json` answers, the one answer with a token in it.
+type tokenAnswer struct {
+	Connection  token.Connection `json:"connection"`
+	APIURL      string           `json:"api_url"`
+	CompanyID   string           `json:"company_id"`
+	AccessToken string           `json:"access_token"`
+	TokenType   string           `json:"token_type"`
+	ExpiresAt   time.Time        `json:"expires_at"`
+}
+
+func (c *cli) printToken(ctx context.Context, in *installation, conn token.Connection, minTTL time.Duration) error {
+	if minTTL > 0 {
+		if err := in.ensure(ctx, conn, minTTL); err != nil {
+			return err
+		}
+	}
+	doc, err := in.published(ctx, conn)
+	if err != nil {
+		return err
+	}
+	a := tokenAnswer{conn, doc.APIURL, doc.CompanyID, doc.AccessToken.Reveal(), doc.TokenType, doc.ExpiresAt}
+	return c.answer(a, func(w io.Writer) { fmt.Fprintln(w, a.AccessToken) })
+}
+
+// ensure rotates conn if its token lives shorter than that.
+func (in *installation) ensure(ctx context.Context, conn token.Connection, minTTL time.Duration) error {
+	rotator, err := in.rotator()
+	if err != nil {
+		return err
+	}
+	report, err := rotator.Ensure(ctx, conn, rotation.Request{Op: "ensure", Connection: conn.String(), MinTTLSeconds: int64(minTTL / time.Second)})
+	if err != nil {
+		return err
+	}
+	return outcomeError(report.Connections[0])
+}
+
+// published returns what readers see of conn, if its token can be used now.
+func (in *installation) published(ctx context.Context, conn token.Connection) (token.Document, error) {
+	rec, _, err := in.load(ctx, conn)
+	if err != nil {
+		return token.Document{}, err
+	}
+	now := time.Now()
+	switch {
+	case rec.Status == rotation.Disconnected:
+		return token.Document{}, exitf(notFound, "%s was disconnected; connect it anew with: tokenturn connection invite %[1]s", conn)
+	case rec.Status != rotation.Active:
+		return token.Document{}, errNeedsConsent(conn)
+	case rec.Attempt != nil && now.Before(rec.Attempt.Until):
+		return token.Document{}, exitf(tryLater, "%s is being rotated right now, which may end the access token there is; try again in a moment", conn)
+	}
+	version, err := in.vault.Current(ctx, conn)
+	switch {
+	case errors.Is(err, rotation.ErrNoSecret), errors.Is(err, rotation.ErrNoVersion):
+		return token.Document{}, exitf(tryLater, "the first pair of %s is not published yet; try again in a moment", conn)
+	case err != nil:
+		return token.Document{}, fmt.Errorf("reading the token of %s: %w", conn, err)
+	}
+	doc, err := token.ParseDocument(version.Value)
+	switch {
+	case err != nil:
+		return token.Document{}, fmt.Errorf("reading the token of %s: %w", conn, err)
+	case doc.Connection != conn:
+		return token.Document{}, fmt.Errorf("the secret of %s is that of %s; find out who wrote it, then run: tokenturn connection rotate %[1]s", conn, doc.Connection)
+	case !now.Before(doc.ExpiresAt):
+		return token.Document{}, exitf(tryLater, "the access token of %s expired %s; replace it with --min-ttl 1m, or see: tokenturn connection show %[1]s",
+			conn, distance(doc.ExpiresAt, now))
+	}
+	return doc, nil
+}
