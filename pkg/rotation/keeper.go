@@ -71,6 +71,15 @@ func (k *keeper) save(ctx context.Context, m Mint, others ...func(context.Contex
 	}
 }
 
+// readApplication reads the app credentials of an environment.
+func (k *keeper) readApplication(ctx context.Context, environment string) (app Application, err error) {
+	err = within(ctx, 2*storeTimeout, func(ctx context.Context) error {
+		app, err = k.apps.Application(ctx, environment)
+		return err
+	})
+	return app, err
+}
+
 // within calls f with a deadline of its own.
 func within(ctx context.Context, d time.Duration, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, d)
@@ -242,7 +251,7 @@ func (k *keeper) checkIdentity(ctx context.Context, rec Record, m Mint, pair tok
 	if m.Source == FromRefresh && pin.ResourceOwner != "" || pair.AccessToken.IsZero() {
 		return pin, nil
 	}
-	app, err := k.apps.Application(ctx, m.Connection.Environment)
+	app, err := k.readApplication(ctx, m.Connection.Environment)
 	if err != nil {
 		return pin, fmt.Errorf("checking whose consent %s has: %w", m.Connection, err)
 	}

@@ -50,7 +50,8 @@ type Ledger interface {
 	// write that the transport repeated after it had taken effect is a success.
 	Write(ctx context.Context, change Change) (revision string, err error)
 	// SaveMint appends m under no condition but "not there yet". If a mint
-	// with the same key is there, that is a success and nothing changes.
+	// with the same key is there, that is a success and nothing changes. One
+	// that was buried comes back, and is an orphan.
 	SaveMint(ctx context.Context, m Mint) error
 }
 
@@ -58,7 +59,7 @@ type Ledger interface {
 type Change struct {
 	Record  Record    // the new row; its Revision is the one that was loaded
 	Mark    []Mint    // live mints whose State and Reason are rewritten; one that is not there is an error
-	Bury    []MintKey // mints that become history: their bytes go away
+	Bury    []MintKey // mints that become history: their bytes go away; one that is not there is no error
 	History []Event   // rows to append
 	_       struct{}  // use field names
 }

@@ -19,7 +19,7 @@ type run struct {
 	keys      *keyring
 	outOfTime atomic.Bool
 
-	appsMu sync.Mutex
+	appsMu sync.Mutex // never held across a call of a port
 	known  map[string]Application
 	faults map[string]int    // connections whose request an environment called faulty
 	stop   map[string]string // why no more is presented to an environment in this run
@@ -29,15 +29,19 @@ func (r *Rotator) newRun() *run {
 	return &run{Rotator: r, keys: newKeyring(r.sealer), known: map[string]Application{}, faults: map[string]int{}, stop: map[string]string{}}
 }
 
-// application reads the app credentials of an environment once per run.
+// application reads the app credentials of an environment once per run; those
+// who meet at the first time may each read them.
 func (r *run) application(ctx context.Context, environment string) (Application, error) {
 	r.appsMu.Lock()
-	defer r.appsMu.Unlock()
-	if app, ok := r.known[environment]; ok {
+	app, known := r.known[environment]
+	r.appsMu.Unlock()
+	if known {
 		return app, nil
 	}
-	app, err := r.apps.Application(ctx, environment)
+	app, err := r.readApplication(ctx, environment)
 	if err == nil {
+		r.appsMu.Lock()
+		defer r.appsMu.Unlock()
 		r.known[environment] = app
 	}
 	return app, err
@@ -46,7 +50,7 @@ func (r *run) application(ctx context.Context, environment string) (Application,
 // credentialsChanged reads the app credentials again after they were refused
 // and reports whether there are other ones to try now.
 func (r *run) credentialsChanged(ctx context.Context, refused Application) bool {
-	app, err := r.apps.Application(ctx, refused.Environment)
+	app, err := r.readApplication(ctx, refused.Environment)
 	if err != nil || app == refused {
 		return false
 	}

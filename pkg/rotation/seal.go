@@ -15,12 +15,13 @@ import (
 // version (1) | length of the wrapped key (2) | wrapped key | nonce and ciphertext of AES-256-GCM.
 const sealVersion = 1
 
-// keyring shares data keys within one run: one is made, and each wrapped one is
-// unwrapped once. Safe for concurrent use.
+// keyring shares data keys within one run: it makes one, and unwraps each
+// wrapped one once, except that calls which meet may each ask the sealer, for
+// nobody waits for another's call. Safe for concurrent use.
 type keyring struct {
 	sealer Sealer
 
-	mu        sync.Mutex
+	mu        sync.Mutex // never held across a call of the sealer
 	made      *dataKey
 	unwrapped map[string]cipher.AEAD
 }
@@ -39,9 +40,10 @@ type dataKey struct {
 // ready returns the run's data key, made on the first call.
 func (k *keyring) ready(ctx context.Context) (*dataKey, error) {
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.made != nil {
-		return k.made, nil
+	made := k.made
+	k.mu.Unlock()
+	if made != nil {
+		return made, nil
 	}
 	key, wrapped, err := k.sealer.DataKey(ctx)
 	if err != nil {
@@ -51,9 +53,12 @@ func (k *keyring) ready(ctx context.Context) (*dataKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a data key: %w", err)
 	}
-	k.made = &dataKey{aead, wrapped}
+	made = &dataKey{aead, wrapped}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.made = made
 	k.unwrapped[string(wrapped)] = aead
-	return k.made, nil
+	return made, nil
 }
 
 // seal encrypts the body of an answer, bound to where it belongs.
@@ -86,18 +91,20 @@ func (k *keyring) open(ctx context.Context, sealed []byte, c token.Connection, k
 
 func (k *keyring) unwrap(ctx context.Context, wrapped []byte) (cipher.AEAD, error) {
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	if aead, ok := k.unwrapped[string(wrapped)]; ok {
+	aead, known := k.unwrapped[string(wrapped)]
+	k.mu.Unlock()
+	if known {
 		return aead, nil
 	}
 	key, err := k.sealer.Unwrap(ctx, wrapped)
 	if err != nil {
 		return nil, fmt.Errorf("unwrapping the data key: %w", err)
 	}
-	aead, err := newAEAD(key)
-	if err != nil {
+	if aead, err = newAEAD(key); err != nil {
 		return nil, err
 	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	k.unwrapped[string(wrapped)] = aead
 	return aead, nil
 }

@@ -58,31 +58,13 @@ type presentation struct {
 func presentedOnce(b *Bench) error {
 	attempts := map[token.Fingerprint]rotation.Attempt{}
 	last := map[token.Fingerprint]*presentation{}
-	saved := map[token.Fingerprint]map[rotation.MintKey]bool{} // successors that were not rejected
-	keep := func(m rotation.Mint) {
-		if saved[m.Parent] == nil {
-			saved[m.Parent] = map[rotation.MintKey]bool{}
-		}
-		saved[m.Parent][m.Key] = true
-	}
+	saved := successors{}
 	for _, e := range b.Journal.Entries() {
+		saved.note(e)
 		switch effect := e.Effect.(type) {
 		case Wrote:
 			if a := effect.Change.Record.Attempt; a != nil {
 				attempts[a.Fingerprint] = *a
-			}
-			for _, mark := range effect.Change.Mark {
-				if mark.State == rotation.Rejected {
-					for _, keys := range saved {
-						delete(keys, mark.Key)
-					}
-				}
-			}
-		case Minted:
-			keep(effect.Mint)
-		case Stored:
-			if m, ok := escrowed(effect.Version); ok {
-				keep(m)
 			}
 		case Presented:
 			if effect.Code {
@@ -95,7 +77,7 @@ func presentedOnce(b *Bench) error {
 			case e.At.After(attempt.Until):
 				return violated("I1", e, "%s is presented after its attempt ran out at %s", short(effect.What), clock(attempt.Until))
 			case before != nil:
-				if why := before.forbids(e.At, b.Settings.Quiet, len(saved[effect.What])); why != "" {
+				if why := before.forbids(e.At, b.Settings.Quiet, saved.of(effect.What)); why != "" {
 					return violated("I2", e, "%s is presented again (#%d after #%d) %s", short(effect.What), effect.N, before.n, why)
 				}
 			}
@@ -127,6 +109,49 @@ func (p *presentation) forbids(now time.Time, quiet time.Duration, successors in
 		return "before the quiet period's end at " + clock(p.attempt.Until.Add(quiet))
 	}
 	return ""
+}
+
+// successors are the mints that were saved somewhere, by parent; a false one
+// was rejected, after which copies of it count as little.
+type successors map[token.Fingerprint]map[rotation.MintKey]bool
+
+// note takes in what an entry says of mints.
+func (s successors) note(e Entry) {
+	switch effect := e.Effect.(type) {
+	case Minted:
+		s.add(effect.Mint)
+	case Stored:
+		if m, ok := escrowed(effect.Version); ok {
+			s.add(m)
+		}
+	case Wrote:
+		for _, mark := range effect.Change.Mark {
+			for _, usable := range s {
+				if _, found := usable[mark.Key]; found && mark.State == rotation.Rejected {
+					usable[mark.Key] = false
+				}
+			}
+		}
+	}
+}
+
+func (s successors) add(m rotation.Mint) {
+	if s[m.Parent] == nil {
+		s[m.Parent] = map[rotation.MintKey]bool{}
+	}
+	if _, found := s[m.Parent][m.Key]; !found {
+		s[m.Parent][m.Key] = m.State != rotation.Rejected
+	}
+}
+
+// of counts the successors that can be used.
+func (s successors) of(parent token.Fingerprint) (n int) {
+	for _, usable := range s[parent] {
+		if usable {
+			n++
+		}
+	}
+	return n
 }
 
 // escrowed reads a mint that was saved in the vault.
@@ -284,31 +309,14 @@ func nothingSavedIsLost(b *Bench, r rotation.Record) error {
 // lostUnsaved reports whether the issuer answered the token more often with a
 // pair than usable mints of it were saved (W1, W2 and W3 of the protocol).
 func (b *Bench) lostUnsaved(parent token.Fingerprint) bool {
-	granted := 0
-	usable := map[rotation.MintKey]bool{}
+	granted, saved := 0, successors{}
 	for _, e := range b.Journal.Entries() {
-		switch effect := e.Effect.(type) {
-		case Granted:
-			if effect.What == parent {
-				granted++
-			}
-		case Minted:
-			if effect.Mint.Parent == parent {
-				usable[effect.Mint.Key] = true
-			}
-		case Stored:
-			if m, ok := escrowed(effect.Version); ok && m.Parent == parent {
-				usable[m.Key] = true
-			}
-		case Wrote:
-			for _, mark := range effect.Change.Mark {
-				if mark.State == rotation.Rejected {
-					delete(usable, mark.Key)
-				}
-			}
+		saved.note(e)
+		if g, ok := e.Effect.(Granted); ok && g.What == parent {
+			granted++
 		}
 	}
-	return granted > len(usable)
+	return granted > saved.of(parent)
 }
 
 // takenAway reports whether a person withdrew the consent.
