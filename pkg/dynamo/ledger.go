@@ -118,10 +118,17 @@ func (t *Table) write(ctx context.Context, change rotation.Change, revision stri
 	if err != nil {
 		return err
 	}
-	if len(change.Mark)+len(change.Bury)+len(change.History) == 0 {
+	if len(change.Copy)+len(change.Mark)+len(change.Bury)+len(change.History) == 0 {
 		return t.doPut(ctx, record)
 	}
 	actions := []types.TransactWriteItem{{Put: record}} // at position 0
+	for _, m := range change.Copy {
+		mint, err := t.copyMint(m)
+		if err != nil {
+			return err
+		}
+		actions = append(actions, types.TransactWriteItem{Update: mint})
+	}
 	for _, m := range change.Mark {
 		mark, err := t.mark(m)
 		if err != nil {
@@ -164,6 +171,22 @@ func ceilUnix(at time.Time) int64 {
 		return at.Unix() + 1
 	}
 	return at.Unix()
+}
+
+// copyMint appends a mint. A condition on its absence would refuse the whole
+// change, so an update leaves one that is there as it is.
+func (t *Table) copyMint(m rotation.Mint) (*types.Update, error) {
+	row, err := encode(mintRow{mintKey(m.Connection, m.Key), m})
+	if err != nil {
+		return nil, fmt.Errorf("encoding: %w", err)
+	}
+	mint := expression.Name("mint")
+	e, err := expression.NewBuilder().WithUpdate(expression.Set(mint, mint.IfNotExists(expression.Value(row["mint"])))).Build()
+	if err != nil {
+		return nil, err
+	}
+	return &types.Update{TableName: &t.name, Key: mintKey(m.Connection, m.Key).item(), UpdateExpression: e.Update(),
+		ExpressionAttributeNames: e.Names(), ExpressionAttributeValues: e.Values()}, nil
 }
 
 // mark rewrites a mint's state and reason and leaves its bytes alone.

@@ -82,16 +82,19 @@ func (l Ledger) History(ctx context.Context, c token.Connection, limit int) ([]r
 // SaveMint implements rotation.Ledger.
 func (l Ledger) SaveMint(ctx context.Context, m rotation.Mint) error {
 	what := fmt.Sprintf("saving mint %s of %s", mintName(m.Key), m.Connection)
+	return l.s.write(ctx, what, func(tx *sql.Tx) error { return appendMint(ctx, tx, m) })
+}
+
+// appendMint leaves a mint of the same key as it is.
+func appendMint(ctx context.Context, tx *sql.Tx, m rotation.Mint) error {
 	text, err := json.Marshal(m)
 	if err != nil {
-		return fmt.Errorf("%s: %w", what, err)
-	}
-	return l.s.write(ctx, what, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `INSERT INTO mint (connection, epoch, generation, attempt, json)
-			VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-			m.Connection.String(), m.Key.Epoch, m.Key.Generation, m.Key.Attempt, string(text))
 		return err
-	})
+	}
+	_, err = tx.ExecContext(ctx, `INSERT INTO mint (connection, epoch, generation, attempt, json)
+		VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+		m.Connection.String(), m.Key.Epoch, m.Key.Generation, m.Key.Attempt, string(text))
+	return err
 }
 
 // Write implements rotation.Ledger.
@@ -101,6 +104,11 @@ func (l Ledger) Write(ctx context.Context, change rotation.Change) (string, erro
 	err := l.s.write(ctx, "writing "+c.String(), func(tx *sql.Tx) error {
 		if err := replaceRecord(ctx, tx, change.Record, revision); err != nil {
 			return err
+		}
+		for _, m := range change.Copy {
+			if err := appendMint(ctx, tx, m); err != nil {
+				return err
+			}
 		}
 		for _, m := range change.Mark {
 			if err := markMint(ctx, tx, c, m); err != nil {

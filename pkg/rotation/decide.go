@@ -16,7 +16,8 @@ func (t *turn) decide(ctx context.Context, m Mint) (*ConnectionReport, error) {
 	if err != nil {
 		return t.failure(ctx, Decide, m.Key, classStore, 0, err)
 	}
-	looked := t.rec.Status == NeedsConsent || t.rec.Attempt != nil && t.rec.Attempt.ID != t.presented
+	a := t.rec.Attempt
+	abandoned := t.rec.Status == NeedsConsent || a != nil && a.ID != t.presented && !t.now.Before(a.Until)
 	next, err := t.decideOn(ctx, t.rec, t.mints, m, body)
 	var wrong *identityError
 	switch {
@@ -30,17 +31,9 @@ func (t *turn) decide(ctx context.Context, m Mint) (*ConnectionReport, error) {
 	if next.Current == nil || next.Current.Mint != m.Key {
 		return nil, nil // quarantined or rejected
 	}
-	switch {
-	case m.Source == FromRefresh && m.Key.Attempt == t.presented:
-		t.rotated = true
-		if t.did != Recovered {
-			t.did = Rotated
-		}
-	case m.Source == FromRefresh && looked:
+	if m.Source == FromRefresh && abandoned {
 		t.did = Recovered
 		t.notify(ctx, NoticeRecovered, t.conn, "A pair that an earlier run had saved was found; the connection is in order again.")
-	default:
-		t.did = Published
 	}
 	return nil, nil
 }

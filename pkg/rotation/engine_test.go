@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -214,12 +215,18 @@ func TestAnAnswerThatTheLedgerDoesNotTakeIsKeptInTheVault(t *testing.T) {
 		b := newBench(rotationtest.Personality{})
 		b.connect(t)
 		time.Sleep(time.Hour)
-		down := rotationtest.Always("ledger.SaveMint", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail})
-		b.Ledger.Gate = down
-		if report := b.sweep(t); report.Outcomes[rotation.Rotated] != 0 {
-			t.Fatalf("outcomes %v although the ledger takes nothing", report.Outcomes)
+		answered := false
+		b.gate(func(_ context.Context, at rotationtest.Passage) rotationtest.Fault {
+			answered = answered || at.Call == "issuer.Redeem" && at.When == rotationtest.After
+			if answered && strings.HasPrefix(at.Call, "ledger.") {
+				return rotationtest.Fault{Kind: rotationtest.Fail}
+			}
+			return rotationtest.Fault{}
+		})
+		if report := b.sweep(t); report.Outcomes[rotation.Failed] != 1 {
+			t.Fatalf("outcomes %v although the ledger is gone", report.Outcomes)
 		}
-		b.Ledger.Gate = nil
+		b.gate(nil)
 		time.Sleep(time.Hour)
 		if report := b.sweep(t); report.Outcomes[rotation.Recovered] != 1 {
 			t.Errorf("outcomes %v, want one recovered\n%s", report.Outcomes, b.Journal.String())

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/tokenturn/tokenturn/pkg/token"
@@ -71,6 +73,32 @@ func (k *keeper) save(ctx context.Context, m Mint, others ...func(context.Contex
 	}
 }
 
+// loadRow reads the record and the live mints of c.
+func (k *keeper) loadRow(ctx context.Context, c token.Connection) (rec Record, mints []Mint, err error) {
+	err = within(ctx, storeTimeout, func(ctx context.Context) error {
+		rec, mints, err = k.ledger.Load(ctx, c)
+		return err
+	})
+	if err != nil {
+		err = fmt.Errorf("loading %s: %w", c, err)
+	}
+	return rec, mints, err
+}
+
+// identify asks the issuer whose the access token is.
+func (k *keeper) identify(ctx context.Context, app Application, access token.Secret, company string) (id Identity, err error) {
+	err = within(ctx, k.settings.RedeemTimeout, func(ctx context.Context) error {
+		id, err = k.issuer.Identify(ctx, app, access, company)
+		return err
+	})
+	return id, err
+}
+
+// endToken revokes the token at the issuer.
+func (k *keeper) endToken(ctx context.Context, app Application, t token.Secret) error {
+	return within(ctx, k.settings.RedeemTimeout, func(ctx context.Context) error { return k.issuer.Revoke(ctx, app, t) })
+}
+
 // readApplication reads the app credentials of an environment.
 func (k *keeper) readApplication(ctx context.Context, environment string) (app Application, err error) {
 	err = within(ctx, 2*storeTimeout, func(ctx context.Context) error {
@@ -99,7 +127,10 @@ func (k *keeper) write(ctx context.Context, rec Record, mints []Mint, change Cha
 		}
 	}
 	change.Record = rec
-	_, err := k.ledger.Write(ctx, change)
+	err := within(ctx, 2*storeTimeout, func(ctx context.Context) error {
+		_, err := k.ledger.Write(ctx, change)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("writing the row of %s: %w", rec.Connection, err)
 	}
@@ -110,7 +141,7 @@ func (k *keeper) write(ctx context.Context, rec Record, mints []Mint, change Cha
 func applied(mints []Mint, change Change) []Mint {
 	var out []Mint
 next:
-	for _, m := range mints {
+	for _, m := range slices.Concat(mints, change.Copy) {
 		for _, key := range change.Bury {
 			if m.Key == key {
 				continue next
@@ -159,8 +190,17 @@ func (k *keeper) decideOn(ctx context.Context, rec Record, mints []Mint, m Mint,
 	if was, is := rec.Current.lifetime(), next.Current.lifetime(); was > 0 && is > 0 && (is-was).Abs() > max(was/20, 10*time.Second) {
 		k.notify(ctx, NoticeLifetimeChanged, m.Connection, "Access tokens now live %v; they lived %v before.", is, was)
 	}
-	return next, k.write(ctx, next, mints, Change{History: []Event{
-		{Kind: "decided", Attempt: m.Key.Attempt, Detail: string(m.Source)}}})
+	return next, k.write(ctx, next, mints, Change{History: append(rec.overtaken(m.Key.Attempt),
+		Event{Kind: "decided", Attempt: m.Key.Attempt, Detail: string(m.Source)})})
+}
+
+// overtaken is the history of an attempt that ends because something else than
+// its own answer decides.
+func (r Record) overtaken(by string) []Event {
+	if r.Attempt == nil || r.Attempt.ID == by {
+		return nil
+	}
+	return []Event{{Kind: "ended", Epoch: r.Epoch, Generation: r.Generation, Attempt: r.Attempt.ID, Detail: "overtaken; its end is unknown"}}
 }
 
 // succeed gives the record in which m is current.
@@ -179,21 +219,18 @@ func (k *keeper) succeed(rec Record, m Mint, pair token.Pair, pin Pin) (Record, 
 	if m.Key.Epoch == rec.Epoch && rec.Current != nil {
 		next.Ancestor = &rec.Current.Mint
 	}
-	if m.Key.Epoch != rec.Epoch {
-		next.endEpoch(k.settings.Quiet)
+	if m.Key.Epoch != rec.Epoch && rec.Attempt != nil {
+		next.endEpoch(rec.Attempt.Until, k.settings.Quiet)
 	}
 	next.Epoch, next.Generation, next.Status = m.Key.Epoch, m.Key.Generation, Active
 	next.Attempt, next.Failure, next.Pin, next.RotatedAt = nil, nil, &pin, m.SavedAt
 	return next, nil
 }
 
-// endEpoch clears the attempt of an epoch that is over. What it may still bring
-// is searched for once it can no longer arrive.
-func (r *Record) endEpoch(quiet time.Duration) {
-	if r.Attempt != nil {
-		r.Residue = r.Attempt.Until.Add(quiet + 15*time.Minute)
-		r.Attempt = nil
-	}
+// endEpoch clears the attempt of an epoch that is over. What may still be on its
+// way until then is searched for once it can no longer arrive.
+func (r *Record) endEpoch(until time.Time, quiet time.Duration) {
+	r.Residue, r.Attempt = until.Add(quiet+15*time.Minute).UTC(), nil
 }
 
 // lifetime of the access token as it was when saved; 0: none, or not told.
@@ -217,21 +254,19 @@ func project(m Mint, pair token.Pair) token.Document {
 		Attempt: m.Key.Attempt, Source: string(m.Source), SavedAt: m.SavedAt}
 }
 
-// mark writes that m is quarantined or rejected, and tells people.
+// mark tells people that m is quarantined or rejected, and writes it. In this
+// order, because what is written is never told again: a crash in between costs
+// a second notice, the other way round it would cost the only one.
 func (k *keeper) mark(ctx context.Context, rec Record, mints []Mint, m Mint, state MintState, reason string) error {
 	m.State, m.Reason = state, reason
-	err := k.write(ctx, rec.clone(), mints, Change{Mark: []Mint{m}, History: []Event{{Kind: string(state),
-		Epoch: m.Key.Epoch, Generation: m.Key.Generation, Attempt: m.Key.Attempt, Detail: reason}}})
-	if err != nil {
-		return err
-	}
 	if state == Quarantined {
 		k.notify(ctx, NoticeQuarantined, m.Connection, "The token endpoint's answer cannot be used as it is (%s). Nothing is presented until you "+
 			"run `tokenturn connection release %[2]s` or `tokenturn connection discard %[2]s`, or somebody consents again.", reason, m.Connection)
 	} else {
 		k.notify(ctx, NoticeRejected, m.Connection, "A new pair was not accepted: %s.", reason)
 	}
-	return nil
+	return k.write(ctx, rec.clone(), mints, Change{Mark: []Mint{m}, History: []Event{{Kind: string(state),
+		Epoch: m.Key.Epoch, Generation: m.Key.Generation, Attempt: m.Key.Attempt, Detail: reason}}})
 }
 
 // identityError says that a consent is not the one that was asked for.
@@ -256,7 +291,7 @@ func (k *keeper) checkIdentity(ctx context.Context, rec Record, m Mint, pair tok
 		return pin, fmt.Errorf("checking whose consent %s has: %w", m.Connection, err)
 	}
 	pin.Client = token.NewSecret(app.ClientID).Fingerprint()
-	id, err := k.issuer.Identify(ctx, app, pair.AccessToken, m.Company)
+	id, err := k.identify(ctx, app, pair.AccessToken, m.Company)
 	switch {
 	case m.Source == FromRefresh: // the refresh itself proved the pair; the pin can wait
 		if err == nil {
@@ -285,10 +320,12 @@ func compare(app Application, m Mint, pin *Pin, id Identity) error {
 		return &identityError{"the consent is for another client id than the app's"}
 	case expect.ResourceOwner != "" && expect.ResourceOwner != id.ResourceOwner:
 		return &identityError{"the consent is of another user than the invited one"}
-	case expect.Login != "" && expect.Login != id.Login:
+	case expect.Login != "" && !strings.EqualFold(expect.Login, id.Login): // people write e-mail addresses either way
 		return &identityError{"the consent is of another login than the invited one"}
 	case m.Company != "" && m.Company != id.Company:
 		return &identityError{"the user has no access to company " + m.Company + ", or the app is not installed there"}
+	case pin != nil && pin.Company != "" && pin.Company != m.Company && !expect.Repin:
+		return &identityError{"the connection belongs to company " + pin.Company + "; invite with --repin to move it"}
 	case pin != nil && pin.ResourceOwner != "" && pin.ResourceOwner != id.ResourceOwner && !expect.Repin:
 		return &identityError{"the connection belongs to another user; invite with --repin to hand it over"}
 	}

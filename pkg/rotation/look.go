@@ -54,26 +54,17 @@ func (t *turn) look(ctx context.Context) (*ConnectionReport, error) {
 	if err != nil {
 		return t.vaultFailure(ctx, Look, err)
 	}
-	found, err := t.copySuccessors(ctx, stored)
-	if err != nil {
-		return t.failure(ctx, Look, MintKey{}, classStore, 0, err)
+	found := slices.DeleteFunc(stored, func(m Mint) bool { return !successor(t.rec, m) || t.has(m.Key) })
+	if len(found) > 0 {
+		return nil, t.write(ctx, Change{Copy: found})
 	}
-	t.looked = !found
+	t.looked = true
 	return nil, nil
 }
 
-// copySuccessors copies what can be decided into the ledger.
-func (t *turn) copySuccessors(ctx context.Context, stored []Mint) (found bool, err error) {
-	for _, m := range stored {
-		if !successor(t.rec, m) || slices.ContainsFunc(t.mints, func(have Mint) bool { return have.Key == m.Key }) {
-			continue
-		}
-		if err := within(ctx, storeTimeout, func(ctx context.Context) error { return t.ledger.SaveMint(ctx, m) }); err != nil {
-			return found, fmt.Errorf("copying an answer of %s from the vault into the ledger: %w", t.conn, err)
-		}
-		found = true
-	}
-	return found, nil
+// has reports whether the ledger has a live mint of that key.
+func (t *turn) has(key MintKey) bool {
+	return slices.ContainsFunc(t.mints, func(m Mint) bool { return m.Key == key })
 }
 
 // storedMints reads the mints that the wanted versions hold.

@@ -18,7 +18,6 @@ type situation struct {
 	spendless bool          // publish: never redeem
 	looked    bool          // the vault was searched in this turn, in vain
 	presented string        // id of the attempt that this turn presented with, if any
-	rotated   bool          // this turn has brought a new pair: that is enough
 	rests     func(Step, MintKey) bool
 }
 
@@ -64,6 +63,9 @@ func planActive(s situation) (action, bool) {
 		if s.rests(Publish, MintKey{}) {
 			return s.waitForFailure(), true
 		}
+		if theirs := s.othersUntil(); s.now.Before(theirs) {
+			return action{step: Wait, outcome: Busy, retryAt: theirs}, true
+		}
 		return action{step: Publish}, true
 	}
 	if held(rec, s.mints) {
@@ -97,11 +99,27 @@ func planActive(s situation) (action, bool) {
 	return action{}, false
 }
 
+// othersUntil is when the current pair stops being the business of the run that
+// brought it. Anybody may publish it; but twenty runs that do so beside its own
+// would spend twenty times the vault's quota.
+func (s situation) othersUntil() time.Time {
+	cur := s.rec.Current
+	if cur.Mint.Generation == 0 || s.brought() {
+		return time.Time{}
+	}
+	return cur.SavedAt.Add(s.settings.Lease)
+}
+
+// brought reports whether the current pair is what this turn presented for.
+func (s situation) brought() bool {
+	return s.presented != "" && s.rec.Current != nil && s.rec.Current.Mint.Attempt == s.presented
+}
+
 // due reports whether the current pair is to be replaced.
 func (s situation) due() bool {
 	cur := *s.rec.Current
 	switch {
-	case s.rotated, s.spendless, s.onlyAt != nil && after(s.rec.Epoch, s.rec.Generation, s.onlyAt.Epoch, s.onlyAt.Generation):
+	case s.brought(), s.spendless, s.onlyAt != nil && after(s.rec.Epoch, s.rec.Generation, s.onlyAt.Epoch, s.onlyAt.Generation):
 		return false
 	case s.force:
 		return true

@@ -58,6 +58,7 @@ type Ledger interface {
 // Change is what one Ledger.Write does.
 type Change struct {
 	Record  Record    // the new row; its Revision is the one that was loaded
+	Copy    []Mint    // mints to append: copies of what the vault keeps; one that is there already stays as it is
 	Mark    []Mint    // live mints whose State and Reason are rewritten; one that is not there is an error
 	Bury    []MintKey // mints that become history: their bytes go away; one that is not there is no error
 	History []Event   // rows to append

@@ -104,10 +104,13 @@ func (t *turn) published(ctx context.Context, id string, put bool) error {
 	if put {
 		t.rec.Puts = append(t.recentPuts(), t.clock().Unix())
 	}
+	if err := t.write(ctx, change); err != nil {
+		return err
+	}
 	if t.did == "" {
 		t.did = Published
 	}
-	return t.write(ctx, change)
+	return nil
 }
 
 // recentPuts are those that still count against the vault's limit.

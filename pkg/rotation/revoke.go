@@ -51,7 +51,7 @@ func (t *turn) endPair(ctx context.Context, m Mint) (how string, err error) {
 	// A server that lets the parent live until the successor's first use would
 	// bring it back to life if the successor were revoked unused.
 	if !pair.AccessToken.IsZero() {
-		if _, err := t.issuer.Identify(ctx, app, pair.AccessToken, ""); err != nil && !errors.Is(err, ErrTokenRefused) {
+		if _, err := t.identify(ctx, app, pair.AccessToken, ""); err != nil && !errors.Is(err, ErrTokenRefused) {
 			return "", fmt.Errorf("revoking a former pair of %s: %w", t.conn, err)
 		}
 	}
@@ -60,7 +60,7 @@ func (t *turn) endPair(ctx context.Context, m Mint) (how string, err error) {
 		if half.IsZero() {
 			continue
 		}
-		if err := t.issuer.Revoke(ctx, app, half); err != nil {
+		if err := t.endToken(ctx, app, half); err != nil {
 			return "", fmt.Errorf("revoking a former pair of %s: %w", t.conn, err)
 		}
 	}
@@ -73,25 +73,11 @@ func (t *turn) endPair(ctx context.Context, m Mint) (how string, err error) {
 // searchResidue copies what the vault still holds in escrow of former epochs
 // into the ledger, where it is an orphan.
 func (t *turn) searchResidue(ctx context.Context) (*ConnectionReport, error) {
-	if err := t.copyResidue(ctx); err != nil && !errors.Is(err, ErrSecretDeleted) {
+	stored, err := t.storedMints(ctx, isEscrow)
+	if err != nil && !errors.Is(err, ErrSecretDeleted) {
 		return t.vaultFailure(ctx, Revoke, err)
 	}
 	t.rec.Residue = time.Time{}
-	return nil, t.write(ctx, Change{})
-}
-
-func (t *turn) copyResidue(ctx context.Context) error {
-	stored, err := t.storedMints(ctx, isEscrow)
-	if err != nil {
-		return err
-	}
-	for _, m := range stored {
-		if m.Key.Epoch >= t.rec.Epoch {
-			continue
-		}
-		if err := within(ctx, storeTimeout, func(ctx context.Context) error { return t.ledger.SaveMint(ctx, m) }); err != nil {
-			return fmt.Errorf("copying a former pair of %s into the ledger: %w", t.conn, err)
-		}
-	}
-	return nil
+	former := slices.DeleteFunc(stored, func(m Mint) bool { return m.Key.Epoch >= t.rec.Epoch })
+	return nil, t.write(ctx, Change{Copy: former})
 }

@@ -109,7 +109,7 @@ type turn struct {
 	conn    token.Connection
 	restNow map[rest]bool            // rows that failed in this turn
 	bodies  map[MintKey]token.Secret // answers received or opened in this turn
-	did     Outcome                  // what was achieved so far
+	did     Outcome                  // Published or Recovered, once that is so
 	detail  string                   // of the last failure
 	drifted bool                     // people were told of a drift
 }
@@ -149,12 +149,8 @@ func (t *turn) loop(ctx context.Context) ConnectionReport {
 }
 
 func (t *turn) load(ctx context.Context) (err error) {
-	err = within(ctx, storeTimeout, func(ctx context.Context) error {
-		t.rec, t.mints, err = t.ledger.Load(ctx, t.conn)
+	if t.rec, t.mints, err = t.loadRow(ctx, t.conn); err != nil {
 		return err
-	})
-	if err != nil {
-		return fmt.Errorf("loading %s: %w", t.conn, err)
 	}
 	t.now = t.clock()
 	t.rests = func(step Step, mint MintKey) bool {
@@ -190,17 +186,28 @@ func (t *turn) end(ctx context.Context, a action) ConnectionReport {
 			}
 		}
 	}
-	if t.did != "" && a.outcome == Fresh {
-		a.outcome = t.did
+	if a.outcome == Fresh {
+		a.outcome = t.achieved()
 	}
 	return t.report(a.outcome, a.retryAt, nil)
 }
 
+// achieved names what this turn did for a connection that is in order now.
+func (t *turn) achieved() Outcome {
+	switch {
+	case t.did == Recovered:
+		return Recovered
+	case t.brought():
+		return Rotated
+	case t.did != "":
+		return t.did
+	}
+	return Fresh
+}
+
 // write stores t.rec as it is now together with the change.
 func (t *turn) write(ctx context.Context, change Change) error {
-	return within(ctx, 2*storeTimeout, func(ctx context.Context) error {
-		return t.keeper.write(ctx, t.rec, t.mints, change)
-	})
+	return t.keeper.write(ctx, t.rec, t.mints, change)
 }
 
 func (t *turn) report(outcome Outcome, retryAt time.Time, err error) ConnectionReport {

@@ -122,9 +122,6 @@ func (t *turn) adopt(ctx context.Context, m Mint) error {
 	if err != nil {
 		return err
 	}
-	if err := within(ctx, storeTimeout, func(ctx context.Context) error { return t.ledger.SaveMint(ctx, m) }); err != nil {
-		return fmt.Errorf("copying the published pair of %s into the ledger: %w", t.conn, err)
-	}
 	pin := Pin{Environment: t.conn.Environment, Company: m.Company}
 	if t.rec.Pin != nil {
 		pin = *t.rec.Pin
@@ -134,17 +131,26 @@ func (t *turn) adopt(ctx context.Context, m Mint) error {
 		return err
 	}
 	next.Published, next.Ancestor = next.Current.VersionID, nil
-	change := Change{History: []Event{{Kind: "adopted", Attempt: m.Key.Attempt, Detail: "the vault was ahead of the ledger"}}}
+	change := Change{Copy: []Mint{m}, History: []Event{{Kind: "adopted", Attempt: m.Key.Attempt, Detail: "the vault was ahead of the ledger"}}}
 	for _, old := range t.mints { // ancestors: spent, but of the same grant, so not to be revoked
 		if old.Key.Epoch == m.Key.Epoch && old.Key.Generation < m.Key.Generation {
 			change.Bury = append(change.Bury, old.Key)
 		}
 	}
+	// Another run may just have got ahead of what this one has loaded; else
+	// people are told, and then it is written, lest a crash keeps it from them.
+	now, _, err := t.loadRow(ctx, t.conn)
+	if err != nil {
+		return err
+	}
+	if now.Revision != t.rec.Revision {
+		return ErrConflict
+	}
+	t.notify(ctx, NoticeDrift, t.conn, "The ledger was behind the secret of %s (restored from a backup?) and takes over what the secret shows.", t.conn)
 	t.rec = next
 	if err := t.write(ctx, change); err != nil {
 		return err
 	}
 	t.did = Recovered
-	t.notify(ctx, NoticeDrift, t.conn, "The ledger was behind the secret of %s (restored from a backup?) and took over what the secret shows.", t.conn)
 	return nil
 }

@@ -38,8 +38,8 @@ func (a *Applications) Application(ctx context.Context, environment string) (rot
 	}
 	app, err := a.parse(environment, value)
 	if err != nil {
-		return rotation.Application{}, fmt.Errorf("reading the app credentials of %s from secret %s: %w",
-			environment, a.naming.application(environment), err)
+		return rotation.Application{}, fmt.Errorf("environment %s: %w that can be used in secret %s: %w; store them anew with: tokenturn app set %s",
+			environment, rotation.ErrNoApplication, a.naming.application(environment), err, environment)
 	}
 	return app, nil
 }

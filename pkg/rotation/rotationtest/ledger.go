@@ -114,6 +114,9 @@ func (l *Ledger) Write(ctx context.Context, change rotation.Change) (string, err
 		row.wasDue = row.record.DueAt
 		row.record = throughJSON(change.Record)
 		row.record.Revision = strconv.Itoa(l.writes)
+		for _, m := range change.Copy {
+			l.append(ctx, row, m)
+		}
 		for _, mark := range change.Mark {
 			row.mark(mark)
 		}
@@ -138,14 +141,18 @@ func (l *Ledger) SaveMint(ctx context.Context, m rotation.Mint) error {
 	_, err := Through(ctx, l.Gate, "ledger.SaveMint", m.Connection, func(bool) (struct{}, error) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		row := l.of(m.Connection)
-		if _, found := row.mints[m.Key]; !found {
-			row.mints[m.Key] = throughJSON(m)
-			l.Journal.Add(ctx, m.Connection, Minted{deepCopy(row.mints[m.Key])})
-		}
+		l.append(ctx, l.of(m.Connection), m)
 		return struct{}{}, nil
 	})
 	return err
+}
+
+// append adds a mint that is not there yet; the lock is held.
+func (l *Ledger) append(ctx context.Context, row *rows, m rotation.Mint) {
+	if _, found := row.mints[m.Key]; !found {
+		row.mints[m.Key] = throughJSON(m)
+		l.Journal.Add(ctx, m.Connection, Minted{deepCopy(row.mints[m.Key])})
+	}
 }
 
 // History returns the newest rows of a connection's history, newest first.

@@ -36,6 +36,7 @@ func TestLedger(t *testing.T, open func(t *testing.T) rotation.Ledger) {
 		"a row is created once":                         createOnce,
 		"a row is replaced by its revision":             replaceByRevision,
 		"a refused write changes nothing":               refusedWrite,
+		"mints are copied with a write":                 copiedMints,
 		"every field survives":                          everyField,
 		"absent fields stay absent":                     absentFields,
 		"a field can be taken away":                     removedFields,
@@ -224,7 +225,7 @@ func refusedWrite(t *testing.T, l *ledgerUser) {
 	marked.State = rotation.Rejected
 	for _, revision := range []string{record.Revision, ""} {
 		refused := rotation.Record{Connection: acme, Revision: revision, Status: rotation.Active, DueAt: start.Add(-time.Hour)}
-		l.conflicts(rotation.Change{Record: refused, Mark: []rotation.Mint{marked},
+		l.conflicts(rotation.Change{Record: refused, Copy: []rotation.Mint{mint(1, 0, "c")}, Mark: []rotation.Mint{marked},
 			Bury: []rotation.MintKey{mint(1, 0, "b").Key}, History: []rotation.Event{{At: start, Kind: "refused"}}})
 	}
 
@@ -233,6 +234,22 @@ func refusedWrite(t *testing.T, l *ledgerUser) {
 	same(t, "the mints", mints, []rotation.Mint{mint(1, 0, "a"), mint(1, 0, "b")})
 	same(t, "the history", l.history(acme, 10), []rotation.Event{{At: start, Kind: "decided"}})
 	same(t, "what was due earlier", l.due(start.Add(-time.Minute)), []token.Connection(nil))
+}
+
+func copiedMints(t *testing.T, l *ledgerUser) {
+	record := l.create(acme)
+	l.save(mint(1, 0, "a"))
+	marked := mint(1, 0, "a")
+	marked.State = rotation.Rejected
+	record.Revision = l.write(rotation.Change{Record: record, Mark: []rotation.Mint{marked}})
+
+	record.Revision = l.write(rotation.Change{Record: record, Copy: []rotation.Mint{mint(1, 0, "a"), mint(1, 0, "b")}})
+	loaded, mints := l.load(acme)
+	same(t, "the row", loaded, record)
+	same(t, "the mints", mints, []rotation.Mint{marked, mint(1, 0, "b")}) // the one that was there stays as it is
+	l.save(mint(1, 0, "b"))
+	_, mints = l.load(acme)
+	same(t, "the mints after saving one again", mints, []rotation.Mint{marked, mint(1, 0, "b")})
 }
 
 func everyField(t *testing.T, l *ledgerUser) {

@@ -29,7 +29,7 @@ func repeatedLedger(t *testing.T, l *ledgerUser) {
 	record.Epoch, record.DueAt = 1, start
 	marked := mint(1, 0, "a")
 	marked.State = rotation.Rejected
-	record.Revision = l.write(rotation.Change{Record: record, Mark: []rotation.Mint{marked},
+	record.Revision = l.write(rotation.Change{Record: record, Copy: []rotation.Mint{mint(1, 0, "c")}, Mark: []rotation.Mint{marked},
 		Bury: []rotation.MintKey{mint(1, 0, "b").Key}, History: []rotation.Event{{At: start, Kind: "decided"}}})
 	record.Generation = 1
 	record.Revision = l.write(rotation.Change{Record: record})
@@ -39,7 +39,7 @@ func repeatedLedger(t *testing.T, l *ledgerUser) {
 	if loaded.Revision != record.Revision {
 		t.Errorf("loaded revision %q, written %q", loaded.Revision, record.Revision)
 	}
-	same(t, "the mints", mints, []rotation.Mint{marked})
+	same(t, "the mints", mints, []rotation.Mint{marked, mint(1, 0, "c")})
 	same(t, "the history", l.history(acme, 10), []rotation.Event{{At: start, Kind: "decided"}})
 
 	// The conflict of somebody else stays one, even with the very same content.

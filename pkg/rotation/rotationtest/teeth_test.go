@@ -89,6 +89,7 @@ var broken = map[string]func(*testing.T){
 	}),
 	"ledger: history is lost":            ledgerChanging(func(c *rotation.Change) { c.History = nil }),
 	"ledger: nothing is buried":          ledgerChanging(func(c *rotation.Change) { c.Bury = nil }),
+	"ledger: nothing is copied":          ledgerChanging(func(c *rotation.Change) { c.Copy = nil }),
 	"ledger: nothing is marked":          ledgerChanging(func(c *rotation.Change) { c.Mark = nil }),
 	"ledger: a field is forgotten":       ledgerChanging(func(c *rotation.Change) { c.Record.Residue = time.Time{} }),
 	"ledger: an old field is kept":       ledgerChanging(func(c *rotation.Change) { c.Record.Stack = "stack" }),
