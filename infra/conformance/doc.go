@@ -1,0 +1,11 @@
+// Package conformance runs the compiled programs against peers that this
+// project did not write: moto's AWS server with the documented version rules,
+// and Doorkeeper, the OAuth server in Ruby that Procore's answers resemble.
+// See ../peers for both.
+//
+// The tests have the build tag conformance and are run by `make conformance`.
+// They need Debian's Doorkeeper (installed by the starter), Python 3 with
+// moto[server], and a few minutes; where a peer is missing they fail and say
+// what to install. They use real time, since neither peer can be given another
+// clock: settings are short, and waiting is bounded.
+package conformance

@@ -1,0 +1,256 @@
+//go:build conformance
+
+package conformance
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+
+	"github.com/tokenturn/tokenturn/pkg/procore/procoretest"
+	"github.com/tokenturn/tokenturn/pkg/token"
+	"github.com/tokenturn/tokenturn/pkg/tokensource"
+)
+
+// A secret takes about a hundred versions a day, so a hundred rotations need two connections.
+var readConnections = []string{"peer/acme", "peer/globex"}
+
+const (
+	rotationsEach  = 50
+	rotationPeriod = 3 * time.Second
+	readLifetime   = 30 * time.Second
+)
+
+// TestReadersNoticeNoRotation lets readers in four languages use the API while both
+// connections are rotated again and again. No request may fail in the end. Beside them a
+// naive reader, which keeps a token until it expires, shows what they are spared.
+func TestReadersNoticeNoRotation(t *testing.T) {
+	for _, grace := range []int{0, 1} {
+		t.Run(fmt.Sprintf("stand-in, GRACE=%d", grace), func(t *testing.T) {
+			t.Parallel()
+			in := installStandIn(t, grace, fmt.Sprintf("readers-standin-%d", grace))
+			in.hammer()
+		})
+		t.Run(fmt.Sprintf("Doorkeeper, GRACE=%d", grace), func(t *testing.T) {
+			t.Parallel()
+			in := install(t, startCloud(t), startProvider(t, grace, readLifetime), fmt.Sprintf("readers-doorkeeper-%d", grace), quick)
+			for _, connection := range readConnections {
+				in.connect(connection)
+			}
+			in.hammer()
+		})
+	}
+}
+
+// installStandIn has the project's own stand-in for Procore in Doorkeeper's place.
+func installStandIn(t *testing.T, grace int, name string) *installation {
+	t.Helper()
+	options := []procoretest.Option{procoretest.WithLifetime(readLifetime)}
+	if grace == 1 {
+		options = append(options, procoretest.With(procoretest.OldLivesUntilFirstUse))
+	}
+	server := procoretest.New(options...)
+	t.Cleanup(server.Close)
+	app := server.NewApp(redirectURI)
+	in := install(t, startCloud(t), &provider{t: t, url: server.URL, clientID: app.ClientID, clientSecret: app.ClientSecret.Reveal(),
+		lifetime: readLifetime}, name, quick)
+	for _, connection := range readConnections {
+		b := in.browser()
+		address, err := server.Consent(b.begin(in.invite(connection)), procoretest.DefaultUser().Login, true)
+		in.must(err)
+		if p := b.open(http.MethodGet, address); p.status != http.StatusSeeOther {
+			t.Fatalf("the callback answers %d: %s", p.status, p.body)
+		}
+		in.deliver()
+	}
+	return in
+}
+
+// tally counts what became of a reader's requests.
+type tally struct {
+	OK     int64 `json:"ok"`
+	Failed int64 `json:"failed"`
+	Why    any   `json:"why"` // of the last failure
+}
+
+// hammer runs all readers through the rotations and reports.
+func (in *installation) hammer() {
+	in.t.Helper()
+	ctx, stop := context.WithCancel(in.t.Context())
+	defer stop()
+	results := map[string]*tally{}
+	var running sync.WaitGroup
+	reader := func(name string, read func(context.Context) tally) {
+		result := &tally{}
+		results[name] = result
+		running.Go(func() { *result = read(ctx) })
+	}
+	reader("Go", in.readInGo)
+	reader("Go, naive", in.readNaively)
+	for _, program := range in.otherReaders() {
+		reader(program.language, func(ctx context.Context) tally { return program.hammer(in, ctx) })
+	}
+
+	_, mark := in.cloud.log(0)
+	began, rotations := time.Now(), 0
+	for range rotationsEach {
+		next := time.Now().Add(rotationPeriod)
+		for _, connection := range readConnections {
+			if outcome := in.force(connection).outcome(connection); outcome != "rotated" {
+				in.t.Errorf("%s: %s instead of rotated", connection, outcome)
+			}
+			rotations++
+		}
+		time.Sleep(time.Until(next)) // the peers live in real time
+	}
+	took := time.Since(began)
+	stop()
+	running.Wait()
+
+	reads := map[string]int{}
+	calls, _ := in.cloud.log(mark)
+	for _, c := range calls {
+		if strings.HasPrefix(c.Who, keyOfReader) && c.Op == "GetSecretValue" {
+			reads[c.Who]++
+		}
+	}
+	var refused int64
+	passed, _ := in.tap.since(0)
+	for _, c := range passed {
+		if c.Name == "GET /rest/v1.0/me" && c.Status == http.StatusUnauthorized {
+			refused++
+		}
+	}
+	naive := results["Go, naive"]
+	in.t.Logf("%d rotations of %d connections in %v; 401s met by the careful readers: %d", rotations, len(readConnections),
+		took.Round(time.Second), refused-naive.Failed)
+	for name, result := range results {
+		in.t.Logf("%-10s %6d requests, failed for good: %d; %d reads of secrets", name, result.OK+result.Failed, result.Failed, reads[keyOf(name)])
+		switch {
+		case name == "Go, naive":
+			if result.Failed == 0 {
+				in.t.Errorf("the naive reader met no dead token, so this test shows nothing")
+			}
+		case result.Failed != 0 || result.OK < rotationsEach:
+			in.t.Errorf("%s: %d requests failed and %d succeeded; the last failure: %v", name, result.Failed, result.OK, result.Why)
+		}
+	}
+	if refused <= naive.Failed {
+		in.t.Error("the careful readers met no dead token, so this test shows nothing")
+	}
+	in.keepsLogsClean()
+}
+
+// keepsLogsClean insists that no reader wrote a token anywhere.
+func (in *installation) keepsLogsClean() {
+	in.t.Helper()
+	for _, connection := range readConnections {
+		in.canary.add("access token", in.read(connection).AccessToken)
+	}
+	for _, found := range in.canary.in(in.logs.String()) {
+		in.t.Errorf("logs: contain a %s", found)
+	}
+}
+
+// keyOfReader begins the access keys of readers, which tell them apart in moto's log.
+const keyOfReader = "AKIAREADER"
+
+func keyOf(language string) string {
+	return keyOfReader + strings.ToUpper(strings.NewReplacer(",", "", " ", "").Replace(language))
+}
+
+func (in *installation) secretsOf(language string) *secretsmanager.Client {
+	return secretsmanager.NewFromConfig(aws.Config{Region: "us-east-1", BaseEndpoint: &in.cloud.url,
+		Credentials: credentials.NewStaticCredentialsProvider(keyOf(language), "test", "")})
+}
+
+const (
+	readersEach = 4                     // goroutines or threads of one language for one connection
+	readerPause = 20 * time.Millisecond // between two requests of one of them
+)
+
+// crowd lets several workers make requests for each connection until ctx ends.
+func (in *installation) crowd(ctx context.Context, each int, worker func(connection string) func() (int, error)) tally {
+	var ok, failed atomic.Int64
+	var why atomic.Value
+	var workers sync.WaitGroup
+	for _, connection := range readConnections {
+		request := worker(connection)
+		for range each {
+			workers.Go(func() {
+				for ctx.Err() == nil {
+					if status, err := request(); err == nil && status == http.StatusOK {
+						ok.Add(1)
+					} else {
+						failed.Add(1)
+						why.Store(fmt.Sprint(status, err))
+					}
+					time.Sleep(readerPause)
+				}
+			})
+		}
+	}
+	workers.Wait()
+	return tally{ok.Load(), failed.Load(), why.Load()}
+}
+
+func (in *installation) readInGo(ctx context.Context) tally {
+	return in.crowd(ctx, readersEach, func(connection string) func() (int, error) {
+		source, err := tokensource.New(in.secretsOf("Go"), connection, tokensource.WithPrefix(in.env["TOKENTURN_SECRET_PREFIX"]))
+		if err != nil {
+			return func() (int, error) { return 0, err }
+		}
+		client := source.Client(ctx)
+		return func() (int, error) {
+			document, err := source.Document(context.Background())
+			if err != nil {
+				return 0, err
+			}
+			return status(client.Get(document.APIURL + "/rest/v1.0/me"))
+		}
+	})
+}
+
+// readNaively keeps a token until it expires and takes a 401 as it comes.
+func (in *installation) readNaively(ctx context.Context) tally {
+	return in.crowd(ctx, 1, func(connection string) func() (int, error) {
+		client, id := in.secretsOf("Go, naive"), in.secretName(connection)
+		var known token.Document
+		return func() (int, error) {
+			if time.Now().After(known.ExpiresAt) {
+				out, err := client.GetSecretValue(context.Background(), &secretsmanager.GetSecretValueInput{SecretId: &id})
+				if err != nil {
+					return 0, err
+				}
+				if known, err = token.ParseDocument(token.NewSecret(*out.SecretString)); err != nil {
+					return 0, err
+				}
+			}
+			request, err := http.NewRequest(http.MethodGet, known.APIURL+"/rest/v1.0/me", nil)
+			if err != nil {
+				return 0, err
+			}
+			request.Header.Set("Authorization", "Bearer "+known.AccessToken.Reveal())
+			return status(http.DefaultClient.Do(request))
+		}
+	})
+}
+
+func status(answer *http.Response, err error) (int, error) {
+	if err != nil {
+		return 0, err
+	}
+	defer answer.Body.Close()
+	_, err = io.Copy(io.Discard, answer.Body)
+	return answer.StatusCode, err
+}
