@@ -38,14 +38,14 @@ func (i *Issuer) Identify(ctx context.Context, app rotation.Application, access 
 		return rotation.Identity{}, fmt.Errorf("asking %s whose the token is: %w", app.Environment, err)
 	}
 	if id.Login, err = i.login(ctx, app, access); err != nil {
-		return rotation.Identity{}, fmt.Errorf("asking %s for the user's login: %w", app.Environment, err)
+		return id, fmt.Errorf("asking %s for the user's login: %w", app.Environment, err)
 	}
 	if company == "" {
 		return id, nil
 	}
 	allowed, err := i.mayActIn(ctx, app, access, company)
 	if err != nil {
-		return rotation.Identity{}, fmt.Errorf("asking %s about company %.40q: %w", app.Environment, company, err)
+		return id, fmt.Errorf("asking %s about company %.40q: %w", app.Environment, company, err)
 	}
 	if allowed {
 		id.Company = company

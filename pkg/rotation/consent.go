@@ -59,7 +59,7 @@ func NewConsents(cfg ConsentsConfig) (*Consents, error) {
 // an earlier life of c, so that a new consent comes after it. ErrSecretDeleted
 // if the secret is scheduled for deletion.
 func Register(ctx context.Context, l Ledger, v Vault, stack string, c token.Connection) (Record, error) {
-	for {
+	for range maxSteps {
 		rec, _, err := l.Load(ctx, c)
 		if err != nil || rec.Revision != "" {
 			return rec, err
@@ -82,15 +82,23 @@ func Register(ctx context.Context, l Ledger, v Vault, stack string, c token.Conn
 			return rec, err
 		}
 	}
+	return Record{}, fmt.Errorf("the row of %s kept changing: %w", c, ErrConflict)
 }
 
 // Epoch returns the epoch that a consent for c starts from. ErrNotRegistered.
 func (s *Consents) Epoch(ctx context.Context, c token.Connection) (int64, error) {
-	rec, _, err := s.ledger.Load(ctx, c)
+	epoch, _, err := s.Standing(ctx, c)
+	return epoch, err
+}
+
+// Standing returns the epoch that a consent for c starts from, and what kind of
+// life c leads now. ErrNotRegistered.
+func (s *Consents) Standing(ctx context.Context, c token.Connection) (int64, Status, error) {
+	rec, _, err := s.loadRow(ctx, c)
 	if err == nil && rec.Revision == "" {
 		err = fmt.Errorf("%s: %w", c, ErrNotRegistered)
 	}
-	return rec.Epoch, err
+	return rec.Epoch, rec.Status, err
 }
 
 // Exchange is one code exchange with everything at hand that could fail early.
@@ -124,17 +132,20 @@ func (s *Consents) Prepare(ctx context.Context, c token.Connection, epoch int64)
 // expect sets the due time so that a sweep finds what this process may leave
 // behind, and returns whom the connection belongs to so far.
 func (s *Consents) expect(ctx context.Context, c token.Connection, epoch int64) (*Pin, error) {
-	for {
-		rec, _, err := s.ledger.Load(ctx, c)
+	for range maxSteps {
+		rec, _, err := s.loadRow(ctx, c)
 		switch {
 		case err != nil:
-			return nil, fmt.Errorf("loading %s: %w", c, err)
+			return nil, err
 		case rec.Revision == "":
 			return nil, fmt.Errorf("%s: %w", c, ErrNotRegistered)
 		case rec.Epoch != epoch:
 			return nil, fmt.Errorf("%s: %w", c, ErrSuperseded)
 		}
-		at := s.clock().Add(s.settings.Lease)
+		if rec.Stack != s.settings.Stack {
+			return nil, &otherStackError{c, s.settings.Stack, rec.Stack}
+		}
+		at := s.clock().Add(s.settings.Lease + s.settings.Quiet)
 		if !rec.DueAt.IsZero() && rec.DueAt.Before(at) {
 			return rec.Pin, nil
 		}
@@ -143,6 +154,7 @@ func (s *Consents) expect(ctx context.Context, c token.Connection, epoch int64) 
 			return rec.Pin, err
 		}
 	}
+	return nil, fmt.Errorf("the row of %s kept changing: %w", c, ErrConflict)
 }
 
 // ConsentResult says how an exchange ended.
@@ -203,11 +215,14 @@ func (x *Exchange) captured(ctx context.Context, expect Identity, body token.Sec
 	if m.Company == "" && x.pin != nil {
 		m.Company = x.pin.Company
 	}
+	if len(body.Reveal()) > maxEscrow { // it could never be published
+		m.State, m.Reason = Quarantined, "the answer is implausibly large"
+	}
 	if err := x.s.save(ctx, m); err != nil {
 		x.s.notify(ctx, NoticeUnsaved, x.conn, "A new consent for %s could not be saved. Invite the person again once the store answers.", x.conn)
 		return Lost, err
 	}
-	return x.s.adoptConsent(context.WithoutCancel(ctx), x, m, body)
+	return x.s.adoptConsent(ctx, x, m, body)
 }
 
 func (x *Exchange) mint(source Source, body token.Secret) Mint {
@@ -217,18 +232,25 @@ func (x *Exchange) mint(source Source, body token.Secret) Mint {
 	return m
 }
 
-// adoptConsent decides on a saved consent and says how that ended.
+// adoptConsent decides on a saved consent and says how that ended. What it
+// leaves undecided is made due, and handed to a run where there is a queue.
 func (s *Consents) adoptConsent(ctx context.Context, x *Exchange, m Mint, body token.Secret) (ConsentResult, error) {
-	for {
-		rec, mints, err := s.ledger.Load(ctx, x.conn)
-		if err != nil {
-			return Verifying, fmt.Errorf("loading %s: %w", x.conn, err)
-		}
-		if rec.Current != nil && rec.Current.Mint == m.Key {
+	ctx, cancel := outlive(ctx, 0)
+	defer cancel()
+	defer s.publishSoon(ctx, x.conn)
+	for range maxSteps {
+		rec, mints, err := s.loadRow(ctx, x.conn)
+		switch {
+		case err != nil:
+			return Verifying, err
+		case rec.Current != nil && rec.Current.Mint == m.Key:
 			return Connected, nil // a run was faster
-		}
-		if rec.Epoch != x.epoch {
-			return Superseded, fmt.Errorf("%s: %w", x.conn, ErrSuperseded) // an orphan now; a run revokes it
+		case m.State == Quarantined:
+			s.makeDue(ctx, rec, mints)
+			return Lost, fmt.Errorf("the answer for %s cannot be used: %s", x.conn, m.Reason)
+		case rec.Epoch != x.epoch:
+			s.makeDue(ctx, rec, mints) // an orphan now; a run revokes it
+			return Superseded, fmt.Errorf("%s: %w", x.conn, ErrSuperseded)
 		}
 		next, err := s.decideOn(ctx, rec, mints, m, body)
 		var wrong *identityError
@@ -239,12 +261,21 @@ func (s *Consents) adoptConsent(ctx context.Context, x *Exchange, m Mint, body t
 			s.revokeRejected(ctx, x.app, body)
 			return WrongIdentity, err
 		case err != nil:
+			s.makeDue(ctx, rec, mints)
 			return Verifying, err
 		case next.Current == nil || next.Current.Mint != m.Key:
 			return Lost, fmt.Errorf("the answer for %s has no usable pair", x.conn)
 		}
-		s.publishSoon(ctx, x.conn)
 		return Connected, nil
+	}
+	return Verifying, fmt.Errorf("the row of %s kept changing; a run finishes it", x.conn)
+}
+
+// makeDue writes the row again, so that its due time takes account of what was
+// saved. Should it fail, the time that Prepare has set still holds.
+func (s *Consents) makeDue(ctx context.Context, rec Record, mints []Mint) {
+	if err := s.write(ctx, rec, mints, Change{}); err != nil {
+		s.log.WarnContext(ctx, "a saved consent was not made due; a sweep finds it later", "connection", rec.Connection.String(), "error", err)
 	}
 }
 
@@ -252,7 +283,7 @@ func (s *Consents) adoptConsent(ctx context.Context, x *Exchange, m Mint, body t
 // the next run does it.
 func (s *Consents) revokeRejected(ctx context.Context, app Application, body token.Secret) {
 	pair := s.issuer.Parse(body).Pair
-	if err := s.issuer.Revoke(ctx, app, pair.AccessToken); err != nil {
+	if err := s.endToken(ctx, app, pair.AccessToken); err != nil {
 		s.log.WarnContext(ctx, "rejected pair not revoked yet; the next run does it", "error", err)
 	}
 }
@@ -290,6 +321,6 @@ func (s *Consents) Import(ctx context.Context, c token.Connection, refresh token
 	if err := s.save(ctx, m); err != nil {
 		return err
 	}
-	_, err = s.adoptConsent(context.WithoutCancel(ctx), x, m, body)
+	_, err = s.adoptConsent(ctx, x, m, body)
 	return err
 }

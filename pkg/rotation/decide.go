@@ -3,6 +3,7 @@ package rotation
 import (
 	"context"
 	"errors"
+	"fmt"
 )
 
 // decide judges a saved mint. A crash before its write leaves the mint as it
@@ -11,7 +12,9 @@ import (
 func (t *turn) decide(ctx context.Context, m Mint) (*ConnectionReport, error) {
 	body, err := t.open(ctx, m)
 	if errors.Is(err, ErrUnsealable) {
-		return nil, t.mark(ctx, t.rec, t.mints, m, Quarantined, "its bytes cannot be opened")
+		// Far more often a wrong setting than damage, so it must heal with it.
+		return t.failure(ctx, Decide, m.Key, classConfig, 0, fmt.Errorf("a saved answer of %s cannot be opened: check TOKENTURN_STACK and TOKENTURN_SEAL_KEY (on one machine, the key file); "+
+			"if it is damaged, run `tokenturn connection discard %s`: %w", t.conn, t.conn, err))
 	}
 	if err != nil {
 		return t.failure(ctx, Decide, m.Key, classStore, 0, err)

@@ -75,8 +75,10 @@ func (s Settings) dueAt(rec Record, mints []Mint, now time.Time) time.Time {
 	if m := decidable(rec, mints); m != nil && !rec.resting(Decide, m.Key, now) {
 		earlier(now)
 	}
-	if hasOrphans(rec, mints) && !rec.resting(Revoke, MintKey{}, now) {
-		earlier(now)
+	for _, m := range mints {
+		if orphan(rec, m) && !rec.resting(Revoke, m.Key, now) {
+			earlier(now)
+		}
 	}
 	if !rec.Residue.IsZero() {
 		earlier(rec.Residue)

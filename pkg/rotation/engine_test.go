@@ -537,7 +537,7 @@ func TestAConsentThatCrashedAfterSavingIsFinishedByASweep(t *testing.T) {
 			_, _ = b.consent(t.Context(), pat, rotation.Identity{Login: pat.Login})
 		}()
 		<-done
-		time.Sleep(b.settings.Lease)
+		time.Sleep(b.settings.Lease + b.settings.Quiet)
 		if report := b.sweep(t); report.Outcomes[rotation.Published] != 1 {
 			t.Errorf("%+v\n%s", report, b.Journal.String())
 		}
@@ -637,6 +637,7 @@ func TestARunWithoutTimeDefersAndAsksForAnother(t *testing.T) {
 		if report.Outcomes[rotation.Deferred] != 1 || len(b.presentations()) != 0 {
 			t.Errorf("%+v", report)
 		}
+		time.Sleep(time.Minute)
 		b.deliver(t.Context())
 		if err := b.works(t.Context()); err != nil || b.record(t).Generation != 1 {
 			t.Errorf("the follow-up sweep did not do it: %v", err)

@@ -47,11 +47,7 @@ func (k *keeper) notify(ctx context.Context, kind string, c token.Connection, fo
 // the first failure on the ledger and the others in turn. Cancelling ctx does
 // not stop it; its deadline does, for after it the process is gone anyway.
 func (k *keeper) save(ctx context.Context, m Mint, others ...func(context.Context, Mint) error) error {
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		deadline = time.Now().Add(saveAtMost)
-	}
-	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
+	ctx, cancel := outlive(ctx, 3*time.Second) // to tell people, should it come to that
 	defer cancel()
 	stores := append([]func(context.Context, Mint) error{k.ledger.SaveMint}, others...)
 	pause := 100 * time.Millisecond
@@ -71,6 +67,16 @@ func (k *keeper) save(ctx context.Context, m Mint, others ...func(context.Contex
 			pause = min(2*pause, 2*time.Second)
 		}
 	}
+}
+
+// outlive gives a context that cancelling ctx does not end, but its deadline
+// does, reserve earlier: for after it the process is gone anyway.
+func outlive(ctx context.Context, reserve time.Duration) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = time.Now().Add(saveAtMost)
+	}
+	return context.WithDeadline(context.WithoutCancel(ctx), deadline.Add(-reserve))
 }
 
 // loadRow reads the record and the live mints of c.
@@ -190,8 +196,11 @@ func (k *keeper) decideOn(ctx context.Context, rec Record, mints []Mint, m Mint,
 	if was, is := rec.Current.lifetime(), next.Current.lifetime(); was > 0 && is > 0 && (is-was).Abs() > max(was/20, 10*time.Second) {
 		k.notify(ctx, NoticeLifetimeChanged, m.Connection, "Access tokens now live %v; they lived %v before.", is, was)
 	}
-	return next, k.write(ctx, next, mints, Change{History: append(rec.overtaken(m.Key.Attempt),
-		Event{Kind: "decided", Attempt: m.Key.Attempt, Detail: string(m.Source)})})
+	change := Change{History: append(rec.overtaken(m.Key.Attempt), Event{Kind: "decided", Attempt: m.Key.Attempt, Detail: string(m.Source)})}
+	if rec.Ancestor != nil && m.Key.Epoch == rec.Epoch { // what succeeded it was never published
+		change.Bury = []MintKey{*rec.Ancestor}
+	}
+	return next, k.write(ctx, next, mints, change)
 }
 
 // overtaken is the history of an attempt that ends because something else than
@@ -219,8 +228,12 @@ func (k *keeper) succeed(rec Record, m Mint, pair token.Pair, pin Pin) (Record, 
 	if m.Key.Epoch == rec.Epoch && rec.Current != nil {
 		next.Ancestor = &rec.Current.Mint
 	}
-	if m.Key.Epoch != rec.Epoch && rec.Attempt != nil {
-		next.endEpoch(rec.Attempt.Until, k.settings.Quiet)
+	if m.Key.Epoch != rec.Epoch && rec.Status != Pending {
+		until := k.clock()
+		if rec.Attempt != nil && rec.Attempt.Until.After(until) {
+			until = rec.Attempt.Until
+		}
+		next.endEpoch(until, k.settings.Quiet)
 	}
 	next.Epoch, next.Generation, next.Status = m.Key.Epoch, m.Key.Generation, Active
 	next.Attempt, next.Failure, next.Pin, next.RotatedAt = nil, nil, &pin, m.SavedAt
@@ -259,10 +272,13 @@ func project(m Mint, pair token.Pair) token.Document {
 // a second notice, the other way round it would cost the only one.
 func (k *keeper) mark(ctx context.Context, rec Record, mints []Mint, m Mint, state MintState, reason string) error {
 	m.State, m.Reason = state, reason
-	if state == Quarantined {
+	switch {
+	case state == Quarantined && m.Source == FromCode:
+		k.notify(ctx, NoticeQuarantined, m.Connection, "The answer to a consent cannot be used as it is (%s). Invite the person again: `tokenturn connection invite %s`.", reason, m.Connection)
+	case state == Quarantined:
 		k.notify(ctx, NoticeQuarantined, m.Connection, "The token endpoint's answer cannot be used as it is (%s). Nothing is presented until you "+
 			"run `tokenturn connection release %[2]s` or `tokenturn connection discard %[2]s`, or somebody consents again.", reason, m.Connection)
-	} else {
+	default:
 		k.notify(ctx, NoticeRejected, m.Connection, "A new pair was not accepted: %s.", reason)
 	}
 	return k.write(ctx, rec.clone(), mints, Change{Mark: []Mint{m}, History: []Event{{Kind: string(state),

@@ -43,6 +43,10 @@ func EscrowedMint(v Version) (m Mint, ok bool) {
 // look searches for what an attempt with an unknown end may have brought. The
 // ledger's own mints were in the load; what is left is the vault.
 func (t *turn) look(ctx context.Context) (*ConnectionReport, error) {
+	a := t.rec.Attempt
+	if a != nil && a.ID == t.refusal {
+		a.Refused = true // kept by whatever is written next
+	}
 	seen, err := t.readVault(ctx)
 	if err != nil {
 		return t.vaultFailure(ctx, Look, err)
@@ -56,10 +60,30 @@ func (t *turn) look(ctx context.Context) (*ConnectionReport, error) {
 	}
 	found := slices.DeleteFunc(stored, func(m Mint) bool { return !successor(t.rec, m) || t.has(m.Key) })
 	if len(found) > 0 {
+		for range found { // escrow was put, and counts
+			t.rec.Puts = append(t.recentPuts(), t.clock().Unix())
+		}
 		return nil, t.write(ctx, Change{Copy: found})
+	}
+	if a != nil && a.Refused {
+		return nil, t.giveUp(ctx)
 	}
 	t.looked = true
 	return nil, nil
+}
+
+// giveUp: the issuer does not know the refresh token (any more), and after
+// everything that may hold a successor was read again, that is the end of it
+// until a person consents, or a mint turns up after all.
+func (t *turn) giveUp(ctx context.Context) error {
+	if !t.told { // before it is written: a crash in between costs a second notice, not the only one
+		t.told = true
+		t.notify(ctx, NoticeNeedsConsent, t.conn, "Procore no longer accepts the refresh token of %[1]s. Run `tokenturn connection invite %[1]s` and send the link to the person who connected it.", t.conn)
+	}
+	refused := Event{Kind: "needs_consent", Attempt: t.rec.Attempt.ID, Detail: "invalid_grant, and no successor is saved anywhere"}
+	t.rec.Attempt, t.rec.Status, t.rec.Failure = nil, NeedsConsent, nil
+	t.rec.DueAt = t.clock().Add(t.settings.Quiet)
+	return t.write(ctx, Change{History: []Event{refused}})
 }
 
 // has reports whether the ledger has a live mint of that key.

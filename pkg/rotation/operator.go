@@ -24,9 +24,9 @@ func importBody(refresh token.Secret) (token.Secret, error) {
 // itself is left to the caller.
 func (r *Rotator) Disconnect(ctx context.Context, c token.Connection) (Report, error) {
 	started := time.Now()
-	rec, mints, err := r.ledger.Load(ctx, c)
+	rec, mints, err := r.loadRow(ctx, c)
 	if err != nil {
-		return Report{}, fmt.Errorf("loading %s: %w", c, err)
+		return Report{}, err
 	}
 	detail := ""
 	if rec.Status == Active && rec.Current.ExpiresAt.Sub(r.clock()) < time.Minute {
@@ -35,9 +35,9 @@ func (r *Rotator) Disconnect(ctx context.Context, c token.Connection) (Report, e
 			detail = fmt.Sprintf("could not be rotated first (%s), so an expired pair may have escaped revocation", first.Outcome)
 		}
 	}
-	for {
-		if rec, mints, err = r.ledger.Load(ctx, c); err != nil {
-			return Report{}, fmt.Errorf("loading %s: %w", c, err)
+	for range maxSteps {
+		if rec, mints, err = r.loadRow(ctx, c); err != nil {
+			return Report{}, err
 		}
 		if rec.Revision == "" || rec.Status == Disconnected {
 			break
@@ -57,11 +57,18 @@ func (r *Rotator) Disconnect(ctx context.Context, c token.Connection) (Report, e
 }
 
 func (r *Rotator) disconnect(ctx context.Context, rec Record, mints []Mint) error {
+	// A consent may be on its way even where no attempt is; who exchanges its
+	// code may die right after saving the pair, and nothing else makes a
+	// disconnected row due.
+	until := r.clock().Add(r.settings.Lease)
+	if rec.Attempt != nil && rec.Attempt.Until.After(until) {
+		until = rec.Attempt.Until
+	}
 	next := rec.clone()
-	next.endEpoch(r.settings.Quiet)
+	next.endEpoch(until, r.settings.Quiet)
 	next.Epoch, next.Generation, next.Status = rec.Epoch+1, 0, Disconnected
 	next.Current, next.Ancestor, next.Published, next.Failure = nil, nil, "", nil
-	return r.write(ctx, next, mints, Change{History: []Event{{Kind: "disconnected"}}})
+	return r.write(ctx, next, mints, Change{History: append(rec.overtaken(""), Event{Kind: "disconnected"})})
 }
 
 // ErrNothingHeld: the connection has no quarantined answer to release or discard.
@@ -118,12 +125,14 @@ func (r *Rotator) Discard(ctx context.Context, c token.Connection) (Report, erro
 }
 
 func (r *Rotator) heldMint(ctx context.Context, c token.Connection) (Record, []Mint, Mint, error) {
-	rec, mints, err := r.ledger.Load(ctx, c)
+	rec, mints, err := r.loadRow(ctx, c)
 	if err != nil {
-		return rec, nil, Mint{}, fmt.Errorf("loading %s: %w", c, err)
+		return rec, nil, Mint{}, err
 	}
 	for _, m := range mints {
-		if m.State == Quarantined && successor(rec, m) {
+		f := rec.Failure
+		unopened := f != nil && f.Step == Decide && f.Mint == m.Key
+		if (m.State == Quarantined || unopened) && successor(rec, m) {
 			return rec, mints, m, nil
 		}
 	}

@@ -24,7 +24,7 @@ type situation struct {
 // action is what plan decides.
 type action struct {
 	step    Step
-	mint    Mint      // of Decide
+	mint    Mint      // of Decide; of Revoke, or zero to search for more
 	outcome Outcome   // of the rows that end the turn: Hold, Wait, Nothing, and Look when it found nothing
 	retryAt time.Time // when trying again makes sense, where that is known
 }
@@ -41,20 +41,28 @@ func plan(s situation) action {
 			return s.waitForFailure()
 		}
 	}
+	end := action{step: Nothing, outcome: restingOutcome(rec)}
 	switch rec.Status {
 	case Active:
-		if a, ok := planActive(s); ok {
+		if a, ok := planActive(s); ok && a.outcome != Unknown && a.outcome != Held {
 			return a
+		} else if ok {
+			end = a // may last; what is over is revoked all the same
 		}
 	case NeedsConsent:
 		if !s.looked && !s.rests(Look, MintKey{}) && (s.force || !s.now.Before(rec.DueAt)) {
 			return action{step: Look}
 		}
 	}
-	if (hasOrphans(rec, s.mints) || !rec.Residue.IsZero() && !s.now.Before(rec.Residue)) && !s.rests(Revoke, MintKey{}) {
+	if !rec.Residue.IsZero() && !s.now.Before(rec.Residue) && !s.rests(Revoke, MintKey{}) {
 		return action{step: Revoke}
 	}
-	return action{step: Nothing, outcome: restingOutcome(rec)}
+	for _, m := range s.mints {
+		if orphan(rec, m) && !s.rests(Revoke, m.Key) {
+			return action{step: Revoke, mint: m}
+		}
+	}
+	return end
 }
 
 func planActive(s situation) (action, bool) {
@@ -99,15 +107,18 @@ func planActive(s situation) (action, bool) {
 	return action{}, false
 }
 
+// courtesy is how long a pair is left to the run that brought it.
+const courtesy = 15 * time.Second
+
 // othersUntil is when the current pair stops being the business of the run that
 // brought it. Anybody may publish it; but twenty runs that do so beside its own
 // would spend twenty times the vault's quota.
 func (s situation) othersUntil() time.Time {
 	cur := s.rec.Current
-	if cur.Mint.Generation == 0 || s.brought() {
+	if cur.Mint.Generation == 0 || s.brought() || s.spendless {
 		return time.Time{}
 	}
-	return cur.SavedAt.Add(s.settings.Lease)
+	return cur.SavedAt.Add(courtesy)
 }
 
 // brought reports whether the current pair is what this turn presented for.
@@ -212,8 +223,4 @@ func orphan(rec Record, m Mint) bool {
 		return true
 	}
 	return !after(m.Key.Epoch, m.Key.Generation, rec.Epoch, rec.Generation)
-}
-
-func hasOrphans(rec Record, mints []Mint) bool {
-	return slices.ContainsFunc(mints, func(m Mint) bool { return orphan(rec, m) })
 }

@@ -67,8 +67,9 @@ func TestPlanTakesTheFirstRowThatFits(t *testing.T) {
 			s.rec.Failure = &Failure{Step: Decide, Mint: successorMint().Key, NextAt: due.Add(time.Minute)}
 		}, Wait, Deferred},
 		{"not published", due, func(s *situation) { s.rec.Published = "v4" }, Publish, ""},
-		{"not published, just brought by another run", noon.Add(30 * time.Second), func(s *situation) { s.rec.Published = "v4" }, Wait, Busy},
-		{"not published, just brought by this turn", noon.Add(30 * time.Second), func(s *situation) { s.rec.Published, s.presented = "v4", "a5" }, Publish, ""},
+		{"not published, just brought by another run", noon.Add(10 * time.Second), func(s *situation) { s.rec.Published = "v4" }, Wait, Busy},
+		{"not published, just brought by another run, asked to publish", noon.Add(10 * time.Second), func(s *situation) { s.rec.Published, s.spendless = "v4", true }, Publish, ""},
+		{"not published, just brought by this turn", noon.Add(10 * time.Second), func(s *situation) { s.rec.Published, s.presented = "v4", "a5" }, Publish, ""},
 		{"a first consent is published by anybody", noon.Add(time.Second), func(s *situation) {
 			s.rec.Published, s.rec.Generation, s.rec.Current.Mint.Generation = "", 0, 0
 			s.mints = nil

@@ -141,7 +141,8 @@ type Issuer interface {
 	Parse(body token.Secret) Judgement
 	// Identify asks whose the access token is. company, if not empty, is
 	// returned in Identity.Company only if the token may act there.
-	// ErrTokenRefused if the issuer does not accept the token.
+	// ErrTokenRefused if the issuer does not accept the token. What was found
+	// out before an error comes with it; a ClientID means that the token was used.
 	Identify(ctx context.Context, app Application, access token.Secret, company string) (Identity, error)
 	// Revoke ends the token, and with it its pair. A token that is dead or
 	// unknown already is no error.

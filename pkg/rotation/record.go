@@ -61,7 +61,20 @@ type Attempt struct {
 	Fingerprint   token.Fingerprint `json:"fingerprint"`
 	BegunAt       time.Time         `json:"begun_at"`
 	Until         time.Time         `json:"until"`
-	Presentations int               `json:"presentations"` // how often this token has been, or is about to be, presented
+	Presentations int               `json:"presentations"`     // of this token whose end was open when the attempt began, and its own
+	Refused       bool              `json:"refused,omitempty"` // the issuer said invalid_grant; what is left is to look for a successor
+}
+
+// withoutLast gives what is left of the attempt once its own presentation is
+// known to have spent nothing: nil, or an earlier presentation whose end is
+// still open and is looked into before the token is presented again.
+func (a Attempt) withoutLast(quiet time.Duration, now time.Time) *Attempt {
+	if a.Presentations <= 1 {
+		return nil
+	}
+	a.Presentations--
+	a.Until = now.Add(-quiet).UTC()
+	return &a
 }
 
 // Failure makes one row of the plan rest until NextAt. Other rows go on.

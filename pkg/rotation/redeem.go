@@ -27,7 +27,9 @@ func (t *turn) redeem(ctx context.Context) (*ConnectionReport, error) {
 	if p == nil {
 		return end, err
 	}
-	t.lookSoon(ctx)
+	// A crashed attempt is looked at in minutes rather than at the next
+	// scheduled sweep.
+	t.sweepBy(ctx, t.clock().Add(t.settings.Lease+t.settings.Quiet))
 	if err := t.begin(ctx); err != nil {
 		return nil, err
 	}
@@ -79,7 +81,7 @@ func (t *turn) preflight(ctx context.Context) (*presentation, *ConnectionReport,
 		return nil, end, err
 	case seen.adopt != nil:
 		return nil, nil, t.adopt(ctx, *seen.adopt)
-	case seen.drift != "":
+	case seen.drift != "" && t.rec.Current.VersionID != "": // an imported pair has nothing to put there yet
 		t.tellDrift(ctx, seen)
 		t.rec.Published = ""
 		return nil, nil, t.write(ctx, Change{})
@@ -189,7 +191,8 @@ func (t *turn) answered(ctx context.Context, p *presentation, answer Answer) (*C
 	case NotSent:
 		return t.attemptEnded(ctx, classNotSent, 0, cause)
 	case Refused:
-		return t.refused(ctx)
+		t.refusal, t.looked = t.presented, false // look says what that means
+		return nil, nil
 	case ClientFault:
 		return t.clientFault(ctx, p.app, answer)
 	case RequestFault:
@@ -236,8 +239,8 @@ func (t *turn) captured(ctx context.Context, p *presentation, body token.Secret)
 func (t *turn) attemptEnded(ctx context.Context, class string, wait time.Duration, cause error) (*ConnectionReport, error) {
 	mine := t.presented
 	t.presented = ""
-	for {
-		t.rec.Attempt = nil
+	for range maxSteps {
+		t.rec.Attempt = t.rec.Attempt.withoutLast(t.settings.Quiet, t.clock())
 		end, err := t.failure(ctx, Redeem, MintKey{}, class, wait, cause, Event{Kind: "ended", Attempt: mine, Detail: cause.Error()})
 		if !errors.Is(err, ErrConflict) {
 			return end, err
@@ -249,13 +252,14 @@ func (t *turn) attemptEnded(ctx context.Context, class string, wait time.Duratio
 			return nil, nil
 		}
 	}
+	return nil, cause
 }
 
 // clientFault: the server does not accept the app credentials. They may have
 // been replaced since they were read.
 func (t *turn) clientFault(ctx context.Context, app Application, answer Answer) (*ConnectionReport, error) {
 	if t.credentialsChanged(ctx, app) {
-		t.rec.Attempt = nil
+		t.rec.Attempt = t.rec.Attempt.withoutLast(t.settings.Quiet, t.clock())
 		ended := Event{Kind: "ended", Attempt: t.presented, Detail: "the app credentials were replaced meanwhile"}
 		t.presented = ""
 		return nil, t.write(ctx, Change{History: []Event{ended}})
@@ -263,29 +267,4 @@ func (t *turn) clientFault(ctx context.Context, app Application, answer Answer) 
 	why := fmt.Sprintf("the server does not accept the app credentials of %s (%s): run `tokenturn app set %s`", t.conn.Environment, answer.Detail, t.conn.Environment)
 	t.stopApp(t.conn.Environment, why)
 	return t.attemptEnded(ctx, classConfig, 0, errors.New(why))
-}
-
-// refused: the server does not know the refresh token (any more). Before that
-// is believed to be the end, everything that may hold a successor is read
-// again.
-func (t *turn) refused(ctx context.Context) (*ConnectionReport, error) {
-	mine := t.presented
-	if err := t.load(ctx); err != nil {
-		return nil, err
-	}
-	if t.rec.Attempt == nil || t.rec.Attempt.ID != mine || decidable(t.rec, t.mints) != nil {
-		return nil, nil // somebody else has settled it, or the loop will
-	}
-	if _, err := t.look(ctx); err != nil || !t.looked {
-		return nil, err // found, or not readable: the attempt stays and is looked into again
-	}
-	now := t.clock()
-	t.rec.Attempt, t.presented = nil, ""
-	t.rec.Status, t.rec.DueAt, t.rec.Failure = NeedsConsent, now.Add(t.settings.Quiet), nil
-	err := t.write(ctx, Change{History: []Event{{Kind: "needs_consent", Attempt: mine, Detail: "invalid_grant, and no successor is saved anywhere"}}})
-	if err != nil {
-		return nil, err
-	}
-	t.notify(ctx, NoticeNeedsConsent, t.conn, "Procore no longer accepts the refresh token of %[1]s. Run `tokenturn connection invite %[1]s` and send the link to the person who connected it.", t.conn)
-	return nil, nil
 }

@@ -13,19 +13,17 @@ import (
 // revoke ends, at the issuer, one pair that can no longer become current, and
 // then forgets its bytes. Nothing saved lives on after a disconnect or a new
 // consent.
-func (t *turn) revoke(ctx context.Context) (*ConnectionReport, error) {
-	if !t.rec.Residue.IsZero() && !t.now.Before(t.rec.Residue) {
+func (t *turn) revoke(ctx context.Context, m Mint) (*ConnectionReport, error) {
+	if m.Key == (MintKey{}) {
 		return t.searchResidue(ctx)
 	}
-	i := slices.IndexFunc(t.mints, func(m Mint) bool { return orphan(t.rec, m) })
-	m := t.mints[i]
 	how, err := t.endPair(ctx, m)
 	if err != nil {
 		class := classIssuer
 		if errors.Is(err, ErrNoApplication) {
 			class = classConfig
 		}
-		return t.failure(ctx, Revoke, MintKey{}, class, 0, err)
+		return t.failure(ctx, Revoke, m.Key, class, 0, err)
 	}
 	return nil, t.write(ctx, Change{Bury: []MintKey{m.Key}, History: []Event{{Kind: "revoked",
 		Epoch: m.Key.Epoch, Generation: m.Key.Generation, Attempt: m.Key.Attempt, Detail: how}}})
@@ -44,6 +42,9 @@ func (t *turn) endPair(ctx context.Context, m Mint) (how string, err error) {
 	if t.rec.Current != nil && pair.RefreshToken.Fingerprint() == t.rec.Current.Fingerprint {
 		return "a copy of the current pair; not revoked", nil
 	}
+	if pair.AccessToken.IsZero() && pair.RefreshToken.IsZero() {
+		return "no token could be read from it; nothing to revoke", nil
+	}
 	app, err := t.application(ctx, t.conn.Environment)
 	if err != nil {
 		return "", fmt.Errorf("reading the app credentials for %s: %w", t.conn, err)
@@ -51,7 +52,7 @@ func (t *turn) endPair(ctx context.Context, m Mint) (how string, err error) {
 	// A server that lets the parent live until the successor's first use would
 	// bring it back to life if the successor were revoked unused.
 	if !pair.AccessToken.IsZero() {
-		if _, err := t.identify(ctx, app, pair.AccessToken, ""); err != nil && !errors.Is(err, ErrTokenRefused) {
+		if id, err := t.identify(ctx, app, pair.AccessToken, ""); err != nil && !errors.Is(err, ErrTokenRefused) && id.ClientID == "" {
 			return "", fmt.Errorf("revoking a former pair of %s: %w", t.conn, err)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -39,7 +40,7 @@ type Rotator struct {
 
 	mu       sync.Mutex
 	limiters map[string]*rate.Limiter // per environment
-	sweepAt  time.Time                // when the follow-up sweep that was last asked for comes
+	asked    []time.Time              // when the follow-up sweeps that were asked for come
 }
 
 // NewRotator checks the configuration.
@@ -96,7 +97,11 @@ func (r *Rotator) Do(ctx context.Context, request Request) (Report, error) {
 // Sweep handles every connection that is due.
 func (r *Rotator) Sweep(ctx context.Context) (Report, error) {
 	started := time.Now()
-	due, err := r.ledger.Due(ctx, r.clock())
+	var due []token.Connection
+	err := within(ctx, 2*storeTimeout, func(ctx context.Context) (err error) {
+		due, err = r.ledger.Due(ctx, r.clock())
+		return err
+	})
 	if err != nil {
 		return Report{}, fmt.Errorf("listing due connections: %w", err)
 	}
@@ -112,7 +117,7 @@ func (r *Rotator) Sweep(ctx context.Context) (Report, error) {
 	}
 	_ = group.Wait()
 	if run.outOfTime.Load() {
-		r.later(ctx, Request{Op: "sweep"}, 0)
+		r.later(ctx, Request{Op: "sweep"}, time.Minute)
 	}
 	return newReport("sweep", started, reports), nil
 }
@@ -128,6 +133,9 @@ func (r *Rotator) Rotate(ctx context.Context, c token.Connection) (Report, error
 // until NotBefore, and dropped once the connection has moved on.
 func (r *Rotator) Ensure(ctx context.Context, c token.Connection, request Request) (Report, error) {
 	if wait := request.NotBefore.Sub(r.clock()); wait > 0 {
+		if overtaken, err := r.overtaken(ctx, c, request); overtaken || err != nil {
+			return newReport("ensure", time.Now(), []ConnectionReport{{Connection: c, Outcome: Fresh}}), err
+		}
 		r.later(ctx, request, min(wait, MaxDelay))
 		return newReport("ensure", time.Now(), []ConnectionReport{{Connection: c, Outcome: Deferred, RetryAt: request.NotBefore}}), nil
 	}
@@ -136,6 +144,17 @@ func (r *Rotator) Ensure(ctx context.Context, c token.Connection, request Reques
 		s.onlyAt = &MintKey{Epoch: request.Epoch, Generation: request.Generation}
 	}
 	return r.one(ctx, "ensure", c, s), nil
+}
+
+// overtaken reports whether the connection has moved on from where a follow-up
+// was asked for. One that is not a follow-up, or waits longer than any token
+// lives, is not passed on at all.
+func (r *Rotator) overtaken(ctx context.Context, c token.Connection, request Request) (bool, error) {
+	if request.Epoch == 0 || request.NotBefore.Sub(r.clock()) > daily {
+		return false, fmt.Errorf("not_before goes with epoch and generation and lies within a day: %w", ErrBadRequest)
+	}
+	rec, _, err := r.loadRow(ctx, c)
+	return err == nil && after(rec.Epoch, rec.Generation, request.Epoch, request.Generation), err
 }
 
 // Publish takes the steps that spend nothing.
@@ -162,15 +181,20 @@ func (r *Rotator) later(ctx context.Context, request Request, delay time.Duratio
 	}
 }
 
-// lookSoon asks for a sweep after a crashed attempt's quiet period, so that
-// it is looked at in minutes rather than at the next scheduled sweep.
-func (r *Rotator) lookSoon(ctx context.Context) {
-	delay := r.settings.Lease + r.settings.Quiet + 30*time.Second
-	at := r.clock().Add(delay)
+// sweepBy asks for a sweep soon after at, unless one that was asked for before
+// serves as well, or the schedule's comes first anyway.
+func (r *Rotator) sweepBy(ctx context.Context, at time.Time) {
+	const slack = 30 * time.Second
+	now := r.clock()
+	delay := at.Sub(now) + slack
+	if delay > MaxDelay || delay > r.settings.Cadence {
+		return
+	}
 	r.mu.Lock()
-	onItsWay := r.sweepAt.After(at.Add(-30 * time.Second)) // late enough to serve this attempt too
+	r.asked = slices.DeleteFunc(r.asked, func(t time.Time) bool { return t.Before(now) })
+	onItsWay := slices.ContainsFunc(r.asked, func(t time.Time) bool { return !t.Before(at) && !t.After(at.Add(slack)) })
 	if !onItsWay {
-		r.sweepAt = at
+		r.asked = append(r.asked, at.Add(slack))
 	}
 	r.mu.Unlock()
 	if !onItsWay {

@@ -99,7 +99,11 @@ func (r *run) connection(ctx context.Context, c token.Connection, s situation) (
 	}()
 	s.settings = r.settings
 	t := &turn{run: r, conn: c, situation: s, restNow: map[rest]bool{}, bodies: map[MintKey]token.Secret{}}
-	return t.loop(ctx)
+	report = t.loop(ctx)
+	if waits := report.Outcome == Deferred || report.Outcome == ConfigError || report.Outcome == Unknown; waits && !report.RetryAt.IsZero() {
+		r.sweepBy(ctx, report.RetryAt)
+	}
+	return report
 }
 
 // turn is one connection's passage through the loop.
@@ -111,6 +115,8 @@ type turn struct {
 	bodies  map[MintKey]token.Secret // answers received or opened in this turn
 	did     Outcome                  // Published or Recovered, once that is so
 	detail  string                   // of the last failure
+	refusal string                   // id of the attempt that the issuer refused in this turn
+	told    bool                     // people were told that a consent is needed
 	drifted bool                     // people were told of a drift
 }
 
@@ -131,6 +137,9 @@ func (t *turn) loop(ctx context.Context) ConnectionReport {
 		}
 		if t.rec.Revision == "" {
 			return t.report(NotFound, time.Time{}, nil)
+		}
+		if t.rec.Stack != t.settings.Stack { // whose keys would not open what this installation seals
+			return t.report(ConfigError, time.Time{}, &otherStackError{t.conn, t.settings.Stack, t.rec.Stack})
 		}
 		a := plan(t.situation)
 		if a.outcome != "" {
@@ -171,7 +180,7 @@ func (t *turn) act(ctx context.Context, a action) (*ConnectionReport, error) {
 	case Redeem:
 		return t.redeem(ctx)
 	case Revoke:
-		return t.revoke(ctx)
+		return t.revoke(ctx, a.mint)
 	}
 	return nil, fmt.Errorf("step %q of %s has no act", a.step, t.conn)
 }
@@ -245,7 +254,11 @@ func (t *turn) failure(ctx context.Context, step Step, mint MintKey, class strin
 	if wait <= 0 {
 		wait = backOff(class, count)
 	}
-	t.rec.Failure = &Failure{Step: step, Class: class, Count: count, NextAt: t.clock().Add(wait).UTC(), Mint: mint, Detail: cause.Error()}
+	was := t.rec.Failure
+	f := Failure{Step: step, Class: class, Count: count, NextAt: t.clock().Add(wait).UTC(), Mint: mint, Detail: cause.Error()}
+	if was == nil || !f.besides(t.rec) || was.besides(t.rec) || !was.NextAt.After(t.clock()) {
+		t.rec.Failure = &f // else the loop as a whole is asked to wait, which one mint must not undo
+	}
 	if class == classConfig && count == 1 {
 		t.notify(ctx, NoticeConfigError, t.conn, "%v", cause)
 	}

@@ -17,23 +17,30 @@ import (
 // everything, so one check at the end of a run is a check after every step of it.
 func Check(b *Bench) error {
 	return errors.Join(
-		presentedOnce(b),    // I1, I2
-		growsOnly(b),        // I5
-		neverGoesBack(b),    // I6
-		savedBeforeUse(b),   // I8
-		disclosesNothing(b), // I13
+		presentedOnce(b),       // I1, I2
+		growsOnly(b),           // I5
+		neverGoesBack(b),       // I6
+		answersAreSaved(b),     // I7
+		savedBeforeUse(b),      // I8
+		readersSeeWhole(b),     // I10
+		connectionsDoNotMix(b), // I11
+		codesAreShownOnce(b),   // I12
+		disclosesNothing(b),    // I13
+		callsAreBounded(b),     // I15
+		historyTells(b),        // I18
 	)
 }
 
 // CheckAtRest is Check and what must hold besides when faults have stopped and
 // enough sweeps have passed.
 func CheckAtRest(b *Bench) error {
-	errs := []error{Check(b)}
+	errs := []error{Check(b), alarmsRaised(b)} // I17
 	for _, record := range b.Ledger.records() {
 		errs = append(errs,
 			nothingSavedIsLost(b, record), // I3, I4
 			vaultShowsLedger(b, record),   // I6
 			oldEpochIsDead(b, record),     // I9
+			nothingSavedLivesOn(b, record),
 		)
 	}
 	return errors.Join(errs...)
@@ -50,6 +57,7 @@ type presentation struct {
 	answered bool
 	class    rotation.Class
 	dead     bool
+	hindered bool // a fault struck the presenter after the answer, so it may not have been able to act on it
 }
 
 // presentedOnce is I1: a refresh token is presented only under an attempt, and
@@ -58,6 +66,7 @@ type presentation struct {
 func presentedOnce(b *Bench) error {
 	attempts := map[token.Fingerprint]rotation.Attempt{}
 	last := map[token.Fingerprint]*presentation{}
+	by := map[string]*presentation{} // the last one of an actor
 	saved := successors{}
 	for _, e := range b.Journal.Entries() {
 		saved.note(e)
@@ -82,6 +91,11 @@ func presentedOnce(b *Bench) error {
 				}
 			}
 			last[effect.What] = &presentation{n: effect.N, attempt: attempt}
+			by[e.Actor] = last[effect.What]
+		case Faulted:
+			if p := by[e.Actor]; p != nil && p.answered {
+				p.hindered = true
+			}
 		case Answered:
 			if p := last[effect.What]; p != nil && p.n == effect.N {
 				p.answered, p.class, p.dead = true, effect.Class, effect.Dead
@@ -99,9 +113,9 @@ func (p *presentation) forbids(now time.Time, quiet time.Duration, successors in
 	switch {
 	case p.answered && slices.Contains(spendsNothing, p.class):
 		return ""
-	case p.answered && p.class == rotation.Refused && p.dead:
+	case p.answered && p.class == rotation.Refused && p.dead && !p.hindered:
 		return "after it was refused for good"
-	case p.answered && p.class == rotation.Refused:
+	case p.answered && p.class == rotation.Refused && !p.dead:
 		return ""
 	case successors > 0:
 		return "although a successor is saved"
@@ -330,6 +344,9 @@ func (b *Bench) takenAway(pair token.Fingerprint) bool {
 // oldEpochIsDead is I9 at rest: no pair that was current in an earlier epoch
 // can be redeemed, unless its consent is that of the pair of today.
 func oldEpochIsDead(b *Bench, r rotation.Record) error {
+	if r.Attempt != nil {
+		return nil // not at rest
+	}
 	today := 0
 	if r.Current != nil {
 		today = b.Issuer.Family(r.Current.Fingerprint)
@@ -340,7 +357,7 @@ func oldEpochIsDead(b *Bench, r rotation.Record) error {
 			continue
 		}
 		old := wrote.Change.Record.Current.Fingerprint
-		if b.Issuer.Family(old) != today && b.Issuer.Takes(old) {
+		if b.Issuer.Family(old) != today && b.Issuer.Takes(old) && !b.Issuer.outlivedRevocation(old) {
 			return fmt.Errorf("I9 is broken at rest: %s is in epoch %d, and the pair %s of epoch %d can still be redeemed",
 				r.Connection, r.Epoch, short(old), wrote.Change.Record.Epoch)
 		}

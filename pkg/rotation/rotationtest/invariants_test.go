@@ -21,7 +21,9 @@ type story struct {
 
 func tell(t *testing.T, p Personality, steps func(*story)) (atAnyTime, atRest error) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &story{NewBench(nil, p), WithActor(t.Context(), "story")}
+		ctx, cancel := context.WithTimeout(WithActor(t.Context(), "story"), time.Hour)
+		defer cancel()
+		s := &story{NewBench(nil, p), ctx}
 		steps(s)
 		time.Sleep(time.Minute) // what is slow has come back
 		atAnyTime, atRest = Check(s.Bench), CheckAtRest(s.Bench)
@@ -29,13 +31,42 @@ func tell(t *testing.T, p Personality, steps func(*story)) (atAnyTime, atRest er
 	return atAnyTime, atRest
 }
 
-// change rewrites the row.
+// change rewrites the row, with the history and the notices that go with it.
 func (s *story) change(edit func(*rotation.Record), marks ...rotation.Mint) {
-	record, _, _ := s.Ledger.Load(s.ctx, acme)
+	before, _, _ := s.Ledger.Load(s.ctx, acme)
+	record := deepCopy(before)
 	edit(&record)
-	if _, err := s.Ledger.Write(s.ctx, rotation.Change{Record: record, Mark: marks}); err != nil {
+	change := rotation.Change{Record: record, Mark: marks, History: rowsOf(before, record)}
+	if _, err := s.Ledger.Write(s.ctx, change); err != nil {
 		panic(err)
 	}
+	for _, m := range marks {
+		s.tell(string(m.State))
+	}
+	if record.Status == rotation.NeedsConsent {
+		s.tell(rotation.NoticeNeedsConsent)
+	}
+}
+
+func (s *story) tell(kind string) {
+	s.Notifier.Notify(s.ctx, rotation.Notice{Kind: kind, Connection: acme})
+}
+
+// rowsOf is the history that a change must have.
+func rowsOf(was, is rotation.Record) (rows []rotation.Event) {
+	row := func(kind, attempt string) {
+		rows = append(rows, rotation.Event{At: time.Now(), Kind: kind, Attempt: attempt})
+	}
+	if a := was.Attempt; a != nil && (is.Attempt == nil || is.Attempt.ID != a.ID) {
+		row("ended", a.ID)
+	}
+	switch decided := is.Current != nil && (was.Current == nil || was.Current.Mint != is.Current.Mint); {
+	case decided:
+		row("decided", "")
+	case was.Status != is.Status:
+		row(map[rotation.Status]string{rotation.NeedsConsent: "needs_consent", rotation.Disconnected: "disconnected"}[is.Status], "")
+	}
+	return rows
 }
 
 func (s *story) begin(p token.Pair) {
@@ -101,9 +132,16 @@ func (s *story) connect(epoch int64) token.Pair {
 }
 
 func (s *story) rotate(p token.Pair, epoch, generation int64) token.Pair {
+	return s.rotateAs("attempt", p, epoch, generation)
+}
+
+func (s *story) rotateAs(attempt string, p token.Pair, epoch, generation int64) token.Pair {
 	s.begin(p)
+	s.change(func(r *rotation.Record) { r.Attempt.ID = attempt })
 	next := s.present(p)
-	s.save(successor(p, epoch, generation))
+	m := successor(p, epoch, generation)
+	m.Key.Attempt = attempt
+	s.save(m)
 	s.decide(next, epoch, generation)
 	s.publish(next, epoch, generation)
 	s.Issuer.Accepts(s.ctx, next.AccessToken)
@@ -146,7 +184,7 @@ func TestWhatIsRightPasses(t *testing.T) {
 		"presented again after an answer without a refresh token": func(s *story) {
 			p := s.connect(1)
 			s.Issuer.Personality.Overlap = true
-			s.Issuer.Gate = Nth(1, "issuer.Redeem", After, Fault{Kind: Cut})
+			s.Issuer.Gate = Watch(s.Journal, Nth(1, "issuer.Redeem", After, Fault{Kind: Cut}))
 			s.begin(p)
 			s.present(p)
 			m := successor(p, 1, 1)
@@ -262,10 +300,9 @@ func TestEachInvariantIsChecked(t *testing.T) {
 			s.begin(p)
 			s.present(p)
 			s.save(successor(p, 1, 1))
-			_, mints, _ := s.Ledger.Load(s.ctx, acme)
-			record, _, _ := s.Ledger.Load(s.ctx, acme)
-			record.Status = rotation.NeedsConsent
+			record, mints, _ := s.Ledger.Load(s.ctx, acme)
 			_, _ = s.Ledger.Write(s.ctx, rotation.Change{Record: record, Bury: []rotation.MintKey{mints[len(mints)-1].Key}})
+			s.needsConsent()
 		}},
 		"a new consent although the issuer takes the token": {"I4 at rest", func(s *story) {
 			s.connect(1)
@@ -308,6 +345,81 @@ func TestEachInvariantIsChecked(t *testing.T) {
 		"a disconnected pair lives on": {"I9 at rest", func(s *story) {
 			s.connect(1)
 			s.change(func(r *rotation.Record) { r.Epoch, r.Status, r.Current = 2, rotation.Disconnected, nil })
+		}},
+		"a saved sibling lives on": {"I9 at rest", func(s *story) {
+			s.Issuer.Personality.Overlap = true
+			p := s.connect(1)
+			s.begin(p)
+			slow := &story{s.Bench, WithActor(s.ctx, "slow")}
+			slow.present(p)
+			s.waitOut()
+			s.change(func(r *rotation.Record) { r.Attempt = nil })
+			s.rotateAs("second", p, 1, 1)
+			slow.save(successor(p, 1, 1))
+		}},
+		"an answer is not saved first": {"I7", func(s *story) {
+			p := s.connect(1)
+			s.begin(p)
+			s.present(p)
+			s.change(func(r *rotation.Record) { r.DueAt = time.Now() })
+		}},
+		"readers see an answer in escrow": {"I10", func(s *story) {
+			p := s.connect(1)
+			value := token.NewSecret(fmt.Sprintf(`{"escrow":1,"mint":%s}`, encode(successor(p, 1, 1))))
+			id := "escrow-" + token.VersionID(value)
+			_ = s.Vault.Put(s.ctx, acme, id, value)
+			_ = s.Vault.Promote(s.ctx, acme, id, s.Vault.Label(acme, current))
+		}},
+		"readers see another connection": {"I10", func(s *story) {
+			other := token.Connection{Environment: "sandbox", Name: "other"}
+			_ = s.Vault.Create(s.ctx, other, id(1), document(s.exchange(), 1, 0))
+		}},
+		"readers see a token from nowhere": {"I10", func(s *story) {
+			_ = s.Vault.Create(s.ctx, acme, id(1), document(token.Pair{AccessToken: token.NewSecret("forged")}, 1, 0))
+		}},
+		"two connections have one consent": {"I11", func(s *story) {
+			record, _, _ := s.Ledger.Load(s.ctx, token.Connection{Environment: "sandbox", Name: "other"})
+			record.Current = &rotation.Current{Fingerprint: s.connect(1).RefreshToken.Fingerprint()}
+			_, _ = s.Ledger.Write(s.ctx, rotation.Change{Record: record, History: rowsOf(rotation.Record{}, record)})
+		}},
+		"a code is presented twice": {"I12", func(s *story) {
+			code := s.Issuer.Authorize(rotation.Identity{}, Sandbox.RedirectURI, "")
+			for range 2 {
+				s.Issuer.Redeem(s.ctx, Sandbox, rotation.Grant{Code: code, RedirectURI: Sandbox.RedirectURI})
+			}
+		}},
+		"a call has no deadline": {"I15", func(s *story) {
+			s.Ledger.Gate = Watch(s.Journal, nil)
+			_, _, _ = s.Ledger.Load(context.WithoutCancel(s.ctx), acme)
+		}},
+		"nobody is told of a loss": {"I17 at rest", func(s *story) {
+			s.Issuer.Withdraw(s.ctx, s.connect(1).AccessToken)
+			before, _, _ := s.Ledger.Load(s.ctx, acme)
+			record := before
+			record.Status = rotation.NeedsConsent
+			_, _ = s.Ledger.Write(s.ctx, rotation.Change{Record: record, History: rowsOf(before, record)})
+		}},
+		"nobody is told of an unknown end": {"I17 at rest", func(s *story) {
+			p := s.connect(1)
+			s.lose(Before)
+			s.begin(p)
+			s.change(func(r *rotation.Record) { r.Attempt.Presentations = 1 })
+			s.present(p)
+		}},
+		"people are told of what never happened": {"I17 at rest", func(s *story) {
+			s.connect(1)
+			s.tell(rotation.NoticeNeedsConsent)
+		}},
+		"an attempt ends without a row": {"I18", func(s *story) {
+			s.begin(s.connect(1))
+			record, _, _ := s.Ledger.Load(s.ctx, acme)
+			record.Attempt = nil
+			_, _ = s.Ledger.Write(s.ctx, rotation.Change{Record: record})
+		}},
+		"a decision has no row": {"I18", func(s *story) {
+			record, _, _ := s.Ledger.Load(s.ctx, acme)
+			record.Current = &rotation.Current{Mint: mint(1, 0, "a").Key}
+			_, _ = s.Ledger.Write(s.ctx, rotation.Change{Record: record})
 		}},
 		"a refresh token is logged": {"I13", func(s *story) {
 			fmt.Fprintf(s.Log, "got %q", s.connect(1).RefreshToken.Reveal())

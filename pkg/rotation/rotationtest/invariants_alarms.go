@@ -1,0 +1,146 @@
+package rotationtest
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// What has to be told: to people (I17), and in the history (I18).
+
+// alarm is a kind of notice about a connection.
+type alarm struct {
+	connection token.Connection
+	kind       string
+}
+
+// alarmsRaised is I17: people are told of every loss, unknown end, quarantine,
+// rejection and drift, at least once, and of nothing that has not happened. A
+// notice that a fault kept from them counts as told; a process that died
+// before it could tell does not, where another process must find what it left.
+func alarmsRaised(b *Bench) error {
+	told, due := map[alarm]int{}, map[alarm]int{}
+	cause := map[alarm]bool{}
+	faultless := true
+	status := map[token.Connection]rotation.Status{}
+	attempts := map[token.Fingerprint]attemptOf{}
+	entries := b.Journal.Entries()
+	for i, e := range entries {
+		demand := func(c token.Connection, kind string) {
+			due[alarm{c, kind}]++
+			cause[alarm{c, kind}] = true
+		}
+		switch effect := e.Effect.(type) {
+		case Noticed:
+			told[alarm{effect.Notice.Connection, effect.Notice.Kind}]++
+		case Faulted:
+			faultless = false
+			if effect.At.Call == "notifier.Notify" {
+				for _, kind := range demandable {
+					told[alarm{e.Connection, kind}]++
+				}
+			}
+		case Wrote:
+			r := effect.Change.Record
+			if r.Attempt != nil {
+				attempts[r.Attempt.Fingerprint] = attemptOf{e.Connection, *r.Attempt}
+			}
+			if r.Status == rotation.NeedsConsent && status[e.Connection] != r.Status {
+				demand(e.Connection, rotation.NoticeNeedsConsent)
+			}
+			status[e.Connection] = r.Status
+			for _, mark := range effect.Change.Mark {
+				demand(e.Connection, map[rotation.MintState]string{
+					rotation.Quarantined: rotation.NoticeQuarantined, rotation.Rejected: rotation.NoticeRejected}[mark.State])
+			}
+			if slices.ContainsFunc(effect.Change.History, func(h rotation.Event) bool { return h.Kind == "adopted" }) {
+				demand(e.Connection, rotation.NoticeDrift)
+			}
+		case Answered:
+			a, known := attempts[effect.What]
+			if known && effect.Class == rotation.UnknownResult {
+				cause[alarm{a.connection, rotation.NoticeUnknown}] = true
+				if a.Presentations == 1 && !died(entries[i:], e.Actor) {
+					demand(a.connection, rotation.NoticeUnknown)
+				}
+			}
+			if known && effect.Class == rotation.Refused { // even if the write that says so was overtaken
+				cause[alarm{a.connection, rotation.NoticeNeedsConsent}] = true
+			}
+		}
+	}
+	for a, n := range due {
+		if told[a] < n {
+			return fmt.Errorf("I17 is broken: of %s people were told %q %d times, and it happened %d times", a.connection, a.kind, told[a], n)
+		}
+	}
+	for _, n := range b.Notifier.Notices() {
+		checkable := n.Kind == rotation.NoticeNeedsConsent || n.Kind == rotation.NoticeUnknown || // causes of these are at the issuer
+			faultless && (n.Kind == rotation.NoticeRejected || n.Kind == rotation.NoticeQuarantined) // these are told before they are written
+		if a := (alarm{n.Connection, n.Kind}); checkable && !cause[a] {
+			return fmt.Errorf("I17 is broken: of %s people were told %q, and it never happened", a.connection, a.kind)
+		}
+	}
+	return nil
+}
+
+// demandable are the notices whose cause the journal shows.
+var demandable = []string{rotation.NoticeNeedsConsent, rotation.NoticeUnknown, rotation.NoticeQuarantined,
+	rotation.NoticeRejected, rotation.NoticeDrift}
+
+type attemptOf struct {
+	connection token.Connection
+	rotation.Attempt
+}
+
+// died reports whether the actor crashes in these entries.
+func died(entries []Entry, actor string) bool {
+	return slices.ContainsFunc(entries, func(e Entry) bool {
+		f, ok := e.Effect.(Faulted)
+		return ok && e.Actor == actor && f.Fault.Kind == Crash
+	})
+}
+
+// historyTells is I18: each decision, ended attempt and change of status has
+// its row, written with it, and only one.
+func historyTells(b *Bench) error {
+	before := map[token.Connection]rotation.Record{}
+	for _, e := range b.Journal.Entries() {
+		wrote, ok := e.Effect.(Wrote)
+		if !ok {
+			continue
+		}
+		was, is := before[e.Connection], wrote.Change.Record
+		before[e.Connection] = is
+		rows := wrote.Change.History
+		count := func(kinds ...string) (n int) {
+			for _, h := range rows {
+				if slices.Contains(kinds, h.Kind) {
+					n++
+				}
+			}
+			return n
+		}
+		decided := is.Current != nil && (was.Current == nil || was.Current.Mint != is.Current.Mint)
+		switch {
+		case decided && count("decided", "adopted") != 1:
+			return violated("I18", e, "a decision has %d rows in the history", count("decided", "adopted"))
+		case !decided && count("decided", "adopted") != 0:
+			return violated("I18", e, "the history tells of a decision that is none")
+		case was.Status != is.Status && count("registered", "decided", "adopted", "needs_consent", "disconnected") != 1:
+			return violated("I18", e, "going from %q to %q has no row of its own in the history", was.Status, is.Status)
+		}
+		if a := was.Attempt; a != nil && (is.Attempt == nil || is.Attempt.ID != a.ID) &&
+			!slices.ContainsFunc(rows, func(h rotation.Event) bool { return h.Attempt == a.ID }) {
+			return violated("I18", e, "attempt %s ends without a row in the history", short(a.ID))
+		}
+		for _, h := range rows {
+			if h.At.IsZero() || h.Kind == "" {
+				return violated("I18", e, "a row of the history has no time or no kind")
+			}
+		}
+	}
+	return nil
+}

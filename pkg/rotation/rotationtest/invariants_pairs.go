@@ -1,0 +1,236 @@
+package rotationtest
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// What becomes of pairs: that they are saved first (I7), shown whole (I10) to
+// their own connection (I11), given for a code only once (I12), and ended
+// when their time is over (I9).
+
+// answersAreSaved is I7: whoever receives an answer saves it before it does
+// anything else to the connection, whatever has become of attempt, epoch and
+// caller meanwhile; or says that it could not.
+func answersAreSaved(b *Bench) error {
+	entries := b.Journal.Entries()
+	owner := map[token.Fingerprint]token.Connection{}
+	for i, e := range entries {
+		switch effect := e.Effect.(type) {
+		case Wrote:
+			if a := effect.Change.Record.Attempt; a != nil {
+				owner[a.Fingerprint] = e.Connection
+			}
+		case Answered:
+			c, known := owner[effect.What]
+			if !known || effect.Class != rotation.Captured {
+				continue
+			}
+			if at := firstAfter(entries[i+1:], e.Actor, c, effect.What); at != nil {
+				return violated("I7", *at, "the answer to #%d is not saved yet", effect.N)
+			}
+		}
+	}
+	return nil
+}
+
+// firstAfter returns what the actor did to the connection after an answer
+// other than saving it; nil if it saved it, died, or said that it could not.
+func firstAfter(entries []Entry, actor string, c token.Connection, parent token.Fingerprint) *Entry {
+	for _, e := range entries {
+		if e.Actor != actor || e.Connection != c {
+			continue
+		}
+		switch effect := e.Effect.(type) {
+		case Minted:
+			if effect.Mint.Parent == parent {
+				return nil
+			}
+		case Stored:
+			if m, ok := escrowed(effect.Version); ok && m.Parent == parent {
+				return nil
+			}
+		case Noticed:
+			return nil // NoticeUnsaved; any other is about an earlier answer and checked elsewhere
+		case Wrote:
+			return &e
+		}
+	}
+	return nil
+}
+
+// readersSeeWhole is I10: whatever AWSCURRENT is moved to, except by hand, is a
+// whole document of that connection with an access token of the issuer. That
+// no refresh token is open in it is part of I13.
+func readersSeeWhole(b *Bench) error {
+	access, _ := b.Issuer.Secrets()
+	values := map[string]token.Secret{}
+	for _, e := range b.Journal.Entries() {
+		switch effect := e.Effect.(type) {
+		case Stored:
+			values[effect.Version.ID] = effect.Version.Value
+		case Moved:
+			if effect.Label != current || effect.ByHand {
+				continue
+			}
+			doc, err := token.ParseDocument(values[effect.To])
+			switch {
+			case err != nil:
+				return violated("I10", e, "readers of %s see something else than a document", e.Connection)
+			case doc.Connection != e.Connection:
+				return violated("I10", e, "readers of %s see the document of %s", e.Connection, doc.Connection)
+			case !slices.Contains(access, doc.AccessToken) || doc.ExpiresAt.IsZero():
+				return violated("I10", e, "readers of %s see an access token that nobody gave", e.Connection)
+			}
+		}
+	}
+	return nil
+}
+
+// connectionsDoNotMix is I11: the pairs of one consent are never those of two
+// connections.
+func connectionsDoNotMix(b *Bench) error {
+	owner := map[int]token.Connection{}
+	for _, e := range b.Journal.Entries() {
+		wrote, ok := e.Effect.(Wrote)
+		if !ok || wrote.Change.Record.Current == nil {
+			continue
+		}
+		family := b.Issuer.Family(wrote.Change.Record.Current.Fingerprint)
+		if c, known := owner[family]; family != 0 && known && c != e.Connection {
+			return violated("I11", e, "%s has a pair of the consent of %s", e.Connection, c)
+		}
+		owner[family] = e.Connection
+	}
+	return nil
+}
+
+// codesAreShownOnce is the part of I12 that concerns the engine; states and
+// invitations are the consent store's.
+func codesAreShownOnce(b *Bench) error {
+	shown := map[token.Fingerprint]bool{}
+	for _, e := range b.Journal.Entries() {
+		if p, ok := e.Effect.(Presented); ok && p.Code {
+			if shown[p.What] {
+				return violated("I12", e, "the code %s is presented again", short(p.What))
+			}
+			shown[p.What] = true
+		}
+	}
+	return nil
+}
+
+// callsAreBounded is the first half of I15. Its second half, that every loop
+// ends, is the driver's: a run that takes too many steps is an error.
+func callsAreBounded(b *Bench) error {
+	for _, e := range b.Journal.Entries() {
+		if u, ok := e.Effect.(Unbounded); ok {
+			return violated("I15", e, "%s is called without a deadline", u.At.Call)
+		}
+	}
+	return nil
+}
+
+// nothingSavedLivesOn is I9 at rest: of all pairs that were saved, only the
+// current one, what it came from, and what waits for a person can be redeemed.
+func nothingSavedLivesOn(b *Bench, r rotation.Record) error {
+	if r.Attempt != nil {
+		return nil // not at rest
+	}
+	kept := map[token.Fingerprint]bool{}
+	if r.Current != nil && r.Status != rotation.Disconnected {
+		for _, ancestor := range b.Issuer.ancestry(r.Current.Fingerprint) {
+			kept[ancestor] = true
+		}
+	}
+	held := slices.ContainsFunc(b.Ledger.mintsOf(r.Connection), func(m rotation.Mint) bool { return m.State == rotation.Quarantined })
+	for pair, key := range savedPairs(b, r.Connection) {
+		if kept[pair] || held && key.Epoch == r.Epoch || !b.Issuer.Takes(pair) || b.Issuer.outlivedRevocation(pair) {
+			continue
+		}
+		return fmt.Errorf("I9 is broken at rest: %s is %s at %v, and the pair %s, saved for (%d,%d), can still be redeemed",
+			r.Connection, r.Status, positionOf(r), short(pair), key.Epoch, key.Generation)
+	}
+	return nil
+}
+
+// savedPairs finds, for each pair that was saved for c, the mint it was saved
+// as. A refresh is known by the attempt that it was presented under, a code by
+// who presented it last before saving.
+func savedPairs(b *Bench, c token.Connection) map[token.Fingerprint]rotation.MintKey {
+	attempts := map[token.Fingerprint]string{} // the attempt on a token now
+	under := map[int]string{}                  // a presentation: the attempt, or the actor
+	granted := map[string]token.Fingerprint{}
+	cut := map[string]bool{} // the answer to an actor
+	saved := map[token.Fingerprint]rotation.MintKey{}
+	save := func(e Entry, m rotation.Mint) {
+		if e.Connection != c || m.Connection != c {
+			return
+		}
+		by := "attempt " + m.Key.Attempt
+		if m.Source == rotation.FromCode {
+			by = "actor " + e.Actor
+		}
+		if pair, found := granted[by]; found {
+			saved[pair] = m.Key
+		}
+	}
+	for _, e := range b.Journal.Entries() {
+		switch effect := e.Effect.(type) {
+		case Wrote:
+			if a := effect.Change.Record.Attempt; a != nil {
+				attempts[a.Fingerprint] = a.ID
+			}
+		case Presented:
+			under[effect.N] = "attempt " + attempts[effect.What]
+			if effect.Code {
+				under[effect.N] = "actor " + e.Actor
+			}
+		case Granted:
+			granted[under[effect.N]] = effect.Pair
+		case Answered:
+			if cut[e.Actor] { // nobody knows the pair
+				delete(granted, under[effect.N])
+			}
+			cut[e.Actor] = false
+		case Faulted:
+			cut[e.Actor] = effect.Fault.Kind == Cut
+		case Minted:
+			save(e, effect.Mint)
+		case Stored:
+			if m, ok := escrowed(effect.Version); ok {
+				save(e, m)
+			}
+		}
+	}
+	return saved
+}
+
+// ancestry is the pair and those it came from.
+func (i *Issuer) ancestry(refresh token.Fingerprint) (all []token.Fingerprint) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for _, p := range i.pairs {
+		if p.refresh.Fingerprint() == refresh {
+			for ; p != nil; p = p.parent {
+				all = append(all, p.refresh.Fingerprint())
+			}
+			return all
+		}
+	}
+	return nil
+}
+
+// outlivedRevocation: this server answers the revocation of an expired pair
+// with success and does nothing, which nobody can help.
+func (i *Issuer) outlivedRevocation(refresh token.Fingerprint) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.Personality.RevokesOnlyFresh && slices.ContainsFunc(i.pairs, func(p *pair) bool {
+		return p.refresh.Fingerprint() == refresh && !time.Now().Before(p.expires)
+	})
+}

@@ -1,0 +1,200 @@
+package rotation_test
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/rotation/rotationtest"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// scene is what the explorer plays with every list of choices: acme is
+// connected, and once its pair has reached some age the actors meet, with
+// faults and switches between them. After the time of a lease and a quiet
+// period a recovery may follow, with the faults that are left. Then faults
+// stop, and three sweeps must bring everything to rest.
+type scene struct {
+	server   rotationtest.Personality
+	age      time.Duration // 0: an hour
+	lifetime time.Duration // of the server's access tokens; 0: its own
+	before   func(*bench)  // nil: nothing special
+	actors   []actor
+	recovery bool
+	faults   int
+	switches int
+}
+
+// actor is a process, or a person.
+type actor struct {
+	name string
+	act  func(context.Context, *bench)
+}
+
+func (s scene) with(server rotationtest.Personality, faults, switches int) rotationtest.World {
+	s.server, s.faults, s.switches = server, faults, switches
+	if s.lifetime > 0 {
+		s.server.Lifetime = s.lifetime
+	}
+	return s.world
+}
+
+func (s scene) world(c *rotationtest.Choices) error {
+	d := &rotationtest.Driver{Choices: c, Menu: menu, Faults: s.faults, Preemptions: s.switches}
+	b := newBench(s.server)
+	b.gate(rotationtest.Watch(b.Journal, d.Gate))
+	ctx := context.Background() // of no actor: passes every gate
+	if result, err := b.consent(ctx, pat, rotation.Identity{Company: "42"}); result != rotation.Connected {
+		return fmt.Errorf("consent: %s, %w", result, err)
+	}
+	b.deliver(ctx)
+	time.Sleep(cmp.Or(s.age, time.Hour))
+	if s.before != nil {
+		s.before(b)
+	}
+	for _, a := range s.actors {
+		d.Go(a.name, func(ctx context.Context) { a.act(ctx, b) })
+	}
+	err := d.Run()
+	if err == nil && s.recovery {
+		time.Sleep(b.settings.Lease + b.settings.Quiet + 30*time.Second)
+		d.Menu = consistent
+		d.Go("recovery", func(ctx context.Context) { _, _ = b.rotator().Sweep(ctx) })
+		err = d.Run()
+	}
+	if err == nil {
+		err = b.rest(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, b.Journal)
+	}
+	return nil
+}
+
+// menu is every fault, except that what a person does by hand just happens.
+func menu(at rotationtest.Passage) []rotationtest.Fault {
+	if strings.HasPrefix(at.Call, "hand.") {
+		return nil
+	}
+	return rotationtest.AnyFault(at)
+}
+
+// consistent is menu without stale reads: minutes after a write no read of the
+// vault is stale.
+func consistent(at rotationtest.Passage) []rotationtest.Fault {
+	return slices.DeleteFunc(menu(at), func(f rotationtest.Fault) bool {
+		return f.Kind == rotationtest.Stale && at.Call != "ledger.Due"
+	})
+}
+
+// by makes what a person does by hand a step that the explorer can put
+// anywhere among the others'.
+func (b *bench) by(ctx context.Context, what string, act func()) {
+	_, _ = rotationtest.Through(ctx, b.Vault.Gate, "hand."+what, acme, func(bool) (struct{}, error) {
+		act()
+		return struct{}{}, nil
+	})
+}
+
+// The actors.
+
+func rotator(name string) actor {
+	return actor{name, func(ctx context.Context, b *bench) { _, _ = b.rotator().Rotate(ctx, acme) }}
+}
+
+var (
+	sweeper = actor{"sweeper", func(ctx context.Context, b *bench) { _, _ = b.rotator().Sweep(ctx) }}
+
+	publisher = actor{"publisher", func(ctx context.Context, b *bench) { _, _ = b.rotator().Publish(ctx, acme) }}
+
+	// consenter is a callback: the person has clicked Allow.
+	consenter = callback("consenter")
+
+	disconnecter = actor{"disconnecter", func(ctx context.Context, b *bench) { _, _ = b.rotator().Disconnect(ctx, acme) }}
+
+	// importer pastes a refresh token that was obtained elsewhere.
+	importer = actor{"importer", func(ctx context.Context, b *bench) {
+		free := context.Background()
+		code := b.Issuer.Authorize(pat, redirectURI, "")
+		answer := b.Issuer.Redeem(free, app, rotation.Grant{Code: code, RedirectURI: redirectURI})
+		_ = b.consents().Import(ctx, acme, b.Issuer.Parse(answer.Body).Pair.RefreshToken, "42")
+	}}
+
+	// withdrawer is the user, who takes the consent back at the server.
+	withdrawer = actor{"user", func(ctx context.Context, b *bench) {
+		b.by(ctx, "withdraw", func() {
+			if doc, err := b.read(context.Background()); err == nil {
+				b.Issuer.Withdraw(ctx, doc.AccessToken)
+			}
+		})
+	}}
+
+	// editor writes nonsense into the secret.
+	editor = actor{"operator", func(ctx context.Context, b *bench) {
+		b.by(ctx, "edit", func() { _ = b.Vault.Edit(ctx, acme, token.NewSecret(`{"hello":"operator"}`)) })
+	}}
+
+	// rollbacker moves AWSCURRENT to the version before.
+	rollbacker = actor{"operator", func(ctx context.Context, b *bench) {
+		b.by(ctx, "roll back", func() { _ = b.Vault.RollBack(ctx, acme, b.Vault.Label(acme, "AWSPREVIOUS")) })
+	}}
+
+	// deleter schedules the secret for deletion and thinks better of it.
+	deleter = actor{"operator", func(ctx context.Context, b *bench) {
+		b.by(ctx, "delete", func() { b.Vault.Delete(acme) })
+		time.Sleep(5 * time.Minute)
+		b.by(ctx, "restore", func() { b.Vault.Restore(acme) })
+	}}
+
+	// purger deletes the secret at once and for good.
+	purger = actor{"operator", func(ctx context.Context, b *bench) {
+		b.by(ctx, "purge", func() { b.Vault.Purge(acme) })
+	}}
+)
+
+func callback(name string) actor {
+	return actor{name, func(ctx context.Context, b *bench) {
+		exchange, err := b.consents().Prepare(ctx, acme, 1)
+		if err != nil {
+			return
+		}
+		code := b.Issuer.Authorize(pat, redirectURI, "")
+		_, _ = exchange.Redeem(ctx, rotation.Consent{Code: code, RedirectURI: redirectURI, Expect: rotation.Identity{Company: "42"}})
+	}}
+}
+
+// rest gives three sweeps the time to bring everything to rest, and checks it.
+func (b *bench) rest(ctx context.Context) error {
+	for range 3 {
+		time.Sleep(20 * time.Minute)
+		b.deliver(ctx)
+		if _, err := b.rotator().Sweep(ctx); err != nil {
+			return err
+		}
+	}
+	err := rotationtest.CheckAtRest(b.Bench)
+	rec, _, _ := b.Ledger.Load(ctx, acme)
+	if err == nil && rec.Status == rotation.Active && !b.Issuer.Personality.NoRotation {
+		err = b.works(ctx)
+	}
+	if err == nil {
+		err = b.idle(ctx)
+	}
+	return err
+}
+
+// idle is I14 and I16: right after the sweep that brought it to rest, another
+// one finds nothing to do and changes nothing.
+func (b *bench) idle(ctx context.Context) error {
+	effects := len(b.Journal.Entries())
+	report, err := b.rotator().Sweep(ctx)
+	if err != nil || report.Due != 0 || len(b.Journal.Entries()) != effects {
+		return errors.Join(err, fmt.Errorf("I14 is broken: a fourth sweep finds %+v to do", report.Connections))
+	}
+	return nil
+}
