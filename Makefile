@@ -5,10 +5,11 @@
 #   make conformance  the compiled functions against moto's AWS and a real Doorkeeper; installs what it needs
 #   make build        build/rotate/bootstrap and build/callback/bootstrap for AWS, and build/tokenturn for here
 #   make deploy       build, then sam deploy (CONFIG=infra/sandbox.toml or infra/production.toml)
+#   make soak         the explorer with pairs of faults; an evening
 #   make bench        benchmarks
 #   make clean        removes build/
 
-.PHONY: run test conformance build tokenturn deploy bench clean
+.PHONY: run test conformance build tokenturn deploy soak bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -27,6 +28,7 @@ test:
 	go vet ./...
 	go vet -tags conformance ./...
 	go test $(RACE) -timeout 5m ./...
+	$(if $(RACE),go test -count=1 -run TestEveryFaultIsSurvived ./pkg/rotation)
 
 conformance:
 	infra/conformance/run
@@ -44,6 +46,9 @@ tokenturn:
 CONFIG ?= infra/sandbox.toml
 deploy: build
 	sam deploy --template-file template.yaml --config-file $(abspath $(CONFIG))
+
+soak:
+	go test -tags soak -count=1 -timeout 12h -v -run 'TestEveryFaultIsSurvived|TestFaultsInPairs' ./pkg/rotation
 
 bench:
 	go test -run '^$$' -bench . -benchmem ./...

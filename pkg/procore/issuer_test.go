@@ -243,11 +243,11 @@ func TestIdentifyAnswers(t *testing.T) {
 		"info HTML":             {answer{200, "<html>canary"}, answer{}, answer{}, rotation.Identity{}, "no application uid"},
 		"info 429":              {answer{429, "canary"}, answer{}, answer{}, rotation.Identity{}, "unexpected answer HTTP 429"},
 		"info 404":              {answer{404, "canary"}, answer{}, answer{}, rotation.Identity{}, "unexpected answer HTTP 404"},
-		"/me 401":               {answer{200, info}, answer{401, "canary"}, answer{}, rotation.Identity{}, "unexpected answer HTTP 401"},
-		"/me 500":               {answer{200, info}, answer{500, "canary"}, answer{}, rotation.Identity{}, "unexpected answer HTTP 500"},
-		"/me HTML":              {answer{200, info}, answer{200, "<html>canary"}, answer{}, rotation.Identity{}, "something else than JSON"},
-		"company 429":           {answer{200, info}, answer{200, `{}`}, answer{429, "canary"}, rotation.Identity{}, "unexpected answer HTTP 429"},
-		"company HTML":          {answer{200, info}, answer{200, `{}`}, answer{200, "<html>canary"}, rotation.Identity{}, "something else than JSON"},
+		"/me 401":               {answer{200, info}, answer{401, "canary"}, answer{}, owner, "unexpected answer HTTP 401"},
+		"/me 500":               {answer{200, info}, answer{500, "canary"}, answer{}, owner, "unexpected answer HTTP 500"},
+		"/me HTML":              {answer{200, info}, answer{200, "<html>canary"}, answer{}, owner, "something else than JSON"},
+		"company 429":           {answer{200, info}, answer{200, `{}`}, answer{429, "canary"}, owner, "unexpected answer HTTP 429"},
+		"company HTML":          {answer{200, info}, answer{200, `{}`}, answer{200, "<html>canary"}, owner, "something else than JSON"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,19 +26,22 @@ var redirectURI = app.RedirectURI
 type bench struct {
 	*rotationtest.Bench
 	settings rotation.Settings
+	inForce  atomic.Pointer[rotationtest.Gate]
 }
 
-func newBench(p rotationtest.Personality) *bench { return newGatedBench(nil, p) }
-
-func newGatedBench(g rotationtest.Gate, p rotationtest.Personality) *bench {
-	return &bench{rotationtest.NewBench(g, p), rotation.DefaultSettings("bench")}
+func newBench(p rotationtest.Personality) *bench {
+	b := &bench{settings: rotation.DefaultSettings("bench")}
+	b.Bench = rotationtest.NewBench(func(ctx context.Context, at rotationtest.Passage) rotationtest.Fault {
+		if g := b.inForce.Load(); g != nil && *g != nil {
+			return (*g)(ctx, at)
+		}
+		return rotationtest.Fault{}
+	}, p)
+	return b
 }
 
-// gate puts one gate before and after everything.
-func (b *bench) gate(g rotationtest.Gate) {
-	b.Ledger.Gate, b.Vault.Gate, b.Sealer.Gate, b.Applications.Gate = g, g, g, g
-	b.Issuer.Gate, b.FollowUps.Gate, b.Notifier.Gate = g, g, g
-}
+// gate puts one gate before and after everything, from now on.
+func (b *bench) gate(g rotationtest.Gate) { b.inForce.Store(&g) }
 
 // rotator is a new process with nothing in memory.
 func (b *bench) rotator() *rotation.Rotator { return b.rotatorWith(b.Issuer) }

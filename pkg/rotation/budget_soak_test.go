@@ -2,9 +2,16 @@
 
 package rotation_test
 
-// `make soak` tries every pair of faults, and as much of what two rotators can
-// do to each other as an evening allows.
-const (
-	exploredRuns = 20_000
-	randomRuns   = 20_000
-)
+import "time"
+
+// plays is what `make soak` tries: every fault and switch of every scene, every
+// pair of faults of a rotation and its recovery, and random runs with more of
+// both, whose seed is another each time.
+func plays(scene, _ string) []play {
+	tried := []play{{1, 1, all}, {3, 3, some(5000, uint64(time.Now().UnixNano()))}}
+	switch scene {
+	case "a rotator", "a rotator and its recovery":
+		tried = append(tried, play{2, 0, all})
+	}
+	return tried
+}

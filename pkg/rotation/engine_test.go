@@ -57,9 +57,9 @@ func TestTwentySweepsAtOnceRedeemOnce(t *testing.T) {
 		b.connect(t)
 		time.Sleep(time.Hour)
 		// The answer takes a while, so that all twenty meet.
-		b.Issuer.Gate = rotationtest.Always("issuer.Redeem", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Slow, For: 3 * time.Second})
+		slow := rotationtest.Always("issuer.Redeem", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Slow, For: 3 * time.Second})
 		// The index lags, so that all twenty find it due.
-		b.Ledger.Gate = rotationtest.Always("ledger.Due", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Stale})
+		b.gate(rotationtest.Gates(slow, rotationtest.Always("ledger.Due", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Stale})))
 		outcomes := map[rotation.Outcome]int{}
 		var mu sync.Mutex
 		var wg sync.WaitGroup
@@ -169,7 +169,7 @@ func TestWhatAnAnswerMeans(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBench(rotationtest.Personality{})
 				b.connect(t)
-				b.Issuer.Gate = rotationtest.Nth(1, "issuer.Redeem", test.fault.when, test.fault.fault)
+				b.gate(rotationtest.Nth(1, "issuer.Redeem", test.fault.when, test.fault.fault))
 				time.Sleep(time.Hour)
 				if report := b.sweep(t); report.Outcomes[test.outcome] != 1 {
 					t.Errorf("outcomes %v, want %s", report.Outcomes, test.outcome)
@@ -199,7 +199,7 @@ func TestOverlapHealsALostAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(rotationtest.Personality{Overlap: true})
 		b.connect(t)
-		b.Issuer.Gate = rotationtest.Nth(1, "issuer.Redeem", rotationtest.After, rotationtest.Fault{Kind: rotationtest.Fail})
+		b.gate(rotationtest.Nth(1, "issuer.Redeem", rotationtest.After, rotationtest.Fault{Kind: rotationtest.Fail}))
 		time.Sleep(time.Hour)
 		b.sweep(t)
 		time.Sleep(4 * time.Minute)
@@ -246,13 +246,13 @@ func TestANewSecretOfTheAppIsTriedAtOnce(t *testing.T) {
 		changed.ClientSecret = token.NewSecret("canary-new-client-secret")
 		b.Issuer.Register(changed)
 		replaced := false
-		b.Issuer.Gate = func(_ context.Context, at rotationtest.Passage) rotationtest.Fault {
+		b.gate(func(_ context.Context, at rotationtest.Passage) rotationtest.Fault {
 			if at.When == rotationtest.After && at.Call == "issuer.Redeem" && !replaced {
 				replaced = true
 				b.Applications.Set(changed) // the operator's `app set`, between two presentations
 			}
 			return rotationtest.Fault{}
-		}
+		})
 		if report := b.sweep(t); report.Outcomes[rotation.Rotated] != 1 {
 			t.Errorf("outcomes %v, want rotated with the new secret", report.Outcomes)
 		}
@@ -530,7 +530,7 @@ func TestARestoredLedgerTakesOverWhatTheVaultShows(t *testing.T) {
 func TestAConsentThatCrashedAfterSavingIsFinishedByASweep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(rotationtest.Personality{})
-		b.Ledger.Gate = rotationtest.Nth(1, "ledger.SaveMint", rotationtest.After, rotationtest.Fault{Kind: rotationtest.Crash})
+		b.gate(rotationtest.Nth(1, "ledger.SaveMint", rotationtest.After, rotationtest.Fault{Kind: rotationtest.Crash}))
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
@@ -688,14 +688,14 @@ func TestAFaultOfOneConnectionStaysWithIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(rotationtest.Personality{})
 		names := connectMany(t, b, 4)
-		b.Ledger.Gate = func(_ context.Context, at rotationtest.Passage) rotationtest.Fault {
+		b.gate(func(_ context.Context, at rotationtest.Passage) rotationtest.Fault {
 			if at.Connection == names[1] {
 				if at.Call == "ledger.Write" {
 					panic("a poisoned row")
 				}
 			}
 			return rotationtest.Fault{}
-		}
+		})
 		time.Sleep(time.Hour)
 		report := b.sweep(t)
 		if report.Outcomes[rotation.Rotated] != 3 || report.Outcomes[rotation.Failed] != 1 {

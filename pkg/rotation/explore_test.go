@@ -2,6 +2,8 @@ package rotation_test
 
 import (
 	"context"
+	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +19,7 @@ var scenes = []struct {
 	{"a rotator", scene{actors: []actor{rotator("rotator")}}},
 	{"a rotator and its recovery", scene{actors: []actor{rotator("rotator")}, recovery: true}},
 	{"two rotators", scene{actors: []actor{rotator("rotator 1"), rotator("rotator 2")}}},
+	{"a rotator and a later sweep", scene{actors: []actor{rotator("rotator"), latecomer}}},
 	{"a rotator and a sweep", scene{actors: []actor{rotator("rotator"), sweeper}}},
 	{"a rotator and a consent", scene{actors: []actor{rotator("rotator"), consenter}}},
 	{"a rotator and an import", scene{actors: []actor{rotator("rotator"), importer}}},
@@ -39,20 +42,41 @@ func rotateOnce(b *bench) {
 	time.Sleep(time.Hour)
 }
 
+// play is how much of a scene to try.
+type play struct {
+	faults, switches int
+	rotationtest.Exploration
+}
+
+func (p play) String() string {
+	return fmt.Sprintf("%d faults, %d switches, seed %d", p.faults, p.switches, p.Seed)
+}
+
+// all is every list of choices.
+var all = rotationtest.Exploration{}
+
+// some is a number of random runs, each of which leaves the ordinary way about
+// three times.
+func some(n int, seed uint64) rotationtest.Exploration {
+	return rotationtest.Exploration{Runs: 1, Random: n, Seed: seed, Rate: 0.05}
+}
+
 func TestEveryFaultIsSurvived(t *testing.T) {
-	for name, server := range rotationtest.Personalities {
-		t.Run(name, func(t *testing.T) {
+	var runs atomic.Int64
+	started := time.Now()
+	t.Run("on a server that", func(t *testing.T) {
+		for name, server := range rotationtest.Personalities {
 			for _, s := range scenes {
-				t.Run(s.name, func(t *testing.T) {
+				t.Run(name+"/"+s.name, func(t *testing.T) {
 					t.Parallel()
-					started := time.Now()
-					counts, found := rotationtest.Search(t, rotationtest.Exploration{}, s.with(server, 1, 0))
-					t.Log(counts, time.Since(started))
-					if found != nil {
-						t.Error(found)
+					for _, p := range plays(s.name, name) {
+						counts := rotationtest.Explore(t, p.Exploration, s.with(server, p.faults, p.switches))
+						t.Logf("%v: %v", p, counts)
+						runs.Add(int64(counts.Runs))
 					}
 				})
 			}
-		})
-	}
+		}
+	})
+	t.Logf("%d runs in %v", runs.Load(), time.Since(started).Round(time.Second))
 }

@@ -138,12 +138,12 @@ func TestAFirstConsentIsFinishedHoweverSlowItsCallbackWas(t *testing.T) {
 			time.Sleep(time.Minute)
 			b.sweep(t)
 		}
-		b.Issuer.Gate = rotationtest.Always("issuer.Identify", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail})
+		b.gate(rotationtest.Always("issuer.Identify", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail}))
 		code := b.Issuer.Authorize(pat, redirectURI, "")
 		if result, _ := exchange.Redeem(t.Context(), rotation.Consent{Code: code, RedirectURI: redirectURI}); result != rotation.Verifying {
 			t.Fatalf("the consent ended %s", result)
 		}
-		b.Issuer.Gate = nil
+		b.gate(nil)
 		b.sweep(t)
 		if err := b.works(t.Context()); err != nil {
 			t.Errorf("%v\n%s", err, b.Journal)
@@ -183,11 +183,12 @@ func TestAWaitOfOneConsentDoesNotUndoTheWaitOfTheConnection(t *testing.T) {
 		b.connect(t)
 		time.Sleep(time.Hour)
 		b.Issuer.Wait = 15 * time.Minute
-		b.gate(rotationtest.Always("issuer.Identify", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail}))
+		unidentified := rotationtest.Always("issuer.Identify", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail})
+		b.gate(unidentified)
 		if result, _ := b.consent(t.Context(), pat, rotation.Identity{}); result != rotation.Verifying {
 			t.Fatalf("the consent ended %s", result)
 		}
-		b.gate(rotationtest.Gates(b.Issuer.Gate, rotationtest.Always("issuer.Redeem", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Throttle})))
+		b.gate(rotationtest.Gates(unidentified, rotationtest.Always("issuer.Redeem", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Throttle})))
 		current := b.record(t).Current.Fingerprint
 		for range 6 {
 			b.rotate(t)

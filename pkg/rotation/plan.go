@@ -130,7 +130,7 @@ func (s situation) brought() bool {
 func (s situation) due() bool {
 	cur := *s.rec.Current
 	switch {
-	case s.brought(), s.spendless, s.onlyAt != nil && after(s.rec.Epoch, s.rec.Generation, s.onlyAt.Epoch, s.onlyAt.Generation):
+	case s.presented != "", s.spendless, s.onlyAt != nil && after(s.rec.Epoch, s.rec.Generation, s.onlyAt.Epoch, s.onlyAt.Generation):
 		return false
 	case s.force:
 		return true

@@ -262,7 +262,11 @@ func (t *turn) failure(ctx context.Context, step Step, mint MintKey, class strin
 	if class == classConfig && count == 1 {
 		t.notify(ctx, NoticeConfigError, t.conn, "%v", cause)
 	}
-	if err := t.write(ctx, Change{History: history}); err != nil {
+	err := t.write(ctx, Change{History: history})
+	if errors.Is(err, ErrConflict) { // the row is another one now, and perhaps that is why the act failed
+		delete(t.restNow, rest{step, mint})
+	}
+	if err != nil {
 		return nil, errors.Join(err, cause)
 	}
 	t.detail = cause.Error()

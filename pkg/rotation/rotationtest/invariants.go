@@ -125,43 +125,54 @@ func (p *presentation) forbids(now time.Time, quiet time.Duration, successors in
 	return ""
 }
 
-// successors are the mints that were saved somewhere, by parent; a false one
-// was rejected, after which copies of it count as little.
-type successors map[token.Fingerprint]map[rotation.MintKey]bool
+// successors are the mints that were saved somewhere, by parent.
+type successors map[token.Fingerprint]map[rotation.MintKey]*kept
+
+// kept is a mint that was saved. Once it was rejected, copies of it count as
+// little; once the secret is purged, what only the vault had does not count.
+type kept struct {
+	mint               rotation.Mint
+	rejected, inLedger bool
+}
 
 // note takes in what an entry says of mints.
 func (s successors) note(e Entry) {
 	switch effect := e.Effect.(type) {
 	case Minted:
-		s.add(effect.Mint)
+		s.add(effect.Mint).inLedger = true
 	case Stored:
 		if m, ok := escrowed(effect.Version); ok {
 			s.add(m)
 		}
 	case Wrote:
 		for _, mark := range effect.Change.Mark {
-			for _, usable := range s {
-				if _, found := usable[mark.Key]; found && mark.State == rotation.Rejected {
-					usable[mark.Key] = false
+			for _, mints := range s {
+				if m, found := mints[mark.Key]; found && mark.State == rotation.Rejected {
+					m.rejected = true
 				}
 			}
+		}
+	case Purged:
+		for _, mints := range s {
+			maps.DeleteFunc(mints, func(_ rotation.MintKey, m *kept) bool { return m.mint.Connection == e.Connection && !m.inLedger })
 		}
 	}
 }
 
-func (s successors) add(m rotation.Mint) {
+func (s successors) add(m rotation.Mint) *kept {
 	if s[m.Parent] == nil {
-		s[m.Parent] = map[rotation.MintKey]bool{}
+		s[m.Parent] = map[rotation.MintKey]*kept{}
 	}
-	if _, found := s[m.Parent][m.Key]; !found {
-		s[m.Parent][m.Key] = m.State != rotation.Rejected
+	if s[m.Parent][m.Key] == nil {
+		s[m.Parent][m.Key] = &kept{mint: m, rejected: m.State == rotation.Rejected}
 	}
+	return s[m.Parent][m.Key]
 }
 
 // of counts the successors that can be used.
 func (s successors) of(parent token.Fingerprint) (n int) {
-	for _, usable := range s[parent] {
-		if usable {
+	for _, m := range s[parent] {
+		if !m.rejected {
 			n++
 		}
 	}
@@ -198,6 +209,9 @@ func growsOnly(b *Bench) error {
 	highest := map[token.Connection]position{}
 	decided := map[place]rotation.MintKey{}
 	for _, e := range b.Journal.Entries() {
+		if restored, ok := e.Effect.(Restored); ok {
+			highest[e.Connection] = positionOf(restored.Record)
+		}
 		wrote, ok := e.Effect.(Wrote)
 		if !ok {
 			continue

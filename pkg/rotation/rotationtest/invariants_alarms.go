@@ -23,7 +23,6 @@ type alarm struct {
 func alarmsRaised(b *Bench) error {
 	told, due := map[alarm]int{}, map[alarm]int{}
 	cause := map[alarm]bool{}
-	faultless := true
 	status := map[token.Connection]rotation.Status{}
 	attempts := map[token.Fingerprint]attemptOf{}
 	entries := b.Journal.Entries()
@@ -36,7 +35,6 @@ func alarmsRaised(b *Bench) error {
 		case Noticed:
 			told[alarm{effect.Notice.Connection, effect.Notice.Kind}]++
 		case Faulted:
-			faultless = false
 			if effect.At.Call == "notifier.Notify" {
 				for _, kind := range demandable {
 					told[alarm{e.Connection, kind}]++
@@ -77,9 +75,8 @@ func alarmsRaised(b *Bench) error {
 		}
 	}
 	for _, n := range b.Notifier.Notices() {
-		checkable := n.Kind == rotation.NoticeNeedsConsent || n.Kind == rotation.NoticeUnknown || // causes of these are at the issuer
-			faultless && (n.Kind == rotation.NoticeRejected || n.Kind == rotation.NoticeQuarantined) // these are told before they are written
-		if a := (alarm{n.Connection, n.Kind}); checkable && !cause[a] {
+		atIssuer := n.Kind == rotation.NoticeNeedsConsent || n.Kind == rotation.NoticeUnknown // what else is told may be overtaken before it is written
+		if a := (alarm{n.Connection, n.Kind}); atIssuer && !cause[a] {
 			return fmt.Errorf("I17 is broken: of %s people were told %q, and it never happened", a.connection, a.kind)
 		}
 	}
@@ -108,6 +105,9 @@ func died(entries []Entry, actor string) bool {
 func historyTells(b *Bench) error {
 	before := map[token.Connection]rotation.Record{}
 	for _, e := range b.Journal.Entries() {
+		if restored, ok := e.Effect.(Restored); ok {
+			before[e.Connection] = restored.Record
+		}
 		wrote, ok := e.Effect.(Wrote)
 		if !ok {
 			continue

@@ -2,6 +2,7 @@ package rotationtest
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -64,13 +65,17 @@ func firstAfter(entries []Entry, actor string, c token.Connection, parent token.
 }
 
 // readersSeeWhole is I10: whatever AWSCURRENT is moved to, except by hand, is a
-// whole document of that connection with an access token of the issuer. That
-// no refresh token is open in it is part of I13.
+// whole document of that connection with an access token of the issuer, and
+// the ledger has decided on it. That no refresh token is open in it is part of I13.
 func readersSeeWhole(b *Bench) error {
 	access, _ := b.Issuer.Secrets()
-	values := map[string]token.Secret{}
+	values, decided := map[string]token.Secret{}, map[string]bool{}
 	for _, e := range b.Journal.Entries() {
 		switch effect := e.Effect.(type) {
+		case Wrote:
+			if cur := effect.Change.Record.Current; cur != nil {
+				decided[cur.VersionID] = true
+			}
 		case Stored:
 			values[effect.Version.ID] = effect.Version.Value
 		case Moved:
@@ -83,6 +88,8 @@ func readersSeeWhole(b *Bench) error {
 				return violated("I10", e, "readers of %s see something else than a document", e.Connection)
 			case doc.Connection != e.Connection:
 				return violated("I10", e, "readers of %s see the document of %s", e.Connection, doc.Connection)
+			case !decided[effect.To]:
+				return violated("I10", e, "readers of %s see what was never decided", e.Connection)
 			case !slices.Contains(access, doc.AccessToken) || doc.ExpiresAt.IsZero():
 				return violated("I10", e, "readers of %s see an access token that nobody gave", e.Connection)
 			}
@@ -167,6 +174,7 @@ func savedPairs(b *Bench, c token.Connection) map[token.Fingerprint]rotation.Min
 	granted := map[string]token.Fingerprint{}
 	cut := map[string]bool{} // the answer to an actor
 	saved := map[token.Fingerprint]rotation.MintKey{}
+	inLedger := map[rotation.MintKey]bool{}
 	save := func(e Entry, m rotation.Mint) {
 		if e.Connection != c || m.Connection != c {
 			return
@@ -199,7 +207,10 @@ func savedPairs(b *Bench, c token.Connection) map[token.Fingerprint]rotation.Min
 			cut[e.Actor] = false
 		case Faulted:
 			cut[e.Actor] = effect.Fault.Kind == Cut
+		case Purged:
+			maps.DeleteFunc(saved, func(_ token.Fingerprint, key rotation.MintKey) bool { return e.Connection == c && !inLedger[key] })
 		case Minted:
+			inLedger[effect.Mint.Key] = inLedger[effect.Mint.Key] || e.Connection == c
 			save(e, effect.Mint)
 		case Stored:
 			if m, ok := escrowed(effect.Version); ok {

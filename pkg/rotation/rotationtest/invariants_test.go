@@ -370,6 +370,9 @@ func TestEachInvariantIsChecked(t *testing.T) {
 			_ = s.Vault.Put(s.ctx, acme, id, value)
 			_ = s.Vault.Promote(s.ctx, acme, id, s.Vault.Label(acme, current))
 		}},
+		"readers see what is not decided": {"I10", func(s *story) {
+			_ = s.Vault.Create(s.ctx, acme, id(1), document(s.exchange(), 1, 0))
+		}},
 		"readers see another connection": {"I10", func(s *story) {
 			other := token.Connection{Environment: "sandbox", Name: "other"}
 			_ = s.Vault.Create(s.ctx, other, id(1), document(s.exchange(), 1, 0))

@@ -31,6 +31,10 @@ type Entry struct {
 type (
 	// Wrote is a successful Ledger.Write.
 	Wrote struct{ Change rotation.Change }
+	// Purged is a secret that a person deleted for good.
+	Purged struct{}
+	// Restored is a row as a backup had it.
+	Restored struct{ Record rotation.Record }
 	// Minted is a Ledger.SaveMint that found nothing there.
 	Minted struct{ Mint rotation.Mint }
 	// Stored is a new version in the vault.
@@ -106,6 +110,12 @@ func (e Wrote) String() string {
 	}
 	return text
 }
+
+func (e Restored) String() string {
+	return fmt.Sprintf("restored (%d,%d) %s", e.Record.Epoch, e.Record.Generation, e.Record.Status)
+}
+
+func (e Purged) String() string { return "purged" }
 
 func (e Minted) String() string {
 	return fmt.Sprintf("minted (%d,%d) %s from %s, %s", e.Mint.Key.Epoch, e.Mint.Key.Generation, e.Mint.State,

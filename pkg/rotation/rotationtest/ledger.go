@@ -184,6 +184,9 @@ func (l *Ledger) Backup() (restore func()) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.tables = l.copyTables(copied)
+		for _, c := range slices.SortedFunc(maps.Keys(l.tables), compareConnections) {
+			l.Journal.Add(context.Background(), c, Restored{deepCopy(l.tables[c].record)})
+		}
 	}
 }
 

@@ -73,6 +73,7 @@ func (v *Vault) Purge(c token.Connection) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	delete(v.secrets, c)
+	v.Journal.Add(context.Background(), c, Purged{})
 }
 
 // Label returns the id of the version that carries the label now; empty if none does.

@@ -1,0 +1,148 @@
+//go:build teeth
+
+package rotation_test
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// rule is one rule of the protocol and what the engine is without it.
+type rule struct {
+	name    string
+	file    string
+	with    string // occurs once in the file
+	without string
+}
+
+// TestEveryRuleIsNeeded takes one rule after the other out of the engine's
+// source and lets the fault table and the explorer loose on what is left: both
+// together must find it. The tree itself stays as it is; the compiler gets the
+// change as an overlay.
+func TestEveryRuleIsNeeded(t *testing.T) {
+	for _, r := range rules {
+		t.Run(r.name, func(t *testing.T) {
+			t.Parallel()
+			binary := r.compile(t)
+			rows := failures(t, binary, "TestTheFaultTable")
+			scenes := failures(t, binary, "TestEveryFaultIsSurvived", "-test.failfast", "-test.parallel=1")
+			if len(rows)+len(scenes) == 0 {
+				t.Fatal("nothing fails without it")
+			}
+			t.Logf("caught by %d rows of the fault table (%s) and by the explorer (%s)", len(rows), first(rows), first(scenes))
+		})
+	}
+}
+
+// compile builds the tests of the engine without the rule.
+func (r rule) compile(t *testing.T) (binary string) {
+	source, err := os.ReadFile(r.file)
+	must(t, err)
+	if n := strings.Count(string(source), r.with); n != 1 {
+		t.Fatalf("what is to be taken out of %s occurs there %d times; the table must follow the engine:\n%s", r.file, n, r.with)
+	}
+	dir := t.TempDir()
+	changed, overlay, binary := filepath.Join(dir, r.file), filepath.Join(dir, "overlay.json"), filepath.Join(dir, "rotation.test")
+	must(t, os.WriteFile(changed, []byte(strings.Replace(string(source), r.with, r.without, 1)), 0o600))
+	path, err := filepath.Abs(r.file)
+	must(t, err)
+	text, err := json.Marshal(map[string]map[string]string{"Replace": {path: changed}})
+	must(t, err)
+	must(t, os.WriteFile(overlay, text, 0o600))
+	out, err := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", overlay, "-o", binary, ".").CombinedOutput()
+	if err != nil {
+		t.Fatalf("the engine without the rule does not compile: %v\n%s", err, out)
+	}
+	return binary
+}
+
+var failed = regexp.MustCompile(`(?m)^ {4,}--- FAIL: [^/]+/(\S+)`)
+
+// failures names the subtests that fail.
+func failures(t *testing.T, binary, test string, args ...string) (names []string) {
+	run := exec.CommandContext(t.Context(), binary, append([]string{"-test.run=^" + test + "$", "-test.timeout=5m"}, args...)...)
+	out, err := run.CombinedOutput()
+	if err == nil {
+		return nil
+	}
+	for _, match := range failed.FindAllStringSubmatch(string(out), -1) {
+		names = append(names, match[1])
+	}
+	invariant := regexp.MustCompile(`I\d+ is broken|panicked|no end after|deadlock`).FindString(string(out))
+	if len(names) == 0 {
+		t.Fatalf("%s ends with %v, and no subtest failed:\n%s", test, err, out)
+	}
+	names[len(names)-1] += ", " + invariant
+	return names
+}
+
+func first(names []string) string {
+	if len(names) == 0 {
+		return "not"
+	}
+	return names[len(names)-1]
+}
+
+var rules = []rule{
+	{"an answer is saved whatever has become of the lease", "redeem.go",
+		"	if err := t.save(ctx, m, others...); err != nil {\n",
+		"	if t.clock().After(t.rec.Attempt.Until) {\n		return nil, ErrConflict\n	}\n	if err := t.save(ctx, m, others...); err != nil {\n"},
+	{"an answer is saved whatever has become of the caller", "keeper.go",
+		"context.WithDeadline(context.WithoutCancel(ctx), deadline)", "context.WithDeadline(ctx, deadline)"},
+	{"there is a second store", "redeem.go",
+		"others := []func(context.Context, Mint) error{t.escrow}", "others := []func(context.Context, Mint) error{}"},
+	{"the token is opened from the pinned version, not from what the label shows", "redeem.go",
+		"	if i := slices.IndexFunc(t.mints, func(m Mint) bool { return m.Key == t.rec.Current.Mint }); i >= 0 {\n" +
+			"		m = t.mints[i]\n	} else if doc, err := token.ParseDocument(seen.current.Value); err == nil && seen.current.ID == t.rec.Current.VersionID {\n",
+		"	if doc, err := token.ParseDocument(seen.current.Value); err == nil {\n"},
+	{"anybody may decide", "plan.go",
+		"	if m := decidable(rec, s.mints); m != nil {\n",
+		"	if m := decidable(rec, s.mints); m != nil && (rec.Attempt == nil || m.Key.Attempt == rec.Attempt.ID && s.now.Before(rec.Attempt.Until)) {\n"},
+	{"an unknown end never becomes final by counting", "redeem.go",
+		"	if t.rec.Attempt.Presentations == 1 {\n",
+		"	if t.rec.Attempt.Presentations == 3 {\n		return nil, t.giveUp(ctx)\n	}\n	if t.rec.Attempt.Presentations == 1 {\n"},
+	{"decided before it is published", "decide.go",
+		"	next, err := t.decideOn(ctx, t.rec, t.mints, m, body)\n",
+		"	if value, err := project(m, t.issuer.Parse(body).Pair).Encode(); err == nil && m.Source == FromRefresh {\n" +
+			"		_, _ = t.show(ctx, vaultView{current: Version{ID: t.rec.Published}}, token.VersionID(value), value)\n	}\n" +
+			"	next, err := t.decideOn(ctx, t.rec, t.mints, m, body)\n"},
+	{"a token in doubt is left alone for a quiet period", "plan.go",
+		"s.now.Before(over) || mine {", "false && s.now.Before(over) || mine {"},
+	{"a new access token is used only once its pair is saved", "redeem.go",
+		"	m.Sealed = p.key.seal(body, t.conn, m.Key)\n",
+		"	m.Sealed = p.key.seal(body, t.conn, m.Key)\n	_, _ = t.identify(ctx, p.app, t.issuer.Parse(body).Pair.AccessToken, \"\")\n"},
+	{"asking for a consent is not final", "plan.go",
+		"	return (rec.Status == Active || rec.Status == NeedsConsent) && rec.Current != nil &&\n", "	return rec.Status == Active && rec.Current != nil &&\n"},
+	{"AWSCURRENT is moved only from the version it is to replace", "publish.go",
+		"return t.vault.Promote(ctx, t.conn, id, seen.current.ID) })\n",
+		"\n		now, _ := t.vault.Current(ctx, t.conn)\n		return t.vault.Promote(ctx, t.conn, id, now.ID)\n	})\n"},
+
+	{"an attempt is written before the POST", "redeem.go",
+		"	if err := t.begin(ctx); err != nil {\n		return nil, err\n	}\n",
+		"	t.rec.Attempt = &Attempt{ID: newID(), Fingerprint: t.rec.Current.Fingerprint, Until: t.clock().Add(t.settings.Lease), Presentations: 1}\n	t.presented = t.rec.Attempt.ID\n"},
+	{"every write compares the revision", "keeper.go",
+		"		_, err := k.ledger.Write(ctx, change)\n		return err\n",
+		"		now, _, err := k.ledger.Load(ctx, rec.Connection)\n		if err == nil {\n			change.Record.Revision = now.Revision\n			_, err = k.ledger.Write(ctx, change)\n		}\n		return err\n"},
+	{"no POST that could end after the lease", "redeem.go",
+		"t.clock().Add(t.settings.RedeemTimeout).After(t.rec.Attempt.Until) || ", ""},
+	{"the vault is looked at before a token is spent", "redeem.go",
+		"	case seen.adopt != nil:\n		return nil, nil, t.adopt(ctx, *seen.adopt)\n", ""},
+	{"people are told before it is written that they were", "keeper.go",
+		"	return k.write(ctx, rec.clone(), mints, Change{Mark:", "	defer func(n Notifier) { k.notifier = n }(k.notifier)\n	k.notifier = nil\n	return k.write(ctx, rec.clone(), mints, Change{Mark:"},
+	{"a disconnect is followed by a search for what was on its way", "keeper.go",
+		"	r.Residue, r.Attempt = until.Add(quiet+15*time.Minute).UTC(), nil\n", "	r.Attempt = nil\n"},
+	{"an imported pair does not wait for the vault to show it", "redeem.go",
+		"	case seen.drift != \"\" && t.rec.Current.VersionID != \"\":", "	case seen.drift != \"\":"},
+	{"one run presents once", "plan.go", "	case s.presented != \"\", s.spendless,", "	case s.spendless,"},
+	{"an attempt that is overtaken has its row in the history", "keeper.go",
+		"	if r.Attempt == nil || r.Attempt.ID == by {\n", "	if true {\n"},
+	{"what is over is revoked while an end is unknown", "plan.go",
+		"		if a, ok := planActive(s); ok && a.outcome != Unknown && a.outcome != Held {\n", "		if a, ok := planActive(s); ok {\n"},
+	{"a store that hangs gets seconds", "keeper.go",
+		"			err := within(ctx, storeTimeout, func(ctx context.Context) error { return store(ctx, m) })\n", "			err := store(ctx, m)\n"},
+}
