@@ -46,6 +46,8 @@ var rules = []struct {
 	{"queue", "the queue waits six timeouts, reports single messages and gives up on them in the end", queue},
 	{"encrypted", "queues and topic are encrypted", encrypted},
 	{"logs", "logs end some day", logs},
+	{"access-log", "the access log tells of routes, never of paths, queries, headers or cookies", accessLog},
+	{"throttles", "every route is throttled, the ones that reach stores and Procore more tightly", throttles},
 	{"integration", "every route of the API leads to the callback function in payload format 2.0", integration},
 }
 
@@ -68,7 +70,7 @@ func TestFunctionsEnvironmentIsAccepted(t *testing.T) {
 		cadence    time.Duration
 	}{
 		{nil, "https://abcdefghij.execute-api.us-east-1.amazonaws.com", time.Hour},
-		{map[string]any{"Schedule": "rate(15 minutes)", "PublicUrl": "https://connect.example.com"}, "https://connect.example.com", 15 * time.Minute},
+		{map[string]any{"Schedule": "rate(15 minutes)", "PublicUrl": "https://connect.example.com", "Organization": "Acme Builders"}, "https://connect.example.com", 15 * time.Minute},
 		{map[string]any{"Schedule": "rate(1 minute)", "SecretPrefix": "a/b", "LogLevel": "debug"}, "https://abcdefghij.execute-api.us-east-1.amazonaws.com", time.Minute},
 	} {
 		for function, program := range map[string]config.Program{"RotateFunction": config.Rotate, "CallbackFunction": config.Callback} {
@@ -85,6 +87,9 @@ func TestFunctionsEnvironmentIsAccepted(t *testing.T) {
 			}
 			if program == config.Callback && settings.PublicURL != c.publicURL {
 				t.Errorf("public URL %s", settings.PublicURL)
+			}
+			if wanted, _ := c.parameters["Organization"].(string); program == config.Callback && settings.Organization != wanted {
+				t.Errorf("organization %q", settings.Organization)
 			}
 		}
 	}
@@ -413,6 +418,54 @@ func integration(t template) (broken []string) {
 		if !reflect.DeepEqual(r.at("Target"), map[string]any{"Fn::Sub": "integrations/${ApiIntegration}"}) {
 			broken = append(broken, name+" leads elsewhere")
 		}
+	}
+	return broken
+}
+
+func accessLog(t template) (broken []string) {
+	for name, r := range t.ofType("AWS::ApiGatewayV2::Stage") {
+		format := text(r.at("AccessLogSettings.Format"))
+		for _, wanted := range []string{"routeKey", "status", "responseLatency", "requestId"} {
+			if !strings.Contains(format, "$context."+wanted+"\"") {
+				broken = append(broken, name+" does not log "+wanted)
+			}
+		}
+		harmless := []string{"requestTime", "requestId", "routeKey", "status", "responseLatency", "integrationLatency", "error.responseType"}
+		for _, variable := range regexp.MustCompile(`\$([A-Za-z.]+)`).FindAllStringSubmatch(format, -1) {
+			if logged, ok := strings.CutPrefix(variable[1], "context."); !ok || !slices.Contains(harmless, logged) {
+				broken = append(broken, name+" logs "+variable[0])
+			}
+		}
+	}
+	return broken
+}
+
+func throttles(t template) (broken []string) {
+	stage := t.resource("ApiStage")
+	limit := func(where map[string]any) int {
+		rate, _ := where["ThrottlingRateLimit"].(int)
+		burst, _ := where["ThrottlingBurstLimit"].(int)
+		if rate == 0 || burst < rate {
+			broken = append(broken, fmt.Sprint("no proper throttle in ", where))
+		}
+		return rate
+	}
+	usual := limit(object(stage.at("DefaultRouteSettings")))
+	settings := maps.Clone(object(stage.at("RouteSettings")))
+	dependsOn := fmt.Sprint(stage["DependsOn"])
+	for name, r := range t.ofType("AWS::ApiGatewayV2::Route") {
+		key := text(r.at("RouteKey"))
+		own := object(settings[key])
+		delete(settings, key)
+		if tight := strings.HasPrefix(key, "POST ") || strings.Contains(key, "/callback/"); tight && (own == nil || limit(own) >= usual) {
+			broken = append(broken, key+" is throttled as any other route")
+		}
+		if own != nil && !strings.Contains(dependsOn, name) {
+			broken = append(broken, "the stage may be made before "+name+", which it throttles")
+		}
+	}
+	for key := range settings {
+		broken = append(broken, "there is no route "+key)
 	}
 	return broken
 }

@@ -58,11 +58,11 @@ func (c *cli) authorize(ctx context.Context, in *installation, conn token.Connec
 	if err != nil {
 		return err
 	}
-	if err := in.register(ctx, conn); err != nil {
+	rec, err := in.register(ctx, conn)
+	if err != nil {
 		return err
 	}
-	epoch, err := consents.Epoch(ctx, conn)
-	if err != nil {
+	if err := checkPin(rec, expect); err != nil {
 		return err
 	}
 	verifier := token.NewSecret(oauth2.GenerateVerifier())
@@ -76,7 +76,7 @@ func (c *cli) authorize(ctx context.Context, in *installation, conn token.Connec
 	if err != nil {
 		return err
 	}
-	exchange, err := consents.Prepare(ctx, conn, epoch)
+	exchange, err := consents.Prepare(ctx, conn, rec.Epoch)
 	if err != nil {
 		return err
 	}

@@ -17,7 +17,8 @@ import (
 func (c *cli) connectionCommand() *cobra.Command {
 	return noun("connection", "What people connected, and how it fares",
 		"A connection is one person's consent to the app, named ENV/NAME, such as sandbox/acme.", "",
-		c.connectionInvite(), c.connectionAuthorize(), c.connectionList(), c.connectionShow(), c.connectionHistory(), c.connectionRotate())
+		c.connectionInvite(), c.connectionAuthorize(), c.connectionList(), c.connectionShow(), c.connectionHistory(), c.connectionRotate(),
+		c.connectionRelease(), c.connectionDiscard(), c.connectionDisconnect(), c.connectionUndo())
 }
 
 // connectionAnswer is what is told of one connection. Nothing in it is secret.
@@ -219,21 +220,7 @@ func (c *cli) connectionRotate() *cobra.Command {
 after an answer was lost, and after a failure, this exits with 5.`,
 		`  tokenturn connection rotate sandbox/acme`,
 		func(ctx context.Context, _ *cobra.Command, conn token.Connection) error {
-			return c.with(ctx, func(in *installation) error {
-				if _, _, err := in.load(ctx, conn); err != nil {
-					return err
-				}
-				rotator, err := in.rotator()
-				if err != nil {
-					return err
-				}
-				report, err := rotator.Rotate(ctx, conn)
-				if err != nil {
-					return err
-				}
-				r := report.Connections[0]
-				return errors.Join(c.answer(r, func(w io.Writer) { printReport(w, r) }), outcomeError(r))
-			})
+			return c.report(ctx, conn, func(r *rotation.Rotator) (rotation.Report, error) { return r.Rotate(ctx, conn) })
 		})
 }
 

@@ -24,11 +24,13 @@ import (
 // demoEvery is the demonstration's schedule unless --every says otherwise.
 const demoEvery = 10 * time.Second
 
+const demoOrganization = "Acme Builders (a demonstration)"
+
 var demoConnection = token.Connection{Environment: "demo", Name: "acme"}
 
 // demo serves with a stand-in for Procore beside it, everything set up for one
 // connection. Without --data its store is thrown away in the end.
-func (c *cli) demo(ctx context.Context, listener net.Listener, every time.Duration) (err error) {
+func (c *cli) demo(ctx context.Context, listener net.Listener, every time.Duration, organization string) (err error) {
 	dir, err := c.demoDir()
 	if err != nil {
 		return err
@@ -41,7 +43,7 @@ func (c *cli) demo(ctx context.Context, listener net.Listener, every time.Durati
 		return err
 	}
 	defer func() { err = errors.Join(err, in.close()) }()
-	in.publicURL = localAddress(listener)
+	in.publicURL, in.organization = localAddress(listener), organization
 
 	app := procoretest.App{Name: "tokenturn demo", ClientID: "tokenturn-demo", ClientSecret: token.NewSecret(rand.Text()),
 		RedirectURIs: []string{callbackURL(in.publicURL, demoConnection.Environment), procore.OutOfBand}}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/tokenturn/tokenturn/pkg/awsstack"
 	"github.com/tokenturn/tokenturn/pkg/config"
@@ -23,6 +24,7 @@ import (
 type installation struct {
 	ledger    ledger
 	vault     rotation.Vault
+	deletions deletions
 	sealer    rotation.Sealer
 	apps      applications
 	consents  consent.Store
@@ -31,8 +33,10 @@ type installation struct {
 	notifier  rotation.Notifier  // nil: log only
 	settings  rotation.Settings
 	publicURL string // where links lead; empty if that is not known
-	log       *slog.Logger
-	close     func() error
+	// organization is whom the pages of `serve` name; may be empty.
+	organization string
+	log          *slog.Logger
+	close        func() error
 }
 
 // ledger is what both stores offer beyond the engine's port.
@@ -47,6 +51,12 @@ type applications interface {
 	rotation.Applications
 	Value(ctx context.Context, environment string) (token.Secret, error)
 	Set(ctx context.Context, environment string, value token.Secret) error
+}
+
+// deletions schedule the deletion of connections' secrets, and take that back.
+type deletions interface {
+	Schedule(ctx context.Context, c token.Connection, recovery time.Duration) (at time.Time, err error)
+	Cancel(ctx context.Context, c token.Connection) error
 }
 
 const (
@@ -101,7 +111,7 @@ func openEmbedded(ctx context.Context, dir string, log *slog.Logger) (*installat
 	}
 	settings := rotation.DefaultSettings(embeddedStack)
 	settings.PutsPerDay = 0 // the embedded vault takes any number of versions
-	return &installation{ledger: store.Ledger(), vault: store.Vault(), sealer: store.Sealer(),
+	return &installation{ledger: store.Ledger(), vault: store.Vault(), deletions: store.Deletions(), sealer: store.Sealer(),
 		apps: store.Applications(procore.ParseApplication), consents: store.Consents(),
 		issuer:   procore.New(procore.Config{RedeemTimeout: settings.RedeemTimeout, Version: version()}),
 		settings: settings, publicURL: localURL, log: log, close: store.Close}, nil
@@ -116,7 +126,7 @@ func (c *cli) openAWS(ctx context.Context, log *slog.Logger) (*installation, err
 	if err != nil {
 		return nil, err
 	}
-	return &installation{ledger: stack.Table, vault: stack.Vault, sealer: stack.Sealer, apps: stack.Applications,
+	return &installation{ledger: stack.Table, vault: stack.Vault, deletions: stack.Deletions, sealer: stack.Sealer, apps: stack.Applications,
 		consents: stack.Table, issuer: stack.Issuer, followUps: stack.FollowUps, notifier: stack.Notifier,
 		settings: settings.Rotation(), publicURL: settings.PublicURL, log: log, close: func() error { return nil }}, nil
 }
@@ -164,10 +174,19 @@ func (in *installation) load(ctx context.Context, conn token.Connection) (rotati
 	return rec, mints, err
 }
 
-// register makes sure that a connection exists.
-func (in *installation) register(ctx context.Context, conn token.Connection) error {
-	if _, err := rotation.Register(ctx, in.ledger, in.vault, in.settings.Stack, conn); err != nil {
-		return fmt.Errorf("registering %s: %w", conn, err)
+// register makes sure that a connection exists and that a consent to it can be
+// published: a secret that is scheduled for deletion is restored.
+func (in *installation) register(ctx context.Context, conn token.Connection) (rotation.Record, error) {
+	if _, err := in.vault.Current(ctx, conn); errors.Is(err, rotation.ErrSecretDeleted) {
+		if err := in.deletions.Cancel(ctx, conn); err != nil && !errors.Is(err, rotation.ErrNoSecret) {
+			return rotation.Record{}, fmt.Errorf("the secret of %s is scheduled for deletion and cannot be restored, "+
+				"so nothing could be published: %w; try again, or once it is gone", conn, err)
+		}
+		in.log.WarnContext(ctx, "the secret was scheduled for deletion and is restored, without a usable token", "connection", conn.String())
 	}
-	return nil
+	rec, err := rotation.Register(ctx, in.ledger, in.vault, in.settings.Stack, conn)
+	if err != nil {
+		return rotation.Record{}, fmt.Errorf("registering %s: %w", conn, err)
+	}
+	return rec, nil
 }

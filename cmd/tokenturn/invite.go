@@ -27,8 +27,11 @@ func (c *cli) connectionInvite() *cobra.Command {
 	var wanted invitation
 	cmd := onConnection(token.ParseConnection, "invite ENV/NAME", "Make a link by which one person may connect",
 		`Prints a link to send to the person whose Procore account is to be connected. It
-works for one connection and is used up when that succeeds. For a connection that
-is there already it is a renewed consent. The link is a secret until it is used.
+works for one connection, can be started five times and is used up by a success,
+or by whatever else connects or disconnects the connection. For a connection that is
+there already it is a renewed consent, which only the same user and company can
+give unless --repin is said; for a disconnected one its secret is restored first.
+The link is a secret until it is used; take it back with "tokenturn invitation revoke".
 
 On the embedded store links lead to "tokenturn serve", on AWS to the callback
 function (TOKENTURN_PUBLIC_URL).`,
@@ -47,7 +50,6 @@ function (TOKENTURN_PUBLIC_URL).`,
 	flags := cmd.Flags()
 	flags.DurationVar(&wanted.expires, "expires", consent.DefaultLifetime, "how long the link can be used")
 	flags.StringVar(&wanted.publicURL, "public-url", "", "where the link is to lead (default "+localURL+", on AWS TOKENTURN_PUBLIC_URL)")
-	flags.BoolVar(&wanted.expect.Repin, "repin", false, "accept another Procore user than the one who connected before")
 	expectFlags(cmd, &wanted.expect)
 	return cmd
 }
@@ -56,6 +58,7 @@ function (TOKENTURN_PUBLIC_URL).`,
 func expectFlags(cmd *cobra.Command, expect *rotation.Identity) {
 	cmd.Flags().StringVar(&expect.Company, "company", "", "id of the Procore company in which the user must be able to act")
 	cmd.Flags().StringVar(&expect.Login, "login", "", "e-mail address with which the user must be signed in")
+	cmd.Flags().BoolVar(&expect.Repin, "repin", false, "accept another Procore user, or --company, than the connection has had")
 }
 
 var companyForm = regexp.MustCompile(`^[0-9]{1,19}$`)
@@ -68,6 +71,15 @@ func checkExpected(cmd *cobra.Command, expect rotation.Identity) error {
 		return usageError(cmd, errors.New("--login takes the e-mail address of a Procore user"))
 	}
 	return nil
+}
+
+// checkPin says early what every consent would end with.
+func checkPin(rec rotation.Record, expect rotation.Identity) error {
+	if rec.Pin == nil || rec.Pin.Company == "" || expect.Company == "" || rec.Pin.Company == expect.Company || expect.Repin {
+		return nil
+	}
+	return exitf(usage, "%s belongs to company %s, not %s; add --repin if it is to move, or name another connection",
+		rec.Connection, rec.Pin.Company, expect.Company)
 }
 
 // inviteAnswer is what `connection invite --json` answers.
@@ -106,10 +118,14 @@ func (in *installation) makeInvitation(ctx context.Context, conn token.Connectio
 		return token.Secret{}, consent.Invitation{}, fmt.Errorf("the link would lead to %s, but the app credentials of %s send people back to %s; "+
 			"register %s in the Developer Portal and store it with: tokenturn app set %[2]s", public, conn.Environment, app.RedirectURI, back)
 	}
-	if err := in.register(ctx, conn); err != nil {
+	rec, err := in.register(ctx, conn)
+	if err != nil {
+		return token.Secret{}, consent.Invitation{}, err
+	}
+	if err := checkPin(rec, wanted.expect); err != nil {
 		return token.Secret{}, consent.Invitation{}, err
 	}
 	now := time.Now()
 	return consent.Invite(ctx, in.consents, public, consent.Invitation{Connection: conn, Expect: wanted.expect,
-		CreatedAt: now, ExpiresAt: now.Add(wanted.expires)})
+		Epoch: rec.Epoch, CreatedAt: now, ExpiresAt: now.Add(wanted.expires)})
 }

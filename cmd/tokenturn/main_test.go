@@ -75,18 +75,23 @@ func TestScripts(t *testing.T) {
 			return os.Mkdir(w.record, 0o700)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"standin":   cmdStandIn,
-			"lifetime":  cmdLifetime,
-			"revoke":    cmdRevoke,
-			"lose":      cmdLose,
-			"hold":      cmdHold,
-			"release":   cmdRelease,
-			"exits":     cmdExits,
-			"until":     cmdUntil,
-			"address":   cmdAddress,
-			"authorize": cmdAuthorize,
-			"visit":     cmdVisit,
-			"await":     cmdAwait,
+			"standin":      cmdStandIn,
+			"lifetime":     cmdLifetime,
+			"revoke":       cmdRevoke,
+			"lose":         cmdLose,
+			"contradict":   cmdContradict,
+			"hold":         cmdHold,
+			"release":      cmdRelease,
+			"exits":        cmdExits,
+			"until":        cmdUntil,
+			"address":      cmdAddress,
+			"authorize":    cmdAuthorize,
+			"visit":        cmdVisit,
+			"page":         cmdPage,
+			"id":           cmdID,
+			"pairs":        cmdPairs,
+			"standin-down": func(ts *testscript.TestScript, _ bool, _ []string) { worldOf(ts).standIn.Close() },
+			"await":        cmdAwait,
 		},
 	})
 }
@@ -142,6 +147,13 @@ func cmdRevoke(ts *testscript.TestScript, _ bool, _ []string) {
 // cmdLose makes the stand-in lose its next answer.
 func cmdLose(ts *testscript.TestScript, _ bool, _ []string) {
 	worldOf(ts).standIn.Script(procoretest.Lost())
+}
+
+// cmdContradict makes the stand-in's next answer name two refresh tokens.
+func cmdContradict(ts *testscript.TestScript, _ bool, _ []string) {
+	worldOf(ts).standIn.Script(procoretest.Rewritten(func(sound string) string {
+		return strings.TrimSuffix(strings.TrimSpace(sound), "}") + `,"refresh_token":"another-refresh-token-of-the-right-length"}`
+	}))
 }
 
 // cmdHold makes the stand-in keep an answer to itself until release, and waits
@@ -306,6 +318,34 @@ func cmdVisit(ts *testscript.TestScript, neg bool, args []string) {
 	ended.Body.Close()
 	if location := ended.Header.Get("Location"); !strings.HasSuffix(location, "/connected") {
 		ts.Fatalf("the callback answered %d and leads to %q", ended.StatusCode, location)
+	}
+}
+
+// cmdPage opens the link in a file and wants a match on the page: page FILE PATTERN.
+func cmdPage(ts *testscript.TestScript, _ bool, args []string) {
+	answer, err := http.Get(link.FindString(ts.ReadFile(args[0])))
+	ts.Check(err)
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	ts.Check(err)
+	if !regexp.MustCompile(args[1]).Match(text) {
+		ts.Fatalf("no %q on the page:\n%s", args[1], text)
+	}
+}
+
+// cmdID takes the first invitation's id from an answer in JSON into $ID.
+func cmdID(ts *testscript.TestScript, _ bool, args []string) {
+	var list []invitationAnswer
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &list))
+	ts.Setenv("ID", list[0].ID)
+}
+
+// cmdPairs checks how many pairs are alive at the stand-in.
+func cmdPairs(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	if got := len(worldOf(ts).standIn.Live()); got != want {
+		ts.Fatalf("%d pairs are alive, want %d", got, want)
 	}
 }
 

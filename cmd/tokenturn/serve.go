@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ func (c *cli) serveCommand() *cobra.Command {
 	var addr string
 	var every time.Duration
 	var demo bool
+	var organization string
 	cmd := verb("serve", "Run the whole system in this process, on the embedded store",
 		`Serves invitations and callbacks, and rotates what is due, on the embedded store.
 Links lead to http://localhost:PORT, so the redirect URI to register in the Developer
@@ -33,13 +35,15 @@ as long as --every (10s then), and all is set up for one connection.
 Ctrl-C lets what is under way finish.`,
 		`  tokenturn serve
   tokenturn serve --demo
-  tokenturn serve --addr localhost:9000 --every 30m`,
+  tokenturn serve --addr localhost:9000 --every 30m --organization "Acme Builders"`,
 		func(ctx context.Context, cmd *cobra.Command) error {
 			switch {
 			case c.store != "embedded":
 				return usageError(cmd, errors.New("serve runs on the embedded store; on AWS the two functions do its work"))
 			case every < time.Second:
 				return usageError(cmd, errors.New("--every takes at least 1s"))
+			case consent.CheckOrganization(organization) != nil:
+				return usageError(cmd, fmt.Errorf("--organization: %w", consent.CheckOrganization(organization)))
 			case demo && !cmd.Flags().Changed("every"):
 				every = demoEvery
 			}
@@ -49,21 +53,22 @@ Ctrl-C lets what is under way finish.`,
 			}
 			defer listener.Close()
 			if demo {
-				return c.demo(ctx, listener, every)
+				return c.demo(ctx, listener, every, cmp.Or(organization, demoOrganization))
 			}
-			return c.serve(ctx, listener, every)
+			return c.serve(ctx, listener, every, organization)
 		})
 	flags := cmd.Flags()
 	flags.StringVar(&addr, "addr", "localhost:8080", "where to listen")
 	flags.DurationVar(&every, "every", time.Hour, "time between two sweeps")
+	flags.StringVar(&organization, "organization", "", "whom the pages name as the one who asks, such as your company")
 	flags.BoolVar(&demo, "demo", false, "add a stand-in for Procore and set everything up")
 	return cmd
 }
 
-func (c *cli) serve(ctx context.Context, listener net.Listener, every time.Duration) error {
+func (c *cli) serve(ctx context.Context, listener net.Listener, every time.Duration, organization string) error {
 	return c.withNew(ctx, func(in *installation) error {
 		in.log = c.logger(slog.LevelInfo)
-		in.publicURL = localAddress(listener)
+		in.publicURL, in.organization = localAddress(listener), organization
 		c.say("Serving %s, and rotating what is due every %v. Redirect URI for the Developer Portal: %s",
 			in.publicURL, every, callbackURL(in.publicURL, "ENV"))
 		return c.system(in, every).run(ctx, listener)
@@ -145,7 +150,8 @@ func (s *system) frontDoor() (http.Handler, error) {
 		return nil, err
 	}
 	return consent.New(consent.Config{Store: s.in.consents, Consents: consents, Applications: s.in.apps,
-		AuthorizeURL: procore.AuthorizeURL, PublicURL: s.in.publicURL, Logger: s.in.log, Now: time.Now})
+		AuthorizeURL: procore.AuthorizeURL, PublicURL: s.in.publicURL,
+		Organization: s.in.organization, Logger: s.in.log, Now: time.Now})
 }
 
 // consentTakes is the longest that a consent may take once its code is spent;

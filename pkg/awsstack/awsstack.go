@@ -48,6 +48,7 @@ type Stack struct {
 	Log          *slog.Logger
 	Table        *dynamo.Table // ledger, invitations and states
 	Vault        *secretsmanager.Vault
+	Deletions    *secretsmanager.Deletions // of secrets; an operator's business
 	Applications *secretsmanager.Applications
 	Sealer       *kms.Sealer
 	Issuer       *procore.Issuer
@@ -73,6 +74,7 @@ func Open(ctx context.Context, settings config.Settings, log *slog.Logger) (*Sta
 		Log:          log,
 		Table:        dynamo.New(awsdynamodb.NewFromConfig(cfg), settings.Table),
 		Vault:        secretsmanager.NewVault(secrets, naming),
+		Deletions:    secretsmanager.NewDeletions(secrets, naming),
 		Applications: secretsmanager.NewApplications(secrets, naming, procore.ParseApplication),
 		Sealer:       kms.New(awskms.NewFromConfig(cfg), settings.SealKey, settings.Stack),
 		Issuer:       procore.New(procore.Config{RedeemTimeout: settings.RedeemTimeout}),
@@ -123,5 +125,6 @@ func (s *Stack) ConsentHandler() (*consent.Handler, error) {
 		return nil, err
 	}
 	return consent.New(consent.Config{Store: s.Table, Consents: consents, Applications: s.Applications,
-		AuthorizeURL: procore.AuthorizeURL, PublicURL: s.Settings.PublicURL, Logger: s.Log, Now: time.Now})
+		AuthorizeURL: procore.AuthorizeURL, PublicURL: s.Settings.PublicURL,
+		Organization: s.Settings.Organization, Logger: s.Log, Now: time.Now})
 }

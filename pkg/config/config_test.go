@@ -33,6 +33,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		"TOKENTURN_TABLE=t-1", "TOKENTURN_SECRET_PREFIX=acme/tokens", "TOKENTURN_STACK=blue",
 		"TOKENTURN_SEAL_KEY=arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab",
 		"TOKENTURN_VAULT_KEY=alias/vault", "TOKENTURN_PUBLIC_URL=https://Connect.example.com/",
+		"TOKENTURN_ORGANIZATION=Müller & Söhne (Bau), Inc.",
 		"TOKENTURN_QUEUE_URL=https://sqs.eu-west-1.amazonaws.com/111122223333/follow-ups",
 		"TOKENTURN_TOPIC_ARN=arn:aws:sns:eu-west-1:111122223333:notices",
 		"TOKENTURN_CADENCE=15m", "TOKENTURN_CONCURRENCY=3", "TOKENTURN_REDEEM_RATE=0.5",
@@ -43,19 +44,20 @@ func TestEverySettingIsRead(t *testing.T) {
 	}
 	want := config.Settings{
 		Table: "t-1", SecretPrefix: "acme/tokens", Stack: "blue",
-		SealKey:   "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab",
-		VaultKey:  "alias/vault",
-		PublicURL: "https://connect.example.com",
-		QueueURL:  "https://sqs.eu-west-1.amazonaws.com/111122223333/follow-ups",
-		TopicARN:  "arn:aws:sns:eu-west-1:111122223333:notices",
-		Cadence:   15 * time.Minute, Concurrency: 3, RedeemRate: 0.5,
+		SealKey:      "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab",
+		VaultKey:     "alias/vault",
+		PublicURL:    "https://connect.example.com",
+		Organization: "Müller & Söhne (Bau), Inc.",
+		QueueURL:     "https://sqs.eu-west-1.amazonaws.com/111122223333/follow-ups",
+		TopicARN:     "arn:aws:sns:eu-west-1:111122223333:notices",
+		Cadence:      15 * time.Minute, Concurrency: 3, RedeemRate: 0.5,
 		RedeemTimeout: 10 * time.Second, Lease: 25 * time.Second, Quiet: 90 * time.Second, LogLevel: slog.LevelDebug,
 	}
 	if got != want {
 		t.Errorf("\n got %+v\nwant %+v", got, want)
 	}
-	if n := len(config.Names()); n != 15 {
-		t.Errorf("%d variables are documented, this test sets 15", n)
+	if n := len(config.Names()); n != 16 {
+		t.Errorf("%d variables are documented, this test sets 16", n)
 	}
 }
 
@@ -109,7 +111,10 @@ func TestValuesOutOfFormAreRefused(t *testing.T) {
 		"TOKENTURN_SECRET_PREFIX=" + canary + "/", "TOKENTURN_SECRET_PREFIX=a//b", "TOKENTURN_SEAL_KEY=" + canary + "\n",
 		"TOKENTURN_VAULT_KEY=" + canary + " ", "TOKENTURN_STACK=" + canary + "/", "TOKENTURN_QUEUE_URL=" + canary, "TOKENTURN_TOPIC_ARN=arn:aws:sqs:r:1:" + canary,
 		"TOKENTURN_CONCURRENCY=1.5", "TOKENTURN_CONCURRENCY=" + canary, "TOKENTURN_REDEEM_RATE=Inf", "TOKENTURN_REDEEM_RATE=NaN",
-		"TOKENTURN_REDEEM_RATE=1.2.3", "TOKENTURN_QUIET=120", "TOKENTURN_LOG_LEVEL=INFO+1",
+		"TOKENTURN_REDEEM_RATE=1.2.3",
+		"TOKENTURN_ORGANIZATION=" + canary + "\nx", "TOKENTURN_ORGANIZATION= " + canary, "TOKENTURN_ORGANIZATION=" + canary + " ",
+		"TOKENTURN_ORGANIZATION=" + canary + "\u202e", "TOKENTURN_ORGANIZATION=" + strings.Repeat("x", 81),
+		"TOKENTURN_QUIET=120", "TOKENTURN_LOG_LEVEL=INFO+1",
 		"TOKENTURN_PUBLIC_URL=http://example.com", "TOKENTURN_PUBLIC_URL=https://", "TOKENTURN_PUBLIC_URL=example.com",
 		"TOKENTURN_PUBLIC_URL=https://user:" + canary + "@example.com", "TOKENTURN_PUBLIC_URL=https://example.com/?a=" + canary,
 		"TOKENTURN_PUBLIC_URL=https://example.com/#", "TOKENTURN_PUBLIC_URL=https://example.com//", "TOKENTURN_PUBLIC_URL=https://exa mple.com",

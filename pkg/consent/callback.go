@@ -75,9 +75,13 @@ func (h *Handler) conclude(w http.ResponseWriter, r *http.Request, state State, 
 	case errors.Is(err, errOtherIssuer):
 		h.refuse(w, r, err.Error(), aboutConnection(state.Connection))
 		return
+	case errors.Is(err, errWithdrawn):
+		h.turnAway(w, r, Invitation{Connection: state.Connection, RevokedAt: h.cfg.Now()}, err)
+		return
 	case errors.Is(err, rotation.ErrSuperseded), errors.Is(err, rotation.ErrNotRegistered):
-		h.logResult(r.Context(), state, superseded, err)
-		seeOther(w, h.resultAddress(superseded, state))
+		result := h.overtakenBy(r.Context(), state)
+		h.logResult(r.Context(), state, result, err)
+		seeOther(w, h.resultAddress(result, state))
 		return
 	case err != nil:
 		h.unavailable(w, r, state.Hash, err, aboutConnection(state.Connection))
@@ -112,7 +116,13 @@ func (h *Handler) prepare(ctx context.Context, state State, answer response) (*r
 			return nil, errOtherIssuer
 		}
 	}
-	if answer.problem != "" {
+	invited, err := h.cfg.Store.Invitation(ctx, state.Invitation)
+	switch {
+	case errors.Is(err, ErrNotFound), err == nil && !invited.RevokedAt.IsZero():
+		return nil, errWithdrawn
+	case err != nil:
+		return nil, fmt.Errorf("reading the invitation: %w", err)
+	case answer.problem != "":
 		return nil, nil
 	}
 	exchange, err := h.cfg.Consents.Prepare(ctx, state.Connection, state.Epoch)
@@ -136,8 +146,11 @@ func (h *Handler) finish(ctx context.Context, exchange *rotation.Exchange, state
 	defer cancel()
 	result, err := exchange.Redeem(ctx, rotation.Consent{Code: answer.code, RedirectURI: state.RedirectURI,
 		Verifier: verifier(answer.cookie, answer.state), Expect: state.Expect})
-	if result == rotation.Connected {
+	switch result {
+	case rotation.Connected:
 		return connected, nil
+	case rotation.Superseded:
+		return h.overtakenBy(ctx, state), err
 	}
 	return pageOf(result), fmt.Errorf("exchanging the code: %s: %w", result, err)
 }
@@ -149,13 +162,29 @@ func pageOf(result rotation.ConsentResult) page {
 		return verifying
 	case rotation.WrongIdentity:
 		return wrongAccount
-	case rotation.Superseded:
-		return superseded
 	case rotation.Unavailable:
 		return unavailable
 	default: // CodeRefused, Misconfigured, Lost
 		return failed
 	}
+}
+
+// unrecorded says which page tells of a consent whose end was not recorded.
+func (h *Handler) unrecorded(ctx context.Context, state State) page {
+	epoch, status, err := h.cfg.Consents.Standing(ctx, state.Connection)
+	if err == nil && epoch > state.Epoch && status == rotation.Active {
+		return alreadyConnected
+	}
+	return failed
+}
+
+// overtakenBy says which page tells of a consent that came after another change
+// of its connection.
+func (h *Handler) overtakenBy(ctx context.Context, state State) page {
+	if _, status, err := h.cfg.Consents.Standing(ctx, state.Connection); err == nil && status == rotation.Active {
+		return alreadyConnected
+	}
+	return superseded
 }
 
 // knownProblem keeps strangers' words out of the log.
@@ -167,13 +196,16 @@ func knownProblem(problem string) string {
 	return "(none of RFC 6749)"
 }
 
-// record keeps the result for repeats; success alone uses the invitation up. If
-// it cannot be kept, the person still sees this request's own redirect.
+// record keeps the result for repeats; success alone uses the invitation up. A
+// pair whose owner is not known yet (verifying) leaves it as it is: should the
+// account turn out to be the wrong one, the right person needs the link again,
+// and should it be the right one, the connection's epoch ends the link. If the
+// result cannot be kept, the person still sees this request's own redirect.
 func (h *Handler) record(ctx context.Context, state State, result page) {
 	ctx, cancel := finishing(ctx, concludeLimit)
 	defer cancel()
 	if err := h.cfg.Store.Conclude(ctx, state, string(result), result == connected, h.cfg.Now().UTC()); err != nil {
-		h.cfg.Logger.LogAttrs(ctx, slog.LevelError, "the result of a consent was not recorded; if it succeeded, revoke its invitation",
+		h.cfg.Logger.LogAttrs(ctx, slog.LevelError, "the result of a consent was not recorded; the connection's history tells it",
 			aboutConnection(state.Connection), slog.String("reference", reference(state.Hash)), slog.String("error", err.Error()))
 	}
 }
@@ -220,7 +252,7 @@ func (h *Handler) repeat(w http.ResponseWriter, r *http.Request, state State) {
 	case h.underWay(state):
 		h.show(w, http.StatusAccepted, stillWorking, view{})
 	case state.Result == "":
-		seeOther(w, h.resultAddress(failed, state))
+		seeOther(w, h.resultAddress(h.unrecorded(r.Context(), state), state))
 	default:
 		seeOther(w, h.resultAddress(page(state.Result), state))
 	}

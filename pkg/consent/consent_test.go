@@ -20,6 +20,8 @@ const (
 	invitePage       = "Connect your Procore account"
 	linkUnusablePage = "This link does not work"
 	linkUsedPage     = "This link has been used"
+	linkExpiredPage  = "This link has expired"
+	alreadyPage      = "Procore is already connected"
 	stillWorkingPage = "Still working on it"
 	refusedPage      = "We could not accept this"
 	notFoundPage     = "There is nothing here"
@@ -233,9 +235,115 @@ func TestSecondSuccessOfOneInvitation(t *testing.T) {
 	b, other := d.browser(), d.browser()
 	first, second := b.allow(path), other.allow(path)
 	b.wantResult(b.do("GET", first), connectedPage)
-	other.wantResult(other.do("GET", second), supersededPage)
+	other.wantResult(other.do("GET", second), alreadyPage)
 	if d.issuer.count() != 1 {
 		t.Errorf("%d exchanges", d.issuer.count())
+	}
+}
+
+// A consent whose owner is not known yet leaves the link to the right person.
+// Once a run has found that it was the right one, the link is over.
+func TestVerifyingLeavesTheLinkUntilItIsDecided(t *testing.T) {
+	d := newDoor(t)
+	path, hash := d.invite(rotation.Identity{Login: "pat@example.com"})
+	b := d.browser()
+	d.issuer.fault = errors.New("HTTP 503")
+	b.wantResult(b.do("GET", b.allow(path)), verifyingPage)
+	want(t, b.do("GET", path), 200, invitePage)
+
+	d.issuer.fault = nil
+	d.sweep()
+	if rec := d.record(); rec.Status != rotation.Active || !d.invitation(hash).UsedAt.IsZero() {
+		t.Fatalf("record %+v", rec)
+	}
+	want(t, b.do("GET", path), 410, alreadyPage)
+	want(t, b.do("POST", path), 410, alreadyPage)
+}
+
+// sweep is what the rotate function does later.
+func (d *door) sweep() {
+	d.t.Helper()
+	d.clock.advance(10 * time.Minute)
+	rotator, err := rotation.NewRotator(rotation.Config{Ledger: d.files.Ledger(), Vault: d.files.Vault(), Sealer: d.files.Sealer(),
+		Applications: d.apps, Issuer: d.issuer, Now: d.clock.Now, Settings: rotation.DefaultSettings("test")})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	if _, err := rotator.Sweep(context.Background()); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// Two people were sent a link to one connection.
+func TestOtherInvitationOfAConnectedConnection(t *testing.T) {
+	d := newDoor(t)
+	first, _ := d.invite(rotation.Identity{})
+	second, _ := d.invite(rotation.Identity{})
+	b, other := d.browser(), d.browser()
+	underWay := other.allow(second)
+	b.wantResult(b.do("GET", b.allow(first)), connectedPage)
+	want(t, other.do("GET", second), 410, alreadyPage)
+	want(t, other.do("POST", second), 410, alreadyPage)
+	page := other.wantResult(other.do("GET", underWay), alreadyPage)
+	if !strings.Contains(page, "reference number") || d.issuer.count() != 1 {
+		t.Errorf("%d exchanges, page %s", d.issuer.count(), page)
+	}
+}
+
+func TestRevokedInvitationStopsWhatIsUnderWay(t *testing.T) {
+	d := newDoor(t)
+	path, hash := d.invite(rotation.Identity{})
+	b := d.browser()
+	request := b.start(path)
+	allowed := callback(url.Values{"code": {d.issuer.consent(request)}, "state": request["state"]})
+	if err := d.store.RevokeInvitation(t.Context(), hash, d.clock.Now()); err != nil {
+		t.Fatal(err)
+	}
+	want(t, b.do("GET", allowed), 410, linkUnusablePage)
+	want(t, b.do("GET", callback(url.Values{"error": {"access_denied"}, "state": request["state"]})), 410, linkUnusablePage)
+	want(t, b.do("GET", path), 410, linkUnusablePage)
+	if d.issuer.count() != 0 || d.record().Status != rotation.Pending {
+		t.Errorf("%d exchanges, record %+v", d.issuer.count(), d.record())
+	}
+}
+
+// Another user may take a connection over only if the operator said so.
+func TestRepin(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		invited  rotation.Identity
+		comes    rotation.Identity
+		heading  string
+		ownedNow string
+	}{
+		{"another user", rotation.Identity{}, rotation.Identity{ResourceOwner: "43", Company: "7"}, wrongAccountPage, "42"},
+		{"another user, agreed", rotation.Identity{Repin: true}, rotation.Identity{ResourceOwner: "43", Company: "7"}, connectedPage, "43"},
+		{"another user, agreed, without access to the company", rotation.Identity{Repin: true}, rotation.Identity{ResourceOwner: "43"}, wrongAccountPage, "42"},
+		{"another company", rotation.Identity{Company: "8"}, rotation.Identity{ResourceOwner: "42", Company: "8"}, wrongAccountPage, "42"},
+		{"another company, agreed", rotation.Identity{Company: "8", Repin: true}, rotation.Identity{ResourceOwner: "42", Company: "8"}, connectedPage, "42"},
+		{"the same, written otherwise", rotation.Identity{Login: "PAT@Example.com"}, rotation.Identity{ResourceOwner: "42", Login: "pat@example.com", Company: "7"}, connectedPage, "42"},
+		{"another client id, agreed", rotation.Identity{Repin: true}, rotation.Identity{ClientID: "elsewhere", ResourceOwner: "42", Company: "7"}, wrongAccountPage, "42"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := newDoor(t)
+			b := d.browser()
+			d.issuer.identity.Company = "7"
+			path, _ := d.invite(rotation.Identity{Company: "7"})
+			b.wantResult(b.do("GET", b.allow(path)), connectedPage)
+			if c.comes.ClientID == "" {
+				c.comes.ClientID = "client-of-sandbox"
+			}
+			d.issuer.identity = c.comes
+			path, hash := d.invite(c.invited)
+			b.wantResult(b.do("GET", b.allow(path)), c.heading)
+			rec, connected := d.record(), c.heading == connectedPage
+			if rec.Pin.ResourceOwner != c.ownedNow || (rec.Epoch == 2) != connected || d.invitation(hash).UsedAt.IsZero() == connected {
+				t.Errorf("pin %+v, epoch %d, invitation %+v", rec.Pin, rec.Epoch, d.invitation(hash))
+			}
+			if !connected && d.issuer.revoked == 0 {
+				t.Error("the pair was not revoked")
+			}
+		})
 	}
 }
 
@@ -323,9 +431,13 @@ func TestResultIsShownEvenIfItCannotBeRecorded(t *testing.T) {
 	address := b.allow(path)
 	d.store.down = map[string]bool{"Conclude": true}
 	b.wantResult(b.do("GET", address), connectedPage)
-	if !strings.Contains(d.log.String(), "revoke its invitation") {
+	if !strings.Contains(d.log.String(), "the connection's history tells it") {
 		t.Errorf("log:\n%s", d.log)
 	}
+	d.clock.advance(2 * time.Minute)
+	b.wantResult(b.do("GET", address), alreadyPage)
+	want(t, b.do("GET", path), 410, alreadyPage)
+	want(t, b.do("POST", path), 410, alreadyPage)
 }
 
 // A person who closes the tab during the exchange loses nothing.
@@ -375,6 +487,27 @@ func TestPublicURLWithAPath(t *testing.T) {
 			t.Errorf("redirected to %s", got)
 		}
 	}
+}
+
+// Disconnecting ends every link of before, under way or not.
+func TestDisconnectedConnection(t *testing.T) {
+	d := newDoor(t)
+	path, _ := d.invite(rotation.Identity{})
+	b := d.browser()
+	underWay := b.allow(path)
+	rec := d.record()
+	rec.Epoch, rec.Status = rec.Epoch+1, rotation.Disconnected
+	if _, err := d.files.Ledger().Write(t.Context(), rotation.Change{Record: rec}); err != nil {
+		t.Fatal(err)
+	}
+	want(t, b.do("GET", path), 410, linkUnusablePage)
+	want(t, b.do("POST", path), 410, linkUnusablePage)
+	b.wantResult(b.do("GET", underWay), supersededPage)
+	if d.issuer.count() != 0 {
+		t.Errorf("%d exchanges", d.issuer.count())
+	}
+	again, _ := d.invite(rotation.Identity{})
+	b.wantResult(b.do("GET", b.allow(again)), connectedPage)
 }
 
 func TestDeletedConnection(t *testing.T) {

@@ -12,7 +12,7 @@
 //
 //	malformed in any way        refused; no store was asked
 //	state read, browser checked refused without a change: the state stays for the right browser
-//	prepared                    all that can fail early has; a reload starts here again
+//	prepared                    all that can fail early has, a revoked invitation included; a reload starts here again
 //	state consumed              the one conditional write; whoever loses it waits for the winner's result
 //	code exchanged              the pair is saved by package rotation, whatever happens to this request
 //	result recorded             repeats show it; without it they say that the attempt came to no end

@@ -44,8 +44,10 @@ type door struct {
 	clock   *clock
 	log     *lockedBuffer
 	public  string
-	mu      sync.Mutex
-	secrets []string // must not be in the log
+	// organization is set before build.
+	organization string
+	mu           sync.Mutex
+	secrets      []string // must not be in the log
 }
 
 func newDoor(t testing.TB) *door { return newDoorAt(t, publicURL) }
@@ -86,17 +88,21 @@ func (d *door) register(c token.Connection) {
 
 func (d *door) build() {
 	d.t.Helper()
-	log := slog.New(slog.NewTextHandler(d.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	log := d.logger()
 	consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: d.files.Ledger(), Sealer: d.files.Sealer(),
 		Applications: d.apps, Issuer: d.issuer, Log: log, Now: d.clock.Now, Settings: rotation.DefaultSettings("test")})
 	if err != nil {
 		d.t.Fatal(err)
 	}
 	d.handler, err = consent.New(consent.Config{Store: d.store, Consents: consents, Applications: d.apps,
-		AuthorizeURL: authorizeURL, PublicURL: d.public, Logger: log, Now: d.clock.Now})
+		AuthorizeURL: authorizeURL, PublicURL: d.public, Organization: d.organization, Logger: log, Now: d.clock.Now})
 	if err != nil {
 		d.t.Fatal(err)
 	}
+}
+
+func (d *door) logger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(d.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
 func authorizeURL(app rotation.Application, redirectURI, state, codeChallenge string) string {
@@ -112,8 +118,12 @@ func (d *door) invite(expect rotation.Identity) (path, hash string) {
 
 func (d *door) inviteTo(c token.Connection, expect rotation.Identity) (path, hash string) {
 	d.t.Helper()
+	rec, _, err := d.files.Ledger().Load(context.Background(), c)
+	if err != nil {
+		d.t.Fatal(err)
+	}
 	link, made, err := consent.Invite(context.Background(), d.store.Store, d.public,
-		consent.Invitation{Connection: c, Expect: expect, CreatedAt: d.clock.Now()})
+		consent.Invitation{Connection: c, Expect: expect, Epoch: rec.Epoch, CreatedAt: d.clock.Now()})
 	if err != nil {
 		d.t.Fatal(err)
 	}

@@ -10,11 +10,12 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 )
 
-// Config wires a Handler. Every field is required.
+// Config wires a Handler. Every field but Organization is required.
 type Config struct {
 	Store        Store
 	Consents     *rotation.Consents
@@ -24,8 +25,11 @@ type Config struct {
 	// PublicURL is the base under which people reach the handler: https://, or
 	// http:// on a loopback address. A path in it may or may not be stripped on the way.
 	PublicURL string
-	Logger    *slog.Logger
-	Now       func() time.Time
+	// Organization is whose installation this is, in the words of the people who
+	// visit it, such as a company's name; at most 80 characters.
+	Organization string
+	Logger       *slog.Logger
+	Now          func() time.Time
 }
 
 // Handler serves the routes that the package comment lists, and GET /healthz.
@@ -45,7 +49,7 @@ type route map[string]func(w http.ResponseWriter, r *http.Request, argument stri
 // New checks the configuration and reports all that is missing at once.
 func New(cfg Config) (*Handler, error) {
 	public, err := parsePublicURL(cfg.PublicURL)
-	problems := []error{err}
+	problems := []error{err, CheckOrganization(cfg.Organization)}
 	for _, field := range []struct {
 		name    string
 		missing bool
@@ -95,14 +99,21 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// CheckOrganization reports what is wrong with a Config.Organization.
+func CheckOrganization(name string) error {
+	if utf8.RuneCountInString(name) > 80 || !printable(name) {
+		return errors.New("the organization is a name of at most 80 printable characters")
+	}
+	return nil
+}
+
 // protect sets the headers that every answer has.
 func (h *Handler) protect(header http.Header) {
 	header.Set("Cache-Control", "no-store")
 	header.Set("Content-Security-Policy", h.policy("'none'"))
 	header.Set("Cross-Origin-Opener-Policy", "same-origin")
 	header.Set("Cross-Origin-Resource-Policy", "same-origin")
-	// With no-referrer a browser sends "Origin: null" with the form; it is
-	// Sec-Fetch-Site that lets the form pass CrossOriginProtection.
+	// The invitation page alone changes this, with a meta element: see there.
 	header.Set("Referrer-Policy", "no-referrer")
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("X-Frame-Options", "DENY")
@@ -150,7 +161,7 @@ func (h *Handler) unavailable(w http.ResponseWriter, r *http.Request, event stri
 // connected and notConnected serve the result pages. They know nothing but what
 // the address says, and that can only choose between texts of this package.
 func (h *Handler) connected(w http.ResponseWriter, r *http.Request, _ string) {
-	h.showResult(w, r, connected, verifying)
+	h.showResult(w, r, connected, verifying, alreadyConnected)
 }
 
 func (h *Handler) notConnected(w http.ResponseWriter, r *http.Request, _ string) {
@@ -176,7 +187,7 @@ func (h *Handler) resultAddress(result page, state State) string {
 	switch result {
 	case connected:
 		return h.public.String() + "/connected"
-	case verifying:
+	case verifying, alreadyConnected:
 		path = "/connected"
 	}
 	query := url.Values{"result": {string(result)}, "reference": {reference(state.Hash)}}

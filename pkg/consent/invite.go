@@ -14,9 +14,9 @@ const DefaultLifetime = 72 * time.Hour
 
 // Invite stores a new invitation and returns the link to send to the person
 // who is to connect. The link is the only place where its secret part exists.
-// Of wanted, Connection and CreatedAt (the present time) are required; Expect
-// is optional and ExpiresAt defaults to DefaultLifetime after CreatedAt. The
-// connection must be registered before the link is used.
+// Of wanted, Connection, Epoch (which the connection has now) and CreatedAt (the
+// present time) are required; Expect is optional and ExpiresAt defaults to
+// DefaultLifetime after CreatedAt. The connection must be registered before.
 func Invite(ctx context.Context, store Store, publicURL string, wanted Invitation) (link token.Secret, _ Invitation, _ error) {
 	base, err := parsePublicURL(publicURL)
 	if err != nil {
@@ -34,7 +34,7 @@ func Invite(ctx context.Context, store Store, publicURL string, wanted Invitatio
 	}
 	secret := newSecret()
 	made := Invitation{Hash: hash(secret), Connection: wanted.Connection, Expect: wanted.Expect,
-		CreatedAt: wanted.CreatedAt.UTC(), ExpiresAt: wanted.ExpiresAt.UTC()}
+		Epoch: wanted.Epoch, CreatedAt: wanted.CreatedAt.UTC(), ExpiresAt: wanted.ExpiresAt.UTC()}
 	if err := store.CreateInvitation(ctx, made); err != nil {
 		return token.Secret{}, Invitation{}, fmt.Errorf("storing the invitation to %s: %w", made.Connection, err)
 	}

@@ -16,29 +16,32 @@ type page string
 
 const (
 	invite       page = "invite"
+	linkExpired  page = "link-expired"
 	linkUnusable page = "link-unusable"
 	linkUsed     page = "link-used"
 	stillWorking page = "still-working"
 	refused      page = "refused"
 	notFound     page = "not-found"
 	// Results.
-	connected    page = "connected"
-	verifying    page = "verifying"
-	denied       page = "denied"
-	wrongAccount page = "wrong-account"
-	superseded   page = "superseded"
-	failed       page = "failed"
-	unavailable  page = "unavailable"
+	connected        page = "connected"
+	verifying        page = "verifying"
+	alreadyConnected page = "already-connected"
+	denied           page = "denied"
+	wrongAccount     page = "wrong-account"
+	superseded       page = "superseded"
+	failed           page = "failed"
+	unavailable      page = "unavailable"
 )
 
-// view is all that a page can show.
+// view is all that a page can show. The first two are on every page.
 type view struct {
-	Asker      string // host of this installation
-	Connection string
-	SignIn     string // host of the authorization server
-	Login      string // who is asked for, if that matters
-	Company    string // the company id that is asked for, if that matters
-	Reference  string // finds the log line
+	Organization string // whose installation this is; may be empty
+	Host         string // where it is
+	Connection   string
+	SignIn       string // host of the authorization server
+	Login        string // who is asked for, if that matters
+	Company      string // the company id that is asked for, if that matters
+	Reference    string // finds the log line
 }
 
 //go:embed pages
@@ -61,8 +64,8 @@ func parsePages() pages {
 		"style": func() template.CSS { return template.CSS(style) },
 	}).ParseFS(assets, "pages/frame.html"))
 	all := pages{templates: map[page]*template.Template{}, styleHash: "sha256-" + base64.StdEncoding.EncodeToString(sum[:])}
-	for _, name := range []page{invite, linkUnusable, linkUsed, stillWorking, refused, notFound,
-		connected, verifying, denied, wrongAccount, superseded, failed, unavailable} {
+	for _, name := range []page{invite, linkExpired, linkUnusable, linkUsed, stillWorking, refused, notFound,
+		connected, verifying, alreadyConnected, denied, wrongAccount, superseded, failed, unavailable} {
 		all.templates[name] = template.Must(template.Must(frame.Clone()).ParseFS(assets, "pages/"+string(name)+".html"))
 	}
 	return all
@@ -70,6 +73,7 @@ func parsePages() pages {
 
 // show answers with a page.
 func (h *Handler) show(w http.ResponseWriter, status int, name page, shown view) {
+	shown.Organization, shown.Host = h.cfg.Organization, h.public.Host
 	var body bytes.Buffer
 	if err := h.pages.templates[name].Execute(&body, shown); err != nil {
 		panic(err) // a fault in an embedded page; the tests render every one

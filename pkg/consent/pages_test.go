@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tokenturn/tokenturn/pkg/consent"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 )
 
@@ -53,7 +54,7 @@ func TestHeadersOfEveryAnswer(t *testing.T) {
 		policy := answer.Header.Get("Content-Security-Policy")
 		formAction := "form-action 'none'"
 		if name == "invitation" {
-			formAction = "form-action 'self' " + loginURL
+			formAction = "form-action 'self' https:"
 		}
 		for _, directive := range []string{"default-src 'none'", "base-uri 'none'", "frame-ancestors 'none'", formAction} {
 			if !strings.Contains(policy+";", directive+";") {
@@ -69,13 +70,19 @@ func TestHeadersOfEveryAnswer(t *testing.T) {
 // everyPage returns each page as a browser gets it.
 func everyPage(t *testing.T) map[string]*http.Response {
 	d := newDoor(t)
-	path, _ := d.invite(rotation.Identity{Login: "pat@example.com", Company: "562949953425831"})
+	d.organization = "Acme Builders"
+	d.build()
 	b := d.browser()
 	used, _ := d.invite(rotation.Identity{})
 	b.wantResult(b.do("GET", b.allow(used)), connectedPage)
+	expired, _ := d.invite(rotation.Identity{})
+	d.clock.advance(consent.DefaultLifetime)
+	path, _ := d.invite(rotation.Identity{Login: "pat@example.com", Company: "562949953425831"})
 	all := map[string]*http.Response{
 		invitePage:       b.do("GET", path),
 		linkUsedPage:     b.do("GET", used),
+		linkExpiredPage:  b.do("GET", expired),
+		alreadyPage:      b.do("GET", "/connected?result=already-connected&reference=ABCD-2345"),
 		linkUnusablePage: b.do("GET", "/connect/x"),
 		refusedPage:      b.do("GET", "/callback/sandbox"),
 		notFoundPage:     b.do("GET", "/"),
@@ -121,6 +128,9 @@ func TestPagesAreWhole(t *testing.T) {
 		}
 		if got := answer.Header.Get("Content-Length"); got != strconv.Itoa(len(page)) {
 			t.Errorf("%s: Content-Length %s of %d", heading, got, len(page))
+		}
+		if !strings.Contains(page, "This page belongs to Acme Builders, at tokens.example.com.") {
+			t.Errorf("%s does not say whose it is", heading)
 		}
 		if len(page) > 6000 {
 			t.Errorf("%s has %d bytes", heading, len(page))
@@ -178,6 +188,35 @@ func TestForeignTextIsEscaped(t *testing.T) {
 	}
 }
 
+// Pages say whose they are, in the operator's words where there are any.
+func TestOrganization(t *testing.T) {
+	d := newDoor(t)
+	path, _ := d.invite(rotation.Identity{})
+	page := want(t, d.browser().do("GET", path), 200, invitePage)
+	for _, text := range []string{"You have been asked to let", "The service at tokens.example.com", "belongs to the service at tokens.example.com"} {
+		if !strings.Contains(page, text) {
+			t.Errorf("no %q in:\n%s", text, page)
+		}
+	}
+	d.organization = "<b>Müller & Söhne</b>"
+	d.build()
+	page = want(t, d.browser().do("GET", path), 200, invitePage)
+	const name = "&lt;b&gt;Müller &amp; Söhne&lt;/b&gt;"
+	for _, text := range []string{"<strong>" + name + "</strong> asks you to let", name + ", with its service at tokens.example.com", "belongs to " + name} {
+		if !strings.Contains(page, text) {
+			t.Errorf("no %q in:\n%s", text, page)
+		}
+	}
+	for _, bad := range []string{strings.Repeat("ü", 81), "Acme\nBuilders", "\xff"} {
+		if consent.CheckOrganization(bad) == nil {
+			t.Errorf("%q is accepted", bad)
+		}
+	}
+	if err := consent.CheckOrganization(strings.Repeat("ü", 80)); err != nil {
+		t.Error(err)
+	}
+}
+
 // WCAG 2.2 criterion 1.4.3: text needs a contrast of 4.5 to 1.
 func TestContrast(t *testing.T) {
 	text, err := os.ReadFile("pages/style.css")
@@ -189,7 +228,7 @@ func TestContrast(t *testing.T) {
 		for _, c := range regexp.MustCompile(`--([a-z-]+): #([0-9a-f]+)`).FindAllStringSubmatch(scheme[1], -1) {
 			colours[c[1]] = luminance(t, c[2])
 		}
-		for _, pair := range [][2]string{{"ink", "sheet"}, {"quiet", "sheet"}, {"accent", "sheet"}, {"on-accent", "accent"}, {"ink", "paper"}} {
+		for _, pair := range [][2]string{{"ink", "sheet"}, {"quiet", "sheet"}, {"accent", "sheet"}, {"on-accent", "accent"}, {"ink", "paper"}, {"quiet", "paper"}} {
 			a, b := colours[pair[0]], colours[pair[1]]
 			if contrast := (max(a, b) + 0.05) / (min(a, b) + 0.05); len(colours) != 7 || contrast < 4.5 {
 				t.Errorf("scheme %d: %v has a contrast of %.2f", i, pair, contrast)

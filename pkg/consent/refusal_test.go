@@ -134,6 +134,7 @@ var attacks = []attack{
 		a.b.cookies[0].Name = "__Host-tokenturn-" + hashOf(otherSecret)[:12]
 	}, 400, refusedPage, "State"},
 	{"expired state", func(a *attempt) { a.d.clock.advance(10 * time.Minute) }, 400, refusedPage, "State"},
+	{"state expired by a second", func(a *attempt) { a.d.clock.advance(10*time.Minute + time.Second) }, 400, refusedPage, "State"},
 	{"other cookie", func(a *attempt) { a.b.cookies[0].Value = otherSecret }, 400, refusedPage, "State"},
 	{"wrong environment's path", func(a *attempt) { a.path = "/callback/production" }, 400, refusedPage, "State"},
 	{"foreign issuer", set("iss", "https://login.example.com"), 400, refusedPage, "State"},
@@ -176,7 +177,7 @@ func TestBadCallbacksChangeNothing(t *testing.T) {
 			if d.issuer.count() != redeems || d.invitation(hash) != invited || d.record().Revision != record.Revision {
 				t.Error("something was changed")
 			}
-			if c.name == "expired state" {
+			if strings.Contains(c.name, "expired") {
 				return
 			}
 			// The right browser can still finish.
@@ -232,7 +233,14 @@ func TestBadLinksChangeNothing(t *testing.T) {
 		{"a connection's name", func(l *link) { l.path = "/connect/sandbox/acme" }, 404, linkUnusablePage, ""},
 		{"markup", func(l *link) { l.path = "/connect/%3Cscript%3E" }, 404, linkUnusablePage, ""},
 		{"unknown", func(l *link) { l.path = "/connect/" + otherSecret }, 404, linkUnusablePage, "Invitation"},
-		{"expired this second", func(l *link) { l.d.clock.advance(consent.DefaultLifetime) }, 410, linkUnusablePage, "Invitation"},
+		{"expired this second", func(l *link) { l.d.clock.advance(consent.DefaultLifetime) }, 410, linkExpiredPage, "Invitation"},
+		{"expired long ago", func(l *link) { l.d.clock.advance(20 * consent.DefaultLifetime) }, 410, linkExpiredPage, "Invitation"},
+		{"revoked and expired", func(l *link) {
+			if err := l.d.store.RevokeInvitation(l.d.t.Context(), l.hash, l.d.clock.Now()); err != nil {
+				l.d.t.Fatal(err)
+			}
+			l.d.clock.advance(consent.DefaultLifetime)
+		}, 410, linkUnusablePage, "Invitation"},
 		{"revoked", func(l *link) {
 			if err := l.d.store.RevokeInvitation(l.d.t.Context(), l.hash, l.d.clock.Now()); err != nil {
 				l.d.t.Fatal(err)

@@ -31,10 +31,16 @@ func (h *Handler) invitation(w http.ResponseWriter, r *http.Request, argument st
 		h.turnAway(w, r, invited, fmt.Errorf("reading the login URL of %s: %w", app.Environment, err))
 		return
 	}
-	// Chrome and Safari apply form-action to the redirect that answers the form, too.
-	w.Header().Set("Content-Security-Policy", h.policy("'self' "+signIn))
-	_, host, _ := strings.Cut(signIn, "://")
-	h.show(w, http.StatusOK, invite, view{Asker: h.public.Host, Connection: invited.Connection.String(),
+	// Chrome and Safari apply form-action to every redirect that follows the form,
+	// and companies with a single sign-on of their own are sent on to hosts that
+	// only their login host knows. So any https host has to do.
+	formAction := "'self' https:"
+	scheme, host, _ := strings.Cut(signIn, "://")
+	if scheme == "http" { // a server on this machine
+		formAction += " " + signIn
+	}
+	w.Header().Set("Content-Security-Policy", h.policy(formAction))
+	h.show(w, http.StatusOK, invite, view{Connection: invited.Connection.String(),
 		SignIn: host, Login: invited.Expect.Login, Company: invited.Expect.Company})
 }
 
@@ -59,6 +65,13 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request, argument string)
 	seeOther(w, begun.address)
 }
 
+// Errors of usable besides the Store's.
+var (
+	errConnectedMeanwhile = errors.New("the connection was connected after the invitation was made")
+	errChangedMeanwhile   = errors.New("the connection was changed after the invitation was made")
+	errWithdrawn          = errors.New("the invitation was revoked after the start")
+)
+
 // usable finds the invitation of a link. What cannot be one is not looked up.
 func (h *Handler) usable(ctx context.Context, argument string) (Invitation, error) {
 	secret, ok := parseSecret(argument)
@@ -72,6 +85,15 @@ func (h *Handler) usable(ctx context.Context, argument string) (Invitation, erro
 	if !invited.Usable(h.cfg.Now()) {
 		return invited, ErrSpent
 	}
+	epoch, status, err := h.cfg.Consents.Standing(ctx, invited.Connection)
+	switch {
+	case err != nil:
+		return invited, fmt.Errorf("reading the connection: %w", err)
+	case epoch != invited.Epoch && status == rotation.Active:
+		return invited, errConnectedMeanwhile
+	case epoch != invited.Epoch:
+		return invited, errChangedMeanwhile
+	}
 	return invited, nil
 }
 
@@ -82,7 +104,11 @@ func (h *Handler) turnAway(w http.ResponseWriter, r *http.Request, invited Invit
 		h.show(w, http.StatusNotFound, linkUnusable, view{})
 	case errors.Is(err, ErrSpent) && !invited.UsedAt.IsZero():
 		h.show(w, http.StatusGone, linkUsed, view{})
-	case errors.Is(err, ErrSpent), errors.Is(err, rotation.ErrNotRegistered):
+	case errors.Is(err, ErrSpent) && invited.RevokedAt.IsZero() && !h.cfg.Now().Before(invited.ExpiresAt):
+		h.show(w, http.StatusGone, linkExpired, view{})
+	case errors.Is(err, errConnectedMeanwhile):
+		h.show(w, http.StatusGone, alreadyConnected, view{})
+	case errors.Is(err, ErrSpent), errors.Is(err, errChangedMeanwhile), errors.Is(err, errWithdrawn), errors.Is(err, rotation.ErrNotRegistered):
 		h.cfg.Logger.LogAttrs(r.Context(), slog.LevelInfo, "invitation refused",
 			aboutConnection(invited.Connection), slog.String("reason", err.Error()))
 		h.show(w, http.StatusGone, linkUnusable, view{})
@@ -105,14 +131,10 @@ func (h *Handler) begin(ctx context.Context, invited Invitation) (attempt, error
 	if err != nil {
 		return attempt{}, err
 	}
-	epoch, err := h.cfg.Consents.Epoch(ctx, invited.Connection)
-	if err != nil {
-		return attempt{}, fmt.Errorf("reading the connection: %w", err)
-	}
 	state, cookie, now := newSecret(), newSecret(), h.cfg.Now().UTC()
 	err = h.cfg.Store.Start(ctx, State{Hash: hash(state), Cookie: hash(cookie), Environment: invited.Connection.Environment,
 		Connection: invited.Connection, Invitation: invited.Hash, RedirectURI: app.RedirectURI, Expect: invited.Expect,
-		Epoch: epoch, CreatedAt: now, ExpiresAt: now.Add(stateLifetime)})
+		Epoch: invited.Epoch, CreatedAt: now, ExpiresAt: now.Add(stateLifetime)})
 	if err != nil {
 		return attempt{}, fmt.Errorf("storing the state: %w", err)
 	}

@@ -26,10 +26,16 @@ const MaxStarts = 5
 
 // Invitation lets one person connect one named connection, once. Only the hash
 // of the link's secret part is stored.
+//
+// It is for the epoch that the connection had when it was made: whatever consent,
+// import or disconnect raises the epoch ends every invitation of before. So an
+// invitation succeeds once even where its success could not be recorded, or was
+// found only later (rotation.Verifying), and no link revives what was disconnected.
 type Invitation struct {
 	Hash       string            `json:"hash"` // hex SHA-256 of the secret part of the link
 	Connection token.Connection  `json:"connection"`
 	Expect     rotation.Identity `json:"expect"`
+	Epoch      int64             `json:"epoch"`
 	CreatedAt  time.Time         `json:"created_at"`
 	ExpiresAt  time.Time         `json:"expires_at"`
 	Starts     int               `json:"starts"`

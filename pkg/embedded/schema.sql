@@ -1,7 +1,7 @@
--- Version 1. Times are microseconds since 1970; json columns hold the types of
+-- Version 2. Times are microseconds since 1970; json columns hold the types of
 -- packages rotation and consent, beside the columns that queries need.
 PRAGMA application_id = 0x7474726e; -- "ttrn"
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 
 -- One row: which key file the sealed columns need.
 CREATE TABLE installation (key_id TEXT NOT NULL) STRICT;
@@ -48,6 +48,10 @@ CREATE TABLE label (
   FOREIGN KEY (connection, id) REFERENCES version (connection, id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX label_version ON label (connection, id);
+CREATE TABLE deletion ( -- since version 2
+  connection TEXT PRIMARY KEY,
+  at         INTEGER NOT NULL -- when its secret goes for good
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE application (
   environment TEXT PRIMARY KEY,

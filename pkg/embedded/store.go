@@ -35,7 +35,7 @@ const (
 
 const (
 	applicationID = 0x7474726e // "ttrn", at offset 68 of the file: https://www.sqlite.org/fileformat.html
-	schemaVersion = 1
+	schemaVersion = 2
 	// patience is how long a call waits for another process's transaction,
 	// unless its context ends earlier. Transactions take milliseconds.
 	patience = 10 * time.Second
@@ -43,6 +43,10 @@ const (
 
 //go:embed schema.sql
 var schema string
+
+// fromVersion1 brings a database of schema 1 to schema 2.
+const fromVersion1 = `CREATE TABLE deletion (connection TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+	PRAGMA user_version = 2`
 
 // Store is an open directory. It is safe for concurrent use, and so are the
 // ports it hands out, which work until Close.
@@ -203,14 +207,15 @@ func checkHeader(path string) error {
 }
 
 // check makes sure that this program and this key file belong to the database
-// and that it can be written, before anything depends on it.
+// and that it can be written, before anything depends on it. A database of the
+// earlier schema is brought to this one, and secrets whose time has come are ended.
 func (s *Store) check(ctx context.Context) error {
 	return s.write(ctx, "checking the database", func(tx *sql.Tx) error {
 		var version int
 		if err := tx.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version); err != nil {
 			return err
 		}
-		if version != schemaVersion {
+		if version < 1 || version > schemaVersion {
 			return fmt.Errorf("%s has schema %d and this program knows %d; use the newest tokenturn",
 				s.path, version, schemaVersion)
 		}
@@ -222,7 +227,12 @@ func (s *Store) check(ctx context.Context) error {
 			return fmt.Errorf("%s is not the key file that %s was made with; put the right one back",
 				filepath.Join(filepath.Dir(s.path), KeyName), s.path)
 		}
-		return nil
+		if version == 1 {
+			if _, err := tx.ExecContext(ctx, fromVersion1); err != nil {
+				return fmt.Errorf("bringing the database to schema %d: %w", schemaVersion, err)
+			}
+		}
+		return purge(ctx, tx, time.Now())
 	})
 }
 

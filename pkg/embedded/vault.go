@@ -28,8 +28,7 @@ const (
 )
 
 // Vault keeps one secret per connection, encrypted under the key file. Its
-// reads are never stale, secrets are never scheduled for deletion, and there
-// is no limit to the versions of a day.
+// reads are never stale, and there is no limit to the versions of a day.
 type Vault struct{ s *Store }
 
 var _ rotation.Vault = Vault{}
@@ -52,12 +51,12 @@ func (v Vault) Version(ctx context.Context, c token.Connection, id string) (rota
 // find reads the version that query yields for c and by.
 func (v Vault) find(ctx context.Context, what string, c token.Connection, query, by string) (version rotation.Version, err error) {
 	err = v.s.read(ctx, what, func(tx *sql.Tx) error {
+		if err := mustExist(ctx, tx, c); err != nil {
+			return err
+		}
 		var sealed []byte
 		switch err := tx.QueryRowContext(ctx, query, c.String(), by).Scan(&version.ID, &sealed); {
 		case errors.Is(err, sql.ErrNoRows):
-			if err := mustExist(ctx, tx, c); err != nil {
-				return err
-			}
 			return rotation.ErrNoVersion
 		case err != nil:
 			return err
@@ -70,28 +69,30 @@ func (v Vault) find(ctx context.Context, what string, c token.Connection, query,
 }
 
 // Versions implements rotation.Vault, newest first.
-func (v Vault) Versions(ctx context.Context, c token.Connection) ([]rotation.VersionInfo, error) {
-	what := "listing the versions of " + c.String()
-	rows, err := v.s.db.QueryContext(ctx, `SELECT id, created_at, coalesce(group_concat(label ORDER BY label), '')
-		FROM version LEFT JOIN label USING (connection, id) WHERE connection = ?
-		GROUP BY id ORDER BY created_at DESC, version.rowid DESC`, c.String())
-	if err != nil {
-		return nil, v.s.fault(what, err)
-	}
-	versions, err := collect(rows, func(rows *sql.Rows) (info rotation.VersionInfo, err error) {
-		var created int64
-		var labels string
-		err = rows.Scan(&info.ID, &created, &labels)
-		info.CreatedAt = time.UnixMicro(created).UTC()
-		if labels != "" {
-			info.Labels = strings.Split(labels, ",")
+func (v Vault) Versions(ctx context.Context, c token.Connection) (versions []rotation.VersionInfo, err error) {
+	err = v.s.read(ctx, "listing the versions of "+c.String(), func(tx *sql.Tx) error {
+		if err := mustExist(ctx, tx, c); err != nil {
+			return err
 		}
-		return info, err
+		rows, err := tx.QueryContext(ctx, `SELECT id, created_at, coalesce(group_concat(label ORDER BY label), '')
+			FROM version LEFT JOIN label USING (connection, id) WHERE connection = ?
+			GROUP BY id ORDER BY created_at DESC, version.rowid DESC`, c.String())
+		if err != nil {
+			return err
+		}
+		versions, err = collect(rows, func(rows *sql.Rows) (info rotation.VersionInfo, err error) {
+			var created int64
+			var labels string
+			err = rows.Scan(&info.ID, &created, &labels)
+			info.CreatedAt = time.UnixMicro(created).UTC()
+			if labels != "" {
+				info.Labels = strings.Split(labels, ",")
+			}
+			return info, err
+		})
+		return err
 	})
-	if err == nil && len(versions) == 0 {
-		err = rotation.ErrNoSecret
-	}
-	return versions, v.s.fault(what, err)
+	return versions, err
 }
 
 // Create implements rotation.Vault.
@@ -99,6 +100,9 @@ func (v Vault) Create(ctx context.Context, c token.Connection, id string, value 
 	return v.s.write(ctx, "creating the secret of "+c.String(), func(tx *sql.Tx) error {
 		switch err := mustExist(ctx, tx, c); {
 		case errors.Is(err, rotation.ErrNoSecret):
+			if err := purge(ctx, tx, time.Now()); err != nil {
+				return err
+			}
 			return v.add(ctx, tx, c, id, value, current)
 		case err != nil:
 			return err
@@ -154,16 +158,6 @@ func (v Vault) Promote(ctx context.Context, c token.Connection, id, replaces str
 		}
 		return attach(ctx, tx, c, previous, replaces)
 	})
-}
-
-// mustExist returns ErrNoSecret unless c has a secret.
-func mustExist(ctx context.Context, tx *sql.Tx, c token.Connection) error {
-	var exists bool
-	err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM version WHERE connection = ?)`, c.String()).Scan(&exists)
-	if err == nil && !exists {
-		err = rotation.ErrNoSecret
-	}
-	return err
 }
 
 // same reports whether the version is there with this value; with another

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	sdk "github.com/aws/aws-sdk-go-v2/service/secretsmanager"
@@ -38,14 +39,18 @@ func TestVaultKeepsTheContractWhenRequestsAreRepeated(t *testing.T) {
 func TestDeletedAndEmptySecrets(t *testing.T) {
 	client, naming := sdk.NewFromConfig(awstest.Server(t, http.DefaultTransport)), fresh()
 	v, ctx := secretsmanager.NewVault(client, naming), t.Context()
-	secret := naming.Prefix + "/connection/" + acme.String()
 	if err := v.Create(ctx, acme, first, value); err != nil {
 		t.Fatal(err)
 	}
-	// Where the client had to repeat what a person does here, the repetition is
-	// refused; whether it took effect is seen in what follows.
-	_, err := client.DeleteSecret(ctx, &sdk.DeleteSecretInput{SecretId: &secret, RecoveryWindowInDays: aws.Int64(7)})
-	t.Log("deleting:", err)
+	bin := secretsmanager.NewDeletions(client, naming)
+	if err := bin.Cancel(ctx, acme); err != nil {
+		t.Errorf("restoring what was not deleted: %v", err)
+	}
+	for range 2 {
+		if _, err := bin.Schedule(ctx, acme, 7*24*time.Hour); err != nil {
+			t.Fatal(err)
+		}
+	}
 	_, currentErr := v.Current(ctx, acme)
 	_, versionErr := v.Version(ctx, acme, first)
 	_, versionsErr := v.Versions(ctx, acme)
@@ -56,8 +61,24 @@ func TestDeletedAndEmptySecrets(t *testing.T) {
 		}
 	}
 
+	for range 2 {
+		if err := bin.Cancel(ctx, acme); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := v.Current(ctx, acme); err != nil || got.ID != first || got.Value != value {
+		t.Errorf("restored: %v, %v", got.ID, err)
+	}
+	nobody := token.Connection{Environment: "sandbox", Name: "nobody"}
+	if _, err := bin.Schedule(ctx, nobody, 7*24*time.Hour); !errors.Is(err, rotation.ErrNoSecret) {
+		t.Errorf("Schedule of nothing: got %v, want ErrNoSecret", err)
+	}
+	if err := bin.Cancel(ctx, nobody); !errors.Is(err, rotation.ErrNoSecret) {
+		t.Errorf("Cancel of nothing: got %v, want ErrNoSecret", err)
+	}
+
 	empty := token.Connection{Environment: "sandbox", Name: "empty"}
-	_, err = client.CreateSecret(ctx, &sdk.CreateSecretInput{Name: aws.String(naming.Prefix + "/connection/" + empty.String())})
+	_, err := client.CreateSecret(ctx, &sdk.CreateSecretInput{Name: aws.String(naming.Prefix + "/connection/" + empty.String())})
 	t.Log("creating:", err)
 	if _, err := v.Current(ctx, empty); !errors.Is(err, rotation.ErrNoVersion) {
 		t.Errorf("Current of a secret without a version: got %v, want ErrNoVersion", err)

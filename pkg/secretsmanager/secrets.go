@@ -6,7 +6,8 @@
 //
 // The actions needed are GetSecretValue, ListSecretVersionIds, PutSecretValue,
 // UpdateSecretVersionStage, CreateSecret and, because new secrets carry tags,
-// TagResource.
+// TagResource; for Deletions, which only an operator makes, DeleteSecret and
+// RestoreSecret.
 package secretsmanager
 
 import (

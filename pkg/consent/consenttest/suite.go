@@ -70,8 +70,8 @@ type user struct {
 // invitation is a full one that expires an hour after now.
 func invitation(name string) consent.Invitation {
 	return consent.Invitation{Hash: "invitation-" + name, Connection: token.Connection{Environment: "sandbox", Name: "acme"},
-		Expect:    rotation.Identity{ClientID: "client", ResourceOwner: "12", Login: "a@example.com", Company: "34", Repin: true},
-		CreatedAt: now.Add(-time.Hour), ExpiresAt: now.Add(time.Hour)}
+		Expect: rotation.Identity{ClientID: "client", ResourceOwner: "12", Login: "a@example.com", Company: "34", Repin: true},
+		Epoch:  6, CreatedAt: now.Add(-time.Hour), ExpiresAt: now.Add(time.Hour)}
 }
 
 // state is a start of that invitation at now that expires ten minutes later.

@@ -1,0 +1,123 @@
+// A person with a Chromium, the pages they see, and the world behind them: the Go test that
+// started this file answers what `ask` asks.
+import assert from 'node:assert/strict'
+import axe from 'axe-core'
+import {chromium} from 'playwright-core'
+
+// kind: stand-in, doorkeeper or https · control: where `ask` asks · publicURL: of the front door
+// login, password: of the provider's user · screens: folder for screenshots, or empty
+export const world = JSON.parse(process.env.WORLD)
+
+const patience = 30_000
+
+export async function ask(what, question = {}) {
+  const answer = await fetch(`${world.control}/${what}`, {method: 'POST', body: JSON.stringify(question)})
+  const text = await answer.text()
+  assert.ok(answer.ok, `${what}: ${text}`)
+  return JSON.parse(text)
+}
+
+export const invite = async (connection, ...options) => (await ask('invite', {connection, options})).url
+
+export async function openBrowser() {
+  return chromium.launch({executablePath: process.env.CHROMIUM, args: ['--no-sandbox', '--disable-gpu', '--disable-quic',
+    '--disable-background-networking', '--disable-component-update', '--disable-sync', '--host-resolver-rules=MAP *.test 127.0.0.1']})
+}
+
+export class Person {
+  // what one browser profile with nothing in it sees
+  static async arrive(browser, options = {}) {
+    const p = new Person()
+    p.context = await browser.newContext({ignoreHTTPSErrors: true, viewport: devices.desktop, ...options})
+    p.context.setDefaultTimeout(patience)
+    p.requests = []
+    p.complaints = []
+    p.context.on('request', request => p.requests.push(request))
+    p.context.on('console', message => {
+      if (/Content Security Policy|Refused|blocked/i.test(message.text())) p.complaints.push(message.text())
+    })
+    p.page = await p.context.newPage()
+    return p
+  }
+
+  async leave() {
+    const hosts = new Set(this.requests.map(r => new URL(r.url())).filter(u => u.protocol !== 'about:').map(u => u.origin))
+    const strangers = [...hosts].filter(origin => ![new URL(world.publicURL).origin, ...world.providers].includes(origin))
+    await this.context.close()
+    assert.deepEqual(strangers, [], 'requests to third parties')
+    assert.deepEqual(this.complaints, [], 'complaints in the console')
+  }
+
+  tab() { return this.context.newPage() }
+}
+
+// sees waits for the page with that heading.
+export async function sees(page, heading) {
+  try {
+    await page.getByRole('heading', {level: 1, name: heading, exact: true}).waitFor()
+  } catch (cause) {
+    throw new Error(`no page "${heading}" at ${new URL(page.url()).pathname}, but:\n${await page.locator('body').innerText().catch(() => cause)}`)
+  }
+}
+
+export const button = page => page.getByRole('button', {name: 'Continue to Procore'})
+
+// start opens the link, presses the button, and signs in where asked. It ends at the provider's consent page.
+export async function start(page, link) {
+  await page.goto(link)
+  await sees(page, 'Connect your Procore account')
+  await button(page).click()
+  await signIn(page)
+}
+
+export async function signIn(page) {
+  const allowing = page.locator(world.kind === 'doorkeeper' ? 'form[action$="/oauth/authorize"]' : '#allow').first()
+  const form = page.locator(world.kind === 'doorkeeper' ? '#login' : '#sign-in')
+  await allowing.or(form).first().waitFor()
+  if (await form.count() === 0) return
+  if (world.kind === 'doorkeeper') {
+    await page.getByLabel('Login').fill(world.login)
+    await page.getByLabel('Password').fill(world.password)
+    await page.getByRole('button', {name: 'Log in'}).click()
+  } else {
+    await form.click()
+  }
+  await allowing.waitFor()
+}
+
+export const allowing = page => world.kind === 'doorkeeper' ? page.getByRole('button', {name: 'Authorize'}) : page.locator('#allow')
+
+export const denying = page => world.kind === 'doorkeeper' ? page.getByRole('button', {name: 'Deny'}) : page.locator('#deny')
+
+export const devices = {phone: {width: 390, height: 844}, desktop: {width: 1280, height: 800}}
+
+// inspect keeps screenshots of the page, phone and desktop, light and dark, and lets axe look at each.
+export const inspected = new Set()
+
+export async function inspect(page, name) {
+  if (!world.screens) return
+  for (const [device, viewport] of Object.entries(devices)) {
+    await page.setViewportSize(viewport)
+    for (const colorScheme of ['light', 'dark']) {
+      await page.emulateMedia({colorScheme})
+      const {violations, incomplete, passes} = await page.evaluate(`${axe.source}; axe.run(document)`)
+      const faults = [...violations, ...incomplete].map(({id, help, nodes}) => ({id, help, nodes: nodes.map(n => n.html)}))
+      assert.deepEqual(faults, [], `axe on ${name}, ${device}, ${colorScheme}`)
+      assert.ok(passes.length > 10, `axe passed ${passes.length} rules only`)
+      await page.screenshot({path: `${world.screens}/${name}-${device}-${colorScheme}.png`, fullPage: true})
+    }
+  }
+  // WCAG 2.2 criterion 1.4.10: no sideways scrolling at 320 pixels; 1.4.4: text of twice the size
+  await page.setViewportSize({width: 320, height: 640})
+  for (const size of ['100%', '200%']) {
+    const overflow = await page.evaluate(size => {
+      document.documentElement.style.fontSize = size
+      return document.documentElement.scrollWidth - document.documentElement.clientWidth
+    }, size)
+    assert.equal(overflow, 0, `${name} is wider than a small phone, text at ${size}`)
+  }
+  await page.evaluate(() => { document.documentElement.style.fontSize = '' })
+  await page.setViewportSize(devices.desktop)
+  await page.emulateMedia({colorScheme: null})
+  inspected.add(name)
+}
