@@ -4,6 +4,7 @@ package conformance
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -26,44 +27,45 @@ import (
 var readConnections = []string{"peer/acme", "peer/globex"}
 
 const (
-	rotationsEach  = 50
-	rotationPeriod = 3 * time.Second
-	readLifetime   = 30 * time.Second
+	rotationsEach = 50
+	readLifetime  = time.Minute
 )
 
 // TestReadersNoticeNoRotation lets readers in four languages use the API while both
 // connections are rotated again and again. No request may fail in the end. Beside them a
 // naive reader, which keeps a token until it expires, shows what they are spared.
 func TestReadersNoticeNoRotation(t *testing.T) {
+	t.Parallel()
 	for _, grace := range []int{0, 1} {
-		t.Run(fmt.Sprintf("stand-in, GRACE=%d", grace), func(t *testing.T) {
-			t.Parallel()
-			in := installStandIn(t, grace, fmt.Sprintf("readers-standin-%d", grace))
-			in.hammer()
-		})
 		t.Run(fmt.Sprintf("Doorkeeper, GRACE=%d", grace), func(t *testing.T) {
-			t.Parallel()
-			in := install(t, startCloud(t), startProvider(t, grace, readLifetime), fmt.Sprintf("readers-doorkeeper-%d", grace), quick)
+			if grace == 1 {
+				t.Parallel() // with the stand-in, but not with the one before, which needs the processor for itself
+			}
+			in := install(t, startCloud(t), startProvider(t, grace, readLifetime), fmt.Sprintf("readers-doorkeeper-%d", grace), patient)
 			for _, connection := range readConnections {
 				in.connect(connection)
 			}
-			in.hammer()
+			in.hammer(200 * time.Millisecond)
 		})
 	}
+	t.Run("stand-in", func(t *testing.T) {
+		t.Parallel()
+		installStandIn(t, "readers-stand-in").hammer(50 * time.Millisecond)
+	})
 }
 
+// patient are settings under which a provider that is slow, because it is hammered, has the
+// time to answer that it has in production.
+var patient = map[string]string{"TOKENTURN_CADENCE": "1s", "TOKENTURN_REDEEM_RATE": "50"}
+
 // installStandIn has the project's own stand-in for Procore in Doorkeeper's place.
-func installStandIn(t *testing.T, grace int, name string) *installation {
+func installStandIn(t *testing.T, name string) *installation {
 	t.Helper()
-	options := []procoretest.Option{procoretest.WithLifetime(readLifetime)}
-	if grace == 1 {
-		options = append(options, procoretest.With(procoretest.OldLivesUntilFirstUse))
-	}
-	server := procoretest.New(options...)
+	server := procoretest.New(procoretest.WithLifetime(readLifetime))
 	t.Cleanup(server.Close)
 	app := server.NewApp(redirectURI)
 	in := install(t, startCloud(t), &provider{t: t, url: server.URL, clientID: app.ClientID, clientSecret: app.ClientSecret.Reveal(),
-		lifetime: readLifetime}, name, quick)
+		lifetime: readLifetime}, name, patient)
 	for _, connection := range readConnections {
 		b := in.browser()
 		address, err := server.Consent(b.begin(in.invite(connection)), procoretest.DefaultUser().Login, true)
@@ -83,8 +85,9 @@ type tally struct {
 	Why    any   `json:"why"` // of the last failure
 }
 
-// hammer runs all readers through the rotations and reports.
-func (in *installation) hammer() {
+// hammer runs all readers through the rotations and reports. pause is between two
+// requests of one of their workers.
+func (in *installation) hammer(pause time.Duration) {
 	in.t.Helper()
 	ctx, stop := context.WithCancel(in.t.Context())
 	defer stop()
@@ -95,24 +98,15 @@ func (in *installation) hammer() {
 		results[name] = result
 		running.Go(func() { *result = read(ctx) })
 	}
-	reader("Go", in.readInGo)
-	reader("Go, naive", in.readNaively)
+	reader("Go", func(ctx context.Context) tally { return in.crowd(ctx, readersEach, pause, in.careful) })
+	reader("Go, naive", func(ctx context.Context) tally { return in.crowd(ctx, 1, pause, in.naive) })
 	for _, program := range in.otherReaders() {
-		reader(program.language, func(ctx context.Context) tally { return program.hammer(in, ctx) })
+		reader(program.language, func(ctx context.Context) tally { return program.hammer(in, ctx, pause) })
 	}
 
 	_, mark := in.cloud.log(0)
-	began, rotations := time.Now(), 0
-	for range rotationsEach {
-		next := time.Now().Add(rotationPeriod)
-		for _, connection := range readConnections {
-			if outcome := in.force(connection).outcome(connection); outcome != "rotated" {
-				in.t.Errorf("%s: %s instead of rotated", connection, outcome)
-			}
-			rotations++
-		}
-		time.Sleep(time.Until(next)) // the peers live in real time
-	}
+	began := time.Now()
+	slowest := in.rotateAll()
 	took := time.Since(began)
 	stop()
 	running.Wait()
@@ -132,8 +126,8 @@ func (in *installation) hammer() {
 		}
 	}
 	naive := results["Go, naive"]
-	in.t.Logf("%d rotations of %d connections in %v; 401s met by the careful readers: %d", rotations, len(readConnections),
-		took.Round(time.Second), refused-naive.Failed)
+	in.t.Logf("%d rotations of %d connections in %v, the slowest took %v; 401s met by the careful readers: %d",
+		rotationsEach*len(readConnections), len(readConnections), took.Round(time.Second), slowest.Round(time.Millisecond), refused-naive.Failed)
 	for name, result := range results {
 		in.t.Logf("%-10s %6d requests, failed for good: %d; %d reads of secrets", name, result.OK+result.Failed, result.Failed, reads[keyOf(name)])
 		switch {
@@ -149,6 +143,33 @@ func (in *installation) hammer() {
 		in.t.Error("the careful readers met no dead token, so this test shows nothing")
 	}
 	in.keepsLogsClean()
+}
+
+// rotateAll rotates every connection, each at its own pace, and returns how long the slowest
+// rotation took.
+func (in *installation) rotateAll() time.Duration {
+	in.t.Helper()
+	var slowest atomic.Int64
+	var all sync.WaitGroup
+	for _, connection := range readConnections {
+		all.Go(func() {
+			for range rotationsEach {
+				started := time.Now()
+				answer, err := in.invoke(`{"op":"rotate","connection":"` + connection + `"}`)
+				var r report
+				if err != nil || json.Unmarshal(answer, &r) != nil || r.outcome(connection) != "rotated" {
+					in.t.Errorf("%s was not rotated: %v, %s", connection, err, answer)
+				}
+				took := time.Since(started)
+				slowest.Store(max(slowest.Load(), int64(took)))
+				// A request is repeated once, so the new token must live as long as it takes readers
+				// to find it and use it, however slow the machine is. In production it lives for an hour.
+				time.Sleep(max(2*time.Second, 3*took))
+			}
+		})
+	}
+	all.Wait()
+	return time.Duration(slowest.Load())
 }
 
 // keepsLogsClean insists that no reader wrote a token anywhere.
@@ -174,13 +195,10 @@ func (in *installation) secretsOf(language string) *secretsmanager.Client {
 		Credentials: credentials.NewStaticCredentialsProvider(keyOf(language), "test", "")})
 }
 
-const (
-	readersEach = 4                     // goroutines or threads of one language for one connection
-	readerPause = 20 * time.Millisecond // between two requests of one of them
-)
+const readersEach = 4 // goroutines or threads of one language for one connection
 
 // crowd lets several workers make requests for each connection until ctx ends.
-func (in *installation) crowd(ctx context.Context, each int, worker func(connection string) func() (int, error)) tally {
+func (in *installation) crowd(ctx context.Context, each int, pause time.Duration, worker func(connection string) func() (int, error)) tally {
 	var ok, failed atomic.Int64
 	var why atomic.Value
 	var workers sync.WaitGroup
@@ -195,7 +213,7 @@ func (in *installation) crowd(ctx context.Context, each int, worker func(connect
 						failed.Add(1)
 						why.Store(fmt.Sprint(status, err))
 					}
-					time.Sleep(readerPause)
+					time.Sleep(pause)
 				}
 			})
 		}
@@ -204,46 +222,42 @@ func (in *installation) crowd(ctx context.Context, each int, worker func(connect
 	return tally{ok.Load(), failed.Load(), why.Load()}
 }
 
-func (in *installation) readInGo(ctx context.Context) tally {
-	return in.crowd(ctx, readersEach, func(connection string) func() (int, error) {
-		source, err := tokensource.New(in.secretsOf("Go"), connection, tokensource.WithPrefix(in.env["TOKENTURN_SECRET_PREFIX"]))
+func (in *installation) careful(connection string) func() (int, error) {
+	source, err := tokensource.New(in.secretsOf("Go"), connection, tokensource.WithPrefix(in.env["TOKENTURN_SECRET_PREFIX"]))
+	if err != nil {
+		return func() (int, error) { return 0, err }
+	}
+	client := source.Client(context.Background())
+	return func() (int, error) {
+		document, err := source.Document(context.Background())
 		if err != nil {
-			return func() (int, error) { return 0, err }
+			return 0, err
 		}
-		client := source.Client(ctx)
-		return func() (int, error) {
-			document, err := source.Document(context.Background())
-			if err != nil {
-				return 0, err
-			}
-			return status(client.Get(document.APIURL + "/rest/v1.0/me"))
-		}
-	})
+		return status(client.Get(document.APIURL + "/rest/v1.0/me"))
+	}
 }
 
-// readNaively keeps a token until it expires and takes a 401 as it comes.
-func (in *installation) readNaively(ctx context.Context) tally {
-	return in.crowd(ctx, 1, func(connection string) func() (int, error) {
-		client, id := in.secretsOf("Go, naive"), in.secretName(connection)
-		var known token.Document
-		return func() (int, error) {
-			if time.Now().After(known.ExpiresAt) {
-				out, err := client.GetSecretValue(context.Background(), &secretsmanager.GetSecretValueInput{SecretId: &id})
-				if err != nil {
-					return 0, err
-				}
-				if known, err = token.ParseDocument(token.NewSecret(*out.SecretString)); err != nil {
-					return 0, err
-				}
-			}
-			request, err := http.NewRequest(http.MethodGet, known.APIURL+"/rest/v1.0/me", nil)
+// naive keeps a token until it expires and takes a 401 as it comes.
+func (in *installation) naive(connection string) func() (int, error) {
+	client, id := in.secretsOf("Go, naive"), in.secretName(connection)
+	var known token.Document
+	return func() (int, error) {
+		if time.Now().After(known.ExpiresAt) {
+			out, err := client.GetSecretValue(context.Background(), &secretsmanager.GetSecretValueInput{SecretId: &id})
 			if err != nil {
 				return 0, err
 			}
-			request.Header.Set("Authorization", "Bearer "+known.AccessToken.Reveal())
-			return status(http.DefaultClient.Do(request))
+			if known, err = token.ParseDocument(token.NewSecret(*out.SecretString)); err != nil {
+				return 0, err
+			}
 		}
-	})
+		request, err := http.NewRequest(http.MethodGet, known.APIURL+"/rest/v1.0/me", nil)
+		if err != nil {
+			return 0, err
+		}
+		request.Header.Set("Authorization", "Bearer "+known.AccessToken.Reveal())
+		return status(http.DefaultClient.Do(request))
+	}
 }
 
 func status(answer *http.Response, err error) (int, error) {

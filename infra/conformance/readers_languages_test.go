@@ -3,10 +3,12 @@
 package conformance
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -133,17 +135,17 @@ func examples(t *testing.T, language string) string {
 }
 
 // hammer runs the program until ctx ends. What it writes to stderr is kept as log.
-func (p program) hammer(in *installation, ctx context.Context) tally {
+func (p program) hammer(in *installation, ctx context.Context, pause time.Duration) tally {
 	each := readersEach / 2
 	if p.language == "bash" {
 		each = 1 // which costs a process for each request
 	}
 	arguments := append(p.command[1:len(p.command):len(p.command)], in.env["TOKENTURN_SECRET_PREFIX"],
-		fmt.Sprint(readerPause.Seconds()), fmt.Sprint(each))
+		fmt.Sprint(pause.Seconds()), fmt.Sprint(each))
 	cmd := exec.Command(p.command[0], append(arguments, readConnections...)...)
 	cmd.Env = in.readerEnv(p.language)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &in.logs
+	var out, said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, io.MultiWriter(&said, &in.logs)
 	stdin, err := cmd.StdinPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -161,6 +163,9 @@ func (p program) hammer(in *installation, ctx context.Context) tally {
 	var result tally
 	if err := json.NewDecoder(&out).Decode(&result); err != nil {
 		return tally{Failed: 1, Why: fmt.Errorf("%s printed no tally: %w", p.language, err)}
+	}
+	if result.Why == nil && said.Len() > 0 {
+		result.Why = said.String()
 	}
 	return result
 }
@@ -247,4 +252,15 @@ func compiled(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// readLines reads lines as they come.
+func readLines(r io.Reader) func(yield func(string) bool) {
+	return func(yield func(string) bool) {
+		for scanner := bufio.NewScanner(r); scanner.Scan(); {
+			if !yield(scanner.Text()) {
+				return
+			}
+		}
+	}
 }

@@ -21,12 +21,27 @@
 // because their body is a stream, and every 401 counts in Procore's grading of
 // an app. A minute keeps both rare and costs at most 55,000 reads a month in a
 // program that never rests, about $0.27 at $0.05 for 10,000; five minutes would
-// cost a fifth of that. Other caches between this package and Secrets Manager
-// must keep a value no longer either: their usual half hour or hour is most of a
-// token's life.
+// cost a fifth of that.
 //
-// However many goroutines ask, and whatever the API answers, a source makes at
-// most one read at a time and one a second.
+// However many goroutines ask, and whatever the API answers, a source looks once at
+// a time and once a second at most.
+//
+// # Behind other caches
+//
+// A cache between this package and Secrets Manager adds its own time to live to
+// the time for which a dead token is handed out, and it must not answer the read
+// that follows a 401. WithCache sees to the second: give New the SDK's client, and
+// WithCache whatever implements SecretReader on a cache, such as Extension for the
+// AWS Parameters and Secrets Lambda Extension. Its time to live should be a minute as
+// well. The extension has five minutes unless SECRETS_MANAGER_TTL is set; the
+// caching libraries of AWS have an hour, which is most of a token's life. As a source
+// reads once a minute at most, a cache is worth having only where several share it.
+//
+// # Tokens that live shorter than the schedule
+//
+// The rotate function keeps every connection fresh by itself. WithEnsure is for programs
+// that want a token with so much life left, whatever the schedule: a source that
+// finds less asks the function and reads again.
 //
 // # When reading fails
 //

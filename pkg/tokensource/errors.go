@@ -18,8 +18,15 @@ var (
 	// ErrUnavailable: Secrets Manager did not answer, or with an error of its own.
 	ErrUnavailable = errors.New("Secrets Manager is not available")
 	// ErrExpired: the newest token that could be read has expired: the rotation
-	// does not run, or the connection needs a new consent.
+	// does not run, or the connection needs a new consent. A secret cannot
+	// tell which; with WithEnsure one of the next two may be wrapped as well.
 	ErrExpired = errors.New("the token has expired")
+
+	// ErrNeedsConsent: a person must allow access (again). Only with WithEnsure.
+	ErrNeedsConsent = errors.New("a person must consent")
+	// ErrRotationInProgress: there is no living token now, and there may be one
+	// soon without anybody's help. Only with WithEnsure.
+	ErrRotationInProgress = errors.New("the rotation is in progress")
 )
 
 // classify finds the error for what the SDK returned, by its code

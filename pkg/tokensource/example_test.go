@@ -40,6 +40,20 @@ func Example() {
 	fmt.Println(response.Status)
 }
 
+// Behind the AWS Parameters and Secrets Lambda Extension: reads go through it, but
+// for those that must be fresh.
+func ExampleWithCache() {
+	cfg, err := config.LoadDefaultConfig(context.Background())
+	if err != nil {
+		log.Fatal(err)
+	}
+	source, err := tokensource.New(secretsmanager.NewFromConfig(cfg), "production/acme", tokensource.WithCache(tokensource.Extension()))
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(source.Client(context.Background()).Get("https://api.procore.com/rest/v1.0/me"))
+}
+
 // Documents tell where a connection's API is and which company it is for.
 func ExampleSource_Document() {
 	source := tokensource.Static(token.Document{AccessToken: token.NewSecret("any"), APIURL: "https://sandbox.procore.com", CompanyID: "7"})

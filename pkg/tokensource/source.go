@@ -27,10 +27,13 @@ const (
 	minPace = time.Second
 	maxPace = 10 * time.Second
 	// patience is how long the first requests that were refused with 401 wait for a
-	// newer token: publishing follows within a second or so of the redeem.
-	patience = 3 * time.Second
+	// newer token. Publishing follows the redeem within a fraction of a second, or some
+	// seconds where a call has to be repeated.
+	patience = 5 * time.Second
 	// readTimeout is for one read, with the retries of the SDK.
 	readTimeout = 5 * time.Second
+	// cacheTimeout is for a read of a cache on the same machine, within readTimeout.
+	cacheTimeout = 2 * time.Second
 )
 
 // SecretReader is the one method of *secretsmanager.Client that is needed.
@@ -45,6 +48,9 @@ type Option func(*settings)
 type settings struct {
 	prefix string
 	ttl    time.Duration
+	cache  SecretReader
+	renew  Renewer
+	min    time.Duration
 }
 
 // WithPrefix sets the first part of secret names, "tokenturn" unless set: the
@@ -55,6 +61,12 @@ func WithPrefix(prefix string) Option { return func(s *settings) { s.prefix = pr
 // package documentation says what a longer time costs.
 func WithTTL(ttl time.Duration) Option { return func(s *settings) { s.ttl = ttl } }
 
+// WithCache reads through a cache of secrets, such as Extension, where a value a
+// little old will do. The client given to New is asked instead once the API has refused
+// the token at hand, when the token is about to expire, and when the cache
+// has none that lives.
+func WithCache(cache SecretReader) Option { return func(s *settings) { s.cache = cache } }
+
 // Source is the token of one connection. It implements oauth2.TokenSource and is safe for
 // concurrent use.
 //
@@ -63,9 +75,10 @@ func WithTTL(ttl time.Duration) Option { return func(s *settings) { s.ttl = ttl 
 // that a token was refused.
 type Source struct {
 	connection token.Connection
-	read       func(context.Context) (token.Document, error)
+	read       func(ctx context.Context, fresh bool) (token.Document, error) // not fresh: a cache may answer
 	ttl        time.Duration
 	patience   time.Duration
+	ensure     ensurer
 
 	held atomic.Pointer[held] // the newest document; written under mu
 
@@ -73,7 +86,7 @@ type Source struct {
 	flight     chan struct{} // closed when the read under way ends; nil: none is
 	notBefore  time.Time     // of the next read
 	misses     int           // reads in a row that brought nothing
-	failure    error         // of the last read
+	failure    error         // of the last look
 	rejectedAt time.Time     // when the API first refused the held document's token; zero: it did not
 }
 
@@ -104,16 +117,27 @@ func New(client SecretReader, connection string, options ...Option) (*Source, er
 		return nil, fmt.Errorf("the TTL %v of the token source of %s is shorter than %v", set.ttl, c, minPace)
 	}
 	name := strings.TrimSuffix(set.prefix, "/") + "/connection/" + c.String()
-	return &Source{connection: c, ttl: set.ttl, patience: patience,
-		read: func(ctx context.Context) (token.Document, error) { return readSecret(ctx, client, name, c) }}, nil
+	read := func(ctx context.Context, fresh bool) (token.Document, error) {
+		if set.cache != nil && !fresh {
+			ctx, cancel := context.WithTimeout(ctx, cacheTimeout)
+			defer cancel()
+			if d, err := readSecret(ctx, set.cache, name, c); err == nil && d.ExpiresAt.After(time.Now()) {
+				return d, nil
+			}
+		}
+		ctx, cancel := context.WithTimeout(ctx, readTimeout)
+		defer cancel()
+		return readSecret(ctx, client, name, c)
+	}
+	return &Source{connection: c, ttl: set.ttl, patience: patience, read: read, ensure: ensurer{renew: set.renew, min: set.min}}, nil
 }
 
 // Static is a source for tests that always has the given document: its
 // AccessToken, CompanyID and APIURL count, and ExpiresAt if it is set.
 func Static(document token.Document) *Source {
 	s := &Source{connection: document.Connection, ttl: defaultTTL,
-		read: func(context.Context) (token.Document, error) { return document, nil }}
-	s.settle(document, nil)
+		read: func(context.Context, bool) (token.Document, error) { return document, nil }}
+	s.settle(finding{document: document})
 	return s
 }
 
@@ -147,22 +171,28 @@ func (s *Source) Token() (*oauth2.Token, error) {
 }
 
 // Document returns what the secret says, but for its sealed part: the token,
-// the API's base URL, the company. It waits for a read only if there is no
-// living token, or if it is the one call that looks for a newer one.
+// the API's base URL, the company. It waits for a look only if there is no
+// living token, or if it is the one call that looks for a newer one. That takes
+// some seconds at most, or as long as a rotation if WithEnsure has one made
+// because there is no living token.
 func (s *Source) Document(ctx context.Context) (token.Document, error) {
 	if h := s.held.Load(); h != nil && time.Now().Before(h.checkAt) {
 		return h.document, nil
 	}
 	s.mu.Lock()
+	mine, living := s.startLook(ctx), alive(s.held.Load(), time.Now())
 	flight := s.flight
-	if s.startRead(ctx) || !alive(s.held.Load(), time.Now()) {
-		flight = s.flight
-	} else {
-		flight = nil // another call looks; this one need not wait
-	}
 	s.mu.Unlock()
-	if err := wait(ctx, flight); err != nil {
-		return token.Document{}, fmt.Errorf("waiting for the token of %s: %w", s.connection, err)
+	patient, cancel := ctx, context.CancelFunc(func() {})
+	switch {
+	case living && !mine:
+		flight = nil // another call looks; this one need not wait
+	case living:
+		patient, cancel = context.WithTimeout(ctx, readTimeout)
+	}
+	defer cancel()
+	if wait(patient, flight) != nil && ctx.Err() != nil {
+		return token.Document{}, fmt.Errorf("waiting for the token of %s: %w", s.connection, ctx.Err())
 	}
 	return s.answer()
 }
@@ -179,47 +209,78 @@ func (s *Source) answer() (token.Document, error) {
 		return token.Document{}, fmt.Errorf("reading the token of %s: %w", s.connection, s.failure)
 	}
 	err := fmt.Errorf("%w: that of %s did at %s by this machine's clock; see whether the rotation runs and "+
-		"whether the connection needs consent", ErrExpired, s.connection, h.document.ExpiresAt.Format(time.RFC3339))
+		"whether the connection needs consent (tokenturn connection show %s says both)", ErrExpired, s.connection, h.document.ExpiresAt.Format(time.RFC3339), s.connection)
 	if s.failure != nil {
 		err = fmt.Errorf("%w; the last look for a newer one: %w", err, s.failure)
 	}
 	return token.Document{}, err
 }
 
-// startRead begins a read unless one is under way or it is too early for one.
+// finding is what a look brought: the secret's document or why there is none,
+// and what the rotate function said if it was asked.
+type finding struct {
+	document token.Document
+	err      error
+	asked    bool
+	refusal  error
+}
+
+// startLook begins a look at the secret unless one is under way or it is too early for one.
 // The caller holds mu.
-func (s *Source) startRead(ctx context.Context) bool {
-	if s.flight != nil || time.Now().Before(s.notBefore) {
+func (s *Source) startLook(ctx context.Context) bool {
+	now := time.Now()
+	if s.flight != nil || now.Before(s.notBefore) {
 		return false
 	}
 	done := make(chan struct{})
 	s.flight = done
-	// Others may come to wait for this read, so its end is not that of the call that began it.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
+	h := s.held.Load()
+	fresh := h != nil && (!s.rejectedAt.IsZero() || !h.document.ExpiresAt.IsZero() && !now.Before(s.soon(h.document)))
+	ask := s.ensure.may(now)
+	// Others may come to wait for this look, so its end is not that of the call that began it.
+	ctx = context.WithoutCancel(ctx)
 	go func() {
-		defer cancel()
-		document, err := s.read(ctx)
+		f := s.look(ctx, fresh, ask)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.settle(document, err)
+		s.settle(f)
 		s.flight = nil
 		close(done)
 	}()
 	return true
 }
 
-// settle takes in the result of a read. The caller holds mu.
-func (s *Source) settle(document token.Document, err error) {
+// look reads the secret and, if what it holds lives too short, once more after
+// the rotate function was asked for a better one.
+func (s *Source) look(ctx context.Context, fresh, ask bool) finding {
+	document, err := s.read(ctx, fresh)
+	f := finding{document: document, err: err}
+	if !ask || !s.ensure.wants(document, err) {
+		return f
+	}
+	f.asked = true
+	if f.refusal = s.ensure.ask(ctx, s.connection, document); f.refusal != nil {
+		return f
+	}
+	if document, err = s.read(ctx, true); err == nil || f.err != nil { // else the first one is better than none
+		f.document, f.err = document, err
+	}
+	return f
+}
+
+// settle takes in what a look brought. The caller holds mu.
+func (s *Source) settle(f finding) {
 	now := time.Now()
 	h := s.held.Load()
-	if err == nil && (h == nil || newer(document, h.document)) {
+	progress := f.err == nil && (h == nil || newer(f.document, h.document))
+	if progress {
 		s.rejectedAt = time.Time{}
 	}
-	if err == nil && supersedes(document, h, now) {
-		h = &held{document: document}
+	if f.err == nil && supersedes(f.document, h, now) {
+		h = &held{document: f.document}
 	}
-	s.failure = err
-	if err == nil && s.rejectedAt.IsZero() && alive(h, now) {
+	s.failure = s.ensure.settle(f, progress, now)
+	if s.failure == nil && s.rejectedAt.IsZero() && alive(h, now) {
 		s.misses = 0
 		s.notBefore = now.Add(minPace)
 		s.held.Store(&held{h.document, s.nextCheck(h.document, now)})
@@ -240,14 +301,21 @@ func (s *Source) nextCheck(d token.Document, now time.Time) time.Time {
 	if d.ExpiresAt.IsZero() {
 		return now.Add(ttl).Round(0)
 	}
-	early := min(margin, max(0, d.ExpiresAt.Sub(d.CreatedAt)/4))
-	soon := now.Add(minPace).Round(0)
-	check := earlier(now.Add(ttl).Round(0), d.ExpiresAt.Add(-early))
-	if check.Before(soon) {
-		check = soon
+	next := now.Add(minPace).Round(0)
+	check := earlier(now.Add(ttl).Round(0), s.soon(d))
+	if check.Before(next) {
+		check = next
 	}
 	return earlier(check, d.ExpiresAt)
 }
+
+// soon is from when on the token of d, which expires, is about to do so.
+func (s *Source) soon(d token.Document) time.Time {
+	early := min(margin, lifetime(d)/4)
+	return d.ExpiresAt.Add(-max(early, s.ensure.least(d)))
+}
+
+func lifetime(d token.Document) time.Duration { return max(0, d.ExpiresAt.Sub(d.CreatedAt)) }
 
 // awaitNewer is called when the API refused the token of d. It looks for a
 // newer one: repeatedly while d was refused less than the patience ago, so that
@@ -261,7 +329,7 @@ func (s *Source) awaitNewer(ctx context.Context, d token.Document) (token.Docume
 			s.mu.Unlock()
 			return h.document, alive(h, time.Now())
 		}
-		s.startRead(ctx)
+		s.startLook(ctx)
 		flight, next := s.flight, s.notBefore
 		s.mu.Unlock()
 		if flight == nil {
@@ -272,7 +340,10 @@ func (s *Source) awaitNewer(ctx context.Context, d token.Document) (token.Docume
 			<-timed.Done()
 			cancel()
 		}
-		if wait(ctx, flight) != nil {
+		timed, cancel := context.WithTimeout(ctx, readTimeout) // what a look needs, if it need not rotate
+		err := wait(timed, flight)
+		cancel()
+		if err != nil {
 			return token.Document{}, false
 		}
 	}

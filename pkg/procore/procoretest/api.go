@@ -103,6 +103,41 @@ func (h *Handler) companies(w http.ResponseWriter, r *http.Request) {
 	jsonResponse(http.StatusOK, list).write(w)
 }
 
+// projectCount is the number of projects of every company.
+const projectCount = 5
+
+// projects serves GET /rest/v1.0/projects for a company, page by page
+// (https://developers.procore.com/documentation/content/pagination).
+func (h *Handler) projects(w http.ResponseWriter, r *http.Request) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p := h.authenticated(w, r)
+	query := r.URL.Query()
+	if p == nil || !h.mayAct(w, r, p, query.Get("company_id")) {
+		return
+	}
+	size, page := positive(query.Get("per_page"), 100), positive(query.Get("page"), 1)
+	w.Header().Set("Total", strconv.Itoa(projectCount))
+	w.Header().Set("Per-Page", strconv.Itoa(size))
+	if page*size < projectCount {
+		query.Set("page", strconv.Itoa(page+1))
+		w.Header().Set("Link", "<http://"+r.Host+r.URL.Path+"?"+query.Encode()+`>; rel="next"`)
+	}
+	list := []map[string]any{}
+	for id := (page-1)*size + 1; id <= min(page*size, projectCount); id++ {
+		list = append(list, map[string]any{"id": id, "name": "Project " + strconv.Itoa(id), "active": true})
+	}
+	jsonResponse(http.StatusOK, list).write(w)
+}
+
+// positive reads a number of a query, up to a thousand.
+func positive(text string, otherwise int) int {
+	if n, err := strconv.Atoi(text); err == nil && n > 0 && n <= 1000 {
+		return n
+	}
+	return otherwise
+}
+
 // authenticated answers 401, with an empty body and the reason in a header, if the token is not good.
 func (h *Handler) authenticated(w http.ResponseWriter, r *http.Request) *pair {
 	p, why := h.use(bearer(r))

@@ -123,6 +123,7 @@ func NewHandler(options ...Option) *Handler {
 	h.mux.HandleFunc("POST /oauth/revoke", h.revoke)
 	h.mux.HandleFunc("GET /rest/v1.0/me", h.me)
 	h.mux.HandleFunc("GET /rest/v1.0/companies", h.companies)
+	h.mux.HandleFunc("GET /rest/v1.0/projects", h.projects)
 	return h
 }
 

@@ -506,6 +506,35 @@ func TestMeAndCompanies(t *testing.T) {
 	}
 }
 
+func TestProjects(t *testing.T) {
+	c := newClient(t)
+	access, _ := c.pair()
+	const company = "4264807"
+	path, pages, listed := "/rest/v1.0/projects?company_id="+company+"&per_page=2", 0, 0
+	for path != "" {
+		got := c.get(path, access, "Procore-Company-Id", company)
+		var projects []struct{ ID int }
+		if err := json.Unmarshal([]byte(got.text), &projects); err != nil || got.status != 200 {
+			t.Fatalf("%d %s: %v", got.status, got.text, err)
+		}
+		pages, listed, path = pages+1, listed+len(projects), ""
+		if next, found := strings.CutSuffix(got.header.Get("Link"), `>; rel="next"`); found {
+			path = strings.TrimPrefix(next, "<"+c.URL)
+		}
+	}
+	if pages != 3 || listed != 5 {
+		t.Errorf("%d projects on %d pages", listed, pages)
+	}
+	for path, want := range map[string]int{"/rest/v1.0/projects": 400, "/rest/v1.0/projects?company_id=1": 400} {
+		if got := c.get(path, access, "Procore-Company-Id", company); got.status != want {
+			t.Errorf("%s: %d %s", path, got.status, got.text)
+		}
+	}
+	if got := c.get("/rest/v1.0/projects?company_id="+company, "unknown", "Procore-Company-Id", company); got.status != 401 {
+		t.Errorf("unknown token: %d", got.status)
+	}
+}
+
 func TestOracle(t *testing.T) {
 	c := newClient(t)
 	_, first := c.pair()

@@ -1,0 +1,249 @@
+//go:build conformance
+
+package conformance
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+
+	"github.com/tokenturn/tokenturn/pkg/token"
+	"github.com/tokenturn/tokenturn/pkg/tokensource"
+	"github.com/tokenturn/tokenturn/pkg/tokensource/ensure"
+	"github.com/tokenturn/tokenturn/pkg/tokensource/tokensourcetest"
+)
+
+// oneShot are programs that make two requests, one after the other, and print the
+// status and the body of each on a line. The second has a body.
+func oneShot(t *testing.T) map[string][]string {
+	programs := map[string][]string{
+		"Python": {tools(t).python, "-c", `
+import sys
+sys.path.insert(0, sys.argv[1])
+from procore import Connection
+acme = Connection("peer/acme")
+for method, body in ("GET", None), ("POST", b"body"):
+    answer = acme.request(method, "/rest/v1.0/projects?page=1", body=body)
+    print(answer.status, answer.data.decode(), flush=True)
+    sys.stdin.readline()
+`, examples(t, "python")},
+		"bash": {"bash", "-euc", `
+source "$1/procore.sh"
+PROCORE_CONNECTION=peer/acme
+file=$(mktemp)
+request() { procore "$@" >"$file" && echo "200 $(<"$file")" || echo "failed $(<"$file")"; }
+request "/rest/v1.0/projects?page=1"
+read -r
+request "/rest/v1.0/projects?page=1" --data body
+rm "$file"
+`, "bash", examples(t, "bash")},
+	}
+	if node, err := exec.LookPath("node"); err == nil {
+		path := filepath.Join(filepath.Dir(compiled(t)), "oneshot.mjs")
+		err := os.WriteFile(path, []byte(`
+import { createInterface } from "node:readline/promises";
+import { Connection } from "./procore.mjs";
+const acme = new Connection("peer/acme");
+const input = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+for (const init of [{}, { method: "POST", body: "body" }]) {
+  const answer = await acme.fetch("/rest/v1.0/projects?page=1", init);
+  console.log(answer.status, await answer.text());
+  await input.next();
+}
+process.exit(0);
+`), 0o644)
+		if err != nil {
+			t.Fatal(err)
+		}
+		programs["TypeScript"] = []string{node, path}
+	}
+	return programs
+}
+
+// vault is a secret in moto and an API that takes its current token only.
+type vault struct {
+	*tokensourcetest.Secret
+	t      *testing.T
+	client *secretsmanager.Client
+}
+
+func (v vault) publish() {
+	v.t.Helper()
+	value, err := v.Document().Encode()
+	if err == nil {
+		_, err = v.client.PutSecretValue(context.Background(), &secretsmanager.PutSecretValueInput{
+			SecretId: aws.String("tokenturn/connection/peer/acme"), SecretString: aws.String(value.Reveal())})
+	}
+	if err != nil {
+		v.t.Error(err)
+	}
+}
+
+// TestExamplesReadAgain has each example meet a token that a rotation killed, with the
+// new one published only after the 401, and with a stale document in the secret in between.
+func TestExamplesReadAgain(t *testing.T) {
+	t.Parallel()
+	for language, command := range oneShot(t) {
+		t.Run(language, func(t *testing.T) {
+			t.Parallel()
+			in := &installation{t: t, cloud: startCloud(t), env: map[string]string{}}
+			v := vault{tokensourcetest.New("peer/acme"), t, in.secretsOf("Test")}
+			var mu sync.Mutex
+			var onRefusal func()
+			api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Header.Get("Authorization") != "Bearer "+v.Document().AccessToken.Reveal() {
+					w.WriteHeader(http.StatusUnauthorized)
+					mu.Lock()
+					defer mu.Unlock()
+					if onRefusal != nil {
+						time.AfterFunc(1500*time.Millisecond, onRefusal) // real programs, real time
+						onRefusal = nil
+					}
+					return
+				}
+				var body bytes.Buffer
+				_, _ = body.ReadFrom(r.Body)
+				_, _ = w.Write([]byte(r.Method + " " + r.URL.String() + " " + r.Header.Get("Procore-Company-Id") + " " + body.String()))
+			}))
+			defer api.Close()
+			v.Edit(func(d *token.Document) { d.APIURL, d.CompanyID, d.Generation = api.URL, "7", 3 })
+			value, err := v.Document().Encode()
+			in.must(err)
+			_, err = v.client.CreateSecret(t.Context(), &secretsmanager.CreateSecretInput{
+				Name: aws.String("tokenturn/connection/peer/acme"), SecretString: aws.String(value.Reveal())})
+			in.must(err)
+
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+			cmd.Env = in.readerEnv(language)
+			var said lockedBuffer
+			cmd.Stderr = &said
+			stdin, err := cmd.StdinPipe()
+			in.must(err)
+			stdout, err := cmd.StdoutPipe()
+			in.must(err)
+			in.must(cmd.Start())
+			lines := make(chan string)
+			go func() {
+				defer close(lines)
+				for line := range readLines(stdout) {
+					lines <- line
+				}
+			}()
+			if got := <-lines; strings.TrimSpace(got) != "200 GET /rest/v1.0/projects?page=1 7" {
+				t.Fatalf("the first request: %q\n%s", got, said.String())
+			}
+			v.Rotate()
+			mu.Lock()
+			onRefusal = v.publish
+			mu.Unlock()
+			_, err = stdin.Write([]byte("\n"))
+			in.must(err)
+			if got := <-lines; got != "200 POST /rest/v1.0/projects?page=1 7 body" {
+				t.Errorf("the request after the rotation: %q\n%s", got, said.String())
+			}
+			_ = stdin.Close()
+			for range lines {
+			}
+			in.must(cmd.Wait())
+			if strings.Contains(said.String(), "access-") {
+				t.Error("a token was written to stderr")
+			}
+		})
+	}
+}
+
+// invoker is Lambda's Invoke on the compiled rotate function.
+type invoker struct{ in *installation }
+
+func (i invoker) Invoke(_ context.Context, call *lambda.InvokeInput, _ ...func(*lambda.Options)) (*lambda.InvokeOutput, error) {
+	answer, err := i.in.invoke(string(call.Payload))
+	if err != nil {
+		return &lambda.InvokeOutput{FunctionError: aws.String("Unhandled"), Payload: answer}, nil
+	}
+	return &lambda.InvokeOutput{Payload: answer}, nil
+}
+
+// TestEnsureAsksTheRotateFunction reads tokens of a few seconds for a while without any
+// schedule, then learns what a secret cannot tell: that a person must consent.
+func TestEnsureAsksTheRotateFunction(t *testing.T) {
+	t.Parallel()
+	const life, min = 16 * time.Second, 5 * time.Second
+	in := install(t, startCloud(t), startProvider(t, 0, life), "ensure", map[string]string{"TOKENTURN_REDEEM_RATE": "50"})
+	in.connect("peer/acme")
+	source := func(connection string) *tokensource.Source {
+		s, err := tokensource.New(in.secretsOf("Ensure"), connection, tokensource.WithPrefix("ensure"),
+			tokensource.WithEnsure(ensure.Function(invoker{in}, "rotate"), min))
+		in.must(err)
+		return s
+	}
+	acme := source("peer/acme")
+	client := acme.Client(t.Context())
+	generations := map[int64]bool{}
+	for began := time.Now(); len(generations) < 3; time.Sleep(200 * time.Millisecond) {
+		document, err := acme.Document(t.Context())
+		in.must(err)
+		generations[document.Generation] = true
+		if code, err := status(client.Get(document.APIURL + "/rest/v1.0/me")); code != http.StatusOK || err != nil {
+			t.Fatalf("generation %d: %d %v", document.Generation, code, err)
+		}
+		if time.Since(began) > 2*time.Minute {
+			t.Fatalf("only generations %v; the last answers:\n%s", generations, in.answers.tail(2000))
+		}
+	}
+	if n := strings.Count(in.answers.String(), `"outcome":"rotated"`); n != 2 {
+		t.Errorf("%d rotations for 3 generations", n)
+	}
+
+	in.invite("peer/waiting")
+	for connection, want := range map[string]error{"peer/waiting": tokensource.ErrNeedsConsent, "peer/nobody": tokensource.ErrNotFound} {
+		if _, err := source(connection).Token(); !errors.Is(err, want) {
+			t.Errorf("%s: %v", connection, err)
+		}
+	}
+	in.provider.withdraw()
+	for began := time.Now(); ; time.Sleep(time.Second) {
+		_, err := acme.Token()
+		if errors.Is(err, tokensource.ErrNeedsConsent) && errors.Is(err, tokensource.ErrExpired) {
+			break
+		}
+		if time.Since(began) > 2*life {
+			t.Fatalf("%v after the consent was withdrawn: %v; the last answers:\n%s", 2*life, err, in.answers.tail(2000))
+		}
+	}
+	in.keepsSecrets()
+}
+
+// TestExampleFunction runs the compiled example against moto and the stand-in, between and during rotations.
+func TestExampleFunction(t *testing.T) {
+	t.Parallel()
+	in := installStandIn(t, "example")
+	in.env["TOKENTURN_CONNECTION"] = readConnections[0]
+	reader := in.function(func() (string, error) { return build("functions/example-reader", "bootstrap") }, "reader", keyOf("Function"), time.Minute)
+	for range 3 {
+		answer, err := reader.Invoke(t.Context(), []byte(`{"company_id":"4264807"}`))
+		var projects []struct{ Name string }
+		if err != nil || json.Unmarshal(answer, &projects) != nil || len(projects) != 5 || projects[0].Name != "Project 1" {
+			t.Errorf("answers %s %v", answer, err)
+		}
+		in.force(readConnections[0])
+	}
+	if reader.ColdStarts() != 1 {
+		t.Errorf("%d cold starts", reader.ColdStarts())
+	}
+}

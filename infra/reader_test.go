@@ -1,0 +1,68 @@
+package infra_test
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// The example's deployment holds to the rules of the other one, and its policy is as
+// narrow as it says.
+func TestExampleReader(t *testing.T) {
+	content, err := os.ReadFile("examples/reader.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var document yaml.Node
+	if err := yaml.Unmarshal(content, &document); err != nil {
+		t.Fatal(err)
+	}
+	root, err := plain(&document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	example := template{object(root)}
+	for _, rule := range []func(template) []string{noWildcards, namedResources, logs} {
+		for _, broken := range rule(example) {
+			t.Error(broken)
+		}
+	}
+
+	const arn = "arn:aws:secretsmanager:us-east-1:111122223333:secret:tokenturn/connection/sandbox/acme-??????"
+	const key = "arn:aws:kms:us-east-1:111122223333:key/1234"
+	values := map[string]any{"AWS::Region": "us-east-1", "AWS::AccountId": "111122223333", "AWS::Partition": "aws",
+		"AWS::URLSuffix": "amazonaws.com", "Connection": "sandbox/acme", "SecretPrefix": "tokenturn", "VaultKey": key}
+	policy := example.policy("ReaderPolicy")
+	for i, want := range []struct {
+		action, resource string
+		condition        map[string]map[string]string
+	}{
+		{"secretsmanager:GetSecretValue", arn, map[string]map[string]string{"StringEquals": {"secretsmanager:VersionStage": "AWSCURRENT"}}},
+		{"kms:Decrypt", key, map[string]map[string]string{"StringEquals": {"kms:ViaService": "secretsmanager.us-east-1.amazonaws.com"},
+			"StringLike": {"kms:EncryptionContext:SecretARN": arn}}},
+	} {
+		if len(policy) != 2 || !slices.Equal(policy[i].actions, []string{want.action}) || len(policy[i].resources) != 1 ||
+			example.resolve(policy[i].resources[0], values) != want.resource {
+			t.Fatalf("%s is not the %d. statement of two", want.action, i+1)
+		}
+		for operator, conditions := range want.condition {
+			for name, value := range conditions {
+				if got := example.resolve(object(object(policy[i].body["Condition"])[operator])[name], values); got != value {
+					t.Errorf("%s: %s of %s is %v", want.action, operator, name, got)
+				}
+			}
+		}
+	}
+
+	reader := example.resource("ReaderFunction")
+	for _, broken := range slices.Concat(reader.differs("CodeUri", "../../build/example-reader/"),
+		reader.differs("Runtime", "provided.al2023"), reader.differs("Architectures", []any{"arm64"}), reader.differs("Handler", "bootstrap")) {
+		t.Error(broken)
+	}
+	if _, err := os.Stat(filepath.Join("..", "functions", "example-reader", "main.go")); err != nil {
+		t.Error(err)
+	}
+}

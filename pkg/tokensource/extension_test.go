@@ -1,0 +1,157 @@
+package tokensource_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager/types"
+
+	"github.com/tokenturn/tokenturn/pkg/token"
+	"github.com/tokenturn/tokenturn/pkg/tokensource"
+	"github.com/tokenturn/tokenturn/pkg/tokensource/tokensourcetest"
+)
+
+// layer plays the AWS Parameters and Secrets Lambda Extension: it keeps what it
+// read first for as long as a test takes, however often the secret is rotated.
+type layer struct {
+	secret *tokensourcetest.Secret
+
+	mu     sync.Mutex
+	status int // answered instead, if not 0
+	body   string
+	kept   []byte
+	calls  int
+}
+
+func (l *layer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.calls++
+	query := r.URL.Query()
+	switch {
+	case l.status != 0:
+		http.Error(w, l.body, l.status)
+	case r.Header.Get("X-Aws-Parameters-Secrets-Token") != "session":
+		http.Error(w, "no permission", http.StatusUnauthorized)
+	case r.Method != http.MethodGet || r.URL.Path != "/secretsmanager/get" ||
+		query.Get("secretId") != "tokenturn/connection/"+acme || query.Get("versionStage") != "AWSCURRENT":
+		http.Error(w, "what?", http.StatusBadRequest)
+	default:
+		if l.kept == nil {
+			value, _ := l.secret.Document().Encode()
+			l.kept, _ = json.Marshal(map[string]any{"ARN": "arn", "Name": query.Get("secretId"), "SecretString": value.Reveal(),
+				"VersionStages": []string{"AWSCURRENT"}})
+		}
+		_, _ = w.Write(l.kept)
+	}
+}
+
+// start serves the layer where Lambda says it is.
+func (l *layer) start(t *testing.T) {
+	t.Helper()
+	server := httptest.NewServer(l)
+	t.Cleanup(server.Close)
+	u, err := url.Parse(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PARAMETERS_SECRETS_EXTENSION_HTTP_PORT", u.Port())
+	t.Setenv("AWS_SESSION_TOKEN", "session")
+}
+
+func TestExtensionAnswersInPlaceOfSecretsManager(t *testing.T) {
+	secret := tokensourcetest.New(acme)
+	l := &layer{secret: secret}
+	l.start(t)
+	expect(t, newSource(t, secret, tokensource.WithCache(tokensource.Extension())), secret.Document())
+	expect(t, newSource(t, secret, tokensource.WithCache(tokensource.Extension())), secret.Document())
+	if l.calls != 2 || secret.Reads() != 0 {
+		t.Errorf("%d calls of the extension, %d reads of Secrets Manager", l.calls, secret.Reads())
+	}
+}
+
+// The extension goes on handing out the token that a rotation killed. The request is
+// repeated with the new one all the same, and the old one does not come back.
+func TestReadAfterARefusalPassesTheExtension(t *testing.T) {
+	secret := tokensourcetest.New(acme)
+	l := &layer{secret: secret}
+	l.start(t)
+	api := httptest.NewServer(secret.Protect(echo))
+	defer api.Close()
+	secret.Edit(func(d *token.Document) { d.APIURL = api.URL })
+	source := newSource(t, secret, tokensource.WithCache(tokensource.Extension()))
+	expect(t, source, secret.Document())
+	secret.Rotate()
+	client := source.Client(t.Context())
+	for range 3 {
+		if status, body := get(t, client, request(t, "POST", api.URL, strings.NewReader("x"))); status != 200 || body != "POST x " {
+			t.Errorf("%d %q", status, body)
+		}
+	}
+	if l.calls != 1 || secret.Reads() != 1 {
+		t.Errorf("%d calls of the extension, %d reads of Secrets Manager", l.calls, secret.Reads())
+	}
+	expect(t, source, secret.Document())
+}
+
+// Whatever is wrong with the extension, Secrets Manager is asked, and what it says counts.
+func TestExtensionThatIsOfNoUse(t *testing.T) {
+	for name, test := range map[string]struct {
+		status int
+		body   string
+	}{
+		"not ready":         {http.StatusBadRequest, "not ready to serve traffic, please wait"},
+		"denied":            {http.StatusBadRequest, `{"message":"AccessDeniedException"}`},
+		"answers no JSON":   {http.StatusOK, "<html>"},
+		"answers no secret": {http.StatusOK, `{"Name":"other"}`},
+		"answers no token":  {http.StatusOK, `{"SecretString":"{}"}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			secret := tokensourcetest.New(acme)
+			l := &layer{status: test.status, body: test.body}
+			l.start(t)
+			expect(t, newSource(t, secret, tokensource.WithCache(tokensource.Extension())), secret.Document())
+
+			secret.Fail(&types.ResourceNotFoundException{})
+			_, err := newSource(t, secret, tokensource.WithCache(tokensource.Extension())).Token()
+			if !errors.Is(err, tokensource.ErrNotFound) || strings.Contains(err.Error(), "xtension") {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+	t.Run("is not there", func(t *testing.T) {
+		t.Setenv("PARAMETERS_SECRETS_EXTENSION_HTTP_PORT", "1")
+		secret := tokensourcetest.New(acme)
+		expect(t, newSource(t, secret, tokensource.WithCache(tokensource.Extension())), secret.Document())
+	})
+	t.Run("has an expired token", func(t *testing.T) {
+		secret := tokensourcetest.New(acme)
+		old := tokensourcetest.New(acme)
+		old.Edit(func(d *token.Document) { d.ExpiresAt = d.CreatedAt })
+		l := &layer{secret: old}
+		l.start(t)
+		expect(t, newSource(t, secret, tokensource.WithCache(tokensource.Extension())), secret.Document())
+	})
+}
+
+// The errors of the extension by itself show nothing of what it answered.
+func TestExtensionErrors(t *testing.T) {
+	l := &layer{}
+	l.start(t)
+	for _, l.status = range []int{http.StatusOK, http.StatusBadRequest} {
+		l.body = "canary-f00d"
+		id, stage := "tokenturn/connection/"+acme, "AWSCURRENT"
+		_, err := tokensource.Extension().GetSecretValue(t.Context(), &secretsmanager.GetSecretValueInput{SecretId: &id, VersionStage: &stage})
+		if err == nil || errors.Is(err, io.EOF) || strings.Contains(err.Error(), l.body) {
+			t.Errorf("error %v", err)
+		}
+	}
+}
