@@ -56,6 +56,10 @@
 // others find its attempt. Clocks are compared only with a lease in between: a
 // holder presents only if its POST must end before the lease does.
 //
+// So clocks may differ by as much as the quiet period. Further off, a run takes
+// another's live attempt for lost and presents beside it; the answer that is
+// saved still wins, unless the server ends the family on reuse.
+//
 // # Windows nobody can close
 //
 // W1: the server committed and its answer never arrived. W2: the answer is in

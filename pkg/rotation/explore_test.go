@@ -20,6 +20,8 @@ var scenes = []struct {
 	{"a rotator and its recovery", scene{actors: []actor{rotator("rotator")}, recovery: true}},
 	{"two rotators", scene{actors: []actor{rotator("rotator 1"), rotator("rotator 2")}}},
 	{"a rotator and a later sweep", scene{actors: []actor{rotator("rotator"), latecomer}}},
+	{"a rotator and an impatient one", scene{actors: []actor{rotator("rotator"), impatient}}},
+	{"a rotator and a published consent", scene{actors: []actor{rotator("rotator"), renewer}}},
 	{"a rotator and a sweep", scene{actors: []actor{rotator("rotator"), sweeper}}},
 	{"a rotator and a consent", scene{actors: []actor{rotator("rotator"), consenter}}},
 	{"a rotator and an import", scene{actors: []actor{rotator("rotator"), importer}}},

@@ -509,7 +509,7 @@ var faults = []fault{
 		}},
 	{name: "a process is frozen with the answer in memory, past its lease", outcome: rotation.Rotated,
 		happens: func(m *mishap) rotation.Outcome {
-			return m.first("ledger.SaveMint", before, freeze(100*time.Second)).rotate()
+			return m.during(1, "issuer.Redeem", after, func() { time.Sleep(100 * time.Second) }).rotate()
 		}},
 
 	{name: "a process wakes up with the answer after a person was asked to consent", outcome: rotation.Recovered, shown: 2,

@@ -107,18 +107,15 @@ func planActive(s situation) (action, bool) {
 	return action{}, false
 }
 
-// courtesy is how long a pair is left to the run that brought it.
-const courtesy = 15 * time.Second
-
 // othersUntil is when the current pair stops being the business of the run that
-// brought it. Anybody may publish it; but twenty runs that do so beside its own
+// brought it: half a lease after it was saved. Anybody may publish it; but twenty runs that do so beside its own
 // would spend twenty times the vault's quota.
 func (s situation) othersUntil() time.Time {
 	cur := s.rec.Current
 	if cur.Mint.Generation == 0 || s.brought() || s.spendless {
 		return time.Time{}
 	}
-	return cur.SavedAt.Add(courtesy)
+	return cur.SavedAt.Add(s.settings.Lease / 2)
 }
 
 // brought reports whether the current pair is what this turn presented for.

@@ -110,6 +110,18 @@ func rotator(name string) actor {
 var (
 	sweeper = actor{"sweeper", func(ctx context.Context, b *bench) { _, _ = b.rotator().Sweep(ctx) }}
 
+	// renewer is a callback whose consent is published at once.
+	renewer = actor{"renewer", func(ctx context.Context, b *bench) {
+		consenter.act(ctx, b)
+		_, _ = b.rotator().Publish(ctx, acme)
+	}}
+
+	// impatient asks for a rotation as soon as the lease is over.
+	impatient = actor{"impatient", func(ctx context.Context, b *bench) {
+		time.Sleep(b.settings.Lease + 10*time.Second)
+		_, _ = b.rotator().Rotate(ctx, acme)
+	}}
+
 	// latecomer sweeps once lease and quiet period are over.
 	latecomer = actor{"latecomer", func(ctx context.Context, b *bench) {
 		time.Sleep(b.settings.Lease + b.settings.Quiet + 30*time.Second)

@@ -23,13 +23,16 @@ const (
 	// way and clocks that disagree.
 	margin = 30 * time.Second
 	// A read follows the one before no sooner than minPace, and after reads that
-	// brought nothing, once patience is over, twice as late each time up to maxPace.
+	// brought nothing, once hope is over, twice as late each time up to maxPace.
 	minPace = time.Second
 	maxPace = 10 * time.Second
-	// patience is how long the first requests that were refused with 401 wait for a
-	// newer token. Publishing follows the redeem within a fraction of a second, or some
-	// seconds where a call has to be repeated.
+	// patience is how long one request that was refused with 401 waits for a newer
+	// token, and hope how long after the first such request any does: publishing
+	// follows the redeem within a fraction of a second, or some seconds where the token
+	// endpoint is slow or calls of AWS have to be repeated. A token that is refused
+	// for longer is not what the API objects to.
 	patience = 5 * time.Second
+	hope     = 15 * time.Second
 	// readTimeout is for one read, with the retries of the SDK.
 	readTimeout = 5 * time.Second
 	// cacheTimeout is for a read of a cache on the same machine, within readTimeout.
@@ -287,7 +290,7 @@ func (s *Source) settle(f finding) {
 		return
 	}
 	s.notBefore = now.Add(min(minPace<<s.misses, maxPace))
-	if s.rejectedAt.IsZero() || !now.Before(s.rejectedAt.Add(s.patience)) {
+	if s.rejectedAt.IsZero() || !now.Before(s.rejectedAt.Add(hope)) {
 		s.misses = min(s.misses+1, 10)
 	}
 	if h != nil {
@@ -318,9 +321,8 @@ func (s *Source) soon(d token.Document) time.Time {
 func lifetime(d token.Document) time.Duration { return max(0, d.ExpiresAt.Sub(d.CreatedAt)) }
 
 // awaitNewer is called when the API refused the token of d. It looks for a
-// newer one: repeatedly while d was refused less than the patience ago, so that
-// a token about to be published is found; once, if it is time for a read, after
-// that, for then the token is not what the API objects to.
+// newer one: repeatedly for the patience of a request while there is hope, so that a
+// token about to be published is found; once, if it is time for a read, after that.
 func (s *Source) awaitNewer(ctx context.Context, d token.Document) (token.Document, bool) {
 	until := s.reject(d)
 	for {
@@ -350,7 +352,7 @@ func (s *Source) awaitNewer(ctx context.Context, d token.Document) (token.Docume
 }
 
 // reject notes that the API refused the token of d, so that it is no longer
-// used without a look, and returns until when to wait for a newer one.
+// used without a look, and returns until when the request may wait for a newer one.
 func (s *Source) reject(d token.Document) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -358,7 +360,7 @@ func (s *Source) reject(d token.Document) time.Time {
 		s.rejectedAt = time.Now()
 		s.held.Store(&held{document: h.document})
 	}
-	return s.rejectedAt.Add(s.patience)
+	return earlier(time.Now().Add(s.patience), s.rejectedAt.Add(hope))
 }
 
 // wait waits for a read that may be nil, which is over.

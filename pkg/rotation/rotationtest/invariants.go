@@ -13,6 +13,25 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
+// The invariants of the protocol, and what asserts them. "Rest": only when
+// faults have stopped and enough sweeps have passed.
+//
+//	I1, I2    a refresh token is presented once at a time, and again only where that may be   presentedOnce
+//	I3, I4    nothing saved is lost, no consent is asked for without need                     nothingSavedIsLost (rest)
+//	I5        (epoch, generation) grows, each with one decided pair                           growsOnly
+//	I6        AWSCURRENT never goes back; at rest it shows what the ledger decided            neverGoesBack, vaultShowsLedger (rest)
+//	I7        an answer is saved before anything else, whatever has become of the rest        answersAreSaved
+//	I8        no access token is used before its pair is saved                                savedBeforeUse
+//	I9        nothing saved lives on after its time                                           oldEpochIsDead, nothingSavedLivesOn (rest)
+//	I10       readers see whole documents of their connection that were decided               readersSeeWhole
+//	I11       connections do not mix                                                          connectionsDoNotMix
+//	I12       a code is presented once; states and invitations: package consenttest           codesAreShownOnce
+//	I13       no secret is where it can be read                                               disclosesNothing
+//	I14, I16  three sweeps bring rest, and another one does nothing                           rest and idle of package rotation's tests
+//	I15       calls have deadlines; loops end: a Driver's run has a bound                     callsAreBounded
+//	I17       people are told                                                                 alarmsRaised (rest)
+//	I18       the history tells                                                               historyTells
+
 // Check says which invariants the journal of a bench breaks. The journal keeps
 // everything, so one check at the end of a run is a check after every step of it.
 func Check(b *Bench) error {
@@ -40,7 +59,7 @@ func CheckAtRest(b *Bench) error {
 			nothingSavedIsLost(b, record), // I3, I4
 			vaultShowsLedger(b, record),   // I6
 			oldEpochIsDead(b, record),     // I9
-			nothingSavedLivesOn(b, record),
+			nothingSavedLivesOn(b, record), // I9
 		)
 	}
 	return errors.Join(errs...)

@@ -225,15 +225,10 @@ func savedPairs(b *Bench, c token.Connection) map[token.Fingerprint]rotation.Min
 func (i *Issuer) ancestry(refresh token.Fingerprint) (all []token.Fingerprint) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	for _, p := range i.pairs {
-		if p.refresh.Fingerprint() == refresh {
-			for ; p != nil; p = p.parent {
-				all = append(all, p.refresh.Fingerprint())
-			}
-			return all
-		}
+	for p := i.byPrint[refresh]; p != nil; p = p.parent {
+		all = append(all, p.refresh.Fingerprint())
 	}
-	return nil
+	return all
 }
 
 // outlivedRevocation: this server answers the revocation of an expired pair
@@ -241,7 +236,6 @@ func (i *Issuer) ancestry(refresh token.Fingerprint) (all []token.Fingerprint) {
 func (i *Issuer) outlivedRevocation(refresh token.Fingerprint) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return i.Personality.RevokesOnlyFresh && slices.ContainsFunc(i.pairs, func(p *pair) bool {
-		return p.refresh.Fingerprint() == refresh && !time.Now().Before(p.expires)
-	})
+	p := i.byPrint[refresh]
+	return i.Personality.RevokesOnlyFresh && p != nil && !time.Now().Before(p.expires)
 }

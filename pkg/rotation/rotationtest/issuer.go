@@ -64,7 +64,9 @@ type Issuer struct {
 	clients  map[string]token.Secret
 	codes    []*code
 	pairs    []*pair
-	shown    int // presentations
+	byToken  map[token.Secret]*pair      // of either kind
+	byPrint  map[token.Fingerprint]*pair // of its refresh token
+	shown    int                         // presentations
 	families int
 }
 

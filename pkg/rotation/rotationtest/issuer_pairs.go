@@ -113,7 +113,7 @@ func (i *Issuer) grant(ctx context.Context, n int, what token.Secret, next *pair
 		body["refresh_token"] = next.refresh.Reveal()
 		granted.Pair = next.refresh.Fingerprint()
 	}
-	i.pairs = append(i.pairs, next)
+	i.remember(next, granted.Pair)
 	i.Journal.Add(ctx, token.Connection{}, granted)
 	return rotation.Answer{Class: rotation.Captured, Body: token.NewSecret(string(encode(body))), Detail: "HTTP 200"}
 }
@@ -148,10 +148,8 @@ func (i *Issuer) use(ctx context.Context, access token.Secret) *pair {
 func (i *Issuer) Takes(grant token.Fingerprint) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	for _, p := range i.pairs {
-		if p.refresh.Fingerprint() == grant {
-			return i.takes(p)
-		}
+	if p := i.byPrint[grant]; p != nil {
+		return i.takes(p)
 	}
 	for _, c := range i.codes {
 		if c.text.Fingerprint() == grant {
@@ -165,10 +163,8 @@ func (i *Issuer) Takes(grant token.Fingerprint) bool {
 func (i *Issuer) Family(refresh token.Fingerprint) int {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	for _, p := range i.pairs {
-		if p.refresh.Fingerprint() == refresh {
-			return p.family
-		}
+	if p := i.byPrint[refresh]; p != nil {
+		return p.family
 	}
 	return 0
 }
@@ -193,13 +189,19 @@ func (i *Issuer) Secrets() (access, others []token.Secret) {
 	return access, others
 }
 
-func (i *Issuer) find(t token.Secret) *pair {
-	for _, p := range i.pairs {
-		if !t.IsZero() && (p.access == t || p.refresh == t) {
-			return p
-		}
+func (i *Issuer) find(t token.Secret) *pair { return i.byToken[t] }
+
+// remember indexes a new pair; its fingerprint is empty where there is no
+// refresh token.
+func (i *Issuer) remember(p *pair, print token.Fingerprint) {
+	if i.byToken == nil {
+		i.byToken, i.byPrint = map[token.Secret]*pair{}, map[token.Fingerprint]*pair{}
 	}
-	return nil
+	i.pairs = append(i.pairs, p)
+	i.byToken[p.access] = p
+	if print != "" {
+		i.byToken[p.refresh], i.byPrint[print] = p, p
+	}
 }
 
 // alive reports whether the pair has not ended, be it by the end of its grace.
