@@ -596,7 +596,7 @@ var faults = []fault{
 	{name: "two processes publish one pair", outcome: rotation.Fresh, // by then, others have seen to it
 		happens: func(m *mishap) rotation.Outcome {
 			return m.during(1, "vault.Put", before, func() {
-				time.Sleep(20 * time.Second) // the pair is no longer left to the run that brought it
+				time.Sleep(40 * time.Second) // the pair is no longer left to the run that brought it
 				m.rotate()
 			}).rotate()
 		}},

@@ -23,6 +23,7 @@ type scene struct {
 	server   rotationtest.Personality
 	age      time.Duration // 0: an hour
 	lifetime time.Duration // of the server's access tokens; 0: its own
+	pending  bool          // not connected yet
 	before   func(*bench)  // nil: nothing special
 	actors   []actor
 	recovery bool
@@ -49,18 +50,28 @@ func (s scene) world(c *rotationtest.Choices) error {
 	b := newBench(s.server)
 	b.gate(rotationtest.Watch(b.Journal, d.Gate))
 	ctx := context.Background() // of no actor: passes every gate
-	if result, err := b.consent(ctx, pat, rotation.Identity{Company: "42"}); result != rotation.Connected {
-		return fmt.Errorf("consent: %s, %w", result, err)
+	if _, err := rotation.Register(ctx, b.Ledger, b.Vault, b.settings.Stack, acme); err != nil {
+		return err
 	}
-	b.deliver(ctx)
-	time.Sleep(cmp.Or(s.age, time.Hour))
+	if !s.pending {
+		if result, err := b.consent(ctx, pat, rotation.Identity{Company: "42"}); result != rotation.Connected {
+			return fmt.Errorf("consent: %s, %w", result, err)
+		}
+		b.deliver(ctx)
+		time.Sleep(cmp.Or(s.age, time.Hour))
+	}
 	if s.before != nil {
 		s.before(b)
 	}
+	rec, _, err := b.Ledger.Load(ctx, acme)
+	if err != nil {
+		return err
+	}
+	b.epoch = rec.Epoch
 	for _, a := range s.actors {
 		d.Go(a.name, func(ctx context.Context) { a.act(ctx, b) })
 	}
-	err := d.Run()
+	err = d.Run()
 	if err == nil && s.recovery {
 		time.Sleep(b.settings.Lease + b.settings.Quiet + 30*time.Second)
 		d.Menu = consistent
@@ -122,6 +133,12 @@ var (
 		_, _ = b.rotator().Rotate(ctx, acme)
 	}}
 
+	// releaser names the right refresh token of an answer that is held.
+	releaser = actor{"operator", func(ctx context.Context, b *bench) { _, _ = b.rotator().Release(ctx, acme, b.right) }}
+
+	// discarder gives it up.
+	discarder = actor{"operator", func(ctx context.Context, b *bench) { _, _ = b.rotator().Discard(ctx, acme) }}
+
 	// latecomer sweeps once lease and quiet period are over.
 	latecomer = actor{"latecomer", func(ctx context.Context, b *bench) {
 		time.Sleep(b.settings.Lease + b.settings.Quiet + 30*time.Second)
@@ -177,7 +194,7 @@ var (
 
 func callback(name string) actor {
 	return actor{name, func(ctx context.Context, b *bench) {
-		exchange, err := b.consents().Prepare(ctx, acme, 1)
+		exchange, err := b.consents().Prepare(ctx, acme, b.epoch)
 		if err != nil {
 			return
 		}
@@ -193,13 +210,15 @@ func (b *bench) rest(ctx context.Context) error {
 	for sweeps := 0; sweeps < 3 && !settled(rec); sweeps++ {
 		time.Sleep(20 * time.Minute)
 		b.deliver(ctx)
-		if _, err := b.rotator().Sweep(ctx); err != nil {
+		report, err := b.rotator().Sweep(ctx)
+		if err != nil {
 			return err
 		}
+		b.held = report.Outcomes[rotation.Held] > 0 // until a person says more
 		rec, _, _ = b.Ledger.Load(ctx, acme)
 	}
 	err := rotationtest.CheckAtRest(b.Bench)
-	if err == nil && rec.Status == rotation.Active && !b.Issuer.Personality.NoRotation {
+	if err == nil && rec.Status == rotation.Active && !b.held && !b.Issuer.Personality.NoRotation {
 		err = b.works(ctx)
 	}
 	if err == nil {

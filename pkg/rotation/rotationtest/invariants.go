@@ -56,9 +56,9 @@ func CheckAtRest(b *Bench) error {
 	errs := []error{Check(b), alarmsRaised(b)} // I17
 	for _, record := range b.Ledger.records() {
 		errs = append(errs,
-			nothingSavedIsLost(b, record), // I3, I4
-			vaultShowsLedger(b, record),   // I6
-			oldEpochIsDead(b, record),     // I9
+			nothingSavedIsLost(b, record),  // I3, I4
+			vaultShowsLedger(b, record),    // I6
+			oldEpochIsDead(b, record),      // I9
 			nothingSavedLivesOn(b, record), // I9
 		)
 	}
