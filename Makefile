@@ -3,9 +3,9 @@
 #   make run          the whole system on this machine, with a stand-in for Procore: nothing else needed
 #   make test         everything that needs Go only; under five minutes
 #   make conformance  the compiled functions against moto's AWS and a real Doorkeeper; installs what it needs
-#   make build        build/rotate/bootstrap and build/callback/bootstrap for AWS, and build/tokenturn for here
+#   make build        the functions' build/*/bootstrap for AWS, and build/tokenturn for here
 #   make deploy       build, then sam deploy (CONFIG=infra/sandbox.toml or infra/production.toml)
-#   make soak         the explorer with pairs of faults; an evening
+#   make soak         the explorer with pairs of faults, and the engine with its rules taken out; an evening
 #   make bench        benchmarks
 #   make clean        removes build/
 
@@ -39,6 +39,7 @@ FUNCTION := CGO_ENABLED=0 GOOS=linux GOARCH=arm64 go build -tags lambda.norpc -t
 build: tokenturn
 	$(FUNCTION) -o build/rotate/bootstrap ./functions/rotate
 	$(FUNCTION) -o build/callback/bootstrap ./functions/callback
+	$(FUNCTION) -o build/example-reader/bootstrap ./functions/example-reader
 
 tokenturn:
 	go build -trimpath -o build/tokenturn ./cmd/tokenturn
@@ -48,7 +49,8 @@ deploy: build
 	sam deploy --template-file template.yaml --config-file $(abspath $(CONFIG))
 
 soak:
-	go test -tags soak -count=1 -timeout 12h -v -run 'TestEveryFaultIsSurvived|TestFaultsInPairs' ./pkg/rotation
+	go test -tags soak -count=1 -timeout 12h -v -run TestEveryFaultIsSurvived ./pkg/rotation
+	go test -tags teeth -count=1 -timeout 1h -v -run TestEveryRuleIsNeeded ./pkg/rotation
 
 bench:
 	go test -run '^$$' -bench . -benchmem ./...
