@@ -33,8 +33,6 @@ var scenes = []struct {
 	{"a rotator and a purged secret", scene{actors: []actor{rotator("rotator"), purger}}},
 	{"a first consent and a sweep", scene{pending: true, actors: []actor{renewer, sweeper}}},
 	{"two first consents", scene{pending: true, actors: []actor{callback("callback 1"), callback("callback 2")}}},
-	{"a held answer is released", scene{before: hold, actors: []actor{releaser, sweeper}}},
-	{"a held answer is discarded", scene{before: hold, actors: []actor{discarder, consenter}}},
 	{"two callbacks", scene{actors: []actor{callback("callback 1"), callback("callback 2")}}},
 	{"a consent and a disconnect", scene{actors: []actor{consenter, disconnecter}}},
 	{"a consent and a publisher", scene{actors: []actor{consenter, publisher}}},
@@ -46,14 +44,6 @@ var scenes = []struct {
 func rotateOnce(b *bench) {
 	_, _ = b.rotator().Rotate(context.Background(), acme)
 	time.Sleep(time.Hour)
-}
-
-// hold gets an answer with two refresh tokens in it, which waits for a person.
-func hold(b *bench) {
-	two := &contradicting{Issuer: b.Issuer}
-	_, _ = b.rotatorWith(two).Rotate(context.Background(), acme)
-	b.right = two.right
-	time.Sleep(10 * time.Minute)
 }
 
 // play is how much of a scene to try.

@@ -83,16 +83,20 @@ func (r *Rotator) Release(ctx context.Context, c token.Connection, refresh token
 		return Report{}, err
 	}
 	keys := newKeyring(r.sealer)
-	body, err := keys.open(ctx, m.Sealed, c, m.Key)
+	var key *dataKey
+	var body token.Secret
+	err = within(ctx, 2*storeTimeout, func(ctx context.Context) (err error) {
+		if body, err = keys.open(ctx, m.Sealed, c, m.Key); err != nil {
+			return err
+		}
+		key, err = keys.ready(ctx)
+		return err
+	})
 	if err != nil {
 		return Report{}, err
 	}
 	if refresh.IsZero() || !strings.Contains(body.Reveal(), refresh.Reveal()) {
 		return Report{}, fmt.Errorf("releasing %s: the held answer does not contain that refresh token", c)
-	}
-	key, err := keys.ready(ctx)
-	if err != nil {
-		return Report{}, err
 	}
 	chosen := m
 	chosen.State, chosen.Reason, chosen.SavedAt = Saved, "", r.clock().UTC().Truncate(time.Millisecond)

@@ -133,12 +133,6 @@ var (
 		_, _ = b.rotator().Rotate(ctx, acme)
 	}}
 
-	// releaser names the right refresh token of an answer that is held.
-	releaser = actor{"operator", func(ctx context.Context, b *bench) { _, _ = b.rotator().Release(ctx, acme, b.right) }}
-
-	// discarder gives it up.
-	discarder = actor{"operator", func(ctx context.Context, b *bench) { _, _ = b.rotator().Discard(ctx, acme) }}
-
 	// latecomer sweeps once lease and quiet period are over.
 	latecomer = actor{"latecomer", func(ctx context.Context, b *bench) {
 		time.Sleep(b.settings.Lease + b.settings.Quiet + 30*time.Second)
