@@ -283,7 +283,11 @@ func (s *Consents) makeDue(ctx context.Context, rec Record, mints []Mint) {
 // the next run does it.
 func (s *Consents) revokeRejected(ctx context.Context, app Application, body token.Secret) {
 	pair := s.issuer.Parse(body).Pair
-	if err := s.endToken(ctx, app, pair.AccessToken); err != nil {
+	half := pair.AccessToken // either half ends the pair
+	if half.IsZero() {
+		half = pair.RefreshToken
+	}
+	if err := s.endToken(ctx, app, half); err != nil {
 		s.log.WarnContext(ctx, "rejected pair not revoked yet; the next run does it", "error", err)
 	}
 }

@@ -337,6 +337,33 @@ func TestAContradictoryConsentAsksForANewInvitation(t *testing.T) {
 	})
 }
 
+func TestAConsentOfNobodyKnowsWhomIsRejectedAndRevoked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(rotationtest.Personality{})
+		_, err := rotation.Register(t.Context(), b.Ledger, b.Vault, "bench", acme)
+		must(t, err)
+		consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: b.Ledger, Sealer: b.Sealer, Applications: b.Applications,
+			Issuer: accessless{b.Issuer}, Notifier: b.Notifier, Settings: b.settings})
+		must(t, err)
+		exchange, err := consents.Prepare(t.Context(), acme, 0)
+		must(t, err)
+		code := b.Issuer.Authorize(pat, redirectURI, "")
+		result, _ := exchange.Redeem(t.Context(), rotation.Consent{Code: code, RedirectURI: redirectURI, Expect: rotation.Identity{Login: pat.Login}})
+		if rec := b.record(t); result != rotation.WrongIdentity || rec.Status != rotation.Pending || b.livePairs(t) != 0 {
+			t.Errorf("the consent ended %s, status %s, %d pairs alive", result, rec.Status, b.livePairs(t))
+		}
+	})
+}
+
+// accessless answers with the refresh token alone.
+type accessless struct{ *rotationtest.Issuer }
+
+func (i accessless) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
+	answer := i.Issuer.Redeem(ctx, app, grant)
+	answer.Body = token.NewSecret(`{"refresh_token":"` + i.Issuer.Parse(answer.Body).Pair.RefreshToken.Reveal() + `"`)
+	return answer
+}
+
 func TestAFollowUpThatWasOvertakenIsNotPassedOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(rotationtest.Personality{})

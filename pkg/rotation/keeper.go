@@ -299,6 +299,9 @@ func (k *keeper) checkIdentity(ctx context.Context, rec Record, m Mint, pair tok
 	if rec.Pin != nil {
 		pin = *rec.Pin
 	}
+	if m.Source == FromCode && pair.AccessToken.IsZero() {
+		return pin, &identityError{"the answer has no access token, so nobody can say whose consent it is"}
+	}
 	if m.Source == FromRefresh && pin.ResourceOwner != "" || pair.AccessToken.IsZero() {
 		return pin, nil
 	}
