@@ -4,7 +4,6 @@ package conformance
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -35,23 +34,17 @@ const (
 // connections are rotated again and again. No request may fail in the end. Beside them a
 // naive reader, which keeps a token until it expires, shows what they are spared.
 func TestReadersNoticeNoRotation(t *testing.T) {
-	t.Parallel()
+	t.Parallel() // with other tests; its parts would take the processor from each other
+	t.Run("stand-in", func(t *testing.T) { installStandIn(t, "readers").hammer(100 * time.Millisecond) })
 	for _, grace := range []int{0, 1} {
 		t.Run(fmt.Sprintf("Doorkeeper, GRACE=%d", grace), func(t *testing.T) {
-			if grace == 1 {
-				t.Parallel() // with the stand-in, but not with the one before, which needs the processor for itself
-			}
-			in := install(t, startCloud(t), startProvider(t, grace, readLifetime), fmt.Sprintf("readers-doorkeeper-%d", grace), patient)
+			in := install(t, startCloud(t), startProvider(t, grace, readLifetime), "readers", patient)
 			for _, connection := range readConnections {
 				in.connect(connection)
 			}
 			in.hammer(200 * time.Millisecond)
 		})
 	}
-	t.Run("stand-in", func(t *testing.T) {
-		t.Parallel()
-		installStandIn(t, "readers-stand-in").hammer(50 * time.Millisecond)
-	})
 }
 
 // patient are settings under which a provider that is slow, because it is hammered, has the
@@ -139,6 +132,9 @@ func (in *installation) hammer(pause time.Duration) {
 			in.t.Errorf("%s: %d requests failed and %d succeeded; the last failure: %v", name, result.Failed, result.OK, result.Why)
 		}
 	}
+	if slowest > 5*time.Second {
+		in.t.Logf("a rotation took %v: readers wait five seconds for a token to be published, so failures may be this machine's", slowest)
+	}
 	if refused <= naive.Failed {
 		in.t.Error("the careful readers met no dead token, so this test shows nothing")
 	}
@@ -146,19 +142,22 @@ func (in *installation) hammer(pause time.Duration) {
 }
 
 // rotateAll rotates every connection, each at its own pace, and returns how long the slowest
-// rotation took.
+// rotation took. What a run could not do, because a peer was too slow for it, the next one does.
 func (in *installation) rotateAll() time.Duration {
 	in.t.Helper()
 	var slowest atomic.Int64
 	var all sync.WaitGroup
 	for _, connection := range readConnections {
 		all.Go(func() {
-			for range rotationsEach {
+			for done := 0; done < rotationsEach; {
 				started := time.Now()
-				answer, err := in.invoke(`{"op":"rotate","connection":"` + connection + `"}`)
-				var r report
-				if err != nil || json.Unmarshal(answer, &r) != nil || r.outcome(connection) != "rotated" {
-					in.t.Errorf("%s was not rotated: %v, %s", connection, err, answer)
+				switch outcome := in.try(`{"op":"rotate","connection":"` + connection + `"}`).outcome(connection); outcome {
+				case "rotated", "recovered":
+					done++
+				case "busy", "deferred", "failed", "unknown", "published", "fresh":
+				default:
+					in.t.Errorf("%s: %q instead of rotated", connection, outcome)
+					return
 				}
 				took := time.Since(started)
 				slowest.Store(max(slowest.Load(), int64(took)))
