@@ -5,26 +5,12 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
-
-	"go.yaml.in/yaml/v3"
 )
 
 // The example's deployment holds to the rules of the other one, and its policy is as
 // narrow as it says.
 func TestExampleReader(t *testing.T) {
-	content, err := os.ReadFile("examples/reader.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var document yaml.Node
-	if err := yaml.Unmarshal(content, &document); err != nil {
-		t.Fatal(err)
-	}
-	root, err := plain(&document)
-	if err != nil {
-		t.Fatal(err)
-	}
-	example := template{object(root)}
+	example := load(t, "examples/reader.yaml")
 	for _, rule := range []func(template) []string{noWildcards, namedResources, logs} {
 		for _, broken := range rule(example) {
 			t.Error(broken)

@@ -52,7 +52,7 @@ var rules = []struct {
 }
 
 func TestTemplateKeepsTheRules(t *testing.T) {
-	tmpl := load(t)
+	tmpl := load(t, main)
 	for _, rule := range rules {
 		for _, broken := range rule.broken(tmpl) {
 			t.Errorf("%s: %s\n\t%s", rule.id, broken, rule.says)
@@ -63,7 +63,7 @@ func TestTemplateKeepsTheRules(t *testing.T) {
 // The environment of each function, worked out as CloudFormation does, is one
 // that pkg/config accepts for it. Unknown variables and missing ones fail.
 func TestFunctionsEnvironmentIsAccepted(t *testing.T) {
-	tmpl := load(t)
+	tmpl := load(t, main)
 	for _, c := range []struct {
 		parameters map[string]any
 		publicURL  string
@@ -105,7 +105,7 @@ func TestRoutesAreTheHandlers(t *testing.T) {
 		t.Fatal(err)
 	}
 	methods := map[string][]string{}
-	for _, route := range load(t).ofType("AWS::ApiGatewayV2::Route") {
+	for _, route := range load(t, main).ofType("AWS::ApiGatewayV2::Route") {
 		method, path, _ := strings.Cut(text(route.at("RouteKey")), " ")
 		methods[path] = append(methods[path], method)
 	}
@@ -139,7 +139,7 @@ func TestVaultActionsAreTheAdaptersCalls(t *testing.T) {
 		want = append(want, "secretsmanager:"+method.Name)
 	}
 	got := map[string]bool{}
-	for _, s := range load(t).policy("RotatePolicy") {
+	for _, s := range load(t, main).policy("RotatePolicy") {
 		for _, action := range s.actions {
 			if strings.HasPrefix(action, "secretsmanager:") {
 				got[action] = true
@@ -154,7 +154,7 @@ func TestVaultActionsAreTheAdaptersCalls(t *testing.T) {
 
 // What the configuration files of sam deploy override must be parameters.
 func TestDeploymentsSetParametersThatExist(t *testing.T) {
-	parameters := object(load(t).root["Parameters"])
+	parameters := object(load(t, main).root["Parameters"])
 	files, err := filepath.Glob("*.toml")
 	if err != nil || len(files) != 2 {
 		t.Fatalf("files %v, %v", files, err)
@@ -474,9 +474,12 @@ func getAtt(resource, attribute string) map[string]any {
 	return map[string]any{"Fn::GetAtt": []any{resource, attribute}}
 }
 
-func load(t *testing.T) template {
+// main is the stack's template.
+const main = "../template.yaml"
+
+func load(t *testing.T, path string) template {
 	t.Helper()
-	content, err := os.ReadFile("../template.yaml")
+	content, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 func (c *cli) tokenCommand() *cobra.Command {
-	return noun("token", "The access token of a connection", "", "", c.tokenPrint())
+	return noun("token", "The access token of a connection", "", "", c.tokenPrint(), c.tokenExec())
 }
 
 func (c *cli) tokenPrint() *cobra.Command {
@@ -28,13 +28,19 @@ token has expired or is being replaced right now.`,
 		`  tokenturn token print sandbox/acme
   curl -H "Authorization: Bearer $(tokenturn token print sandbox/acme --min-ttl 5m)" https://sandbox.procore.com/rest/v1.0/me`,
 		func(ctx context.Context, cmd *cobra.Command, conn token.Connection) error {
-			if minTTL < 0 || minTTL%time.Second != 0 {
-				return usageError(cmd, errors.New("--min-ttl takes whole seconds, such as 5m or 90s"))
+			doc, err := c.readToken(ctx, cmd, conn, minTTL)
+			if err != nil {
+				return err
 			}
-			return c.with(ctx, func(in *installation) error { return c.printToken(ctx, in, conn, minTTL) })
+			a := tokenAnswer{conn, doc.APIURL, doc.CompanyID, doc.AccessToken.Reveal(), doc.TokenType, doc.ExpiresAt}
+			return c.answer(a, func(w io.Writer) { fmt.Fprintln(w, a.AccessToken) })
 		})
-	cmd.Flags().DurationVar(&minTTL, "min-ttl", 0, "life that the token must have left")
+	minTTLFlag(cmd, &minTTL)
 	return cmd
+}
+
+func minTTLFlag(cmd *cobra.Command, minTTL *time.Duration) {
+	cmd.Flags().DurationVar(minTTL, "min-ttl", 0, "life that the token must have left")
 }
 
 // tokenAnswer is what `token print --json` answers, the one answer with a token in it.
@@ -47,18 +53,25 @@ type tokenAnswer struct {
 	ExpiresAt   time.Time        `json:"expires_at"`
 }
 
-func (c *cli) printToken(ctx context.Context, in *installation, conn token.Connection, minTTL time.Duration) error {
-	if minTTL > 0 {
-		if err := in.ensure(ctx, conn, minTTL); err != nil {
-			return err
+// readToken returns what readers see of conn, with at least minTTL of life left.
+func (c *cli) readToken(ctx context.Context, cmd *cobra.Command, conn token.Connection, minTTL time.Duration) (doc token.Document, err error) {
+	if minTTL < 0 || minTTL%time.Second != 0 {
+		return doc, usageError(cmd, errors.New("--min-ttl takes whole seconds, such as 5m or 90s"))
+	}
+	err = c.with(ctx, func(in *installation) error {
+		if minTTL > 0 {
+			if err := in.ensure(ctx, conn, minTTL); err != nil {
+				return err
+			}
 		}
-	}
-	doc, err := in.published(ctx, conn)
-	if err != nil {
+		doc, err = in.published(ctx, conn)
 		return err
+	})
+	if left := time.Until(doc.ExpiresAt); err == nil && left < minTTL { // the rotation did what it could
+		err = fmt.Errorf("--min-ttl %v is more than the access token of %s can have: it was good for %v when it was made and is for %v now",
+			minTTL, conn, doc.ExpiresAt.Sub(doc.CreatedAt), left.Round(time.Second))
 	}
-	a := tokenAnswer{conn, doc.APIURL, doc.CompanyID, doc.AccessToken.Reveal(), doc.TokenType, doc.ExpiresAt}
-	return c.answer(a, func(w io.Writer) { fmt.Fprintln(w, a.AccessToken) })
+	return doc, err
 }
 
 // ensure rotates conn if its token lives shorter than that.

@@ -52,9 +52,8 @@ request "/rest/v1.0/projects?page=1" --data body
 rm "$file"
 `, "bash", examples(t, "bash")},
 	}
-	if node, err := exec.LookPath("node"); err == nil {
-		path := filepath.Join(filepath.Dir(compiled(t)), "oneshot.mjs")
-		err := os.WriteFile(path, []byte(`
+	path := filepath.Join(filepath.Dir(compiled(t)), "oneshot.mjs")
+	err := os.WriteFile(path, []byte(`
 import { createInterface } from "node:readline/promises";
 import { Connection } from "./procore.mjs";
 const acme = new Connection("peer/acme");
@@ -66,11 +65,10 @@ for (const init of [{}, { method: "POST", body: "body" }]) {
 }
 process.exit(0);
 `), 0o644)
-		if err != nil {
-			t.Fatal(err)
-		}
-		programs["TypeScript"] = []string{node, path}
+	if err != nil {
+		t.Fatal(err)
 	}
+	programs["TypeScript"] = []string{"node", path}
 	return programs
 }
 
