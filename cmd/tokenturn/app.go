@@ -50,7 +50,7 @@ func (c *cli) setApp(ctx context.Context, cmd *cobra.Command, in *installation, 
 	}
 	read := c.readCredentials
 	if !fromStdin {
-		if _, ok := c.terminal(); !ok {
+		if !isTerminal(c.stdin) {
 			return usageError(cmd, errors.New("standard input is no terminal to ask at; give JSON with --stdin"))
 		}
 		read = c.askCredentials

@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 
+	"github.com/containerd/console"
+	"github.com/muesli/cancelreader"
 	"golang.org/x/term"
 
 	"github.com/tokenturn/tokenturn/pkg/token"
@@ -16,13 +18,16 @@ import (
 // maxInput bounds what is read of a person or a pipe.
 const maxInput = 64 << 10
 
-// terminal returns the file descriptor of standard input if a person types there.
-func (c *cli) terminal() (fd int, ok bool) {
-	f, ok := c.stdin.(*os.File)
-	if !ok {
-		return 0, false
-	}
-	return int(f.Fd()), term.IsTerminal(int(f.Fd()))
+// Why a question got no answer.
+var (
+	errInterrupted = errors.New("interrupted")
+	errInputEnded  = errors.New("the input has ended")
+)
+
+// isTerminal reports whether a person is at the other end of a stream.
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // ask reads a line; an empty one means the usual answer, if there is one.
@@ -31,7 +36,7 @@ func (c *cli) ask(ctx context.Context, what, usual string) (string, error) {
 		what += " [" + usual + "]"
 	}
 	fmt.Fprintf(c.stderr, "%s: ", what)
-	line, err := interruptible(ctx, func() (string, error) { return readLine(c.stdin) })
+	line, err := c.readLine(ctx)
 	if err != nil {
 		return "", fmt.Errorf("reading the answer: %w", err)
 	}
@@ -41,22 +46,17 @@ func (c *cli) ask(ctx context.Context, what, usual string) (string, error) {
 	return line, nil
 }
 
-// askSecret reads a line that a terminal does not show.
+// askSecret reads a line that a terminal does not show. The echo is off before
+// the question appears, so nothing typed in answer to it is seen, and on again
+// when askSecret returns, for whatever reason.
 func (c *cli) askSecret(ctx context.Context, what string) (token.Secret, error) {
-	fmt.Fprintf(c.stderr, "%s: ", what)
-	read := func() (string, error) { return readLine(c.stdin) }
-	if fd, ok := c.terminal(); ok {
-		before, err := term.GetState(fd)
-		if err != nil {
-			return token.Secret{}, fmt.Errorf("looking at the terminal: %w", err)
-		}
-		defer func() { _ = term.Restore(fd, before) }() // an interrupt would leave it mute
-		read = func() (string, error) {
-			text, err := term.ReadPassword(fd)
-			return string(text), err
-		}
+	unmute, err := c.mute()
+	if err != nil {
+		return token.Secret{}, err
 	}
-	line, err := interruptible(ctx, read)
+	defer unmute()
+	fmt.Fprintf(c.stderr, "%s: ", what)
+	line, err := c.readLine(ctx)
 	fmt.Fprintln(c.stderr) // nobody has seen the end of the line
 	if err != nil {
 		return token.Secret{}, fmt.Errorf("reading the answer: %w", err)
@@ -64,28 +64,49 @@ func (c *cli) askSecret(ctx context.Context, what string) (token.Secret, error) 
 	return token.NewSecret(strings.TrimSpace(line)), nil
 }
 
-// interruptible lets Ctrl-C end a read that nothing else would end.
-func interruptible(ctx context.Context, read func() (string, error)) (string, error) {
-	type result struct {
-		line string
-		err  error
+// mute turns the echo of a terminal off. Where standard input is none there is
+// nothing to turn off.
+func (c *cli) mute() (unmute func(), err error) {
+	if !isTerminal(c.stdin) {
+		return func() {}, nil
 	}
-	came := make(chan result, 1)
-	go func() {
-		line, err := read()
-		came <- result{line, err}
-	}()
-	select {
-	case r := <-came:
-		return r.line, r.err
-	case <-ctx.Done():
-		return "", errors.New("interrupted")
+	terminal, err := console.ConsoleFromFile(c.stdin.(*os.File))
+	if err == nil {
+		err = terminal.DisableEcho()
 	}
+	if err != nil {
+		return nil, fmt.Errorf("turning off the echo of the terminal: %w", err)
+	}
+	return func() { _ = terminal.Reset() }, nil
 }
 
-// readLine takes no more than a line from r, so that what follows it is left
+// readLine takes one line from standard input, or stops reading when ctx is
+// cancelled. It leaves no reader behind, who would take what the next question
+// is answered with.
+func (c *cli) readLine(ctx context.Context) (string, error) {
+	input, err := cancelreader.NewReader(c.stdin)
+	if err != nil { // a file, which nobody waits for
+		return lineOf(c.stdin)
+	}
+	cancelled := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		input.Cancel()
+		close(cancelled)
+	})
+	line, err := lineOf(input)
+	if !stop() {
+		<-cancelled
+	}
+	_ = input.Close()
+	if errors.Is(err, cancelreader.ErrCanceled) {
+		err = errInterrupted
+	}
+	return line, err
+}
+
+// lineOf takes no more than a line from r, so that what follows it is left
 // for the next question.
-func readLine(r io.Reader) (string, error) {
+func lineOf(r io.Reader) (string, error) {
 	var line []byte
 	for one := make([]byte, 1); len(line) < maxInput; {
 		n, err := r.Read(one)
@@ -97,7 +118,7 @@ func readLine(r io.Reader) (string, error) {
 		case errors.Is(err, io.EOF) && len(line) > 0:
 			return string(line), nil
 		case errors.Is(err, io.EOF):
-			return "", errors.New("there was none: the input has ended")
+			return "", errInputEnded
 		case err != nil:
 			return "", err
 		}
