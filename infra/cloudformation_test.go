@@ -153,6 +153,9 @@ func (t template) keyPolicy(name string) []statement {
 func statements(where string, policy any) (all []statement) {
 	for i, item := range list(object(policy)["Statement"]) {
 		body := object(item)
+		if choice := list(body["Fn::If"]); choice != nil {
+			body = object(choice[1])
+		}
 		s := statement{where: fmt.Sprintf("%s, statement %d %v", where, i, body["Sid"]), body: body,
 			actions: texts(list(body["Action"])), resources: list(body["Resource"])}
 		if principal, ok := body["Principal"].(string); ok {
