@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"golang.org/x/oauth2"
 
 	"github.com/tokenturn/tokenturn/pkg/token"
@@ -66,11 +67,30 @@ var echo = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 	io.WriteString(w, r.Method+" "+string(body)+" "+r.Header.Get("Procore-Company-Id"))
 })
 
+// paced insists that reads are a second apart.
+type paced struct {
+	tokensource.SecretReader
+	t *testing.T
+
+	mu   sync.Mutex
+	last time.Time
+}
+
+func (p *paced) GetSecretValue(ctx context.Context, in *secretsmanager.GetSecretValueInput, o ...func(*secretsmanager.Options)) (*secretsmanager.GetSecretValueOutput, error) {
+	p.mu.Lock()
+	if since := time.Since(p.last); since < time.Second {
+		p.t.Errorf("a read %v after the one before", since)
+	}
+	p.last = time.Now()
+	p.mu.Unlock()
+	return p.SecretReader.GetSecretValue(ctx, in, o...)
+}
+
 func newClient(t *testing.T, secret *tokensourcetest.Secret, api http.Handler) (*tokensource.Source, *http.Client, *handled) {
 	t.Helper()
 	secret.Edit(func(d *token.Document) { d.APIURL, d.CompanyID = apiURL, "562949953421312" })
 	network := &handled{Handler: api}
-	source := newSource(t, secret)
+	source := newSource(t, &paced{SecretReader: secret, t: t})
 	ctx := context.WithValue(t.Context(), oauth2.HTTPClient, &http.Client{Transport: network, Timeout: time.Minute})
 	client := source.Client(ctx)
 	if client.Timeout != time.Minute {

@@ -54,6 +54,39 @@ func ExampleWithCache() {
 	fmt.Println(source.Client(context.Background()).Get("https://api.procore.com/rest/v1.0/me"))
 }
 
+// Behind the AWS caching library for Go, with the library's time to live at a minute:
+//
+//	cache, err := secretcache.New(func(c *secretcache.Cache) { c.CacheItemTTL = time.Minute.Nanoseconds() })
+func ExampleWithCache_library() {
+	var cache library // as above
+	cfg, err := config.LoadDefaultConfig(context.Background())
+	if err != nil {
+		log.Fatal(err)
+	}
+	source, err := tokensource.New(secretsmanager.NewFromConfig(cfg), "production/acme", tokensource.WithCache(fromLibrary{cache}))
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(source.Client(context.Background()).Get("https://api.procore.com/rest/v1.0/me"))
+}
+
+// library is what is needed of *secretcache.Cache.
+type library interface {
+	GetSecretStringWithContext(ctx context.Context, id string) (string, error)
+}
+
+// fromLibrary makes a SecretReader of it.
+type fromLibrary struct{ cache library }
+
+func (f fromLibrary) GetSecretValue(ctx context.Context, in *secretsmanager.GetSecretValueInput,
+	_ ...func(*secretsmanager.Options)) (*secretsmanager.GetSecretValueOutput, error) {
+	value, err := f.cache.GetSecretStringWithContext(ctx, *in.SecretId)
+	if err != nil {
+		return nil, err
+	}
+	return &secretsmanager.GetSecretValueOutput{SecretString: &value}, nil
+}
+
 // Documents tell where a connection's API is and which company it is for.
 func ExampleSource_Document() {
 	source := tokensource.Static(token.Document{AccessToken: token.NewSecret("any"), APIURL: "https://sandbox.procore.com", CompanyID: "7"})

@@ -1,6 +1,7 @@
 package tokensource_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager/types"
@@ -154,4 +157,49 @@ func TestExtensionErrors(t *testing.T) {
 			t.Errorf("error %v", err)
 		}
 	}
+}
+
+// hourly keeps a secret for an hour, as the caching libraries of AWS do unless told otherwise.
+type hourly struct {
+	secret *tokensourcetest.Secret
+	kept   string
+	until  time.Time
+}
+
+func (h *hourly) GetSecretStringWithContext(_ context.Context, id string) (string, error) {
+	if id != "tokenturn/connection/"+acme {
+		return "", errors.New("no such secret")
+	}
+	if now := time.Now(); now.After(h.until) {
+		value, err := h.secret.Document().Encode()
+		if err != nil {
+			return "", err
+		}
+		h.kept, h.until = value.Reveal(), now.Add(time.Hour)
+	}
+	return h.kept, nil
+}
+
+// A library that keeps the secret for an hour costs one 401 after each rotation, and no request.
+func TestCachingLibrary(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		secret := tokensourcetest.New(acme)
+		secret.Edit(func(d *token.Document) { d.APIURL = apiURL })
+		network := &handled{Handler: secret.Protect(echo)}
+		source := newSource(t, secret, tokensource.WithCache(fromLibrary{&hourly{secret: secret}}))
+		client := &http.Client{Transport: source.Transport(network)}
+		const rotations, between = 20, 20
+		for range rotations {
+			for range between {
+				if status, _ := get(t, client, request(t, "GET", apiURL, nil)); status != 200 {
+					t.Errorf("status %d", status)
+				}
+				time.Sleep(time.Minute)
+			}
+			secret.Rotate()
+		}
+		if calls := network.calls.Load(); calls > rotations*(between+1) || secret.Reads() > rotations {
+			t.Errorf("%d calls of the API for %d requests, %d reads around the cache", calls, rotations*between, secret.Reads())
+		}
+	})
 }

@@ -95,14 +95,6 @@ type Source struct {
 
 var _ oauth2.TokenSource = (*Source)(nil)
 
-// held is a document and until when it is used without a look at the secret.
-// The time has no monotonic part, because that clock stands still while a
-// Lambda function is frozen.
-type held struct {
-	document token.Document
-	checkAt  time.Time
-}
-
 // New makes a source for a connection such as "production/acme". It reads nothing yet.
 func New(client SecretReader, connection string, options ...Option) (*Source, error) {
 	c, err := token.ParseConnection(connection)
@@ -164,13 +156,13 @@ func readSecret(ctx context.Context, client SecretReader, name string, c token.C
 	return document, nil
 }
 
-// Token implements oauth2.TokenSource.
+// Token implements oauth2.TokenSource. All callers get the same token until there is a newer one.
 func (s *Source) Token() (*oauth2.Token, error) {
-	document, err := s.Document(context.Background())
+	h, err := s.find(context.Background())
 	if err != nil {
 		return nil, err
 	}
-	return &oauth2.Token{AccessToken: document.AccessToken.Reveal(), TokenType: document.TokenType, Expiry: document.ExpiresAt}, nil
+	return h.token, nil
 }
 
 // Document returns what the secret says, but for its sealed part: the token,
@@ -179,8 +171,17 @@ func (s *Source) Token() (*oauth2.Token, error) {
 // some seconds at most, or as long as a rotation if WithEnsure has one made
 // because there is no living token.
 func (s *Source) Document(ctx context.Context) (token.Document, error) {
+	h, err := s.find(ctx)
+	if err != nil {
+		return token.Document{}, err
+	}
+	return h.document, nil
+}
+
+// find takes no lock and allocates nothing while no look is due: programs call it for every request.
+func (s *Source) find(ctx context.Context) (*held, error) {
 	if h := s.held.Load(); h != nil && time.Now().Before(h.checkAt) {
-		return h.document, nil
+		return h, nil
 	}
 	s.mu.Lock()
 	mine, living := s.startLook(ctx), alive(s.held.Load(), time.Now())
@@ -195,28 +196,28 @@ func (s *Source) Document(ctx context.Context) (token.Document, error) {
 	}
 	defer cancel()
 	if wait(patient, flight) != nil && ctx.Err() != nil {
-		return token.Document{}, fmt.Errorf("waiting for the token of %s: %w", s.connection, ctx.Err())
+		return nil, fmt.Errorf("waiting for the token of %s: %w", s.connection, ctx.Err())
 	}
 	return s.answer()
 }
 
 // answer is what is known without reading.
-func (s *Source) answer() (token.Document, error) {
+func (s *Source) answer() (*held, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.held.Load()
 	switch {
 	case alive(h, time.Now()):
-		return h.document, nil
+		return h, nil
 	case h == nil:
-		return token.Document{}, fmt.Errorf("reading the token of %s: %w", s.connection, s.failure)
+		return nil, fmt.Errorf("reading the token of %s: %w", s.connection, s.failure)
 	}
 	err := fmt.Errorf("%w: that of %s did at %s by this machine's clock; see whether the rotation runs and "+
 		"whether the connection needs consent (tokenturn connection show %s says both)", ErrExpired, s.connection, h.document.ExpiresAt.Format(time.RFC3339), s.connection)
 	if s.failure != nil {
 		err = fmt.Errorf("%w; the last look for a newer one: %w", err, s.failure)
 	}
-	return token.Document{}, err
+	return nil, err
 }
 
 // finding is what a look brought: the secret's document or why there is none,
@@ -280,13 +281,13 @@ func (s *Source) settle(f finding) {
 		s.rejectedAt = time.Time{}
 	}
 	if f.err == nil && supersedes(f.document, h, now) {
-		h = &held{document: f.document}
+		h = hold(f.document, time.Time{})
 	}
 	s.failure = s.ensure.settle(f, progress, now)
 	if s.failure == nil && s.rejectedAt.IsZero() && alive(h, now) {
 		s.misses = 0
 		s.notBefore = now.Add(minPace)
-		s.held.Store(&held{h.document, s.nextCheck(h.document, now)})
+		s.held.Store(hold(h.document, s.nextCheck(h.document, now)))
 		return
 	}
 	s.notBefore = now.Add(min(minPace<<s.misses, maxPace))
@@ -294,7 +295,7 @@ func (s *Source) settle(f finding) {
 		s.misses = min(s.misses+1, 10)
 	}
 	if h != nil {
-		s.held.Store(&held{h.document, earlier(s.notBefore.Round(0), h.document.ExpiresAt)})
+		s.held.Store(hold(h.document, earlier(s.notBefore.Round(0), h.document.ExpiresAt)))
 	}
 }
 
@@ -358,7 +359,7 @@ func (s *Source) reject(d token.Document) time.Time {
 	defer s.mu.Unlock()
 	if h := s.held.Load(); s.rejectedAt.IsZero() && !newer(h.document, d) {
 		s.rejectedAt = time.Now()
-		s.held.Store(&held{document: h.document})
+		s.held.Store(hold(h.document, time.Time{}))
 	}
 	return earlier(time.Now().Add(s.patience), s.rejectedAt.Add(hope))
 }
@@ -374,28 +375,4 @@ func wait(ctx context.Context, flight <-chan struct{}) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-}
-
-// supersedes reports whether d is to be served in place of h. Reads of Secrets Manager may be
-// stale, so a lower document never replaces a higher one that lives; one
-// that outlives it comes from an installation that started anew.
-func supersedes(d token.Document, h *held, now time.Time) bool {
-	return h == nil || !newer(h.document, d) || !alive(h, now) && d.ExpiresAt.After(now)
-}
-
-// newer reports whether a comes after b.
-func newer(a, b token.Document) bool {
-	return a.Epoch > b.Epoch || a.Epoch == b.Epoch && a.Generation > b.Generation
-}
-
-func alive(h *held, now time.Time) bool {
-	return h != nil && (h.document.ExpiresAt.IsZero() || now.Before(h.document.ExpiresAt))
-}
-
-// earlier is the earlier of two times, of which the second may be zero: never.
-func earlier(a, b time.Time) time.Time {
-	if b.IsZero() || a.Before(b) {
-		return a
-	}
-	return b
 }

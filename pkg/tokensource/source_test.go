@@ -69,6 +69,14 @@ func TestTokenIsReadOnceInATTL(t *testing.T) {
 	})
 }
 
+// An allocation in every call would have goroutines by the thousand wait for the garbage collector.
+func TestWarmTokenAllocatesNothing(t *testing.T) {
+	source := newSource(t, tokensourcetest.New(acme))
+	if n := testing.AllocsPerRun(1000, func() { _, _ = source.Token() }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
 func TestNothingIsReadInTheBackground(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		secret := tokensourcetest.New(acme)
@@ -237,6 +245,9 @@ func TestHangingRead(t *testing.T) {
 	})
 }
 
+// What a read can meet. Stale reads, storms of 401s, skewed clocks and cancelled contexts, which take
+// more than one, have tests of their own: TestNeverBackAGeneration, TestStorm, TestSkewedClock,
+// TestOneFlight and TestCancelledLeader.
 func TestFaults(t *testing.T) {
 	const canary = "canary-f00d"
 	document := func(edit func(*token.Document)) string {
@@ -254,20 +265,20 @@ func TestFaults(t *testing.T) {
 		want  error
 		says  string
 	}{
-		"no secret":      {func(s *tokensourcetest.Secret) { s.Fail(&types.ResourceNotFoundException{}) }, tokensource.ErrNotFound, "tokenturn/connection/production/acme"},
-		"being deleted":  {func(s *tokensourcetest.Secret) { s.Fail(&types.InvalidRequestException{}) }, tokensource.ErrNotFound, "being deleted"},
-		"denied":         {func(s *tokensourcetest.Secret) { s.Fail(denied()) }, tokensource.ErrDenied, "secretsmanager:GetSecretValue"},
-		"no key":         {func(s *tokensourcetest.Secret) { s.Fail(&types.DecryptionFailure{}) }, tokensource.ErrDenied, "kms:Decrypt"},
-		"down":           {func(s *tokensourcetest.Secret) { s.Fail(errDown) }, tokensource.ErrUnavailable, "connection reset"},
-		"internal error": {func(s *tokensourcetest.Secret) { s.Fail(&types.InternalServiceError{}) }, tokensource.ErrUnavailable, ""},
-		"corrupt":        {func(s *tokensourcetest.Secret) { s.SetValue(`{"access_token":"` + canary) }, tokensource.ErrUnusable, "not the JSON"},
-		"empty":          {func(s *tokensourcetest.Secret) { s.SetValue("") }, tokensource.ErrUnusable, ""},
-		"bare token":     {func(s *tokensourcetest.Secret) { s.SetValue(canary) }, tokensource.ErrUnusable, ""},
-		"other format":   {func(s *tokensourcetest.Secret) { s.SetValue(`{"format":2}`) }, tokensource.ErrUnusable, "format is 2"},
-		"other connection": {func(s *tokensourcetest.Secret) {
+		"no secret":            {func(s *tokensourcetest.Secret) { s.Fail(&types.ResourceNotFoundException{}) }, tokensource.ErrNotFound, "tokenturn/connection/production/acme"},
+		"being deleted":        {func(s *tokensourcetest.Secret) { s.Fail(&types.InvalidRequestException{}) }, tokensource.ErrNotFound, "being deleted"},
+		"access denied":        {func(s *tokensourcetest.Secret) { s.Fail(denied()) }, tokensource.ErrDenied, "secretsmanager:GetSecretValue"},
+		"no key":               {func(s *tokensourcetest.Secret) { s.Fail(&types.DecryptionFailure{}) }, tokensource.ErrDenied, "kms:Decrypt"},
+		"Secrets Manager down": {func(s *tokensourcetest.Secret) { s.Fail(errDown) }, tokensource.ErrUnavailable, "connection reset"},
+		"internal error":       {func(s *tokensourcetest.Secret) { s.Fail(&types.InternalServiceError{}) }, tokensource.ErrUnavailable, ""},
+		"corrupt":              {func(s *tokensourcetest.Secret) { s.SetValue(`{"access_token":"` + canary) }, tokensource.ErrUnusable, "not the JSON"},
+		"empty":                {func(s *tokensourcetest.Secret) { s.SetValue("") }, tokensource.ErrUnusable, ""},
+		"bare token":           {func(s *tokensourcetest.Secret) { s.SetValue(canary) }, tokensource.ErrUnusable, ""},
+		"other format":         {func(s *tokensourcetest.Secret) { s.SetValue(`{"format":2}`) }, tokensource.ErrUnusable, "format is 2"},
+		"wrong environment": {func(s *tokensourcetest.Secret) {
 			s.SetValue(document(func(d *token.Document) { d.Connection.Environment = "sandbox" }))
 		}, tokensource.ErrUnusable, "holds a token of sandbox/acme"},
-		"expired": {func(s *tokensourcetest.Secret) {
+		"expired token": {func(s *tokensourcetest.Secret) {
 			s.SetValue(document(func(d *token.Document) { d.ExpiresAt = time.Now().Add(-time.Minute) }))
 		}, tokensource.ErrExpired, "whether the rotation runs"},
 	}
