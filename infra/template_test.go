@@ -296,7 +296,7 @@ func leadingKeys(t template) (broken []string) {
 			if s.resourceText() == "[Table Arn]" && condition["dynamodb:LeadingKeys"] == nil {
 				broken = append(broken, s.where+" reaches every item")
 			}
-			if strings.HasPrefix(policy, "Rotate") && (condition["dynamodb:LeadingKeys"] != nil) && condition["dynamodb:LeadingKeys"] != "CONN#*" {
+			if key := condition["dynamodb:LeadingKeys"]; strings.HasPrefix(policy, "Rotate") && key != nil && key != "CONN#*" && key != "PACE#*" {
 				broken = append(broken, s.where+" reaches invitations or states")
 			}
 		}

@@ -46,7 +46,7 @@ const (
 type Stack struct {
 	Settings     config.Settings
 	Log          *slog.Logger
-	Table        *dynamo.Table // ledger, invitations and states
+	Table        *dynamo.Table // ledger, invitations, states and pace
 	Vault        *secretsmanager.Vault
 	Deletions    *secretsmanager.Deletions // of secrets; an operator's business
 	Applications *secretsmanager.Applications
@@ -107,7 +107,7 @@ func retryer() aws.Retryer {
 // Rotator returns the engine on this installation.
 func (s *Stack) Rotator() (*rotation.Rotator, error) {
 	return rotation.NewRotator(rotation.Config{Ledger: s.Table, Vault: s.Vault, Sealer: s.Sealer, Applications: s.Applications,
-		Issuer: s.Issuer, FollowUps: s.FollowUps, Notifier: s.Notifier, Log: s.Log, Settings: s.Settings.Rotation()})
+		Issuer: s.Issuer, FollowUps: s.FollowUps, Pace: s.Table, Notifier: s.Notifier, Log: s.Log, Settings: s.Settings.Rotation()})
 }
 
 // Consents returns what turns authorization codes into pairs on this

@@ -57,7 +57,7 @@ type Settings struct {
 	Cadence time.Duration `env:"CADENCE" envDefault:"1h" accepts:"a duration such as 15m or 1h"`
 	// Concurrency is how many connections one run handles at once.
 	Concurrency int `env:"CONCURRENCY" envDefault:"8" accepts:"a whole number of at least 1"`
-	// RedeemRate is how many redeems a second one run makes per environment.
+	// RedeemRate is how many redeems a second all runs together make per environment.
 	// More than Procore grants brings 429s, which delay but lose nothing.
 	RedeemRate float64 `env:"REDEEM_RATE" envDefault:"2" form:"^[0-9.]+$" accepts:"a number of redeems a second, such as 2 or 0.5"`
 	// RedeemTimeout is the longest one POST to the token endpoint may take. A

@@ -27,8 +27,18 @@ func TestLedgerKeepsTheContractWhenRequestsAreRepeated(t *testing.T) {
 	rotationtest.TestLedgerRepeats(t, func(t *testing.T, transport http.RoundTripper) rotation.Ledger { return newTable(t, transport) })
 }
 
-// newTable makes a table as the template does and reaches it through transport.
+func TestPaceKeepsTheContract(t *testing.T) {
+	rotationtest.TestPace(t, func(t *testing.T) rotation.Pace { return newTable(t, http.DefaultTransport) })
+}
+
+// newTable makes a table and reaches it through transport.
 func newTable(t *testing.T, transport http.RoundTripper) *dynamo.Table {
+	t.Helper()
+	return dynamo.New(dynamodb.NewFromConfig(awstest.Server(t, transport)), makeTable(t))
+}
+
+// makeTable makes a table as the template does and returns its name.
+func makeTable(t *testing.T) string {
 	t.Helper()
 	name := "test-" + rand.Text()
 	attribute := func(name string, kind types.ScalarAttributeType) types.AttributeDefinition {
@@ -48,7 +58,7 @@ func newTable(t *testing.T, transport http.RoundTripper) *dynamo.Table {
 	if _, there := maker.DescribeTable(t.Context(), &dynamodb.DescribeTableInput{TableName: &name}); there != nil {
 		t.Fatalf("making table %s: %v", name, err)
 	}
-	return dynamo.New(dynamodb.NewFromConfig(awstest.Server(t, transport)), name)
+	return name
 }
 
 func TestStoreKeepsTheContract(t *testing.T) {

@@ -76,7 +76,7 @@ func decodeRecord(it item) (rotation.Record, error) {
 }
 
 // Due implements rotation.Ledger with one query of the index for each megabyte
-// of it that is due. The index is eventually consistent.
+// of it that is due, some 7,000 connections. The index is eventually consistent.
 func (t *Table) Due(ctx context.Context, now time.Time) ([]token.Connection, error) {
 	due := expression.Key("due_bucket").Equal(expression.Value(dueBucket)).
 		And(expression.Key("due_at").LessThanEqual(expression.Value(now.Unix())))
@@ -88,6 +88,9 @@ func (t *Table) Due(ctx context.Context, now time.Time) ([]token.Connection, err
 		// A row that names no connection is not ours and must not stop the others.
 		if c, err := connectionOf(text(it, "pk")); err == nil {
 			connections = append(connections, c)
+		}
+		if len(connections) == rotation.MaxDue {
+			break
 		}
 	}
 	return connections, nil

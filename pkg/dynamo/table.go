@@ -1,5 +1,5 @@
-// Package dynamo keeps the ledger, the invitations and the consent states in
-// one DynamoDB table. It translates and decides nothing: what a write means and
+// Package dynamo keeps the ledger, the invitations, the consent states and the
+// pace in one DynamoDB table. It translates and decides nothing: what a write means and
 // when it may happen is the business of packages rotation and consent.
 //
 // The table has the string keys pk and sk, the TTL attribute ttl, and the
@@ -11,6 +11,7 @@
 //	CONN#<connection>      HISTORY#<time>#<nonce>              event, ttl
 //	INVITE#<sha256>        INVITE                              invitation, nonce, expires, ttl
 //	STATE#<sha256>         STATE                               state, nonce, expires, consumed_by, ttl
+//	PACE#<name>            PACE                                next
 //
 // The maps record, mint, event, invitation and state carry the JSON names of the
 // types they hold, so a new field can never collide with an attribute that a

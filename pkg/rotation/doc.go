@@ -60,6 +60,14 @@
 // another's live attempt for lost and presents beside it; the answer that is
 // saved still wins, unless the server ends the family on reuse.
 //
+// # More than one run can do
+//
+// A run takes the most overdue first and stops in time to save what it is about
+// to get. The rest it hands on: it asks for another sweep, which lists anew what
+// is due. So a request may come twice, late or never; runs may overlap, and one
+// that finds another's attempt goes on to the next connection. All of them take
+// their turns to redeem from one [Pace].
+//
 // # Windows nobody can close
 //
 // W1: the server committed and its answer never arrived. W2: the answer is in

@@ -43,7 +43,8 @@ type Ledger interface {
 	// connection without a row has an empty Revision and no error.
 	Load(ctx context.Context, c token.Connection) (Record, []Mint, error)
 	// Due lists the connections whose DueAt is not after now, the most
-	// overdue first. It is a hint and may lag; finding nothing costs one read.
+	// overdue first, and may stop at MaxDue of them. It is a hint and may lag;
+	// finding nothing costs one read.
 	Due(ctx context.Context, now time.Time) ([]token.Connection, error)
 	// Write applies a change in one atomic step if the row's revision is still
 	// Record.Revision, and returns the new revision. Otherwise ErrConflict. A
@@ -54,6 +55,11 @@ type Ledger interface {
 	// that was buried comes back, and is an orphan.
 	SaveMint(ctx context.Context, m Mint) error
 }
+
+// MaxDue is where a Ledger may stop listing what is due: more than one run can
+// rotate in the 15 minutes that Lambda gives it, and few enough to be listed
+// within seconds, however long nobody came.
+const MaxDue = 20_000
 
 // Change is what one Ledger.Write does.
 type Change struct {
@@ -200,6 +206,15 @@ const (
 type FollowUps interface {
 	// Send asks for request to be carried out after delay, at most MaxDelay.
 	Send(ctx context.Context, request Request, delay time.Duration) error
+}
+
+// Pace is one rate for all runs of an installation: a clock per name, whose turns
+// are given out in order. It is safe for concurrent use by many processes. A
+// turn is lost if whoever took it ends first, or if the transport repeats the call.
+type Pace interface {
+	// Turn takes the next turn: it moves the clock on by every from where it
+	// stands, or from earliest if it stands before that, and returns where it stood.
+	Turn(ctx context.Context, name string, earliest time.Time, every time.Duration) (time.Time, error)
 }
 
 // MaxDelay is the longest delay a FollowUps must support: that of Amazon SQS.

@@ -35,9 +35,10 @@ func (t *turn) redeem(ctx context.Context) (*ConnectionReport, error) {
 	}
 	// The process may have been frozen since: a POST that could end after the
 	// lease may meet another one's.
-	if t.clock().Add(t.settings.RedeemTimeout).After(t.rec.Attempt.Until) || !t.timeLeft(ctx) {
+	if t.clock().Add(t.settings.RedeemTimeout).After(t.rec.Attempt.Until) || !t.settings.timeLeft(ctx, 0) {
 		return t.attemptEnded(ctx, classNotSent, 0, errors.New("no time left in this attempt to present the refresh token"))
 	}
+	t.hasTurn = false
 	post, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.settings.RedeemTimeout)
 	answer := t.issuer.Redeem(post, p.app, Grant{RefreshToken: p.refresh})
 	cancel()
@@ -52,7 +53,17 @@ func (t *turn) preflight(ctx context.Context) (*presentation, *ConnectionReport,
 		r := t.report(ConfigError, time.Time{}, nil)
 		return nil, &r, nil
 	}
-	if err := t.pace(ctx, t.conn.Environment); err != nil || !t.timeLeft(ctx) {
+	if !t.hasTurn {
+		waited, err := t.pace.wait(ctx, t.conn.Environment)
+		if err != nil {
+			return nil, t.noTime(), nil
+		}
+		t.hasTurn = true
+		if waited { // and meanwhile another run may have been here: plan again
+			return nil, nil, nil
+		}
+	}
+	if !t.settings.timeLeft(ctx, 0) {
 		return nil, t.noTime(), nil
 	}
 	fail := func(class string, wait time.Duration, err error) (*presentation, *ConnectionReport, error) {
@@ -92,16 +103,10 @@ func (t *turn) preflight(ctx context.Context) (*presentation, *ConnectionReport,
 	return &p, nil, nil
 }
 
-// timeLeft reports whether this run can still wait for an answer and save it.
-func (t *turn) timeLeft(ctx context.Context) bool {
-	deadline, ok := ctx.Deadline()
-	return !ok || time.Until(deadline) >= t.settings.RedeemTimeout+saveReserve
-}
-
 // noTime ends the turn because the run has to; the connection stays due.
 func (t *turn) noTime() *ConnectionReport {
 	t.outOfTime.Store(true)
-	t.detail = "no time left in this run"
+	t.detail = errNoTime.Error()
 	r := t.report(Deferred, time.Time{}, nil)
 	return &r
 }

@@ -12,6 +12,7 @@ type Report struct {
 	Due         int                `json:"due"`
 	Outcomes    map[Outcome]int    `json:"outcomes"`
 	Connections []ConnectionReport `json:"connections"`
+	HandedOn    int                `json:"handed_on,omitempty"` // of those due: deferred unseen, left to the next sweep
 	Duration    Milliseconds       `json:"duration_ms"`
 }
 
@@ -39,4 +40,13 @@ func newReport(op string, started time.Time, connections []ConnectionReport) Rep
 		r.Outcomes[c.Outcome]++
 	}
 	return r
+}
+
+// leave counts n connections that are due and that this run had no time for.
+func (r *Report) leave(n int) {
+	if n > 0 {
+		r.Due += n
+		r.Outcomes[Deferred] += n
+		r.HandedOn = n
+	}
 }

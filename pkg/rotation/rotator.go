@@ -11,12 +11,11 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/time/rate"
 
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// Config wires a Rotator. FollowUps, Notifier, Log and Now may be left out.
+// Config wires a Rotator. FollowUps, Pace, Notifier, Log and Now may be left out.
 type Config struct {
 	Ledger       Ledger
 	Vault        Vault
@@ -24,6 +23,7 @@ type Config struct {
 	Applications Applications
 	Issuer       Issuer
 	FollowUps    FollowUps // nil: what a follow-up would do waits for the next sweep
+	Pace         Pace      // nil: each process keeps the whole pace by itself
 	Notifier     Notifier  // nil: notices are logged only
 	Log          *slog.Logger
 	Now          func() time.Time
@@ -37,10 +37,10 @@ type Rotator struct {
 	vault     Vault
 	sealer    Sealer
 	followUps FollowUps
+	pace      *pacer
 
-	mu       sync.Mutex
-	limiters map[string]*rate.Limiter // per environment
-	asked    []time.Time              // when the follow-up sweeps that were asked for come
+	mu    sync.Mutex
+	asked []time.Time // when the follow-up sweeps that were asked for come
 }
 
 // NewRotator checks the configuration.
@@ -54,7 +54,7 @@ func NewRotator(cfg Config) (*Rotator, error) {
 	k := keeper{cfg.Ledger, cfg.Applications, cfg.Issuer, cfg.Notifier, cfg.Settings, cfg.Log, cfg.Now}
 	k.fill()
 	return &Rotator{keeper: k, vault: cfg.Vault, sealer: cfg.Sealer, followUps: cfg.FollowUps,
-		limiters: map[string]*rate.Limiter{}}, nil
+		pace: newPacer(cfg.Pace, cfg.Settings, k.log)}, nil
 }
 
 func (k *keeper) fill() {
@@ -94,7 +94,10 @@ func (r *Rotator) Do(ctx context.Context, request Request) (Report, error) {
 	return Report{}, fmt.Errorf("op %.20q: %w", request.Op, ErrBadRequest)
 }
 
-// Sweep handles every connection that is due.
+// Sweep handles every connection that is due, the most overdue first. What does
+// not fit into the time of this run is left to a sweep that is asked for by
+// FollowUps. Sweeps may overlap, and be asked for twice or late: each lists
+// anew what is due, and those who meet at a connection find each other's attempt.
 func (r *Rotator) Sweep(ctx context.Context) (Report, error) {
 	started := time.Now()
 	var due []token.Connection
@@ -109,17 +112,28 @@ func (r *Rotator) Sweep(ctx context.Context) (Report, error) {
 	reports := make([]ConnectionReport, len(due))
 	var group errgroup.Group
 	group.SetLimit(r.settings.Concurrency)
+	begun := 0
 	for i, c := range due {
+		if !r.settings.timeLeft(ctx, 0) {
+			run.outOfTime.Store(true)
+		}
+		if run.outOfTime.Load() {
+			run.handOn(ctx)
+			break
+		}
+		begun++
 		group.Go(func() error {
 			reports[i] = run.connection(ctx, c, situation{})
 			return nil
 		})
 	}
 	_ = group.Wait()
-	if run.outOfTime.Load() {
-		r.later(ctx, Request{Op: "sweep"}, time.Minute)
+	if run.outOfTime.Load() || len(due) >= MaxDue {
+		run.handOn(ctx)
 	}
-	return newReport("sweep", started, reports), nil
+	report := newReport("sweep", started, reports[:begun])
+	report.leave(len(due) - begun)
+	return report, nil
 }
 
 // Rotate replaces the pair of c, due or not. An attempt that is live, a quiet
@@ -200,18 +214,6 @@ func (r *Rotator) sweepBy(ctx context.Context, at time.Time) {
 	if !onItsWay {
 		r.later(ctx, Request{Op: "sweep"}, delay)
 	}
-}
-
-// pace waits for the environment's turn to redeem.
-func (r *Rotator) pace(ctx context.Context, environment string) error {
-	r.mu.Lock()
-	l := r.limiters[environment]
-	if l == nil {
-		l = rate.NewLimiter(rate.Limit(r.settings.RedeemRate), 10)
-		r.limiters[environment] = l
-	}
-	r.mu.Unlock()
-	return l.Wait(ctx)
 }
 
 // newID names an attempt; 128 bits, so two never meet.

@@ -18,6 +18,7 @@ type run struct {
 	*Rotator
 	keys      *keyring
 	outOfTime atomic.Bool
+	handedOn  sync.Once
 
 	appsMu sync.Mutex // never held across a call of a port
 	known  map[string]Application
@@ -27,6 +28,12 @@ type run struct {
 
 func (r *Rotator) newRun() *run {
 	return &run{Rotator: r, keys: newKeyring(r.sealer), known: map[string]Application{}, faults: map[string]int{}, stop: map[string]string{}}
+}
+
+// handOn asks, once, for a sweep that goes on. A minute later, when this run has
+// ended, and so that runs that never have time do not follow each other at once.
+func (r *run) handOn(ctx context.Context) {
+	r.handedOn.Do(func() { r.later(ctx, Request{Op: "sweep"}, time.Minute) })
 }
 
 // application reads the app credentials of an environment once per run; those
@@ -100,6 +107,9 @@ func (r *run) connection(ctx context.Context, c token.Connection, s situation) (
 	s.settings = r.settings
 	t := &turn{run: r, conn: c, situation: s, restNow: map[rest]bool{}, bodies: map[MintKey]token.Secret{}}
 	report = t.loop(ctx)
+	if t.hasTurn {
+		r.pace.giveBack(c.Environment)
+	}
 	if waits := report.Outcome == Deferred || report.Outcome == ConfigError || report.Outcome == Unknown; waits && !report.RetryAt.IsZero() {
 		r.sweepBy(ctx, report.RetryAt)
 	}
@@ -116,6 +126,7 @@ type turn struct {
 	did     Outcome                  // Published or Recovered, once that is so
 	detail  string                   // of the last failure
 	refusal string                   // id of the attempt that the issuer refused in this turn
+	hasTurn bool                     // to redeem, and did not yet
 	told    bool                     // people were told that a consent is needed
 	drifted bool                     // people were told of a drift
 }

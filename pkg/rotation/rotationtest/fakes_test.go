@@ -10,6 +10,10 @@ func TestFakeLedger(t *testing.T) {
 	TestLedger(t, func(*testing.T) rotation.Ledger { return &Ledger{Journal: &Journal{}} })
 }
 
+func TestPaceKeepsTheContract(t *testing.T) {
+	TestPace(t, func(*testing.T) rotation.Pace { return &Pace{} })
+}
+
 func TestFakeVault(t *testing.T) {
 	for name, vault := range map[string]func() *Vault{
 		"AWSPENDING stays":      func() *Vault { return &Vault{} },

@@ -1,0 +1,70 @@
+package dynamo
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/feature/dynamodb/expression"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+)
+
+var _ rotation.Pace = (*Table)(nil)
+
+const (
+	pacePrefix = "PACE#"
+	paceSort   = "PACE"
+)
+
+// Turn implements rotation.Pace with one update, or two where the clock stands
+// before earliest. The clock is in Unix nanoseconds.
+func (t *Table) Turn(ctx context.Context, name string, earliest time.Time, every time.Duration) (time.Time, error) {
+	next := expression.Name("next")
+	from := expression.Value(earliest.UnixNano())
+	on := expression.Set(next, next.Plus(expression.Value(every.Nanoseconds())))
+	anew := expression.Set(next, expression.Value(earliest.Add(every).UnixNano()))
+	var err error
+	for range 3 { // another process may take a turn in between
+		for _, try := range []struct {
+			set   expression.UpdateBuilder
+			where expression.ConditionBuilder
+		}{
+			{on, next.GreaterThanEqual(from)},
+			{anew, next.AttributeNotExists().Or(next.LessThan(from))},
+		} {
+			var after item
+			after, err = t.moveClock(ctx, name, try.set, try.where)
+			if _, otherwise := refused(err, 0); otherwise {
+				continue
+			}
+			if err != nil {
+				return time.Time{}, fmt.Errorf("taking a turn of pace %q from table %s: %w", name, t.name, err)
+			}
+			at, err := strconv.ParseInt(number(after, "next"), 10, 64)
+			if err != nil {
+				return time.Time{}, fmt.Errorf("decoding pace %q of table %s: %w", name, t.name, err)
+			}
+			return time.Unix(0, at).Add(-every), nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("taking a turn of pace %q from table %s: %w", name, t.name, err)
+}
+
+func (t *Table) moveClock(ctx context.Context, name string, set expression.UpdateBuilder, where expression.ConditionBuilder) (item, error) {
+	update, err := t.update(key{pacePrefix + name, paceSort}, set, where)
+	if err != nil {
+		return nil, err
+	}
+	return t.doUpdate(ctx, update)
+}
+
+// number reads a number attribute; empty if it is not there.
+func number(from item, name string) string {
+	if n, ok := from[name].(*types.AttributeValueMemberN); ok {
+		return n.Value
+	}
+	return ""
+}

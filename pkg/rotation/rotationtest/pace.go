@@ -1,0 +1,103 @@
+package rotationtest
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+var _ rotation.Pace = (*Pace)(nil)
+
+// Pace keeps its clocks in memory. The zero value has none yet.
+type Pace struct {
+	Gate   Gate
+	mu     sync.Mutex
+	clocks map[string]time.Time
+}
+
+func (p *Pace) Turn(ctx context.Context, name string, earliest time.Time, every time.Duration) (time.Time, error) {
+	return Through(ctx, p.Gate, "pace.Turn", token.Connection{}, func(bool) (time.Time, error) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.clocks == nil {
+			p.clocks = map[string]time.Time{}
+		}
+		at := p.clocks[name]
+		if at.Before(earliest) {
+			at = earliest
+		}
+		p.clocks[name] = at.Add(every)
+		return at, nil
+	})
+}
+
+// TestPace is the contract of rotation.Pace. open returns one without clocks,
+// behind a transport that may repeat calls and so skip turns.
+func TestPace(t *testing.T, open func(t *testing.T) rotation.Pace) {
+	const every = 500 * time.Millisecond
+	nextAfter := func(t *testing.T, at, earliest time.Time) {
+		t.Helper()
+		if skipped := at.Sub(earliest); skipped < 0 || skipped > 20*every || skipped%every != 0 {
+			t.Errorf("the turn is at %v, want %v, or some whole turns later", at, earliest)
+		}
+	}
+	turn := func(t *testing.T, p rotation.Pace, name string, earliest time.Time) time.Time {
+		t.Helper()
+		at, err := p.Turn(t.Context(), name, earliest, every)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return at
+	}
+	t.Run("turns follow each other", func(t *testing.T) {
+		p, next := open(t), start
+		for range 5 {
+			at := turn(t, p, "sandbox", start)
+			nextAfter(t, at, next)
+			next = at.Add(every)
+		}
+	})
+	t.Run("a clock that was left behind is set anew", func(t *testing.T) {
+		p := open(t)
+		turn(t, p, "sandbox", start)
+		late := start.Add(time.Hour)
+		at := turn(t, p, "sandbox", late)
+		nextAfter(t, at, late)
+		nextAfter(t, turn(t, p, "sandbox", start), at.Add(every)) // asked for by somebody whose clock is slow
+	})
+	t.Run("names are apart", func(t *testing.T) {
+		p := open(t)
+		for range 30 {
+			turn(t, p, "sandbox", start)
+		}
+		nextAfter(t, turn(t, p, "production", start), start)
+	})
+	t.Run("many take turns at once", func(t *testing.T) {
+		p := open(t)
+		const takers, each = 4, 5
+		var mu sync.Mutex
+		taken := map[time.Time]bool{}
+		var wg sync.WaitGroup
+		for range takers {
+			wg.Go(func() {
+				for range each {
+					at, err := p.Turn(t.Context(), "sandbox", start, every)
+					mu.Lock()
+					if taken[at.UTC()] || err != nil || at.Before(start) {
+						t.Errorf("the turn at %v is given out twice, or not at all: %v", at, err)
+					}
+					taken[at.UTC()] = true
+					mu.Unlock()
+				}
+			})
+		}
+		wg.Wait()
+		if len(taken) != takers*each {
+			t.Errorf("%d turns for %d who asked", len(taken), takers*each)
+		}
+	})
+}
