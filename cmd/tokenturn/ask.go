@@ -125,3 +125,15 @@ func lineOf(r io.Reader) (string, error) {
 	}
 	return "", errors.New("the line is too long")
 }
+
+// unanswered says what follows from a question without an answer. An end of the
+// input is wrong usage; an interrupt is what the person wanted.
+func unanswered(err error, consequence string) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, errInputEnded):
+		return exitf(usage, "%w; %s", err, consequence)
+	}
+	return fmt.Errorf("%w; %s", err, consequence)
+}

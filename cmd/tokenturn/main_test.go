@@ -54,6 +54,7 @@ func recorded() {
 type world struct {
 	record  string
 	standIn *procoretest.Server
+	app     procoretest.App
 	secrets []token.Secret
 	release chan struct{}
 }
@@ -78,6 +79,8 @@ func TestScripts(t *testing.T) {
 			"standin":      cmdStandIn,
 			"lifetime":     cmdLifetime,
 			"revoke":       cmdRevoke,
+			"reset":        cmdReset,
+			"another":      cmdAnother,
 			"lose":         cmdLose,
 			"contradict":   cmdContradict,
 			"hold":         cmdHold,
@@ -125,11 +128,11 @@ func (w *world) searchForSecrets(t fataler) {
 func cmdStandIn(ts *testscript.TestScript, _ bool, _ []string) {
 	w := worldOf(ts)
 	w.standIn = procoretest.New()
-	app := w.standIn.NewApp("http://localhost:8080/callback/demo", procoretest.OutOfBand)
-	w.writeCredentials(ts, "credentials.json", app)
+	w.app = w.standIn.NewApp("http://localhost:8080/callback/demo", procoretest.OutOfBand)
+	w.writeCredentials(ts, "credentials.json", w.app)
 	ts.Setenv("STANDIN", w.standIn.URL)
-	ts.Setenv("CLIENT_ID", app.ClientID)
-	ts.Setenv("CLIENT_FINGERPRINT", string(app.ClientSecret.Fingerprint()))
+	ts.Setenv("CLIENT_ID", w.app.ClientID)
+	ts.Setenv("CLIENT_FINGERPRINT", string(w.app.ClientSecret.Fingerprint()))
 }
 
 // cmdLifetime sets how long new access tokens live.
@@ -142,6 +145,21 @@ func cmdLifetime(ts *testscript.TestScript, _ bool, args []string) {
 // cmdRevoke withdraws the app's access, as a person does in Procore.
 func cmdRevoke(ts *testscript.TestScript, _ bool, _ []string) {
 	worldOf(ts).standIn.RevokeAll(ts.Getenv("CLIENT_ID"), procoretest.DefaultUser().Login)
+}
+
+// cmdReset resets the app's secret, as a person does in the Developer Portal,
+// and writes the new credentials to reset.json.
+func cmdReset(ts *testscript.TestScript, _ bool, _ []string) {
+	w := worldOf(ts)
+	w.app.ClientSecret = token.NewSecret("reset-" + w.app.ClientSecret.Reveal())
+	w.standIn.Register(w.app)
+	w.writeCredentials(ts, "reset.json", w.app)
+}
+
+// cmdAnother registers another app and writes its credentials to another.json.
+func cmdAnother(ts *testscript.TestScript, _ bool, _ []string) {
+	w := worldOf(ts)
+	w.writeCredentials(ts, "another.json", w.standIn.NewApp(w.app.RedirectURIs...))
 }
 
 // cmdLose makes the stand-in lose its next answer.
