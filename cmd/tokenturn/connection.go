@@ -58,26 +58,36 @@ func (c *cli) connectionList() *cobra.Command {
 				if len(list) == 0 {
 					c.say("There are no connections yet; make one with: tokenturn connection invite ENV/NAME")
 				}
-				return c.answer(list, func(w io.Writer) { printConnections(w, list, time.Now()) })
+				return c.answer(list, func(w io.Writer) { printConnections(w, list, time.Now(), c.painter()) })
 			})
 		})
 }
 
-func printConnections(w io.Writer, list []connectionAnswer, now time.Time) {
+func printConnections(w io.Writer, list []connectionAnswer, now time.Time, p painter) {
 	if len(list) == 0 {
 		return
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "CONNECTION\tSTATUS\tEXPIRES\tGENERATION\tLAST ROTATED\tNEXT DUE")
+	fmt.Fprintf(t, "CONNECTION\t%s\tEXPIRES\tGENERATION\tLAST ROTATED\tNEXT DUE\n", p.paint("STATUS", plain))
 	for _, a := range list {
-		status := string(a.Status)
-		if a.Failure != nil {
-			status += " (" + a.Failure.Class + ")"
-		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d.%d\t%s\t%s\n", a.Connection, status, when(a.ExpiresAt, now),
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d.%d\t%s\t%s\n", a.Connection, a.paintedStatus(p), when(a.ExpiresAt, now),
 			a.Epoch, a.Generation, when(a.RotatedAt, now), next(a.DueAt, now))
 	}
 	t.Flush()
+}
+
+// paintedStatus says whether somebody has to do something.
+func (a connectionAnswer) paintedStatus(p painter) string {
+	text, with := string(a.Status), plain
+	switch {
+	case a.Status == rotation.NeedsConsent:
+		with = red
+	case a.Failure != nil:
+		text, with = text+" ("+a.Failure.Class+")", yellow
+	case a.Status == rotation.Active:
+		with = green
+	}
+	return p.paint(text, with)
 }
 
 // when shows a time in a table.
@@ -212,20 +222,4 @@ func printEvents(w io.Writer, events []rotation.Event) {
 		fmt.Fprintf(t, "%s\t%d.%d\t%s\t%s\n", stamp(e.At), e.Epoch, e.Generation, e.Kind, e.Detail)
 	}
 	t.Flush()
-}
-
-func (c *cli) connectionRotate() *cobra.Command {
-	return onConnection(token.ParseConnection, "rotate ENV/NAME", "Replace a connection's pair now, due or not",
-		`The waiting times of the protocol hold: while another run has the token in hand,
-after an answer was lost, and after a failure, this exits with 5.`,
-		`  tokenturn connection rotate sandbox/acme`,
-		func(ctx context.Context, _ *cobra.Command, conn token.Connection) error {
-			return c.report(ctx, conn, func(r *rotation.Rotator) (rotation.Report, error) { return r.Rotate(ctx, conn) })
-		})
-}
-
-func printReport(w io.Writer, r rotation.ConnectionReport) {
-	if outcomeError(r) == nil {
-		fmt.Fprintf(w, "%s %s: generation %d, access token good until %s\n", r.Connection, r.Outcome, r.Generation, stamp(r.ExpiresAt))
-	}
 }

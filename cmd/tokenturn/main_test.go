@@ -54,7 +54,8 @@ func recorded() {
 type world struct {
 	record  string
 	standIn *procoretest.Server
-	app     procoretest.App
+	app     procoretest.App // and one more that scripts may make
+	another procoretest.App
 	secrets []token.Secret
 	release chan struct{}
 }
@@ -142,9 +143,15 @@ func cmdLifetime(ts *testscript.TestScript, _ bool, args []string) {
 	worldOf(ts).standIn.SetLifetime(lifetime)
 }
 
-// cmdRevoke withdraws the app's access, as a person does in Procore.
-func cmdRevoke(ts *testscript.TestScript, _ bool, _ []string) {
-	worldOf(ts).standIn.RevokeAll(ts.Getenv("CLIENT_ID"), procoretest.DefaultUser().Login)
+// cmdRevoke withdraws the app's access, as a person does in Procore: revoke, or
+// revoke another for the other app's.
+func cmdRevoke(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	client := w.app.ClientID
+	if len(args) > 0 {
+		client = w.another.ClientID
+	}
+	w.standIn.RevokeAll(client, procoretest.DefaultUser().Login)
 }
 
 // cmdReset resets the app's secret, as a person does in the Developer Portal,
@@ -159,7 +166,8 @@ func cmdReset(ts *testscript.TestScript, _ bool, _ []string) {
 // cmdAnother registers another app and writes its credentials to another.json.
 func cmdAnother(ts *testscript.TestScript, _ bool, _ []string) {
 	w := worldOf(ts)
-	w.writeCredentials(ts, "another.json", w.standIn.NewApp(w.app.RedirectURIs...))
+	w.another = w.standIn.NewApp(w.app.RedirectURIs...)
+	w.writeCredentials(ts, "another.json", w.another)
 }
 
 // cmdLose makes the stand-in lose its next answer.

@@ -60,6 +60,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a person must consent,
 	flags.StringVar(&c.data, "data", "", "directory of the embedded store (default $XDG_DATA_HOME/tokenturn or ~/.local/share/tokenturn)")
 	flags.BoolVar(&c.json, "json", false, "answer in JSON")
 	root.PersistentPreRunE = c.checkFlags
+	c.completeArguments(root)
 	return root
 }
 

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tokenturn/tokenturn/pkg/procore"
+)
+
+// completeArguments teaches the shell completion of cmd and its verbs what
+// their arguments can be, by how their usage names them.
+func (c *cli) completeArguments(cmd *cobra.Command) {
+	switch {
+	case strings.Contains(cmd.Use, "ENV/NAME"):
+		cmd.ValidArgsFunction = c.completeConnections
+	case strings.Contains(cmd.Use, "ENV"):
+		cmd.ValidArgsFunction = completeEnvironments
+	case strings.Contains(cmd.Use, "ID"):
+		cmd.ValidArgsFunction = c.completeInvitations
+	}
+	for _, verb := range cmd.Commands() {
+		c.completeArguments(verb)
+	}
+}
+
+// completeConnections offers the connections that there are, with their status.
+// What cannot be read is not offered: completion has nobody to tell.
+func (c *cli) completeConnections(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	var names []string
+	if len(args) == 0 {
+		_ = c.with(cmd.Context(), func(in *installation) error {
+			records, err := in.ledger.List(cmd.Context())
+			for _, r := range records {
+				names = append(names, cobra.CompletionWithDesc(r.Connection.String(), string(r.Status)))
+			}
+			return err
+		})
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+func (c *cli) completeInvitations(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	var ids []string
+	if len(args) == 0 {
+		_ = c.with(cmd.Context(), func(in *installation) error {
+			list, err := in.invitations(cmd.Context())
+			for _, i := range list {
+				ids = append(ids, cobra.CompletionWithDesc(i.ID, i.Connection.String()+", "+i.State))
+			}
+			return err
+		})
+	}
+	return ids, cobra.ShellCompDirectiveNoFileComp
+}
+
+func completeEnvironments(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	var names []string
+	if len(args) == 0 {
+		for _, e := range procore.Environments() {
+			names = append(names, cobra.CompletionWithDesc(e.Name, e.LoginURL))
+		}
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}

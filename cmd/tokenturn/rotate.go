@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+func (c *cli) connectionRotate() *cobra.Command {
+	var all bool
+	var environment string
+	cmd := &cobra.Command{Use: "rotate {ENV/NAME | --all}", Short: "Replace the pair of a connection, or of all, now, due or not",
+		Long: `The waiting times of the protocol hold: while another run has the token in hand,
+after an answer was lost, and after a failure, this exits with 5.
+
+--all takes every active connection, or those of one --environment. It exits with 1 if
+one of them failed, else with 3 if one needs the consent of a person, else with 5 if
+one has to wait.`,
+		Example: `  tokenturn connection rotate sandbox/acme
+  tokenturn connection rotate --all --environment production
+  tokenturn --json connection rotate --all | jq .outcomes`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case all && len(args) > 0:
+				return usageError(cmd, errors.New("--all takes no ENV/NAME; name one environment with --environment"))
+			case !all && len(args) != 1:
+				return usageError(cmd, fmt.Errorf("usage: %s", cmd.UseLine()))
+			case !all && environment != "":
+				return usageError(cmd, errors.New("--environment goes with --all"))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			if all {
+				return c.with(ctx, func(in *installation) error { return c.rotateAll(ctx, cmd, in, environment) })
+			}
+			conn, err := token.ParseConnection(args[0])
+			if err != nil {
+				return usageError(cmd, err)
+			}
+			return c.report(ctx, conn, func(r *rotation.Rotator) (rotation.Report, error) { return r.Rotate(ctx, conn) })
+		}}
+	cmd.Flags().BoolVar(&all, "all", false, "every active connection")
+	cmd.Flags().StringVar(&environment, "environment", "", "with --all: only those of this environment")
+	return cmd
+}
+
+func (c *cli) rotateAll(ctx context.Context, cmd *cobra.Command, in *installation, environment string) error {
+	if environment != "" {
+		if _, err := token.ParseEnvironment(environment); err != nil {
+			return usageError(cmd, err)
+		}
+	}
+	records, err := in.ledger.List(ctx)
+	if err != nil {
+		return err
+	}
+	var active []token.Connection
+	for _, r := range records {
+		if r.Status == rotation.Active && (environment == "" || r.Connection.Environment == environment) {
+			active = append(active, r.Connection)
+		}
+	}
+	if len(active) == 0 {
+		c.say("There are no active connections; see: tokenturn connection list")
+	}
+	rotator, err := in.rotator()
+	if err != nil {
+		return err
+	}
+	step, end := c.progress("Rotating", len(active))
+	report := rotator.RotateAll(ctx, active, func(rotation.ConnectionReport) { step() })
+	end()
+	return errors.Join(c.answer(report, func(w io.Writer) { printReports(w, report) }), worst(report))
+}
+
+// printReports shows how many ended how.
+func printReports(w io.Writer, report rotation.Report) {
+	for _, r := range report.Connections {
+		printReport(w, r)
+	}
+	var counts []string
+	for _, outcome := range slices.Sorted(maps.Keys(report.Outcomes)) {
+		counts = append(counts, fmt.Sprintf("%d %s", report.Outcomes[outcome], outcome))
+	}
+	if len(counts) > 0 {
+		fmt.Fprintln(w, strings.Join(counts, ", "))
+	}
+}
+
+// worst joins what went wrong with single connections under one exit code: that
+// of what a person must do soonest.
+func worst(report rotation.Report) error {
+	var errs []error
+	code := done
+	for _, r := range report.Connections {
+		err := outcomeError(r)
+		if err == nil {
+			continue
+		}
+		errs = append(errs, err)
+		switch one := exitCode(err); {
+		case code == done, one == failed, one == needsConsent && code == tryLater:
+			code = one
+		}
+	}
+	if len(errs) == 0 {
+		return nil
+	}
+	return &exitError{code, errors.Join(errs...)}
+}
+
+func printReport(w io.Writer, r rotation.ConnectionReport) {
+	if outcomeError(r) == nil {
+		fmt.Fprintf(w, "%s %s: generation %d, access token good until %s\n", r.Connection, r.Outcome, r.Generation, stamp(r.ExpiresAt))
+	}
+}
