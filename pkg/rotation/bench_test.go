@@ -28,8 +28,8 @@ type bench struct {
 	settings rotation.Settings
 	inForce  atomic.Pointer[rotationtest.Gate]
 
-	epoch int64 // that callbacks start from
-	held  bool  // an answer was, in the last sweep to rest
+	epoch int64        // that callbacks start from
+	right token.Secret // the refresh token to name where an answer is held
 }
 
 func newBench(p rotationtest.Personality) *bench {

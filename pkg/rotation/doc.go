@@ -74,4 +74,15 @@
 // memory and neither store has acknowledged it. W3: both stores stay unreachable
 // until the process must end. W4: between the POST and Publish, readers hold
 // an access token that may be dead already; they read again on a 401.
+//
+// # What nobody can revoke
+//
+// Ending a pair at the issuer takes one of its tokens. So there are pairs that
+// live on at the server until they expire or their user takes the consent back:
+// one whose answer never arrived whole (W1 to W3), and one whose answer names
+// several different refresh tokens and was given up, be it by discard or by a
+// new consent, for nobody knows which of them is real. The history row of such
+// an answer says that nothing was revoked. Where a server does nothing about
+// a pair whose access token has expired, and says that it did, the same holds
+// for that one.
 package rotation

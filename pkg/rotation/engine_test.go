@@ -621,7 +621,7 @@ type contradicting struct {
 func (c *contradicting) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
 	answer := c.Issuer.Redeem(ctx, app, grant)
 	c.right = c.Parse(answer.Body).Pair.RefreshToken
-	answer.Body = token.NewSecret(answer.Body.Reveal() + `{"refresh_token":"another"}`)
+	answer.Body = token.NewSecret(answer.Body.Reveal() + `{"refresh_token":"another"}{"refresh_token":"a third"}`)
 	return answer
 }
 

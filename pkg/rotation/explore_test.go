@@ -33,6 +33,16 @@ var scenes = []struct {
 	{"a rotator and a purged secret", scene{actors: []actor{rotator("rotator"), purger}}},
 	{"a first consent and a sweep", scene{pending: true, actors: []actor{renewer, sweeper}}},
 	{"two first consents", scene{pending: true, actors: []actor{callback("callback 1"), callback("callback 2")}}},
+	{"a held answer is released", scene{before: hold, actors: []actor{releaser, sweeper}}},
+	{"a held answer is discarded", scene{before: hold, actors: []actor{discarder, consenter}}},
+	{"a courier and a sweep of 15-minute tokens", scene{lifetime: 15 * time.Minute, age: 880 * time.Second, actors: []actor{courier, sweeper}}},
+	{"a rotator and a reader", scene{actors: []actor{rotator("rotator"), reader}}},
+	{"a hasty run and a sweep", scene{actors: []actor{hasty, sweeper}}},
+	{"a rotator and a stranger", scene{actors: []actor{rotator("rotator"), stranger}}},
+	{"a rotator and another client secret", scene{actors: []actor{rotator("rotator"), portal}}},
+	{"a restored table", scene{before: restore, actors: []actor{rotator("rotator"), sweeper}}},
+	{"a consent where one is needed", scene{before: lose, actors: []actor{renewer, sweeper}}},
+	{"an import after a disconnect", scene{before: leave, actors: []actor{importer, sweeper}}},
 	{"two callbacks", scene{actors: []actor{callback("callback 1"), callback("callback 2")}}},
 	{"a consent and a disconnect", scene{actors: []actor{consenter, disconnecter}}},
 	{"a consent and a publisher", scene{actors: []actor{consenter, publisher}}},
@@ -44,6 +54,35 @@ var scenes = []struct {
 func rotateOnce(b *bench) {
 	_, _ = b.rotator().Rotate(context.Background(), acme)
 	time.Sleep(time.Hour)
+}
+
+// restore puts the table back to where it was two generations ago.
+func restore(b *bench) {
+	back := b.Ledger.Backup()
+	rotateOnce(b)
+	rotateOnce(b)
+	back()
+}
+
+// lose takes the consent back, and lets that be noticed.
+func lose(b *bench) {
+	withdrawer.act(context.Background(), b)
+	rotateOnce(b)
+}
+
+// leave disconnects.
+func leave(b *bench) {
+	_, _ = b.rotator().Disconnect(context.Background(), acme)
+	time.Sleep(time.Hour)
+	_, _ = b.rotator().Sweep(context.Background())
+}
+
+// hold gets an answer with two refresh tokens in it, which waits for a person.
+func hold(b *bench) {
+	two := &contradicting{Issuer: b.Issuer}
+	_, _ = b.rotatorWith(two).Rotate(context.Background(), acme)
+	b.right = two.right
+	time.Sleep(10 * time.Minute)
 }
 
 // play is how much of a scene to try.

@@ -645,6 +645,25 @@ var faults = []fault{
 	{name: "a disconnect while the provider is down", outcome: rotation.NotFound, status: rotation.Disconnected, shown: none,
 		happens: func(m *mishap) rotation.Outcome { return m.down("issuer.").disconnect() }},
 
+	{name: "a consent of somebody else, not revoked at once, while an end is unknown", outcome: rotation.Unknown, shown: 2,
+		notices: []string{toldUnknown, toldRejected},
+		happens: func(m *mishap) rotation.Outcome {
+			outcome := m.first("issuer.Redeem", before, fail).rotate()
+			m.first("issuer.Revoke", before, fail)
+			other := rotation.Identity{ClientID: app.ClientID, ResourceOwner: "8", Login: "sam@example.com", Company: "42"}
+			if result, _ := m.consent(context.Background(), other, rotation.Identity{Company: "42"}); result != rotation.WrongIdentity {
+				m.t.Errorf("the consent ends as %s", result)
+			}
+			time.Sleep(m.settings.Lease + time.Second)
+			if again := m.sweep(); again != rotation.Unknown {
+				m.t.Errorf("a minute later a sweep reports %s", again)
+			}
+			if live := m.livePairs(m.t); live != 1 {
+				m.t.Errorf("%d pairs are alive", live)
+			}
+			return outcome
+		}},
+
 	// People.
 	{name: "the user takes the consent back", outcome: rotation.ConsentNeeded, notices: []string{toldConsent}, status: rotation.NeedsConsent,
 		happens: func(m *mishap) rotation.Outcome { m.withdraw(); return m.rotate() }},

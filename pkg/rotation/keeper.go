@@ -270,7 +270,7 @@ func project(m Mint, pair token.Pair) token.Document {
 // mark tells people that m is quarantined or rejected, and writes it. In this
 // order, because what is written is never told again: a crash in between costs
 // a second notice, the other way round it would cost the only one.
-func (k *keeper) mark(ctx context.Context, rec Record, mints []Mint, m Mint, state MintState, reason string) error {
+func (k *keeper) mark(ctx context.Context, rec Record, mints []Mint, m Mint, state MintState, reason string, added ...Mint) error {
 	m.State, m.Reason = state, reason
 	switch {
 	case state == Quarantined && m.Source == FromCode:
@@ -281,7 +281,7 @@ func (k *keeper) mark(ctx context.Context, rec Record, mints []Mint, m Mint, sta
 	default:
 		k.notify(ctx, NoticeRejected, m.Connection, "A new pair was not accepted: %s.", reason)
 	}
-	return k.write(ctx, rec.clone(), mints, Change{Mark: []Mint{m}, History: []Event{{Kind: string(state),
+	return k.write(ctx, rec.clone(), mints, Change{Copy: added, Mark: []Mint{m}, History: []Event{{Kind: string(state),
 		Epoch: m.Key.Epoch, Generation: m.Key.Generation, Attempt: m.Key.Attempt, Detail: reason}}})
 }
 

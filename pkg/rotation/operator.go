@@ -77,55 +77,62 @@ var ErrNothingHeld = errors.New("nothing is quarantined")
 // Release ends a quarantine with a person's word on which refresh token of the
 // held answer is the right one. It must occur in the answer.
 func (r *Rotator) Release(ctx context.Context, c token.Connection, refresh token.Secret) (Report, error) {
-	started := time.Now()
-	rec, mints, m, err := r.heldMint(ctx, c)
-	if err != nil {
-		return Report{}, err
-	}
 	keys := newKeyring(r.sealer)
-	var key *dataKey
-	var body token.Secret
-	err = within(ctx, 2*storeTimeout, func(ctx context.Context) (err error) {
-		if body, err = keys.open(ctx, m.Sealed, c, m.Key); err != nil {
+	return r.settle(ctx, "release", c, "replaced by the refresh token that a person named", func(m Mint) ([]Mint, error) {
+		var key *dataKey
+		var body token.Secret
+		err := within(ctx, 2*storeTimeout, func(ctx context.Context) (err error) {
+			if body, err = keys.open(ctx, m.Sealed, c, m.Key); err != nil {
+				return err
+			}
+			key, err = keys.ready(ctx)
 			return err
+		})
+		if err != nil {
+			return nil, err
 		}
-		key, err = keys.ready(ctx)
-		return err
+		if refresh.IsZero() || !strings.Contains(body.Reveal(), refresh.Reveal()) {
+			return nil, fmt.Errorf("releasing %s: the held answer does not contain that refresh token", c)
+		}
+		if body, err = importBody(refresh); err != nil {
+			return nil, err
+		}
+		m.State, m.Reason, m.SavedAt = Saved, "", r.clock().UTC().Truncate(time.Millisecond)
+		m.Key.Attempt = newID()
+		m.Sealed = key.seal(body, c, m.Key)
+		return []Mint{m}, nil
 	})
-	if err != nil {
-		return Report{}, err
-	}
-	if refresh.IsZero() || !strings.Contains(body.Reveal(), refresh.Reveal()) {
-		return Report{}, fmt.Errorf("releasing %s: the held answer does not contain that refresh token", c)
-	}
-	chosen := m
-	chosen.State, chosen.Reason, chosen.SavedAt = Saved, "", r.clock().UTC().Truncate(time.Millisecond)
-	chosen.Key.Attempt = newID()
-	if body, err = importBody(refresh); err != nil {
-		return Report{}, err
-	}
-	chosen.Sealed = key.seal(body, c, chosen.Key)
-	if err := r.save(ctx, chosen); err != nil {
-		return Report{}, err
-	}
-	if err := r.mark(ctx, rec, append(mints, chosen), m, Rejected, "replaced by the refresh token that a person named"); err != nil {
-		return Report{}, err
-	}
-	return newReport("release", started, []ConnectionReport{r.newRun().connection(ctx, c, situation{})}), nil
 }
 
 // Discard ends a quarantine by giving the held answer up. Its attempt stays
 // open, so the old refresh token is presented again after the quiet period.
 func (r *Rotator) Discard(ctx context.Context, c token.Connection) (Report, error) {
+	return r.settle(ctx, "discard", c, "discarded by a person", func(Mint) ([]Mint, error) { return nil, nil })
+}
+
+// settle rejects the held answer and adds what takes its place, both in one
+// write, and lets a run go on from there.
+func (r *Rotator) settle(ctx context.Context, op string, c token.Connection, reason string, instead func(Mint) ([]Mint, error)) (Report, error) {
 	started := time.Now()
-	rec, mints, m, err := r.heldMint(ctx, c)
-	if err != nil {
-		return Report{}, err
+	for range maxSteps {
+		rec, mints, m, err := r.heldMint(ctx, c)
+		if err != nil {
+			return Report{}, err
+		}
+		added, err := instead(m)
+		if err != nil {
+			return Report{}, err
+		}
+		err = r.mark(ctx, rec, mints, m, Rejected, reason, added...)
+		if errors.Is(err, ErrConflict) { // such as a sweep that found it still held
+			continue
+		}
+		if err != nil {
+			return Report{}, err
+		}
+		return newReport(op, started, []ConnectionReport{r.newRun().connection(ctx, c, situation{})}), nil
 	}
-	if err := r.mark(ctx, rec, mints, m, Rejected, "discarded by a person"); err != nil {
-		return Report{}, err
-	}
-	return newReport("discard", started, []ConnectionReport{r.newRun().connection(ctx, c, situation{})}), nil
+	return Report{}, fmt.Errorf("the row of %s kept changing: %w", c, ErrConflict)
 }
 
 func (r *Rotator) heldMint(ctx context.Context, c token.Connection) (Record, []Mint, Mint, error) {

@@ -35,7 +35,7 @@ func alarmsRaised(b *Bench) error {
 		case Noticed:
 			told[alarm{effect.Notice.Connection, effect.Notice.Kind}]++
 		case Faulted:
-			if effect.At.Call == "notifier.Notify" {
+			if effect.At.Call == "notifier.Notify" && effect.Fault.Kind != Crash {
 				for _, kind := range demandable {
 					told[alarm{e.Connection, kind}]++
 				}

@@ -193,6 +193,11 @@ func savedPairs(b *Bench, c token.Connection) map[token.Fingerprint]rotation.Min
 			if a := effect.Change.Record.Attempt; a != nil {
 				attempts[a.Fingerprint] = a.ID
 			}
+			for _, mark := range effect.Change.Mark { // nobody knows which of its pairs is the right one
+				maps.DeleteFunc(saved, func(_ token.Fingerprint, key rotation.MintKey) bool {
+					return key == mark.Key && mark.State == rotation.Quarantined
+				})
+			}
 		case Presented:
 			under[effect.N] = "attempt " + attempts[effect.What]
 			if effect.Code {

@@ -148,6 +148,17 @@ func (s *story) rotateAs(attempt string, p token.Pair, epoch, generation int64) 
 	return next
 }
 
+// giveUp saves the answer to p and marks it, in these ways one after the other.
+func (s *story) giveUp(p token.Pair, marks ...rotation.MintState) {
+	s.begin(p)
+	s.present(p)
+	m := successor(p, 1, 1)
+	s.save(m)
+	for _, m.State = range marks {
+		s.change(func(r *rotation.Record) { r.Attempt = nil }, m)
+	}
+}
+
 func (s *story) waitOut() { time.Sleep(s.Settings.Lease + s.Settings.Quiet + time.Second) }
 
 func (s *story) lose(when Moment) {
@@ -208,6 +219,16 @@ func TestWhatIsRightPasses(t *testing.T) {
 			s.waitOut()
 			s.begin(p)
 			s.present(p)
+			s.needsConsent()
+		},
+		"a held answer is given up, and whatever pair was in it lives on": func(s *story) {
+			s.giveUp(s.connect(1), rotation.Quarantined, rotation.Rejected)
+			s.needsConsent()
+		},
+		"a notice was cut off by a fault": func(s *story) {
+			p := s.connect(1)
+			s.Issuer.Withdraw(s.ctx, p.AccessToken)
+			s.Notifier.Gate = Watch(s.Journal, Nth(1, "notifier.Notify", Before, Fault{Kind: Fail}))
 			s.needsConsent()
 		},
 		"a withdrawal ends in a new consent": func(s *story) {
@@ -357,6 +378,9 @@ func TestEachInvariantIsChecked(t *testing.T) {
 			s.rotateAs("second", p, 1, 1)
 			slow.save(successor(p, 1, 1))
 		}},
+		"the pair of an answer that was never held lives on": {"I9 at rest", func(s *story) {
+			s.giveUp(s.connect(1), rotation.Rejected)
+		}},
 		"an answer is not saved first": {"I7", func(s *story) {
 			p := s.connect(1)
 			s.begin(p)
@@ -408,6 +432,12 @@ func TestEachInvariantIsChecked(t *testing.T) {
 			s.begin(p)
 			s.change(func(r *rotation.Record) { r.Attempt.Presentations = 1 })
 			s.present(p)
+		}},
+		"a notice died with its process, and nobody else told": {"I17 at rest", func(s *story) {
+			p := s.connect(1)
+			s.Issuer.Withdraw(s.ctx, p.AccessToken)
+			s.Notifier.Gate = Watch(s.Journal, Nth(1, "notifier.Notify", Before, Fault{Kind: Crash}))
+			go s.needsConsent()
 		}},
 		"people are told of what never happened": {"I17 at rest", func(s *story) {
 			s.connect(1)
