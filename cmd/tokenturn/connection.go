@@ -17,7 +17,7 @@ import (
 func (c *cli) connectionCommand() *cobra.Command {
 	return noun("connection", "What people connected, and how it fares",
 		"A connection is one person's consent to the app, named ENV/NAME, such as sandbox/acme.", "",
-		c.connectionInvite(), c.connectionAuthorize(), c.connectionList(), c.connectionShow(), c.connectionHistory(), c.connectionRotate(),
+		c.connectionInvite(), c.connectionAuthorize(), c.connectionServiceAccount(), c.connectionList(), c.connectionShow(), c.connectionHistory(), c.connectionRotate(),
 		c.connectionRelease(), c.connectionDiscard(), c.connectionDisconnect(), c.connectionUndo())
 }
 
@@ -31,11 +31,13 @@ type connectionAnswer struct {
 	RotatedAt  time.Time         `json:"rotated_at,omitzero"`
 	DueAt      time.Time         `json:"due_at,omitzero"`
 	Failure    *rotation.Failure `json:"failure,omitempty"`
+	// ServiceAccount: the app itself, for its own credentials.
+	ServiceAccount bool `json:"service_account,omitempty"`
 }
 
 func newConnectionAnswer(r rotation.Record) connectionAnswer {
 	a := connectionAnswer{Connection: r.Connection, Status: r.Status, Epoch: r.Epoch, Generation: r.Generation,
-		RotatedAt: r.RotatedAt, DueAt: r.DueAt, Failure: r.Failure}
+		RotatedAt: r.RotatedAt, DueAt: r.DueAt, Failure: r.Failure, ServiceAccount: r.ServiceAccount}
 	if r.Current != nil {
 		a.ExpiresAt = r.Current.ExpiresAt
 	}
@@ -155,6 +157,9 @@ func (d connectionDetail) print(w io.Writer, now time.Time) {
 		}
 	}
 	line("connection", "%s", d.Connection)
+	if d.ServiceAccount {
+		line("kind", "service account of the app")
+	}
 	line("status", "%s", d.Status)
 	line("epoch.generation", "%d.%d", d.Epoch, d.Generation)
 	at("access token expires", d.ExpiresAt)

@@ -77,25 +77,26 @@ func TestScripts(t *testing.T) {
 			return os.Mkdir(w.record, 0o700)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"standin":      cmdStandIn,
-			"lifetime":     cmdLifetime,
-			"revoke":       cmdRevoke,
-			"reset":        cmdReset,
-			"another":      cmdAnother,
-			"lose":         cmdLose,
-			"contradict":   cmdContradict,
-			"hold":         cmdHold,
-			"release":      cmdRelease,
-			"exits":        cmdExits,
-			"until":        cmdUntil,
-			"address":      cmdAddress,
-			"authorize":    cmdAuthorize,
-			"visit":        cmdVisit,
-			"page":         cmdPage,
-			"id":           cmdID,
-			"pairs":        cmdPairs,
-			"standin-down": func(ts *testscript.TestScript, _ bool, _ []string) { worldOf(ts).standIn.Close() },
-			"await":        cmdAwait,
+			"standin":         cmdStandIn,
+			"lifetime":        cmdLifetime,
+			"service-account": cmdServiceAccount,
+			"revoke":          cmdRevoke,
+			"reset":           cmdReset,
+			"another":         cmdAnother,
+			"lose":            cmdLose,
+			"contradict":      cmdContradict,
+			"hold":            cmdHold,
+			"release":         cmdRelease,
+			"exits":           cmdExits,
+			"until":           cmdUntil,
+			"address":         cmdAddress,
+			"authorize":       cmdAuthorize,
+			"visit":           cmdVisit,
+			"page":            cmdPage,
+			"id":              cmdID,
+			"pairs":           cmdPairs,
+			"standin-down":    func(ts *testscript.TestScript, _ bool, _ []string) { worldOf(ts).standIn.Close() },
+			"await":           cmdAwait,
 		},
 	})
 }
@@ -141,6 +142,15 @@ func cmdLifetime(ts *testscript.TestScript, _ bool, args []string) {
 	lifetime, err := time.ParseDuration(args[0])
 	ts.Check(err)
 	worldOf(ts).standIn.SetLifetime(lifetime)
+}
+
+// cmdServiceAccount gives the app a service account in a company.
+func cmdServiceAccount(ts *testscript.TestScript, _ bool, args []string) {
+	company, err := strconv.ParseInt(args[0], 10, 64)
+	ts.Check(err)
+	w := worldOf(ts)
+	w.app.ServiceAccount = []int64{company}
+	w.standIn.Register(w.app)
 }
 
 // cmdRevoke withdraws the app's access, as a person does in Procore: revoke, or

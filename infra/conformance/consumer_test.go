@@ -18,6 +18,7 @@ type document struct {
 	Connection   string    `json:"connection"`
 	Environment  string    `json:"environment"`
 	APIURL       string    `json:"api_url"`
+	CompanyID    string    `json:"company_id"`
 	AccessToken  string    `json:"access_token"`
 	TokenType    string    `json:"token_type"`
 	ExpiresAt    time.Time `json:"expires_at"`
@@ -51,6 +52,9 @@ func (in *installation) use(d document) int {
 	request, err := http.NewRequestWithContext(in.t.Context(), http.MethodGet, d.APIURL+"/rest/v1.0/me", nil)
 	in.must(err)
 	request.Header.Set("Authorization", d.TokenType+" "+d.AccessToken)
+	if d.CompanyID != "" {
+		request.Header.Set("Procore-Company-Id", d.CompanyID)
+	}
 	answer, err := http.DefaultClient.Do(request)
 	in.must(err)
 	defer answer.Body.Close()

@@ -52,7 +52,7 @@ func (h *Handler) callback(w http.ResponseWriter, r *http.Request, environment s
 	case !sameBrowser(state, answer):
 		h.refuse(w, r, "another browser's state", about)
 	case state.Environment != environment:
-		h.refuse(w, r, "another environment's state", about)
+		h.refuse(w, r, "a state of "+state.Environment+" at the redirect URI of "+environment, about)
 	case !state.ConsumedAt.IsZero():
 		h.repeat(w, r, state)
 	case !h.cfg.Now().Before(state.ExpiresAt):

@@ -21,7 +21,7 @@ var ErrCredentialsRefused = errors.New("the server refuses the client id or clie
 
 // Identify implements rotation.Issuer. The authorization server's token info
 // tells app and user, and alone decides whether the token is refused; the API's
-// /me tells the login, which stays empty where /me is forbidden.
+// /me tells the login, which stays empty where /me is forbidden and for a service account.
 //
 // Whether the token may act in a company is asked with /me for that company: of
 // the calls that Procore documents it is the one that needs membership of the
@@ -82,7 +82,7 @@ func (i *Issuer) login(ctx context.Context, app rotation.Application, access tok
 	switch {
 	case err != nil:
 		return "", err
-	case got.status == http.StatusForbidden:
+	case got.status == http.StatusForbidden, got.status == http.StatusBadRequest: // the latter to a service account, which is nobody but in a company
 		return "", nil
 	case got.status != http.StatusOK:
 		return "", got.unexpected()

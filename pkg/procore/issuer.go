@@ -147,9 +147,17 @@ func read(resp *http.Response) ([]byte, error) {
 // nothing in net/http could rewind the body.
 func (i *Issuer) newRedeem(ctx context.Context, app rotation.Application, grant rotation.Grant) (*http.Request, error) {
 	fields := map[string]string{"client_id": app.ClientID, "client_secret": app.ClientSecret.Reveal()}
+	given := 0
+	for _, is := range []bool{!grant.RefreshToken.IsZero(), !grant.Code.IsZero(), grant.ClientCredentials} {
+		if is {
+			given++
+		}
+	}
 	switch {
-	case grant.RefreshToken.IsZero() == grant.Code.IsZero():
-		return nil, errors.New("not sent: either a refresh token or a code must be presented")
+	case given != 1:
+		return nil, errors.New("not sent: either a refresh token or a code or the client's credentials must be presented")
+	case grant.ClientCredentials:
+		fields["grant_type"] = "client_credentials"
 	case !grant.RefreshToken.IsZero():
 		fields["grant_type"] = "refresh_token"
 		fields["refresh_token"] = grant.RefreshToken.Reveal()

@@ -134,7 +134,7 @@ func TestRedeemScripted(t *testing.T) {
 		"307":                   {procoretest.Redirect("/oauth/token"), rotation.UnknownResult, "", false},
 		"text after the answer": {procoretest.Rewritten(func(sound string) string { return sound + "<!-- 3 ms -->" }), rotation.Captured, rotation.Salvaged, true},
 		"no refresh token": {procoretest.Rewritten(func(sound string) string { return strings.Replace(sound, "refresh_token", "x", 1) }),
-			rotation.Captured, rotation.Empty, true},
+			rotation.Captured, rotation.AccessOnly, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
@@ -233,6 +233,7 @@ func TestIdentifyAnswers(t *testing.T) {
 		want              rotation.Identity
 		wrong             string
 	}{
+		"a service account":     {answer{200, strings.ReplaceAll(info, `"9007199254740993"`, "null")}, answer{400, "Missing Procore-Company-Id header!"}, answer{200, "{}"}, rotation.Identity{ClientID: "id-1", Company: "42"}, ""},
 		"/me forbidden":         {answer{200, info}, answer{403, ""}, answer{403, ""}, owner, ""},
 		"id as a number":        {answer{200, strings.ReplaceAll(info, `"9007199254740993"`, "9007199254740993")}, answer{403, ""}, answer{403, ""}, owner, ""},
 		"no user":               {answer{200, strings.ReplaceAll(info, `"9007199254740993"`, "null")}, answer{403, ""}, answer{403, ""}, rotation.Identity{ClientID: "id-1"}, ""},
@@ -279,6 +280,32 @@ func TestIdentifyAnswers(t *testing.T) {
 			noCanary(t, err)
 		})
 	}
+}
+
+// A service account gets an access token alone, acts in the companies that
+// permit it, and is nobody's user.
+func TestServiceAccount(t *testing.T) {
+	b := newBench(t)
+	own := rotation.Grant{ClientCredentials: true}
+	if got := b.issuer.Redeem(t.Context(), b.app, own); got.Class != rotation.ClientFault {
+		t.Errorf("without a service account: %+v", got)
+	}
+	b.Register(procoretest.App{ClientID: b.app.ClientID, ClientSecret: b.app.ClientSecret, ServiceAccount: []int64{42}})
+	answer := b.issuer.Redeem(t.Context(), b.app, own)
+	judged := Parse(answer.Body)
+	if answer.Class != rotation.Captured || judged.Verdict != rotation.AccessOnly || judged.Pair.Lifetime != 90*time.Minute {
+		t.Fatalf("%+v, %+v", answer, judged)
+	}
+	for company, want := range map[string]string{"42": "42", "43": ""} {
+		id, err := b.issuer.Identify(t.Context(), b.app, judged.Pair.AccessToken, company)
+		if err != nil || id != (rotation.Identity{ClientID: b.app.ClientID, Company: want}) {
+			t.Errorf("company %s: %+v, %v", company, id, err)
+		}
+	}
+	if err := b.issuer.Revoke(t.Context(), b.app, judged.Pair.AccessToken); err != nil || b.Accepts(judged.Pair.AccessToken) {
+		t.Errorf("revoking: %v", err)
+	}
+	noneOf(t, b.secrets(), answer, judged)
 }
 
 func TestRevoke(t *testing.T) {

@@ -31,7 +31,10 @@ var known = []string{"refresh_token", "access_token", "token_type", "expires_in"
 // expired. A refresh token without an access token, as an import stores it, is
 // Salvaged too.
 //
-// Empty has no whole refresh token: a token that breaks off before its
+// AccessOnly is what the client credentials grant gives: all that Sound has but
+// the refresh token.
+//
+// Empty is anything else without a whole refresh token: a token that breaks off before its
 // closing quote, or in a form before the next field, is none. Contradictory has
 // several different ones, be it under one name twice.
 //
@@ -39,12 +42,16 @@ var known = []string{"refresh_token", "access_token", "token_type", "expires_in"
 // except an error code that the OAuth RFCs define.
 func Parse(body token.Secret) rotation.Judgement {
 	text := body.Reveal()
-	if found, ok := strict(text); ok && len(found["refresh_token"]) > 0 {
-		return judge(found, "")
+	sound, ok := strict(text)
+	if ok && len(sound["refresh_token"]) > 0 {
+		return judge(sound, "")
 	}
 	found, rest := salvage(text)
 	switch refresh := distinct(found["refresh_token"]); {
 	case len(refresh) == 0:
+		if pair, oddities := accessOf(sound); ok && len(oddities) == 0 {
+			return rotation.Judgement{Verdict: rotation.AccessOnly, Pair: pair, Reason: "the answer has no refresh token"}
+		}
 		return rotation.Judgement{Verdict: rotation.Empty, Reason: whyEmpty(text)}
 	case len(refresh) == 1 && rest != "" && !strings.HasPrefix(refresh[0], rest):
 		return rotation.Judgement{Verdict: rotation.Contradictory,
@@ -116,6 +123,19 @@ func judge(found fields, odd string) rotation.Judgement {
 	if odd != "" {
 		oddities = append(oddities, odd)
 	}
+	pair, more := accessOf(found)
+	oddities = append(oddities, more...)
+	pair.RefreshToken = token.NewSecret(refresh[0])
+	verdict := rotation.Sound
+	if len(oddities) > 0 {
+		verdict = rotation.Salvaged
+	}
+	return rotation.Judgement{Verdict: verdict, Reason: strings.Join(oddities, "; "), Pair: pair}
+}
+
+// accessOf gives what the fields say of the access token, and what they do not say
+// as they should.
+func accessOf(found fields) (pair token.Pair, oddities []string) {
 	access, kind := only(found["access_token"]), only(found["token_type"])
 	lifetime := lifetimeOf(only(slices.Concat(found["expires_in"], found["expires_in_seconds"])))
 	for _, lack := range []struct {
@@ -130,14 +150,8 @@ func judge(found fields, odd string) rotation.Judgement {
 			oddities = append(oddities, lack.text)
 		}
 	}
-	verdict := rotation.Sound
-	if len(oddities) > 0 {
-		verdict = rotation.Salvaged
-	}
-	return rotation.Judgement{Verdict: verdict, Reason: strings.Join(oddities, "; "), Pair: token.Pair{
-		AccessToken: token.NewSecret(access), RefreshToken: token.NewSecret(refresh[0]), TokenType: kind,
-		Lifetime: lifetime, CreatedAt: createdAt(only(found["created_at"])),
-	}}
+	return token.Pair{AccessToken: token.NewSecret(access), TokenType: kind,
+		Lifetime: lifetime, CreatedAt: createdAt(only(found["created_at"]))}, oddities
 }
 
 // distinct returns the values without repetitions.

@@ -120,7 +120,9 @@ func TestRedeemRequest(t *testing.T) {
 func TestRedeemPresentsOneCredential(t *testing.T) {
 	both := refreshGrant
 	both.Code = codeGrant.Code
-	for _, grant := range []rotation.Grant{{}, both} {
+	own := refreshGrant
+	own.ClientCredentials = true
+	for _, grant := range []rotation.Grant{{}, both, own} {
 		if got := New(Config{}).Redeem(t.Context(), testApp("http://127.0.0.1:1"), grant); got.Class != rotation.NotSent {
 			t.Errorf("got %+v", got)
 		}

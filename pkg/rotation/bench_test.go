@@ -164,7 +164,7 @@ func (b *bench) works(ctx context.Context) error {
 		return errors.New("an attempt is left")
 	case len(mints) != 1:
 		return fmt.Errorf("%d live mints, want the current one only", len(mints))
-	case !b.Issuer.Takes(rec.Current.Fingerprint):
+	case !rec.ServiceAccount && !b.Issuer.Takes(rec.Current.Fingerprint):
 		return errors.New("the issuer does not take the current refresh token")
 	case time.Now().Before(doc.ExpiresAt) && !b.Issuer.Accepts(ctx, doc.AccessToken):
 		return errors.New("the issuer does not accept the published access token")

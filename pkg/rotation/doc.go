@@ -49,6 +49,15 @@
 // the server never saw it, or it will say invalid_grant, or, on a server that
 // lets the old token live until the new one's first use, it heals the loss.
 //
+// # Service accounts
+//
+// A connection may be the app itself, whose access tokens come for its own
+// credentials (RFC 6749 section 4.4). It takes the same steps under the same
+// lease, with the access token's fingerprint for its lineage. But asking again
+// loses nothing, so no end is unknown: whatever fails ends its attempt and is
+// tried again after a wait, an attempt that ran out counts for nothing, and
+// there is neither Look nor escrow nor a consent to ask for.
+//
 // # Concurrency
 //
 // Every write of a record compares its revision; a refused write means load and

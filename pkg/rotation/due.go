@@ -99,7 +99,9 @@ func (s Settings) ownDue(rec Record, mints []Mint, now time.Time) time.Time {
 		switch {
 		case held(rec, mints):
 			return laterOrDaily(rec.DueAt, now)
-		case rec.Attempt != nil:
+		case rec.ServiceAccount && rec.Attempt != nil && now.Before(rec.Attempt.Until):
+			return rec.Attempt.Until
+		case rec.Attempt != nil && !rec.ServiceAccount:
 			return rec.Attempt.Until.Add(s.Quiet)
 		case rec.unpublished():
 			return now

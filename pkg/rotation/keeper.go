@@ -167,7 +167,7 @@ next:
 // current pair, or is quarantined, or rejected. Any other error means that
 // nothing was decided.
 func (k *keeper) decideOn(ctx context.Context, rec Record, mints []Mint, m Mint, body token.Secret) (Record, error) {
-	verdict := k.issuer.Parse(body)
+	verdict := k.judge(m.Source, body)
 	switch {
 	case m.Source == FromImport && !verdict.Pair.RefreshToken.IsZero():
 		verdict.Pair.AccessToken = token.Secret{}
@@ -215,7 +215,7 @@ func (r Record) overtaken(by string) []Event {
 // succeed gives the record in which m is current.
 func (k *keeper) succeed(rec Record, m Mint, pair token.Pair, pin Pin) (Record, error) {
 	next := rec.clone()
-	next.Current = &Current{Fingerprint: pair.RefreshToken.Fingerprint(), Mint: m.Key, SavedAt: m.SavedAt}
+	next.Current = &Current{Fingerprint: lineage(pair), Mint: m.Key, SavedAt: m.SavedAt}
 	if !pair.AccessToken.IsZero() {
 		value, err := project(m, pair).Encode()
 		if err != nil {
@@ -237,6 +237,7 @@ func (k *keeper) succeed(rec Record, m Mint, pair token.Pair, pin Pin) (Record, 
 	}
 	next.Epoch, next.Generation, next.Status = m.Key.Epoch, m.Key.Generation, Active
 	next.Attempt, next.Failure, next.Pin, next.RotatedAt = nil, nil, &pin, m.SavedAt
+	next.ServiceAccount = m.Source == FromClient
 	return next, nil
 }
 
@@ -302,7 +303,7 @@ func (k *keeper) checkIdentity(ctx context.Context, rec Record, m Mint, pair tok
 	if m.Source == FromCode && pair.AccessToken.IsZero() {
 		return pin, &identityError{"the answer has no access token, so nobody can say whose consent it is"}
 	}
-	if m.Source == FromRefresh && pin.ResourceOwner != "" || pair.AccessToken.IsZero() {
+	if m.Source == FromClient || m.Source == FromRefresh && pin.ResourceOwner != "" || pair.AccessToken.IsZero() {
 		return pin, nil
 	}
 	app, err := k.readApplication(ctx, m.Connection.Environment)

@@ -29,7 +29,7 @@ func (r *Rotator) Disconnect(ctx context.Context, c token.Connection) (Report, e
 		return Report{}, err
 	}
 	detail := ""
-	if rec.Status == Active && rec.Current.ExpiresAt.Sub(r.clock()) < time.Minute {
+	if rec.Status == Active && !rec.ServiceAccount && rec.Current.ExpiresAt.Sub(r.clock()) < time.Minute {
 		first := r.newRun().connection(ctx, c, situation{force: true})
 		if first.Outcome != Rotated {
 			detail = fmt.Sprintf("could not be rotated first (%s), so an expired pair may have escaped revocation", first.Outcome)

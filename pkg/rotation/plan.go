@@ -79,7 +79,7 @@ func planActive(s situation) (action, bool) {
 	if held(rec, s.mints) {
 		return action{step: Hold, outcome: Held}, true
 	}
-	if a := rec.Attempt; a != nil {
+	if a := rec.Attempt; a != nil && !rec.overSpendingNothing(s.now) {
 		mine := a.ID == s.presented
 		if s.now.Before(a.Until) && !mine {
 			return action{step: Wait, outcome: Busy, retryAt: a.Until}, true
@@ -198,7 +198,7 @@ func decidable(rec Record, mints []Mint) *Mint {
 func successor(rec Record, m Mint) bool {
 	return (rec.Status == Active || rec.Status == NeedsConsent) && rec.Current != nil &&
 		m.Key.Epoch == rec.Epoch && m.Key.Generation == rec.Generation+1 &&
-		m.Source == FromRefresh && m.Parent == rec.Current.Fingerprint
+		m.Source == rec.renewal() && m.Parent == rec.Current.Fingerprint
 }
 
 func nextEpoch(rec Record, m Mint) bool {

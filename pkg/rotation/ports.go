@@ -155,13 +155,14 @@ type Issuer interface {
 	Revoke(ctx context.Context, app Application, t token.Secret) error
 }
 
-// Grant is what is presented to the token endpoint. Either
-// RefreshToken or Code is set.
+// Grant is what is presented to the token endpoint: exactly one of
+// RefreshToken, Code and ClientCredentials.
 type Grant struct {
-	RefreshToken token.Secret
-	Code         token.Secret
-	RedirectURI  string       // with Code: as sent to the authorization endpoint
-	Verifier     token.Secret // with Code: PKCE (RFC 7636); may be empty
+	RefreshToken      token.Secret
+	Code              token.Secret
+	RedirectURI       string       // with Code: as sent to the authorization endpoint
+	Verifier          token.Secret // with Code: PKCE (RFC 7636); may be empty
+	ClientCredentials bool         // the app's own (RFC 6749 section 4.4): spends nothing
 }
 
 // Answer is what became of one redeem.
@@ -188,7 +189,7 @@ const (
 // Judgement is what a body turned out to be.
 type Judgement struct {
 	Verdict Verdict
-	Pair    token.Pair // of Sound and Salvaged
+	Pair    token.Pair // of Sound, Salvaged and AccessOnly
 	Reason  string     // of the others and of Salvaged; for people, without anything secret
 }
 
@@ -198,6 +199,7 @@ type Verdict string
 const (
 	Sound         Verdict = "sound"
 	Salvaged      Verdict = "salvaged"      // an odd body with exactly one plausible refresh token; Pair may lack the rest
+	AccessOnly    Verdict = "access_only"   // sound but for the refresh token, of which there is none
 	Empty         Verdict = "empty"         // no whole refresh token in it
 	Contradictory Verdict = "contradictory" // several, different ones: a person must look
 )

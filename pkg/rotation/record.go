@@ -43,11 +43,14 @@ type Record struct {
 	// ended while one of its attempts was still open; zero: nothing to search.
 	Residue   time.Time `json:"residue,omitzero"`
 	RotatedAt time.Time `json:"rotated_at,omitzero"` // when the current pair was saved
+	// ServiceAccount: the app itself is who acts, and its tokens come for its own
+	// credentials (RFC 6749 section 4.4). There is no refresh token to lose.
+	ServiceAccount bool `json:"service_account,omitempty"`
 }
 
 // Current describes the pair that the connection has now.
 type Current struct {
-	Fingerprint token.Fingerprint `json:"fingerprint"` // of its refresh token
+	Fingerprint token.Fingerprint `json:"fingerprint"` // of its refresh token; of a service account's, of its access token
 	Mint        MintKey           `json:"mint"`
 	VersionID   string            `json:"version_id,omitempty"` // empty: imported, has no access token to publish
 	SavedAt     time.Time         `json:"saved_at"`
@@ -102,7 +105,8 @@ type Source string
 const (
 	FromRefresh Source = "refresh"
 	FromCode    Source = "code"
-	FromImport  Source = "import" // a pasted refresh token; there is no access token
+	FromImport  Source = "import"             // a pasted refresh token; there is no access token
+	FromClient  Source = "client_credentials" // of a service account; there is no refresh token
 )
 
 // MintState is the stored mark of a mint. All else follows from the ledger.
@@ -127,7 +131,7 @@ type MintKey struct {
 type Mint struct {
 	Connection token.Connection  `json:"connection"`
 	Key        MintKey           `json:"key"`
-	Parent     token.Fingerprint `json:"parent,omitempty"` // of the refresh token presented; empty for a consent
+	Parent     token.Fingerprint `json:"parent,omitempty"` // Current.Fingerprint of the pair it succeeds; empty for a consent
 	Source     Source            `json:"source"`
 	SavedAt    time.Time         `json:"saved_at"`
 	State      MintState         `json:"state"`

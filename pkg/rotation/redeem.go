@@ -13,12 +13,13 @@ import (
 // presentation is everything at hand that presenting a refresh token and saving
 // the answer needs.
 type presentation struct {
-	app     Application
-	key     *dataKey
-	refresh token.Secret
+	app   Application
+	key   *dataKey
+	grant Grant
 }
 
-// redeem presents the current refresh token, once. A crash before Begin's write
+// redeem presents the current refresh token, once, or a service account's
+// credentials. A crash before Begin's write
 // leaves nothing; after it, an attempt whose end is unknown, which is looked
 // into after its lease; after Save's acknowledgement, a mint that anybody
 // may decide.
@@ -40,8 +41,11 @@ func (t *turn) redeem(ctx context.Context) (*ConnectionReport, error) {
 	}
 	t.hasTurn = false
 	post, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.settings.RedeemTimeout)
-	answer := t.issuer.Redeem(post, p.app, Grant{RefreshToken: p.refresh})
+	answer := t.issuer.Redeem(post, p.app, p.grant)
 	cancel()
+	if p.grant.ClientCredentials {
+		return t.clientAnswered(ctx, p, answer)
+	}
 	return t.answered(ctx, p, answer)
 }
 
@@ -97,7 +101,9 @@ func (t *turn) preflight(ctx context.Context) (*presentation, *ConnectionReport,
 		t.rec.Published = ""
 		return nil, nil, t.write(ctx, Change{})
 	}
-	if p.refresh, err = t.currentRefreshToken(ctx, seen); err != nil {
+	if t.rec.ServiceAccount {
+		p.grant.ClientCredentials = true
+	} else if p.grant.RefreshToken, err = t.currentRefreshToken(ctx, seen); err != nil {
 		return fail(classStore, 0, err)
 	}
 	return &p, nil, nil
@@ -160,7 +166,7 @@ func (t *turn) begin(ctx context.Context) error {
 	var history []Event
 	if old := t.rec.Attempt; old != nil {
 		history = append(history, Event{Kind: "ended", Attempt: old.ID, Detail: "its answer was lost and nothing was saved anywhere; presenting again"})
-		if old.Fingerprint == a.Fingerprint {
+		if old.Fingerprint == a.Fingerprint && !t.rec.ServiceAccount {
 			a.Presentations += old.Presentations
 		}
 	}
@@ -218,12 +224,7 @@ func (t *turn) answered(ctx context.Context, p *presentation, answer Answer) (*C
 
 // captured saves the answer before anybody looks at it.
 func (t *turn) captured(ctx context.Context, p *presentation, body token.Secret) (*ConnectionReport, error) {
-	m := Mint{Connection: t.conn, Key: MintKey{t.rec.Epoch, t.rec.Generation + 1, t.presented}, Parent: t.rec.Attempt.Fingerprint,
-		Source: FromRefresh, SavedAt: t.clock().UTC().Truncate(time.Millisecond), State: Saved, APIURL: p.app.APIURL, Stack: t.settings.Stack}
-	if t.rec.Pin != nil {
-		m.Company = t.rec.Pin.Company
-	}
-	m.Sealed = p.key.seal(body, t.conn, m.Key)
+	m := t.mint(p, body)
 	others := []func(context.Context, Mint) error{t.escrow}
 	if len(body.Reveal()) > maxEscrow {
 		m.State, m.Reason, others = Quarantined, "the answer is implausibly large", nil
@@ -237,6 +238,17 @@ func (t *turn) captured(ctx context.Context, p *presentation, body token.Secret)
 	t.bodies[m.Key] = body
 	t.looked = false
 	return nil, nil
+}
+
+// mint gives an answer the form in which it is saved.
+func (t *turn) mint(p *presentation, body token.Secret) Mint {
+	m := Mint{Connection: t.conn, Key: MintKey{t.rec.Epoch, t.rec.Generation + 1, t.presented}, Parent: t.rec.Attempt.Fingerprint,
+		Source: t.rec.renewal(), SavedAt: t.clock().UTC().Truncate(time.Millisecond), State: Saved, APIURL: p.app.APIURL, Stack: t.settings.Stack}
+	if t.rec.Pin != nil {
+		m.Company = t.rec.Pin.Company
+	}
+	m.Sealed = p.key.seal(body, t.conn, m.Key)
+	return m
 }
 
 // attemptEnded: the refresh token was not spent. The attempt is over, and the

@@ -39,7 +39,7 @@ func (t *turn) endPair(ctx context.Context, m Mint) (how string, err error) {
 		return "", err
 	}
 	pair := t.issuer.Parse(body).Pair
-	if t.rec.Current != nil && pair.RefreshToken.Fingerprint() == t.rec.Current.Fingerprint {
+	if t.rec.Current != nil && lineage(pair) == t.rec.Current.Fingerprint {
 		return "a copy of the current pair; not revoked", nil
 	}
 	if pair.AccessToken.IsZero() && pair.RefreshToken.IsZero() {

@@ -126,7 +126,7 @@ func (t *turn) adopt(ctx context.Context, m Mint) error {
 	if t.rec.Pin != nil {
 		pin = *t.rec.Pin
 	}
-	next, err := t.succeed(t.rec, m, t.issuer.Parse(body).Pair, pin)
+	next, err := t.succeed(t.rec, m, t.judge(m.Source, body).Pair, pin)
 	if err != nil {
 		return err
 	}

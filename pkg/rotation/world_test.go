@@ -24,6 +24,7 @@ type scene struct {
 	age      time.Duration // 0: an hour
 	lifetime time.Duration // of the server's access tokens; 0: its own
 	pending  bool          // not connected yet
+	service  bool          // acme is a service account
 	before   func(*bench)  // nil: nothing special
 	actors   []actor
 	recovery bool
@@ -53,7 +54,13 @@ func (s scene) world(c *rotationtest.Choices) error {
 	if _, err := rotation.Register(ctx, b.Ledger, b.Vault, b.settings.Stack, acme); err != nil {
 		return err
 	}
-	if !s.pending {
+	switch {
+	case s.service:
+		if report, err := b.rotator().ServiceAccount(ctx, acme, "42"); err != nil || report.Outcomes[rotation.Rotated] != 1 {
+			return fmt.Errorf("service account: %+v, %w", report, err)
+		}
+		time.Sleep(cmp.Or(s.age, time.Hour))
+	case !s.pending:
 		if result, err := b.consent(ctx, pat, rotation.Identity{Company: "42"}); result != rotation.Connected {
 			return fmt.Errorf("consent: %s, %w", result, err)
 		}

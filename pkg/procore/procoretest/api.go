@@ -39,7 +39,11 @@ func (h *Handler) info(w http.ResponseWriter, r *http.Request) {
 	if h.is(OldRelease) {
 		scope, left = "scopes", "expires_in_seconds"
 	}
-	jsonResponse(http.StatusOK, map[string]any{"resource_owner_id": p.user.ID, scope: []string{},
+	var owner any // null for an app's own token
+	if p.user.ID != 0 {
+		owner = p.user.ID
+	}
+	jsonResponse(http.StatusOK, map[string]any{"resource_owner_id": owner, scope: []string{},
 		left: int64(p.expiresAt().Sub(h.now()) / time.Second), "application": map[string]string{"uid": p.client},
 		"created_at": p.created.Unix()}).write(w)
 }
@@ -79,7 +83,15 @@ func (h *Handler) me(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer := map[string]any{"id": p.user.ID, "login": p.user.Login}
-	if company := r.URL.Query().Get("company_id"); company != "" {
+	company := r.URL.Query().Get("company_id")
+	if own := p.user.ID == 0; own && company == "" { // an app is nobody but in a company
+		company = r.Header.Get("Procore-Company-Id")
+		answer["id"], answer["login"] = 1, "service-account@example.com"
+		if !h.mayAct(w, r, p, company) {
+			return
+		}
+	}
+	if company != "" {
 		if !h.mayAct(w, r, p, company) {
 			return
 		}
@@ -94,6 +106,9 @@ func (h *Handler) companies(w http.ResponseWriter, r *http.Request) {
 	defer h.mu.Unlock()
 	p := h.authenticated(w, r)
 	if p == nil {
+		return
+	}
+	if p.user.ID == 0 && !h.mayAct(w, r, p, r.Header.Get("Procore-Company-Id")) {
 		return
 	}
 	list := []map[string]any{}

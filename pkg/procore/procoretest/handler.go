@@ -19,6 +19,9 @@ type App struct {
 	ClientID     string
 	ClientSecret token.Secret
 	RedirectURIs []string // OutOfBand may be one
+	// ServiceAccount lists the companies that permit the app to act for itself
+	// (client_credentials). nil: there is no such account.
+	ServiceAccount []int64
 }
 
 // User is an account that a person can sign in to.

@@ -506,6 +506,40 @@ func TestMeAndCompanies(t *testing.T) {
 	}
 }
 
+func TestServiceAccount(t *testing.T) {
+	c := newClient(t)
+	ask := map[string]string{"grant_type": "client_credentials", "client_id": c.app.ClientID, "client_secret": c.app.ClientSecret.Reveal()}
+	c.refused(c.post("/oauth/token", ask), 401, "unauthorized_client")
+	c.app.ServiceAccount = []int64{42}
+	c.Register(c.app)
+	c.refused(c.post("/oauth/token", c.with(ask, "client_secret", "wrong")), 401, "invalid_client")
+	got := c.post("/oauth/token", ask)
+	access := got.get("access_token")
+	if got.status != 200 || access == "" || got.fields["refresh_token"] != nil || got.fields["expires_in"] != 5400.0 {
+		t.Fatalf("%d %v", got.status, got.fields)
+	}
+	if info := c.get("/oauth/token/info", access); info.status != 200 || info.fields["resource_owner_id"] != nil {
+		t.Errorf("%s", info.text)
+	}
+	for _, path := range []string{"/rest/v1.0/me", "/rest/v1.0/companies"} { // an app is nobody but in a company
+		if got := c.get(path, access); got.status != 400 {
+			t.Errorf("%s: %d %s", path, got.status, got.text)
+		}
+		if got := c.get(path, access, "Procore-Company-Id", "42"); got.status != 200 {
+			t.Errorf("%s: %d %s", path, got.status, got.text)
+		}
+		if got := c.get(path, access, "Procore-Company-Id", "43"); got.status != 403 {
+			t.Errorf("%s: %d %s", path, got.status, got.text)
+		}
+	}
+	if again := c.post("/oauth/token", ask).get("access_token"); again == access || !c.Accepts(token.NewSecret(access)) {
+		t.Error("a second token is not another one beside the first")
+	}
+	if n := len(c.Presentations()); n != 0 {
+		t.Errorf("%d presentations counted, though nothing can be spent", n)
+	}
+}
+
 func TestProjects(t *testing.T) {
 	c := newClient(t)
 	access, _ := c.pair()

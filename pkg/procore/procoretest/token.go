@@ -22,10 +22,11 @@ type refusal struct{ code, description string }
 func (e *refusal) Error() string { return e.code }
 
 var (
-	invalidClient = &refusal{"invalid_client", "Client authentication failed due to unknown client, no client authentication included, or unsupported authentication method."}
-	invalidGrant  = &refusal{"invalid_grant", "The provided authorization grant is invalid, expired, revoked, does not match the redirection URI used in the authorization request, or was issued to another client."}
-	invalidScope  = &refusal{"invalid_scope", "The requested scope is invalid, unknown, or malformed."}
-	unsupported   = &refusal{"unsupported_grant_type", "The authorization grant type is not supported by the authorization server."}
+	invalidClient      = &refusal{"invalid_client", "Client authentication failed due to unknown client, no client authentication included, or unsupported authentication method."}
+	invalidGrant       = &refusal{"invalid_grant", "The provided authorization grant is invalid, expired, revoked, does not match the redirection URI used in the authorization request, or was issued to another client."}
+	invalidScope       = &refusal{"invalid_scope", "The requested scope is invalid, unknown, or malformed."}
+	unauthorizedClient = &refusal{"unauthorized_client", "The client is not authorized to perform this request using this method."}
+	unsupported        = &refusal{"unsupported_grant_type", "The authorization grant type is not supported by the authorization server."}
 )
 
 func missing(parameter string) *refusal {
@@ -72,8 +73,25 @@ func (h *Handler) grant(params params) (*pair, *refusal) {
 		return h.grantCode(params)
 	case "refresh_token":
 		return h.grantRefresh(params)
+	case "client_credentials":
+		return h.grantClient(params)
 	}
 	return nil, unsupported
+}
+
+// grantClient gives an app an access token of its own, if it has a service account.
+func (h *Handler) grantClient(params params) (*pair, *refusal) {
+	app, ok := h.client(params)
+	switch {
+	case !ok:
+		return nil, invalidClient
+	case app.ServiceAccount == nil:
+		return nil, unauthorizedClient
+	case params.get("scope") != "":
+		return nil, invalidScope
+	}
+	h.families++
+	return h.issue(app.ClientID, &User{Companies: app.ServiceAccount}, h.families, false), nil
 }
 
 // grantCode checks parameters, then the client, then the code. A refused try
@@ -159,7 +177,7 @@ func (h *Handler) granted(p *pair) response {
 
 func (h *Handler) refuse(e *refusal) response {
 	status := http.StatusBadRequest
-	if e == invalidClient || h.is(OldRelease) {
+	if e == invalidClient || e == unauthorizedClient || h.is(OldRelease) {
 		status = http.StatusUnauthorized
 	}
 	answer := jsonResponse(status, map[string]any{"error": e.code, "error_description": e.description})

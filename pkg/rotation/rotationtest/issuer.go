@@ -105,6 +105,9 @@ func (i *Issuer) Withdraw(ctx context.Context, t token.Secret) {
 const Withdrawn = "withdrawn"
 
 func (i *Issuer) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
+	if grant.ClientCredentials {
+		return i.redeemForClient(ctx, app)
+	}
 	what, isCode := grant.RefreshToken.Fingerprint(), false
 	if grant.RefreshToken.IsZero() {
 		what, isCode = grant.Code.Fingerprint(), true
@@ -203,6 +206,9 @@ func (i *Issuer) Parse(body token.Secret) rotation.Judgement {
 	err := json.Unmarshal([]byte(body.Reveal()), &answer)
 	names := refreshTokensIn(body)
 	switch {
+	case len(names) == 0 && err == nil && answer.AccessToken != "" && answer.ExpiresIn > 0:
+		return rotation.Judgement{Verdict: rotation.AccessOnly, Reason: "the answer has no refresh token",
+			Pair: pairOf(answer.AccessToken, token.Secret{}, answer.TokenType, answer.ExpiresIn, answer.CreatedAt)}
 	case len(names) == 0:
 		return rotation.Judgement{Verdict: rotation.Empty, Reason: "the answer has no whole refresh token"}
 	case len(names) > 1:
@@ -210,7 +216,11 @@ func (i *Issuer) Parse(body token.Secret) rotation.Judgement {
 	case err != nil:
 		return rotation.Judgement{Verdict: rotation.Salvaged, Pair: token.Pair{RefreshToken: names[0]}, Reason: "the answer is not JSON"}
 	}
-	return rotation.Judgement{Verdict: rotation.Sound, Pair: token.Pair{AccessToken: token.NewSecret(answer.AccessToken),
-		RefreshToken: names[0], TokenType: answer.TokenType, Lifetime: time.Duration(answer.ExpiresIn) * time.Second,
-		CreatedAt: time.Unix(answer.CreatedAt, 0).UTC()}}
+	return rotation.Judgement{Verdict: rotation.Sound,
+		Pair: pairOf(answer.AccessToken, names[0], answer.TokenType, answer.ExpiresIn, answer.CreatedAt)}
+}
+
+func pairOf(access string, refresh token.Secret, kind string, expiresIn, createdAt int64) token.Pair {
+	return token.Pair{AccessToken: token.NewSecret(access), RefreshToken: refresh, TokenType: kind,
+		Lifetime: time.Duration(expiresIn) * time.Second, CreatedAt: time.Unix(createdAt, 0).UTC()}
 }

@@ -68,6 +68,23 @@ func (i *Issuer) redeem(ctx context.Context, app rotation.Application, grant rot
 	return i.grant(ctx, n, old.refresh, next)
 }
 
+// redeemForClient answers an app that asks for itself. That spends nothing, so
+// the journal has none of it.
+func (i *Issuer) redeemForClient(ctx context.Context, app rotation.Application) rotation.Answer {
+	answer, err := Through(ctx, i.Gate, "issuer.Redeem", token.Connection{}, func(bool) (rotation.Answer, error) {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		if !i.knows(app) {
+			return rotation.Answer{Class: rotation.ClientFault, Detail: "invalid_client"}, nil
+		}
+		p := &pair{owner: rotation.Identity{ClientID: app.ClientID}}
+		body := i.issue(p)
+		i.remember(p, "")
+		return rotation.Answer{Class: rotation.Captured, Body: token.NewSecret(string(encode(body))), Detail: "HTTP 200"}, nil
+	})
+	return i.received(answer, err)
+}
+
 func (i *Issuer) knows(app rotation.Application) bool {
 	secret, found := i.clients[app.ClientID]
 	return len(i.clients) == 0 || found && secret == app.ClientSecret
@@ -99,14 +116,7 @@ func challengeOf(verifier token.Secret) string {
 
 // grant issues next in the shape of Procore's answers.
 func (i *Issuer) grant(ctx context.Context, n int, what token.Secret, next *pair) rotation.Answer {
-	lifetime := i.Personality.Lifetime
-	if lifetime == 0 {
-		lifetime = 5400 * time.Second
-	}
-	next.issued, next.expires = time.Now(), time.Now().Add(lifetime)
-	next.access = i.secret("access", len(i.pairs))
-	body := map[string]any{"access_token": next.access.Reveal(), "token_type": "Bearer",
-		"expires_in": int(lifetime.Seconds()), "created_at": next.issued.Unix()}
+	body := i.issue(next)
 	granted := Granted{N: n, What: what.Fingerprint()}
 	if next.parent == nil || !i.Personality.NoRotation {
 		next.refresh = i.secret("refresh", len(i.pairs))
@@ -116,6 +126,18 @@ func (i *Issuer) grant(ctx context.Context, n int, what token.Secret, next *pair
 	i.remember(next, granted.Pair)
 	i.Journal.Add(ctx, token.Connection{}, granted)
 	return rotation.Answer{Class: rotation.Captured, Body: token.NewSecret(string(encode(body))), Detail: "HTTP 200"}
+}
+
+// issue gives the pair its access token, and the answer that tells of it.
+func (i *Issuer) issue(p *pair) (body map[string]any) {
+	lifetime := i.Personality.Lifetime
+	if lifetime == 0 {
+		lifetime = 5400 * time.Second
+	}
+	p.issued, p.expires = time.Now(), time.Now().Add(lifetime)
+	p.access = i.secret("access", len(i.pairs))
+	return map[string]any{"access_token": p.access.Reveal(), "token_type": "Bearer",
+		"expires_in": int(lifetime.Seconds()), "created_at": p.issued.Unix()}
 }
 
 // secret makes a token that looks random, is the same in every run, and has all

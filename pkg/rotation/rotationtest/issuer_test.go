@@ -129,7 +129,7 @@ func TestNoRotation(t *testing.T) {
 	c := newClient(t, Personality{NoRotation: true})
 	first := c.consent()
 	answer := c.Redeem(t.Context(), Sandbox, rotation.Grant{RefreshToken: first.RefreshToken})
-	if answer.Class != rotation.Captured || c.Parse(answer.Body).Verdict != rotation.Empty {
+	if answer.Class != rotation.Captured || c.Parse(answer.Body).Verdict != rotation.AccessOnly {
 		t.Errorf("got %s and %s, want an answer without a refresh token", answer.Class, c.Parse(answer.Body).Verdict)
 	}
 	c.alive("the pair", first, true, true)
@@ -288,4 +288,19 @@ func TestJournalTellsTheStoryWithoutSecrets(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestClientCredentials(t *testing.T) {
+	c := newClient(t, Personality{})
+	own := rotation.Grant{ClientCredentials: true}
+	answer := c.Redeem(t.Context(), Sandbox, own)
+	judged := c.Parse(answer.Body)
+	if answer.Class != rotation.Captured || judged.Verdict != rotation.AccessOnly || !c.Accepts(t.Context(), judged.Pair.AccessToken) {
+		t.Errorf("got %s, %+v", answer.Class, judged)
+	}
+	wrong := Sandbox
+	wrong.ClientSecret = token.NewSecret("another")
+	if answer := c.Redeem(t.Context(), wrong, own); answer.Class != rotation.ClientFault {
+		t.Errorf("with a wrong secret: %s", answer.Class)
+	}
 }

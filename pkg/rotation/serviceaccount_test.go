@@ -1,0 +1,176 @@
+package rotation_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/rotation/rotationtest"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// serve registers acme and makes it a service account in company 42.
+func (b *bench) serve(t *testing.T) rotation.ConnectionReport {
+	t.Helper()
+	_, err := rotation.Register(t.Context(), b.Ledger, b.Vault, b.settings.Stack, acme)
+	must(t, err)
+	report, err := b.rotator().ServiceAccount(t.Context(), acme, "42")
+	must(t, err)
+	return report.Connections[0]
+}
+
+func TestAServiceAccountIsKeptFreshLikeAnyOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(rotationtest.Personality{})
+		if got := b.serve(t); got.Outcome != rotation.Rotated || got.Epoch != 1 || got.Generation != 1 {
+			t.Fatalf("%+v", got)
+		}
+		for hour := range 24 {
+			time.Sleep(time.Hour)
+			if report := b.sweep(t); report.Outcomes[rotation.Rotated] != 1 {
+				t.Fatalf("hour %d: %+v", hour, report)
+			}
+			if err := b.works(t.Context()); err != nil {
+				t.Fatalf("hour %d: %v", hour, err)
+			}
+		}
+		doc, err := b.read(t.Context())
+		if err != nil || doc.CompanyID != "42" || doc.Generation != 25 || doc.Source != "client_credentials" || len(doc.SealedAnswer) == 0 {
+			t.Errorf("%+v, %v", doc, err)
+		}
+		if kinds := b.notices(); len(kinds) != 0 {
+			t.Errorf("a faultless day gave notices: %v", kinds)
+		}
+		if err := rotationtest.CheckAtRest(b.Bench); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Nothing is lost by asking again, so nothing is ever in doubt: what fails is
+// tried again after a short wait, and nobody is bothered.
+func TestAServiceAccountAsksAgain(t *testing.T) {
+	for name, c := range map[string]struct {
+		gate    rotationtest.Gate
+		outcome rotation.Outcome
+	}{
+		"503":                {rotationtest.Nth(1, "issuer.Redeem", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail}), rotation.Deferred},
+		"the answer is lost": {rotationtest.Nth(1, "issuer.Redeem", rotationtest.After, rotationtest.Fault{Kind: rotationtest.Fail}), rotation.Deferred},
+		"half the answer":    {rotationtest.Nth(1, "issuer.Redeem", rotationtest.After, rotationtest.Fault{Kind: rotationtest.Cut}), rotation.Deferred},
+		"it is not saved":    {rotationtest.Nth(1, "ledger.SaveMint", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail}), rotation.Deferred},
+		"no connection":      {rotationtest.Nth(1, "issuer.Redeem", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Unsent}), rotation.Deferred},
+		"429":                {rotationtest.Nth(1, "issuer.Redeem", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Throttle}), rotation.Deferred},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(rotationtest.Personality{})
+				b.serve(t)
+				time.Sleep(time.Hour)
+				b.gate(c.gate)
+				if report := b.sweep(t); report.Outcomes[c.outcome] != 1 {
+					t.Errorf("%+v", report)
+				}
+				if rec := b.record(t); rec.Attempt != nil || rec.Status != rotation.Active || rec.Failure == nil {
+					t.Errorf("%+v", rec)
+				}
+				if at := b.FollowUps.Next(); time.Until(at) > 2*time.Minute {
+					t.Errorf("the next run is asked for at %v", at)
+				}
+				time.Sleep(2 * time.Minute)
+				b.deliver(t.Context())
+				if err := b.works(t.Context()); err != nil || b.record(t).Generation != 2 {
+					t.Errorf("%v\n%s", err, b.Journal.String())
+				}
+				if kinds := b.notices(); len(kinds) != 0 {
+					t.Errorf("people were told %v", kinds)
+				}
+			})
+		})
+	}
+}
+
+// A run that dies leaves an attempt; once its lease is over it counts for
+// nothing, without a quiet period.
+func TestAServiceAccountsRunDies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(rotationtest.Personality{})
+		b.serve(t)
+		time.Sleep(time.Hour)
+		b.gate(rotationtest.Nth(1, "issuer.Redeem", rotationtest.After, rotationtest.Fault{Kind: rotationtest.Crash}))
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_, _ = b.rotator().Sweep(context.Background())
+		}()
+		<-done
+		if got := b.rotate(t); got.Outcome != rotation.Busy {
+			t.Errorf("while the attempt is live: %+v", got)
+		}
+		time.Sleep(b.settings.Lease)
+		if report := b.sweep(t); report.Outcomes[rotation.Rotated] != 1 {
+			t.Errorf("%+v\n%s", report, b.Journal.String())
+		}
+		if err := errors.Join(b.works(t.Context()), rotationtest.CheckAtRest(b.Bench)); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestAServiceAccountAndConsents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(rotationtest.Personality{})
+		b.connect(t)
+		if _, err := b.rotator().ServiceAccount(t.Context(), acme, "42"); !errors.Is(err, rotation.ErrHasConsent) {
+			t.Errorf("over a person's consent: %v", err)
+		}
+		_, err := b.rotator().Disconnect(t.Context(), acme)
+		must(t, err)
+		if got := b.serve(t); got.Outcome != rotation.Rotated || got.Epoch != 3 {
+			t.Fatalf("after disconnecting: %+v\n%s", got, b.Journal.String())
+		}
+		if got := b.serve(t); got.Outcome != rotation.Fresh || got.Generation != 1 {
+			t.Errorf("once more: %+v", got)
+		}
+		if _, err := b.rotator().ServiceAccount(t.Context(), acme, "43"); err == nil {
+			t.Error("it moved to another company")
+		}
+		served, err := b.read(t.Context())
+		must(t, err)
+		if result, err := b.consent(t.Context(), pat, rotation.Identity{Company: "42"}); result != rotation.Connected {
+			t.Fatalf("%s, %v", result, err)
+		}
+		b.deliver(t.Context())
+		if err := b.works(t.Context()); err != nil || b.record(t).ServiceAccount {
+			t.Errorf("a consent in its place: %v", err)
+		}
+		if b.Issuer.Accepts(t.Context(), served.AccessToken) {
+			t.Error("the service account's token lives on")
+		}
+		_, err = b.rotator().ServiceAccount(t.Context(), token.Connection{Environment: "sandbox", Name: "nobody"}, "42")
+		if !errors.Is(err, rotation.ErrNotRegistered) {
+			t.Errorf("unregistered: %v", err)
+		}
+	})
+}
+
+func TestAServiceAccountWithRefusedCredentials(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(rotationtest.Personality{})
+		b.serve(t)
+		other := app
+		other.ClientID, other.ClientSecret = "client-2", token.NewSecret("canary-of-the-other-app")
+		b.Applications.Set(other)
+		time.Sleep(time.Hour)
+		if report := b.sweep(t); report.Outcomes[rotation.ConfigError] != 1 {
+			t.Errorf("%+v", report)
+		}
+		b.Issuer.Register(other) // nobody consented to a client id, so another one does as well
+		time.Sleep(time.Hour)
+		if report := b.sweep(t); report.Outcomes[rotation.Rotated] != 1 {
+			t.Errorf("%+v", report)
+		}
+	})
+}
