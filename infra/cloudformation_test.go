@@ -172,11 +172,7 @@ func statements(where string, policy any) (all []statement) {
 // environment works out the environment of a function for given parameters, as
 // CloudFormation does, in the form of os.Environ.
 func (t template) environment(function string, parameters map[string]any) []string {
-	values := map[string]any{"AWS::StackName": "example", "AWS::Region": "us-east-1", "AWS::AccountId": "111122223333", "AWS::Partition": "aws"}
-	for name, parameter := range object(t.root["Parameters"]) {
-		values[name] = object(parameter)["Default"]
-	}
-	maps.Copy(values, parameters)
+	values := t.values(parameters)
 	variables := maps.Clone(object(resource{"Properties": object(t.root["Globals"])}.at("Function.Environment.Variables")))
 	maps.Copy(variables, object(t.resource(function).at("Environment.Variables")))
 	var environ []string
@@ -184,6 +180,17 @@ func (t template) environment(function string, parameters map[string]any) []stri
 		environ = append(environ, name+"="+text(t.resolve(value, values)))
 	}
 	return environ
+}
+
+// values are what a Ref gives in the stack "example": the pseudo parameters,
+// and the parameters, which have their defaults unless given.
+func (t template) values(given map[string]any) map[string]any {
+	values := map[string]any{"AWS::StackName": "example", "AWS::Region": "us-east-1", "AWS::AccountId": "111122223333", "AWS::Partition": "aws"}
+	for name, parameter := range object(t.root["Parameters"]) {
+		values[name] = object(parameter)["Default"]
+	}
+	maps.Copy(values, given)
+	return values
 }
 
 var placeholder = regexp.MustCompile(`\$\{[^}]+\}`)
@@ -246,7 +253,7 @@ func (t template) resolve(value any, values map[string]any) any {
 func (t template) identity(name, attribute string) string {
 	kind := text(t.resource(name)["Type"])
 	switch kind + " " + attribute {
-	case "AWS::DynamoDB::Table Ref":
+	case "AWS::DynamoDB::Table Ref", "AWS::Serverless::Function Ref", "AWS::SQS::Queue QueueName":
 		return "example-" + name
 	case "AWS::KMS::Key Arn":
 		return "arn:aws:kms:us-east-1:111122223333:key/" + name
@@ -254,6 +261,8 @@ func (t template) identity(name, attribute string) string {
 		return "https://sqs.us-east-1.amazonaws.com/111122223333/example-" + name
 	case "AWS::SNS::Topic Ref":
 		return "arn:aws:sns:us-east-1:111122223333:example-" + name
+	case "AWS::ApiGatewayV2::Api Ref":
+		return "abcdefghij"
 	case "AWS::ApiGatewayV2::Api ApiEndpoint":
 		return "https://abcdefghij.execute-api.us-east-1.amazonaws.com"
 	}

@@ -122,7 +122,7 @@ func (c *cli) openAWS(ctx context.Context, log *slog.Logger) (*installation, err
 	if err != nil {
 		return nil, &exitError{usage, err}
 	}
-	stack, err := awsstack.Open(ctx, settings, log)
+	stack, err := awsstack.Open(ctx, settings, log, nil)
 	if err != nil {
 		return nil, err
 	}

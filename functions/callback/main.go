@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"time"
 
 	"github.com/aws/aws-lambda-go/lambda"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/config"
 	"github.com/tokenturn/tokenturn/pkg/lambdahttp"
 	"github.com/tokenturn/tokenturn/pkg/lambdalog"
+	"github.com/tokenturn/tokenturn/pkg/metrics"
 )
 
 func main() {
@@ -33,7 +35,8 @@ func run(ctx context.Context, environ []string, logs io.Writer, start func(lambd
 	if err != nil {
 		return err
 	}
-	stack, err := awsstack.Open(ctx, settings, lambdalog.New(logs, settings.LogLevel))
+	meter := metrics.New(logs, settings.Stack, time.Now)
+	stack, err := awsstack.Open(ctx, settings, lambdalog.New(logs, settings.LogLevel), meter)
 	if err != nil {
 		return err
 	}
@@ -42,6 +45,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, start func(lambd
 		return err
 	}
 	serve := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer meter.Flush()
 		stack.Issuer.CloseIdleConnections() // they may have died while the environment was frozen
 		handler.ServeHTTP(w, r)
 	})

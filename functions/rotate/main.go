@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/aws/aws-lambda-go/lambda"
 
 	"github.com/tokenturn/tokenturn/pkg/awsstack"
 	"github.com/tokenturn/tokenturn/pkg/config"
 	"github.com/tokenturn/tokenturn/pkg/lambdalog"
+	"github.com/tokenturn/tokenturn/pkg/metrics"
 	"github.com/tokenturn/tokenturn/pkg/trigger"
 )
 
@@ -32,7 +34,8 @@ func run(ctx context.Context, environ []string, logs io.Writer, start func(lambd
 		return err
 	}
 	log := lambdalog.New(logs, settings.LogLevel)
-	stack, err := awsstack.Open(ctx, settings, log)
+	meter := metrics.New(logs, settings.Stack, time.Now)
+	stack, err := awsstack.Open(ctx, settings, log, meter)
 	if err != nil {
 		return err
 	}
@@ -40,6 +43,6 @@ func run(ctx context.Context, environ []string, logs io.Writer, start func(lambd
 	if err != nil {
 		return err
 	}
-	start(trigger.Handler{Engine: rotator, Log: log, Begin: stack.Issuer.CloseIdleConnections})
+	start(trigger.Handler{Engine: rotator, Log: log, Meter: meter, Begin: stack.Issuer.CloseIdleConnections})
 	return nil
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/consent"
 	"github.com/tokenturn/tokenturn/pkg/dynamo"
 	"github.com/tokenturn/tokenturn/pkg/kms"
+	"github.com/tokenturn/tokenturn/pkg/metrics"
 	"github.com/tokenturn/tokenturn/pkg/procore"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/secretsmanager"
@@ -46,7 +47,8 @@ const (
 type Stack struct {
 	Settings     config.Settings
 	Log          *slog.Logger
-	Table        *dynamo.Table // ledger, invitations, states and pace
+	Meter        *metrics.Meter // nil: nothing is measured
+	Table        *dynamo.Table  // ledger, invitations, states and pace
 	Vault        *secretsmanager.Vault
 	Deletions    *secretsmanager.Deletions // of secrets; an operator's business
 	Applications *secretsmanager.Applications
@@ -59,7 +61,8 @@ type Stack struct {
 // Open makes the clients and calls nobody. Region, credentials and endpoints
 // are found as in every program that uses the AWS SDK (AWS_REGION, AWS_PROFILE,
 // AWS_ENDPOINT_URL and so on).
-func Open(ctx context.Context, settings config.Settings, log *slog.Logger) (*Stack, error) {
+// meter may be nil.
+func Open(ctx context.Context, settings config.Settings, log *slog.Logger, meter *metrics.Meter) (*Stack, error) {
 	cfg, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithHTTPClient(httpClient(settings.Concurrency)), awsconfig.WithRetryer(retryer))
 	if err != nil {
 		return nil, fmt.Errorf("loading the configuration of the AWS SDK: %w", err)
@@ -67,11 +70,13 @@ func Open(ctx context.Context, settings config.Settings, log *slog.Logger) (*Sta
 	if cfg.Region == "" {
 		return nil, errors.New("no AWS region: set AWS_REGION, or a region in the profile that is used")
 	}
+	cfg.APIOptions = append(cfg.APIOptions, meter.Calls)
 	secrets := awssecretsmanager.NewFromConfig(cfg)
 	naming := secretsmanager.Naming{Prefix: settings.SecretPrefix, Stack: settings.Stack, KMSKey: settings.VaultKey}
 	s := &Stack{
 		Settings:     settings,
 		Log:          log,
+		Meter:        meter,
 		Table:        dynamo.New(awsdynamodb.NewFromConfig(cfg), settings.Table),
 		Vault:        secretsmanager.NewVault(secrets, naming),
 		Deletions:    secretsmanager.NewDeletions(secrets, naming),
@@ -107,14 +112,14 @@ func retryer() aws.Retryer {
 // Rotator returns the engine on this installation.
 func (s *Stack) Rotator() (*rotation.Rotator, error) {
 	return rotation.NewRotator(rotation.Config{Ledger: s.Table, Vault: s.Vault, Sealer: s.Sealer, Applications: s.Applications,
-		Issuer: s.Issuer, FollowUps: s.FollowUps, Pace: s.Table, Notifier: s.Notifier, Log: s.Log, Settings: s.Settings.Rotation()})
+		Issuer: s.Meter.Issuer(s.Issuer), FollowUps: s.FollowUps, Pace: s.Table, Notifier: s.Meter.Notifier(s.Notifier), Log: s.Log, Settings: s.Settings.Rotation()})
 }
 
 // Consents returns what turns authorization codes into pairs on this
 // installation.
 func (s *Stack) Consents() (*rotation.Consents, error) {
 	return rotation.NewConsents(rotation.ConsentsConfig{Ledger: s.Table, Sealer: s.Sealer, Applications: s.Applications,
-		Issuer: s.Issuer, FollowUps: s.FollowUps, Notifier: s.Notifier, Log: s.Log, Settings: s.Settings.Rotation()})
+		Issuer: s.Meter.Issuer(s.Issuer), FollowUps: s.FollowUps, Notifier: s.Meter.Notifier(s.Notifier), Log: s.Log, Settings: s.Settings.Rotation()})
 }
 
 // ConsentHandler serves invitations and callbacks of this installation under
@@ -126,5 +131,5 @@ func (s *Stack) ConsentHandler() (*consent.Handler, error) {
 	}
 	return consent.New(consent.Config{Store: s.Table, Consents: consents, Applications: s.Applications,
 		AuthorizeURL: procore.AuthorizeURL, PublicURL: s.Settings.PublicURL,
-		Organization: s.Settings.Organization, Logger: s.Log, Now: time.Now})
+		Organization: s.Settings.Organization, Observer: s.Meter, Logger: s.Log, Now: time.Now})
 }

@@ -80,7 +80,7 @@ func (h *Handler) conclude(w http.ResponseWriter, r *http.Request, state State, 
 		return
 	case errors.Is(err, rotation.ErrSuperseded), errors.Is(err, rotation.ErrNotRegistered):
 		result := h.overtakenBy(r.Context(), state)
-		h.logResult(r.Context(), state, result, err)
+		h.tellResult(r.Context(), state, result, err)
 		seeOther(w, h.resultAddress(result, state))
 		return
 	case err != nil:
@@ -98,7 +98,7 @@ func (h *Handler) conclude(w http.ResponseWriter, r *http.Request, state State, 
 		return
 	}
 	result, err := h.finish(r.Context(), exchange, consumed, answer)
-	h.logResult(r.Context(), consumed, result, err)
+	h.tellResult(r.Context(), consumed, result, err)
 	h.record(r.Context(), consumed, result)
 	seeOther(w, h.resultAddress(result, consumed))
 }
@@ -210,7 +210,8 @@ func (h *Handler) record(ctx context.Context, state State, result page) {
 	}
 }
 
-func (h *Handler) logResult(ctx context.Context, state State, result page, err error) {
+func (h *Handler) tellResult(ctx context.Context, state State, result page, err error) {
+	h.cfg.Observer.Ended(state.Connection, string(result))
 	level, attrs := slog.LevelInfo, []slog.Attr{aboutConnection(state.Connection), slog.String("result", string(result)),
 		slog.String("reference", reference(state.Hash))}
 	if err != nil {
@@ -235,6 +236,7 @@ func (h *Handler) overtaken(w http.ResponseWriter, r *http.Request, state State)
 // repeat answers a reload, a double click or a retry: with the result of the
 // request that consumed the state, never with a second exchange.
 func (h *Handler) repeat(w http.ResponseWriter, r *http.Request, state State) {
+	h.cfg.Observer.Reused(state.Connection)
 	for waited := time.Duration(0); h.underWay(state) && waited < patience; waited += pause {
 		select {
 		case <-r.Context().Done():

@@ -13,9 +13,27 @@ import (
 	"unicode/utf8"
 
 	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// Config wires a Handler. Every field but Organization is required.
+// Observer is told of what is worth counting. It must return at once and be safe
+// for concurrent use.
+type Observer interface {
+	// Ended tells that a consent to c came to an end, and which: the name of the
+	// page that the person is shown.
+	Ended(c token.Connection, outcome string)
+	// Reused tells that a redirect came once more from its own browser, after its
+	// state had been used: a reload, as a rule.
+	Reused(c token.Connection)
+}
+
+// nobody is the Observer where there is none.
+type nobody struct{}
+
+func (nobody) Ended(token.Connection, string) {}
+func (nobody) Reused(token.Connection)        {}
+
+// Config wires a Handler. Every field but Organization and Observer is required.
 type Config struct {
 	Store        Store
 	Consents     *rotation.Consents
@@ -28,8 +46,10 @@ type Config struct {
 	// Organization is whose installation this is, in the words of the people who
 	// visit it, such as a company's name; at most 80 characters.
 	Organization string
-	Logger       *slog.Logger
-	Now          func() time.Time
+	// Observer is told how consents end; nil for nobody.
+	Observer Observer
+	Logger   *slog.Logger
+	Now      func() time.Time
 }
 
 // Handler serves the routes that the package comment lists, and GET /healthz.
@@ -63,6 +83,9 @@ func New(cfg Config) (*Handler, error) {
 	}
 	if err := errors.Join(problems...); err != nil {
 		return nil, err
+	}
+	if cfg.Observer == nil {
+		cfg.Observer = nobody{}
 	}
 	h := &Handler{cfg: cfg, public: public, cookies: cookieJar{plain: public.Scheme == "http"},
 		pages: parsePages(), origins: http.NewCrossOriginProtection()}

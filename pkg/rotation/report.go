@@ -28,6 +28,12 @@ type ConnectionReport struct {
 	ExpiresAt  time.Time        `json:"expires_at,omitzero"` // of the access token
 	RetryAt    time.Time        `json:"retry_at,omitzero"`
 	Detail     string           `json:"detail,omitempty"` // what happened and what to do, where the outcome does not say it
+
+	// What is measured and not answered: versions that the secret was given in the
+	// last 24 hours, and whether the current pair is one that it does not show
+	// although no other run is about to see to that.
+	Versions    int  `json:"-"`
+	Unpublished bool `json:"-"`
 }
 
 func newReport(op string, started time.Time, connections []ConnectionReport) Report {

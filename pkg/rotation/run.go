@@ -231,7 +231,8 @@ func (t *turn) write(ctx context.Context, change Change) error {
 }
 
 func (t *turn) report(outcome Outcome, retryAt time.Time, err error) ConnectionReport {
-	r := ConnectionReport{Connection: t.conn, Outcome: outcome, Epoch: t.rec.Epoch, Generation: t.rec.Generation, RetryAt: retryAt, Detail: t.detail}
+	r := ConnectionReport{Connection: t.conn, Outcome: outcome, Epoch: t.rec.Epoch, Generation: t.rec.Generation, RetryAt: retryAt, Detail: t.detail,
+		Versions: len(t.recentPuts()), Unpublished: t.rec.unpublished() && outcome != Busy}
 	if t.rec.Current != nil {
 		r.ExpiresAt = t.rec.Current.ExpiresAt
 	}

@@ -26,6 +26,7 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 
+	"github.com/tokenturn/tokenturn/pkg/metrics"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 )
 
@@ -43,6 +44,7 @@ type Engine interface {
 type Handler struct {
 	Engine Engine
 	Log    *slog.Logger
+	Meter  *metrics.Meter // nil: nothing is measured
 	// Begin, if set, is called before each event. A Lambda environment may have
 	// been frozen since the last one, with connections that died meanwhile.
 	Begin func()
@@ -53,6 +55,7 @@ type Handler struct {
 // (ReportBatchItemFailures). An error is the function's error and says what is
 // accepted; nothing has been touched then.
 func (h Handler) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
+	defer h.Meter.Flush()
 	if h.Begin != nil {
 		h.Begin()
 	}
@@ -170,6 +173,7 @@ func (h Handler) do(ctx context.Context, request rotation.Request) (rotation.Rep
 	if err != nil {
 		return report, err
 	}
+	h.Meter.Report(report)
 	h.Log.InfoContext(ctx, "request carried out", "op", report.Op, "due", report.Due, "outcomes", report.Outcomes, "duration_ms", report.Duration)
 	return report, nil
 }

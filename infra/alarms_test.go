@@ -1,0 +1,173 @@
+package infra_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// series is the datapoints of one metric, each at its minute.
+type series map[int64]*statistics
+
+// statistics of one or more datapoints.
+type statistics struct{ sum, least, most float64 }
+
+func (s *statistics) add(v statistics) {
+	s.sum, s.least, s.most = s.sum+v.sum, min(s.least, v.least), max(s.most, v.most)
+}
+
+// cloudwatch is the metrics that CloudWatch has of a stack, by namespace, name
+// and dimensions.
+type cloudwatch map[string]series
+
+func metricKey(namespace, name string, dimensions map[string]string) string {
+	key := namespace + " " + name
+	for _, dimension := range slices.Sorted(maps.Keys(dimensions)) {
+		key += " " + dimension + "=" + dimensions[dimension]
+	}
+	return key
+}
+
+func (c cloudwatch) put(key string, at time.Time, value float64) {
+	if c[key] == nil {
+		c[key] = series{}
+	}
+	minute, point := at.Unix()/60, statistics{value, value, value}
+	if c[key][minute] == nil {
+		c[key][minute] = &point
+		return
+	}
+	c[key][minute].add(point)
+}
+
+// embedded is a log line of the embedded metric format:
+// https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+type embedded struct {
+	AWS struct {
+		Timestamp         int64
+		CloudWatchMetrics []struct {
+			Namespace  string
+			Dimensions [][]string
+			Metrics    []struct{ Name, Unit string }
+		}
+	} `json:"_aws"`
+}
+
+// take makes metrics of the lines of a log that have the embedded metric
+// format. What CloudWatch would drop in silence is an error.
+func (c cloudwatch) take(log string) error {
+	for line := range strings.Lines(log) {
+		var e embedded
+		var root map[string]any
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			return fmt.Errorf("%s: %w", line, err)
+		}
+		if e.AWS.CloudWatchMetrics == nil { // any other line
+			continue
+		}
+		if err := json.Unmarshal([]byte(line), &root); err != nil {
+			return err
+		}
+		for _, directive := range e.AWS.CloudWatchMetrics {
+			for _, names := range directive.Dimensions {
+				dimensions := map[string]string{}
+				for _, name := range names {
+					dimensions[name], _ = root[name].(string)
+				}
+				if len(names) == 0 || slices.Contains(slices.Collect(maps.Values(dimensions)), "") {
+					return fmt.Errorf("a dimension is missing or empty: %s", line)
+				}
+				for _, metric := range directive.Metrics {
+					value, ok := root[metric.Name].(float64)
+					if !ok {
+						return fmt.Errorf("%s is not there: %s", metric.Name, line)
+					}
+					c.put(metricKey(directive.Namespace, metric.Name, dimensions), time.UnixMilli(e.AWS.Timestamp), value)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// alarm is an AWS::CloudWatch::Alarm on one metric.
+type alarm struct {
+	id, metric, statistic, comparison, missing string
+	period                                     int64 // minutes
+	periods, datapoints                        int
+	threshold                                  float64
+}
+
+// alarms are those of the stack with the default parameters.
+func (t template) alarms() (all []alarm) {
+	values := t.values(nil)
+	for id, r := range t.ofType("AWS::CloudWatch::Alarm") {
+		dimensions := map[string]string{}
+		for _, d := range list(r.at("Dimensions")) {
+			dimensions[text(object(d)["Name"])] = text(t.resolve(object(d)["Value"], values))
+		}
+		number := func(property string) float64 {
+			switch n := t.resolve(r.at(property), values).(type) {
+			case int:
+				return float64(n)
+			case float64:
+				return n
+			}
+			return 0
+		}
+		a := alarm{id: strings.TrimSuffix(id, "Alarm"), metric: metricKey(text(r.at("Namespace")), text(r.at("MetricName")), dimensions),
+			statistic: text(r.at("Statistic")), comparison: text(r.at("ComparisonOperator")), missing: text(r.at("TreatMissingData")),
+			period: int64(number("Period")) / 60, periods: int(number("EvaluationPeriods")), datapoints: int(number("DatapointsToAlarm")), threshold: number("Threshold")}
+		if a.datapoints == 0 {
+			a.datapoints = a.periods
+		}
+		all = append(all, a)
+	}
+	return all
+}
+
+// goesOff reports whether the alarm would be in the state ALARM at any minute
+// between from and to. Each minute the periods before it are looked at, as
+// CloudWatch does it for periods of a minute and more.
+func (a alarm) goesOff(points series, from, to time.Time) bool {
+	for minute := from.Unix()/60 + a.period*int64(a.periods); minute <= to.Unix()/60; minute++ {
+		breaching := 0
+		for n := range int64(a.periods) {
+			if a.breaches(points, minute-(n+1)*a.period) {
+				breaching++
+			}
+		}
+		if breaching >= a.datapoints {
+			return true
+		}
+	}
+	return false
+}
+
+// breaches looks at the period that begins with a minute.
+func (a alarm) breaches(points series, first int64) bool {
+	var all *statistics
+	for minute := first; minute < first+a.period; minute++ {
+		switch p := points[minute]; {
+		case p == nil:
+		case all == nil:
+			all = &statistics{p.sum, p.least, p.most}
+		default:
+			all.add(*p)
+		}
+	}
+	if all == nil {
+		return a.missing == "breaching"
+	}
+	value, known := map[string]float64{"Sum": all.sum, "Minimum": all.least, "Maximum": all.most}[a.statistic]
+	switch a.comparison {
+	case "LessThanThreshold":
+		return known && value < a.threshold
+	case "GreaterThanOrEqualToThreshold":
+		return known && value >= a.threshold
+	}
+	panic(a.id + " compares in a way that this simulation does not know: " + a.comparison)
+}

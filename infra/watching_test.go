@@ -1,0 +1,428 @@
+package infra_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/awsstack"
+	"github.com/tokenturn/tokenturn/pkg/config"
+	"github.com/tokenturn/tokenturn/pkg/consent"
+	"github.com/tokenturn/tokenturn/pkg/consent/consenttest"
+	"github.com/tokenturn/tokenturn/pkg/lambdalog"
+	"github.com/tokenturn/tokenturn/pkg/metrics"
+	"github.com/tokenturn/tokenturn/pkg/procore"
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/rotation/rotationtest"
+	"github.com/tokenturn/tokenturn/pkg/token"
+	"github.com/tokenturn/tokenturn/pkg/trigger"
+)
+
+// fault is what a simulated installation meets at an hour after it was made, and
+// the alarms that must go off: these and no others.
+type fault struct {
+	name   string
+	happen func(*installation)
+	alarms []string
+}
+
+var faults = []fault{
+	{"nothing", func(i *installation) { i.hours(2) }, nil},
+	{"the schedule does not come", func(*installation) { time.Sleep(2 * time.Hour) }, []string{"NoHeartbeat"}},
+	{"the store that lists what is due is down", func(i *installation) {
+		i.gate(rotationtest.Always("ledger.Due", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail}))
+		i.hours(2)
+	}, []string{"NoHeartbeat"}},
+	{"Procore cannot be reached", func(i *installation) {
+		i.gate(rotationtest.Always("issuer.Redeem", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Unsent}))
+		i.hours(2)
+	}, []string{"TokenLifeLeft"}},
+	{"the person withdraws the consent", func(i *installation) {
+		i.Issuer.Withdraw(i.ctx, i.shown().AccessToken)
+		i.hours(1)
+	}, []string{"NeedsConsent"}},
+	{"an answer is lost", func(i *installation) {
+		i.Issuer.Personality.Overlap = true // so that presenting again heals it
+		i.gate(rotationtest.Nth(1, "issuer.Redeem", rotationtest.After, rotationtest.Fault{Kind: rotationtest.Fail}))
+		i.hours(1)
+	}, []string{"Unknown"}},
+	{"the secret takes no new version", func(i *installation) {
+		i.gate(rotationtest.Nth(1, "vault.Put", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Throttle}))
+		i.hours(1)
+	}, []string{"Unpublished"}},
+	{"an answer contradicts itself", func(i *installation) {
+		i.twist = func(body string) string { return body + `{"refresh_token":"another"}` }
+		i.hours(1)
+	}, []string{"Quarantined"}},
+	{"somebody edits the secret", func(i *installation) {
+		_ = i.Vault.Edit(i.ctx, acme, token.NewSecret(`{"hello":"operator"}`))
+		i.hours(1)
+	}, []string{"Drift"}},
+	{"neither store takes the answer", func(i *installation) {
+		i.Issuer.Personality.Overlap = true
+		i.gate(rotationtest.Gates(rotationtest.Always("ledger.SaveMint", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail}),
+			rotationtest.Always("vault.Put", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail})))
+		i.hours(1)
+		i.gate(nil)
+		i.hours(1)
+	}, []string{"Unsaved", "Unknown"}},
+	{"the app credentials are refused", func(i *installation) {
+		i.gate(rotationtest.Nth(1, "issuer.Redeem", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Deny}))
+		i.hours(1)
+	}, []string{"ConfigError"}},
+	{"the row cannot be read", func(i *installation) {
+		i.gate(rotationtest.Nth(1, "ledger.Load", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail}))
+		i.hours(1)
+	}, []string{"Failed"}},
+	{"somebody rotates every quarter of an hour", func(i *installation) {
+		for range 90 {
+			time.Sleep(15 * time.Minute)
+			i.run(rotation.Request{Op: "rotate", Connection: acme.String()})
+			i.sweep()
+		}
+	}, []string{"SecretVersions"}},
+	{"a redirect is sent over and over", func(i *installation) {
+		again := i.connect()
+		for range 12 {
+			again()
+		}
+		i.hours(1)
+	}, []string{"StateReuse"}},
+	{"KMS denies a data key", func(i *installation) {
+		i.log.WriteString(i.denied)
+		i.hours(1)
+	}, []string{"Denied"}},
+	// What AWS measures itself.
+	{"the rotate function fails", given("AWS/Lambda Errors FunctionName=example-RotateFunction", 1), []string{"RotateErrors"}},
+	{"the callback function fails", given("AWS/Lambda Errors FunctionName=example-CallbackFunction", 1), []string{"CallbackErrors"}},
+	{"rotate is throttled", given("AWS/Lambda Throttles FunctionName=example-RotateFunction", 1), []string{"RotateThrottles"}},
+	{"callback is throttled", given("AWS/Lambda Throttles FunctionName=example-CallbackFunction", 1), []string{"CallbackThrottles"}},
+	{"a run takes its whole time", given("AWS/Lambda Duration FunctionName=example-RotateFunction", 899_900), []string{"RotateDuration"}},
+	{"the callback takes longer than the API waits", given("AWS/Lambda Duration FunctionName=example-CallbackFunction", 31_000), []string{"CallbackDuration"}},
+	{"a follow-up is given up", given("AWS/SQS ApproximateNumberOfMessagesVisible QueueName=example-DeadLetters", 1), []string{"DeadLetterDepth"}},
+	{"a sweep is lost", given("AWS/SQS ApproximateNumberOfMessagesVisible QueueName=example-LostSweeps", 1), []string{"LostSweepDepth"}},
+	{"reads are throttled", given("AWS/DynamoDB ReadThrottleEvents TableName=example-Table", 3), []string{"TableReadThrottle"}},
+	{"writes are throttled", given("AWS/DynamoDB WriteThrottleEvents TableName=example-Table", 3), []string{"TableWriteThrottle"}},
+	{"the index is read too fast", given("AWS/DynamoDB ReadThrottleEvents GlobalSecondaryIndexName=due TableName=example-Table", 3), []string{"IndexReadThrottle"}},
+	{"the index is written too fast", given("AWS/DynamoDB WriteThrottleEvents GlobalSecondaryIndexName=due TableName=example-Table", 3), []string{"IndexWriteThrottle"}},
+	{"the API answers 503", given("AWS/ApiGateway 5xx ApiId=abcdefghij", 1), []string{"ServerErrors"}},
+}
+
+// given is a fault that shows in a metric of AWS alone.
+func given(metric string, value float64) func(*installation) {
+	return func(i *installation) {
+		i.cloud.put(metric, time.Now(), value)
+		i.hours(1)
+	}
+}
+
+// Each alarm of the template goes off at its fault, on the lines that the
+// functions write, and no other does.
+func TestEachAlarmGoesOffAtItsFault(t *testing.T) {
+	alarms, denied := load(t, main).alarms(), deniedLine(t)
+	for _, f := range faults {
+		t.Run(f.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				i := install(t, rotationtest.Personality{})
+				i.denied = denied
+				i.connect()
+				i.hours(1)
+				from := time.Now()
+				f.happen(i)
+				off := i.goneOff(alarms, from)
+				if want := slices.Sorted(slices.Values(f.alarms)); !slices.Equal(off, want) {
+					t.Errorf("went off: %v, want %v\n%s", off, want, i.log.String())
+				}
+			})
+		})
+	}
+	for _, a := range alarms {
+		if !slices.ContainsFunc(faults, func(f fault) bool { return slices.Contains(f.alarms, a.id) }) {
+			t.Errorf("no fault sets off %s, which watches %s", a.id, a.metric)
+		}
+	}
+}
+
+// A month without faults sets off none, though people reload pages, runs take
+// their time, and messages come twice.
+func TestAFaultlessMonthSetsOffNoAlarm(t *testing.T) {
+	alarms := load(t, main).alarms()
+	for _, c := range []struct {
+		lifetime time.Duration
+		days     int
+		but      []string
+	}{
+		{90 * time.Minute, 30, nil},
+		// Some 97 versions a day are near the limit indeed, and there is no other way.
+		{15 * time.Minute, 3, []string{"SecretVersions"}},
+	} {
+		t.Run("tokens of "+c.lifetime.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				i := install(t, rotationtest.Personality{Lifetime: c.lifetime})
+				from := time.Now()
+				again := i.connect()
+				again()
+				for range c.days {
+					i.hours(24)
+					for metric, value := range map[string]float64{"AWS/Lambda Duration FunctionName=example-RotateFunction": 4_000,
+						"AWS/Lambda Errors FunctionName=example-RotateFunction": 0, "AWS/Lambda Duration FunctionName=example-CallbackFunction": 2_500,
+						"AWS/SQS ApproximateNumberOfMessagesVisible QueueName=example-DeadLetters": 0, "AWS/ApiGateway 5xx ApiId=abcdefghij": 0} {
+						i.cloud.put(metric, time.Now(), value)
+					}
+				}
+				if off := i.goneOff(alarms, from); !slices.Equal(off, c.but) {
+					t.Errorf("went off: %v, want %v", off, c.but)
+				}
+				var swept, rotated float64
+				for _, p := range i.cloud["tokenturn Sweeps stack=example"] {
+					swept += p.sum
+				}
+				for _, p := range i.cloud["tokenturn Connections environment=sandbox outcome=rotated stack=example"] {
+					rotated += p.sum
+				}
+				if swept < float64(c.days*24) || rotated < float64(c.days*24) {
+					t.Errorf("%v sweeps and %v rotations were measured", swept, rotated)
+				}
+			})
+		})
+	}
+}
+
+// What is measured is what the package comment of pkg/metrics promises, no
+// connection is a dimension, and no secret is in any line.
+func TestMetricLinesNameNoSecretAndNoConnectionAsDimension(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := install(t, rotationtest.Personality{})
+		i.connect()
+		i.hours(3)
+		log := i.log.String()
+		if err := i.cloud.take(log); err != nil {
+			t.Fatal(err)
+		}
+		for _, metric := range []string{"Sweeps stack=example", "Connections environment=sandbox outcome=rotated stack=example", "Connections outcome=rotated stack=example",
+			"TokenLifeLeft environment=sandbox stack=example", "SecretVersions stack=example", "RedeemLatency environment=sandbox stack=example",
+			"Consents environment=sandbox outcome=connected stack=example"} {
+			if i.cloud["tokenturn "+metric] == nil {
+				t.Errorf("nothing was measured as %s; there are %v", metric, slices.Sorted(maps.Keys(i.cloud)))
+			}
+		}
+		for metric := range i.cloud {
+			if strings.Contains(metric, "acme") {
+				t.Errorf("every connection costs a metric: %s", metric)
+			}
+		}
+		if !strings.Contains(log, `"connection":"sandbox/acme"`) {
+			t.Error("no line can be found by its connection")
+		}
+		access, others := i.Issuer.Secrets()
+		for _, secret := range slices.Concat(access, others) {
+			if strings.Contains(log, secret.Reveal()) {
+				t.Fatal("a secret is in the log")
+			}
+		}
+		for _, word := range []string{"https://", "state=", "code="} {
+			if strings.Contains(log, word) {
+				t.Errorf("%s is in the log:\n%s", word, log)
+			}
+		}
+	})
+}
+
+var acme = token.Connection{Environment: "sandbox", Name: "acme"}
+
+// installation is both functions, as their mains wire them but with stores and a
+// server in memory, and what CloudWatch makes of their logs.
+type installation struct {
+	*rotationtest.Bench
+	t       *testing.T
+	ctx     context.Context
+	inForce atomic.Pointer[rotationtest.Gate]
+	twist   func(body string) string // of the token endpoint; nil: as it is
+	denied  string                   // see deniedLine
+	log     bytes.Buffer
+	cloud   cloudwatch
+	rotate  trigger.Handler
+	door    http.Handler
+	meter   *metrics.Meter
+	states  *consenttest.Store
+}
+
+func install(t *testing.T, personality rotationtest.Personality) *installation {
+	i := &installation{t: t, ctx: t.Context(), cloud: cloudwatch{}, states: &consenttest.Store{}}
+	i.Bench = rotationtest.NewBench(func(ctx context.Context, at rotationtest.Passage) rotationtest.Fault {
+		if g := i.inForce.Load(); g != nil && *g != nil {
+			return (*g)(ctx, at)
+		}
+		return rotationtest.Fault{}
+	}, personality)
+	i.meter = metrics.New(&i.log, "example", time.Now)
+	log := lambdalog.New(&i.log, 0)
+	notifier, issuer := i.meter.Notifier(i.Notifier), i.meter.Issuer(twisted{i.Issuer, i})
+	settings := rotation.DefaultSettings("example")
+	rotator, err := rotation.NewRotator(rotation.Config{Ledger: i.Ledger, Vault: i.Vault, Sealer: i.Sealer, Applications: i.Applications,
+		Issuer: issuer, FollowUps: i.FollowUps, Notifier: notifier, Log: log, Settings: settings})
+	i.check(err)
+	consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: i.Ledger, Sealer: i.Sealer, Applications: i.Applications,
+		Issuer: issuer, FollowUps: i.FollowUps, Notifier: notifier, Log: log, Settings: settings})
+	i.check(err)
+	i.rotate = trigger.Handler{Engine: rotator, Log: log, Meter: i.meter}
+	i.door, err = consent.New(consent.Config{Store: i.states, Consents: consents, Applications: i.Applications, Observer: i.meter,
+		AuthorizeURL: procore.AuthorizeURL, PublicURL: publicURL, Logger: log, Now: time.Now})
+	i.check(err)
+	return i
+}
+
+const publicURL = "https://example.com"
+
+type twisted struct {
+	*rotationtest.Issuer
+	i *installation
+}
+
+func (w twisted) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
+	answer := w.Issuer.Redeem(ctx, app, grant)
+	if w.i.twist != nil {
+		answer.Body = token.NewSecret(w.i.twist(answer.Body.Reveal()))
+	}
+	return answer
+}
+
+func (i *installation) check(err error) {
+	i.t.Helper()
+	if err != nil {
+		i.t.Fatal(err)
+	}
+}
+
+func (i *installation) gate(g rotationtest.Gate) { i.inForce.Store(&g) }
+
+// run is one event of the rotate function, which Lambda ends after 15 minutes.
+func (i *installation) run(request rotation.Request) {
+	payload, err := json.Marshal(request)
+	i.check(err)
+	ctx, cancel := context.WithTimeout(i.ctx, 15*time.Minute)
+	defer cancel()
+	_, _ = i.rotate.Invoke(ctx, payload) // an error is in the log, and in Lambda's own metric
+}
+
+func (i *installation) sweep() { i.run(rotation.Request{Op: "sweep"}) }
+
+// hours lets time pass, with a sweep at the end of each hour and the messages of
+// the queue delivered within the minute, now and then twice.
+func (i *installation) hours(n int) {
+	for minute := range n * 60 {
+		time.Sleep(time.Minute)
+		for _, request := range i.FollowUps.Take() {
+			i.run(request)
+			if minute%7 == 0 {
+				i.run(request)
+			}
+		}
+		if minute%60 == 59 {
+			i.sweep()
+		}
+	}
+}
+
+// goneOff are the alarms that went off between from and now.
+func (i *installation) goneOff(alarms []alarm, from time.Time) (off []string) {
+	i.check(i.cloud.take(i.log.String()))
+	for _, a := range alarms {
+		if points := i.cloud[a.metric]; (points != nil || a.missing == "breaching") && a.goesOff(points, from, time.Now().Add(time.Duration(a.period)*time.Minute)) {
+			off = append(off, a.id)
+		}
+	}
+	slices.Sort(off)
+	return off
+}
+
+// shown is what readers see.
+func (i *installation) shown() token.Document {
+	version, err := i.Vault.Current(i.ctx, acme)
+	i.check(err)
+	doc, err := token.ParseDocument(version.Value)
+	i.check(err)
+	return doc
+}
+
+// connect lets a person connect acme by a link, and returns what sends the
+// redirect again.
+func (i *installation) connect() (again func()) {
+	rec, err := rotation.Register(i.ctx, i.Ledger, i.Vault, "example", acme)
+	i.check(err)
+	link, _, err := consent.Invite(i.ctx, i.states, publicURL, consent.Invitation{Connection: acme, Epoch: rec.Epoch, CreatedAt: time.Now()})
+	i.check(err)
+	begin := httptest.NewRequest("POST", link.Reveal(), nil)
+	begin.Header.Set("Sec-Fetch-Site", "same-origin")
+	begun := i.visit(begin)
+	there, err := url.Parse(begun.Header.Get("Location"))
+	i.check(err)
+	asked := there.Query()
+	code := i.Issuer.Authorize(rotation.Identity{ClientID: rotationtest.Sandbox.ClientID, ResourceOwner: "7"}, asked.Get("redirect_uri"), asked.Get("code_challenge"))
+	back := asked.Get("redirect_uri") + "?" + url.Values{"code": {code.Reveal()}, "state": {asked.Get("state")}}.Encode()
+	again = func() {
+		request := httptest.NewRequest("GET", back, nil)
+		for _, cookie := range begun.Cookies() {
+			request.AddCookie(cookie)
+		}
+		if answer := i.visit(request); !strings.HasSuffix(answer.Header.Get("Location"), "/connected") {
+			i.t.Fatalf("the callback answered %d, %s", answer.StatusCode, answer.Header.Get("Location"))
+		}
+	}
+	again()
+	for _, request := range i.FollowUps.Take() {
+		i.run(request)
+	}
+	return again
+}
+
+// visit is one event of the callback function.
+func (i *installation) visit(request *http.Request) *http.Response {
+	defer i.meter.Flush()
+	answer := httptest.NewRecorder()
+	i.door.ServeHTTP(answer, request)
+	return answer.Result()
+}
+
+// deniedLine is what the functions write when KMS denies them a data key.
+func deniedLine(t *testing.T) string {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = io.WriteString(w, `{"__type":"AccessDeniedException","message":"not authorized to perform kms:GenerateDataKey"}`)
+	}))
+	defer server.Close()
+	for name, value := range map[string]string{"AWS_ENDPOINT_URL": server.URL, "AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "example",
+		"AWS_SECRET_ACCESS_KEY": "example", "AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull, "AWS_PROFILE": ""} {
+		t.Setenv(name, value)
+	}
+	settings, err := config.Read(config.Rotate, []string{"TOKENTURN_TABLE=tokens", "TOKENTURN_SEAL_KEY=alias/seal", "TOKENTURN_STACK=example"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	// The time of the simulations, which begin at midnight of 2000-01-01 UTC.
+	meter := metrics.New(&log, settings.Stack, func() time.Time { return time.Date(2000, 1, 1, 1, 30, 0, 0, time.UTC) })
+	stack, err := awsstack.Open(t.Context(), settings, lambdalog.New(&log, settings.LogLevel), meter)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := stack.Sealer.DataKey(t.Context()); err == nil {
+		t.Fatal("the key was not denied")
+	}
+	meter.Flush()
+	return log.String()
+}

@@ -1,0 +1,20 @@
+package metrics
+
+import (
+	"github.com/tokenturn/tokenturn/pkg/consent"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+var _ consent.Observer = (*Meter)(nil)
+
+// Ended implements consent.Observer.
+func (m *Meter) Ended(c token.Connection, outcome string) {
+	m.record(map[string]any{"environment": c.Environment, "outcome": outcome, "connection": c.String()},
+		by("outcome", value{"Consents", count, 1}))
+}
+
+// Reused implements consent.Observer.
+func (m *Meter) Reused(c token.Connection) {
+	m.record(map[string]any{"environment": c.Environment, "connection": c.String()},
+		byEnvironment(value{"StateReuses", count, 1}))
+}
