@@ -14,7 +14,7 @@ func (m *Meter) Report(report rotation.Report) {
 		return
 	}
 	if report.Op == "sweep" {
-		m.record(map[string]any{"due": report.Due, "duration_ms": report.Duration},
+		m.record(map[string]any{"due": report.Due, "handed_on": report.HandedOn, "duration_ms": report.Duration},
 			measure{[][]string{{"stack"}}, []value{{"Sweeps", count, 1}}})
 	}
 	for _, c := range report.Connections {
