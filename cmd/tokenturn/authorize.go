@@ -5,37 +5,70 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/oauth2"
 
+	"github.com/tokenturn/tokenturn/pkg/loopback"
 	"github.com/tokenturn/tokenturn/pkg/procore"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
+const (
+	// codeLife is how long an authorization code can be exchanged (Procore,
+	// "OAuth Endpoints").
+	codeLife = 10 * time.Minute
+	// exchangeTakes bounds an exchange with all that follows it.
+	exchangeTakes = 2 * time.Minute
+	// fromApp stands for --loopback without a value.
+	fromApp = "registered"
+)
+
+// authorizeFlags say how `connection authorize` goes about it.
+type authorizeFlags struct {
+	expect    rotation.Identity
+	loopback  string // a redirect URI, fromApp, or empty for out of band
+	noBrowser bool
+}
+
 func (c *cli) connectionAuthorize() *cobra.Command {
-	var expect rotation.Identity
-	cmd := onConnection(token.ParseConnection, "authorize ENV/NAME", "Connect by pasting a code, without a public address",
-		`Prints the address of Procore's authorization page. Open it, allow access, and
-paste what Procore shows: the code, or the whole address of the page. Nothing of it
-appears on the screen. The app must have the redirect URI
-`+procore.OutOfBand+` in the Developer Portal.
+	var flags authorizeFlags
+	cmd := onConnection(token.ParseConnection, "authorize ENV/NAME", "Connect from this terminal, without a public address",
+		`Prints the address of Procore's authorization page, and opens it where there is a
+browser. Allow access there, then paste what Procore shows: the code, or the whole
+address of the page. Nothing of it appears on the screen. The app must have the
+redirect URI `+procore.OutOfBand+` in the Developer Portal.
 
 The code is read from standard input only, where no other user of the machine sees
-it. It is good for ten minutes and for one use.`,
+it. It is good for ten minutes and for one use. The page does not say for which
+connection it is; what protects is that an existing connection takes no other Procore
+user, and a new one shows whom it belongs to.
+
+With --loopback nothing is pasted: the browser on this machine brings the code. The
+app's own redirect URI is used if it begins with http://localhost, else
+http://localhost, Procore's default, which means port 80; --loopback=URI names another
+one. It must be registered in the Developer Portal character by character.
+
+Ctrl-C changes nothing until the code is exchanged; from then on what was begun is
+finished first, so that the pair is not lost.`,
 		`  tokenturn connection authorize sandbox/acme
-  tokenturn connection authorize production/acme --company 4264807 --login pat@example.com`,
+  tokenturn connection authorize production/acme --company 4264807 --login pat@example.com
+  tokenturn connection authorize sandbox/acme --loopback=http://localhost:8765/callback`,
 		func(ctx context.Context, cmd *cobra.Command, conn token.Connection) error {
-			if err := checkExpected(cmd, expect); err != nil {
+			if err := checkExpected(cmd, flags.expect); err != nil {
 				return err
 			}
-			return c.withNew(ctx, func(in *installation) error { return c.authorize(ctx, in, conn, expect) })
+			if flags.loopback != "" && flags.loopback != fromApp && !loopback.IsLoopback(flags.loopback) {
+				return usageError(cmd, fmt.Errorf("--loopback: %w", loopback.ErrNotLoopback))
+			}
+			return c.withNew(ctx, func(in *installation) error { return c.authorize(ctx, in, conn, flags) })
 		})
-	expectFlags(cmd, &expect)
+	expectFlags(cmd, &flags.expect)
+	cmd.Flags().StringVar(&flags.loopback, "loopback", "", "receive the code on this machine, at a registered `URI`")
+	cmd.Flags().Lookup("loopback").NoOptDefVal = fromApp
+	cmd.Flags().BoolVar(&flags.noBrowser, "no-browser", false, "open no browser")
 	return cmd
 }
 
@@ -49,7 +82,7 @@ type authorizeAnswer struct {
 	ExpiresAt     time.Time              `json:"expires_at,omitzero"`
 }
 
-func (c *cli) authorize(ctx context.Context, in *installation, conn token.Connection, expect rotation.Identity) error {
+func (c *cli) authorize(ctx context.Context, in *installation, conn token.Connection, flags authorizeFlags) error {
 	app, err := in.application(ctx, conn.Environment)
 	if err != nil {
 		return err
@@ -62,29 +95,101 @@ func (c *cli) authorize(ctx context.Context, in *installation, conn token.Connec
 	if err != nil {
 		return err
 	}
-	if err := checkPin(rec, expect); err != nil {
+	if err := checkPin(rec, flags.expect); err != nil {
 		return err
 	}
-	verifier := token.NewSecret(oauth2.GenerateVerifier())
-	c.say("Open this address, sign in, and allow access:\n\n  %s\n\nThen paste what Procore shows.",
-		procore.AuthorizeURL(app, procore.OutOfBand, "", oauth2.S256ChallengeFromVerifier(verifier.Reveal())))
-	pasted, err := c.askSecret(ctx, "Code or address (not shown)")
+	obtain := c.pasteCode
+	if flags.loopback != "" {
+		obtain = c.receiveCode
+	}
+	asked := time.Now()
+	consent, err := obtain(ctx, app, conn, flags)
 	if err != nil {
 		return err
 	}
-	code, err := pastedCode(pasted)
-	if err != nil {
-		return err
-	}
+	consent.Expect = flags.expect
 	exchange, err := consents.Prepare(ctx, conn, rec.Epoch)
 	if err != nil {
 		return err
 	}
-	result, err := exchange.Redeem(ctx, rotation.Consent{Code: code, RedirectURI: procore.OutOfBand, Verifier: verifier, Expect: expect})
-	if result != rotation.Connected {
+	working, finished := c.seeThrough(ctx, "The code is being exchanged. Stopping now would lose the pair; this ends by itself soon.")
+	defer finished()
+	switch result, err := exchange.Redeem(working, consent); result {
+	case rotation.Connected:
+		return c.connected(working, in, conn)
+	case rotation.CodeRefused:
+		return in.codeRefused(working, conn, asked, err)
+	default:
 		return consentError(conn, result, err)
 	}
-	return c.connected(ctx, in, conn)
+}
+
+// pasteAttempts is how often a person may paste nothing.
+const pasteAttempts = 3
+
+// pasteCode lets the person copy the code from Procore's page.
+func (c *cli) pasteCode(ctx context.Context, app rotation.Application, conn token.Connection, flags authorizeFlags) (rotation.Consent, error) {
+	verifier := token.NewSecret(oauth2.GenerateVerifier())
+	address := procore.AuthorizeURL(app, procore.OutOfBand, "", oauth2.S256ChallengeFromVerifier(verifier.Reveal()))
+	c.say("Open this address, sign in, and allow access:\n\n  %s\n\nThen paste what Procore shows.", address)
+	if !flags.noBrowser {
+		c.openBrowser(address)
+	}
+	if !isTerminal(c.stdin) {
+		c.say("Standard input is no terminal; the code is read from it all the same.")
+	}
+	for attempt := 1; ; attempt++ {
+		pasted, err := c.askSecret(ctx, "Code or address (not shown)")
+		if err != nil {
+			return rotation.Consent{}, unanswered(err, "no code was exchanged and nothing was changed")
+		}
+		code, err := procore.PastedCode(app, pasted)
+		switch {
+		case err == nil:
+			return rotation.Consent{Code: code, RedirectURI: procore.OutOfBand, Verifier: verifier}, nil
+		case errors.Is(err, procore.ErrNothingPasted) && attempt < pasteAttempts:
+			c.say("Nothing was pasted.")
+		default:
+			return rotation.Consent{}, pasteError(conn, err)
+		}
+	}
+}
+
+// receiveCode lets the browser on this machine bring the code.
+func (c *cli) receiveCode(ctx context.Context, app rotation.Application, conn token.Connection, flags authorizeFlags) (rotation.Consent, error) {
+	redirect := flags.loopback
+	switch {
+	case redirect != fromApp:
+	case loopback.IsLoopback(app.RedirectURI):
+		redirect = app.RedirectURI
+	default:
+		redirect = "http://localhost" // what the Developer Portal suggests
+	}
+	state, verifier := token.NewSecret(newState()), token.NewSecret(oauth2.GenerateVerifier())
+	receiver, err := loopback.Listen(redirect, state)
+	if err != nil {
+		return rotation.Consent{}, fmt.Errorf("%w; register another one, such as http://localhost:8765/callback, and give it with --loopback=URI, "+
+			"or leave --loopback out and paste the code (`tokenturn serve`, if that runs here, connects by `tokenturn connection invite %s`)", err, conn)
+	}
+	defer receiver.Close()
+	address := procore.AuthorizeURL(app, redirect, state.Reveal(), oauth2.S256ChallengeFromVerifier(verifier.Reveal()))
+	c.say("Open this address in a browser on this machine, sign in, and allow access:\n\n  %s\n\nWaiting for it to lead back to %s, for ten minutes. "+
+		"If Procore shows an error instead, that redirect URI is not registered.", address, redirect)
+	if !flags.noBrowser {
+		c.openBrowser(address)
+	}
+	waiting, cancel := context.WithTimeout(ctx, codeLife)
+	defer cancel()
+	code, err := receiver.Wait(waiting)
+	switch {
+	case err == nil:
+		return rotation.Consent{Code: code, RedirectURI: redirect, Verifier: verifier}, nil
+	case errors.Is(err, loopback.ErrDenied):
+		return rotation.Consent{}, exitf(needsConsent, "access was not allowed, so nothing was changed; begin again and choose Allow")
+	case ctx.Err() != nil:
+		return rotation.Consent{}, fmt.Errorf("%w; no code was exchanged and nothing was changed", errInterrupted)
+	}
+	return rotation.Consent{}, exitf(tryLater, "nobody came back within ten minutes, so nothing was changed; begin again, and see that %s is registered in the Developer Portal", redirect)
 }
 
 // connected publishes the new pair and says what it connects.
@@ -121,70 +226,4 @@ func (a authorizeAnswer) print(w io.Writer) {
 		whose += " in company " + a.Company
 	}
 	fmt.Fprintf(w, "%s is connected: %s, access token good until %s\n", a.Connection, whose, stamp(a.ExpiresAt))
-}
-
-// consentError says what to do about an exchange that did not connect.
-func consentError(conn token.Connection, result rotation.ConsentResult, cause error) error {
-	switch result {
-	case rotation.Verifying:
-		return exitf(tryLater, "the pair is saved, but whose it is could not be checked yet; the next run does that: %w", cause)
-	case rotation.WrongIdentity:
-		return fmt.Errorf("%s was not connected, because somebody else allowed it than was expected; sign out of Procore and begin again: %w", conn, cause)
-	case rotation.CodeRefused:
-		return exitf(needsConsent, "Procore refuses the code: it was used before, is older than ten minutes, or belongs to another client id; begin again: %w", cause)
-	case rotation.Superseded:
-		return fmt.Errorf("%s was connected or disconnected by somebody else meanwhile; begin again if that is still wanted: %w", conn, cause)
-	case rotation.Misconfigured:
-		return fmt.Errorf("Procore refuses the app itself; check client id, secret and redirect URIs in the Developer Portal and run tokenturn app set %s: %w", conn.Environment, cause)
-	case rotation.Unavailable:
-		return exitf(tryLater, "Procore could not be asked; the code was not used, begin again: %w", cause)
-	}
-	return exitf(needsConsent, "the answer was lost, and the code with it; begin again: %w", cause)
-}
-
-// pastedCode finds the authorization code in what a person copied: the code
-// itself, code=..., the address of the page that shows it (Doorkeeper's
-// /oauth/authorize/native?code=CODE, before 4.3 /oauth/authorize/CODE), with
-// spaces and quotes around it. The error contains nothing of the text.
-func pastedCode(pasted token.Secret) (token.Secret, error) {
-	text := strings.Trim(pasted.Reveal(), " \t\r\n\"'`<>")
-	code := text
-	switch u, err := url.Parse(text); {
-	case err == nil && (u.Scheme == "http" || u.Scheme == "https"):
-		query := u.Query()
-		if query.Has("error") {
-			return token.Secret{}, exitf(needsConsent, "that address says that access was not allowed; begin again and choose Allow")
-		}
-		code = query.Get("code")
-		if before, last, found := cutLast(u.Path, "/"); code == "" && found && strings.HasSuffix(before, "/oauth/authorize") {
-			code = last
-		}
-	case strings.HasPrefix(text, "code="):
-		query, err := url.ParseQuery(text)
-		if err != nil {
-			return token.Secret{}, errNoCode
-		}
-		code = query.Get("code")
-	}
-	code = strings.Trim(code, " \"'")
-	if code == "" || code == "native" || len(code) > 2048 || strings.ContainsFunc(code, func(r rune) bool { return !codeCharacter(r) }) {
-		return token.Secret{}, errNoCode
-	}
-	return token.NewSecret(code), nil
-}
-
-var errNoCode = exitf(usage, "there is no authorization code in that; paste the code that Procore shows, or the whole address of the page")
-
-// codeCharacter accepts visible ASCII (RFC 6749 appendix A.11) without what
-// shows that something else was pasted.
-func codeCharacter(r rune) bool {
-	return r > ' ' && r <= '~' && !strings.ContainsRune("\"'\\<>{}?&", r)
-}
-
-func cutLast(text, sep string) (before, after string, found bool) {
-	i := strings.LastIndex(text, sep)
-	if i < 0 {
-		return text, "", false
-	}
-	return text[:i], text[i+len(sep):], true
 }

@@ -28,7 +28,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"tokenturn": recorded})
+	testscript.Main(m, map[string]func(){"tokenturn": recorded, "xdg-open": browse})
 }
 
 // recorded is main with all that it says kept in the directory that $RECORD
@@ -398,44 +398,6 @@ func awaitMatch(ts *testscript.TestScript, file, pattern string) string {
 	text, _ := os.ReadFile(ts.MkAbs(file))
 	ts.Fatalf("%s does not get to say %q:\n%s", file, pattern, text)
 	return ""
-}
-
-func TestPastedCode(t *testing.T) {
-	code := strings.Repeat("0123456789abcdef", 4)
-	for _, pasted := range []string{code, " " + code + "\n", "'" + code + "'", `"` + code + `"`, "code=" + code, "code=" + code + "&state=x",
-		"https://login.procore.com/oauth/authorize/" + code,
-		"https://login.procore.com/oauth/authorize/native?code=" + code,
-		"<https://login-sandbox.procore.com/oauth/authorize/native?code=" + code + ">",
-		"http://localhost/?state=x&code=" + code} {
-		if got, err := pastedCode(token.NewSecret(pasted)); err != nil || got.Reveal() != code {
-			t.Errorf("%q: %v", pasted, err)
-		}
-	}
-	for pasted, want := range map[string]int{
-		"": usage, "  ": usage, "code=": usage, "two words": usage, "code=%zz": usage, "code=a%20b": usage,
-		"https://login.procore.com/oauth/authorize/native": usage,
-		"https://login.procore.com/":                       usage, "https://login.procore.com/oauth/authorize": usage,
-		`{"code":"x"}`: usage, strings.Repeat("x", 3000): usage,
-		"http://localhost/?error=access_denied&code=x": needsConsent,
-	} {
-		if got, err := pastedCode(token.NewSecret(pasted)); exitCode(err) != want || !got.IsZero() {
-			t.Errorf("%.60q: %v", pasted, err)
-		}
-	}
-}
-
-func FuzzPastedCode(f *testing.F) {
-	f.Add("code=abc&state=x")
-	f.Add("https://login.procore.com/oauth/authorize/native?code=abc")
-	f.Fuzz(func(t *testing.T, pasted string) {
-		code, err := pastedCode(token.NewSecret(pasted))
-		if (err == nil) == code.IsZero() {
-			t.Fatalf("code and error disagree: %v", err)
-		}
-		if err == nil && (len(code.Reveal()) > 2048 || strings.ContainsAny(code.Reveal(), " \t\r\n")) {
-			t.Fatal("that is no code")
-		}
-	})
 }
 
 func TestDistance(t *testing.T) {

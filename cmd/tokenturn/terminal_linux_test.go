@@ -87,7 +87,13 @@ func openTerminal(t *testing.T) (*person, *os.File) {
 // sees reads until the terminal has shown text.
 func (p *person) sees(text string) {
 	p.t.Helper()
-	for some := make([]byte, 1024); !strings.Contains(p.shown, text); {
+	p.seesAgain(text, 0)
+}
+
+// seesAgain reads until the terminal has shown text once more than so many times.
+func (p *person) seesAgain(text string, times int) {
+	p.t.Helper()
+	for some := make([]byte, 1024); strings.Count(p.shown, text) <= times; {
 		n, err := p.side.Read(some)
 		if err != nil {
 			p.t.Fatalf("the terminal showed %q, and then: %v", p.shown, err)

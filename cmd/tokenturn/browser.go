@@ -1,0 +1,24 @@
+package main
+
+import (
+	"crypto/rand"
+	"io"
+	"runtime"
+
+	"github.com/cli/browser"
+)
+
+// openBrowser opens an address where there is a browser that a person sees. It
+// waits for nothing and reports nothing: the address is printed as well.
+func (c *cli) openBrowser(address string) {
+	desktop := runtime.GOOS == "darwin" || runtime.GOOS == "windows" || c.getenv("DISPLAY") != "" || c.getenv("WAYLAND_DISPLAY") != ""
+	if !desktop {
+		return
+	}
+	browser.Stdout, browser.Stderr = io.Discard, io.Discard
+	go func() { _ = browser.OpenURL(address) }()
+}
+
+// newState is what only the browser of this consent brings back (RFC 6749
+// section 10.12). Procore wants it alphanumeric.
+func newState() string { return rand.Text() + rand.Text() }

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/creack/pty"
+
+	"github.com/tokenturn/tokenturn/pkg/procore/procoretest"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// station is a machine at which a person operates tokenturn: a home of its own
+// and a stand-in for Procore.
+type station struct {
+	t       *testing.T
+	home    string
+	program string
+	standIn *procoretest.Server
+	app     procoretest.App
+	environ []string
+}
+
+// newStation has app credentials for the environment demo.
+func newStation(t *testing.T, options ...procoretest.Option) *station {
+	t.Helper()
+	s := &station{t: t, home: t.TempDir(), standIn: procoretest.New(options...)}
+	t.Cleanup(s.standIn.Close)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.program = filepath.Join(s.home, "tokenturn") // the name by which TestMain knows what to be
+	if err := os.Symlink(self, s.program); err != nil {
+		t.Fatal(err)
+	}
+	s.environ = []string{"HOME=" + s.home, "RECORD=" + t.TempDir(), "PATH=" + s.home}
+	s.app = s.standIn.NewApp("http://localhost:8080/callback/demo", procoretest.OutOfBand)
+	s.credentials("demo", s.app)
+	return s
+}
+
+func (s *station) credentials(environment string, app procoretest.App) {
+	s.t.Helper()
+	value, err := json.Marshal(map[string]string{"client_id": app.ClientID, "client_secret": app.ClientSecret.Reveal(),
+		"redirect_uri": app.RedirectURIs[0], "login_url": s.standIn.URL, "api_url": s.standIn.URL})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if code, said := s.pipe(string(value), "app", "set", environment, "--stdin"); code != done {
+		s.t.Fatalf("app set exits with %d: %s", code, said)
+	}
+}
+
+// pipe runs a command with input from a pipe, and returns its exit code and all
+// that it said.
+func (s *station) pipe(input string, args ...string) (int, string) {
+	s.t.Helper()
+	cmd := exec.CommandContext(s.t.Context(), s.program, args...)
+	cmd.Env, cmd.Stdin = s.environ, strings.NewReader(input)
+	said, err := cmd.CombinedOutput()
+	if cmd.ProcessState == nil {
+		s.t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), string(said)
+}
+
+// session is a command that runs in a terminal of its own.
+type session struct {
+	*person
+	cmd *exec.Cmd
+}
+
+// sit starts a command in a terminal, where Ctrl-C is a signal.
+func (s *station) sit(args ...string) *session {
+	s.t.Helper()
+	cmd := exec.CommandContext(s.t.Context(), s.program, args...)
+	cmd.Env = s.environ
+	side, err := pty.Start(cmd)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { side.Close() })
+	return &session{&person{t: s.t, side: side}, cmd}
+}
+
+// ends waits for the end and returns the exit code and all that was shown.
+func (s *session) ends() (int, string) {
+	s.t.Helper()
+	shown := s.rest()
+	_ = s.cmd.Wait()
+	return s.cmd.ProcessState.ExitCode(), shown
+}
+
+var authorizeAddress = regexp.MustCompile(`http://\S+/oauth/authorize\?\S+`)
+
+// allow consents at the address that the session has shown, and returns the code.
+func (s *station) allow(at *person, question string) token.Secret {
+	s.t.Helper()
+	at.sees(question)
+	shown, err := s.standIn.Consent(authorizeAddress.FindString(at.shown), procoretest.DefaultUser().Login, true)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return token.NewSecret(shown[strings.LastIndexAny(shown, "=/")+1:])
+}
+
+// connects authorizes a connection and returns the code that did it.
+func (s *station) connects(connection string) token.Secret {
+	s.t.Helper()
+	session := s.sit("connection", "authorize", connection)
+	code := s.allow(session.person, codeQuestion)
+	session.types(code.Reveal() + "\n")
+	if exit, shown := session.ends(); exit != done {
+		s.t.Fatalf("authorize exits with %d: %s", exit, shown)
+	}
+	return code
+}
+
+const codeQuestion = "Code or address (not shown): "
+
+// status is what `connection list` says of a connection.
+func (s *station) status(connection string) string {
+	s.t.Helper()
+	code, list := s.pipe("", "connection", "list")
+	if code != done {
+		s.t.Fatal(list)
+	}
+	for line := range strings.Lines(list) {
+		if fields := strings.Fields(line); fields[0] == connection {
+			return fields[1]
+		}
+	}
+	return ""
+}

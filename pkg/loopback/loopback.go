@@ -1,0 +1,161 @@
+// Package loopback receives the redirect that ends a consent on this machine
+// (RFC 8252 section 7.3): for people who sit at it, without a public address and
+// without copying a code.
+//
+// The redirect URI must be registered character by character. Procore's portal
+// accepts http for localhost alone, and its default has no port, which means
+// port 80.
+package loopback
+
+import (
+	"cmp"
+	"context"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// ErrDenied: the person did not allow access.
+var ErrDenied = errors.New("access was not allowed")
+
+// ErrNotLoopback: the redirect URI does not lead to this machine.
+var ErrNotLoopback = errors.New("not an http:// address of this machine such as http://localhost:8765/callback")
+
+// Receiver waits for one redirect.
+type Receiver struct {
+	path      string
+	host      string // as a browser sends it
+	state     token.Secret
+	listeners []net.Listener
+	server    *http.Server
+
+	once   sync.Once
+	result chan result // gets one
+}
+
+type result struct {
+	code token.Secret
+	err  error
+}
+
+// IsLoopback reports whether redirectURI can be received here.
+func IsLoopback(redirectURI string) bool {
+	_, err := parse(redirectURI)
+	return err == nil
+}
+
+func parse(redirectURI string) (*url.URL, error) {
+	u, err := url.Parse(redirectURI)
+	if err != nil || u.Scheme != "http" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return nil, ErrNotLoopback
+	}
+	if address, err := netip.ParseAddr(u.Hostname()); !strings.EqualFold(u.Hostname(), "localhost") && (err != nil || !address.IsLoopback()) {
+		return nil, ErrNotLoopback
+	}
+	return u, nil
+}
+
+// Listen opens the port of redirectURI on the loopback addresses that its host
+// means, and accepts the redirect that carries state. ErrNotLoopback. Close it.
+func Listen(redirectURI string, state token.Secret) (*Receiver, error) {
+	u, err := parse(redirectURI)
+	if err != nil {
+		return nil, err
+	}
+	r := &Receiver{path: cmp.Or(u.Path, "/"), host: u.Host, state: state, result: make(chan result, 1)}
+	hosts := []string{u.Hostname()}
+	if strings.EqualFold(u.Hostname(), "localhost") { // which a browser may take for either
+		hosts = []string{"127.0.0.1", "::1"}
+	}
+	for _, host := range hosts {
+		listener, listenErr := net.Listen("tcp", net.JoinHostPort(host, cmp.Or(u.Port(), "80")))
+		if listenErr == nil {
+			r.listeners = append(r.listeners, listener)
+		} else if err == nil {
+			err = listenErr
+		}
+	}
+	// A machine without IPv6 has one address. One whose other address is taken
+	// would send the browser to somebody else.
+	if len(r.listeners) == 0 || errors.Is(err, syscall.EADDRINUSE) {
+		r.closeListeners()
+		return nil, fmt.Errorf("listening for %s: %w", redirectURI, err)
+	}
+	r.server = &http.Server{Handler: r, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, MaxHeaderBytes: 64 << 10}
+	for _, listener := range r.listeners {
+		go func() { _ = r.server.Serve(listener) }()
+	}
+	return r, nil
+}
+
+// Wait returns the code that the redirect brings. ErrDenied; or the error of
+// ctx, if nothing comes before its end.
+func (r *Receiver) Wait(ctx context.Context) (token.Secret, error) {
+	select {
+	case got := <-r.result:
+		return got.code, got.err
+	case <-ctx.Done():
+		return token.Secret{}, ctx.Err()
+	}
+}
+
+// Close lets the last page be delivered and stops listening.
+func (r *Receiver) Close() {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	_ = r.server.Shutdown(ctx)
+	r.closeListeners()
+}
+
+func (r *Receiver) closeListeners() {
+	for _, listener := range r.listeners {
+		_ = listener.Close()
+	}
+}
+
+// ServeHTTP implements http.Handler. What does not carry the state, which only
+// the browser of this consent knows, is none of ours and changes nothing.
+func (r *Receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
+	query := request.URL.Query()
+	ours := subtle.ConstantTimeCompare([]byte(query.Get("state")), []byte(r.state.Reveal())) == 1 && len(query["state"]) == 1
+	switch code := query.Get("code"); {
+	case request.Method != http.MethodGet || request.URL.Path != r.path || !strings.EqualFold(request.Host, r.host):
+		show(w, http.StatusNotFound, "There is nothing here.")
+	case !ours || len(query["code"]) > 1:
+		show(w, http.StatusBadRequest, "This is not the consent that the command waits for. Open the address that it printed.")
+	case query.Has("error"):
+		r.finish(token.Secret{}, ErrDenied)
+		show(w, http.StatusOK, "Access was not allowed. You can close this page.")
+	case code == "":
+		show(w, http.StatusBadRequest, "The redirect carries no code. Open the address that the command printed.")
+	default:
+		r.finish(token.NewSecret(code), nil)
+		show(w, http.StatusOK, "Access was allowed. You can close this page; the command says what came of it.")
+	}
+}
+
+func (r *Receiver) finish(code token.Secret, err error) {
+	r.once.Do(func() { r.result <- result{code, err} })
+}
+
+// show answers with a page that loads, runs and keeps nothing.
+func show(w http.ResponseWriter, status int, text string) {
+	header := w.Header()
+	header.Set("Content-Type", "text/html; charset=utf-8")
+	header.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	header.Set("Referrer-Policy", "no-referrer")
+	header.Set("X-Content-Type-Options", "nosniff")
+	header.Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	fmt.Fprintf(w, "<!DOCTYPE html><html lang=\"en\"><title>tokenturn</title><p>%s</p></html>\n", text)
+}

@@ -1,0 +1,109 @@
+package loopback
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+const state = "STATE0123456789"
+
+func listen(t *testing.T, path string) (*Receiver, string) {
+	t.Helper()
+	redirect := "http://localhost:" + freePort(t) + path
+	r, err := Listen(redirect, token.NewSecret(state))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	return r, redirect
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	probe, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer probe.Close()
+	return strconv.Itoa(probe.Addr().(*net.TCPAddr).Port)
+}
+
+func open(t *testing.T, address string) (int, string) {
+	t.Helper()
+	answer, err := http.Get(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if answer.Header.Get("Cache-Control") != "no-store" || answer.Header.Get("Referrer-Policy") != "no-referrer" {
+		t.Errorf("the page can be kept or told of: %v", answer.Header)
+	}
+	return answer.StatusCode, string(body)
+}
+
+// What is not the awaited redirect changes nothing; the redirect counts once.
+func TestReceiver(t *testing.T) {
+	r, redirect := listen(t, "/callback/sandbox")
+	for address, want := range map[string]int{
+		redirect:                       http.StatusBadRequest,
+		redirect + "?code=canary-code": http.StatusBadRequest,
+		redirect + "?code=canary-code&state=forged":                          http.StatusBadRequest,
+		redirect + "?code=canary-code&state=" + state + "&state=x":           http.StatusBadRequest,
+		redirect + "?code=canary-code&code=x&state=" + state:                 http.StatusBadRequest,
+		redirect + "?state=" + state:                                         http.StatusBadRequest,
+		redirect + "/more?code=canary-code&state=" + state:                   http.StatusNotFound,
+		strings.Replace(redirect, "localhost", "127.0.0.1", 1) + "?" + state: http.StatusNotFound,
+	} {
+		if got, page := open(t, address); got != want || strings.Contains(page, "canary") {
+			t.Errorf("%s: %d %q, want %d", address, got, page, want)
+		}
+	}
+	for range 2 { // a browser may load the page again
+		if got, page := open(t, redirect+"?code=the-code&state="+state); got != http.StatusOK || !strings.Contains(page, "Access was allowed") {
+			t.Errorf("the redirect: %d %q", got, page)
+		}
+	}
+	if code, err := r.Wait(t.Context()); err != nil || code.Reveal() != "the-code" {
+		t.Errorf("got %v", err)
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := r.Wait(gone); !errors.Is(err, context.Canceled) {
+		t.Errorf("a second one came: %v", err)
+	}
+}
+
+func TestReceiverDenied(t *testing.T) {
+	r, redirect := listen(t, "") // which a browser asks for as /
+	if got, page := open(t, redirect+"/?error=access_denied&state="+state); got != http.StatusOK || !strings.Contains(page, "not allowed") {
+		t.Errorf("denied: %d %q", got, page)
+	}
+	if _, err := r.Wait(t.Context()); !errors.Is(err, ErrDenied) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestListenRefuses(t *testing.T) {
+	for _, redirect := range []string{"", "https://localhost/", "http://example.com/", "http://localhost.example.com/", "http://10.0.0.1/",
+		"http://user@localhost/", "http://localhost/?a=b", "http://localhost/#x", "urn:ietf:wg:oauth:2.0:oob"} {
+		if r, err := Listen(redirect, token.NewSecret(state)); !errors.Is(err, ErrNotLoopback) {
+			t.Errorf("%q: %v, %v", redirect, r, err)
+		}
+	}
+	_, redirect := listen(t, "/")
+	if _, err := Listen(redirect, token.NewSecret(state)); err == nil || !strings.Contains(err.Error(), "address already in use") {
+		t.Errorf("a port that is taken: %v", err)
+	}
+}
