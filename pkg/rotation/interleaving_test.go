@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -219,6 +220,68 @@ type halfIdentified struct{ *rotationtest.Issuer }
 func (i halfIdentified) Identify(ctx context.Context, app rotation.Application, access token.Secret, company string) (rotation.Identity, error) {
 	id, err := i.Issuer.Identify(ctx, app, access, company)
 	return rotation.Identity{ClientID: id.ClientID, ResourceOwner: id.ResourceOwner}, errors.Join(err, errors.New("HTTP 503"))
+}
+
+// A server may answer the revocation with success and do nothing. It is asked again until
+// the pair is dead or nothing can show it any more.
+func TestRevokedIsSaidOfADeadPairOnly(t *testing.T) {
+	for name, test := range map[string]struct {
+		listensAfter time.Duration
+		want         string
+	}{
+		"later": {time.Hour, "revoked"},
+		"never": {1000 * time.Hour, "revocation asked for; the access token had expired, and some servers then do nothing"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(rotationtest.Personality{Lifetime: 8 * time.Hour})
+				b.connect(t)
+				r := b.rotatorWith(deaf{b.Issuer, time.Now().Add(test.listensAfter)})
+				report, err := r.Disconnect(t.Context(), acme)
+				must(t, err)
+				if detail := report.Connections[0].Detail; !strings.Contains(detail, "accepts the access token all the same") {
+					t.Errorf("detail %q", detail)
+				}
+				if got := b.revocation(t); got != "" {
+					t.Errorf("history says %q of a pair that lives", got)
+				}
+				for range 10 {
+					time.Sleep(time.Hour)
+					_, err := r.Sweep(t.Context())
+					must(t, err)
+				}
+				if got := b.revocation(t); got != test.want {
+					t.Errorf("history says %q", got)
+				}
+			})
+		})
+	}
+}
+
+// deaf answers revocations with success and does nothing until it listens.
+type deaf struct {
+	rotation.Issuer
+	until time.Time
+}
+
+func (d deaf) Revoke(ctx context.Context, app rotation.Application, t token.Secret) error {
+	if time.Now().Before(d.until) {
+		return nil
+	}
+	return d.Issuer.Revoke(ctx, app, t)
+}
+
+// revocation is what the history says of the last revocation.
+func (b *bench) revocation(t *testing.T) string {
+	t.Helper()
+	events, err := b.Ledger.History(t.Context(), acme, 10)
+	must(t, err)
+	for _, e := range events {
+		if e.Kind == "revoked" {
+			return e.Detail
+		}
+	}
+	return ""
 }
 
 func TestAnAncestorOfAReleasedPairIsNotRevoked(t *testing.T) {

@@ -49,26 +49,61 @@ func (t *turn) endPair(ctx context.Context, m Mint) (how string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("reading the app credentials for %s: %w", t.conn, err)
 	}
+	if how, err = t.revokePair(ctx, app, pair, m.SavedAt); err != nil {
+		return "", fmt.Errorf("revoking a former pair of %s: %w", t.conn, err)
+	}
+	return how, nil
+}
+
+// revokePair revokes both halves, for which one a server looks at differs and
+// either ends the pair. Servers answer with success whatever they did (RFC 7009 section 2.2), so
+// "revoked" is said only of a pair whose access token is refused before its time.
+func (t *turn) revokePair(ctx context.Context, app Application, pair token.Pair, savedAt time.Time) (how string, err error) {
 	// A server that lets the parent live until the successor's first use would
 	// bring it back to life if the successor were revoked unused.
-	if !pair.AccessToken.IsZero() {
-		if id, err := t.identify(ctx, app, pair.AccessToken, ""); err != nil && !errors.Is(err, ErrTokenRefused) && id.ClientID == "" {
-			return "", fmt.Errorf("revoking a former pair of %s: %w", t.conn, err)
-		}
+	used, err := t.accepts(ctx, app, pair.AccessToken)
+	if err != nil {
+		return "", err
 	}
-	// Both halves: which one a server looks at differs, and either ends the pair.
 	for _, half := range []token.Secret{pair.AccessToken, pair.RefreshToken} {
 		if half.IsZero() {
 			continue
 		}
 		if err := t.endToken(ctx, app, half); err != nil {
-			return "", fmt.Errorf("revoking a former pair of %s: %w", t.conn, err)
+			return "", err
 		}
 	}
-	if !pair.AccessToken.IsZero() && !t.clock().Before(pair.ExpiresAt(m.SavedAt)) {
+	switch expired := !t.clock().Before(pair.ExpiresAt(savedAt)); {
+	case pair.AccessToken.IsZero():
+		return "revocation asked for; without an access token nothing shows whether it was done", nil
+	case !used && expired:
 		return "revocation asked for; the access token had expired, and some servers then do nothing", nil
+	case !used: // and not of age: it was dead before
+		return "revoked", nil
+	}
+	still, err := t.accepts(ctx, app, pair.AccessToken)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("looking whether it was done: %w", err)
+	case still:
+		return "", errors.New("the issuer answered with success, but accepts the access token all the same")
 	}
 	return "revoked", nil
+}
+
+// accepts reports whether the issuer accepts the access token, which counts as a use.
+func (t *turn) accepts(ctx context.Context, app Application, access token.Secret) (bool, error) {
+	if access.IsZero() {
+		return false, nil
+	}
+	id, err := t.identify(ctx, app, access, "")
+	switch {
+	case err == nil || id.ClientID != "": // the rest of the answer does not matter
+		return true, nil
+	case errors.Is(err, ErrTokenRefused):
+		return false, nil
+	}
+	return false, err
 }
 
 // searchResidue copies what the vault still holds in escrow of former epochs
