@@ -33,6 +33,8 @@ var rules = []struct {
 	{"named-resources", "roles act on named resources; * is for key policies, where it means the key", namedResources},
 	{"callback-sees-no-token", "the callback function reads app credentials and no connection's secret", callbackSeesNoToken},
 	{"callback-opens-nothing", "the callback function makes data keys of the sealing key and opens none", callbackOpensNothing},
+	{"callback-vault-key", "the callback function uses the key of the stores for the table and app credentials only", callbackVaultKey},
+	{"callback-one-policy", "the callback function has the rights of one policy", callbackHasOnePolicy},
 	{"seal-key-bound", "the sealing key is used for this stack's encryption context only", sealKeyBound},
 	{"vault-key-through-stores", "the key of the stores is used through the stores only", vaultKeyThroughStores},
 	{"vault-is-kept", "the rotate function cannot delete, list or share secrets", vaultIsKept},
