@@ -26,7 +26,7 @@ const (
 	abandoned = exchangeLimit + concludeLimit
 	// patience is how long a repeat waits for the request that is exchanging the
 	// code, looking every pause. API Gateway gives up after 30 seconds.
-	patience = 15 * time.Second
+	patience = 10 * time.Second
 	pause    = 500 * time.Millisecond
 )
 

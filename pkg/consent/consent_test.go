@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/tokenturn/tokenturn/pkg/rotation"
-	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
 // Headings of the pages.
@@ -508,10 +507,4 @@ func TestDisconnectedConnection(t *testing.T) {
 	}
 	again, _ := d.invite(rotation.Identity{})
 	b.wantResult(b.do("GET", b.allow(again)), connectedPage)
-}
-
-func TestDeletedConnection(t *testing.T) {
-	d := newDoor(t)
-	path, _ := d.inviteTo(token.Connection{Environment: "sandbox", Name: "never-registered"}, rotation.Identity{})
-	want(t, d.browser().do("POST", path), 410, linkUnusablePage)
 }

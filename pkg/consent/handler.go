@@ -63,8 +63,13 @@ type Handler struct {
 	routes  map[string]route
 }
 
-// route maps a method to what serves it. argument is what follows the second slash.
-type route map[string]func(w http.ResponseWriter, r *http.Request, argument string)
+// route is a path and, by method, what serves it. argument is what follows the second slash.
+type route struct {
+	path    string
+	methods methods
+}
+
+type methods = map[string]func(w http.ResponseWriter, r *http.Request, argument string)
 
 // New checks the configuration and reports all that is missing at once.
 func New(cfg Config) (*Handler, error) {
@@ -90,16 +95,17 @@ func New(cfg Config) (*Handler, error) {
 	h := &Handler{cfg: cfg, public: public, cookies: cookieJar{plain: public.Scheme == "http"},
 		pages: parsePages(), origins: http.NewCrossOriginProtection()}
 	h.routes = map[string]route{
-		"connect/":      {"GET": h.invitation, "HEAD": h.invitation, "POST": h.start},
-		"callback/":     {"GET": h.callback}, // no HEAD: it would spend the state and show nothing
-		"connected":     {"GET": h.connected, "HEAD": h.connected},
-		"not-connected": {"GET": h.notConnected, "HEAD": h.notConnected},
-		"healthz":       {"GET": h.healthy, "HEAD": h.healthy},
+		"connect/":      {"/connect/{invitation}", methods{"GET": h.invitation, "HEAD": h.invitation, "POST": h.start}},
+		"callback/":     {"/callback/{environment}", methods{"GET": h.callback}}, // no HEAD: it would spend the state and show nothing
+		"connected":     {"/connected", methods{"GET": h.connected, "HEAD": h.connected}},
+		"not-connected": {"/not-connected", methods{"GET": h.notConnected, "HEAD": h.notConnected}},
+		"healthz":       {"/healthz", methods{"GET": h.healthy, "HEAD": h.healthy}},
 	}
 	return h, nil
 }
 
-// ServeHTTP implements http.Handler.
+// ServeHTTP implements http.Handler. Like http.ServeMux it sets the request's Pattern, which is
+// what an access log may tell of the address: the path of an invitation is its secret.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.protect(w.Header())
 	path := strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, h.public.Path), "/")
@@ -107,13 +113,16 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if nested {
 		name += "/"
 	}
-	methods, known := h.routes[name]
-	serve, allowed := methods[r.Method]
+	found, known := h.routes[name]
+	serve, allowed := found.methods[r.Method]
+	if allowed {
+		r.Pattern = r.Method + " " + found.path
+	}
 	switch {
 	case !known:
 		h.show(w, http.StatusNotFound, notFound, view{})
 	case !allowed:
-		w.Header().Set("Allow", strings.Join(slices.Sorted(maps.Keys(methods)), ", "))
+		w.Header().Set("Allow", strings.Join(slices.Sorted(maps.Keys(found.methods)), ", "))
 		h.show(w, http.StatusMethodNotAllowed, notFound, view{})
 	case name != "healthz" && canonicalHost(h.public.Scheme, r.Host) != canonicalHost(h.public.Scheme, h.public.Host):
 		h.refuse(w, r, "another host than "+h.public.Host)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tokenturn/tokenturn/pkg/consent"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
 // attack is one bad callback: a good one, changed.
@@ -135,6 +136,12 @@ var attacks = []attack{
 	}, 400, refusedPage, "State"},
 	{"expired state", func(a *attempt) { a.d.clock.advance(10 * time.Minute) }, 400, refusedPage, "State"},
 	{"state expired by a second", func(a *attempt) { a.d.clock.advance(10*time.Minute + time.Second) }, 400, refusedPage, "State"},
+	{"consumed state, other cookie", func(a *attempt) {
+		c := *a.b.cookies[0]
+		a.b.wantResult(a.send(), connectedPage)
+		c.Value = otherSecret
+		a.b.cookies = []*http.Cookie{&c}
+	}, 400, refusedPage, "State"},
 	{"other cookie", func(a *attempt) { a.b.cookies[0].Value = otherSecret }, 400, refusedPage, "State"},
 	{"wrong environment's path", func(a *attempt) { a.path = "/callback/production" }, 400, refusedPage, "State"},
 	{"foreign issuer", set("iss", "https://login.example.com"), 400, refusedPage, "State"},
@@ -155,9 +162,9 @@ func TestBadCallbacksChangeNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 			kept := *b.cookies[0]
-			invited, record, redeems := d.invitation(hash), d.record(), d.issuer.count()
 			a := &attempt{d: d, b: b, method: "GET", path: "/callback/sandbox", query: values}
 			c.change(a)
+			invited, record, redeems := d.invitation(hash), d.record(), d.issuer.count()
 			d.store.made()
 
 			answer := a.send()
@@ -255,6 +262,9 @@ func TestBadLinksChangeNothing(t *testing.T) {
 			b := l.d.browser()
 			b.wantResult(b.do("GET", b.allow(l.path)), connectedPage)
 		}, 410, linkUsedPage, "Invitation"},
+		{"deleted connection", func(l *link) {
+			l.path, l.hash = l.d.inviteTo(token.Connection{Environment: "sandbox", Name: "never-registered"}, rotation.Identity{})
+		}, 410, linkUnusablePage, "Invitation"},
 		{"store down", func(l *link) { l.d.store.down = map[string]bool{"Invitation": true} }, 503, unavailablePage, "Invitation"},
 	} {
 		for _, method := range []string{"GET", "POST"} {
