@@ -67,7 +67,7 @@ Ctrl-C lets what is under way finish.`,
 
 func (c *cli) serve(ctx context.Context, listener net.Listener, every time.Duration, organization string) error {
 	return c.withNew(ctx, func(in *installation) error {
-		in.log = c.logger(slog.LevelInfo)
+		in.log = identified(c.logger(slog.LevelInfo))
 		in.publicURL, in.organization = localAddress(listener), organization
 		c.say("Serving %s, and rotating what is due every %v. Redirect URI for the Developer Portal: %s",
 			in.publicURL, every, callbackURL(in.publicURL, "ENV"))
@@ -121,7 +121,7 @@ func (s *system) run(ctx context.Context, listener net.Listener) error {
 		defer close(delivered)
 		followUps.deliver(delivering, s.every, trigger.Handler{Engine: watched{rotator, s.watch}, Log: s.in.log})
 	}()
-	err = s.serveHTTP(ctx, listener, door) // returns when the last consent has ended
+	err = s.serveHTTP(ctx, listener, accessLog(door, s.in.log)) // returns when the last consent has ended
 	stopDelivering()
 	<-delivered
 	return err

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"log/slog"
+	"net/http"
+	"time"
+)
+
+// accessLog writes one line about every request, with its route and neither its
+// path, which may be an invitation's secret, nor its query, headers or cookies.
+func accessLog(next http.Handler, log *slog.Logger) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		began := time.Now()
+		r = r.WithContext(context.WithValue(r.Context(), requestID{}, rand.Text()))
+		answer := &observed{ResponseWriter: w, status: http.StatusOK}
+		next.ServeHTTP(answer, r)
+		log.LogAttrs(r.Context(), slog.LevelInfo, "request served", slog.String("route", cmp.Or(r.Pattern, "none")),
+			slog.Int("status", answer.status), slog.Int64("latency_ms", time.Since(began).Milliseconds()))
+	})
+}
+
+// observed remembers the status.
+type observed struct {
+	http.ResponseWriter
+	status int
+}
+
+func (o *observed) WriteHeader(status int) {
+	o.status = status
+	o.ResponseWriter.WriteHeader(status)
+}
+
+// requestID is the key of a request's id in its context.
+type requestID struct{}
+
+// identified makes every line that is about a request carry its id.
+func identified(log *slog.Logger) *slog.Logger { return slog.New(withRequestID{log.Handler()}) }
+
+type withRequestID struct{ slog.Handler }
+
+func (h withRequestID) Handle(ctx context.Context, r slog.Record) error {
+	if id, ok := ctx.Value(requestID{}).(string); ok {
+		r.AddAttrs(slog.String("request_id", id))
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+func (h withRequestID) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return withRequestID{h.Handler.WithAttrs(attrs)}
+}
+
+func (h withRequestID) WithGroup(name string) slog.Handler {
+	return withRequestID{h.Handler.WithGroup(name)}
+}

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/tokenturn/tokenturn/pkg/consent"
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// A link whose success could not be published is not made, and the operator is told why.
+func TestInvitationSaysWhyTheSecretCannotBeRestored(t *testing.T) {
+	in, err := openEmbedded(t.Context(), t.TempDir(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := in.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	credentials := `{"client_id":"a","client_secret":"b","redirect_uri":"` + localURL + `/callback/sandbox"}`
+	if err := in.apps.Set(t.Context(), "sandbox", token.NewSecret(credentials)); err != nil {
+		t.Fatal(err)
+	}
+	in.vault, in.deletions = deletedVault{in.vault}, stuck{in.deletions}
+	acme := token.Connection{Environment: "sandbox", Name: "acme"}
+	_, _, err = in.makeInvitation(t.Context(), acme, localURL, invitation{expires: consent.DefaultLifetime})
+	if !errors.Is(err, errStuck) || !strings.Contains(err.Error(), "the secret of sandbox/acme is scheduled for deletion and cannot be restored") {
+		t.Errorf("error %v", err)
+	}
+	if list, err := in.invitations(t.Context()); err != nil || len(list) != 0 {
+		t.Errorf("invitations %v, %v", list, err)
+	}
+}
+
+var errStuck = errors.New("secretsmanager:RestoreSecret is denied")
+
+// deletedVault has every secret scheduled for deletion, and stuck lets none back.
+type (
+	deletedVault struct{ rotation.Vault }
+	stuck        struct{ deletions }
+)
+
+func (deletedVault) Current(context.Context, token.Connection) (rotation.Version, error) {
+	return rotation.Version{}, rotation.ErrSecretDeleted
+}
+
+func (stuck) Cancel(context.Context, token.Connection) error { return errStuck }
