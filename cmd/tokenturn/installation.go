@@ -16,6 +16,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/embedded"
 	"github.com/tokenturn/tokenturn/pkg/procore"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/secretsmanager"
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
@@ -36,7 +37,10 @@ type installation struct {
 	// organization is whom the pages of `serve` name; may be empty.
 	organization string
 	log          *slog.Logger
-	close        func() error
+	// In AWS alone: policies of secrets, and who the caller is.
+	protections *secretsmanager.Protections
+	caller      func(context.Context) (arn string, err error)
+	close       func() error
 }
 
 // ledger is what both stores offer beyond the engine's port.
@@ -126,7 +130,7 @@ func (c *cli) openAWS(ctx context.Context, log *slog.Logger) (*installation, err
 	if err != nil {
 		return nil, err
 	}
-	return &installation{ledger: stack.Table, vault: stack.Vault, deletions: stack.Deletions, sealer: stack.Sealer, apps: stack.Applications,
+	return &installation{ledger: stack.Table, vault: stack.Vault, deletions: stack.Deletions, protections: stack.Protections, caller: stack.Caller, sealer: stack.Sealer, apps: stack.Applications,
 		consents: stack.Table, issuer: stack.Issuer, followUps: stack.FollowUps, notifier: stack.Notifier,
 		settings: settings.Rotation(), publicURL: settings.PublicURL, log: log, close: func() error { return nil }}, nil
 }

@@ -4,6 +4,7 @@ package conformance
 
 import (
 	"encoding/json"
+	"errors"
 	"os/exec"
 )
 
@@ -11,17 +12,37 @@ import (
 // returns what it printed on stdout. What it says on stderr is kept as log.
 func (in *installation) operate(arguments ...string) []byte {
 	in.t.Helper()
-	cmd := exec.CommandContext(in.t.Context(), built(in.t, buildCommand), append([]string{"--store", "aws", "--json"}, arguments...)...)
-	cmd.Env = osVariables()
-	for name, value := range in.variables(keyOfOperator) {
-		cmd.Env = append(cmd.Env, name+"="+value)
-	}
+	cmd := in.command(arguments...)
 	cmd.Stderr = &in.logs
 	out, err := cmd.Output()
 	if err != nil {
 		in.t.Fatalf("tokenturn %q: %v\n%s\n%s", arguments, err, out, in.logs.tail(2000))
 	}
 	return out
+}
+
+// operateInVain is operate for what must not succeed. It returns what was said,
+// and the exit code.
+func (in *installation) operateInVain(arguments ...string) (said string, code int) {
+	in.t.Helper()
+	out, err := in.command(arguments...).CombinedOutput()
+	in.logs.Write(out)
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		return string(out), exit.ExitCode()
+	}
+	in.t.Fatalf("tokenturn %q succeeded or did not start (%v): %s", arguments, err, out)
+	return "", 0
+}
+
+// command is the operator's command on this installation's stores.
+func (in *installation) command(arguments ...string) *exec.Cmd {
+	in.t.Helper()
+	cmd := exec.CommandContext(in.t.Context(), built(in.t, buildCommand), append([]string{"--store", "aws", "--json"}, arguments...)...)
+	cmd.Env = osVariables()
+	for name, value := range in.variables(keyOfOperator) {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	return cmd
 }
 
 // invite makes an invitation and, if need be, the connection's pending row.

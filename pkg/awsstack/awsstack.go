@@ -20,6 +20,7 @@ import (
 	awssecretsmanager "github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	awssns "github.com/aws/aws-sdk-go-v2/service/sns"
 	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
+	awssts "github.com/aws/aws-sdk-go-v2/service/sts"
 
 	"github.com/tokenturn/tokenturn/pkg/config"
 	"github.com/tokenturn/tokenturn/pkg/consent"
@@ -51,11 +52,14 @@ type Stack struct {
 	Table        *dynamo.Table  // ledger, invitations, states and pace
 	Vault        *secretsmanager.Vault
 	Deletions    *secretsmanager.Deletions // of secrets; an operator's business
+	Protections  *secretsmanager.Protections
 	Applications *secretsmanager.Applications
 	Sealer       *kms.Sealer
 	Issuer       *procore.Issuer
 	FollowUps    rotation.FollowUps // nil without a queue
 	Notifier     rotation.Notifier  // nil without a topic
+
+	identity *awssts.Client
 }
 
 // Open makes the clients and calls nobody. Region, credentials and endpoints
@@ -80,8 +84,10 @@ func Open(ctx context.Context, settings config.Settings, log *slog.Logger, meter
 		Table:        dynamo.New(awsdynamodb.NewFromConfig(cfg), settings.Table),
 		Vault:        secretsmanager.NewVault(secrets, naming),
 		Deletions:    secretsmanager.NewDeletions(secrets, naming),
+		Protections:  secretsmanager.NewProtections(secrets, naming),
 		Applications: secretsmanager.NewApplications(secrets, naming, procore.ParseApplication),
 		Sealer:       kms.New(awskms.NewFromConfig(cfg), settings.SealKey, settings.Stack),
+		identity:     awssts.NewFromConfig(cfg),
 		Issuer:       procore.New(procore.Config{RedeemTimeout: settings.RedeemTimeout}),
 	}
 	if settings.QueueURL != "" {
@@ -107,6 +113,15 @@ func retryer() aws.Retryer {
 		o.MaxAttempts = attempts
 		o.MaxBackoff = patience
 	})
+}
+
+// Caller returns the ARN of whoever's credentials are used.
+func (s *Stack) Caller(ctx context.Context) (string, error) {
+	out, err := s.identity.GetCallerIdentity(ctx, &awssts.GetCallerIdentityInput{})
+	if err != nil {
+		return "", fmt.Errorf("asking AWS STS whose credentials these are: %w", err)
+	}
+	return aws.ToString(out.Arn), nil
 }
 
 // Rotator returns the engine on this installation.

@@ -1,0 +1,213 @@
+package secretsmanager_test
+
+import (
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	sdk "github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+
+	"github.com/tokenturn/tokenturn/pkg/internal/awstest"
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/secretsmanager"
+)
+
+const (
+	writer   = "arn:aws:iam::111122223333:role/tokenturn-RotateRole-1"
+	operator = "arn:aws:iam::111122223333:role/aws-reserved/sso.amazonaws.com/Operators"
+	spare    = "arn:aws:iam::111122223333:user/break-glass"
+	root     = "arn:aws:iam::111122223333:root"
+	reader   = "arn:aws:iam::111122223333:role/reader"
+	admin    = "arn:aws:iam::111122223333:role/admin"
+)
+
+var guard = secretsmanager.Guard{Writer: writer, Recovery: []string{operator, spare}}
+
+// parsed is the policy as IAM reads it.
+type parsed struct {
+	Version   string
+	Statement []struct {
+		Sid, Effect, Resource string
+		Principal             map[string]string
+		Action                []string
+		Condition             map[string]map[string]any
+	}
+}
+
+func guardPolicy(t *testing.T) (p parsed) {
+	t.Helper()
+	text, err := guard.Policy()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal([]byte(text), &p); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// denies evaluates the policy as IAM does: all conditions of a statement hold
+// for it to apply. request has the condition keys that the call brings.
+func (p parsed) denies(t *testing.T, who, action string, request map[string]string) bool {
+	t.Helper()
+	request["aws:PrincipalArn"] = who
+	for _, s := range p.Statement {
+		applies := slices.Contains(s.Action, action)
+		for operator, keys := range s.Condition {
+			for key, want := range keys {
+				value, there := request[key]
+				switch operator {
+				case "ArnNotEquals":
+					applies = applies && !slices.Contains(want.([]any), any(value))
+				case "StringNotEquals":
+					applies = applies && value != want
+				case "Null":
+					applies = applies && (want == "true") != there
+				default:
+					t.Fatalf("IAM's operator %s is not evaluated here", operator)
+				}
+			}
+		}
+		if applies {
+			return true
+		}
+	}
+	return false
+}
+
+func TestGuardDeniesEverybodyElse(t *testing.T) {
+	p := guardPolicy(t)
+	everybody := []string{writer, operator, spare, root, reader, admin}
+	keepers := []string{operator, spare, root}
+	for _, c := range []struct {
+		what, action string
+		request      map[string]string
+		may          []string
+	}{
+		{"writing a version", "PutSecretValue", nil, []string{writer, operator, spare, root}},
+		{"moving a label", "UpdateSecretVersionStage", nil, []string{writer, operator, spare, root}},
+		{"reading what is current", "GetSecretValue", map[string]string{"secretsmanager:VersionStage": "AWSCURRENT"}, everybody},
+		{"reading without a label", "GetSecretValue", nil, everybody},
+		{"reading what was current", "GetSecretValue", map[string]string{"secretsmanager:VersionStage": "AWSPREVIOUS"}, []string{writer, operator, spare, root}},
+		{"reading what is pending", "GetSecretValue", map[string]string{"secretsmanager:VersionStage": "AWSPENDING"}, []string{writer, operator, spare, root}},
+		{"reading a version by id", "GetSecretValue", map[string]string{"secretsmanager:VersionId": "escrow-1"}, []string{writer, operator, spare, root}},
+		{"reading by id and label", "GetSecretValue", map[string]string{"secretsmanager:VersionId": "1", "secretsmanager:VersionStage": "AWSCURRENT"}, []string{writer, operator, spare, root}},
+		{"describing", "DescribeSecret", nil, everybody},
+		{"deleting", "DeleteSecret", nil, keepers},
+		{"restoring", "RestoreSecret", nil, keepers},
+		{"changing value or key", "UpdateSecret", nil, keepers},
+		{"rotating by Secrets Manager", "RotateSecret", nil, keepers},
+		{"copying elsewhere", "ReplicateSecretToRegions", nil, keepers},
+		{"changing the policy", "PutResourcePolicy", nil, keepers},
+		{"taking the policy off", "DeleteResourcePolicy", nil, keepers},
+		{"changing tags that policies may go by", "TagResource", nil, keepers},
+	} {
+		for _, who := range everybody {
+			request := map[string]string{}
+			for key, value := range c.request {
+				request[key] = value
+			}
+			if denied := p.denies(t, who, "secretsmanager:"+c.action, request); denied == slices.Contains(c.may, who) {
+				t.Errorf("%s by %s: denied is %t", c.what, who, denied)
+			}
+		}
+	}
+}
+
+func TestGuardHasNoWildcardActionOrPrincipal(t *testing.T) {
+	for _, s := range guardPolicy(t).Statement {
+		if s.Effect != "Deny" || s.Principal["AWS"] != root || len(s.Principal) != 1 || strings.Contains(strings.Join(s.Action, " "), "*") {
+			t.Errorf("%+v", s)
+		}
+		except, _ := s.Condition["ArnNotEquals"]["aws:PrincipalArn"].([]any)
+		for _, kept := range []any{operator, spare, root} {
+			if !slices.Contains(except, kept) {
+				t.Errorf("%s does not keep %s", s.Sid, kept)
+			}
+		}
+	}
+}
+
+func TestGuardRefusesWhatCouldLockOut(t *testing.T) {
+	for name, g := range map[string]secretsmanager.Guard{
+		"nobody for recovery":       {Writer: writer},
+		"no writer":                 {Recovery: []string{operator}},
+		"a wildcard":                {Writer: writer, Recovery: []string{"arn:aws:iam::111122223333:role/*"}},
+		"everybody":                 {Writer: writer, Recovery: []string{"*"}},
+		"a session":                 {Writer: writer, Recovery: []string{"arn:aws:sts::111122223333:assumed-role/Operators/pat"}},
+		"another account":           {Writer: writer, Recovery: []string{"arn:aws:iam::444455556666:role/Operators"}},
+		"the writer for recovery":   {Writer: writer, Recovery: []string{operator, writer}},
+		"an account instead":        {Writer: root, Recovery: []string{operator}},
+		"something after the name":  {Writer: writer + "\n", Recovery: []string{operator}},
+		"a variable of the service": {Writer: writer, Recovery: []string{"arn:aws:iam::111122223333:role/${aws:username}"}},
+	} {
+		if text, err := g.Policy(); err == nil {
+			t.Errorf("%s: %s", name, text)
+		}
+	}
+}
+
+func TestGuardKnowsItsKeepers(t *testing.T) {
+	for caller, kept := range map[string]bool{
+		"arn:aws:sts::111122223333:assumed-role/Operators/pat@example.com": true,
+		spare: true, root: true,
+		"arn:aws:sts::111122223333:assumed-role/tokenturn-RotateRole-1/x": false,
+		"arn:aws:sts::444455556666:assumed-role/Operators/pat":            false,
+		"arn:aws:iam::444455556666:root":                                  false,
+		"arn:aws:iam::111122223333:user/Operators":                        false,
+		"arn:aws:sts::111122223333:assumed-role/break-glass/x":            false,
+		"": false, "nonsense": false,
+	} {
+		if guard.Keeps(caller) != kept {
+			t.Errorf("%q: want %t", caller, kept)
+		}
+	}
+}
+
+func protections(p play) (*secretsmanager.Protections, *awstest.Script) {
+	script := awstest.Play(p)
+	return secretsmanager.NewProtections(sdk.NewFromConfig(script.Config()), naming), script
+}
+
+func TestAttachReplacesOurOwnPolicyOnly(t *testing.T) {
+	ours, err := guard.Policy()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		attached string
+		other    bool
+	}{
+		{"", false}, {ours, false},
+		{`{"Version":"2012-10-17","Statement":[{"Sid":"Partner","Effect":"Allow","Principal":{"AWS":"444455556666"},"Action":"secretsmanager:GetSecretValue","Resource":"*"}]}`, true},
+		{`{"Statement":[]}`, true}, {`nonsense`, true},
+	} {
+		p, script := protections(by(map[string]play{"GetResourcePolicy": give(map[string]any{"ResourcePolicy": c.attached}), "PutResourcePolicy": give(nil)}))
+		err := p.Attach(t.Context(), acme, guard)
+		if errors.Is(err, secretsmanager.ErrOtherPolicy) != c.other || !c.other && err != nil {
+			t.Errorf("over %.40q: %v", c.attached, err)
+		}
+		calls := script.Calls()
+		if put := calls[len(calls)-1]; !c.other && (put.Operation != "PutResourcePolicy" || put.Input["SecretId"] != name ||
+			put.Input["ResourcePolicy"] != ours || put.Input["BlockPublicPolicy"] != true) {
+			t.Errorf("over %.40q: %v", c.attached, put)
+		} else if c.other && len(calls) != 1 {
+			t.Errorf("over %.40q: calls %v", c.attached, script.Operations())
+		}
+	}
+}
+
+func TestAttachRefusals(t *testing.T) {
+	for code, want := range map[string]error{"ResourceNotFoundException": rotation.ErrNoSecret, "InvalidRequestException": rotation.ErrSecretDeleted, "AccessDeniedException": nil} {
+		p, _ := protections(refuse(code))
+		if err := p.Attach(t.Context(), acme, guard); err == nil || want != nil && !errors.Is(err, want) || !strings.Contains(err.Error(), acme.String()) {
+			t.Errorf("%s: %v", code, err)
+		}
+	}
+	p, script := protections(give(nil))
+	if err := p.Attach(t.Context(), acme, secretsmanager.Guard{}); err == nil || len(script.Calls()) > 0 {
+		t.Errorf("an empty guard: %v after %v", err, script.Operations())
+	}
+}
