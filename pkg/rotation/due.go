@@ -2,6 +2,7 @@ package rotation
 
 import (
 	"hash/fnv"
+	"slices"
 	"time"
 
 	"github.com/tokenturn/tokenturn/pkg/token"
@@ -9,16 +10,20 @@ import (
 
 const (
 	// putInterval is the shortest sustained time between two versions of one
-	// secret: AWS keeps about 100 and drops none younger than 24 hours
-	// (Secrets Manager quotas).
-	putInterval = 864 * time.Second
+	// secret, 99 in a day: AWS keeps about 100 and drops none younger than 24
+	// hours (Secrets Manager quotas).
+	putInterval = 873 * time.Second
 	daily       = 24 * time.Hour
 )
 
-// margin is the life an access token should have left when it is replaced. The
-// 875 s leave a 900 s token 99 replacements a day.
+// margin is the life an access token should have left when it is replaced: as
+// much as 99 replacements a day allow, one each 875 s, but some seconds for doing it.
 func margin(lifetime time.Duration) time.Duration {
-	return min(10*time.Minute, max(25*time.Second, lifetime-875*time.Second), lifetime/2)
+	allowed := lifetime - 875*time.Second
+	if allowed < 5*time.Second { // the day has more of these than the vault takes, come what may
+		allowed = 25 * time.Second
+	}
+	return min(10*time.Minute, allowed, lifetime/2)
 }
 
 // redeemAt is when the current pair is due: late enough that each rotation is
@@ -60,6 +65,45 @@ func (s Settings) ensureAt(c token.Connection, cur Current) time.Time {
 		return at
 	}
 	return time.Time{}
+}
+
+// roomFor reports whether the vault takes a version of rec now and still each
+// that the schedule brings from then on. Who asks for more life than is left could
+// else use up in an hour what the day needs. Where tokens live too short to be
+// kept alive around the clock anyway, first come, first served.
+func (s Settings) roomFor(rec Record, now time.Time) bool {
+	first, every := s.rhythm(rec.Connection, *rec.Current)
+	if s.PutsPerDay == 0 || every < putInterval {
+		return true
+	}
+	puts := recentPuts(rec, now)
+	for i, at := range puts {
+		ahead := s.PutsPerDay - len(puts) + i // versions before the one that needs the place of this one
+		needed := now
+		if ahead > 0 {
+			needed = now.Add(first + time.Duration(ahead-1)*every)
+		}
+		if time.Unix(at, 0).Add(daily).After(needed) {
+			return false
+		}
+	}
+	return true
+}
+
+// rhythm is how long after a pair like cur its successor comes at the earliest,
+// and how far apart the following ones are: by follow-ups, or at every so manieth sweep.
+func (s Settings) rhythm(c token.Connection, cur Current) (first, every time.Duration) {
+	first = s.redeemAt(c, cur).Sub(cur.SavedAt)
+	if at := s.ensureAt(c, cur); !at.IsZero() {
+		return first, at.Sub(cur.SavedAt)
+	}
+	return first, (first + s.Cadence - 1) / s.Cadence * s.Cadence
+}
+
+// recentPuts are those that still count against the vault's limit.
+func recentPuts(rec Record, now time.Time) []int64 {
+	since := now.Add(-daily).Unix()
+	return slices.DeleteFunc(slices.Clone(rec.Puts), func(at int64) bool { return at <= since })
 }
 
 // dueAt is when the loop next has something to do for rec; zero: never. Every

@@ -108,39 +108,6 @@ func TestASweepWithNothingDueReadsOnceAndWritesNothing(t *testing.T) {
 	})
 }
 
-func TestFifteenMinuteTokensStayFreshByFollowUps(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{Lifetime: 15 * time.Minute})
-		b.connect(t)
-		end := time.Now().Add(24 * time.Hour)
-		nextSweep := time.Now().Add(time.Hour)
-		for time.Now().Before(end) {
-			next := nextSweep
-			if at := b.FollowUps.Next(); !at.IsZero() && at.Before(next) {
-				next = at
-			}
-			time.Sleep(time.Until(next))
-			b.deliver(t.Context())
-			if !time.Now().Before(nextSweep) {
-				b.sweep(t)
-				nextSweep = nextSweep.Add(time.Hour)
-			}
-			doc, err := b.read(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			if left := time.Until(doc.ExpiresAt); left < 0 {
-				t.Fatalf("at generation %d the published token has been dead for %v", doc.Generation, -left)
-			}
-		}
-		rec := b.record(t)
-		t.Logf("24 h at 15 minutes: %d generations; the least possible number is %d", rec.Generation, 24*60/15)
-		if rec.Generation < 96 || rec.Generation > 100 {
-			t.Errorf("%d generations in 24 h, want about 99", rec.Generation)
-		}
-	})
-}
-
 func TestWhatAnAnswerMeans(t *testing.T) {
 	type fault struct {
 		when  rotationtest.Moment

@@ -47,7 +47,7 @@ var scenes = []struct {
 	{"a consent and a disconnect", scene{actors: []actor{consenter, disconnecter}}},
 	{"a consent and a publisher", scene{actors: []actor{consenter, publisher}}},
 	{"a disconnect of an expired pair", scene{age: 100 * time.Minute, actors: []actor{disconnecter}}},
-	{"a sweep of 15-minute tokens", scene{lifetime: 15 * time.Minute, age: 865 * time.Second, actors: []actor{sweeper}}},
+	{"a sweep of 15-minute tokens", scene{lifetime: 15 * time.Minute, age: 874 * time.Second, actors: []actor{sweeper}}},
 	{"a service account's rotator and a sweep", scene{service: true, actors: []actor{rotator("rotator"), sweeper}}},
 	{"a service account and its disconnect", scene{service: true, actors: []actor{rotator("rotator"), disconnecter}}},
 	{"a rotator, a consent and a disconnect", scene{actors: []actor{rotator("rotator"), consenter, disconnecter}}},

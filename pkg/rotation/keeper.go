@@ -257,13 +257,9 @@ func (c *Current) lifetime() time.Duration {
 
 // project is what consumers get to read of a mint: a function of the mint alone.
 func project(m Mint, pair token.Pair) token.Document {
-	issued := m.SavedAt
-	if !pair.CreatedAt.IsZero() && pair.CreatedAt.Before(issued) {
-		issued = pair.CreatedAt
-	}
 	return token.Document{Connection: m.Connection, Environment: m.Connection.Environment, APIURL: m.APIURL,
 		CompanyID: m.Company, AccessToken: pair.AccessToken, TokenType: pair.TokenType,
-		CreatedAt: issued.Truncate(time.Second), ExpiresAt: pair.ExpiresAt(m.SavedAt),
+		CreatedAt: pair.IssuedAt(m.SavedAt).Truncate(time.Second), ExpiresAt: pair.ExpiresAt(m.SavedAt),
 		Epoch: m.Key.Epoch, Generation: m.Key.Generation, Parent: m.Parent, Stack: m.Stack, SealedAnswer: m.Sealed,
 		Attempt: m.Key.Attempt, Source: string(m.Source), SavedAt: m.SavedAt}
 }

@@ -132,7 +132,8 @@ func (s situation) due() bool {
 	case s.force:
 		return true
 	case s.minTTL > 0 && s.minTTL < cur.lifetime(): // more than a new token could give is no reason to get one
-		return cur.ExpiresAt.Sub(s.now) < s.minTTL
+		left := cur.ExpiresAt.Sub(s.now)
+		return left < s.minTTL && (left <= margin(cur.lifetime()) || s.settings.roomFor(s.rec, s.now))
 	}
 	return !s.now.Before(s.settings.redeemAt(s.rec.Connection, cur))
 }

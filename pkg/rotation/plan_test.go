@@ -151,12 +151,12 @@ func TestDueTimesFollowTheLifetime(t *testing.T) {
 		early, late time.Duration // of redeemAt, after saving
 		ensure      time.Duration // after saving; 0: none
 	}{
-		{"today's 90 minutes, hourly", hourly, 90 * time.Minute, 864 * time.Second, 1200 * time.Second, 0},
+		{"today's 90 minutes, hourly", hourly, 90 * time.Minute, 873 * time.Second, 1200 * time.Second, 0},
 		{"two hours, hourly", hourly, 2 * time.Hour, 2500 * time.Second, 3000 * time.Second, 0},
-		{"15 minutes, hourly", hourly, 15 * time.Minute, 864 * time.Second, 864 * time.Second, 875 * time.Second},
+		{"15 minutes, hourly", hourly, 15 * time.Minute, 873 * time.Second, 873 * time.Second, 875 * time.Second},
 		{"90 minutes, every minute", frequent, 90 * time.Minute, 4300 * time.Second, 4740 * time.Second, 0},
 		{"shorter than the vault can follow", hourly, time.Minute, 35 * time.Second, 35 * time.Second, 0},
-		{"lifetime not told", hourly, 0, 864 * time.Second, 864 * time.Second, 0},
+		{"lifetime not told", hourly, 0, 873 * time.Second, 873 * time.Second, 0},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
@@ -118,8 +117,7 @@ func (t *turn) recentPuts() []int64 {
 	if t.settings.PutsPerDay == 0 {
 		return nil
 	}
-	since := t.clock().Add(-24 * time.Hour).Unix()
-	return slices.DeleteFunc(slices.Clone(t.rec.Puts), func(at int64) bool { return at <= since })
+	return recentPuts(t.rec, t.clock())
 }
 
 // vaultFailure lets the row rest. What only a person can mend is a

@@ -19,15 +19,26 @@ type Pair struct {
 	CreatedAt    time.Time     // by the server's clock; zero if the answer had none
 }
 
-// ExpiresAt is when the access token dies. Lifetime counts from the earlier of
-// the server's created_at and the time the answer was saved, so a clock that
-// runs ahead on either side shortens the token's life rather than stretching it.
+// ExpiresAt is when the access token dies: its lifetime after IssuedAt.
 func (p Pair) ExpiresAt(saved time.Time) time.Time {
-	from := saved
-	if !p.CreatedAt.IsZero() && p.CreatedAt.Before(saved) {
-		from = p.CreatedAt
+	return p.IssuedAt(saved).Add(p.Lifetime).UTC().Truncate(time.Second)
+}
+
+// longestAnswer is the age at which a created_at says more of the server's clock
+// than of its answer: none takes that long from being written to being saved.
+const longestAnswer = time.Minute
+
+// IssuedAt is when the answer was generated, from which expires_in counts (RFC
+// 6749 section 5.1): the earlier of created_at and the time it was saved, so a
+// clock that is a little ahead on either side shortens the token's life rather
+// than stretching it. A created_at further back than an answer can take is that of
+// a clock that is behind, or of a token that was issued before and given once
+// more; it would make a good token look dead, and is left out of account.
+func (p Pair) IssuedAt(saved time.Time) time.Time {
+	if age := saved.Sub(p.CreatedAt); age <= 0 || age > longestAnswer {
+		return saved
 	}
-	return from.Add(p.Lifetime).UTC().Truncate(time.Second)
+	return p.CreatedAt
 }
 
 // Format is the number of the document form that this package writes. Within

@@ -33,6 +33,8 @@ type Personality struct {
 	RevokesOnlyFresh bool
 	// Lifetime of an access token; zero: 5400 s.
 	Lifetime time.Duration
+	// Behind is how far the server's clock is, which created_at tells.
+	Behind time.Duration
 }
 
 // Personalities are those that every promise about saved pairs must hold with.

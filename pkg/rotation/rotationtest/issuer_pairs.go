@@ -137,7 +137,7 @@ func (i *Issuer) issue(p *pair) (body map[string]any) {
 	p.issued, p.expires = time.Now(), time.Now().Add(lifetime)
 	p.access = i.secret("access", len(i.pairs))
 	return map[string]any{"access_token": p.access.Reveal(), "token_type": "Bearer",
-		"expires_in": int(lifetime.Seconds()), "created_at": p.issued.Unix()}
+		"expires_in": int(lifetime.Seconds()), "created_at": p.issued.Add(-i.Personality.Behind).Unix()}
 }
 
 // secret makes a token that looks random, is the same in every run, and has all
