@@ -1,75 +1,14 @@
 package infra_test
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"reflect"
-	"regexp"
 	"slices"
 	"strings"
 
-	"go.yaml.in/yaml/v3"
+	"github.com/tokenturn/tokenturn/infra/cloudformation"
 )
-
-// plain turns YAML into maps, lists and values, with the short tags of
-// CloudFormation in their long form.
-func plain(n *yaml.Node) (any, error) {
-	if short, ok := strings.CutPrefix(n.Tag, "!"); ok && !strings.HasPrefix(n.Tag, "!!") {
-		return function(short, n)
-	}
-	switch n.Kind {
-	case yaml.DocumentNode:
-		return plain(n.Content[0])
-	case yaml.AliasNode:
-		return nil, fmt.Errorf("line %d: CloudFormation knows no YAML aliases", n.Line)
-	case yaml.MappingNode:
-		out := map[string]any{}
-		for i := 0; i < len(n.Content); i += 2 {
-			value, err := plain(n.Content[i+1])
-			if err != nil {
-				return nil, err
-			}
-			if out[n.Content[i].Value] != nil {
-				return nil, fmt.Errorf("line %d: %s is there twice", n.Content[i].Line, n.Content[i].Value)
-			}
-			out[n.Content[i].Value] = value
-		}
-		return out, nil
-	case yaml.SequenceNode:
-		out := []any{}
-		for _, item := range n.Content {
-			value, err := plain(item)
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, value)
-		}
-		return out, nil
-	case yaml.ScalarNode:
-		var value any
-		err := n.Decode(&value)
-		return value, err
-	}
-	return nil, errors.New("not YAML")
-}
-
-func function(short string, n *yaml.Node) (any, error) {
-	bare := *n
-	bare.Tag = map[yaml.Kind]string{yaml.ScalarNode: "!!str", yaml.SequenceNode: "!!seq", yaml.MappingNode: "!!map"}[n.Kind]
-	argument, err := plain(&bare)
-	if err != nil {
-		return nil, err
-	}
-	switch short {
-	case "Ref", "Condition":
-		return map[string]any{short: argument}, nil
-	case "GetAtt":
-		resource, attribute, _ := strings.Cut(text(argument), ".")
-		return getAtt(resource, attribute), nil
-	}
-	return map[string]any{"Fn::" + short: argument}, nil
-}
 
 // template is template.yaml as plain values.
 type template struct{ root map[string]any }
@@ -193,80 +132,34 @@ func (t template) values(given map[string]any) map[string]any {
 	return values
 }
 
-var placeholder = regexp.MustCompile(`\$\{[^}]+\}`)
-
-// resolve works out the intrinsic functions that the template uses. One that it
-// does not know shows up as text that nothing accepts.
+// resolve works out the intrinsic functions in value. What cannot be worked out
+// shows up as text that nothing accepts.
 func (t template) resolve(value any, values map[string]any) any {
-	call := object(value)
-	if len(call) != 1 {
-		return value
+	resolved, err := cloudformation.Scope{Conditions: object(t.root["Conditions"]), Values: values, Attribute: t.identity}.Resolve(value)
+	if err != nil {
+		return err.Error()
 	}
-	resolved := func(argument any) any { return t.resolve(argument, values) }
-	for name, argument := range call {
-		arguments := list(argument)
-		switch name {
-		case "Ref":
-			if v, ok := values[text(argument)]; ok {
-				return v
-			}
-			return t.identity(text(argument), "Ref")
-		case "Fn::GetAtt":
-			return t.identity(text(arguments[0]), text(arguments[1]))
-		case "Condition":
-			return resolved(object(t.root["Conditions"])[text(argument)])
-		case "Fn::Equals":
-			return text(resolved(arguments[0])) == text(resolved(arguments[1]))
-		case "Fn::Not":
-			return resolved(arguments[0]) == false
-		case "Fn::If":
-			if resolved(map[string]any{"Condition": arguments[0]}) == true {
-				return resolved(arguments[1])
-			}
-			return resolved(arguments[2])
-		case "Fn::Split":
-			var parts []any
-			for part := range strings.SplitSeq(text(resolved(arguments[1])), text(arguments[0])) {
-				parts = append(parts, part)
-			}
-			return parts
-		case "Fn::Select":
-			return list(resolved(arguments[1]))[arguments[0].(int)]
-		case "Fn::Sub":
-			own := map[string]any{}
-			if len(arguments) == 2 {
-				own = object(arguments[1])
-			}
-			return placeholder.ReplaceAllStringFunc(text(arguments[0]), func(p string) string {
-				name := p[2 : len(p)-1]
-				if v, ok := own[name]; ok {
-					return text(resolved(v))
-				}
-				return text(resolved(map[string]any{"Ref": name}))
-			})
-		}
-	}
-	return value
+	return resolved
 }
 
 // identity is what AWS would give a resource for a Ref or an attribute.
-func (t template) identity(name, attribute string) string {
+func (t template) identity(name, attribute string) (any, error) {
 	kind := text(t.resource(name)["Type"])
 	switch kind + " " + attribute {
 	case "AWS::DynamoDB::Table Ref", "AWS::Serverless::Function Ref", "AWS::SQS::Queue QueueName":
-		return "example-" + name
+		return "example-" + name, nil
 	case "AWS::KMS::Key Arn":
-		return "arn:aws:kms:us-east-1:111122223333:key/" + name
+		return "arn:aws:kms:us-east-1:111122223333:key/" + name, nil
 	case "AWS::SQS::Queue Ref":
-		return "https://sqs.us-east-1.amazonaws.com/111122223333/example-" + name
+		return "https://sqs.us-east-1.amazonaws.com/111122223333/example-" + name, nil
 	case "AWS::SNS::Topic Ref":
-		return "arn:aws:sns:us-east-1:111122223333:example-" + name
+		return "arn:aws:sns:us-east-1:111122223333:example-" + name, nil
 	case "AWS::ApiGatewayV2::Api Ref":
-		return "abcdefghij"
+		return "abcdefghij", nil
 	case "AWS::ApiGatewayV2::Api ApiEndpoint":
-		return "https://abcdefghij.execute-api.us-east-1.amazonaws.com"
+		return "https://abcdefghij.execute-api.us-east-1.amazonaws.com", nil
 	}
-	return "nobody knows " + attribute + " of " + name
+	return nil, fmt.Errorf("nobody knows %s of %s", attribute, name)
 }
 
 func object(value any) map[string]any {

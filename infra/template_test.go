@@ -16,8 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"go.yaml.in/yaml/v3"
-
+	"github.com/tokenturn/tokenturn/infra/cloudformation"
 	"github.com/tokenturn/tokenturn/pkg/config"
 	"github.com/tokenturn/tokenturn/pkg/consent"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
@@ -500,13 +499,9 @@ func load(t *testing.T, path string) template {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var document yaml.Node
-	if err := yaml.Unmarshal(content, &document); err != nil {
-		t.Fatal(err)
-	}
-	root, err := plain(&document)
+	root, err := cloudformation.Parse(content)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return template{object(root)}
+	return template{root}
 }

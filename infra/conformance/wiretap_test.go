@@ -31,6 +31,7 @@ type call struct {
 	Peer    string // "aws" or "login"
 	Name    string // "PutItem", "POST /oauth/token"
 	Who     string // access key of an AWS call
+	Service string // of an AWS call, as its signature names it
 	Body    []byte
 	Reached bool // the peer carried it out
 	Status  int  // of the peer's answer
@@ -68,7 +69,7 @@ func (w *wiretap) listen(t *testing.T, peer, target string) string {
 	return server.URL
 }
 
-var credential = regexp.MustCompile(`Credential=([^/]+)/`)
+var credential = regexp.MustCompile(`Credential=([^/]+)/\d+/[^/]+/([^/]+)/`)
 
 // pass hands one request on. The Host header goes with it: Doorkeeper builds
 // its redirects from it.
@@ -79,7 +80,8 @@ func (w *wiretap) pass(transport http.RoundTripper, peer string, base *url.URL, 
 	}
 	c := call{Peer: peer, Name: nameOf(in, body), Body: body}
 	if m := credential.FindStringSubmatch(in.Header.Get("Authorization")); m != nil {
-		c.Who = m[1]
+		c.Who, c.Service = m[1], m[2]
+		record(c)
 	}
 	index, strike := w.note(c)
 	if strike != nil && !strike.after {
