@@ -64,7 +64,7 @@ func outcomeError(r rotation.ConnectionReport) error {
 	case rotation.Rotated, rotation.Published, rotation.Recovered, rotation.Fresh:
 		return nil
 	case rotation.ConsentNeeded:
-		return errNeedsConsent(c)
+		return fmt.Errorf("%w%s", errNeedsConsent(c), detail)
 	case rotation.NotFound:
 		return errUnknown(c)
 	case rotation.Busy:

@@ -83,6 +83,7 @@ func TestScripts(t *testing.T) {
 			"revoke":          cmdRevoke,
 			"reset":           cmdReset,
 			"another":         cmdAnother,
+			"issue":           cmdIssue,
 			"lose":            cmdLose,
 			"contradict":      cmdContradict,
 			"hold":            cmdHold,
@@ -178,6 +179,27 @@ func cmdAnother(ts *testscript.TestScript, _ bool, _ []string) {
 	w := worldOf(ts)
 	w.another = w.standIn.NewApp(w.app.RedirectURIs...)
 	w.writeCredentials(ts, "another.json", w.another)
+}
+
+// cmdIssue makes pairs outside of tokenturn. Each argument NAME[=CONNECTION] writes
+// a refresh token to NAME: alone, or appended as a line of `connection import --batch`.
+func cmdIssue(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	for _, arg := range args {
+		pair, err := w.standIn.Issue(w.app.ClientID, procoretest.DefaultUser().Login)
+		ts.Check(err)
+		name, connection, batch := strings.Cut(arg, "=")
+		text := pair.RefreshToken.Reveal() + "\n"
+		if batch {
+			line, err := json.Marshal(map[string]string{"connection": connection, "refresh_token": pair.RefreshToken.Reveal(), "company": "4264807"})
+			ts.Check(err)
+			text = string(line) + "\n"
+		}
+		f, err := os.OpenFile(ts.MkAbs(name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		ts.Check(err)
+		_, err = f.WriteString(text)
+		ts.Check(errors.Join(err, f.Close()))
+	}
 }
 
 // cmdLose makes the stand-in lose its next answer.

@@ -303,28 +303,3 @@ func (s *Consents) publishSoon(ctx context.Context, c token.Connection) {
 		s.log.WarnContext(ctx, "publishing not queued; the next sweep does it", "connection", c.String(), "error", err)
 	}
 }
-
-// Import makes a refresh token that was obtained elsewhere the connection's
-// current pair. It is only saved here; a Rotator redeems it. ErrSuperseded if
-// the connection changed meanwhile.
-func (s *Consents) Import(ctx context.Context, c token.Connection, refresh token.Secret, company string) error {
-	epoch, err := s.Epoch(ctx, c)
-	if err != nil {
-		return err
-	}
-	x, err := s.Prepare(ctx, c, epoch)
-	if err != nil {
-		return err
-	}
-	body, err := importBody(refresh)
-	if err != nil {
-		return err
-	}
-	m := x.mint(FromImport, body)
-	m.Company = company
-	if err := s.save(ctx, m); err != nil {
-		return err
-	}
-	_, err = s.adoptConsent(ctx, x, m, body)
-	return err
-}

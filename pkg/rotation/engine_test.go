@@ -406,6 +406,19 @@ func TestImportedTokenIsRotatedAtOnce(t *testing.T) {
 		if pin := b.record(t).Pin; pin == nil || pin.ResourceOwner != pat.ResourceOwner || pin.Company != "42" {
 			t.Errorf("pin %+v", pin)
 		}
+		if imported := b.record(t).Imported; !slices.Equal(imported, []token.Fingerprint{elsewhere.RefreshToken.Fingerprint()}) {
+			t.Errorf("imported %v", imported)
+		}
+		for _, end := range []func(){func() {}, func() { _, _ = b.rotator().Disconnect(t.Context(), acme) }} { // active, and pinned to a user
+			end()
+			before := b.record(t)
+			if err := b.consents().Import(t.Context(), acme, elsewhere.RefreshToken, "42"); !errors.Is(err, rotation.ErrConnected) {
+				t.Errorf("importing over a %s connection: %v", before.Status, err)
+			}
+			if after := b.record(t); after.Revision != before.Revision {
+				t.Errorf("the refused import changed %+v", after)
+			}
+		}
 	})
 }
 

@@ -196,7 +196,7 @@ func (k *keeper) decideOn(ctx context.Context, rec Record, mints []Mint, m Mint,
 	if was, is := rec.Current.lifetime(), next.Current.lifetime(); was > 0 && is > 0 && (is-was).Abs() > max(was/20, 10*time.Second) {
 		k.notify(ctx, NoticeLifetimeChanged, m.Connection, "Access tokens now live %v; they lived %v before.", is, was)
 	}
-	change := Change{History: append(rec.overtaken(m.Key.Attempt), Event{Kind: "decided", Attempt: m.Key.Attempt, Detail: string(m.Source)})}
+	change := Change{History: append(rec.overtaken(m.Key.Attempt), Event{Kind: "decided", Attempt: m.Key.Attempt, Detail: string(m.Source), Spent: m.Parent})}
 	if rec.Ancestor != nil && m.Key.Epoch == rec.Epoch { // what succeeded it was never published
 		change.Bury = []MintKey{*rec.Ancestor}
 	}
@@ -223,6 +223,9 @@ func (k *keeper) succeed(rec Record, m Mint, pair token.Pair, pin Pin) (Record, 
 		}
 		next.Current.VersionID = token.VersionID(value)
 		next.Current.ExpiresAt = pair.ExpiresAt(m.SavedAt)
+	}
+	if m.Source == FromImport {
+		next.Imported = append(next.Imported, next.Current.Fingerprint)
 	}
 	next.Ancestor = nil
 	if m.Key.Epoch == rec.Epoch && rec.Current != nil {

@@ -80,7 +80,8 @@ func (t *turn) giveUp(ctx context.Context) error {
 		t.told = true
 		t.notify(ctx, NoticeNeedsConsent, t.conn, "Procore no longer accepts the refresh token of %[1]s. Run `tokenturn connection invite %[1]s` and send the link to the person who connected it.", t.conn)
 	}
-	refused := Event{Kind: "needs_consent", Attempt: t.rec.Attempt.ID, Detail: "invalid_grant, and no successor is saved anywhere"}
+	refused := Event{Kind: "needs_consent", Attempt: t.rec.Attempt.ID, Detail: "invalid_grant, and no successor is saved anywhere",
+		Spent: t.rec.Attempt.Fingerprint}
 	t.rec.Attempt, t.rec.Status, t.rec.Failure = nil, NeedsConsent, nil
 	t.rec.DueAt = t.clock().Add(t.settings.Quiet)
 	return t.write(ctx, Change{History: []Event{refused}})

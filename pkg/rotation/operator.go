@@ -2,7 +2,6 @@ package rotation
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -10,12 +9,6 @@ import (
 
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
-
-// importBody gives a single refresh token the form of an answer.
-func importBody(refresh token.Secret) (token.Secret, error) {
-	raw, err := json.Marshal(map[string]string{"refresh_token": refresh.Reveal()})
-	return token.NewSecret(string(raw)), err
-}
 
 // Disconnect takes c out of use: from its one write on, no run presents or
 // publishes anything of it, and its pairs are revoked. If the access token has

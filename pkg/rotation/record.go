@@ -39,6 +39,8 @@ type Record struct {
 	Failure   *Failure  `json:"failure,omitempty"`
 	Puts      []int64   `json:"puts,omitempty"` // Unix seconds of the vault versions put in the last 24 hours, oldest first
 	Pin       *Pin      `json:"pin,omitempty"`
+	// Imported are the fingerprints of the refresh tokens that were ever imported.
+	Imported []token.Fingerprint `json:"imported,omitempty"`
 	// Residue is when the vault must be searched for pairs of an epoch that
 	// ended while one of its attempts was still open; zero: nothing to search.
 	Residue   time.Time `json:"residue,omitzero"`
@@ -165,6 +167,8 @@ type Event struct {
 	Generation int64     `json:"generation"`
 	Attempt    string    `json:"attempt,omitempty"`
 	Detail     string    `json:"detail,omitempty"`
+	// Spent is the refresh token that is known to be spent by what happened.
+	Spent token.Fingerprint `json:"spent,omitempty"`
 }
 
 // after reports whether a comes after b in (epoch, generation) order.
@@ -180,6 +184,7 @@ func (r Record) clone() Record {
 	r.Failure = clonePtr(r.Failure)
 	r.Pin = clonePtr(r.Pin)
 	r.Puts = slices.Clone(r.Puts)
+	r.Imported = slices.Clone(r.Imported)
 	return r
 }
 
