@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -21,6 +22,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 
+	"github.com/tokenturn/tokenturn/pkg/procore/procoretest"
 	"github.com/tokenturn/tokenturn/pkg/token"
 	"github.com/tokenturn/tokenturn/pkg/tokensource"
 	"github.com/tokenturn/tokenturn/pkg/tokensource/ensure"
@@ -244,4 +246,30 @@ func TestExampleFunction(t *testing.T) {
 	if reader.ColdStarts() != 1 {
 		t.Errorf("%d cold starts", reader.ColdStarts())
 	}
+}
+
+// TestTokenForOneCommand has the operator's command hand the token in AWS to a
+// script, before and after a rotation.
+func TestTokenForOneCommand(t *testing.T) {
+	t.Parallel()
+	in := installStandIn(t, "script")
+	acme := readConnections[0]
+	script := []string{"--", "sh", "-c", `curl --silent --config - "$PROCORE_API_URL/rest/v1.0/me" <<.
+header = "Authorization: Bearer $PROCORE_ACCESS_TOKEN"
+.`}
+	for _, options := range [][]string{nil, {"--min-ttl", "10s"}} {
+		var me struct{ Login string }
+		out := in.operate(slices.Concat([]string{"token", "exec", acme}, options, script)...)
+		if err := json.Unmarshal(out, &me); err != nil || me.Login != procoretest.DefaultUser().Login {
+			t.Errorf("with %v the script printed %s", options, out)
+		}
+		in.force(acme)
+	}
+	var printed struct {
+		AccessToken string `json:"access_token"`
+	}
+	if err := json.Unmarshal(in.operate("token", "print", acme), &printed); err != nil || printed.AccessToken != in.read(acme).AccessToken {
+		t.Error("token print does not print what readers read")
+	}
+	in.keepsLogsClean()
 }
