@@ -4,7 +4,7 @@
 #   make test         everything that needs Go only; under five minutes
 #   make conformance  the compiled functions against moto's AWS and a real Doorkeeper; installs what it needs
 #   make build        the functions' build/*/bootstrap for AWS, and build/tokenturn for here
-#   make deploy       build, then sam deploy (CONFIG=infra/sandbox.toml or infra/production.toml)
+#   make deploy       build, infra/lint, then sam deploy (CONFIG=infra/sandbox.toml or infra/production.toml)
 #   make soak         the explorer with pairs of faults, and the engine with its rules taken out; an evening
 #   make bench        benchmarks
 #   make clean        removes build/
@@ -46,6 +46,7 @@ tokenturn:
 
 CONFIG ?= infra/sandbox.toml
 deploy: build
+	infra/lint
 	sam deploy --template-file template.yaml --config-file $(abspath $(CONFIG))
 
 soak:

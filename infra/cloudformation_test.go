@@ -45,6 +45,20 @@ func (r resource) differs(path string, want any) []string {
 	return nil
 }
 
+// withoutEvents is the template's resources but for the events of functions, which
+// are resources of their own once SAM has transformed the template.
+func (t template) withoutEvents() map[string]any {
+	resources := map[string]any{}
+	for name := range object(t.root["Resources"]) {
+		r := maps.Clone(t.resource(name))
+		properties := maps.Clone(object(r["Properties"]))
+		delete(properties, "Events")
+		r["Properties"] = properties
+		resources[name] = map[string]any(r)
+	}
+	return resources
+}
+
 // statement is one statement of any policy in the template.
 type statement struct {
 	where                 string

@@ -39,14 +39,14 @@ var rules = []struct {
 	{"vault-is-kept", "the rotate function cannot delete, list or share secrets", vaultIsKept},
 	{"leading-keys", "the table's items are reached by the keys of their kind", leadingKeys},
 	{"retained", "table and keys outlive the stack", retained},
+	{"kept-apart", "what is kept needs nothing of what moves but the identities of roles", keptApart},
+	{"no-circle", "no resource needs itself", noCircle},
 	{"table", "the table is what pkg/dynamo describes, encrypted, recoverable, protected", table},
-	{"key-rotation", "keys rotate", keyRotation},
 	{"functions", "functions run on arm64, provided.al2023, from what make builds", functions},
 	{"once", "Lambda repeats no run by itself and does not stop chains of follow-ups", once},
 	{"schedule", "hourly by default, on the minute, two retries within 15 minutes", schedule},
 	{"queue", "the queue waits six timeouts, reports single messages and gives up on them in the end", queue},
-	{"encrypted", "queues and topic are encrypted", encrypted},
-	{"logs", "logs end some day", logs},
+	{"logs", "functions log where retention and key are set", logs},
 	{"access-log", "the access log tells of routes, never of paths, queries, headers or cookies", accessLog},
 	{"throttles", "every route is throttled, the ones that reach stores and Procore more tightly", throttles},
 	{"integration", "every route of the API leads to the callback function in payload format 2.0", integration},
@@ -316,6 +316,25 @@ func retained(t template) (broken []string) {
 	return broken
 }
 
+func keptApart(t template) (broken []string) {
+	resources := t.withoutEvents()
+	for name := range resources {
+		for _, needed := range cloudformation.Needs(resources[name], resources) {
+			if t.resource(name)["DeletionPolicy"] == "Retain" && t.resource(needed)["DeletionPolicy"] != "Retain" && t.resource(needed)["Type"] != role {
+				broken = append(broken, name+" needs "+needed)
+			}
+		}
+	}
+	return broken
+}
+
+func noCircle(t template) []string {
+	if _, err := cloudformation.Order(map[string]any{"Resources": t.withoutEvents()}); err != nil {
+		return []string{err.Error()}
+	}
+	return nil
+}
+
 func table(t template) (broken []string) {
 	r := t.resource("Table")
 	for path, want := range map[string]any{
@@ -334,13 +353,6 @@ func table(t template) (broken []string) {
 
 func keys(hash, sort string) []any {
 	return []any{map[string]any{"AttributeName": hash, "KeyType": "HASH"}, map[string]any{"AttributeName": sort, "KeyType": "RANGE"}}
-}
-
-func keyRotation(t template) (broken []string) {
-	for _, r := range t.ofType("AWS::KMS::Key") {
-		broken = append(broken, r.differs("EnableKeyRotation", true)...)
-	}
-	return broken
 }
 
 func functions(t template) (broken []string) {
@@ -400,24 +412,8 @@ func queue(t template) (broken []string) {
 	return append(broken, function.differs("Events.FollowUps.Properties.Queue", getAtt("FollowUps", "Arn"))...)
 }
 
-func encrypted(t template) (broken []string) {
-	for _, r := range t.ofType("AWS::SQS::Queue") {
-		broken = append(broken, r.differs("SqsManagedSseEnabled", true)...)
-	}
-	for name, r := range t.ofType("AWS::SNS::Topic") {
-		if r.at("KmsMasterKeyId") == nil {
-			broken = append(broken, name+" is not encrypted")
-		}
-	}
-	return broken
-}
-
 func logs(t template) (broken []string) {
-	for name, r := range t.ofType("AWS::Logs::LogGroup") {
-		if r.at("RetentionInDays") == nil {
-			broken = append(broken, name+" is kept for ever")
-		}
-	}
+
 	for name, r := range t.ofType("AWS::Serverless::Function") {
 		if r.at("LoggingConfig.LogGroup") == nil {
 			broken = append(broken, name+" logs to a group of Lambda's making")

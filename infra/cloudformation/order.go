@@ -22,7 +22,7 @@ func Order(template map[string]any) ([]string, error) {
 			return fmt.Errorf("resources depend on each other in a circle: %s", strings.Join(append(path, name), ", "))
 		}
 		path = append(path, name)
-		for _, needed := range needs(resources[name], resources) {
+		for _, needed := range Needs(resources[name], resources) {
 			if err := visit(needed); err != nil {
 				return err
 			}
@@ -40,8 +40,9 @@ func Order(template map[string]any) ([]string, error) {
 	return order, nil
 }
 
-// needs lists the resources that value refers to.
-func needs(value any, resources map[string]any) (names []string) {
+// Needs lists the resources that value refers to or depends on, some perhaps
+// twice.
+func Needs(value any, resources map[string]any) (names []string) {
 	add := func(name string) {
 		name, _, _ = strings.Cut(name, ".")
 		if _, there := resources[name]; there {
@@ -51,7 +52,7 @@ func needs(value any, resources map[string]any) (names []string) {
 	switch v := value.(type) {
 	case []any:
 		for _, item := range v {
-			names = append(names, needs(item, resources)...)
+			names = append(names, Needs(item, resources)...)
 		}
 	case map[string]any:
 		for _, key := range slices.Sorted(maps.Keys(v)) {
@@ -66,17 +67,17 @@ func needs(value any, resources map[string]any) (names []string) {
 					}
 				}
 			case []any:
-				names = append(names, needs(argument, resources)...)
+				names = append(names, Needs(argument, resources)...)
 				for i, item := range argument {
 					switch text, isText := item.(string); {
 					case key == "DependsOn" && isText, key == "Fn::GetAtt" && i == 0:
 						add(text)
 					case key == "Fn::Sub" && i == 0:
-						names = append(names, needs(map[string]any{key: text}, resources)...)
+						names = append(names, Needs(map[string]any{key: text}, resources)...)
 					}
 				}
 			default:
-				names = append(names, needs(argument, resources)...)
+				names = append(names, Needs(argument, resources)...)
 			}
 		}
 	}
