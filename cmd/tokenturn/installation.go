@@ -126,7 +126,7 @@ func (c *cli) openAWS(ctx context.Context, log *slog.Logger) (*installation, err
 	if err != nil {
 		return nil, &exitError{usage, err}
 	}
-	stack, err := awsstack.Open(ctx, settings, log, nil)
+	stack, err := awsstack.Open(ctx, settings, log, nil, nil)
 	if err != nil {
 		return nil, err
 	}

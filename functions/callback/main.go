@@ -18,6 +18,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/lambdahttp"
 	"github.com/tokenturn/tokenturn/pkg/lambdalog"
 	"github.com/tokenturn/tokenturn/pkg/metrics"
+	"github.com/tokenturn/tokenturn/pkg/traces"
 )
 
 func main() {
@@ -35,8 +36,12 @@ func run(ctx context.Context, environ []string, logs io.Writer, start func(lambd
 	if err != nil {
 		return err
 	}
+	tracer, err := traces.New(os.Getenv("AWS_XRAY_DAEMON_ADDRESS"))
+	if err != nil {
+		return err
+	}
 	meter := metrics.New(logs, settings.Stack, time.Now)
-	stack, err := awsstack.Open(ctx, settings, lambdalog.New(logs, settings.LogLevel), meter)
+	stack, err := awsstack.Open(ctx, settings, lambdalog.New(logs, settings.LogLevel), meter, tracer)
 	if err != nil {
 		return err
 	}
@@ -49,6 +54,6 @@ func run(ctx context.Context, environ []string, logs io.Writer, start func(lambd
 		stack.Issuer.CloseIdleConnections() // they may have died while the environment was frozen
 		handler.ServeHTTP(w, r)
 	})
-	start(lambda.NewHandler(lambdahttp.Handler(serve)))
+	start(tracer.Handler(lambda.NewHandler(lambdahttp.Handler(serve))))
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/config"
 	"github.com/tokenturn/tokenturn/pkg/lambdalog"
 	"github.com/tokenturn/tokenturn/pkg/metrics"
+	"github.com/tokenturn/tokenturn/pkg/traces"
 	"github.com/tokenturn/tokenturn/pkg/trigger"
 )
 
@@ -34,8 +35,12 @@ func run(ctx context.Context, environ []string, logs io.Writer, start func(lambd
 		return err
 	}
 	log := lambdalog.New(logs, settings.LogLevel)
+	tracer, err := traces.New(os.Getenv("AWS_XRAY_DAEMON_ADDRESS"))
+	if err != nil {
+		return err
+	}
 	meter := metrics.New(logs, settings.Stack, time.Now)
-	stack, err := awsstack.Open(ctx, settings, log, meter)
+	stack, err := awsstack.Open(ctx, settings, log, meter, tracer)
 	if err != nil {
 		return err
 	}
@@ -43,6 +48,6 @@ func run(ctx context.Context, environ []string, logs io.Writer, start func(lambd
 	if err != nil {
 		return err
 	}
-	start(trigger.Handler{Engine: rotator, Log: log, Meter: meter, Begin: stack.Issuer.CloseIdleConnections})
+	start(tracer.Handler(trigger.Handler{Engine: rotator, Log: log, Meter: meter, Begin: stack.Issuer.CloseIdleConnections}))
 	return nil
 }

@@ -32,6 +32,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/secretsmanager"
 	"github.com/tokenturn/tokenturn/pkg/sns"
 	"github.com/tokenturn/tokenturn/pkg/sqs"
+	"github.com/tokenturn/tokenturn/pkg/traces"
 )
 
 // A call to AWS ends within attempts x patience and the pauses in between,
@@ -49,6 +50,7 @@ type Stack struct {
 	Settings     config.Settings
 	Log          *slog.Logger
 	Meter        *metrics.Meter // nil: nothing is measured
+	Tracer       *traces.Tracer // nil: nothing is traced
 	Table        *dynamo.Table  // ledger, invitations, states and pace
 	Vault        *secretsmanager.Vault
 	Deletions    *secretsmanager.Deletions // of secrets; an operator's business
@@ -65,8 +67,8 @@ type Stack struct {
 // Open makes the clients and calls nobody. Region, credentials and endpoints
 // are found as in every program that uses the AWS SDK (AWS_REGION, AWS_PROFILE,
 // AWS_ENDPOINT_URL and so on).
-// meter may be nil.
-func Open(ctx context.Context, settings config.Settings, log *slog.Logger, meter *metrics.Meter) (*Stack, error) {
+// meter and tracer may be nil.
+func Open(ctx context.Context, settings config.Settings, log *slog.Logger, meter *metrics.Meter, tracer *traces.Tracer) (*Stack, error) {
 	cfg, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithHTTPClient(httpClient(settings.Concurrency)), awsconfig.WithRetryer(retryer))
 	if err != nil {
 		return nil, fmt.Errorf("loading the configuration of the AWS SDK: %w", err)
@@ -74,13 +76,14 @@ func Open(ctx context.Context, settings config.Settings, log *slog.Logger, meter
 	if cfg.Region == "" {
 		return nil, errors.New("no AWS region: set AWS_REGION, or a region in the profile that is used")
 	}
-	cfg.APIOptions = append(cfg.APIOptions, meter.Calls)
+	cfg.APIOptions = append(cfg.APIOptions, meter.Calls, tracer.Calls)
 	secrets := awssecretsmanager.NewFromConfig(cfg)
 	naming := secretsmanager.Naming{Prefix: settings.SecretPrefix, Stack: settings.Stack, KMSKey: settings.VaultKey}
 	s := &Stack{
 		Settings:     settings,
 		Log:          log,
 		Meter:        meter,
+		Tracer:       tracer,
 		Table:        dynamo.New(awsdynamodb.NewFromConfig(cfg), settings.Table),
 		Vault:        secretsmanager.NewVault(secrets, naming),
 		Deletions:    secretsmanager.NewDeletions(secrets, naming),
@@ -127,14 +130,14 @@ func (s *Stack) Caller(ctx context.Context) (string, error) {
 // Rotator returns the engine on this installation.
 func (s *Stack) Rotator() (*rotation.Rotator, error) {
 	return rotation.NewRotator(rotation.Config{Ledger: s.Table, Vault: s.Vault, Sealer: s.Sealer, Applications: s.Applications,
-		Issuer: s.Meter.Issuer(s.Issuer), FollowUps: s.FollowUps, Pace: s.Table, Notifier: s.Meter.Notifier(s.Notifier), Log: s.Log, Settings: s.Settings.Rotation()})
+		Issuer: s.Meter.Issuer(s.Tracer.Issuer(s.Issuer)), FollowUps: s.FollowUps, Pace: s.Table, Notifier: s.Meter.Notifier(s.Notifier), Log: s.Log, Settings: s.Settings.Rotation()})
 }
 
 // Consents returns what turns authorization codes into pairs on this
 // installation.
 func (s *Stack) Consents() (*rotation.Consents, error) {
 	return rotation.NewConsents(rotation.ConsentsConfig{Ledger: s.Table, Sealer: s.Sealer, Applications: s.Applications,
-		Issuer: s.Meter.Issuer(s.Issuer), FollowUps: s.FollowUps, Notifier: s.Meter.Notifier(s.Notifier), Log: s.Log, Settings: s.Settings.Rotation()})
+		Issuer: s.Meter.Issuer(s.Tracer.Issuer(s.Issuer)), FollowUps: s.FollowUps, Notifier: s.Meter.Notifier(s.Notifier), Log: s.Log, Settings: s.Settings.Rotation()})
 }
 
 // ConsentHandler serves invitations and callbacks of this installation under

@@ -19,7 +19,7 @@ func open(t *testing.T, more ...string) *Stack {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stack, err := Open(t.Context(), settings, slog.New(slog.DiscardHandler), nil)
+	stack, err := Open(t.Context(), settings, slog.New(slog.DiscardHandler), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
