@@ -4,12 +4,13 @@
 #   make test         everything that needs Go only; under five minutes
 #   make conformance  the compiled functions against moto's AWS and a real Doorkeeper; installs what it needs
 #   make build        the functions' build/*/bootstrap for AWS, and build/tokenturn for here
+#   make deploy-local the template deployed to moto on this machine, and ten rotations through it; needs Go and Python
 #   make deploy       build, infra/lint, then sam deploy (CONFIG=infra/sandbox.toml or infra/production.toml)
 #   make soak         the explorer with pairs of faults, and the engine with its rules taken out; an evening
 #   make bench        benchmarks
 #   make clean        removes build/
 
-.PHONY: run test conformance build tokenturn deploy soak bench clean
+.PHONY: run test conformance build tokenturn deploy deploy-local soak bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -48,6 +49,9 @@ CONFIG ?= infra/sandbox.toml
 deploy: build
 	infra/lint
 	sam deploy --template-file template.yaml --config-file $(abspath $(CONFIG))
+
+deploy-local:
+	go run ./infra/deploylocal
 
 soak:
 	go test -tags soak -count=1 -timeout 12h -v -run TestEveryFaultIsSurvived ./pkg/rotation

@@ -166,6 +166,9 @@ func (s Scope) sub(argument any) (any, error) {
 	var failed error
 	out := placeholder.ReplaceAllStringFunc(fmt.Sprint(text), func(p string) string {
 		name := p[2 : len(p)-1]
+		if literal, escaped := strings.CutPrefix(name, "!"); escaped {
+			return "${" + literal + "}"
+		}
 		var value any
 		var err error
 		resource, attribute, dotted := strings.Cut(name, ".")

@@ -1,0 +1,87 @@
+// Command deploylocal deploys template.yaml on this machine and uses it: SAM's
+// own translator makes CloudFormation of it, each resource is made with calls to
+// moto's AWS server, the functions run as Lambda would run them, with the
+// environment that the template gives them, and a connection is consented to and
+// rotated ten times. It needs Go, and Python 3 with moto and aws-sam-translator.
+//
+// It fails where a resource has a type or a property that it does not know, where
+// a resource cannot be made, and where the functions do not work. It ends with
+// what such a deployment cannot show.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"time"
+)
+
+func main() {
+	root := flag.String("root", ".", "directory of this repository")
+	stackName := flag.String("stack", "tokenturn-local", "name of the stack")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, *root, *stackName, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "deploylocal:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, root, stackName string, out io.Writer) (err error) {
+	started := time.Now()
+	say := func(format string, args ...any) {
+		fmt.Fprintf(out, "%5.1f s  %s\n", time.Since(started).Seconds(), fmt.Sprintf(format, args...))
+	}
+	workshop, err := os.MkdirTemp("", "tokenturn-deploylocal-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(workshop)) }()
+
+	template, err := transform(ctx, root+"/template.yaml")
+	if err != nil {
+		return err
+	}
+	say("translated template.yaml: %d resources", len(object(template["Resources"])))
+	c, stop, err := startCloud(ctx, root, workshop)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	say("started moto at %s", c.url)
+	s, err := newStack(stackName, template, c)
+	if err != nil {
+		return err
+	}
+	if err := s.deploy(ctx); err != nil {
+		return err
+	}
+	say("made %s", s.counts())
+	if err := try(ctx, s, say); err != nil {
+		return err
+	}
+	say("done. What this has not shown:")
+	for _, what := range slices.Concat(s.dropped, notShown) {
+		fmt.Fprintf(out, "         - %s\n", what)
+	}
+	return nil
+}
+
+// notShown is what no deployment to moto can show. What moto did not keep is
+// found out while deploying.
+var notShown = []string{
+	"permissions: moto denies nothing; the conformance run compares roles with calls instead",
+	"key policies, encryption contexts and resource policies: nobody enforces them here",
+	"EventBridge Scheduler, the event source mapping and API Gateway: this command reads what was created and plays their parts",
+	"throttles and the access log of the API, dead-letter queues, redrives, alarms, the dashboard and traces: created only",
+	"TTL, point-in-time recovery and backups, deletion protection, rotation of keys: switched on only",
+	"arm64 and provided.al2023: the functions run as built for this machine, without Lambda's limits of memory",
+	"quotas, latencies, eventual consistency and prices of AWS; updating, rolling back and deleting the stack",
+	"Procore: a stand-in answers in its place",
+}

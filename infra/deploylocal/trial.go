@@ -1,0 +1,207 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/scheduler"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+
+	"github.com/tokenturn/tokenturn/pkg/procore/procoretest"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+const (
+	rotations  = 10
+	connection = "sandbox/acme"
+)
+
+// trial uses a deployed stack as its operator, a person with a browser and
+// the services that call its functions would.
+type trial struct {
+	*stack
+	outputs   map[string]output
+	functions functions
+	procore   *procoretest.Server
+	probes    int // what was presented to find out whether the app credentials are good
+}
+
+// try takes a connection from nothing to its tenth rotation.
+func try(ctx context.Context, s *stack, say func(string, ...any)) error {
+	outputs, err := s.outputs()
+	if err != nil {
+		return err
+	}
+	t := &trial{stack: s, outputs: outputs}
+	if t.functions, err = startFunctions(ctx, s); err != nil {
+		return err
+	}
+	defer t.functions.kill()
+	app := procoretest.App{Name: "tokenturn", ClientID: "local", ClientSecret: token.NewSecret(rand.Text()),
+		RedirectURIs: []string{outputs["CallbackUrlSandbox"].value}}
+	t.procore = procoretest.New(procoretest.WithApp(app))
+	defer t.procore.Close()
+	if err := t.setUp(ctx, app); err != nil {
+		return err
+	}
+	t.probes = len(t.procore.Presented())
+	say("stored app credentials with the redirect URI %s", app.RedirectURIs[0])
+	if err := t.consent(ctx); err != nil {
+		return fmt.Errorf("connecting %s: %w", connection, err)
+	}
+	say("connected %s: invitation, consent, callback, publication", connection)
+	if err := t.sweepOnSchedule(ctx); err != nil {
+		return fmt.Errorf("sweeping as the schedule does: %w", err)
+	}
+	for n := range rotations {
+		if err := t.rotate(ctx, n%2 == 0); err != nil {
+			return fmt.Errorf("rotation %d: %w", n+1, err)
+		}
+	}
+	if err := t.check(ctx); err != nil {
+		return err
+	}
+	say("rotated %s %d times, half of them by queue; each refresh token was presented once", connection, rotations)
+	return nil
+}
+
+// operate runs the operator's command in the environment that the stack's
+// outputs give it: their descriptions begin with the variables' names.
+func (t *trial) operate(ctx context.Context, input []byte, arguments ...string) ([]byte, error) {
+	program, err := t.cloud.program("tokenturn")
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, program, append([]string{"--store", "aws", "--json"}, arguments...)...)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.cloud.workshop, "AWS_REGION=" + region, "AWS_ENDPOINT_URL=" + t.cloud.url,
+		"AWS_ACCESS_KEY_ID=AKIAOPERATOR", "AWS_SECRET_ACCESS_KEY=test", "TOKENTURN_PUBLIC_URL=" + t.outputs["PublicUrl"].value}
+	for _, o := range t.outputs {
+		if variable, _, _ := strings.Cut(o.description, " "); strings.HasPrefix(variable, "TOKENTURN_") {
+			cmd.Env = append(cmd.Env, variable+"="+o.value)
+		}
+	}
+	var problems bytes.Buffer
+	cmd.Stdin, cmd.Stderr = bytes.NewReader(input), &problems
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("tokenturn %s: %w\n%s", strings.Join(arguments, " "), err, problems.Bytes())
+	}
+	return out, nil
+}
+
+func (t *trial) setUp(ctx context.Context, app procoretest.App) error {
+	credentials, err := json.Marshal(map[string]string{"client_id": app.ClientID, "client_secret": app.ClientSecret.Reveal(),
+		"redirect_uri": app.RedirectURIs[0], "login_url": t.procore.URL, "api_url": t.procore.URL})
+	if err != nil {
+		return err
+	}
+	_, err = t.operate(ctx, credentials, "app", "set", "sandbox", "--stdin")
+	return err
+}
+
+// consent opens an invitation, allows access and comes back, and lets what the
+// callback queued be done.
+func (t *trial) consent(ctx context.Context) error {
+	answer, err := t.operate(ctx, nil, "connection", "invite", connection)
+	if err != nil {
+		return err
+	}
+	var invitation struct{ URL string }
+	if err := json.Unmarshal(answer, &invitation); err != nil {
+		return err
+	}
+	b, err := t.newBrowser(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := b.open(ctx, "GET", invitation.URL, 200); err != nil {
+		return err
+	}
+	authorize, err := b.open(ctx, "POST", invitation.URL, 303)
+	if err != nil {
+		return err
+	}
+	callback, err := t.procore.Consent(authorize, procoretest.DefaultUser().Login, true)
+	if err != nil {
+		return err
+	}
+	result, err := b.open(ctx, "GET", callback, 303)
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(result, "/connected") {
+		return fmt.Errorf("the callback leads to %s", result)
+	}
+	if _, err := b.open(ctx, "GET", result, 200); err != nil {
+		return err
+	}
+	return t.deliver(ctx)
+}
+
+// sweepOnSchedule invokes what the schedule names, with its input.
+func (t *trial) sweepOnSchedule(ctx context.Context) error {
+	name := t.name + "-sweep"
+	schedule, err := t.cloud.scheduler.GetSchedule(ctx, &scheduler.GetScheduleInput{Name: &name})
+	if err != nil {
+		return err
+	}
+	answer, err := t.functions.invoke(ctx, *schedule.Target.Arn, []byte(aws.ToString(schedule.Target.Input)))
+	if err == nil && !strings.Contains(string(answer), `"op":"sweep"`) {
+		err = fmt.Errorf("the function answers %s", answer)
+	}
+	return err
+}
+
+func (t *trial) rotate(ctx context.Context, byQueue bool) error {
+	request := []byte(`{"op":"rotate","connection":"` + connection + `"}`)
+	if byQueue {
+		_, err := t.cloud.sqs.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: aws.String(t.outputs["QueueUrl"].value), MessageBody: aws.String(string(request))})
+		return errors.Join(err, t.deliver(ctx))
+	}
+	answer, err := t.functions.invoke(ctx, t.made["RotateFunction"].attributes["Arn"], request)
+	if err == nil && !strings.Contains(string(answer), `"outcome":"rotated"`) {
+		err = fmt.Errorf("the function answers %s", answer)
+	}
+	return err
+}
+
+// check reads the token as a consumer does, and asks the stand-in what it was shown.
+func (t *trial) check(ctx context.Context) error {
+	answer, err := t.operate(ctx, nil, "token", "print", connection)
+	if err != nil {
+		return err
+	}
+	var shown struct {
+		AccessToken string    `json:"access_token"`
+		ExpiresAt   time.Time `json:"expires_at"`
+	}
+	if err := json.Unmarshal(answer, &shown); err != nil {
+		return err
+	}
+	if !t.procore.Accepts(token.NewSecret(shown.AccessToken)) || time.Until(shown.ExpiresAt) < time.Hour {
+		return fmt.Errorf("the published access token does not work, or ends at %v", shown.ExpiresAt)
+	}
+	presented := t.procore.Presented()
+	for what, times := range presented {
+		if times != 1 {
+			return fmt.Errorf("%s was presented %d times", what, times)
+		}
+	}
+	if got, want := len(presented)-t.probes, rotations+1; got != want { // and the code
+		return fmt.Errorf("%d codes and refresh tokens were presented, want %d", got, want)
+	}
+	if log, _ := os.ReadFile(filepath.Join(t.cloud.workshop, "functions.log")); bytes.Contains(log, []byte(shown.AccessToken)) {
+		return errors.New("the functions' log contains the access token")
+	}
+	return nil
+}
