@@ -13,6 +13,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/awsstack"
 	"github.com/tokenturn/tokenturn/pkg/config"
 	"github.com/tokenturn/tokenturn/pkg/consent"
+	"github.com/tokenturn/tokenturn/pkg/doctor"
 	"github.com/tokenturn/tokenturn/pkg/embedded"
 	"github.com/tokenturn/tokenturn/pkg/procore"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
@@ -40,6 +41,7 @@ type installation struct {
 	// In AWS alone: policies of secrets, and who the caller is.
 	protections *secretsmanager.Protections
 	caller      func(context.Context) (arn string, err error)
+	checks      []doctor.Check // of what only this kind of installation has
 	close       func() error
 }
 
@@ -118,7 +120,7 @@ func openEmbedded(ctx context.Context, dir string, log *slog.Logger) (*installat
 	return &installation{ledger: store.Ledger(), vault: store.Vault(), deletions: store.Deletions(), sealer: store.Sealer(),
 		apps: store.Applications(procore.ParseApplication), consents: store.Consents(),
 		issuer:   procore.New(procore.Config{RedeemTimeout: settings.RedeemTimeout, Version: version()}),
-		settings: settings, publicURL: localURL, log: log, close: store.Close}, nil
+		settings: settings, publicURL: localURL, log: log, checks: []doctor.Check{checkStore(store, dir)}, close: store.Close}, nil
 }
 
 func (c *cli) openAWS(ctx context.Context, log *slog.Logger) (*installation, error) {
@@ -130,9 +132,10 @@ func (c *cli) openAWS(ctx context.Context, log *slog.Logger) (*installation, err
 	if err != nil {
 		return nil, err
 	}
-	return &installation{ledger: stack.Table, vault: stack.Vault, deletions: stack.Deletions, protections: stack.Protections, caller: stack.Caller, sealer: stack.Sealer, apps: stack.Applications,
+	return &installation{ledger: stack.Table, vault: stack.Vault, deletions: stack.Deletions, protections: stack.Protections,
+		caller: stack.Caller, sealer: stack.Sealer, apps: stack.Applications,
 		consents: stack.Table, issuer: stack.Issuer, followUps: stack.FollowUps, notifier: stack.Notifier,
-		settings: settings.Rotation(), publicURL: settings.PublicURL, log: log, close: func() error { return nil }}, nil
+		settings: settings.Rotation(), publicURL: settings.PublicURL, log: log, checks: stack.Checks(), close: func() error { return nil }}, nil
 }
 
 // dataDir is the directory of the embedded store, by the XDG Base Directory

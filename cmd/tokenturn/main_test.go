@@ -56,6 +56,7 @@ type world struct {
 	standIn *procoretest.Server
 	app     procoretest.App // and one more that scripts may make
 	another procoretest.App
+	seen    int // presentations that cmdPresented has looked at
 	secrets []token.Secret
 	release chan struct{}
 }
@@ -84,6 +85,8 @@ func TestScripts(t *testing.T) {
 			"reset":           cmdReset,
 			"another":         cmdAnother,
 			"issue":           cmdIssue,
+			"presented":       cmdPresented,
+			"uninstall":       cmdUninstall,
 			"lose":            cmdLose,
 			"contradict":      cmdContradict,
 			"hold":            cmdHold,
@@ -200,6 +203,25 @@ func cmdIssue(ts *testscript.TestScript, _ bool, args []string) {
 		_, err = f.WriteString(text)
 		ts.Check(errors.Join(err, f.Close()))
 	}
+}
+
+// cmdPresented wants that nothing but made-up codes and what connects was presented
+// since it was last called.
+func cmdPresented(ts *testscript.TestScript, _ bool, _ []string) {
+	w := worldOf(ts)
+	all := w.standIn.Presentations()
+	for _, p := range all[min(w.seen, len(all)):] {
+		if p.Outcome == "granted" && w.seen > 0 || p.Grant == "refresh_token" {
+			ts.Fatalf("%+v was presented", p)
+		}
+	}
+	w.seen = len(all)
+}
+
+// cmdUninstall takes the app out of the company, as its administrator does.
+func cmdUninstall(ts *testscript.TestScript, _ bool, _ []string) {
+	w := worldOf(ts)
+	w.standIn.Uninstall(w.app.ClientID, procoretest.DefaultUser().Companies[0])
 }
 
 // cmdLose makes the stand-in lose its next answer.

@@ -62,6 +62,7 @@ type Stack struct {
 	Notifier     rotation.Notifier  // nil without a topic
 
 	identity *awssts.Client
+	clients  clients // of Checks
 }
 
 // Open makes the clients and calls nobody. Region, credentials and endpoints
@@ -77,20 +78,21 @@ func Open(ctx context.Context, settings config.Settings, log *slog.Logger, meter
 		return nil, errors.New("no AWS region: set AWS_REGION, or a region in the profile that is used")
 	}
 	cfg.APIOptions = append(cfg.APIOptions, meter.Calls, tracer.Calls)
-	secrets := awssecretsmanager.NewFromConfig(cfg)
+	db, secrets := awsdynamodb.NewFromConfig(cfg), awssecretsmanager.NewFromConfig(cfg)
 	naming := secretsmanager.Naming{Prefix: settings.SecretPrefix, Stack: settings.Stack, KMSKey: settings.VaultKey}
 	s := &Stack{
 		Settings:     settings,
 		Log:          log,
 		Meter:        meter,
 		Tracer:       tracer,
-		Table:        dynamo.New(awsdynamodb.NewFromConfig(cfg), settings.Table),
+		Table:        dynamo.New(db, settings.Table),
 		Vault:        secretsmanager.NewVault(secrets, naming),
 		Deletions:    secretsmanager.NewDeletions(secrets, naming),
 		Protections:  secretsmanager.NewProtections(secrets, naming),
 		Applications: secretsmanager.NewApplications(secrets, naming, procore.ParseApplication),
 		Sealer:       kms.New(awskms.NewFromConfig(cfg), settings.SealKey, settings.Stack),
 		identity:     awssts.NewFromConfig(cfg),
+		clients:      clients{db, secrets, awssqs.NewFromConfig(cfg), awssns.NewFromConfig(cfg)},
 		Issuer:       procore.New(procore.Config{RedeemTimeout: settings.RedeemTimeout}),
 	}
 	if settings.QueueURL != "" {

@@ -62,7 +62,13 @@ func (i *Issuer) tokenInfo(ctx context.Context, app rotation.Application, access
 		return rotation.Identity{}, err
 	case got.status == http.StatusUnauthorized:
 		return rotation.Identity{}, rotation.ErrTokenRefused
-	case got.status != http.StatusOK:
+	}
+	return identityOf(got)
+}
+
+// identityOf reads the answer of token info.
+func identityOf(got reply) (rotation.Identity, error) {
+	if got.status != http.StatusOK {
 		return rotation.Identity{}, got.unexpected()
 	}
 	var info struct {
@@ -160,6 +166,7 @@ func (i *Issuer) CheckCredentials(ctx context.Context, app rotation.Application)
 // reply is an answer to a request that spends nothing.
 type reply struct {
 	status int
+	header http.Header
 	body   []byte
 }
 
@@ -202,7 +209,7 @@ func (i *Issuer) ask(ctx context.Context, method, address, body string, dress fu
 	if err != nil {
 		return reply{}, fmt.Errorf("reading the answer: %w", harmless(ctx, err))
 	}
-	return reply{resp.StatusCode, got}, nil
+	return reply{resp.StatusCode, resp.Header, got}, nil
 }
 
 // harmless keeps what a caller may want to know of a connection's error, and

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tokenturn/tokenturn/pkg/config"
+	"github.com/tokenturn/tokenturn/pkg/doctor"
+	"github.com/tokenturn/tokenturn/pkg/embedded"
+)
+
+func (c *cli) doctorCommand() *cobra.Command {
+	return verb("doctor", "Examine the whole installation, and say what to do",
+		`Looks at settings, keys, stores, permissions, queue and schedule, asks each login host
+whether it accepts the app credentials and what it knows of each connection's access
+token, and whether people who allow access come back. It changes nothing and spends no
+refresh token.
+
+Exit codes: 0 all is well, or nothing but warnings; 1 an operator must act; 3 a person
+must consent; 5 something cannot be told now. The gravest counts.`,
+		`  tokenturn doctor
+  tokenturn --store aws doctor
+  tokenturn --json doctor | jq -r '.findings[] | select(.level != "ok").detail'`,
+		func(ctx context.Context, _ *cobra.Command) error {
+			if c.store == "aws" {
+				if _, err := config.Read(config.Operator, c.environ); err != nil {
+					return c.tellFindings(settingsFindings(err))
+				}
+			}
+			return c.with(ctx, func(in *installation) error { return c.tellFindings(c.examine(ctx, in)) })
+		})
+}
+
+// settingsFindings are those where no installation can be opened.
+func settingsFindings(err error) (findings []doctor.Finding) {
+	for line := range strings.Lines(err.Error()) {
+		findings = append(findings, doctor.Finding{Check: "settings", Level: doctor.Problem, Detail: strings.TrimSpace(line),
+			Remedy: "set this variable to the output of the stack that has its name"})
+	}
+	return findings
+}
+
+// checkStore examines the file that an installation on one machine is kept in.
+func checkStore(store *embedded.Store, dir string) doctor.Check {
+	return func(ctx context.Context) []doctor.Finding {
+		if err := store.Examine(ctx); err != nil {
+			return []doctor.Finding{{Check: "store", Subject: dir, Level: doctor.Problem, Detail: err.Error(),
+				Remedy: "stop every tokenturn that uses it, and restore a backup of the database and its key file"}}
+		}
+		return []doctor.Finding{{Check: "store", Subject: dir, Level: doctor.OK, Detail: "database and key file are in order"}}
+	}
+}
+
+func (c *cli) examine(ctx context.Context, in *installation) []doctor.Finding {
+	d := doctor.New(doctor.Config{Records: in.ledger, Vault: in.vault, Sealer: in.sealer, Applications: in.apps, Issuer: in.issuer,
+		Settings: in.settings, FollowUps: in.followUps != nil || c.store == "embedded", PublicURL: in.publicURL, Extra: in.checks})
+	var step, end func()
+	findings := d.Examine(ctx, func(pieces int) { step, end = c.progress("Examining", pieces) }, func() { step() })
+	end()
+	return findings
+}
+
+// doctorAnswer is what `doctor --json` answers.
+type doctorAnswer struct {
+	Level    doctor.Level     `json:"level"` // the gravest
+	Findings []doctor.Finding `json:"findings"`
+}
+
+// exitCodes of findings.
+var exitCodes = map[doctor.Level]int{doctor.OK: done, doctor.Warning: done, doctor.Later: tryLater, doctor.Consent: needsConsent, doctor.Problem: failed}
+
+func (c *cli) tellFindings(findings []doctor.Finding) error {
+	a := doctorAnswer{doctor.Worst(findings), findings}
+	if err := c.answer(a, func(w io.Writer) { printFindings(w, findings, c.painter()) }); err != nil {
+		return err
+	}
+	code := exitCodes[a.Level]
+	if code == done {
+		return nil
+	}
+	return exitf(code, "%d of %d findings need something to be done; each says what", countGrave(findings), len(findings))
+}
+
+func countGrave(findings []doctor.Finding) (n int) {
+	for _, f := range findings {
+		if exitCodes[f.Level] != done {
+			n++
+		}
+	}
+	return n
+}
+
+var levelColours = map[doctor.Level]colour{doctor.OK: green, doctor.Warning: yellow, doctor.Later: yellow, doctor.Consent: red, doctor.Problem: red}
+
+// printFindings shows the gravest first, each with what to do under it.
+func printFindings(w io.Writer, findings []doctor.Finding, p painter) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "%s\tCHECK\tSUBJECT\tFINDING\n", p.paint("LEVEL", plain))
+	for _, f := range doctor.Sorted(findings) {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", p.paint(string(f.Level), levelColours[f.Level]), f.Check, orDash(f.Subject), oneLine(f.Detail))
+		if f.Remedy != "" {
+			fmt.Fprintf(t, "%s\t\t\t→ %s\n", p.paint("", plain), oneLine(f.Remedy))
+		}
+	}
+	t.Flush()
+}
+
+// oneLine keeps a cell of a table in its line.
+func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }

@@ -1,0 +1,217 @@
+package awsstack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsdynamodb "github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	awssecretsmanager "github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	awssns "github.com/aws/aws-sdk-go-v2/service/sns"
+	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
+	sqstypes "github.com/aws/aws-sdk-go-v2/service/sqs/types"
+	"github.com/aws/smithy-go"
+
+	"github.com/tokenturn/tokenturn/pkg/doctor"
+)
+
+// clients are those that examining needs beyond the adapters.
+type clients struct {
+	dynamodb *awsdynamodb.Client
+	secrets  *awssecretsmanager.Client
+	sqs      *awssqs.Client
+	sns      *awssns.Client
+}
+
+// Checks examine what only an AWS installation has. They write nothing.
+func (s *Stack) Checks() []doctor.Check {
+	return []doctor.Check{s.examineTable, s.examinePermissions, s.examineQueue, s.examineTopic}
+}
+
+const deployAgain = "deploy the template again: make deploy"
+
+// examineTable compares the table with what template.yaml makes.
+func (s *Stack) examineTable(ctx context.Context) []doctor.Finding {
+	finding := func(level doctor.Level, detail, remedy string) doctor.Finding {
+		return doctor.Finding{Check: "table", Subject: s.Settings.Table, Level: level, Detail: detail, Remedy: remedy}
+	}
+	out, err := s.clients.dynamodb.DescribeTable(ctx, &awsdynamodb.DescribeTableInput{TableName: &s.Settings.Table})
+	if _, missing := errors.AsType[*types.ResourceNotFoundException](err); missing {
+		return []doctor.Finding{finding(doctor.Problem, "there is no such table in this account and region", "correct TOKENTURN_TABLE, AWS_REGION or the account, or deploy the template")}
+	}
+	if denied(err) {
+		return []doctor.Finding{finding(doctor.Warning, "it cannot be described", "allow dynamodb:DescribeTable, DescribeTimeToLive and DescribeContinuousBackups here")}
+	}
+	if err != nil {
+		return []doctor.Finding{finding(doctor.Problem, err.Error(), "see that DynamoDB can be reached from here")}
+	}
+	var findings []doctor.Finding
+	if got := keysOf(out.Table.KeySchema); got != "pk sk" {
+		findings = append(findings, finding(doctor.Problem, "its keys are not pk and sk", deployAgain))
+	}
+	due := slices.IndexFunc(out.Table.GlobalSecondaryIndexes, func(i types.GlobalSecondaryIndexDescription) bool {
+		return aws.ToString(i.IndexName) == "due" && keysOf(i.KeySchema) == "due_bucket due_at" && i.IndexStatus == types.IndexStatusActive
+	})
+	if due < 0 {
+		findings = append(findings, finding(doctor.Problem, "it has no active index due of due_bucket and due_at, so nothing is found due", deployAgain))
+	}
+	if ttl, err := s.clients.dynamodb.DescribeTimeToLive(ctx, &awsdynamodb.DescribeTimeToLiveInput{TableName: &s.Settings.Table}); err == nil &&
+		(ttl.TimeToLiveDescription == nil || ttl.TimeToLiveDescription.TimeToLiveStatus != types.TimeToLiveStatusEnabled) {
+		findings = append(findings, finding(doctor.Warning, "it drops no old rows: time to live is off", deployAgain))
+	}
+	if backup, err := s.clients.dynamodb.DescribeContinuousBackups(ctx, &awsdynamodb.DescribeContinuousBackupsInput{TableName: &s.Settings.Table}); err == nil && !pointInTime(backup) {
+		findings = append(findings, finding(doctor.Warning, "it cannot be restored: point-in-time recovery is off", deployAgain))
+	}
+	if len(findings) == 0 {
+		findings = append(findings, finding(doctor.OK, "keys, index, time to live and recovery are in order", ""))
+	}
+	return findings
+}
+
+func keysOf(schema []types.KeySchemaElement) string {
+	var names []string
+	for _, k := range schema {
+		names = append(names, aws.ToString(k.AttributeName))
+	}
+	return strings.Join(names, " ")
+}
+
+func pointInTime(out *awsdynamodb.DescribeContinuousBackupsOutput) bool {
+	d := out.ContinuousBackupsDescription
+	return d != nil && d.PointInTimeRecoveryDescription != nil && d.PointInTimeRecoveryDescription.PointInTimeRecoveryStatus == types.PointInTimeRecoveryStatusEnabled
+}
+
+// nowhere is a part of names that no row and no connection can have, so what is
+// tried on it changes nothing.
+const nowhere = "doctor/Nowhere"
+
+// examinePermissions makes each call of the operator's command in a way that
+// cannot take effect. IAM decides before a service looks at what is asked for.
+// Creating a secret has no such way, and is not tried.
+func (s *Stack) examinePermissions(ctx context.Context) []doctor.Finding {
+	key := map[string]types.AttributeValue{"pk": &types.AttributeValueMemberS{Value: nowhere}, "sk": &types.AttributeValueMemberS{Value: nowhere}}
+	there, table, db := aws.String("attribute_exists(pk)"), &s.Settings.Table, s.clients.dynamodb
+	secret := aws.String(s.Settings.SecretPrefix + "/connection/" + nowhere)
+	version, vault := aws.String("doctor-looks-whether-this-would-be-allowed"), s.clients.secrets
+	tries := []struct {
+		action string
+		call   func() error
+	}{
+		{"dynamodb:GetItem", func() error {
+			_, err := db.GetItem(ctx, &awsdynamodb.GetItemInput{TableName: table, Key: key})
+			return err
+		}},
+		{"dynamodb:PutItem", func() error {
+			_, err := db.PutItem(ctx, &awsdynamodb.PutItemInput{TableName: table, Item: key, ConditionExpression: there})
+			return err
+		}},
+		{"dynamodb:UpdateItem", func() error {
+			_, err := db.UpdateItem(ctx, &awsdynamodb.UpdateItemInput{TableName: table, Key: key, ConditionExpression: there, UpdateExpression: aws.String("REMOVE nothing")})
+			return err
+		}},
+		{"dynamodb:DeleteItem", func() error {
+			_, err := db.DeleteItem(ctx, &awsdynamodb.DeleteItemInput{TableName: table, Key: key, ConditionExpression: there})
+			return err
+		}},
+		{"dynamodb:Query", func() error {
+			_, err := db.Query(ctx, &awsdynamodb.QueryInput{TableName: table, KeyConditionExpression: aws.String("pk = :pk"),
+				ExpressionAttributeValues: map[string]types.AttributeValue{":pk": key["pk"]}})
+			return err
+		}},
+		{"dynamodb:Scan", func() error {
+			_, err := db.Scan(ctx, &awsdynamodb.ScanInput{TableName: table, Limit: aws.Int32(1)})
+			return err
+		}},
+		{"secretsmanager:GetSecretValue", func() error {
+			_, err := vault.GetSecretValue(ctx, &awssecretsmanager.GetSecretValueInput{SecretId: secret})
+			return err
+		}},
+		{"secretsmanager:PutSecretValue", func() error {
+			_, err := vault.PutSecretValue(ctx, &awssecretsmanager.PutSecretValueInput{SecretId: secret, SecretString: aws.String("nothing"), ClientRequestToken: version})
+			return err
+		}},
+		{"secretsmanager:ListSecretVersionIds", func() error {
+			_, err := vault.ListSecretVersionIds(ctx, &awssecretsmanager.ListSecretVersionIdsInput{SecretId: secret})
+			return err
+		}},
+		{"secretsmanager:UpdateSecretVersionStage", func() error {
+			_, err := vault.UpdateSecretVersionStage(ctx, &awssecretsmanager.UpdateSecretVersionStageInput{SecretId: secret, VersionStage: aws.String("AWSCURRENT"), MoveToVersionId: version})
+			return err
+		}},
+		{"secretsmanager:DeleteSecret", func() error {
+			_, err := vault.DeleteSecret(ctx, &awssecretsmanager.DeleteSecretInput{SecretId: secret, RecoveryWindowInDays: aws.Int64(30)})
+			return err
+		}},
+		{"secretsmanager:RestoreSecret", func() error {
+			_, err := vault.RestoreSecret(ctx, &awssecretsmanager.RestoreSecretInput{SecretId: secret})
+			return err
+		}},
+	}
+	var refused []string
+	for _, try := range tries {
+		if denied(try.call()) {
+			refused = append(refused, try.action)
+		}
+	}
+	if len(refused) > 0 {
+		return []doctor.Finding{{Check: "permissions", Level: doctor.Problem, Detail: "not allowed here: " + strings.Join(refused, ", "),
+			Remedy: "give this role what infra/README.md lists for the operator; commands that need them fail"}}
+	}
+	return []doctor.Finding{{Check: "permissions", Level: doctor.OK, Detail: fmt.Sprintf("%d actions on table and secrets are allowed here (those of the functions' roles are theirs to show)", len(tries))}}
+}
+
+// backlog is how many messages wait in a queue whose reader is at work.
+const backlog = 100
+
+func (s *Stack) examineQueue(ctx context.Context) []doctor.Finding {
+	finding := func(level doctor.Level, detail, remedy string) []doctor.Finding {
+		return []doctor.Finding{{Check: "queue", Level: level, Detail: detail, Remedy: remedy}}
+	}
+	if s.Settings.QueueURL == "" {
+		return finding(doctor.Warning, "there is none, so what a follow-up would do waits for the next sweep", "set TOKENTURN_QUEUE_URL to the stack's output")
+	}
+	out, err := s.clients.sqs.GetQueueAttributes(ctx, &awssqs.GetQueueAttributesInput{QueueUrl: &s.Settings.QueueURL,
+		AttributeNames: []sqstypes.QueueAttributeName{sqstypes.QueueAttributeNameApproximateNumberOfMessages}})
+	if denied(err) {
+		return finding(doctor.Warning, "it cannot be looked at", "allow sqs:GetQueueAttributes here")
+	}
+	if err != nil {
+		return finding(doctor.Problem, err.Error(), "correct TOKENTURN_QUEUE_URL")
+	}
+	waiting, _ := strconv.Atoi(out.Attributes[string(sqstypes.QueueAttributeNameApproximateNumberOfMessages)])
+	if waiting > backlog {
+		return finding(doctor.Problem, fmt.Sprintf("%d messages wait in it", waiting), "see that the rotate function reads it and does not fail")
+	}
+	return finding(doctor.OK, fmt.Sprintf("%d messages wait in it", waiting), "")
+}
+
+func (s *Stack) examineTopic(ctx context.Context) []doctor.Finding {
+	finding := func(level doctor.Level, detail, remedy string) []doctor.Finding {
+		return []doctor.Finding{{Check: "topic", Level: level, Detail: detail, Remedy: remedy}}
+	}
+	if s.Settings.TopicARN == "" {
+		return finding(doctor.Warning, "not known here, so what this command notices is only logged", "set TOKENTURN_TOPIC_ARN to the stack's output TopicArn")
+	}
+	out, err := s.clients.sns.GetTopicAttributes(ctx, &awssns.GetTopicAttributesInput{TopicArn: &s.Settings.TopicARN})
+	if denied(err) {
+		return finding(doctor.Warning, "it cannot be looked at", "allow sns:GetTopicAttributes here")
+	}
+	if err != nil {
+		return finding(doctor.Problem, err.Error(), "correct TOKENTURN_TOPIC_ARN")
+	}
+	if out.Attributes["SubscriptionsConfirmed"] == "0" {
+		return finding(doctor.Warning, "nobody is told: it has no confirmed subscription", "subscribe somebody to "+s.Settings.TopicARN)
+	}
+	return finding(doctor.OK, out.Attributes["SubscriptionsConfirmed"]+" are told of what needs a person", "")
+}
+
+// denied reports whether IAM refused a call.
+func denied(err error) bool {
+	e, ok := errors.AsType[smithy.APIError](err)
+	return ok && slices.Contains([]string{"AccessDeniedException", "AccessDenied", "AuthorizationError", "AuthorizationErrorException"}, e.ErrorCode())
+}

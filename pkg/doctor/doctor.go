@@ -1,0 +1,149 @@
+// Package doctor examines an installation: what it consists of, whether it is
+// looked after, and what each of its access tokens is good for. It changes
+// nothing and spends no refresh token.
+package doctor
+
+import (
+	"cmp"
+	"context"
+	"net/http"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tokenturn/tokenturn/pkg/procore"
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// Level says how bad a finding is, and who can do something about it.
+type Level string
+
+const (
+	OK      Level = "ok"
+	Warning Level = "warning" // works, and should not stay so
+	Later   Level = "later"   // cannot be told now, or heals by itself
+	Consent Level = "consent" // a person must consent
+	Problem Level = "problem" // an operator must act
+)
+
+// Finding is the result of one check.
+type Finding struct {
+	Check   string `json:"check"`             // "keys", "app", "token", ...
+	Subject string `json:"subject,omitempty"` // a connection, an environment, a store
+	Level   Level  `json:"level"`
+	Detail  string `json:"detail"`           // what was found
+	Remedy  string `json:"remedy,omitempty"` // what to do; set unless Level is OK
+}
+
+// Check examines one thing that only some installations have.
+type Check func(ctx context.Context) []Finding
+
+// Issuer is what the doctor asks of an authorization server; see
+// procore.Issuer.
+type Issuer interface {
+	CheckCredentials(ctx context.Context, app rotation.Application) error
+	Probe(ctx context.Context, app rotation.Application, access token.Secret, company string) procore.Probe
+	ServerTime(ctx context.Context, app rotation.Application) (time.Time, error)
+}
+
+// Records lists the ledger's rows.
+type Records interface {
+	List(ctx context.Context) ([]rotation.Record, error)
+}
+
+// Config says what to examine. Everything but Extra, FollowUps and PublicURL is
+// required.
+type Config struct {
+	Records      Records
+	Vault        rotation.Vault
+	Sealer       rotation.Sealer
+	Applications rotation.Applications
+	Issuer       Issuer
+	Settings     rotation.Settings
+	// FollowUps tells whether there is a queue, or timers, besides the schedule.
+	FollowUps bool
+	PublicURL string
+	Extra     []Check
+	Now       func() time.Time
+}
+
+// Doctor examines one installation. It is safe for concurrent use.
+type Doctor struct {
+	Config
+	web *http.Client
+}
+
+// New makes no call.
+func New(cfg Config) *Doctor {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Doctor{cfg, &http.Client{Timeout: patience, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
+}
+
+// patience bounds each look at something.
+const patience = 15 * time.Second
+
+// Examine makes every check. begin is told how many pieces of work there are,
+// step is called after each; neither twice at a time. The findings come by
+// check, those about connections last.
+func (d *Doctor) Examine(ctx context.Context, begin func(pieces int), step func()) []Finding {
+	records, err := d.records(ctx)
+	general := append([]Check{d.settings, d.keys, func(context.Context) []Finding { return d.schedule(records, err) }}, d.Extra...)
+	environments, apps, appFindings := d.applications(ctx, records)
+	for _, environment := range environments {
+		general = append(general, func(ctx context.Context) []Finding { return d.application(ctx, apps[environment]) })
+	}
+	for _, r := range records {
+		if r.Status != rotation.Disconnected {
+			general = append(general, func(ctx context.Context) []Finding { return d.connection(ctx, r, apps) })
+		}
+	}
+	begin(len(general))
+	results := make([][]Finding, len(general))
+	done := make(chan struct{})
+	var group errgroup.Group
+	group.SetLimit(d.Settings.Concurrency)
+	go func() {
+		for i, check := range general {
+			group.Go(func() error {
+				within, cancel := context.WithTimeout(ctx, 4*patience)
+				defer cancel()
+				results[i] = check(within)
+				done <- struct{}{}
+				return nil
+			})
+		}
+	}()
+	for range general {
+		<-done
+		step()
+	}
+	return append(slices.Concat(results[:3]...), slices.Concat(appFindings, slices.Concat(results[3:]...))...)
+}
+
+func (d *Doctor) records(ctx context.Context) ([]rotation.Record, error) {
+	within, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return d.Records.List(within)
+}
+
+// Worst is the gravest level of the findings: OK if there is none.
+func Worst(findings []Finding) Level {
+	worst := OK
+	for _, f := range findings {
+		if gravity[f.Level] > gravity[worst] {
+			worst = f.Level
+		}
+	}
+	return worst
+}
+
+var gravity = map[Level]int{OK: 0, Warning: 1, Later: 2, Consent: 3, Problem: 4}
+
+// Sorted puts the gravest findings first and leaves the order otherwise.
+func Sorted(findings []Finding) []Finding {
+	return slices.SortedStableFunc(slices.Values(findings), func(a, b Finding) int { return cmp.Compare(gravity[b.Level], gravity[a.Level]) })
+}

@@ -1,0 +1,228 @@
+package doctor_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/doctor"
+	"github.com/tokenturn/tokenturn/pkg/embedded"
+	"github.com/tokenturn/tokenturn/pkg/procore"
+	"github.com/tokenturn/tokenturn/pkg/procore/procoretest"
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+var acme = token.Connection{Environment: "demo", Name: "acme"}
+
+// bench is an installation on this machine with one connection at a stand-in.
+type bench struct {
+	t       *testing.T
+	standIn *procoretest.Server
+	store   *embedded.Store
+	issuer  *procore.Issuer
+	config  doctor.Config
+	later   time.Duration // by which the doctor's clock is ahead
+}
+
+func newBench(t *testing.T, lifetime time.Duration) *bench {
+	t.Helper()
+	b := &bench{t: t, standIn: procoretest.New(procoretest.WithLifetime(lifetime)), issuer: procore.New(procore.Config{})}
+	t.Cleanup(b.standIn.Close)
+	var err error
+	b.store, err = embedded.Open(t.Context(), t.TempDir())
+	b.must(err)
+	t.Cleanup(func() { b.must(b.store.Close()) })
+	app := b.standIn.NewApp("http://localhost:1/callback/demo")
+	b.credentials(app, app.RedirectURIs[0])
+	settings := rotation.DefaultSettings("bench")
+	b.config = doctor.Config{Records: b.store.Ledger(), Vault: b.store.Vault(), Sealer: b.store.Sealer(), Applications: b.applications(),
+		Issuer: b.issuer, Settings: settings, FollowUps: true, Now: func() time.Time { return time.Now().Add(b.later) }}
+	b.imported(app)
+	return b
+}
+
+func (b *bench) must(err error) {
+	b.t.Helper()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) applications() embedded.Applications {
+	return b.store.Applications(procore.ParseApplication)
+}
+
+func (b *bench) credentials(app procoretest.App, redirect string) {
+	b.t.Helper()
+	value, err := procore.Credentials{ClientID: app.ClientID, ClientSecret: app.ClientSecret, RedirectURI: redirect,
+		LoginURL: b.standIn.URL, APIURL: b.standIn.URL}.Encode()
+	b.must(err)
+	b.must(b.applications().Set(b.t.Context(), "demo", value))
+}
+
+// imported connects acme with a pair from elsewhere and rotates it once.
+func (b *bench) imported(app procoretest.App) {
+	b.t.Helper()
+	ctx, ledger, vault := b.t.Context(), b.store.Ledger(), b.store.Vault()
+	_, err := rotation.Register(ctx, ledger, vault, "bench", acme)
+	b.must(err)
+	consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: ledger, Sealer: b.store.Sealer(), Applications: b.applications(), Issuer: b.issuer, Settings: b.config.Settings})
+	b.must(err)
+	pair, err := b.standIn.Issue(app.ClientID, procoretest.DefaultUser().Login)
+	b.must(err)
+	b.must(consents.Import(ctx, acme, pair.RefreshToken, "4264807"))
+	rotator, err := rotation.NewRotator(rotation.Config{Ledger: ledger, Vault: vault, Sealer: b.store.Sealer(), Applications: b.applications(), Issuer: b.issuer, Settings: b.config.Settings})
+	b.must(err)
+	report, err := rotator.Rotate(ctx, acme)
+	b.must(err)
+	if report.Outcomes[rotation.Rotated] != 1 {
+		b.t.Fatalf("%+v", report)
+	}
+}
+
+// found examines and returns the level and text of one finding, and checks what
+// must be so of all: they can be acted upon, and tell no secret.
+func (b *bench) found(check string) (doctor.Level, string) {
+	b.t.Helper()
+	spent := len(b.standIn.Presentations())
+	pieces, steps := 0, 0
+	findings := doctor.New(b.config).Examine(b.t.Context(), func(n int) { pieces = n }, func() { steps++ })
+	if steps != pieces || pieces == 0 {
+		b.t.Errorf("%d of %d pieces were told", steps, pieces)
+	}
+	for _, p := range b.standIn.Presentations()[spent:] {
+		if p.Grant != "authorization_code" {
+			b.t.Errorf("a %s was presented", p.Grant)
+		}
+	}
+	level, text := doctor.Level(""), ""
+	for _, f := range findings {
+		if (f.Level == doctor.OK) != (f.Remedy == "") || f.Detail == "" {
+			b.t.Errorf("%+v does not say what to do, or says it in vain", f)
+		}
+		for _, secret := range b.standIn.Secrets() {
+			if strings.Contains(fmt.Sprint(f), secret.Reveal()) {
+				b.t.Errorf("the finding on %s contains a secret", f.Check)
+			}
+		}
+		if f.Check == check {
+			level, text = f.Level, f.Detail+" → "+f.Remedy
+		}
+	}
+	return level, text
+}
+
+func (b *bench) finds(check string, level doctor.Level, says string) {
+	b.t.Helper()
+	if gotLevel, got := b.found(check); gotLevel != level || !strings.Contains(got, says) {
+		b.t.Errorf("%s: %s %q, want %s with %q", check, gotLevel, got, level, says)
+	}
+}
+
+func TestHealthyInstallation(t *testing.T) {
+	b := newBench(t, 90*time.Minute)
+	for check, says := range map[string]string{"settings": "a sweep every 1h", "keys": "made and opened", "schedule": "nothing is overdue", "app": "accepts",
+		"clock": "within 20s", "connection": "generation 1.1", "secret": "good until", "versions": "1 in the last 24 hours, 99 left", "token": "works in company 4264807", "lifetime": "access tokens live 1h"} {
+		b.finds(check, doctor.OK, says)
+	}
+	b.finds("redirect", doctor.Warning, "run `tokenturn serve`")
+}
+
+func TestTimeTellsOnTheSchedule(t *testing.T) {
+	b := newBench(t, 90*time.Minute)
+	b.later = 3 * time.Hour
+	b.finds("schedule", doctor.Problem, "1 connections are overdue by more than a sweep, demo/acme since")
+	b.finds("secret", doctor.Problem, "its access token expired")
+	b.finds("clock", doctor.Warning, "clock is 3h0m")
+}
+
+func TestTokensThatLiveTooShort(t *testing.T) {
+	b := newBench(t, 900*time.Second)
+	b.finds("lifetime", doctor.OK, "access tokens live 1")
+	b.config.FollowUps = false
+	b.finds("lifetime", doctor.Problem, "TOKENTURN_QUEUE_URL")
+	b = newBench(t, 5*time.Minute)
+	b.finds("lifetime", doctor.Warning, "one version per 14m24s around the clock")
+	b.config.Settings.PutsPerDay = 0
+	b.finds("lifetime", doctor.OK, "access tokens live")
+}
+
+func TestVersionsRunOut(t *testing.T) {
+	b := newBench(t, 90*time.Minute)
+	for n := range 92 {
+		b.must(b.store.Vault().Put(t.Context(), acme, fmt.Sprintf("version-%032d", n), token.NewSecret("{}")))
+	}
+	b.finds("versions", doctor.Warning, "93 in the last 24 hours, 7 left")
+}
+
+func TestSecretsThatReadersCannotUse(t *testing.T) {
+	b := newBench(t, 90*time.Minute)
+	current, err := b.store.Vault().Current(t.Context(), acme)
+	b.must(err)
+	id := "version-" + strings.Repeat("0", 32)
+	b.must(b.store.Vault().Put(t.Context(), acme, id, token.NewSecret(`{"hello":"operator"}`)))
+	b.must(b.store.Vault().Promote(t.Context(), acme, id, current.ID))
+	b.finds("secret", doctor.Problem, "not what tokenturn writes → find out who wrote it")
+	_, err = b.store.Deletions().Schedule(t.Context(), acme, 7*24*time.Hour)
+	b.must(err)
+	b.finds("secret", doctor.Problem, "tokenturn connection undo demo/acme")
+}
+
+func TestRedirect(t *testing.T) {
+	b := newBench(t, 90*time.Minute)
+	status := http.StatusOK
+	door := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/healthz" {
+			t.Errorf("%s was asked for", r.URL.Path)
+		}
+		w.WriteHeader(status)
+	}))
+	defer door.Close()
+	app := b.standIn.NewApp()
+	b.credentials(app, door.URL+"/callback/demo")
+	b.finds("redirect", doctor.OK, "is reached")
+	status = http.StatusNotFound
+	b.finds("redirect", doctor.Warning, "nobody answers")
+	b.credentials(app, procore.OutOfBand)
+	b.finds("redirect", doctor.OK, "people paste a code")
+	b.credentials(app, "https://localhost:1/callback/demo")
+	b.finds("redirect", doctor.Problem, "people who allow access do not come back")
+	b.config.PublicURL = "https://connect.example.com"
+	b.finds("redirect", doctor.Problem, "register https://connect.example.com/callback/demo in the Developer Portal")
+}
+
+// broken is a sealer, or a ledger's list, that does not work.
+type broken struct{ rotation.Sealer }
+
+func (broken) DataKey(context.Context) (key, wrapped []byte, err error) {
+	return nil, nil, errors.New("access denied")
+}
+func (broken) List(context.Context) ([]rotation.Record, error) {
+	return nil, errors.New("access denied")
+}
+
+func TestStoresThatDoNotAnswer(t *testing.T) {
+	b := newBench(t, 90*time.Minute)
+	b.config.Sealer, b.config.Records = broken{}, broken{}
+	b.finds("keys", doctor.Problem, "no data key can be made, so nothing can be saved: access denied")
+	b.finds("schedule", doctor.Problem, "the connections cannot be read: access denied")
+}
+
+func TestWorst(t *testing.T) {
+	for want, levels := range map[doctor.Level][]doctor.Level{doctor.OK: {}, doctor.Warning: {doctor.OK, doctor.Warning},
+		doctor.Later: {doctor.Later, doctor.Warning}, doctor.Consent: {doctor.Consent, doctor.Later}, doctor.Problem: {doctor.OK, doctor.Problem, doctor.Consent}} {
+		var findings []doctor.Finding
+		for _, level := range levels {
+			findings = append(findings, doctor.Finding{Level: level})
+		}
+		if got := doctor.Worst(findings); got != want || len(findings) > 0 && doctor.Sorted(findings)[0].Level != want {
+			t.Errorf("%v: %s", levels, got)
+		}
+	}
+}

@@ -1,0 +1,183 @@
+package doctor
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/procore"
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+)
+
+// settings reports what contradicts itself.
+func (d *Doctor) settings(context.Context) []Finding {
+	if err := d.Settings.Validate(); err != nil {
+		return []Finding{{"settings", "", Problem, err.Error(), "correct these settings where the functions and this command have them"}}
+	}
+	return []Finding{{"settings", "", OK, fmt.Sprintf("stack %s, a sweep every %v", d.Settings.Stack, d.Settings.Cadence), ""}}
+}
+
+// keys makes a data key and opens it again.
+func (d *Doctor) keys(ctx context.Context) []Finding {
+	key, wrapped, err := d.Sealer.DataKey(ctx)
+	if err != nil {
+		return []Finding{{"keys", "", Problem, "no data key can be made, so nothing can be saved: " + err.Error(),
+			"see that the sealing key exists, is enabled, and may be used"}}
+	}
+	opened, err := d.Sealer.Unwrap(ctx, wrapped)
+	if err == nil && !bytes.Equal(key, opened) {
+		err = errors.New("it opens to something else")
+	}
+	if err != nil {
+		return []Finding{{"keys", "", Problem, "a data key that was just made cannot be opened, so no pair can be rotated: " + err.Error(),
+			"see that the sealing key may be used for decryption, and that the stack's id is right"}}
+	}
+	return []Finding{{"keys", "", OK, "data keys can be made and opened", ""}}
+}
+
+// schedule looks for what a sweep would have done long ago: nothing is written
+// by a sweep that finds nothing due, so this is the schedule's heartbeat.
+func (d *Doctor) schedule(records []rotation.Record, err error) []Finding {
+	if err != nil {
+		return []Finding{{"schedule", "", Problem, "the connections cannot be read: " + err.Error(), "see that the ledger can be reached and read"}}
+	}
+	now, active := d.Now(), 0
+	var last time.Time
+	var overdue []rotation.Record
+	for _, r := range records {
+		if r.Status == rotation.Active {
+			active++
+		}
+		if r.RotatedAt.After(last) {
+			last = r.RotatedAt
+		}
+		if !r.DueAt.IsZero() && r.DueAt.Add(d.Settings.Cadence+d.grace()).Before(now) {
+			overdue = append(overdue, r)
+		}
+	}
+	switch {
+	case len(overdue) > 0:
+		oldest := slices.MinFunc(overdue, func(a, b rotation.Record) int { return a.DueAt.Compare(b.DueAt) })
+		return []Finding{{"schedule", "", Problem, fmt.Sprintf("%d connections are overdue by more than a sweep, %s since %s",
+			len(overdue), oldest.Connection, oldest.DueAt.UTC().Format(time.RFC3339)),
+			"see that the schedule runs: the rule and the log of the rotate function in AWS, `tokenturn serve` on one machine"}}
+	case active == 0:
+		return []Finding{{"schedule", "", OK, "nothing is due, so nothing tells whether the schedule runs", ""}}
+	}
+	return []Finding{{"schedule", "", OK, fmt.Sprintf("nothing is overdue; the last rotation was at %s", last.UTC().Format(time.RFC3339)), ""}}
+}
+
+// grace is how long a connection that is due may take without anything being wrong.
+func (d *Doctor) grace() time.Duration { return d.Settings.Lease + d.Settings.Quiet + 5*time.Minute }
+
+// application is an environment's app credentials, or why there are none.
+type application struct {
+	name string
+	app  rotation.Application
+	err  error
+}
+
+// applications reads the app credentials of Procore's environments that have
+// some, and of all that have connections.
+func (d *Doctor) applications(ctx context.Context, records []rotation.Record) (names []string, apps map[string]application, findings []Finding) {
+	wanted := map[string]bool{}
+	for _, r := range records {
+		if r.Status != rotation.Disconnected {
+			wanted[r.Connection.Environment] = true
+		}
+	}
+	apps = map[string]application{}
+	for _, e := range procore.Environments() {
+		wanted[e.Name] = wanted[e.Name] || false
+	}
+	for _, name := range slices.Sorted(maps.Keys(wanted)) {
+		within, cancel := context.WithTimeout(ctx, patience)
+		app, err := d.Applications.Application(within, name)
+		cancel()
+		if errors.Is(err, rotation.ErrNoApplication) && !wanted[name] {
+			continue // an environment that nobody uses
+		}
+		names, apps[name] = append(names, name), application{name, app, err}
+	}
+	if len(names) == 0 {
+		findings = []Finding{{"app", "", Warning, "there are no app credentials", "store them with: tokenturn app set sandbox"}}
+	}
+	return names, apps, findings
+}
+
+// application asks the login host about one app, and whether people come back
+// to us.
+func (d *Doctor) application(ctx context.Context, a application) []Finding {
+	if a.err != nil {
+		return []Finding{{"app", a.name, Problem, "no usable app credentials: " + a.err.Error(), "store them with: tokenturn app set " + a.name}}
+	}
+	return append([]Finding{d.credentials(ctx, a.app), d.redirect(ctx, a.app)}, d.clock(ctx, a.app)...)
+}
+
+func (d *Doctor) credentials(ctx context.Context, app rotation.Application) Finding {
+	switch err := d.Issuer.CheckCredentials(ctx, app); {
+	case errors.Is(err, procore.ErrCredentialsRefused):
+		return Finding{"app", app.Environment, Problem, app.LoginURL + " does not accept the client id with this secret",
+			"compare both with the Developer Portal, then run: tokenturn app set " + app.Environment}
+	case err != nil:
+		return Finding{"app", app.Environment, Later, err.Error(), "see that " + app.LoginURL + " can be reached from here, and try again later"}
+	}
+	return Finding{"app", app.Environment, OK, app.LoginURL + " accepts client id and secret", ""}
+}
+
+// clockTolerance is what may lie between two clocks without consequence: less
+// than the margin that every rotation keeps.
+const clockTolerance = 20 * time.Second
+
+func (d *Doctor) clock(ctx context.Context, app rotation.Application) []Finding {
+	theirs, err := d.Issuer.ServerTime(ctx, app)
+	if err != nil {
+		return nil // told as the app's
+	}
+	off := d.Now().Sub(theirs).Round(time.Second)
+	if off.Abs() > clockTolerance {
+		return []Finding{{"clock", app.Environment, Warning, fmt.Sprintf("this machine's clock is %v away from that of %s", off, app.LoginURL),
+			"set the clock by NTP; expiry is counted from the earlier of both"}}
+	}
+	return []Finding{{"clock", app.Environment, OK, fmt.Sprintf("within %v of %s", clockTolerance, app.LoginURL), ""}}
+}
+
+// redirect follows the app's redirect URI to the front door.
+func (d *Doctor) redirect(ctx context.Context, app rotation.Application) Finding {
+	found := func(level Level, detail, remedy string) Finding {
+		return Finding{"redirect", app.Environment, level, detail, remedy}
+	}
+	if app.RedirectURI == procore.OutOfBand {
+		return found(OK, "out of band: people paste a code, and invitations cannot be made", "")
+	}
+	u, err := url.Parse(app.RedirectURI)
+	if err != nil {
+		return found(Problem, "it is no URL", "store a right one with: tokenturn app set "+app.Environment)
+	}
+	if u.Scheme == "https" && d.PublicURL != "" && app.RedirectURI != d.PublicURL+"/callback/"+app.Environment {
+		return found(Problem, fmt.Sprintf("%s is not where the callback function is: %s", app.RedirectURI, d.PublicURL),
+			fmt.Sprintf("register %s/callback/%s in the Developer Portal and store it with: tokenturn app set %[2]s", d.PublicURL, app.Environment))
+	}
+	health := (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: "/healthz"}).String()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, health, nil)
+	if err == nil {
+		var answer *http.Response
+		if answer, err = d.web.Do(request); err == nil {
+			_ = answer.Body.Close()
+			if answer.StatusCode == http.StatusOK {
+				return found(OK, app.RedirectURI+" is reached", "")
+			}
+			err = fmt.Errorf("%s answers HTTP %d", health, answer.StatusCode)
+		}
+	}
+	if u.Scheme == "http" {
+		return found(Warning, "nobody answers at "+app.RedirectURI, "run `tokenturn serve` where links lead, or connect with `tokenturn connection authorize`, which needs no link")
+	}
+	return found(Problem, fmt.Sprintf("people who allow access do not come back: %v", err), "see that the callback function is deployed at this host and that its certificate and name are in order")
+}
