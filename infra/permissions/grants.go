@@ -95,6 +95,8 @@ func Needed(service, operation string, body []byte) []Grant {
 	_ = json.Unmarshal(body, &in) // SNS speaks another protocol and has one kind of resource
 	action := service + ":" + operation
 	switch {
+	case Actions(action) == nil:
+		return nil
 	case operation == "TransactWriteItems":
 		var needed []Grant
 		for _, part := range in.TransactItems {
