@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -198,6 +199,63 @@ func TestAFaultlessMonthSetsOffNoAlarm(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The dashboard is JSON, and shows what the functions measure under the dimensions
+// that they measure it under.
+func TestDashboardShowsWhatIsMeasured(t *testing.T) {
+	tmpl := load(t, main)
+	body := text(tmpl.resolve(tmpl.resource("Dashboard").at("DashboardBody"), tmpl.values(nil)))
+	var dashboard struct {
+		Widgets []struct {
+			Properties struct {
+				Title   string
+				Metrics [][]any
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(body), &dashboard); err != nil {
+		t.Fatalf("%v\n%s", err, body)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		i := install(t, rotationtest.Personality{})
+		i.connect()
+		_ = i.Vault.Edit(i.ctx, acme, token.NewSecret(`{"hello":"operator"}`)) // which gives a notice
+		i.hours(1)
+		i.check(i.cloud.take(i.log.String()))
+		measured := func(name, dimensions string) bool {
+			for key := range i.cloud {
+				fields := strings.Fields(key)
+				var has []string
+				for _, field := range fields[2:] {
+					dimension, _, _ := strings.Cut(field, "=")
+					has = append(has, dimension)
+				}
+				want := strings.Split(dimensions, ",")
+				slices.Sort(want)
+				if fields[0] == "tokenturn" && fields[1] == name && slices.Equal(has, want) {
+					return true
+				}
+			}
+			return false
+		}
+		search := regexp.MustCompile(`^SEARCH\('\{tokenturn,([a-z,]+)\} stack="example" MetricName="(\w+)"', '\w+', \d+\)$`)
+		for _, widget := range dashboard.Widgets {
+			for _, metric := range widget.Properties.Metrics {
+				if expression, ok := object(metric[0])["expression"].(string); ok {
+					parts := search.FindStringSubmatch(expression)
+					if parts == nil || !measured(parts[2], parts[1]) {
+						t.Errorf("%s: nothing is measured that %s could find", widget.Properties.Title, expression)
+					}
+				} else if metric[0] == "tokenturn" && !measured(text(metric[1]), text(metric[2])) {
+					t.Errorf("%s: %v is not measured", widget.Properties.Title, metric)
+				}
+			}
+		}
+		if len(dashboard.Widgets) < 4 {
+			t.Errorf("%d widgets", len(dashboard.Widgets))
+		}
+	})
 }
 
 // What is measured is what the package comment of pkg/metrics promises, no
