@@ -132,11 +132,15 @@ func (t template) alarms() (all []alarm) {
 // goesOff reports whether the alarm would be in the state ALARM at any minute
 // between from and to. Each minute the periods before it are looked at, as
 // CloudWatch does it for periods of a minute and more.
-func (a alarm) goesOff(points series, from, to time.Time) bool {
-	for minute := from.Unix()/60 + a.period*int64(a.periods); minute <= to.Unix()/60; minute++ {
+func (a alarm) goesOff(measured series, from, to time.Time) bool {
+	points := make([]*statistics, to.Unix()/60-from.Unix()/60) // by minute
+	for n := range points {
+		points[n] = measured[from.Unix()/60+int64(n)]
+	}
+	for minute := a.period * int64(a.periods); minute <= int64(len(points)); minute++ {
 		breaching := 0
 		for n := range int64(a.periods) {
-			if a.breaches(points, minute-(n+1)*a.period) {
+			if begin := minute - (n+1)*a.period; a.breaches(points[begin : begin+a.period]) {
 				breaching++
 			}
 		}
@@ -147,11 +151,11 @@ func (a alarm) goesOff(points series, from, to time.Time) bool {
 	return false
 }
 
-// breaches looks at the period that begins with a minute.
-func (a alarm) breaches(points series, first int64) bool {
+// breaches looks at one period.
+func (a alarm) breaches(points []*statistics) bool {
 	var all *statistics
-	for minute := first; minute < first+a.period; minute++ {
-		switch p := points[minute]; {
+	for _, p := range points {
+		switch {
 		case p == nil:
 		case all == nil:
 			all = &statistics{p.sum, p.least, p.most}

@@ -378,19 +378,21 @@ func (i *installation) run(request rotation.Request) {
 func (i *installation) sweep() { i.run(rotation.Request{Op: "sweep"}) }
 
 // hours lets time pass, with a sweep at the end of each hour and the messages of
-// the queue delivered within the minute, now and then twice.
+// the queue delivered when they are due, now and then twice.
 func (i *installation) hours(n int) {
-	for minute := range n * 60 {
-		time.Sleep(time.Minute)
-		for _, request := range i.FollowUps.Take() {
-			i.run(request)
-			if minute%7 == 0 {
+	for hour := range n {
+		next := time.Now().Add(time.Hour)
+		for at := i.FollowUps.Next(); !at.IsZero() && at.Before(next); at = i.FollowUps.Next() {
+			time.Sleep(time.Until(at))
+			for _, request := range i.FollowUps.Take() {
 				i.run(request)
+				if hour%7 == 0 {
+					i.run(request)
+				}
 			}
 		}
-		if minute%60 == 59 {
-			i.sweep()
-		}
+		time.Sleep(time.Until(next))
+		i.sweep()
 	}
 }
 
