@@ -44,8 +44,9 @@ type door struct {
 	clock   *clock
 	log     *lockedBuffer
 	public  string
-	// organization is set before build.
+	// These are set before build.
 	organization string
+	observer     consent.Observer
 	mu           sync.Mutex
 	secrets      []string // must not be in the log
 }
@@ -95,7 +96,7 @@ func (d *door) build() {
 		d.t.Fatal(err)
 	}
 	d.handler, err = consent.New(consent.Config{Store: d.store, Consents: consents, Applications: d.apps,
-		AuthorizeURL: authorizeURL, PublicURL: d.public, Organization: d.organization, Logger: log, Now: d.clock.Now})
+		AuthorizeURL: authorizeURL, PublicURL: d.public, Organization: d.organization, Observer: d.observer, Logger: log, Now: d.clock.Now})
 	if err != nil {
 		d.t.Fatal(err)
 	}
