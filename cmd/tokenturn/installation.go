@@ -16,6 +16,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/doctor"
 	"github.com/tokenturn/tokenturn/pkg/embedded"
 	"github.com/tokenturn/tokenturn/pkg/procore"
+	"github.com/tokenturn/tokenturn/pkg/release"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/secretsmanager"
 	"github.com/tokenturn/tokenturn/pkg/token"
@@ -119,7 +120,7 @@ func openEmbedded(ctx context.Context, dir string, log *slog.Logger) (*installat
 	settings.PutsPerDay = 0 // the embedded vault takes any number of versions
 	return &installation{ledger: store.Ledger(), vault: store.Vault(), deletions: store.Deletions(), sealer: store.Sealer(),
 		apps: store.Applications(procore.ParseApplication), consents: store.Consents(),
-		issuer:   procore.New(procore.Config{RedeemTimeout: settings.RedeemTimeout, Version: version()}),
+		issuer:   procore.New(procore.Config{RedeemTimeout: settings.RedeemTimeout, Version: release.Version()}),
 		settings: settings, publicURL: localURL, log: log, checks: []doctor.Check{checkStore(store, dir)}, close: store.Close}, nil
 }
 

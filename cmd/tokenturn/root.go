@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"runtime/debug"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tokenturn/tokenturn/pkg/release"
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
@@ -51,7 +51,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a person must consent,
   tokenturn connection invite sandbox/acme    make a link for the person who connects
   tokenturn token print sandbox/acme          print a valid access token`,
 		c.serveCommand(), c.appCommand(), c.connectionCommand(), c.invitationCommand(), c.tokenCommand(), c.doctorCommand())
-	root.Version = version()
+	root.Version = release.Version()
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetFlagErrorFunc(usageError)
 	root.SetVersionTemplate("{{.Version}}\n")
@@ -74,14 +74,6 @@ func (c *cli) checkFlags(cmd *cobra.Command, _ []string) error {
 		return usageError(cmd, errors.New("--data is empty; name a directory or leave it out"))
 	}
 	return nil
-}
-
-// version is what the module was built as, such as v1.2.3.
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
-		return info.Main.Version
-	}
-	return "dev"
 }
 
 // noun groups verbs. By itself it says which ones there are.

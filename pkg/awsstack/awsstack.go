@@ -28,6 +28,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/kms"
 	"github.com/tokenturn/tokenturn/pkg/metrics"
 	"github.com/tokenturn/tokenturn/pkg/procore"
+	"github.com/tokenturn/tokenturn/pkg/release"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/secretsmanager"
 	"github.com/tokenturn/tokenturn/pkg/sns"
@@ -93,7 +94,7 @@ func Open(ctx context.Context, settings config.Settings, log *slog.Logger, meter
 		Sealer:       kms.New(awskms.NewFromConfig(cfg), settings.SealKey, settings.Stack),
 		identity:     awssts.NewFromConfig(cfg),
 		clients:      clients{db, secrets, awssqs.NewFromConfig(cfg), awssns.NewFromConfig(cfg)},
-		Issuer:       procore.New(procore.Config{RedeemTimeout: settings.RedeemTimeout}),
+		Issuer:       procore.New(procore.Config{RedeemTimeout: settings.RedeemTimeout, Version: release.Version()}),
 	}
 	if settings.QueueURL != "" {
 		s.FollowUps = sqs.New(awssqs.NewFromConfig(cfg), settings.QueueURL)
@@ -131,8 +132,13 @@ func (s *Stack) Caller(ctx context.Context) (string, error) {
 
 // Rotator returns the engine on this installation.
 func (s *Stack) Rotator() (*rotation.Rotator, error) {
+	var links rotation.Invitations
+	if s.Settings.PublicURL != "" {
+		links = consent.Renewals{Store: s.Table, Applications: s.Applications, PublicURL: s.Settings.PublicURL}
+	}
 	return rotation.NewRotator(rotation.Config{Ledger: s.Table, Vault: s.Vault, Sealer: s.Sealer, Applications: s.Applications,
-		Issuer: s.Meter.Issuer(s.Tracer.Issuer(s.Issuer)), FollowUps: s.FollowUps, Pace: s.Table, Notifier: s.Meter.Notifier(s.Notifier), Log: s.Log, Settings: s.Settings.Rotation()})
+		Issuer: s.Meter.Issuer(s.Tracer.Issuer(s.Issuer)), FollowUps: s.FollowUps, Pace: s.Table, Notifier: s.Meter.Notifier(s.Notifier), Announcements: s.Table,
+		Invitations: links, Log: s.Log, Settings: s.Settings.Rotation()})
 }
 
 // Consents returns what turns authorization codes into pairs on this

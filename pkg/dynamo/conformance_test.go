@@ -31,6 +31,10 @@ func TestPaceKeepsTheContract(t *testing.T) {
 	rotationtest.TestPace(t, func(t *testing.T) rotation.Pace { return newTable(t, http.DefaultTransport) })
 }
 
+func TestAnnouncementsKeepTheContract(t *testing.T) {
+	rotationtest.TestAnnouncements(t, func(t *testing.T) rotation.Announcements { return newTable(t, http.DefaultTransport) })
+}
+
 // newTable makes a table and reaches it through transport.
 func newTable(t *testing.T, transport http.RoundTripper) *dynamo.Table {
 	t.Helper()

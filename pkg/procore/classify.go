@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tokenturn/tokenturn/pkg/rotation"
@@ -41,7 +42,7 @@ func classify(status int, header http.Header, body []byte, cut error, now time.T
 		if cut == nil && len(body) == maxBody {
 			detail += fmt.Sprintf(", only the first %d bytes of the body were read", maxBody)
 		}
-		return rotation.Answer{Class: rotation.Captured, Body: token.NewSecret(string(body)), Detail: detail}
+		return rotation.Answer{Class: rotation.Captured, Body: token.NewSecret(string(body)), Wait: exhausted(header, now), Detail: detail}
 	case status == http.StatusTooManyRequests:
 		return rotation.Answer{Class: rotation.RateLimited, Wait: askedWait(header, now), Detail: detail}
 	case 400 <= status && status <= 499:
@@ -50,7 +51,7 @@ func classify(status int, header http.Header, body []byte, cut error, now time.T
 			return rotation.Answer{Class: meaning[code], Detail: detail + " " + code}
 		}
 	}
-	return rotation.Answer{Class: rotation.UnknownResult, Detail: detail}
+	return rotation.Answer{Class: rotation.UnknownResult, Wait: max(retryAfter(header, now), exhausted(header, now)), Detail: detail}
 }
 
 // errorCode returns the body's error if it is one of those in meaning, so that
@@ -68,26 +69,47 @@ func errorCode(body []byte) string {
 	return answer.Error
 }
 
-// askedWait returns how long the server asks to wait: the longer of Retry-After
-// (RFC 9110 section 10.2.3: seconds or a date) and X-Rate-Limit-Reset (Procore,
-// "Rate Limiting": Unix seconds); 0 if it says neither. Points in time are
-// taken relative to the answer's own Date, so the two clocks need not agree.
+// askedWait returns how long a server that answers 429 asks to wait: the longer
+// of Retry-After and X-Rate-Limit-Reset (Procore, "Rate Limiting": Unix
+// seconds); 0 if it says neither. Points in time are taken relative to the answer's own
+// Date, so the two clocks need not agree.
 func askedWait(header http.Header, now time.Time) time.Duration {
+	return min(max(retryAfter(header, now), untilReset(header, byServer(header, now))), maxWait)
+}
+
+// retryAfter reads Retry-After (RFC 9110 section 10.2.3): seconds or a date.
+func retryAfter(header http.Header, now time.Time) time.Duration {
+	value := header.Get("Retry-After")
+	wait := seconds(value)
+	if at, err := http.ParseTime(value); err == nil {
+		wait = max(0, at.Sub(byServer(header, now)))
+	}
+	return min(wait, maxWait)
+}
+
+// exhausted returns how long to wait after an answer that was given, but says
+// that the next one would not be: X-Rate-Limit-Remaining is 0 until X-Rate-Limit-Reset.
+func exhausted(header http.Header, now time.Time) time.Duration {
+	if strings.TrimSpace(header.Get("X-Rate-Limit-Remaining")) != "0" {
+		return 0
+	}
+	return min(untilReset(header, byServer(header, now)), maxWait)
+}
+
+// byServer is the time by the answer's own Date; now if it has none.
+func byServer(header http.Header, now time.Time) time.Time {
 	if date, err := http.ParseTime(header.Get("Date")); err == nil {
-		now = date
+		return date
 	}
-	var wait time.Duration
-	if value := header.Get("Retry-After"); value != "" {
-		if at, err := http.ParseTime(value); err == nil {
-			wait = at.Sub(now)
-		} else {
-			wait = seconds(value)
-		}
+	return now
+}
+
+func untilReset(header http.Header, now time.Time) time.Duration {
+	reset := seconds(header.Get("X-Rate-Limit-Reset"))
+	if reset == 0 {
+		return 0
 	}
-	if reset := seconds(header.Get("X-Rate-Limit-Reset")); reset > 0 {
-		wait = max(wait, time.Unix(int64(reset/time.Second), 0).Sub(now))
-	}
-	return min(max(wait, 0), maxWait)
+	return max(0, time.Unix(int64(reset/time.Second), 0).Sub(now))
 }
 
 // seconds reads a whole number of seconds, 0 if it is none. More than a

@@ -64,7 +64,7 @@ func TestClassify(t *testing.T) {
 			if (c.class == rotation.Captured) != (got.Body.Reveal() == c.body && c.body != "" || c.body == "" && c.class == rotation.Captured) {
 				t.Errorf("body %q", got.Body.Reveal())
 			}
-			if (c.class == rotation.RateLimited) != (got.Wait == 9*time.Second) {
+			if waits := c.class == rotation.RateLimited || c.class == rotation.UnknownResult; waits != (got.Wait == 9*time.Second) {
 				t.Errorf("wait %v", got.Wait)
 			}
 			noCanary(t, got)
@@ -102,6 +102,25 @@ func TestAskedWait(t *testing.T) {
 		}
 		if got := askedWait(header, now); got != c.want {
 			t.Errorf("%s: %v instead of %v", name, got, c.want)
+		}
+	}
+}
+
+// The headers of an ordinary answer say when the window ends; they ask for time
+// only when nothing is left of it.
+func TestAnExhaustedLimit(t *testing.T) {
+	now := time.Date(2026, 11, 21, 22, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		status    int
+		remaining string
+		want      time.Duration
+	}{
+		{200, "24", 0}, {200, "", 0}, {200, "0", 10 * time.Second}, {500, "24", 0}, {500, "0", 10 * time.Second}, {429, "24", 10 * time.Second},
+	} {
+		header := http.Header{"X-Rate-Limit-Limit": {"25"}, "X-Rate-Limit-Remaining": {c.remaining},
+			"X-Rate-Limit-Reset": {fmt.Sprint(now.Add(10 * time.Second).Unix())}}
+		if got := classify(c.status, header, nil, nil, now); got.Wait != c.want {
+			t.Errorf("%d with %q remaining: wait %v, want %v", c.status, c.remaining, got.Wait, c.want)
 		}
 	}
 }

@@ -51,7 +51,7 @@ func (b *bench) rotator() *rotation.Rotator { return b.rotatorWith(b.Issuer) }
 
 func (b *bench) rotatorWith(issuer rotation.Issuer) *rotation.Rotator {
 	r, err := rotation.NewRotator(rotation.Config{Ledger: b.Ledger, Vault: b.Vault, Sealer: b.Sealer, Applications: b.Applications,
-		Issuer: issuer, FollowUps: b.FollowUps, Notifier: b.Notifier, Log: b.logger(), Settings: b.settings})
+		Issuer: issuer, FollowUps: b.FollowUps, Notifier: b.Notifier, Announcements: b.Announcements, Log: b.logger(), Settings: b.settings})
 	if err != nil {
 		panic(err)
 	}

@@ -49,7 +49,7 @@ func NewConsents(cfg ConsentsConfig) (*Consents, error) {
 	if err := cfg.Settings.Validate(); err != nil {
 		return nil, fmt.Errorf("settings: %w", err)
 	}
-	k := keeper{cfg.Ledger, cfg.Applications, cfg.Issuer, cfg.Notifier, cfg.Settings, cfg.Log, cfg.Now}
+	k := keeper{cfg.Ledger, cfg.Applications, cfg.Issuer, cfg.Notifier, cfg.Settings, cfg.Log, cfg.Now, newTold(nil)}
 	k.fill()
 	return &Consents{k, cfg.Sealer, cfg.FollowUps}, nil
 }

@@ -153,6 +153,9 @@ func (s Settings) ownDue(rec Record, mints []Mint, now time.Time) time.Time {
 			return s.redeemAt(rec.Connection, *rec.Current)
 		}
 	case NeedsConsent:
+		if rec.Untold && !rec.DueAt.After(now) {
+			return now // for a sweep, which tells
+		}
 		return laterOrDaily(rec.DueAt, now)
 	}
 	return time.Time{}

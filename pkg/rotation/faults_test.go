@@ -667,7 +667,7 @@ var faults = []fault{
 	// People.
 	{name: "the user takes the consent back", outcome: rotation.ConsentNeeded, notices: []string{toldConsent}, status: rotation.NeedsConsent,
 		happens: func(m *mishap) rotation.Outcome { m.withdraw(); return m.rotate() }},
-	{name: "the user takes the consent back and allows again", outcome: rotation.Outcome(rotation.Connected), notices: []string{toldConsent},
+	{name: "the user takes the consent back and allows again before anybody is told", outcome: rotation.Outcome(rotation.Connected),
 		happens: func(m *mishap) rotation.Outcome {
 			m.withdraw()
 			m.rotate()

@@ -33,11 +33,20 @@ type keeper struct {
 	settings Settings
 	log      *slog.Logger
 	clock    func() time.Time
+	told     *told
 }
 
 func (k *keeper) notify(ctx context.Context, kind string, c token.Connection, format string, args ...any) {
-	n := Notice{Kind: kind, Connection: c, Environment: c.Environment, Summary: fmt.Sprintf(format, args...), At: k.clock().UTC()}
-	k.log.WarnContext(ctx, "notice", "kind", kind, "connection", c.String(), "summary", n.Summary)
+	k.deliver(ctx, Notice{Kind: kind, Connection: c, Environment: c.Environment, Summary: fmt.Sprintf(format, args...)})
+}
+
+func (k *keeper) deliver(ctx context.Context, n Notice) {
+	n.At = k.clock().UTC()
+	about := n.Connection.String()
+	if n.Connection.IsZero() {
+		about = n.Environment
+	}
+	k.log.WarnContext(ctx, "notice", "kind", n.Kind, "about", about, "summary", n.Summary)
 	if k.notifier != nil {
 		k.notifier.Notify(context.WithoutCancel(ctx), n)
 	}
@@ -194,7 +203,8 @@ func (k *keeper) decideOn(ctx context.Context, rec Record, mints []Mint, m Mint,
 		return rec, err
 	}
 	if was, is := rec.Current.lifetime(), next.Current.lifetime(); was > 0 && is > 0 && (is-was).Abs() > max(was/20, 10*time.Second) {
-		k.notify(ctx, NoticeLifetimeChanged, m.Connection, "Access tokens now live %v; they lived %v before.", is, was)
+		k.announce(ctx, NoticeLifetimeChanged, m.Connection.Environment, is.Round(time.Minute).String(),
+			"Access tokens of %s now live %v; they lived %v before. All due times follow; nothing needs to be done.", m.Connection.Environment, is, was)
 	}
 	change := Change{History: append(rec.overtaken(m.Key.Attempt), Event{Kind: "decided", Attempt: m.Key.Attempt, Detail: string(m.Source), Spent: m.Parent})}
 	if rec.Ancestor != nil && m.Key.Epoch == rec.Epoch { // what succeeded it was never published
@@ -240,7 +250,7 @@ func (k *keeper) succeed(rec Record, m Mint, pair token.Pair, pin Pin) (Record, 
 	}
 	next.Epoch, next.Generation, next.Status = m.Key.Epoch, m.Key.Generation, Active
 	next.Attempt, next.Failure, next.Pin, next.RotatedAt = nil, nil, &pin, m.SavedAt
-	next.ServiceAccount = m.Source == FromClient
+	next.ServiceAccount, next.Untold = m.Source == FromClient, false
 	return next, nil
 }
 
@@ -314,7 +324,7 @@ func (k *keeper) checkIdentity(ctx context.Context, rec Record, m Mint, pair tok
 	switch {
 	case m.Source == FromRefresh: // the refresh itself proved the pair; the pin can wait
 		if err == nil {
-			pin.ResourceOwner = id.ResourceOwner
+			pin.ResourceOwner, pin.Login = id.ResourceOwner, id.Login
 		}
 		return pin, nil
 	case errors.Is(err, ErrTokenRefused):
@@ -325,7 +335,7 @@ func (k *keeper) checkIdentity(ctx context.Context, rec Record, m Mint, pair tok
 	if err := compare(app, m, rec.Pin, id); err != nil {
 		return pin, err
 	}
-	pin.ResourceOwner, pin.Company = id.ResourceOwner, m.Company
+	pin.ResourceOwner, pin.Login, pin.Company = id.ResourceOwner, id.Login, m.Company
 	return pin, nil
 }
 

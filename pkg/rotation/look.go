@@ -74,15 +74,12 @@ func (t *turn) look(ctx context.Context) (*ConnectionReport, error) {
 
 // giveUp: the issuer does not know the refresh token (any more), and after
 // everything that may hold a successor was read again, that is the end of it
-// until a person consents, or a mint turns up after all.
+// until a person consents, or a mint turns up after all. The next sweep that
+// sees it tells people.
 func (t *turn) giveUp(ctx context.Context) error {
-	if !t.told { // before it is written: a crash in between costs a second notice, not the only one
-		t.told = true
-		t.notify(ctx, NoticeNeedsConsent, t.conn, "Procore no longer accepts the refresh token of %[1]s. Run `tokenturn connection invite %[1]s` and send the link to the person who connected it.", t.conn)
-	}
 	refused := Event{Kind: "needs_consent", Attempt: t.rec.Attempt.ID, Detail: "invalid_grant, and no successor is saved anywhere",
 		Spent: t.rec.Attempt.Fingerprint}
-	t.rec.Attempt, t.rec.Status, t.rec.Failure = nil, NeedsConsent, nil
+	t.rec.Attempt, t.rec.Status, t.rec.Failure, t.rec.Untold = nil, NeedsConsent, nil, true
 	t.rec.DueAt = t.clock().Add(t.settings.Quiet)
 	return t.write(ctx, Change{History: []Event{refused}})
 }

@@ -60,7 +60,7 @@ func (r *Rotator) disconnect(ctx context.Context, rec Record, mints []Mint) erro
 	next := rec.clone()
 	next.endEpoch(until, r.settings.Quiet)
 	next.Epoch, next.Generation, next.Status = rec.Epoch+1, 0, Disconnected
-	next.Current, next.Ancestor, next.Published, next.Failure = nil, nil, "", nil
+	next.Current, next.Ancestor, next.Published, next.Failure, next.Untold = nil, nil, "", nil, false
 	return r.write(ctx, next, mints, Change{History: append(rec.overtaken(""), Event{Kind: "disconnected"})})
 }
 

@@ -169,7 +169,7 @@ type Grant struct {
 type Answer struct {
 	Class  Class
 	Body   token.Secret  // of a Captured answer, whatever of it arrived
-	Wait   time.Duration // of a RateLimited answer: how long the server asks to wait; 0 if it did not say
+	Wait   time.Duration // how long the server asks to be left alone, whatever the answer; 0 if it did not say
 	Detail string        // for people, without anything secret: "HTTP 503", "invalid_client", "dial: connection refused"
 }
 
@@ -235,7 +235,23 @@ type Notice struct {
 	Connection  token.Connection `json:"connection,omitzero"`
 	Environment string           `json:"environment,omitempty"`
 	Summary     string           `json:"summary"` // what happened and what to do, in one or two sentences
-	At          time.Time        `json:"at"`
+	// Link is where a person can allow access again, if one could be made. It is
+	// not in the log, for who has it can connect the connection.
+	Link token.Secret `json:"-"`
+	At   time.Time    `json:"at"`
+}
+
+// Announcements keep, for all runs of an installation, which events that concern
+// many connections were told of. It is safe for concurrent use by many processes.
+type Announcements interface {
+	// First claims the telling of an event until then, and reports whether
+	// nobody holds that claim now.
+	First(ctx context.Context, event string, now, until time.Time) (bool, error)
+}
+
+// Invitations make links by which a person can consent to a connection anew.
+type Invitations interface {
+	Renew(ctx context.Context, rec Record, now time.Time) (link token.Secret, until time.Time, err error)
 }
 
 // The kinds of notices.

@@ -48,6 +48,8 @@ type Record struct {
 	// ServiceAccount: the app itself is who acts, and its tokens come for its own
 	// credentials (RFC 6749 section 4.4). There is no refresh token to lose.
 	ServiceAccount bool `json:"service_account,omitempty"`
+	// Untold: nobody was told yet that it needs a consent.
+	Untold bool `json:"untold,omitempty"`
 }
 
 // Current describes the pair that the connection has now.
@@ -98,6 +100,7 @@ type Pin struct {
 	Environment   string            `json:"environment"`
 	Client        token.Fingerprint `json:"client"` // of the client id
 	ResourceOwner string            `json:"resource_owner,omitempty"`
+	Login         string            `json:"login,omitempty"` // the user's e-mail address when last seen; not compared
 	Company       string            `json:"company,omitempty"`
 }
 

@@ -52,10 +52,8 @@ func (t *turn) redeem(ctx context.Context) (*ConnectionReport, error) {
 // preflight does everything that can fail before a token is at stake. A nil
 // presentation comes with what the turn does instead.
 func (t *turn) preflight(ctx context.Context) (*presentation, *ConnectionReport, error) {
-	if why, stopped := t.stopped(t.conn.Environment); stopped {
-		t.detail = why
-		r := t.report(ConfigError, time.Time{}, nil)
-		return nil, &r, nil
+	if h, halted := t.halted(t.conn.Environment); halted {
+		return nil, t.rest(ctx, h), nil
 	}
 	if !t.hasTurn {
 		waited, err := t.pace.wait(ctx, t.conn.Environment)
@@ -109,6 +107,25 @@ func (t *turn) preflight(ctx context.Context) (*presentation, *ConnectionReport,
 	return &p, nil, nil
 }
 
+// shortRest is how long a turn waits for an environment rather than leave the
+// connection to a later run: Procore's spike limit counts ten seconds.
+const shortRest = 12 * time.Second
+
+// rest ends the turn, unless what is to be waited for is soon over.
+func (t *turn) rest(ctx context.Context, h halt) *ConnectionReport {
+	wait := h.until.Sub(t.clock())
+	if h.outcome == Deferred && wait <= shortRest && t.settings.timeLeft(ctx, wait) {
+		select {
+		case <-time.After(wait):
+			return nil // plan again
+		case <-ctx.Done():
+		}
+	}
+	t.detail = h.why
+	r := t.report(h.outcome, h.until.UTC(), nil)
+	return &r
+}
+
 // noTime ends the turn because the run has to; the connection stays due.
 func (t *turn) noTime() *ConnectionReport {
 	t.outOfTime.Store(true)
@@ -117,23 +134,27 @@ func (t *turn) noTime() *ConnectionReport {
 	return &r
 }
 
-var errOtherClient = errors.New("belongs to another client id than the app credentials of its environment")
-
 // fittingApplication gives the app credentials that the connection's consent was given to.
 func (t *turn) fittingApplication(ctx context.Context) (Application, error) {
 	app, err := t.application(ctx, t.conn.Environment)
 	if err != nil {
-		return app, fmt.Errorf("reading the app credentials for %s: %w", t.conn, err)
+		err = fmt.Errorf("reading the app credentials for %s: %w", t.conn, err)
+		if errors.Is(err, ErrNoApplication) {
+			return app, &appError{Application{Environment: t.conn.Environment}, fmt.Sprintf("%v: run `tokenturn app set %s`", err, t.conn.Environment)}
+		}
+		return app, err
 	}
 	if pin := t.rec.Pin; pin != nil && (pin.Client != "" && pin.Client != token.NewSecret(app.ClientID).Fingerprint() ||
 		pin.Environment != t.conn.Environment) {
-		return app, fmt.Errorf("%s %w: run `tokenturn app set %s` with the right ones, or invite anew", t.conn, errOtherClient, t.conn.Environment)
+		return app, &appError{app, fmt.Sprintf("%s belongs to another client id than the app credentials of %s: run `tokenturn app set %[2]s` with the right ones, or invite anew",
+			t.conn, t.conn.Environment)}
 	}
 	return app, nil
 }
 
 func classOfApp(err error) string {
-	if errors.Is(err, ErrNoApplication) || errors.Is(err, errOtherClient) {
+	var ofApp *appError
+	if errors.As(err, &ofApp) {
 		return classConfig
 	}
 	return classStore
@@ -189,16 +210,13 @@ func (t *turn) begin(ctx context.Context) error {
 
 // answered acts on what came of the POST.
 func (t *turn) answered(ctx context.Context, p *presentation, answer Answer) (*ConnectionReport, error) {
+	t.heed(ctx, answer)
 	cause := fmt.Errorf("refreshing %s: %s", t.conn, answer.Detail)
 	switch answer.Class {
 	case Captured:
 		return t.captured(ctx, p, answer.Body)
 	case RateLimited:
-		wait := max(answer.Wait, time.Second)
-		if answer.Wait == 0 {
-			wait = 0 // not told: the usual back-off
-		}
-		return t.attemptEnded(ctx, classRateLimited, min(wait, 15*time.Minute), cause)
+		return t.attemptEnded(ctx, classRateLimited, answer.Wait, cause)
 	case NotSent:
 		return t.attemptEnded(ctx, classNotSent, 0, cause)
 	case Refused:
@@ -212,10 +230,36 @@ func (t *turn) answered(ctx context.Context, p *presentation, answer Answer) (*C
 		}
 		return t.attemptEnded(ctx, classConfig, 0, cause)
 	}
+	return t.answerUnknown(ctx, answer, cause)
+}
+
+// heed leaves the login host alone where an answer asks for that, or shows that it is down.
+func (t *turn) heed(ctx context.Context, answer Answer) {
+	wait := answer.Wait
+	switch {
+	case answer.Class == RateLimited && wait == 0:
+		wait = time.Minute
+	case answer.Class == NotSent, answer.Class == UnknownResult && t.answerLost(t.conn.Environment):
+		wait = max(wait, time.Minute)
+	}
+	if wait > 0 {
+		t.pause(ctx, t.conn.Environment, wait, answer.Detail)
+	}
+}
+
+// answerUnknown: nobody knows whether the token is spent. It is looked into
+// after the quiet period, or when the server wants to be asked again.
+func (t *turn) answerUnknown(ctx context.Context, answer Answer, cause error) (*ConnectionReport, error) {
 	over := t.rec.Attempt.Until.Add(t.settings.Quiet)
 	if t.rec.Attempt.Presentations == 1 {
 		t.notify(ctx, NoticeUnknown, t.conn, "The answer to a refresh was lost (%s). It is looked into by itself after %s; nothing needs to be done now.",
 			answer.Detail, over.UTC().Format(time.RFC3339))
+	}
+	if asked := t.clock().Add(answer.Wait); asked.After(over) {
+		over = asked
+		if _, err := t.failure(ctx, Look, MintKey{}, classIssuer, answer.Wait, cause); err != nil && !errors.Is(err, ErrConflict) {
+			return nil, err
+		}
 	}
 	t.detail = answer.Detail
 	r := t.report(Unknown, over, nil)
@@ -283,5 +327,5 @@ func (t *turn) clientFault(ctx context.Context, app Application, answer Answer) 
 	}
 	why := fmt.Sprintf("the server does not accept the app credentials of %s (%s): run `tokenturn app set %s`", t.conn.Environment, answer.Detail, t.conn.Environment)
 	t.stopApp(t.conn.Environment, why)
-	return t.attemptEnded(ctx, classConfig, 0, errors.New(why))
+	return t.attemptEnded(ctx, classConfig, 0, &appError{app, why})
 }

@@ -25,9 +25,12 @@ type Config struct {
 	FollowUps    FollowUps // nil: what a follow-up would do waits for the next sweep
 	Pace         Pace      // nil: each process keeps the whole pace by itself
 	Notifier     Notifier  // nil: notices are logged only
-	Log          *slog.Logger
-	Now          func() time.Time
-	Settings     Settings
+	// Announcements keep notices about many connections to one each. nil: one of each process.
+	Announcements Announcements
+	Invitations   Invitations // nil: notices name the command that makes a link
+	Log           *slog.Logger
+	Now           func() time.Time
+	Settings      Settings
 }
 
 // Rotator rotates connections. It keeps nothing between runs but its pace, and
@@ -38,6 +41,8 @@ type Rotator struct {
 	sealer    Sealer
 	followUps FollowUps
 	pace      *pacer
+	// invitations may be nil.
+	invitations Invitations
 
 	mu    sync.Mutex
 	asked []time.Time // when the follow-up sweeps that were asked for come
@@ -51,9 +56,9 @@ func NewRotator(cfg Config) (*Rotator, error) {
 	if err := cfg.Settings.Validate(); err != nil {
 		return nil, fmt.Errorf("settings: %w", err)
 	}
-	k := keeper{cfg.Ledger, cfg.Applications, cfg.Issuer, cfg.Notifier, cfg.Settings, cfg.Log, cfg.Now}
+	k := keeper{cfg.Ledger, cfg.Applications, cfg.Issuer, cfg.Notifier, cfg.Settings, cfg.Log, cfg.Now, newTold(cfg.Announcements)}
 	k.fill()
-	return &Rotator{keeper: k, vault: cfg.Vault, sealer: cfg.Sealer, followUps: cfg.FollowUps,
+	return &Rotator{keeper: k, vault: cfg.Vault, sealer: cfg.Sealer, followUps: cfg.FollowUps, invitations: cfg.Invitations,
 		pace: newPacer(cfg.Pace, cfg.Settings, k.log)}, nil
 }
 
@@ -128,6 +133,7 @@ func (r *Rotator) Sweep(ctx context.Context) (Report, error) {
 		})
 	}
 	_ = group.Wait()
+	run.tellUntold(ctx)
 	if run.outOfTime.Load() || len(due) >= MaxDue {
 		run.handOn(ctx)
 	}
@@ -178,7 +184,10 @@ func (r *Rotator) Publish(ctx context.Context, c token.Connection) (Report, erro
 
 func (r *Rotator) one(ctx context.Context, op string, c token.Connection, s situation) Report {
 	started := time.Now()
-	return newReport(op, started, []ConnectionReport{r.newRun().connection(ctx, c, s)})
+	run := r.newRun()
+	report := run.connection(ctx, c, s)
+	run.leaveUntold(ctx)
+	return newReport(op, started, []ConnectionReport{report})
 }
 
 // later asks for a follow-up. Losing one costs time, never a token: the next

@@ -22,12 +22,21 @@ type run struct {
 
 	appsMu sync.Mutex // never held across a call of a port
 	known  map[string]Application
-	faults map[string]int    // connections whose request an environment called faulty
-	stop   map[string]string // why no more is presented to an environment in this run
+	faults map[string]int  // connections whose request an environment called faulty
+	lost   map[string]int  // answers of an environment that were lost
+	stop   map[string]halt // why no more is presented to an environment in this run
+	untold []Record        // connections that need a consent, of which nobody was told yet
+}
+
+// halt is why nothing is presented to an environment.
+type halt struct {
+	outcome Outcome // ConfigError: to the end of the run; Deferred: until
+	why     string
+	until   time.Time
 }
 
 func (r *Rotator) newRun() *run {
-	return &run{Rotator: r, keys: newKeyring(r.sealer), known: map[string]Application{}, faults: map[string]int{}, stop: map[string]string{}}
+	return &run{Rotator: r, keys: newKeyring(r.sealer), known: map[string]Application{}, faults: map[string]int{}, lost: map[string]int{}, stop: map[string]halt{}}
 }
 
 // handOn asks, once, for a sweep that goes on. A minute later, when this run has
@@ -67,21 +76,47 @@ func (r *run) credentialsChanged(ctx context.Context, refused Application) bool 
 	return true
 }
 
-// stopApp ends presenting to an environment for this run. It reports whether
-// this call was the first to do so.
-func (r *run) stopApp(environment, why string) bool {
+// stopApp ends presenting to an environment for this run.
+func (r *run) stopApp(environment, why string) {
 	r.appsMu.Lock()
 	defer r.appsMu.Unlock()
-	_, stopped := r.stop[environment]
-	r.stop[environment] = why
-	return !stopped
+	r.stop[environment] = halt{outcome: ConfigError, why: why}
 }
 
-func (r *run) stopped(environment string) (why string, stopped bool) {
+// pause ends presenting to an environment until then: its login host is down,
+// or has asked for time. That is noticed by the first connection that meets it,
+// once a run; other environments go on.
+func (r *run) pause(ctx context.Context, environment string, wait time.Duration, why string) {
+	until := r.clock().Add(wait)
+	r.appsMu.Lock()
+	was := r.stop[environment]
+	if was.outcome == ConfigError || !until.After(was.until) {
+		r.appsMu.Unlock()
+		return
+	}
+	r.stop[environment] = halt{Deferred, why, until}
+	r.appsMu.Unlock()
+	if was.why == "" {
+		r.log.WarnContext(ctx, "the login host of an environment has to be left alone; the others go on",
+			"environment", environment, "until", until.UTC().Format(time.RFC3339), "why", why)
+	}
+}
+
+// halted says why nothing may be presented to an environment now, if so.
+func (r *run) halted(environment string) (halt, bool) {
 	r.appsMu.Lock()
 	defer r.appsMu.Unlock()
-	why, stopped = r.stop[environment]
-	return why, stopped
+	h, halted := r.stop[environment]
+	return h, halted && (h.outcome == ConfigError || r.clock().Before(h.until))
+}
+
+// answerLost counts lost answers of an environment: after three of them its login
+// host is taken for down, for each more would leave one more token in doubt.
+func (r *run) answerLost(environment string) (tooMany bool) {
+	r.appsMu.Lock()
+	defer r.appsMu.Unlock()
+	r.lost[environment]++
+	return r.lost[environment] >= 3
 }
 
 // requestFault counts connections of an environment whose request was called
@@ -113,6 +148,9 @@ func (r *run) connection(ctx context.Context, c token.Connection, s situation) (
 	if waits := report.Outcome == Deferred || report.Outcome == ConfigError || report.Outcome == Unknown; waits && !report.RetryAt.IsZero() {
 		r.sweepBy(ctx, report.RetryAt)
 	}
+	if t.rec.Untold {
+		r.noteUntold(t.rec)
+	}
 	return report
 }
 
@@ -127,7 +165,6 @@ type turn struct {
 	detail  string                   // of the last failure
 	refusal string                   // id of the attempt that the issuer refused in this turn
 	hasTurn bool                     // to redeem, and did not yet
-	told    bool                     // people were told that a consent is needed
 	drifted bool                     // people were told of a drift
 }
 
@@ -272,7 +309,7 @@ func (t *turn) failure(ctx context.Context, step Step, mint MintKey, class strin
 		t.rec.Failure = &f // else the loop as a whole is asked to wait, which one mint must not undo
 	}
 	if class == classConfig && count == 1 {
-		t.notify(ctx, NoticeConfigError, t.conn, "%v", cause)
+		t.tellConfigError(ctx, cause)
 	}
 	err := t.write(ctx, Change{History: history})
 	if errors.Is(err, ErrConflict) { // the row is another one now, and perhaps that is why the act failed

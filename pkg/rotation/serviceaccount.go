@@ -89,8 +89,10 @@ func (k *keeper) judge(source Source, body token.Secret) Judgement {
 func (t *turn) clientAnswered(ctx context.Context, p *presentation, answer Answer) (*ConnectionReport, error) {
 	switch answer.Class {
 	case Captured:
+		t.heed(ctx, answer)
 		return t.clientCaptured(ctx, p, answer.Body)
 	case UnknownResult:
+		t.heed(ctx, answer)
 		return t.attemptEnded(ctx, classIssuer, answer.Wait, fmt.Errorf("getting a token for %s: %s", t.conn, answer.Detail))
 	case Refused:
 		return t.attemptEnded(ctx, classConfig, 0, fmt.Errorf("getting a token for %s: %s: the server knows no service account of this app", t.conn, answer.Detail))

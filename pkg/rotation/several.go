@@ -33,5 +33,6 @@ func (r *Rotator) RotateAll(ctx context.Context, several []token.Connection, tol
 		})
 	}
 	_ = group.Wait()
+	run.tellUntold(ctx)
 	return newReport("rotate", started, reports)
 }

@@ -56,7 +56,10 @@ func (n *Notifier) Notify(ctx context.Context, notice rotation.Notice) {
 }
 
 func (n *Notifier) publish(ctx context.Context, notice rotation.Notice) error {
-	message, err := json.Marshal(notice)
+	message, err := json.Marshal(struct {
+		rotation.Notice
+		Link string `json:"link,omitempty"`
+	}{notice, notice.Link.Reveal()})
 	if err != nil {
 		return fmt.Errorf("encoding a notice: %w", err)
 	}

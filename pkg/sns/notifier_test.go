@@ -50,6 +50,21 @@ func TestNotifyPublishesTheNotice(t *testing.T) {
 	}
 }
 
+// The link of a notice reaches those who are to pass it on.
+func TestNotifyPublishesTheLink(t *testing.T) {
+	script := awstest.Play(func(awstest.Call) (any, error) { return nil, nil })
+	linked := notice
+	linked.Link = token.NewSecret("https://connect.example.com/connect/canary")
+	if log := notify(script, t.Context(), linked); strings.Contains(log, "canary") {
+		t.Errorf("logged %s", log)
+	}
+	var got struct{ Kind, Summary, Link string }
+	if err := json.Unmarshal([]byte(script.Calls()[0].Input["Message"].(string)), &got); err != nil ||
+		got.Link != linked.Link.Reveal() || got.Kind != linked.Kind || got.Summary != linked.Summary {
+		t.Errorf("message %v, %v", got, err)
+	}
+}
+
 func TestSubjectFitsWhatSNSTakes(t *testing.T) {
 	script := awstest.Play(func(awstest.Call) (any, error) { return nil, nil })
 	long := notice

@@ -15,7 +15,9 @@ type Bench struct {
 	Applications *Applications
 	FollowUps    *FollowUps
 	Notifier     *Notifier
-	Settings     rotation.Settings
+	// Announcements of all processes.
+	Announcements *Announcements
+	Settings      rotation.Settings
 	// Log takes what the program under test logs, answers and returns as errors.
 	Log *Log
 }
@@ -32,16 +34,17 @@ func NewBench(gate Gate, personality Personality) *Bench {
 	sealer := NewSealer()
 	sealer.Gate = gate
 	b := &Bench{
-		Journal:      j,
-		Ledger:       &Ledger{Gate: gate, Journal: j},
-		Vault:        &Vault{Gate: gate, Journal: j},
-		Sealer:       sealer,
-		Issuer:       &Issuer{Gate: gate, Journal: j, Personality: personality},
-		Applications: &Applications{Gate: gate},
-		FollowUps:    &FollowUps{Gate: gate, Journal: j},
-		Notifier:     &Notifier{Gate: gate, Journal: j},
-		Settings:     rotation.DefaultSettings("bench"),
-		Log:          &Log{},
+		Journal:       j,
+		Ledger:        &Ledger{Gate: gate, Journal: j},
+		Vault:         &Vault{Gate: gate, Journal: j},
+		Sealer:        sealer,
+		Issuer:        &Issuer{Gate: gate, Journal: j, Personality: personality},
+		Applications:  &Applications{Gate: gate},
+		FollowUps:     &FollowUps{Gate: gate, Journal: j},
+		Notifier:      &Notifier{Gate: gate, Journal: j},
+		Announcements: &Announcements{Gate: gate},
+		Settings:      rotation.DefaultSettings("bench"),
+		Log:           &Log{},
 	}
 	b.Applications.Set(Sandbox)
 	b.Issuer.Register(Sandbox)

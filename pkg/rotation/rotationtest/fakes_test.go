@@ -14,6 +14,10 @@ func TestPaceKeepsTheContract(t *testing.T) {
 	TestPace(t, func(*testing.T) rotation.Pace { return &Pace{} })
 }
 
+func TestAnnouncementsKeepTheContract(t *testing.T) {
+	TestAnnouncements(t, func(*testing.T) rotation.Announcements { return &Announcements{} })
+}
+
 func TestFakeVault(t *testing.T) {
 	for name, vault := range map[string]func() *Vault{
 		"AWSPENDING stays":      func() *Vault { return &Vault{} },

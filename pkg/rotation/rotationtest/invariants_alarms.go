@@ -23,7 +23,7 @@ type alarm struct {
 func alarmsRaised(b *Bench) error {
 	told, due := map[alarm]int{}, map[alarm]int{}
 	cause := map[alarm]bool{}
-	status := map[token.Connection]rotation.Status{}
+	status, untold := map[token.Connection]rotation.Status{}, map[token.Connection]bool{}
 	attempts := map[token.Fingerprint]attemptOf{}
 	entries := b.Journal.Entries()
 	for i, e := range entries {
@@ -45,10 +45,10 @@ func alarmsRaised(b *Bench) error {
 			if r.Attempt != nil {
 				attempts[r.Attempt.Fingerprint] = attemptOf{e.Connection, *r.Attempt}
 			}
-			if r.Status == rotation.NeedsConsent && status[e.Connection] != r.Status {
+			if asks := r.Status == rotation.NeedsConsent; asks && !r.Untold && (status[e.Connection] != r.Status || untold[e.Connection]) {
 				demand(e.Connection, rotation.NoticeNeedsConsent)
 			}
-			status[e.Connection] = r.Status
+			status[e.Connection], untold[e.Connection] = r.Status, r.Untold
 			for _, mark := range effect.Change.Mark {
 				demand(e.Connection, map[rotation.MintState]string{
 					rotation.Quarantined: rotation.NoticeQuarantined, rotation.Rejected: rotation.NoticeRejected}[mark.State])
@@ -67,6 +67,11 @@ func alarmsRaised(b *Bench) error {
 			if known && effect.Class == rotation.Refused { // even if the write that says so was overtaken
 				cause[alarm{a.connection, rotation.NoticeNeedsConsent}] = true
 			}
+		}
+	}
+	for c, waits := range untold {
+		if waits {
+			return fmt.Errorf("I17 is broken: %s needs a consent, and nobody was told", c)
 		}
 	}
 	for a, n := range due {

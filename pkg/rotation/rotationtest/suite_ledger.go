@@ -278,8 +278,8 @@ func fullRecord() rotation.Record {
 		Attempt:  &rotation.Attempt{ID: "id", Fingerprint: "4567", BegunAt: at(4), Until: at(5), Presentations: 2, Refused: true},
 		Failure:  &rotation.Failure{Step: rotation.Publish, Class: "class", Count: 7, NextAt: at(6), Mint: key, Detail: "a\n\"detail\""},
 		Puts:     []int64{1, 2, 1 << 33},
-		Pin:      &rotation.Pin{Environment: "sandbox", Client: "89ab", ResourceOwner: "12", Company: "34"},
-		Imported: []token.Fingerprint{"fedc"}, Residue: at(7), RotatedAt: at(8), ServiceAccount: true,
+		Pin:      &rotation.Pin{Environment: "sandbox", Client: "89ab", ResourceOwner: "12", Login: "pat@example.com", Company: "34"},
+		Imported: []token.Fingerprint{"fedc"}, Residue: at(7), RotatedAt: at(8), ServiceAccount: true, Untold: true,
 	}
 }
 

@@ -1,0 +1,33 @@
+package consent
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+var _ rotation.Invitations = Renewals{}
+
+// Renewals make invitations to connections that have been connected before. The
+// engine's pin says who may use them.
+type Renewals struct {
+	Store        Store
+	Applications rotation.Applications
+	PublicURL    string // of the handler; empty: no link can be made
+}
+
+// Renew implements rotation.Invitations. A link that could not work is not made.
+func (r Renewals) Renew(ctx context.Context, rec rotation.Record, now time.Time) (token.Secret, time.Time, error) {
+	app, err := r.Applications.Application(ctx, rec.Connection.Environment)
+	if err != nil {
+		return token.Secret{}, time.Time{}, fmt.Errorf("reading the app credentials of %s: %w", rec.Connection.Environment, err)
+	}
+	if here := r.PublicURL + "/callback/" + rec.Connection.Environment; app.RedirectURI != here {
+		return token.Secret{}, time.Time{}, fmt.Errorf("the app credentials of %s have another redirect_uri than %s", rec.Connection.Environment, here)
+	}
+	link, made, err := Invite(ctx, r.Store, r.PublicURL, Invitation{Connection: rec.Connection, Epoch: rec.Epoch, CreatedAt: now})
+	return link, made.ExpiresAt, err
+}

@@ -1,0 +1,13 @@
+// Package release says which release of tokenturn a program was built from.
+package release
+
+import "runtime/debug"
+
+// Version is what the module was built as, such as v1.2.3, and "dev" where the
+// build does not know.
+func Version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
+	}
+	return "dev"
+}

@@ -1,0 +1,189 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+const (
+	// announcedFor is how long an event that concerns an environment as a whole
+	// is not told of again.
+	announcedFor = daily
+	// many connections of an environment that need a consent at once have one
+	// cause, and are one notice; those that follow within an hour belong to it.
+	many       = 3
+	manyFollow = time.Hour
+)
+
+// told is what this process, and where there are Announcements all of them,
+// told people of environments.
+type told struct {
+	shared Announcements // may be nil
+	mu     sync.Mutex
+	until  map[string]time.Time
+}
+
+func newTold(shared Announcements) *told { return &told{shared: shared, until: map[string]time.Time{}} }
+
+// first claims the telling of an event until then. Where it cannot be found out
+// whether another process has told, people are told once more.
+func (t *told) first(ctx context.Context, log *slog.Logger, event string, now, until time.Time) (first bool) {
+	t.mu.Lock()
+	known := now.Before(t.until[event])
+	t.until[event] = until
+	t.mu.Unlock()
+	if known || t.shared == nil {
+		return !known
+	}
+	err := within(ctx, storeTimeout, func(ctx context.Context) (err error) {
+		first, err = t.shared.First(ctx, event, now, until)
+		return err
+	})
+	if err != nil {
+		log.WarnContext(ctx, "whether people were told cannot be found out; they are told once more", "event", event, "error", err)
+	}
+	return first || err != nil
+}
+
+// announce tells people, once in a while, of what concerns an environment.
+// which tells events of one kind apart.
+func (k *keeper) announce(ctx context.Context, kind, environment, which, format string, args ...any) {
+	now := k.clock()
+	if k.told.first(ctx, k.log, kind+" "+environment+" "+which, now, now.Add(announcedFor)) {
+		k.deliver(ctx, Notice{Kind: kind, Environment: environment, Summary: fmt.Sprintf(format, args...)})
+	}
+}
+
+// appError is a configuration fault of an environment's app rather than of one
+// of its connections.
+type appError struct {
+	app  Application // as far as it is known
+	text string
+}
+
+func (e *appError) Error() string { return e.text }
+
+func (t *turn) tellConfigError(ctx context.Context, cause error) {
+	if ofApp, ok := errors.AsType[*appError](cause); ok {
+		t.announce(ctx, NoticeConfigError, t.conn.Environment, string(ofApp.app.ClientSecret.Fingerprint()), "%v", cause)
+		return
+	}
+	t.notify(ctx, NoticeConfigError, t.conn, "%v", cause)
+}
+
+// noteUntold keeps a connection that needs a consent of which nobody was told.
+func (r *run) noteUntold(rec Record) {
+	r.appsMu.Lock()
+	defer r.appsMu.Unlock()
+	r.untold = append(r.untold, rec)
+}
+
+// leaveUntold asks for a sweep, which sees those that have the same cause as well.
+func (r *run) leaveUntold(ctx context.Context) {
+	for _, rec := range r.untold {
+		r.sweepBy(ctx, rec.DueAt)
+	}
+}
+
+// tellUntold tells people who must consent, at the end of a run, so that a cause
+// which many connections have in common is one notice. That it was told is
+// written afterwards: a crash in between costs a second notice, not the only one.
+func (r *run) tellUntold(ctx context.Context) {
+	of := map[string][]Record{}
+	for _, rec := range r.untold {
+		of[rec.Connection.Environment] = append(of[rec.Connection.Environment], rec)
+	}
+	for environment, records := range of {
+		if len(records) >= many {
+			r.tellMany(ctx, environment, records)
+			continue
+		}
+		for _, rec := range records {
+			r.tellOne(ctx, rec)
+		}
+	}
+	for _, rec := range r.untold {
+		if err := r.nowTold(ctx, rec.Connection); err != nil {
+			r.log.WarnContext(ctx, "that people were told is not written; they will be told again", "connection", rec.Connection.String(), "error", err)
+		}
+	}
+}
+
+func (r *run) tellMany(ctx context.Context, environment string, records []Record) {
+	now := r.clock()
+	if !r.told.first(ctx, r.log, NoticeNeedsConsent+" "+environment, now, now.Add(manyFollow)) {
+		return
+	}
+	var names []string
+	for _, rec := range records[:min(len(records), 5)] {
+		names = append(names, rec.Connection.String())
+	}
+	if len(records) > len(names) {
+		names = append(names, fmt.Sprintf("and %d more", len(records)-len(names)))
+	}
+	cause := "The client secret may have been reset in the Developer Portal, or the app's access taken back."
+	if environment == "monthly-sandbox" {
+		cause = "Procore overwrites this environment on the first working day of each month, which ends every consent in it."
+	}
+	r.deliver(ctx, Notice{Kind: NoticeNeedsConsent, Environment: environment, Summary: fmt.Sprintf("Many connections of %s need a consent at once: %s. %s "+
+		"See all with `tokenturn connection list`, and make a link for each with `tokenturn connection invite`.", environment, strings.Join(names, ", "), cause)})
+}
+
+func (r *run) tellOne(ctx context.Context, rec Record) {
+	n := Notice{Kind: NoticeNeedsConsent, Connection: rec.Connection, Environment: rec.Connection.Environment}
+	how := fmt.Sprintf("run `tokenturn connection invite %s` and send them the link", rec.Connection)
+	if link, until, ok := r.invite(ctx, rec); ok {
+		n.Link = link
+		how = fmt.Sprintf("send them the link of this notice, which is good until %s", until.UTC().Format(time.RFC3339))
+	}
+	n.Summary = fmt.Sprintf("Procore no longer accepts the refresh token of %s, and no successor of it is saved. %s must allow access again: %s.",
+		rec.Connection, rec.Pin.whose(), how)
+	r.deliver(ctx, n)
+}
+
+func (r *run) invite(ctx context.Context, rec Record) (link token.Secret, until time.Time, ok bool) {
+	if r.invitations == nil {
+		return token.Secret{}, time.Time{}, false
+	}
+	err := within(ctx, 2*storeTimeout, func(ctx context.Context) (err error) {
+		link, until, err = r.invitations.Renew(ctx, rec, r.clock())
+		return err
+	})
+	if err != nil {
+		r.log.WarnContext(ctx, "no link could be made for a notice", "connection", rec.Connection.String(), "error", err)
+	}
+	return link, until, err == nil
+}
+
+// whose names who consented, to people.
+func (p *Pin) whose() string {
+	switch {
+	case p == nil || p.ResourceOwner == "":
+		return "The person who connected it"
+	case p.Login == "":
+		return "Procore user " + p.ResourceOwner
+	}
+	return fmt.Sprintf("%s (Procore user %s)", p.Login, p.ResourceOwner)
+}
+
+// nowTold writes that people were told of c.
+func (r *run) nowTold(ctx context.Context, c token.Connection) error {
+	for range maxSteps {
+		rec, mints, err := r.loadRow(ctx, c)
+		if err != nil || !rec.Untold {
+			return err
+		}
+		rec.Untold = false
+		if err = r.write(ctx, rec, mints, Change{}); !errors.Is(err, ErrConflict) {
+			return err
+		}
+	}
+	return ErrConflict
+}

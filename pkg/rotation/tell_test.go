@@ -1,0 +1,286 @@
+package rotation_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/rotation/rotationtest"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// connectIn connects n connections of an environment, which gets app
+// credentials of its own.
+func (b *bench) connectIn(t *testing.T, environment string, n int) []token.Connection {
+	t.Helper()
+	own := app
+	own.Environment = environment
+	b.Applications.Set(own)
+	var names []token.Connection
+	for i := range n {
+		c := token.Connection{Environment: environment, Name: fmt.Sprintf("c-%02d", i)}
+		rec, err := rotation.Register(t.Context(), b.Ledger, b.Vault, b.settings.Stack, c)
+		must(t, err)
+		exchange, err := b.consents().Prepare(t.Context(), c, rec.Epoch)
+		must(t, err)
+		result, err := exchange.Redeem(t.Context(), rotation.Consent{Code: b.Issuer.Authorize(pat, redirectURI, ""), RedirectURI: redirectURI})
+		if result != rotation.Connected {
+			t.Fatalf("consent of %s: %s, %v", c, result, err)
+		}
+		names = append(names, c)
+	}
+	b.deliver(t.Context())
+	return names
+}
+
+// withdrawAll ends the consents of connections at the server.
+func (b *bench) withdrawAll(t *testing.T, connections []token.Connection) {
+	t.Helper()
+	for _, c := range connections {
+		version, err := b.Vault.Current(t.Context(), c)
+		must(t, err)
+		doc, err := token.ParseDocument(version.Value)
+		must(t, err)
+		b.Issuer.Withdraw(t.Context(), doc.AccessToken)
+	}
+}
+
+// The monthly sandbox is overwritten, which ends all consents there: that is one
+// notice, not fifty, however many sweeps and follow-ups meet it.
+func TestAWipeIsOneNotice(t *testing.T) {
+	for _, lifetime := range []time.Duration{5400 * time.Second, 900 * time.Second} {
+		t.Run(lifetime.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(rotationtest.Personality{Lifetime: lifetime})
+				monthly := b.connectIn(t, "monthly-sandbox", 50)
+				b.connectIn(t, "production", 3)
+				b.live(t, time.Now().Add(2*hour), nil)
+				b.withdrawAll(t, monthly)
+				b.live(t, time.Now().Add(day), nil)
+				told := b.Notifier.Notices()
+				if len(told) != 1 || told[0].Kind != rotation.NoticeNeedsConsent || !told[0].Connection.IsZero() || told[0].Environment != "monthly-sandbox" ||
+					!strings.Contains(told[0].Summary, "monthly-sandbox/c-") || !strings.Contains(told[0].Summary, "first working day of each month") {
+					t.Errorf("people were told %+v", told)
+				}
+				for _, c := range monthly {
+					if rec, _, _ := b.Ledger.Load(t.Context(), c); rec.Status != rotation.NeedsConsent || rec.Untold {
+						t.Errorf("%s is %s, untold %t", c, rec.Status, rec.Untold)
+					}
+				}
+			})
+		})
+	}
+}
+
+// One or two that need a consent are a notice each, which names who must allow
+// again and brings a link; once, however many sweeps follow.
+func TestWhoMustAllowAgainIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(rotationtest.Personality{})
+		two := b.connectIn(t, "production", 2)
+		b.withdrawAll(t, two)
+		time.Sleep(hour)
+		invitations := linker{"https://connect.example.com/connect/canary-link"}
+		sweep := func() {
+			r, err := rotation.NewRotator(rotation.Config{Ledger: b.Ledger, Vault: b.Vault, Sealer: b.Sealer, Applications: b.Applications, Issuer: b.Issuer,
+				Notifier: b.Notifier, Announcements: b.Announcements, Invitations: invitations, Log: b.logger(), Settings: b.settings})
+			must(t, err)
+			_, err = r.Sweep(t.Context())
+			must(t, err)
+		}
+		for range 5 {
+			sweep()
+			time.Sleep(hour)
+		}
+		told := b.Notifier.Notices()
+		if len(told) != 2 {
+			t.Fatalf("people were told %+v", told)
+		}
+		for i, n := range told {
+			if n.Connection != two[i] || n.Link.Reveal() != invitations.link || !strings.Contains(n.Summary, "pat@example.com (Procore user 7) must allow access again") {
+				t.Errorf("told %+v", n)
+			}
+		}
+		if strings.Contains(b.Log.String(), "canary-link") {
+			t.Error("the link is in the log")
+		}
+	})
+}
+
+// linker makes the same link for everybody.
+type linker struct{ link string }
+
+func (l linker) Renew(_ context.Context, _ rotation.Record, now time.Time) (token.Secret, time.Time, error) {
+	return token.NewSecret(l.link), now.Add(72 * hour), nil
+}
+
+// A run on one connection leaves telling to a sweep, which sees what others
+// have the same cause; the sweep comes within minutes.
+func TestASweepTellsWhatARotationFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(rotationtest.Personality{})
+		b.connect(t)
+		b.withdrawAll(t, []token.Connection{acme})
+		if got := b.rotate(t); got.Outcome != rotation.ConsentNeeded || len(b.notices()) != 0 {
+			t.Fatalf("%+v, told %v", got, b.notices())
+		}
+		b.live(t, time.Now().Add(5*time.Minute), nil)
+		if kinds := b.notices(); !slices.Equal(kinds, []string{rotation.NoticeNeedsConsent}) {
+			t.Errorf("people were told %v", kinds)
+		}
+	})
+}
+
+// Refused app credentials are one notice for all connections and runs, and
+// another one when other credentials are refused.
+func TestRefusedCredentialsAreOneNotice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(rotationtest.Personality{})
+		b.connectIn(t, "sandbox", 20)
+		reset := app
+		reset.ClientSecret = token.NewSecret("canary-at-the-portal")
+		b.Issuer.Register(reset)
+		b.live(t, time.Now().Add(6*hour), nil)
+		if kinds := b.notices(); !slices.Equal(kinds, []string{rotation.NoticeConfigError}) {
+			t.Errorf("people were told %v", kinds)
+		}
+		mistyped := app
+		mistyped.ClientSecret = token.NewSecret("canary-mistyped")
+		b.Applications.Set(mistyped)
+		b.live(t, time.Now().Add(2*hour), nil)
+		b.Applications.Set(reset)
+		b.live(t, time.Now().Add(2*hour), nil)
+		if kinds := b.notices(); len(kinds) > 2 {
+			t.Errorf("people were told %v", kinds)
+		}
+		records := 0
+		for i := range 20 {
+			rec, _, _ := b.Ledger.Load(t.Context(), token.Connection{Environment: "sandbox", Name: fmt.Sprintf("c-%02d", i)})
+			if rec.Failure == nil && rec.Status == rotation.Active {
+				records++
+			}
+		}
+		if records != 20 {
+			t.Errorf("%d of 20 are in order once the right secret is set", records)
+		}
+	})
+}
+
+func TestANewLifetimeIsOneNoticeForAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(rotationtest.Personality{})
+		b.connectIn(t, "sandbox", 20)
+		b.Issuer.Personality.Lifetime = 2 * hour
+		b.live(t, time.Now().Add(day), nil)
+		told := b.Notifier.Notices()
+		if len(told) != 1 || told[0].Kind != rotation.NoticeLifetimeChanged || !strings.Contains(told[0].Summary, "sandbox now live 2h0m0s") {
+			t.Errorf("people were told %+v", told)
+		}
+	})
+}
+
+// hostDown makes the login host of an environment misbehave.
+type hostDown struct {
+	*rotationtest.Issuer
+	environment string
+	answer      rotation.Answer
+	asked       int
+}
+
+func (h *hostDown) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
+	if app.Environment == h.environment {
+		h.asked++
+		return h.answer
+	}
+	return h.Issuer.Redeem(ctx, app, grant)
+}
+
+// A login host that is down, or asks for time, is met by one connection (where
+// each try puts a token in doubt, by three), noticed once in a run, and left alone
+// for the rest of it; the other environments go on.
+func TestOneLoginHostDoesNotHoldUpOthers(t *testing.T) {
+	for name, c := range map[string]struct {
+		answer  rotation.Answer
+		asked   int
+		outcome rotation.Outcome
+	}{
+		"no connection":     {rotation.Answer{Class: rotation.NotSent, Detail: "dial: connection refused"}, 1, rotation.Deferred},
+		"too many requests": {rotation.Answer{Class: rotation.RateLimited, Wait: 5 * time.Minute, Detail: "HTTP 429"}, 1, rotation.Deferred},
+		"maintenance":       {rotation.Answer{Class: rotation.UnknownResult, Wait: 10 * time.Minute, Detail: "HTTP 503"}, 1, rotation.Unknown},
+		"errors":            {rotation.Answer{Class: rotation.UnknownResult, Detail: "HTTP 500"}, 3, rotation.Unknown},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(rotationtest.Personality{})
+				b.settings.Concurrency = 1
+				b.connectIn(t, "production", 10)
+				b.connectIn(t, "sandbox", 10)
+				time.Sleep(hour)
+				down := &hostDown{Issuer: b.Issuer, environment: "production", answer: c.answer}
+				report, err := b.rotatorWith(down).Sweep(t.Context())
+				must(t, err)
+				if down.asked != c.asked || report.Outcomes[rotation.Rotated] != 10 || report.Outcomes[rotation.Deferred]+report.Outcomes[rotation.Unknown] != 10 {
+					t.Errorf("asked %d times, outcomes %v", down.asked, report.Outcomes)
+				}
+				for _, r := range report.Connections {
+					if r.Connection.Environment == "production" && (r.RetryAt.IsZero() || !r.RetryAt.After(time.Now())) {
+						t.Errorf("%+v does not say when to try again", r)
+					}
+				}
+				if n := strings.Count(b.Log.String(), "has to be left alone"); n != 1 {
+					t.Errorf("it is noticed %d times in a run:\n%s", n, b.Log.String())
+				}
+				b.live(t, time.Now().Add(2*hour), nil) // the host is back
+				for i := range 10 {
+					rec, _, err := b.Ledger.Load(t.Context(), token.Connection{Environment: "production", Name: fmt.Sprintf("c-%02d", i)})
+					if err != nil || rec.Failure != nil || rec.Attempt != nil || time.Until(rec.Current.ExpiresAt) < 0 {
+						t.Errorf("%+v, %v", rec, err)
+					}
+				}
+			})
+		})
+	}
+}
+
+// A server that answers in time but says that nothing is left of the spike
+// limit's ten seconds is given them.
+func TestARemainingLimitOfNothingIsHeeded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(rotationtest.Personality{})
+		b.settings.Concurrency = 1
+		b.connectIn(t, "sandbox", 4)
+		time.Sleep(hour)
+		started := time.Now()
+		report, err := b.rotatorWith(exhausted{b.Issuer}).Sweep(t.Context())
+		if took := time.Since(started); err != nil || report.Outcomes[rotation.Rotated] != 4 || took < 24*time.Second || took > 40*time.Second {
+			t.Errorf("%v after %v, %v", report.Outcomes, took, err)
+		}
+	})
+}
+
+type exhausted struct{ *rotationtest.Issuer }
+
+func (e exhausted) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
+	answer := e.Issuer.Redeem(ctx, app, grant)
+	answer.Wait = 10 * time.Second
+	return answer
+}
+
+// What cannot be found out is told once more rather than kept back.
+func TestAnnouncementsThatCannotBeReached(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(rotationtest.Personality{})
+		b.connectIn(t, "sandbox", 2)
+		b.gate(rotationtest.Always("announcements.First", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail}))
+		b.Issuer.Personality.Lifetime = 2 * hour
+		b.live(t, time.Now().Add(3*hour), nil)
+		if kinds := b.notices(); !slices.Contains(kinds, rotation.NoticeLifetimeChanged) {
+			t.Errorf("people were told %v", kinds)
+		}
+	})
+}
