@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// callbackVaultKey: the key of the stores is the same for the table, app credentials and connections'
-// secrets, so the callback function may use it for the first two only.
+// callbackVaultKey: the key of the stores is the same for the table, the topic, app credentials and
+// connections' secrets, so the callback function may use it for all but the last, and make data keys for the topic only.
 func callbackVaultKey(t template) (broken []string) {
 	for _, s := range t.policy("CallbackPolicy") {
 		if !strings.Contains(s.resourceText(), "VaultKey") {
@@ -18,7 +18,9 @@ func callbackVaultKey(t template) (broken []string) {
 		secret := fmt.Sprint(object(condition["StringLike"])["kms:EncryptionContext:SecretARN"])
 		table := via == "map[Fn::Sub:dynamodb.${AWS::Region}.${AWS::URLSuffix}]"
 		apps := via == "map[Fn::Sub:secretsmanager.${AWS::Region}.${AWS::URLSuffix}]" && strings.HasSuffix(secret, ":secret:${SecretPrefix}/app/*]")
-		if !slices.Equal(s.actions, []string{"kms:Decrypt"}) || !table && !apps {
+		topic := via == "map[Fn::Sub:sns.${AWS::Region}.${AWS::URLSuffix}]" &&
+			fmt.Sprint(object(condition["StringEquals"])["kms:EncryptionContext:aws:sns:topicArn"]) == "map[Ref:Notices]"
+		if !topic && !slices.Equal(s.actions, []string{"kms:Decrypt"}) || !table && !apps && !topic {
 			broken = append(broken, fmt.Sprint(s.where, " allows ", s.actions, " via ", via, " for ", secret))
 		}
 	}

@@ -18,8 +18,7 @@ func TestFunctionsHaveEverySetting(t *testing.T) {
 		"TOKENTURN_LEASE":          "its default fits the function's time and Procore's answers",
 		"TOKENTURN_QUIET":          "its default fits the lease",
 	}
-	onlyFor := map[string]string{"TOKENTURN_TOPIC_ARN": "RotateFunction", "TOKENTURN_REDEEM_RATE": "RotateFunction",
-		"TOKENTURN_PUBLIC_URL": "CallbackFunction", "TOKENTURN_ORGANIZATION": "CallbackFunction"}
+	onlyFor := map[string]string{"TOKENTURN_REDEEM_RATE": "RotateFunction", "TOKENTURN_ORGANIZATION": "CallbackFunction"}
 	for _, function := range []string{"RotateFunction", "CallbackFunction"} {
 		var set []string
 		for _, pair := range tmpl.environment(function, nil) {

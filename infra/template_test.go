@@ -32,7 +32,7 @@ var rules = []struct {
 	{"named-resources", "roles act on named resources; * is for key policies, where it means the key", namedResources},
 	{"callback-sees-no-token", "the callback function reads app credentials and no connection's secret", callbackSeesNoToken},
 	{"callback-opens-nothing", "the callback function makes data keys of the sealing key and opens none", callbackOpensNothing},
-	{"callback-vault-key", "the callback function uses the key of the stores for the table and app credentials only", callbackVaultKey},
+	{"callback-vault-key", "the callback function uses the key of the stores for the table, the topic and app credentials only", callbackVaultKey},
 	{"callback-one-policy", "the callback function has the rights of one policy", callbackHasOnePolicy},
 	{"seal-key-bound", "the sealing key is used for this stack's encryption context only", sealKeyBound},
 	{"vault-key-through-stores", "the key of the stores is used through the stores only", vaultKeyThroughStores},
@@ -297,8 +297,11 @@ func leadingKeys(t template) (broken []string) {
 			if s.resourceText() == "[Table Arn]" && condition["dynamodb:LeadingKeys"] == nil {
 				broken = append(broken, s.where+" reaches every item")
 			}
-			if key := condition["dynamodb:LeadingKeys"]; strings.HasPrefix(policy, "Rotate") && key != nil && key != "CONN#*" && key != "PACE#*" {
-				broken = append(broken, s.where+" reaches invitations or states")
+			own := []any{nil, "CONN#*", "PACE#*", "NOTICE#*"}
+			key := condition["dynamodb:LeadingKeys"]
+			makesLinks := key == "INVITE#*" && slices.Equal(s.actions, []string{"dynamodb:PutItem"})
+			if strings.HasPrefix(policy, "Rotate") && !slices.Contains(own, key) && !makesLinks {
+				broken = append(broken, s.where+" reaches states, or more of invitations than to make them")
 			}
 		}
 	}
