@@ -138,6 +138,7 @@ type provider struct {
 	url          string
 	clientID     string
 	clientSecret string
+	outOfBand    [2]string     // client id and secret of the app without a redirect URI
 	lifetime     time.Duration // of access tokens
 }
 
@@ -154,6 +155,10 @@ func startProvider(t *testing.T, grace int, lifetime time.Duration) *provider {
 			ClientID     string `json:"client_id"`
 			ClientSecret string `json:"client_secret"`
 		} `json:"web"`
+		OOB struct {
+			ClientID     string `json:"client_id"`
+			ClientSecret string `json:"client_secret"`
+		} `json:"oob"`
 		Versions map[string]string `json:"versions"`
 	}
 	for _, line := range lines {
@@ -167,6 +172,7 @@ func startProvider(t *testing.T, grace int, lifetime time.Duration) *provider {
 		t.Fatalf("Doorkeeper told no client secret: %q", lines)
 	}
 	p.clientID, p.clientSecret = info.Web.ClientID, info.Web.ClientSecret
+	p.outOfBand = [2]string{info.OOB.ClientID, info.OOB.ClientSecret}
 	return p
 }
 
