@@ -1,6 +1,7 @@
 package rotation_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,8 +29,9 @@ type bench struct {
 	settings rotation.Settings
 	inForce  atomic.Pointer[rotationtest.Gate]
 
-	epoch int64        // that callbacks start from
-	right token.Secret // the refresh token to name where an answer is held
+	issuer rotation.Issuer // that the actors of a scene meet; nil: Issuer as it is
+	epoch  int64           // that callbacks start from
+	right  token.Secret    // the refresh token to name where an answer is held
 }
 
 func newBench(p rotationtest.Personality) *bench {
@@ -47,11 +49,20 @@ func newBench(p rotationtest.Personality) *bench {
 func (b *bench) gate(g rotationtest.Gate) { b.inForce.Store(&g) }
 
 // rotator is a new process with nothing in memory.
-func (b *bench) rotator() *rotation.Rotator { return b.rotatorWith(b.Issuer) }
+func (b *bench) rotator() *rotation.Rotator {
+	return b.rotatorWith(cmp.Or[rotation.Issuer](b.issuer, b.Issuer))
+}
 
 func (b *bench) rotatorWith(issuer rotation.Issuer) *rotation.Rotator {
-	r, err := rotation.NewRotator(rotation.Config{Ledger: b.Ledger, Vault: b.Vault, Sealer: b.Sealer, Applications: b.Applications,
-		Issuer: issuer, FollowUps: b.FollowUps, Notifier: b.Notifier, Announcements: b.Announcements, Log: b.logger(), Settings: b.settings})
+	return b.rotatorBut(func(cfg *rotation.Config) { cfg.Issuer = issuer })
+}
+
+// rotatorBut is a process that is wired in another way.
+func (b *bench) rotatorBut(change func(*rotation.Config)) *rotation.Rotator {
+	cfg := rotation.Config{Ledger: b.Ledger, Vault: b.Vault, Sealer: b.Sealer, Applications: b.Applications, Issuer: b.Issuer,
+		FollowUps: b.FollowUps, Pace: b.Pace, Notifier: b.Notifier, Announcements: b.Announcements, Log: b.logger(), Settings: b.settings}
+	change(&cfg)
+	r, err := rotation.NewRotator(cfg)
 	if err != nil {
 		panic(err)
 	}
@@ -60,7 +71,7 @@ func (b *bench) rotatorWith(issuer rotation.Issuer) *rotation.Rotator {
 
 func (b *bench) consents() *rotation.Consents {
 	c, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: b.Ledger, Sealer: b.Sealer, Applications: b.Applications,
-		Issuer: b.Issuer, FollowUps: b.FollowUps, Notifier: b.Notifier, Log: b.logger(), Settings: b.settings})
+		Issuer: cmp.Or[rotation.Issuer](b.issuer, b.Issuer), FollowUps: b.FollowUps, Notifier: b.Notifier, Log: b.logger(), Settings: b.settings})
 	if err != nil {
 		panic(err)
 	}

@@ -5,12 +5,12 @@ package rotation_test
 import "time"
 
 // plays is what `make soak` tries: every fault and switch of every scene, every
-// pair of faults of a rotation and its recovery, and random runs with more of
+// pair of faults of a rotation, of two, and of one with its recovery, and random runs with more of
 // both, whose seed is another each time.
-func plays(scene, _ string) []play {
+func plays(name string, _ scene) []play {
 	tried := []play{{1, 1, all}, {3, 3, some(5000, uint64(time.Now().UnixNano()))}}
-	switch scene {
-	case "a rotator", "a rotator and its recovery":
+	switch name {
+	case "a rotator", "two rotators", "a rotator and its recovery":
 		tried = append(tried, play{2, 0, all})
 	}
 	return tried

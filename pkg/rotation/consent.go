@@ -215,9 +215,6 @@ func (x *Exchange) captured(ctx context.Context, expect Identity, body token.Sec
 	if m.Company == "" && x.pin != nil {
 		m.Company = x.pin.Company
 	}
-	if len(body.Reveal()) > maxEscrow { // it could never be published
-		m.State, m.Reason = Quarantined, "the answer is implausibly large"
-	}
 	if err := x.s.save(ctx, m); err != nil {
 		x.s.notify(ctx, NoticeUnsaved, x.conn, "A new consent for %s could not be saved. Invite the person again once the store answers.", x.conn)
 		return Lost, err
@@ -245,9 +242,6 @@ func (s *Consents) adoptConsent(ctx context.Context, x *Exchange, m Mint, body t
 			return Verifying, err
 		case rec.Current != nil && rec.Current.Mint == m.Key:
 			return Connected, nil // a run was faster
-		case m.State == Quarantined:
-			s.makeDue(ctx, rec, mints)
-			return Lost, fmt.Errorf("the answer for %s cannot be used: %s", x.conn, m.Reason)
 		case rec.Epoch != x.epoch:
 			s.makeDue(ctx, rec, mints) // an orphan now; a run revokes it
 			return Superseded, fmt.Errorf("%s: %w", x.conn, ErrSuperseded)

@@ -562,7 +562,7 @@ func TestQuarantineWaitsForAPerson(t *testing.T) {
 			b := newBench(rotationtest.Personality{Overlap: true})
 			b.connect(t)
 			time.Sleep(time.Hour)
-			two := &contradicting{Issuer: b.Issuer}
+			two := contradicting(b.Issuer)
 			r := b.rotatorWith(two)
 			report, err := r.Sweep(t.Context())
 			must(t, err)
@@ -590,19 +590,6 @@ func TestQuarantineWaitsForAPerson(t *testing.T) {
 			}
 		})
 	}
-}
-
-// contradicting adds a second refresh token to the answers of an issuer.
-type contradicting struct {
-	*rotationtest.Issuer
-	right token.Secret
-}
-
-func (c *contradicting) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
-	answer := c.Issuer.Redeem(ctx, app, grant)
-	c.right = c.Parse(answer.Body).Pair.RefreshToken
-	answer.Body = token.NewSecret(answer.Body.Reveal() + `{"refresh_token":"another"}{"refresh_token":"a third"}`)
-	return answer
 }
 
 func TestARunWithoutTimeDefersAndAsksForAnother(t *testing.T) {

@@ -77,6 +77,8 @@ const (
 	begin = iota + 1
 	decide
 	publish
+
+	giveUp = decide // in place of it
 )
 
 // nth strikes once, at the nth passage.
@@ -126,6 +128,12 @@ func (m *mishap) during(n int, call string, when rotationtest.Moment, act func()
 		}
 		return rotationtest.Fault{}
 	})
+}
+
+// meets gives what follows another issuer than it should have, until rest.
+func (m *mishap) meets(issuer rotation.Issuer) *mishap {
+	m.issuer = issuer
+	return m
 }
 
 // through adds a gate to those that stand already.
@@ -194,11 +202,7 @@ func (m *mishap) consentAgain() rotation.Outcome {
 
 // skewed is a rotator whose clock is wrong.
 func (m *mishap) skewed(by time.Duration) *rotation.Rotator {
-	r, err := rotation.NewRotator(rotation.Config{Ledger: m.Ledger, Vault: m.Vault, Sealer: m.Sealer, Applications: m.Applications,
-		Issuer: m.Issuer, FollowUps: m.FollowUps, Notifier: m.Notifier, Log: m.logger(), Settings: m.settings,
-		Now: func() time.Time { return time.Now().Add(by) }})
-	must(m.t, err)
-	return r
+	return m.rotatorBut(func(cfg *rotation.Config) { cfg.Now = func() time.Time { return time.Now().Add(by) } })
 }
 
 // mostShown is how often the refresh token was presented that was presented most often.
@@ -410,8 +414,8 @@ var faults = []fault{
 		}},
 	{name: "the app credentials cannot be read", outcome: rotation.Deferred,
 		happens: func(m *mishap) rotation.Outcome { return m.unspent(m.down("applications.").rotate) }},
-	{name: "the queue and the topic are down", outcome: rotation.Rotated,
-		happens: func(m *mishap) rotation.Outcome { return m.down("followups.", "notifier.").rotate() }},
+	{name: "the queue, the topic and the shared pace are down", outcome: rotation.Rotated,
+		happens: func(m *mishap) rotation.Outcome { return m.down("followups.", "notifier.", "pace.").rotate() }},
 	{name: "the provider fails for a day", outcome: rotation.Unknown, notices: []string{toldUnknown}, shown: 25,
 		happens: func(m *mishap) rotation.Outcome { return m.down("issuer.").hourly(24) }},
 	{name: "the provider cannot be reached for a day", outcome: rotation.Deferred, shown: 25,
@@ -485,6 +489,32 @@ var faults = []fault{
 		happens: func(m *mishap) rotation.Outcome { return m.first("issuer.Redeem", after, cut).rotate() }},
 	{name: "half an answer, on a server that overlaps", server: overlap, outcome: rotation.Unknown, shown: 2, notices: []string{toldRejected},
 		happens: func(m *mishap) rotation.Outcome { return m.first("issuer.Redeem", after, cut).rotate() }},
+	{name: "an answer with text around it", outcome: rotation.Rotated, notices: []string{toldSalvaged},
+		happens: func(m *mishap) rotation.Outcome { return m.meets(rambling(m.Issuer)).rotate() }},
+	{name: "an answer with several refresh tokens", outcome: rotation.Held, notices: []string{toldHeld},
+		happens: func(m *mishap) rotation.Outcome { return m.meets(contradicting(m.Issuer)).rotate() }},
+	{name: "an answer with several refresh tokens, of which a person names one", outcome: rotation.Rotated, notices: []string{toldHeld, toldRejected},
+		happens: func(m *mishap) rotation.Outcome {
+			two := contradicting(m.Issuer)
+			m.meets(two).rotate()
+			m.issuer = nil
+			return m.process(func(ctx context.Context) (rotation.Report, error) { return m.rotator().Release(ctx, acme, two.right) })
+		}},
+	{name: "an answer with several refresh tokens, which a person gives up", outcome: rotation.Busy, shown: 2,
+		notices: []string{toldHeld, toldRejected, toldConsent}, status: rotation.NeedsConsent,
+		happens: func(m *mishap) rotation.Outcome {
+			m.meets(contradicting(m.Issuer)).rotate()
+			m.issuer = nil
+			return m.process(func(ctx context.Context) (rotation.Report, error) { return m.rotator().Discard(ctx, acme) })
+		}},
+	{name: "an answer that is too large for the vault", outcome: rotation.Held, notices: []string{toldHeld},
+		happens: func(m *mishap) rotation.Outcome { return m.meets(immense(m.Issuer)).rotate() }},
+	{name: "a consent whose answer has several refresh tokens", outcome: rotation.Outcome(rotation.Lost), notices: []string{toldHeld},
+		happens: func(m *mishap) rotation.Outcome { return m.meets(contradicting(m.Issuer)).consentAgain() }},
+	{name: "a consent whose answer is too large for the vault", outcome: rotation.Outcome(rotation.Lost), notices: []string{toldHeld},
+		happens: func(m *mishap) rotation.Outcome { return m.meets(immense(m.Issuer)).consentAgain() }},
+	{name: "an answer that this program cannot read for a fault of its own", outcome: rotation.Failed,
+		happens: func(m *mishap) rotation.Outcome { return m.meets(&startling{Issuer: m.Issuer}).rotate() }},
 	{name: "the answer comes after the timeout (W1)", outcome: rotation.Unknown, shown: 2, notices: []string{toldUnknown, toldConsent}, status: rotation.NeedsConsent,
 		happens: func(m *mishap) rotation.Outcome {
 			return m.first("issuer.Redeem", before, slow(45*time.Second)).rotate()
@@ -650,8 +680,7 @@ var faults = []fault{
 		happens: func(m *mishap) rotation.Outcome {
 			outcome := m.first("issuer.Redeem", before, fail).rotate()
 			m.first("issuer.Revoke", before, fail)
-			other := rotation.Identity{ClientID: app.ClientID, ResourceOwner: "8", Login: "sam@example.com", Company: "42"}
-			if result, _ := m.consent(context.Background(), other, rotation.Identity{Company: "42"}); result != rotation.WrongIdentity {
+			if result, _ := m.consent(context.Background(), sam, rotation.Identity{Company: "42"}); result != rotation.WrongIdentity {
 				m.t.Errorf("the consent ends as %s", result)
 			}
 			time.Sleep(m.settings.Lease + time.Second)
@@ -667,6 +696,13 @@ var faults = []fault{
 	// People.
 	{name: "the user takes the consent back", outcome: rotation.ConsentNeeded, notices: []string{toldConsent}, status: rotation.NeedsConsent,
 		happens: func(m *mishap) rotation.Outcome { m.withdraw(); return m.rotate() }},
+	{name: "the user takes the consent back, and a process dies right after writing so", outcome: crashed, notices: []string{toldConsent}, status: rotation.NeedsConsent,
+		happens: func(m *mishap) rotation.Outcome {
+			m.withdraw()
+			return m.nth(giveUp, "ledger.Write", after, crash).rotate()
+		}},
+	{name: "a refresh token is imported while the secret shows the former pair", outcome: rotation.Rotated,
+		happens: func(m *mishap) rotation.Outcome { importer.act(context.Background(), m.bench); return m.sweep() }},
 	{name: "the user takes the consent back and allows again before anybody is told", outcome: rotation.Outcome(rotation.Connected),
 		happens: func(m *mishap) rotation.Outcome {
 			m.withdraw()

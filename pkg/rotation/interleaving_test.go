@@ -289,7 +289,7 @@ func TestAnAncestorOfAReleasedPairIsNotRevoked(t *testing.T) {
 		b := newBench(rotationtest.Personality{KillFamily: true})
 		b.connect(t)
 		time.Sleep(time.Hour)
-		two := &contradicting{Issuer: b.Issuer}
+		two := contradicting(b.Issuer)
 		_, err := b.rotatorWith(two).Sweep(t.Context())
 		must(t, err)
 		seen := &revocations{Issuer: b.Issuer}
@@ -377,7 +377,7 @@ func TestAContradictoryConsentAsksForANewInvitation(t *testing.T) {
 		_, err := rotation.Register(t.Context(), b.Ledger, b.Vault, "bench", acme)
 		must(t, err)
 		consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: b.Ledger, Sealer: b.Sealer, Applications: b.Applications,
-			Issuer: &contradicting{Issuer: b.Issuer}, Notifier: b.Notifier, Settings: b.settings})
+			Issuer: contradicting(b.Issuer), Notifier: b.Notifier, Settings: b.settings})
 		must(t, err)
 		exchange, err := consents.Prepare(t.Context(), acme, 0)
 		must(t, err)

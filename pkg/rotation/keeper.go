@@ -23,6 +23,9 @@ const (
 	maxEscrow = 24 << 10
 )
 
+// implausiblyLarge answers can be saved in the ledger only, and never published.
+func implausiblyLarge(body token.Secret) bool { return len(body.Reveal()) > maxEscrow }
+
 // keeper is what a Rotator and Consents have in common: saving an answer,
 // judging it, and deciding on it.
 type keeper struct {
@@ -180,6 +183,8 @@ func (k *keeper) decideOn(ctx context.Context, rec Record, mints []Mint, m Mint,
 	switch {
 	case m.Source == FromImport && !verdict.Pair.RefreshToken.IsZero():
 		verdict.Pair.AccessToken = token.Secret{}
+	case implausiblyLarge(body):
+		return rec, k.mark(ctx, rec, mints, m, Quarantined, "the answer is implausibly large")
 	case verdict.Verdict == Contradictory:
 		return rec, k.mark(ctx, rec, mints, m, Quarantined, verdict.Reason)
 	case verdict.Verdict == Empty:

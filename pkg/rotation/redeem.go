@@ -270,8 +270,8 @@ func (t *turn) answerUnknown(ctx context.Context, answer Answer, cause error) (*
 func (t *turn) captured(ctx context.Context, p *presentation, body token.Secret) (*ConnectionReport, error) {
 	m := t.mint(p, body)
 	others := []func(context.Context, Mint) error{t.escrow}
-	if len(body.Reveal()) > maxEscrow {
-		m.State, m.Reason, others = Quarantined, "the answer is implausibly large", nil
+	if implausiblyLarge(body) {
+		others = nil
 	}
 	if err := t.save(ctx, m, others...); err != nil {
 		t.notify(ctx, NoticeUnsaved, t.conn, "A new pair of %s could be saved in neither store. If the next runs do not find the old one still valid, somebody must consent again.", t.conn)

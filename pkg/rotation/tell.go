@@ -1,10 +1,13 @@
 package rotation
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -96,11 +99,13 @@ func (r *run) leaveUntold(ctx context.Context) {
 // which many connections have in common is one notice. That it was told is
 // written afterwards: a crash in between costs a second notice, not the only one.
 func (r *run) tellUntold(ctx context.Context) {
+	slices.SortFunc(r.untold, func(a, b Record) int { return cmp.Compare(a.Connection.String(), b.Connection.String()) })
 	of := map[string][]Record{}
 	for _, rec := range r.untold {
 		of[rec.Connection.Environment] = append(of[rec.Connection.Environment], rec)
 	}
-	for environment, records := range of {
+	for _, environment := range slices.Sorted(maps.Keys(of)) {
+		records := of[environment]
 		if len(records) >= many {
 			r.tellMany(ctx, environment, records)
 			continue

@@ -28,8 +28,10 @@ type scene struct {
 	before   func(*bench)  // nil: nothing special
 	actors   []actor
 	recovery bool
+	rare     bool
 	faults   int
 	switches int
+	seen     *strikes // counts the faults; nil: they are not counted
 }
 
 // actor is a process, or a person.
@@ -38,18 +40,22 @@ type actor struct {
 	act  func(context.Context, *bench)
 }
 
-func (s scene) with(server rotationtest.Personality, faults, switches int) rotationtest.World {
-	s.server, s.faults, s.switches = server, faults, switches
+func (s scene) with(faults, switches int) rotationtest.World {
+	s.faults, s.switches = faults, switches
 	if s.lifetime > 0 {
 		s.server.Lifetime = s.lifetime
 	}
 	return s.world
 }
 
+// strict reports whether the server ends the old pair at once, as Procore's most
+// probably does.
+func (s scene) strict() bool { return s.server == rotationtest.Personality{} }
+
 func (s scene) world(c *rotationtest.Choices) error {
 	d := &rotationtest.Driver{Choices: c, Menu: menu, Faults: s.faults, Preemptions: s.switches}
 	b := newBench(s.server)
-	b.gate(rotationtest.Watch(b.Journal, d.Gate))
+	b.gate(rotationtest.Watch(b.Journal, s.seen.count(d.Gate)))
 	ctx := context.Background() // of no actor: passes every gate
 	if _, err := rotation.Register(ctx, b.Ledger, b.Vault, b.settings.Stack, acme); err != nil {
 		return err
@@ -166,15 +172,7 @@ var (
 	}}
 
 	// stranger follows an invitation that was meant for pat.
-	stranger = actor{"stranger", func(ctx context.Context, b *bench) {
-		exchange, err := b.consents().Prepare(ctx, acme, b.epoch)
-		if err != nil {
-			return
-		}
-		sam := rotation.Identity{ClientID: app.ClientID, ResourceOwner: "8", Login: "sam@example.com", Company: "42"}
-		code := b.Issuer.Authorize(sam, redirectURI, "")
-		_, _ = exchange.Redeem(ctx, rotation.Consent{Code: code, RedirectURI: redirectURI, Expect: rotation.Identity{Company: "42"}})
-	}}
+	stranger = actor{"stranger", func(ctx context.Context, b *bench) { b.allow(ctx, sam, rotation.Identity{Company: "42"}) }}
 
 	// portal replaces the client secret, first at the server and then here.
 	portal = actor{"operator", func(ctx context.Context, b *bench) {
@@ -182,6 +180,75 @@ var (
 		changed.ClientSecret = token.NewSecret("client+/changed==")
 		b.by(ctx, "reset the client secret", func() { b.Issuer.Register(changed) })
 		b.by(ctx, "set the client secret", func() { b.Applications.Set(changed) })
+	}}
+
+	// strangers follow invitations that were meant for others, and pat one to a
+	// company that is not hers.
+	strangers = actor{"strangers", func(ctx context.Context, b *bench) {
+		other := pat
+		other.ClientID = "another"
+		for _, who := range []struct{ is, invited rotation.Identity }{
+			{sam, rotation.Identity{ResourceOwner: pat.ResourceOwner}},
+			{sam, rotation.Identity{Login: pat.Login}},
+			{other, rotation.Identity{}},
+			{pat, rotation.Identity{Company: "43"}},
+			{at(pat, "43"), rotation.Identity{Company: "43"}},
+		} {
+			b.allow(ctx, who.is, who.invited)
+		}
+	}}
+
+	// heir is somebody else, who was invited to take the connection over.
+	heir = actor{"heir", func(ctx context.Context, b *bench) {
+		b.allow(ctx, at(sam, "43"), rotation.Identity{Company: "43", Repin: true})
+	}}
+
+	// replacer sets the credentials of another app, and thinks better of it.
+	replacer = actor{"operator", func(ctx context.Context, b *bench) {
+		other := app
+		other.ClientID = "another"
+		b.by(ctx, "set another app", func() { b.Applications.Set(other) })
+		time.Sleep(5 * time.Minute)
+		b.by(ctx, "set the app", func() { b.Applications.Set(app) })
+	}}
+
+	// misconfigured is a process with the keys of another installation, and then
+	// with its stack id.
+	misconfigured = actor{"misconfigured", func(ctx context.Context, b *bench) {
+		_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Sealer = otherKeys{b.Sealer} }).Rotate(ctx, acme)
+		_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Settings.Stack = "neighbour" }).Rotate(ctx, acme)
+	}}
+
+	// neighbour is another installation with the same prefix, which writes into
+	// the secret; people put that right.
+	neighbour = actor{"neighbour", func(ctx context.Context, b *bench) {
+		was := b.Vault.Label(acme, "AWSCURRENT")
+		b.by(ctx, "write into the secret", func() {
+			if doc, err := b.read(context.Background()); err == nil {
+				doc.Stack, doc.Generation = "neighbour", doc.Generation+1
+				if value, err := doc.Encode(); err == nil {
+					_ = b.Vault.Edit(ctx, acme, value)
+				}
+			}
+		})
+		time.Sleep(5 * time.Minute)
+		b.by(ctx, "roll back", func() { _ = b.Vault.RollBack(ctx, acme, was) })
+	}}
+
+	// nonsense asks for what there is not, and for what lies far ahead.
+	nonsense = actor{"caller", func(ctx context.Context, b *bench) {
+		soon, later := time.Now().Add(time.Hour), time.Now().Add(48*time.Hour)
+		for _, request := range []rotation.Request{{Op: "delete", Connection: acme.String()}, {Op: "rotate", Connection: "acme"},
+			{Op: "rotate", Connection: "sandbox/nobody"}, {Op: "ensure", Connection: acme.String(), MinTTLSeconds: 60, NotBefore: later},
+			{Op: "ensure", Connection: acme.String(), MinTTLSeconds: 60, Epoch: 1, NotBefore: soon},
+			{Op: "ensure", Connection: acme.String(), MinTTLSeconds: 60, NotBefore: soon}, {Op: "publish", Connection: acme.String()}} {
+			_, _ = b.rotator().Do(ctx, request)
+		}
+	}}
+
+	// everything is an operator who has no patience with the schedule.
+	everything = actor{"operator", func(ctx context.Context, b *bench) {
+		b.rotator().RotateAll(ctx, []token.Connection{acme, {Environment: "sandbox", Name: "nobody"}}, func(rotation.ConnectionReport) {})
 	}}
 
 	// latecomer sweeps once lease and quiet period are over.
@@ -238,19 +305,32 @@ var (
 )
 
 func callback(name string) actor {
-	return actor{name, func(ctx context.Context, b *bench) {
-		exchange, err := b.consents().Prepare(ctx, acme, b.epoch)
-		if err != nil {
-			return
-		}
-		code := b.Issuer.Authorize(pat, redirectURI, "")
-		_, _ = exchange.Redeem(ctx, rotation.Consent{Code: code, RedirectURI: redirectURI, Expect: rotation.Identity{Company: "42"}})
-	}}
+	return actor{name, func(ctx context.Context, b *bench) { b.allow(ctx, pat, rotation.Identity{Company: "42"}) }}
+}
+
+// allow is a callback: somebody has followed an invitation and clicked Allow.
+func (b *bench) allow(ctx context.Context, who, invited rotation.Identity) {
+	exchange, err := b.consents().Prepare(ctx, acme, b.epoch)
+	if err != nil {
+		return
+	}
+	code := b.Issuer.Authorize(who, redirectURI, "")
+	_, _ = exchange.Redeem(ctx, rotation.Consent{Code: code, RedirectURI: redirectURI, Expect: invited})
+}
+
+// sam is not pat.
+var sam = rotation.Identity{ClientID: app.ClientID, ResourceOwner: "8", Login: "sam@example.com", Company: "42"}
+
+// at is somebody who acts for a company.
+func at(who rotation.Identity, company string) rotation.Identity {
+	who.Company = company
+	return who
 }
 
 // rest gives three sweeps, or fewer where those suffice, the time to bring
 // everything to rest, and checks it.
 func (b *bench) rest(ctx context.Context) error {
+	b.issuer = nil
 	var rec rotation.Record
 	var mints []rotation.Mint
 	for sweeps := 0; sweeps < 3 && !settled(rec); sweeps++ {

@@ -203,3 +203,39 @@ func TestCachingLibrary(t *testing.T) {
 		}
 	})
 }
+
+// Whatever the extension answers is a document or an error without anything of
+// the answer.
+func FuzzExtension(f *testing.F) {
+	secret := tokensourcetest.New(acme)
+	value, err := secret.Document().Encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, text := range []string{value.Reveal(), `{"format":1}`, "", `{"format":1,"connection":"sandbox/other","access_token":"canary-a","expires_at":"2026-11-21T23:30:00Z"}`} {
+		answer, _ := json.Marshal(map[string]any{"SecretString": text})
+		f.Add(string(answer))
+	}
+	f.Add(`{"SecretString":null}`)
+	f.Add(`[`)
+	var body string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) }))
+	f.Cleanup(server.Close)
+	u, err := url.Parse(server.URL)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Setenv("PARAMETERS_SECRETS_EXTENSION_HTTP_PORT", u.Port())
+	f.Setenv("AWS_SESSION_TOKEN", "session")
+	f.Fuzz(func(t *testing.T, answer string) {
+		body = answer
+		out, err := tokensource.Extension().GetSecretValue(t.Context(), &secretsmanager.GetSecretValueInput{
+			SecretId: new("tokenturn/connection/" + acme), VersionStage: new("AWSCURRENT")})
+		if err != nil && strings.Contains(err.Error(), "canary") {
+			t.Errorf("the error shows the answer: %v", err)
+		}
+		if err == nil && out.SecretString != nil {
+			_, _ = token.ParseDocument(token.NewSecret(*out.SecretString))
+		}
+	})
+}

@@ -14,6 +14,7 @@ type Bench struct {
 	Issuer       *Issuer
 	Applications *Applications
 	FollowUps    *FollowUps
+	Pace         *Pace
 	Notifier     *Notifier
 	// Announcements of all processes.
 	Announcements *Announcements
@@ -41,6 +42,7 @@ func NewBench(gate Gate, personality Personality) *Bench {
 		Issuer:        &Issuer{Gate: gate, Journal: j, Personality: personality},
 		Applications:  &Applications{Gate: gate},
 		FollowUps:     &FollowUps{Gate: gate, Journal: j},
+		Pace:          &Pace{Gate: gate},
 		Notifier:      &Notifier{Gate: gate, Journal: j},
 		Announcements: &Announcements{Gate: gate},
 		Settings:      rotation.DefaultSettings("bench"),

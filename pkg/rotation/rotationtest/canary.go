@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"sync"
 
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
@@ -63,24 +64,17 @@ func Discloses(text string, secret token.Secret) (form string) {
 // firstDisclosed is Discloses for many secrets. Those of the fakes begin alike,
 // so that a long text is searched for a few beginnings only.
 func firstDisclosed(text string, secrets []token.Secret) (token.Secret, string) {
-	type disclosure struct {
-		secret token.Secret
-		form   secretForm
-	}
-	alike := map[string][]disclosure{}
+	begins := map[string]bool{}
 	for _, secret := range secrets {
 		for _, form := range formsOf(secret) {
 			beginning := form.text[:min(8, len(form.text))]
-			alike[beginning] = append(alike[beginning], disclosure{secret, form})
-		}
-	}
-	for beginning, disclosures := range sorted(alike) {
-		if !strings.Contains(text, beginning) {
-			continue
-		}
-		for _, d := range disclosures {
-			if strings.Contains(text, d.form.text) {
-				return d.secret, d.form.name
+			there, known := begins[beginning]
+			if !known {
+				there = strings.Contains(text, beginning)
+				begins[beginning] = there
+			}
+			if there && strings.Contains(text, form.text) {
+				return secret, form.name
 			}
 		}
 	}
@@ -89,14 +83,21 @@ func firstDisclosed(text string, secrets []token.Secret) (token.Secret, string) 
 
 type secretForm struct{ name, text string }
 
+// knownForms remembers the answers of formsOf: each run of the explorer has the
+// same secrets.
+var knownForms sync.Map
+
 // formsOf lists what the secret may look like.
 func formsOf(secret token.Secret) []secretForm {
 	raw := secret.Reveal()
 	if raw == "" {
 		return nil
 	}
+	if known, ok := knownForms.Load(raw); ok {
+		return known.([]secretForm)
+	}
 	quoted := string(encode(raw))
-	return []secretForm{
+	forms := []secretForm{
 		{"as it is", raw},
 		{"escaped for a query", url.QueryEscape(raw)},
 		{"escaped for a path", url.PathEscape(raw)},
@@ -109,6 +110,8 @@ func formsOf(secret token.Secret) []secretForm {
 		{"in base64", insideBase64(base64.RawURLEncoding, raw, 1)},
 		{"in base64", insideBase64(base64.RawURLEncoding, raw, 2)},
 	}
+	knownForms.Store(raw, forms)
+	return forms
 }
 
 // insideBase64 is what raw looks like within the base64 form of something

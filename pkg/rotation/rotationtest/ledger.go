@@ -32,7 +32,8 @@ type Ledger struct {
 	writes int
 }
 
-// rows is what the ledger has of one connection.
+// rows is what the ledger has of one connection. What record and mints point to
+// is never changed, only replaced, so the journal may share it.
 type rows struct {
 	record  rotation.Record // without a revision: no row
 	wasDue  time.Time       // before the last write: what a lagging index still shows
@@ -124,7 +125,7 @@ func (l *Ledger) Write(ctx context.Context, change rotation.Change) (string, err
 			delete(row.mints, key)
 		}
 		row.history = append(row.history, change.History...)
-		l.Journal.Add(ctx, c, Wrote{rotation.Change{Record: deepCopy(row.record), Mark: slices.Clone(change.Mark),
+		l.Journal.Add(ctx, c, Wrote{rotation.Change{Record: row.record, Mark: slices.Clone(change.Mark),
 			Bury: slices.Clone(change.Bury), History: slices.Clone(change.History)}})
 		return row.record.Revision, nil
 	})
@@ -151,7 +152,7 @@ func (l *Ledger) SaveMint(ctx context.Context, m rotation.Mint) error {
 func (l *Ledger) append(ctx context.Context, row *rows, m rotation.Mint) {
 	if _, found := row.mints[m.Key]; !found {
 		row.mints[m.Key] = throughJSON(m)
-		l.Journal.Add(ctx, m.Connection, Minted{deepCopy(row.mints[m.Key])})
+		l.Journal.Add(ctx, m.Connection, Minted{row.mints[m.Key]})
 	}
 }
 
@@ -185,7 +186,7 @@ func (l *Ledger) Backup() (restore func()) {
 		defer l.mu.Unlock()
 		l.tables = l.copyTables(copied)
 		for _, c := range slices.SortedFunc(maps.Keys(l.tables), compareConnections) {
-			l.Journal.Add(context.Background(), c, Restored{deepCopy(l.tables[c].record)})
+			l.Journal.Add(context.Background(), c, Restored{l.tables[c].record})
 		}
 	}
 }

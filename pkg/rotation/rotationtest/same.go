@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -33,10 +34,64 @@ func canonical(v any) string {
 	return string(text)
 }
 
-// deepCopy shares no memory with v.
+// deepCopy shares no memory with v that anybody could change. It is what the
+// explorer does most often.
 func deepCopy[T any](v T) T {
-	asIs := func(at time.Time) time.Time { return at }
-	return copyValue(reflect.ValueOf(v), asIs).Interface().(T)
+	detach(reflect.ValueOf(&v).Elem())
+	return v
+}
+
+// detach replaces what v, which can be set, points to by copies.
+func detach(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			copied := reflect.New(v.Type().Elem())
+			copied.Elem().Set(v.Elem())
+			detach(copied.Elem())
+			v.Set(copied)
+		}
+	case reflect.Slice:
+		if v.Len() == 0 {
+			v.SetZero()
+			return
+		}
+		copied := reflect.MakeSlice(v.Type(), v.Len(), v.Len())
+		reflect.Copy(copied, v)
+		v.Set(copied)
+		if len(shared(v.Type().Elem())) > 0 {
+			for i := range v.Len() {
+				detach(v.Index(i))
+			}
+		}
+	case reflect.Struct:
+		for _, i := range shared(v.Type()) {
+			detach(v.Field(i))
+		}
+	}
+}
+
+// sharedFields remembers the answers of shared.
+var sharedFields sync.Map
+
+// shared lists the fields of a struct, if t is one, that may point to memory.
+// Times point to their zone only, which nobody changes.
+func shared(t reflect.Type) []int {
+	if known, ok := sharedFields.Load(t); ok {
+		return known.([]int)
+	}
+	var fields []int
+	if t.Kind() == reflect.Struct && t != timeType {
+		for i := range t.NumField() {
+			kind := t.Field(i).Type.Kind()
+			nested := kind == reflect.Struct && len(shared(t.Field(i).Type)) > 0
+			if t.Field(i).IsExported() && (kind == reflect.Pointer || kind == reflect.Slice || nested) {
+				fields = append(fields, i)
+			}
+		}
+	}
+	sharedFields.Store(t, fields)
+	return fields
 }
 
 var timeType = reflect.TypeFor[time.Time]()

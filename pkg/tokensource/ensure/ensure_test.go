@@ -151,3 +151,26 @@ func TestImports(t *testing.T) {
 		}
 	}
 }
+
+// answering is Lambda with any function in it.
+type answering []byte
+
+func (a answering) Invoke(context.Context, *lambda.InvokeInput, ...func(*lambda.Options)) (*lambda.InvokeOutput, error) {
+	return &lambda.InvokeOutput{StatusCode: 200, Payload: a}, nil
+}
+
+// A function that is not the rotate function, or not as it was, never passes
+// for one that has renewed the token.
+func FuzzRenew(f *testing.F) {
+	f.Add(`{"connections":[{"connection":"sandbox/acme","outcome":"rotated"}]}`)
+	f.Add(`{"connections":[{"connection":"sandbox/other","outcome":"rotated"}]}`)
+	f.Add(`{"connections":[{"connection":"sandbox/acme","outcome":"busy","retry_at":"soon"}]}`)
+	f.Add(`{"connections":{"connection":"sandbox/acme"}}`)
+	f.Add(`null`)
+	f.Fuzz(func(t *testing.T, answer string) {
+		err := ensure.Function(answering(answer), "rotate").Renew(t.Context(), acme, time.Minute)
+		if err == nil && !(strings.Contains(answer, "acme") || strings.Contains(answer, `\u`)) {
+			t.Errorf("%q passes for a renewal", answer)
+		}
+	})
+}

@@ -1,0 +1,143 @@
+package rotation_test
+
+import (
+	"context"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+)
+
+// scenes are what the explorer plays. Each is small enough to try every list
+// with one fault and one switch. Rare ones are about something else than the
+// server, so that one server is enough for trying them as a whole.
+var scenes = []struct {
+	name string
+	scene
+}{
+	{"a rotator", scene{actors: []actor{rotator("rotator")}}},
+	{"a rotator and its recovery", scene{actors: []actor{rotator("rotator")}, recovery: true}},
+	{"two rotators", scene{actors: []actor{rotator("rotator 1"), rotator("rotator 2")}}},
+	{"a rotator and a later sweep", scene{actors: []actor{rotator("rotator"), latecomer}}},
+	{"a rotator and an impatient one", scene{actors: []actor{rotator("rotator"), impatient}}},
+	{"a rotator and a published consent", scene{actors: []actor{rotator("rotator"), renewer}}},
+	{"a rotator and a sweep", scene{actors: []actor{rotator("rotator"), sweeper}}},
+	{"a rotator and a consent", scene{actors: []actor{rotator("rotator"), consenter}}},
+	{"a rotator and an import", scene{actors: []actor{rotator("rotator"), importer}}},
+	{"a rotator and a disconnect", scene{actors: []actor{rotator("rotator"), disconnecter}}},
+	{"a rotator and a withdrawal", scene{actors: []actor{rotator("rotator"), withdrawer}}},
+	{"a rotator and a hand edit", scene{actors: []actor{rotator("rotator"), editor}}},
+	{"a rotator and a roll back", scene{before: rotateOnce, actors: []actor{rotator("rotator"), rollbacker}}},
+	{"a rotator and a deleted secret", scene{actors: []actor{rotator("rotator"), deleter}}},
+	{"a rotator and a purged secret", scene{actors: []actor{rotator("rotator"), purger}}},
+	{"a first consent and a sweep", scene{pending: true, actors: []actor{renewer, sweeper}}},
+	{"two first consents", scene{pending: true, actors: []actor{callback("callback 1"), callback("callback 2")}}},
+	{"a held answer is released", scene{before: hold, actors: []actor{releaser, sweeper}}},
+	{"a held answer is discarded", scene{before: hold, actors: []actor{discarder, consenter}}},
+	{"a courier and a sweep of 15-minute tokens", scene{lifetime: 15 * time.Minute, age: 880 * time.Second, actors: []actor{courier, sweeper}}},
+	{"a rotator and a reader", scene{actors: []actor{rotator("rotator"), reader}}},
+	{"a hasty run and a sweep", scene{actors: []actor{hasty, sweeper}}},
+	{"a rotator and a stranger", scene{actors: []actor{rotator("rotator"), stranger}}},
+	{"a rotator and another client secret", scene{actors: []actor{rotator("rotator"), portal}}},
+	{"a restored table", scene{before: restore, actors: []actor{rotator("rotator"), sweeper}}},
+	{"a consent where one is needed", scene{before: lose, actors: []actor{renewer, sweeper}}},
+	{"an import after a disconnect", scene{before: leave, actors: []actor{importer, sweeper}}},
+	{"two callbacks", scene{actors: []actor{callback("callback 1"), callback("callback 2")}}},
+	{"a consent and a disconnect", scene{actors: []actor{consenter, disconnecter}}},
+	{"a consent and a publisher", scene{actors: []actor{consenter, publisher}}},
+	{"a disconnect of an expired pair", scene{age: 100 * time.Minute, actors: []actor{disconnecter}}},
+	{"a sweep of 15-minute tokens", scene{lifetime: 15 * time.Minute, age: 874 * time.Second, actors: []actor{sweeper}}},
+	{"a service account's rotator and a sweep", scene{service: true, actors: []actor{rotator("rotator"), sweeper}}},
+	{"a service account and its disconnect", scene{service: true, actors: []actor{rotator("rotator"), disconnecter}}},
+	{"a rotator, a consent and a disconnect", scene{actors: []actor{rotator("rotator"), consenter, disconnecter}}},
+	{"a rotator and three strangers", scene{rare: true, actors: []actor{rotator("rotator"), strangers}}},
+	{"a connection that is handed over", scene{rare: true, actors: []actor{heir, sweeper}}},
+	{"a rotator and another app", scene{rare: true, actors: []actor{rotator("rotator"), replacer}}},
+	{"a rotator and a misconfigured one", scene{rare: true, actors: []actor{rotator("rotator"), misconfigured}}},
+	{"a rotator and another installation", scene{rare: true, actors: []actor{rotator("rotator"), neighbour}}},
+	{"a rotator and nonsense", scene{rare: true, actors: []actor{rotator("rotator"), nonsense}}},
+	{"everything is rotated, and swept", scene{rare: true, actors: []actor{everything, sweeper}}},
+	{"a fault in the program", scene{rare: true, before: meet(func(b *bench) rotation.Issuer { return &startling{Issuer: b.Issuer} }), actors: []actor{rotator("rotator"), sweeper}}},
+	{"a server that rambles", scene{rare: true, before: meet(func(b *bench) rotation.Issuer { return rambling(b.Issuer) }), actors: []actor{rotator("rotator"), consenter}}},
+	{"a server that answers too much", scene{rare: true, before: meet(func(b *bench) rotation.Issuer { return immense(b.Issuer) }), actors: []actor{rotator("rotator"), consenter}}},
+	{"a server that contradicts itself", scene{rare: true, before: meet(func(b *bench) rotation.Issuer { return contradicting(b.Issuer) }), actors: []actor{rotator("rotator"), consenter}}},
+	{"a server that says little", scene{rare: true, before: meet(func(b *bench) rotation.Issuer { return taciturn(b.Issuer) }), actors: []actor{rotator("rotator"), sweeper}}},
+	{"a server that finds fault with requests", scene{rare: true, before: meet(func(b *bench) rotation.Issuer { return &demanding{Issuer: b.Issuer} }), actors: []actor{rotator("rotator"), sweeper}}},
+	{"another lifetime than before", scene{rare: true, before: hurry, actors: []actor{rotator("rotator"), sweeper}}},
+	{"a sweep of five-minute tokens", scene{rare: true, lifetime: 5 * time.Minute, age: 6 * time.Minute, actors: []actor{sweeper}}},
+	{"a put budget that is used up", scene{rare: true, before: save, actors: []actor{rotator("rotator"), sweeper}}},
+	{"another release of the program", scene{rare: true, before: upgrade, actors: []actor{rotator("rotator"), sweeper}}},
+	{"a row whose mint is gone", scene{rare: true, before: forget, actors: []actor{rotator("rotator"), sweeper}}},
+}
+
+func rotateOnce(b *bench) {
+	_, _ = b.rotator().Rotate(context.Background(), acme)
+	time.Sleep(time.Hour)
+}
+
+// restore puts the table back to where it was two generations ago.
+func restore(b *bench) {
+	back := b.Ledger.Backup()
+	rotateOnce(b)
+	rotateOnce(b)
+	back()
+}
+
+// lose takes the consent back, and lets that be noticed.
+func lose(b *bench) {
+	withdrawer.act(context.Background(), b)
+	rotateOnce(b)
+}
+
+// leave disconnects.
+func leave(b *bench) {
+	_, _ = b.rotator().Disconnect(context.Background(), acme)
+	time.Sleep(time.Hour)
+	_, _ = b.rotator().Sweep(context.Background())
+}
+
+// hold gets an answer with two refresh tokens in it, which waits for a person.
+func hold(b *bench) {
+	two := contradicting(b.Issuer)
+	_, _ = b.rotatorWith(two).Rotate(context.Background(), acme)
+	b.right = two.right
+	time.Sleep(10 * time.Minute)
+}
+
+// meet gives the actors another issuer than they should have.
+func meet(issuer func(*bench) rotation.Issuer) func(*bench) {
+	return func(b *bench) { b.issuer = issuer(b) }
+}
+
+// hurry lets access tokens live for an hour from now on.
+func hurry(b *bench) { b.Issuer.Personality.Lifetime = time.Hour }
+
+// save leaves one put a day.
+func save(b *bench) { b.settings.PutsPerDay = 1 }
+
+// upgrade makes the row that of a release which publishes other bytes.
+func upgrade(b *bench) {
+	b.rewrite(func(r *rotation.Record) rotation.Change {
+		r.Current.VersionID, r.Published = "of another release", ""
+		return rotation.Change{}
+	})
+}
+
+// forget loses the mint of the current pair.
+func forget(b *bench) {
+	b.rewrite(func(r *rotation.Record) rotation.Change {
+		return rotation.Change{Bury: []rotation.MintKey{r.Current.Mint}}
+	})
+}
+
+// rewrite changes the row by hand.
+func (b *bench) rewrite(edit func(*rotation.Record) rotation.Change) {
+	rec, _, err := b.Ledger.Load(context.Background(), acme)
+	if err != nil {
+		panic(err)
+	}
+	change := edit(&rec)
+	change.Record = rec
+	if _, err := b.Ledger.Write(context.Background(), change); err != nil {
+		panic(err)
+	}
+}
