@@ -101,7 +101,7 @@ func (t *turn) clientAnswered(ctx context.Context, p *presentation, answer Answe
 }
 
 func (t *turn) clientCaptured(ctx context.Context, p *presentation, body token.Secret) (*ConnectionReport, error) {
-	if t.judge(FromClient, body).Verdict != Sound || len(body.Reveal()) > maxEscrow {
+	if t.judge(FromClient, body).Verdict != Sound || implausiblyLarge(body) {
 		return t.attemptEnded(ctx, classIssuer, 0, fmt.Errorf("getting a token for %s: the answer has no access token with a lifetime", t.conn))
 	}
 	m := t.mint(p, body)
