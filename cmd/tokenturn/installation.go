@@ -155,8 +155,12 @@ func (c *cli) dataDir() (string, error) {
 }
 
 func (in *installation) rotator() (*rotation.Rotator, error) {
-	return rotation.NewRotator(rotation.Config{Ledger: in.ledger, Vault: in.vault, Sealer: in.sealer, Applications: in.apps,
-		Issuer: in.issuer, FollowUps: in.followUps, Notifier: in.notifier, Log: in.log, Settings: in.settings})
+	cfg := rotation.Config{Ledger: in.ledger, Vault: in.vault, Sealer: in.sealer, Applications: in.apps,
+		Issuer: in.issuer, FollowUps: in.followUps, Notifier: in.notifier, Log: in.log, Settings: in.settings}
+	if in.publicURL != "" {
+		cfg.Invitations = consent.Renewals{Store: in.consents, Applications: in.apps, PublicURL: in.publicURL}
+	}
+	return rotation.NewRotator(cfg)
 }
 
 func (in *installation) exchanges() (*rotation.Consents, error) {

@@ -97,6 +97,7 @@ func TestScripts(t *testing.T) {
 			"authorize":       cmdAuthorize,
 			"visit":           cmdVisit,
 			"page":            cmdPage,
+			"show":            cmdShow,
 			"id":              cmdID,
 			"pairs":           cmdPairs,
 			"standin-down":    func(ts *testscript.TestScript, _ bool, _ []string) { worldOf(ts).standIn.Close() },
@@ -371,7 +372,7 @@ func isFile(path string) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
-var link = regexp.MustCompile(`http://localhost:\d+/connect/\S+`)
+var link = regexp.MustCompile(`http://localhost:\d+/connect/[A-Z2-7]+`)
 
 // cmdVisit opens the link in a file as a person does: presses the button, signs
 // in, allows, and comes back. It wants the page that says so, or with ! that the
@@ -409,6 +410,18 @@ func cmdPage(ts *testscript.TestScript, _ bool, args []string) {
 	text, err := io.ReadAll(answer.Body)
 	ts.Check(err)
 	if !regexp.MustCompile(args[1]).Match(text) {
+		ts.Fatalf("no %q on the page:\n%s", args[1], text)
+	}
+}
+
+// cmdShow wants a match on the page at an address: show URL PATTERN.
+func cmdShow(ts *testscript.TestScript, _ bool, args []string) {
+	answer, err := http.Get(args[0])
+	ts.Check(err)
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	ts.Check(err)
+	if !regexp.MustCompile("(?s)" + args[1]).Match(text) {
 		ts.Fatalf("no %q on the page:\n%s", args[1], text)
 	}
 }

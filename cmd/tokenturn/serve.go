@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,7 +28,8 @@ func (c *cli) serveCommand() *cobra.Command {
 	cmd := verb("serve", "Run the whole system in this process, on the embedded store",
 		`Serves invitations and callbacks, and rotates what is due, on the embedded store.
 Links lead to http://localhost:PORT, so the redirect URI to register in the Developer
-Portal is http://localhost:PORT/callback/ENV.
+Portal is http://localhost:PORT/callback/ENV. What needs a person is in the log, and
+on http://localhost:PORT/notices with links to send.
 
 With --demo a stand-in for Procore runs beside it, with tokens that live four times
 as long as --every (10s then), and all is set up for one connection.
@@ -104,6 +106,8 @@ func (s *system) run(ctx context.Context, listener net.Listener) error {
 	followUps := newQueue()
 	s.in.followUps = followUps
 	s.in.settings.Cadence = s.every
+	notices := &board{ledger: s.in.ledger, host: strings.TrimPrefix(s.in.publicURL, "http://")}
+	s.in.notifier = notices
 	rotator, err := s.in.rotator()
 	if err != nil {
 		return err
@@ -121,7 +125,7 @@ func (s *system) run(ctx context.Context, listener net.Listener) error {
 		defer close(delivered)
 		followUps.deliver(delivering, s.every, trigger.Handler{Engine: watched{rotator, s.watch}, Log: s.in.log})
 	}()
-	err = s.serveHTTP(ctx, listener, accessLog(door, s.in.log)) // returns when the last consent has ended
+	err = s.serveHTTP(ctx, listener, accessLog(notices.before(door), s.in.log)) // returns when the last consent has ended
 	stopDelivering()
 	<-delivered
 	return err

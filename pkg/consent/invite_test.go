@@ -106,3 +106,26 @@ func TestInviteReportsTheStore(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// A link of a notice is an ordinary invitation to the epoch that the connection is in.
+func TestRenewals(t *testing.T) {
+	d := newDoor(t)
+	now := d.clock.Now()
+	app, err := d.apps.Application(t.Context(), acme.Environment)
+	if err != nil {
+		t.Fatal(err)
+	}
+	renewals := consent.Renewals{Store: d.store.Store, Applications: d.apps, PublicURL: strings.TrimSuffix(app.RedirectURI, "/callback/"+acme.Environment)}
+	link, until, err := renewals.Renew(t.Context(), rotation.Record{Connection: acme, Epoch: 3}, now)
+	if err != nil || !until.Equal(now.Add(consent.DefaultLifetime)) {
+		t.Fatalf("until %v, %v", until, err)
+	}
+	text := link.Reveal()
+	if made := d.invitation(hashOf(text[strings.LastIndex(text, "/")+1:])); made.Connection != acme || made.Epoch != 3 {
+		t.Errorf("invitation %+v", made)
+	}
+	renewals.PublicURL = "https://elsewhere.example.com"
+	if link, _, err := renewals.Renew(t.Context(), rotation.Record{Connection: acme}, now); err == nil || !link.IsZero() {
+		t.Errorf("a link that could not work: %v", err)
+	}
+}

@@ -58,6 +58,14 @@
 // tried again after a wait, an attempt that ran out counts for nothing, and
 // there is neither Look nor escrow nor a consent to ask for.
 //
+// # What people are told
+//
+// Each event once, not each sweep. What is about one connection is told before
+// it is written, because what is written is never told again. A loss is written
+// as untold, and the sweep that sees it tells, so that a cause which many
+// connections have in common is one notice. What is about an environment, refused
+// credentials or a new lifetime, is claimed for a day in [Announcements] first.
+//
 // # Concurrency
 //
 // Every write of a record compares its revision; a refused write means load and

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"fmt"
+	"html/template"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+)
+
+// noticesPath is where `serve` shows notices.
+const noticesPath = "/notices"
+
+// mostNotices is how many are kept; older ones are in the log.
+const mostNotices = 100
+
+//go:embed notices.html
+var noticesPage string
+
+var noticesTemplate = template.Must(template.New("notices").Funcs(template.FuncMap{
+	"stamp": stamp, "words": func(kind string) string { return strings.ReplaceAll(kind, "_", " ") },
+}).Parse(noticesPage))
+
+// board keeps the notices of this process and shows them, with what needs a
+// person now, on a page of this machine.
+type board struct {
+	ledger ledger
+	host   string // of the public URL; requests for another one are turned away
+
+	mu      sync.Mutex
+	notices []rotation.Notice // newest first
+}
+
+var _ rotation.Notifier = (*board)(nil)
+
+// Notify implements rotation.Notifier.
+func (b *board) Notify(_ context.Context, n rotation.Notice) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.notices = append([]rotation.Notice{n}, b.notices[:min(len(b.notices), mostNotices-1)]...)
+}
+
+// before serves the page, and everything else by next.
+func (b *board) before(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == noticesPath {
+			b.ServeHTTP(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// attention is a connection that needs a person now.
+type attention struct{ Connection, State, Do string }
+
+func (b *board) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	r.Pattern = "GET " + noticesPath
+	header := w.Header()
+	header.Set("Cache-Control", "no-store")
+	header.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+	header.Set("Referrer-Policy", "no-referrer")
+	header.Set("X-Content-Type-Options", "nosniff")
+	switch {
+	case r.Host != b.host: // a name that somebody has pointed at this machine
+		http.Error(w, "this page is at http://"+b.host+noticesPath, http.StatusMisdirectedRequest)
+		return
+	case r.Method != http.MethodGet:
+		header.Set("Allow", http.MethodGet)
+		http.Error(w, "this page can only be read", http.StatusMethodNotAllowed)
+		return
+	}
+	records, err := b.ledger.List(r.Context())
+	if err != nil {
+		http.Error(w, "the connections cannot be listed: "+err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	b.mu.Lock()
+	shown := struct {
+		Now     []attention
+		Notices []rotation.Notice
+		At      time.Time
+	}{whoNeeds(records), slices.Clone(b.notices), time.Now()}
+	b.mu.Unlock()
+	var page bytes.Buffer
+	if err := noticesTemplate.Execute(&page, shown); err != nil {
+		panic(err) // a fault in an embedded page
+	}
+	header.Set("Content-Type", "text/html; charset=utf-8")
+	_, _ = w.Write(page.Bytes())
+}
+
+func whoNeeds(records []rotation.Record) (needed []attention) {
+	for _, r := range records {
+		switch f := r.Failure; {
+		case r.Status == rotation.NeedsConsent:
+			needed = append(needed, attention{r.Connection.String(), "needs consent", fmt.Sprintf("tokenturn connection invite %s", r.Connection)})
+		case f != nil && f.Class == "config":
+			needed = append(needed, attention{r.Connection.String(), "is misconfigured", f.Detail})
+		}
+	}
+	return needed
+}

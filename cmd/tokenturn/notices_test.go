@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// rows is a ledger of which the page needs the list alone.
+type rows struct {
+	ledger
+	records []rotation.Record
+	err     error
+}
+
+func (r rows) List(context.Context) ([]rotation.Record, error) { return r.records, r.err }
+
+func TestNoticesAreOnAPageOfThisMachine(t *testing.T) {
+	acme, bolt := token.Connection{Environment: "sandbox", Name: "acme"}, token.Connection{Environment: "sandbox", Name: "bolt"}
+	b := &board{host: "localhost:8080", ledger: rows{records: []rotation.Record{
+		{Connection: acme, Status: rotation.NeedsConsent},
+		{Connection: bolt, Status: rotation.Active, Failure: &rotation.Failure{Class: "config", Detail: "run `tokenturn app set sandbox`"}},
+		{Connection: token.Connection{Environment: "sandbox", Name: "fine"}, Status: rotation.Active},
+	}}}
+	b.Notify(t.Context(), rotation.Notice{Kind: rotation.NoticeNeedsConsent, Connection: acme, Summary: "pat <b>must</b> allow again",
+		Link: token.NewSecret("http://localhost:8080/connect/CANARY"), At: time.Now()})
+	b.Notify(t.Context(), rotation.Notice{Kind: rotation.NoticeConfigError, Environment: "sandbox", Summary: "wrong secret", At: time.Now()})
+	served := b.before(http.NotFoundHandler())
+	get := func(method, host, path string) *httptest.ResponseRecorder {
+		answer := httptest.NewRecorder()
+		served.ServeHTTP(answer, httptest.NewRequest(method, "http://"+host+path, nil))
+		return answer
+	}
+	page := get("GET", "localhost:8080", "/notices")
+	for _, want := range []string{"<strong>sandbox/acme</strong> needs consent: <code>tokenturn connection invite sandbox/acme</code>",
+		"<strong>sandbox/bolt</strong> is misconfigured", "needs consent</strong>", "pat &lt;b&gt;must&lt;/b&gt; allow again",
+		`<a href="http://localhost:8080/connect/CANARY">The link to send</a>`, "config error</strong>\nsandbox<br>wrong secret"} {
+		if !strings.Contains(page.Body.String(), want) {
+			t.Errorf("no %q on the page:\n%s", want, page.Body)
+		}
+	}
+	if strings.Contains(page.Body.String(), "sandbox/fine") || strings.Index(page.Body.String(), "wrong secret") > strings.Index(page.Body.String(), "allow again") {
+		t.Errorf("what is in order is shown, or the oldest first:\n%s", page.Body)
+	}
+	if policy := page.Header().Get("Content-Security-Policy"); !strings.HasPrefix(policy, "default-src 'none'") || page.Header().Get("Cache-Control") != "no-store" {
+		t.Errorf("headers %v", page.Header())
+	}
+	for request, want := range map[[3]string]int{
+		{"GET", "evil.example:8080", "/notices"}: http.StatusMisdirectedRequest, // a name that leads here (DNS rebinding)
+		{"POST", "localhost:8080", "/notices"}:   http.StatusMethodNotAllowed,
+		{"GET", "localhost:8080", "/elsewhere"}:  http.StatusNotFound,
+	} {
+		if got := get(request[0], request[1], request[2]); got.Code != want || strings.Contains(got.Body.String(), "CANARY") {
+			t.Errorf("%v: %d, want %d", request, got.Code, want)
+		}
+	}
+	for range 2 * mostNotices {
+		b.Notify(t.Context(), rotation.Notice{Kind: rotation.NoticeUnknown, Connection: bolt})
+	}
+	if len(b.notices) != mostNotices {
+		t.Errorf("%d notices are kept", len(b.notices))
+	}
+	b.ledger = rows{err: errors.New("out of order")}
+	if got := get("GET", "localhost:8080", "/notices"); got.Code != http.StatusServiceUnavailable {
+		t.Errorf("without a ledger: %d", got.Code)
+	}
+}
