@@ -5,12 +5,13 @@
 #   make conformance  the compiled functions against moto's AWS and a real Doorkeeper; installs what it needs
 #   make build        the functions' build/*/bootstrap for AWS, and build/tokenturn for here
 #   make deploy-local the template deployed to moto on this machine, and ten rotations through it; needs Go and Python
+#   make man          the command's manual pages, in build/man
 #   make deploy       build, infra/lint, then sam deploy (CONFIG=infra/sandbox.toml or infra/production.toml)
 #   make soak         the explorer with pairs of faults, and the engine with its rules taken out; an evening
 #   make bench        benchmarks
 #   make clean        removes build/
 
-.PHONY: run test conformance build tokenturn deploy deploy-local soak bench clean
+.PHONY: run test conformance build tokenturn man deploy deploy-local soak bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -44,6 +45,9 @@ build: tokenturn
 
 tokenturn:
 	go build -trimpath -o build/tokenturn ./cmd/tokenturn
+
+man:
+	go run ./cmd/tokenturn man build/man
 
 CONFIG ?= infra/sandbox.toml
 deploy: build

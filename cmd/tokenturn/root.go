@@ -50,7 +50,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a person must consent,
   tokenturn app set sandbox                   store the app's credentials
   tokenturn connection invite sandbox/acme    make a link for the person who connects
   tokenturn token print sandbox/acme          print a valid access token`,
-		c.serveCommand(), c.appCommand(), c.connectionCommand(), c.invitationCommand(), c.tokenCommand(), c.doctorCommand())
+		c.serveCommand(), c.appCommand(), c.connectionCommand(), c.invitationCommand(), c.tokenCommand(), c.doctorCommand(), c.manCommand())
 	root.Version = release.Version()
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetFlagErrorFunc(usageError)
@@ -78,6 +78,14 @@ func (c *cli) checkFlags(cmd *cobra.Command, _ []string) error {
 
 // noun groups verbs. By itself it says which ones there are.
 func noun(use, short, long, example string, verbs ...*cobra.Command) *cobra.Command {
+	if example == "" { // the first one of each verb
+		var lines []string
+		for _, verb := range verbs {
+			line, _, _ := strings.Cut(verb.Example, "\n")
+			lines = append(lines, line)
+		}
+		example = strings.Join(lines, "\n")
+	}
 	cmd := &cobra.Command{Use: use, Short: short, Long: long, Example: example}
 	cmd.AddCommand(verbs...)
 	// Without Args cobra would take an unknown verb of anything but the root for a call for help.

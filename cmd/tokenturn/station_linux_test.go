@@ -39,7 +39,7 @@ func newStation(t *testing.T, options ...procoretest.Option) *station {
 	if err := os.Symlink(self, s.program); err != nil {
 		t.Fatal(err)
 	}
-	s.environ = []string{"HOME=" + s.home, "RECORD=" + t.TempDir(), "PATH=" + s.home}
+	s.environ = []string{"HOME=" + s.home, "PATH=" + s.home}
 	s.app = s.standIn.NewApp("http://localhost:8080/callback/demo", procoretest.OutOfBand)
 	s.credentials("demo", s.app)
 	return s
@@ -67,12 +67,24 @@ func (s *station) pipe(input string, args ...string) (int, string) {
 	if cmd.ProcessState == nil {
 		s.t.Fatal(err)
 	}
+	s.keepsSecrets(string(said))
 	return cmd.ProcessState.ExitCode(), string(said)
+}
+
+// keepsSecrets searches what was said for everything that the stand-in gave.
+func (s *station) keepsSecrets(said string) {
+	s.t.Helper()
+	for _, secret := range s.standIn.Secrets() {
+		if strings.Contains(said, secret.Reveal()) {
+			s.t.Errorf("a secret was said: %q", said)
+		}
+	}
 }
 
 // session is a command that runs in a terminal of its own.
 type session struct {
 	*person
+	at  *station
 	cmd *exec.Cmd
 }
 
@@ -86,7 +98,7 @@ func (s *station) sit(args ...string) *session {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { side.Close() })
-	return &session{&person{t: s.t, side: side}, cmd}
+	return &session{&person{t: s.t, side: side}, s, cmd}
 }
 
 // ends waits for the end and returns the exit code and all that was shown.
@@ -94,6 +106,7 @@ func (s *session) ends() (int, string) {
 	s.t.Helper()
 	shown := s.rest()
 	_ = s.cmd.Wait()
+	s.at.keepsSecrets(shown)
 	return s.cmd.ProcessState.ExitCode(), shown
 }
 

@@ -1,0 +1,46 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/cobra/doc"
+
+	"github.com/tokenturn/tokenturn/pkg/release"
+)
+
+// manCommand makes the manual pages out of the commands themselves, so that
+// they cannot say anything else.
+func (c *cli) manCommand() *cobra.Command {
+	return verbOn(parseDirectory, "man DIRECTORY", "Write the manual pages into a directory",
+		`Writes one page for each command, to be read with man(1) wherever it finds them.`,
+		`  tokenturn man ~/.local/share/man/man1 && man tokenturn-connection-invite`,
+		func(_ context.Context, cmd *cobra.Command, directory string) error {
+			if err := os.MkdirAll(directory, 0o755); err != nil {
+				return fmt.Errorf("making the directory: %w", err)
+			}
+			header := &doc.GenManHeader{Title: "TOKENTURN", Section: "1", Source: "tokenturn " + release.Version(), Manual: "tokenturn"}
+			root := cmd.Root()
+			root.DisableAutoGenTag = true
+			if err := doc.GenManTree(root, header, directory); err != nil {
+				return fmt.Errorf("writing the manual pages: %w", err)
+			}
+			return c.answer(manAnswer{directory}, func(w io.Writer) { fmt.Fprintf(w, "Written; read them with: man -l %s/tokenturn.1\n", directory) })
+		})
+}
+
+// manAnswer is what `man --json` answers.
+type manAnswer struct {
+	Directory string `json:"directory"`
+}
+
+func parseDirectory(text string) (string, error) {
+	if text == "" {
+		return "", errors.New("the directory has no name")
+	}
+	return text, nil
+}
