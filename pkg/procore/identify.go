@@ -154,10 +154,13 @@ func (i *Issuer) Revoke(ctx context.Context, app rotation.Application, t token.S
 // does not. Any other error: it could not be told.
 func (i *Issuer) CheckCredentials(ctx context.Context, app rotation.Application) error {
 	answer := i.Redeem(ctx, app, rotation.Grant{Code: token.NewSecret(rand.Text()), RedirectURI: app.RedirectURI})
-	switch answer.Class {
-	case rotation.Refused:
+	// RFC 6749 section 5.2: with unauthorized_client "the authenticated client" is
+	// refused this grant type alone, as an app for service accounts may be.
+	authenticated := answer.Class == rotation.Refused || strings.HasSuffix(answer.Detail, " unauthorized_client")
+	switch {
+	case authenticated:
 		return nil
-	case rotation.ClientFault:
+	case answer.Class == rotation.ClientFault:
 		return fmt.Errorf("checking the app credentials of %s: %w", app.Environment, ErrCredentialsRefused)
 	}
 	return fmt.Errorf("checking the app credentials of %s: could not be told: %s", app.Environment, answer.Detail)

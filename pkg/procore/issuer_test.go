@@ -348,6 +348,10 @@ func TestCheckCredentials(t *testing.T) {
 	if err := b.issuer.CheckCredentials(t.Context(), wrong); !errors.Is(err, ErrCredentialsRefused) {
 		t.Errorf("wrong ones: %v", err)
 	}
+	b.Script(procoretest.Answer{Unreceived: true, Status: 401, Body: func(string) string { return `{"error":"unauthorized_client"}` }})
+	if err := b.issuer.CheckCredentials(t.Context(), b.app); err != nil {
+		t.Errorf("good ones of an app without this grant type: %v", err)
+	}
 	b.Script(procoretest.Unavailable(503))
 	if err := b.issuer.CheckCredentials(t.Context(), b.app); err == nil || errors.Is(err, ErrCredentialsRefused) || !strings.Contains(err.Error(), "HTTP 503") {
 		t.Errorf("unavailable: %v", err)
