@@ -69,6 +69,9 @@ func (c *cli) setApp(ctx context.Context, cmd *cobra.Command, in *installation, 
 	if err != nil {
 		return exitf(usage, "nothing was stored, because of the credentials for %s:\n%w", environment, err)
 	}
+	if err := in.mixture(ctx, environment, credentials); err != nil {
+		return err
+	}
 	a := appSetAnswer{appAnswer: newAppAnswer(environment, credentials), Check: "skipped", Affected: []affected{}}
 	if !flags.noCheck {
 		if err := in.issuer.CheckCredentials(ctx, app); err != nil {

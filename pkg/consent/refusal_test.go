@@ -194,6 +194,18 @@ func TestBadCallbacksChangeNothing(t *testing.T) {
 	}
 }
 
+// The person sees the one constant refusal; the operator is told which environments met.
+func TestAStateOfAnotherEnvironmentIsLogged(t *testing.T) {
+	d := newDoor(t)
+	path, _ := d.invite(rotation.Identity{})
+	b := d.browser()
+	_, query, _ := strings.Cut(b.allow(path), "?")
+	want(t, b.do("GET", "/callback/production?"+query), 400, refusedPage)
+	if !strings.Contains(d.log.String(), "a state of sandbox at the redirect URI of production") {
+		t.Errorf("the log does not name both:\n%s", d.log.String())
+	}
+}
+
 func TestStateLivesTenMinutes(t *testing.T) {
 	d := newDoor(t)
 	path, _ := d.invite(rotation.Identity{})

@@ -284,3 +284,31 @@ func TestAnnouncementsThatCannotBeReached(t *testing.T) {
 		}
 	})
 }
+
+// The document of another environment is not taken for one's own, be it newer
+// than what is there: it is put right, and the notice names both.
+func TestADocumentOfAnotherEnvironmentIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(rotationtest.Personality{})
+		b.connect(t)
+		for range 3 {
+			time.Sleep(hour)
+			b.sweep(t)
+		}
+		theirs, err := b.Vault.Current(t.Context(), acme)
+		must(t, err)
+		production := b.connectIn(t, "production", 1)[0]
+		time.Sleep(hour)
+		must(t, b.Vault.Edit(t.Context(), production, theirs.Value))
+		b.sweep(t)
+		told := b.Notifier.Notices()
+		if len(told) != 1 || told[0].Kind != rotation.NoticeDrift || !strings.Contains(told[0].Summary, "production/c-00") || !strings.Contains(told[0].Summary, "document of sandbox/acme") {
+			t.Errorf("people were told %+v", told)
+		}
+		version, err := b.Vault.Current(t.Context(), production)
+		must(t, err)
+		if doc, err := token.ParseDocument(version.Value); err != nil || doc.Connection != production || doc.Generation != 1 {
+			t.Errorf("%+v, %v", doc, err)
+		}
+	})
+}

@@ -79,8 +79,11 @@ func (t *turn) readVault(ctx context.Context) (v vaultView, err error) {
 func (t *turn) compareVault(ctx context.Context, v vaultView) (vaultView, error) {
 	doc, err := token.ParseDocument(v.current.Value)
 	switch {
-	case err != nil || doc.Connection != t.conn:
-		v.drift, v.foreign = "its value is not a document of this connection", true
+	case err != nil:
+		v.drift, v.foreign = "its value is not a document of tokenturn", true
+		return v, nil
+	case doc.Connection != t.conn:
+		v.drift, v.foreign = fmt.Sprintf("it has the document of %s, which readers of %s refuse", doc.Connection, t.conn), true
 		return v, nil
 	case doc.Stack != t.settings.Stack:
 		return v, &otherStackError{t.conn, t.settings.Stack, doc.Stack}
