@@ -87,6 +87,7 @@ const ok = "HTTP/1.1 200 OK\r\n"
 const (
 	notJSON    = "the answer is not the JSON object it should be"
 	noRefresh  = "the answer has no whole refresh token"
+	accessOnly = "the answer has no refresh token"
 	different  = "the answer has different refresh tokens"
 	noAccess   = "it has no access token, or several"
 	notBearer  = "its token_type is not bearer"
@@ -117,15 +118,15 @@ var hostiles = []hostile{
 	{"duplicate keys, alike", but("{", `{"refresh_token":"canary-refresh",`), rotation.Captured, "HTTP 200", rotation.Sound, ""},
 	{"duplicate keys, different", but("{", `{"refresh_token":"canary-other",`), rotation.Captured, "HTTP 200", rotation.Contradictory, different},
 	{"a key in other case", but("{", `{"Refresh_Token":"canary-other",`), rotation.Captured, "HTTP 200", rotation.Sound, ""},
-	{"the key in other case only", but("refresh_token", "REFRESH_TOKEN"), rotation.Captured, "HTTP 200", rotation.Empty, noRefresh},
+	{"the key in other case only", but("refresh_token", "REFRESH_TOKEN"), rotation.Captured, "HTTP 200", rotation.AccessOnly, accessOnly},
 
 	// The refresh token.
-	{"refresh token missing", but(`,"refresh_token":"canary-refresh"`, ""), rotation.Captured, "HTTP 200", rotation.Empty, noRefresh},
-	{"refresh token empty", but("canary-refresh", ""), rotation.Captured, "HTTP 200", rotation.Empty, noRefresh},
-	{"refresh token null", but(`"canary-refresh"`, "null"), rotation.Captured, "HTTP 200", rotation.Empty, noRefresh},
-	{"refresh token a number", but(`"canary-refresh"`, "12345"), rotation.Captured, "HTTP 200", rotation.Empty, noRefresh},
-	{"refresh token an array", but(`"canary-refresh"`, `["canary-refresh"]`), rotation.Captured, "HTTP 200", rotation.Empty, noRefresh},
-	{"refresh token with a newline", but("canary-refresh", `canary\nrefresh`), rotation.Captured, "HTTP 200", rotation.Empty, noRefresh},
+	{"refresh token missing", but(`,"refresh_token":"canary-refresh"`, ""), rotation.Captured, "HTTP 200", rotation.AccessOnly, accessOnly},
+	{"refresh token empty", but("canary-refresh", ""), rotation.Captured, "HTTP 200", rotation.AccessOnly, accessOnly},
+	{"refresh token null", but(`"canary-refresh"`, "null"), rotation.Captured, "HTTP 200", rotation.AccessOnly, accessOnly},
+	{"refresh token a number", but(`"canary-refresh"`, "12345"), rotation.Captured, "HTTP 200", rotation.AccessOnly, accessOnly},
+	{"refresh token an array", but(`"canary-refresh"`, `["canary-refresh"]`), rotation.Captured, "HTTP 200", rotation.AccessOnly, accessOnly},
+	{"refresh token with a newline", but("canary-refresh", `canary\nrefresh`), rotation.Captured, "HTTP 200", rotation.AccessOnly, accessOnly},
 	{"refresh token of 64 KiB", but("canary-refresh", strings.Repeat("r", 64<<10)), rotation.Captured, "HTTP 200", rotation.Sound, ""},
 	{"refresh token as sent", but("canary-refresh", refreshGrant.RefreshToken.Reveal()), rotation.Captured, "HTTP 200", rotation.Sound, ""},
 
