@@ -66,7 +66,7 @@ func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 		return response, nil
 	}
 	document, found := t.source.awaitNewer(request.Context(), document)
-	if !found {
+	if !found || !belongs(request, document) { // the connection's API may have moved
 		discard(again.Body)
 		return response, nil
 	}
