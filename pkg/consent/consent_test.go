@@ -2,6 +2,9 @@ package consent_test
 
 import (
 	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"net/http"
 	"net/url"
@@ -75,6 +78,23 @@ func TestConnect(t *testing.T) {
 	}
 	want(t, b.do("GET", path), 410, linkUsedPage)
 	want(t, b.do("POST", path), 410, linkUsedPage)
+}
+
+// Cookie and state together give the verifier, so neither the address bar nor the store is
+// enough to redeem a code. An older or newer version in the middle of a deployment gives the same one.
+func TestVerifierNeedsCookieAndState(t *testing.T) {
+	d := newDoor(t)
+	path, _ := d.invite(rotation.Identity{})
+	b := d.browser()
+	request := b.start(path)
+	key, err := hkdf.Key(sha256.New, []byte(b.cookies[0].Value), []byte(request.Get("state")), "tokenturn PKCE verifier", 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256([]byte(base64.RawURLEncoding.EncodeToString(key)))
+	if request.Get("code_challenge") != base64.RawURLEncoding.EncodeToString(sum[:]) {
+		t.Error("the code challenge is another one")
+	}
 }
 
 func TestRepeatsShowTheResult(t *testing.T) {
@@ -343,6 +363,22 @@ func TestRepin(t *testing.T) {
 				t.Error("the pair was not revoked")
 			}
 		})
+	}
+}
+
+// Some servers answer a second consent of a user with the token that there is
+// (Doorkeeper's reuse_access_token). Revoking that would end the connection.
+func TestRejectedCopyOfTheCurrentPairIsNotRevoked(t *testing.T) {
+	d := newDoor(t)
+	b := d.browser()
+	path, _ := d.invite(rotation.Identity{})
+	b.wantResult(b.do("GET", b.allow(path)), connectedPage)
+	d.issuer.answer = d.issuer.given
+	path, _ = d.invite(rotation.Identity{Company: "8"})
+	b.wantResult(b.do("GET", b.allow(path)), wrongAccountPage)
+	d.sweep()
+	if rec := d.record(); d.issuer.revoked != 0 || rec.Status != rotation.Active || rec.Epoch != 1 {
+		t.Errorf("%d revocations, record %+v", d.issuer.revoked, rec)
 	}
 }
 

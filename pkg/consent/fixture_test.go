@@ -283,8 +283,9 @@ type issuer struct {
 	mu       sync.Mutex
 	codes    map[string]url.Values // code: authorization request
 	redeems  int
-	during   func() // runs within Redeem
-	answer   rotation.Answer
+	during   func()          // runs within Redeem
+	answer   rotation.Answer // instead of a new pair
+	given    rotation.Answer // the last new pair
 	identity rotation.Identity
 	fault    error // of Identify
 	revoked  int
@@ -325,9 +326,11 @@ func (i *issuer) Redeem(_ context.Context, app rotation.Application, grant rotat
 		request.Get("code_challenge") != base64.RawURLEncoding.EncodeToString(sum[:]) || len(grant.Verifier.Reveal()) < 43 {
 		return rotation.Answer{Class: rotation.Refused, Detail: "invalid_grant"}
 	}
-	text, _ := json.Marshal(map[string]any{"access_token": "canary-access", "refresh_token": "canary-refresh"})
-	i.door.keepSecret("canary-access", "canary-refresh")
-	return rotation.Answer{Class: rotation.Captured, Body: token.NewSecret(string(text))}
+	access, refresh := fmt.Sprintf("canary-access-%d", i.redeems), fmt.Sprintf("canary-refresh-%d", i.redeems)
+	i.door.keepSecret(access, refresh)
+	text, _ := json.Marshal(map[string]any{"access_token": access, "refresh_token": refresh})
+	i.given = rotation.Answer{Class: rotation.Captured, Body: token.NewSecret(string(text))}
+	return i.given
 }
 
 func (i *issuer) Parse(body token.Secret) rotation.Judgement {

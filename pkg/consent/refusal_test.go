@@ -98,6 +98,7 @@ var attacks = []attack{
 	{"empty issuer", set("iss", ""), 400, refusedPage, ""},
 	{"CRLF", set("code", "a\r\nSet-Cookie: x=1"), 400, refusedPage, ""},
 	{"NUL", set("error_description", "a\x00b"), 400, refusedPage, ""},
+	{"NUL in a name", set("error_\x00description", "a"), 400, refusedPage, ""},
 	{"invalid UTF-8", set("error_description", "a\xff"), 400, refusedPage, ""},
 	{"bad escape", rawly(func(good string) string { return good + "&x=%zz" }), 400, refusedPage, ""},
 	{"semicolon", rawly(func(good string) string { return good + ";x=1" }), 400, refusedPage, ""},

@@ -252,7 +252,7 @@ func (s *Consents) adoptConsent(ctx context.Context, x *Exchange, m Mint, body t
 		case errors.Is(err, ErrConflict):
 			continue
 		case errors.As(err, &wrong):
-			s.revokeRejected(ctx, x.app, body)
+			s.revokeRejected(ctx, x.app, rec, body)
 			return WrongIdentity, err
 		case err != nil:
 			s.makeDue(ctx, rec, mints)
@@ -273,10 +273,13 @@ func (s *Consents) makeDue(ctx context.Context, rec Record, mints []Mint) {
 	}
 }
 
-// revokeRejected ends a pair that was just marked as rejected. Should it fail,
-// the next run does it.
-func (s *Consents) revokeRejected(ctx context.Context, app Application, body token.Secret) {
+// revokeRejected ends a pair that was just marked as rejected, unless the server has
+// answered with the pair that is current. Should it fail, the next run does it.
+func (s *Consents) revokeRejected(ctx context.Context, app Application, rec Record, body token.Secret) {
 	pair := s.issuer.Parse(body).Pair
+	if rec.Current != nil && lineage(pair) == rec.Current.Fingerprint {
+		return
+	}
 	half := pair.AccessToken // either half ends the pair
 	if half.IsZero() {
 		half = pair.RefreshToken
