@@ -46,6 +46,8 @@ func TestHeadersOfEveryAnswer(t *testing.T) {
 			"Cross-Origin-Opener-Policy":   "same-origin",
 			"Cross-Origin-Resource-Policy": "same-origin",
 			"Strict-Transport-Security":    "max-age=31536000",
+			"X-Frame-Options":              "DENY",
+			"X-Robots-Tag":                 "noindex, nofollow",
 		} {
 			if got := answer.Header.Get(header); got != value {
 				t.Errorf("%s: %s is %q", name, header, got)

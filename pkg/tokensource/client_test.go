@@ -353,21 +353,6 @@ func TestOtherHostsDoNotSeeTheToken(t *testing.T) {
 	}
 }
 
-// The token after a move of the API is not for the host that the request went to.
-func TestMovedAPI(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		secret := tokensourcetest.New(acme)
-		_, client, network := newClient(t, secret, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			secret.Rotate()
-			secret.Edit(func(d *token.Document) { d.APIURL = "https://moved.example.com" })
-			w.WriteHeader(http.StatusUnauthorized)
-		}))
-		if status, _ := get(t, client, request(t, "GET", apiURL, nil)); status != 401 || network.calls.Load() != 1 {
-			t.Errorf("status %d after %d calls", status, network.calls.Load())
-		}
-	})
-}
-
 func TestRequestWithoutToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		secret := tokensourcetest.New(acme)

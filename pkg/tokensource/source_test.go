@@ -69,6 +69,31 @@ func TestTokenIsReadOnceInATTL(t *testing.T) {
 	})
 }
 
+// Programs that start together do not go on reading together.
+func TestReadsAreSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		secret := tokensourcetest.New(acme)
+		sources := make([]*tokensource.Source, 50)
+		for i := range sources {
+			sources[i] = newSource(t, secret)
+			expect(t, sources[i], secret.Document())
+		}
+		time.Sleep(48 * time.Second)
+		most := 0
+		for range 13 {
+			before := secret.Reads()
+			for _, source := range sources {
+				expect(t, source, secret.Document())
+			}
+			most = max(most, secret.Reads()-before)
+			time.Sleep(time.Second)
+		}
+		if reads := secret.Reads(); reads != 2*len(sources) || most > len(sources)/2 {
+			t.Errorf("%d reads, %d of them in one second", reads, most)
+		}
+	})
+}
+
 // An allocation in every call would have goroutines by the thousand wait for the garbage collector.
 func TestWarmTokenAllocatesNothing(t *testing.T) {
 	source := newSource(t, tokensourcetest.New(acme))

@@ -8,6 +8,7 @@ Needs boto3, which brings urllib3. Make one Connection when the program starts
 and share it; threads may use it at once.
 """
 
+import contextlib
 import json
 import threading
 import time
@@ -62,7 +63,8 @@ class Connection:
                 if _age(self._known) > _age(refused):
                     return self._known
                 time.sleep(max(0, self._read_at + 1 - time.time()))  # once a second at most
-                self._read()
+                with contextlib.suppress(Exception):  # an outage: the next look may do
+                    self._read()
             if _age(self._known) > _age(refused):
                 return self._known
             self._in_vain = _age(refused)

@@ -56,7 +56,9 @@ export class Connection {
   // Looks for a token after the refused one, for a few seconds: it is published just after it is made.
   async #newer(refused: Document): Promise<Document | undefined> {
     const tries = this.#inVain === refused && Date.now() - this.#readAt < 10_000 ? 0 : 6;
-    for (let i = 0; i < tries && !after(this.#known!, refused); i++) await this.#read();
+    for (let i = 0; i < tries && !after(this.#known!, refused); i++) {
+      await this.#read().catch(() => {}); // in an outage the next look may do
+    }
     if (after(this.#known!, refused)) return this.#known;
     this.#inVain = refused;
   }
