@@ -2,9 +2,53 @@ package infra_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"testing"
 )
+
+// Each of these would let strangers get nearer to tokens. The rule of that name must say so.
+func TestRulesAboutTheCallbackBite(t *testing.T) {
+	content, err := os.ReadFile(main)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, policy, _ := strings.Cut(string(content), "\n  CallbackPolicy:\n")
+	const app = "!Sub arn:${AWS::Partition}:secretsmanager:${AWS::Region}:${AWS::AccountId}:secret:${SecretPrefix}/app/*"
+	secrets := strings.Replace(app, "/app/", "/connection/", 1)
+	for _, c := range []struct{ name, rule, old, new string }{
+		{"another resource", "callback-sees-no-token", "Resource: " + app, "Resource: " + secrets},
+		{"a resource more", "callback-sees-no-token", "Resource: " + app, "Resource:\n              - " + secrets + "\n              - " + app},
+		{"an action more", "callback-sees-no-token", "Action: secretsmanager:GetSecretValue", "Action: [secretsmanager:GetSecretValue, secretsmanager:PutSecretValue]"},
+		{"opening what is sealed", "callback-opens-nothing", "Action: kms:GenerateDataKey\n            Resource: !GetAtt SealKey.Arn", "Action: [kms:GenerateDataKey, kms:Decrypt]\n            Resource: !GetAtt SealKey.Arn"},
+		{"the key for every secret", "callback-vault-key", "kms:EncryptionContext:SecretARN: " + app, "kms:EncryptionContext:SecretARN: " + secrets},
+		{"the key without a store", "callback-vault-key", "StringEquals: {kms:ViaService: !Sub \"dynamodb.${AWS::Region}.${AWS::URLSuffix}\"}", "Bool: {aws:SecureTransport: true}"},
+		{"every item", "leading-keys", "Condition:\n              ForAllValues:StringLike: {dynamodb:LeadingKeys: \"CONN#*\"}", "Condition: {}"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			spoilt := strings.Replace(policy, c.old, c.new, 1)
+			if spoilt == policy {
+				t.Fatalf("the policy does not contain %s", c.old)
+			}
+			path := filepath.Join(t.TempDir(), "template.yaml")
+			if err := os.WriteFile(path, []byte(before+"\n  CallbackPolicy:\n"+spoilt), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			tmpl := load(t, path)
+			var broken []string
+			for _, rule := range rules {
+				if len(rule.broken(tmpl)) > 0 {
+					broken = append(broken, rule.id)
+				}
+			}
+			if !slices.Contains(broken, c.rule) {
+				t.Errorf("only %v are broken", broken)
+			}
+		})
+	}
+}
 
 // callbackVaultKey: the key of the stores is the same for the table, the topic, app credentials and
 // connections' secrets, so the callback function may use it for all but the last, and make data keys for the topic only.

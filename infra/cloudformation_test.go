@@ -68,14 +68,24 @@ type statement struct {
 	isKeyPolicy           bool
 }
 
-func (s statement) resourceText() string {
-	var all []string
+func (s statement) resourceText() string { return strings.Join(s.resourceTexts(), " ") }
+
+// resourceTexts gives each resource as it is written, without the name of the function round it.
+func (s statement) resourceTexts() (all []string) {
 	for _, r := range s.resources {
+		if literal, ok := r.(string); ok {
+			all = append(all, literal)
+		}
 		for _, argument := range object(r) {
 			all = append(all, fmt.Sprint(argument))
 		}
 	}
-	return strings.Join(all, " ")
+	return all
+}
+
+// goesBeyond reports whether a resource is not within what part names.
+func (s statement) goesBeyond(part string) bool {
+	return slices.ContainsFunc(s.resourceTexts(), func(r string) bool { return !strings.Contains(r, part) })
 }
 
 // statements finds every statement, wherever a policy may be.

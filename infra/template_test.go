@@ -223,7 +223,7 @@ func callbackSeesNoToken(t template) (broken []string) {
 			if !strings.HasPrefix(action, "secretsmanager:") {
 				continue
 			}
-			if action != "secretsmanager:GetSecretValue" || !strings.HasSuffix(s.resourceText(), ":secret:${SecretPrefix}/app/*") {
+			if action != "secretsmanager:GetSecretValue" || s.goesBeyond(":secret:${SecretPrefix}/app/") {
 				broken = append(broken, s.where+" allows "+action+" on "+s.resourceText())
 			}
 		}
@@ -282,7 +282,7 @@ func vaultIsKept(t template) (broken []string) {
 	for _, s := range t.policy("RotatePolicy") {
 		for _, action := range s.actions {
 			kind, known := allowed[action]
-			if strings.HasPrefix(action, "secretsmanager:") && (!known || !strings.Contains(s.resourceText(), ":secret:${SecretPrefix}/"+kind)) {
+			if strings.HasPrefix(action, "secretsmanager:") && (!known || s.goesBeyond(":secret:${SecretPrefix}/"+kind)) {
 				broken = append(broken, s.where+" allows "+action+" on "+s.resourceText())
 			}
 		}
@@ -294,7 +294,7 @@ func leadingKeys(t template) (broken []string) {
 	for _, policy := range []string{"RotatePolicy", "CallbackPolicy"} {
 		for _, s := range t.policy(policy) {
 			condition := object(object(s.body["Condition"])["ForAllValues:StringLike"])
-			if s.resourceText() == "[Table Arn]" && condition["dynamodb:LeadingKeys"] == nil {
+			if strings.Contains(s.resourceText(), "[Table Arn]") && condition["dynamodb:LeadingKeys"] == nil {
 				broken = append(broken, s.where+" reaches every item")
 			}
 			own := []any{nil, "CONN#*", "PACE#*", "NOTICE#*"}

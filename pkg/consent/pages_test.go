@@ -114,8 +114,8 @@ func TestPagesAreWhole(t *testing.T) {
 		if strings.Count(page, "<h1>") != 1 || heading != invitePage && heading != connectedPage && !strings.Contains(page, "<h2>What to do now</h2>") {
 			t.Errorf("%s does not say what to do", heading)
 		}
-		for _, foreign := range []string{"<script", "<img", "<link", "<iframe", "http:", "https:", " style=", " on", "{{", "ZgotmplZ", "<no value>"} {
-			if strings.Contains(strings.ReplaceAll(page, " on ", ""), foreign) && foreign != " on" {
+		for _, foreign := range []string{"<script", "<img", "<link", "<iframe", "http:", "https:", " style=", "{{", "ZgotmplZ", "<no value>"} {
+			if strings.Contains(page, foreign) {
 				t.Errorf("%s contains %s", heading, foreign)
 			}
 		}
