@@ -4,7 +4,7 @@
 #   make test         everything that needs Go only; under five minutes
 #   make conformance  the compiled functions against moto's AWS and a real Doorkeeper; installs what it needs
 #   make build        the functions' build/*/bootstrap for AWS, and build/tokenturn for here
-#   make deploy-local the template deployed to moto on this machine, and ten rotations through it; needs Go and Python
+#   make deploy-local the template and the runbooks tried on this machine, with moto as AWS; needs Go and Python
 #   make man          the command's manual pages, in build/man
 #   make deploy       build, infra/lint, then sam deploy (CONFIG=infra/sandbox.toml or infra/production.toml)
 #   make soak         the explorer with pairs of faults, and the engine with its rules taken out; an evening

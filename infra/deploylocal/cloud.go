@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -58,6 +59,7 @@ type cloud struct {
 	url      string
 	root     string // of this repository
 	workshop string // where programs are built
+	python   string // that has moto
 
 	gateway    *apigatewayv2.Client
 	cloudwatch *cloudwatch.Client
@@ -98,8 +100,17 @@ func startCloud(ctx context.Context, root, workshop string) (c *cloud, stop func
 		return nil, nil, fmt.Errorf("moto did not start: %s", problems.String())
 	}
 	cfg := aws.Config{Region: region, BaseEndpoint: &url, Credentials: credentials.NewStaticCredentialsProvider("AKIADEPLOYER", "test", "")}
-	return &cloud{url, root, workshop, apigatewayv2.NewFromConfig(cfg), cloudwatch.NewFromConfig(cfg), dynamodb.NewFromConfig(cfg), iam.NewFromConfig(cfg),
+	return &cloud{url, root, workshop, pythonOf(root), apigatewayv2.NewFromConfig(cfg), cloudwatch.NewFromConfig(cfg), dynamodb.NewFromConfig(cfg), iam.NewFromConfig(cfg),
 		kms.NewFromConfig(cfg), lambda.NewFromConfig(cfg), cloudwatchlogs.NewFromConfig(cfg), scheduler.NewFromConfig(cfg), sns.NewFromConfig(cfg), sqs.NewFromConfig(cfg)}, stop, nil
+}
+
+// pythonOf is the Python that infra/peers/aws/start has found or made.
+func pythonOf(root string) string {
+	if own := filepath.Join(root, "build/venv/bin/python"); exec.Command("python3", "-c", "import moto").Run() != nil {
+		return own
+	}
+	path, _ := exec.LookPath("python3")
+	return path
 }
 
 // program builds a function, or the operator's command, for this machine.
@@ -109,6 +120,9 @@ func (c *cloud) program(name string) (string, error) {
 		source = "./cmd/" + name
 	}
 	path := filepath.Join(c.workshop, name)
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
 	cmd := exec.Command("go", "build", "-tags", "lambda.norpc", "-o", path, source)
 	cmd.Dir = c.root
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -2,7 +2,8 @@
 // own translator makes CloudFormation of it, each resource is made with calls to
 // moto's AWS server, the functions run as Lambda would run them, with the
 // environment that the template gives them, and a connection is consented to and
-// rotated ten times. It needs Go, and Python 3 with moto and aws-sam-translator.
+// rotated ten times. Then the commands of every runbook are run, each in the
+// situation that it is for. It needs Go, and Python 3 with moto and aws-sam-translator.
 //
 // It fails where a resource has a type or a property that it does not know, where
 // a resource cannot be made, and where the functions do not work. It ends with

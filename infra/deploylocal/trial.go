@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/scheduler"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
@@ -33,7 +34,10 @@ type trial struct {
 	outputs   map[string]output
 	functions functions
 	procore   *procoretest.Server
-	probes    int // what was presented to find out whether the app credentials are good
+	app       procoretest.App
+	probes    int    // what was presented to find out whether the app credentials are good
+	desk      string // the operator's directory
+	operator  struct{ arn, keyID, key string }
 }
 
 // try takes a connection from nothing to its tenth rotation.
@@ -43,20 +47,23 @@ func try(ctx context.Context, s *stack, say func(string, ...any)) error {
 		return err
 	}
 	t := &trial{stack: s, outputs: outputs}
+	if err := t.hireOperator(ctx); err != nil {
+		return err
+	}
 	if t.functions, err = startFunctions(ctx, s); err != nil {
 		return err
 	}
 	defer t.functions.kill()
 	app := procoretest.App{Name: "tokenturn", ClientID: "local", ClientSecret: token.NewSecret(rand.Text()),
 		RedirectURIs: []string{outputs["CallbackUrlSandbox"].value}}
-	t.procore = procoretest.New(procoretest.WithApp(app))
+	t.app, t.procore = app, procoretest.New(procoretest.WithApp(app))
 	defer t.procore.Close()
 	if err := t.setUp(ctx, app); err != nil {
 		return err
 	}
 	t.probes = len(t.procore.Presented())
 	say("stored app credentials with the redirect URI %s", app.RedirectURIs[0])
-	if err := t.consent(ctx); err != nil {
+	if err := t.consent(ctx, connection); err != nil {
 		return fmt.Errorf("connecting %s: %w", connection, err)
 	}
 	say("connected %s: invitation, consent, callback, publication", connection)
@@ -72,24 +79,48 @@ func try(ctx context.Context, s *stack, say func(string, ...any)) error {
 		return err
 	}
 	say("rotated %s %d times, half of them by queue; each refresh token was presented once", connection, rotations)
+	return t.followRunbooks(ctx, say)
+}
+
+// hireOperator makes the user that first-deploy.md asks for.
+func (t *trial) hireOperator(ctx context.Context) error {
+	name := aws.String("operator")
+	user, err := t.cloud.iam.CreateUser(ctx, &iam.CreateUserInput{UserName: name})
+	if err != nil {
+		return err
+	}
+	if _, err := t.cloud.iam.AttachUserPolicy(ctx, &iam.AttachUserPolicyInput{UserName: name, PolicyArn: aws.String(t.outputs["OperatorPolicyArn"].value)}); err != nil {
+		return err
+	}
+	key, err := t.cloud.iam.CreateAccessKey(ctx, &iam.CreateAccessKeyInput{UserName: name})
+	if err != nil {
+		return err
+	}
+	t.operator.arn, t.operator.keyID, t.operator.key = *user.User.Arn, *key.AccessKey.AccessKeyId, *key.AccessKey.SecretAccessKey
 	return nil
 }
 
-// operate runs the operator's command in the environment that the stack's
-// outputs give it: their descriptions begin with the variables' names.
+// operatorEnv is the environment that the stack's outputs give to the operator's
+// command: their descriptions begin with the variables' names.
+func (t *trial) operatorEnv() []string {
+	env := []string{"HOME=" + t.cloud.workshop, "AWS_REGION=" + region, "AWS_ENDPOINT_URL=" + t.cloud.url,
+		"AWS_ACCESS_KEY_ID=" + t.operator.keyID, "AWS_SECRET_ACCESS_KEY=" + t.operator.key, "TOKENTURN_PUBLIC_URL=" + t.outputs["PublicUrl"].value}
+	for _, o := range t.outputs {
+		if variable, _, _ := strings.Cut(o.description, " "); strings.HasPrefix(variable, "TOKENTURN_") {
+			env = append(env, variable+"="+o.value)
+		}
+	}
+	return env
+}
+
+// operate runs the operator's command.
 func (t *trial) operate(ctx context.Context, input []byte, arguments ...string) ([]byte, error) {
 	program, err := t.cloud.program("tokenturn")
 	if err != nil {
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, program, append([]string{"--store", "aws", "--json"}, arguments...)...)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.cloud.workshop, "AWS_REGION=" + region, "AWS_ENDPOINT_URL=" + t.cloud.url,
-		"AWS_ACCESS_KEY_ID=AKIAOPERATOR", "AWS_SECRET_ACCESS_KEY=test", "TOKENTURN_PUBLIC_URL=" + t.outputs["PublicUrl"].value}
-	for _, o := range t.outputs {
-		if variable, _, _ := strings.Cut(o.description, " "); strings.HasPrefix(variable, "TOKENTURN_") {
-			cmd.Env = append(cmd.Env, variable+"="+o.value)
-		}
-	}
+	cmd.Env = t.operatorEnv()
 	var problems bytes.Buffer
 	cmd.Stdin, cmd.Stderr = bytes.NewReader(input), &problems
 	out, err := cmd.Output()
@@ -105,13 +136,14 @@ func (t *trial) setUp(ctx context.Context, app procoretest.App) error {
 	if err != nil {
 		return err
 	}
-	_, err = t.operate(ctx, credentials, "app", "set", "sandbox", "--stdin")
-	return err
+	if _, err = t.operate(ctx, credentials, "app", "set", "sandbox", "--stdin"); err != nil {
+		return err
+	}
+	return t.layDesk(credentials)
 }
 
-// consent opens an invitation, allows access and comes back, and lets what the
-// callback queued be done.
-func (t *trial) consent(ctx context.Context) error {
+// consent takes a new connection to its first published pair.
+func (t *trial) consent(ctx context.Context, connection string) error {
 	answer, err := t.operate(ctx, nil, "connection", "invite", connection)
 	if err != nil {
 		return err
@@ -120,14 +152,20 @@ func (t *trial) consent(ctx context.Context) error {
 	if err := json.Unmarshal(answer, &invitation); err != nil {
 		return err
 	}
+	return t.accept(ctx, invitation.URL)
+}
+
+// accept opens an invitation, allows access and comes back, and lets what the
+// callback queued be done.
+func (t *trial) accept(ctx context.Context, invitation string) error {
 	b, err := t.newBrowser(ctx)
 	if err != nil {
 		return err
 	}
-	if _, err := b.open(ctx, "GET", invitation.URL, 200); err != nil {
+	if _, err := b.open(ctx, "GET", invitation, 200); err != nil {
 		return err
 	}
-	authorize, err := b.open(ctx, "POST", invitation.URL, 303)
+	authorize, err := b.open(ctx, "POST", invitation, 303)
 	if err != nil {
 		return err
 	}

@@ -341,6 +341,11 @@ def repair_kms() -> None:
         return plaintext, arn
     KmsBackend.decrypt = decrypt
 
+    for name in ("cancel_key_deletion", "disable_key", "enable_key", "schedule_key_deletion"):  # take an ARN as well
+        def by_id(self, key_id, *a, _old=getattr(KmsBackend, name), **k):
+            return _old(self, self.get_key_id(key_id), *a, **k)
+        setattr(KmsBackend, name, by_id)
+
 
 # ---------------------------------------------------------------- server
 class Dropped(Exception):
