@@ -107,7 +107,9 @@ func (b *browser) begin(invitation string) string {
 // address that the provider sends the browser to.
 func (b *browser) atProvider(authorize string, deny ...string) string {
 	b.in.t.Helper()
-	cmd := exec.CommandContext(b.in.t.Context(), "../peers/doorkeeper/drive", append([]string{"consent", b.in.tap.loginURL, authorize}, deny...)...)
+	at, err := url.Parse(authorize)
+	b.in.must(err)
+	cmd := exec.CommandContext(b.in.t.Context(), "../peers/doorkeeper/drive", append([]string{"consent", "http://" + at.Host, authorize}, deny...)...)
 	out, err := cmd.Output()
 	if err != nil {
 		b.in.t.Fatalf("drive consent: %v: %s", err, err.(*exec.ExitError).Stderr)

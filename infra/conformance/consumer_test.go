@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -40,7 +41,7 @@ func (in *installation) read(connection string) document {
 	if err := json.Unmarshal([]byte(aws.ToString(out.SecretString)), &d); err != nil {
 		in.t.Fatalf("the secret of %s is not JSON: %v", connection, err)
 	}
-	if d.Format != 1 || d.Connection != connection || d.Environment != environment || d.SealedAnswer == "" {
+	if d.Format != 1 || d.Connection != connection || !strings.HasPrefix(connection, d.Environment+"/") || d.SealedAnswer == "" {
 		in.t.Fatalf("the secret of %s has format %d, connection %q, environment %q", connection, d.Format, d.Connection, d.Environment)
 	}
 	return d

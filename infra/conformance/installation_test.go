@@ -170,8 +170,13 @@ func (in *installation) table(name string) {
 // Doorkeeper, heard through the wiretap.
 func (in *installation) application() {
 	in.t.Helper()
-	value, _ := json.Marshal(map[string]string{"client_id": in.provider.clientID, "client_secret": in.provider.clientSecret,
-		"redirect_uri": redirectURI, "login_url": in.tap.loginURL, "api_url": in.tap.loginURL})
+	in.applicationOf(environment, in.provider, in.tap.loginURL)
+}
+
+func (in *installation) applicationOf(environment string, p *provider, loginURL string) {
+	in.t.Helper()
+	value, _ := json.Marshal(map[string]string{"client_id": p.clientID, "client_secret": p.clientSecret,
+		"redirect_uri": publicURL + "/callback/" + environment, "login_url": loginURL, "api_url": loginURL})
 	_, err := in.secrets.CreateSecret(in.t.Context(), &secretsmanager.CreateSecretInput{KmsKeyId: aws.String(in.env["TOKENTURN_VAULT_KEY"]),
 		Name: aws.String(in.env["TOKENTURN_SECRET_PREFIX"] + "/app/" + environment), SecretString: aws.String(string(value))})
 	in.must(err)

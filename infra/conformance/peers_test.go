@@ -146,6 +146,11 @@ type provider struct {
 // new access token is first used, without it at the refresh.
 func startProvider(t *testing.T, grace int, lifetime time.Duration) *provider {
 	t.Helper()
+	return startProviderFor(t, grace, lifetime, redirectURI)
+}
+
+func startProviderFor(t *testing.T, grace int, lifetime time.Duration, redirectURI string) *provider {
+	t.Helper()
 	const ready = "ready "
 	lines := startPeer(t, "../peers/doorkeeper/start", ready, "--grace", strconv.Itoa(grace),
 		"--expires-in", strconv.Itoa(int(lifetime.Seconds())), "--redirect-uri", redirectURI, "--auto-login", "--threads", "16")

@@ -703,7 +703,7 @@ var faults = []fault{
 		}},
 	{name: "a refresh token is imported while the secret shows the former pair", outcome: rotation.Rotated,
 		happens: func(m *mishap) rotation.Outcome { importer.act(context.Background(), m.bench); return m.sweep() }},
-	{name: "the user takes the consent back and allows again before anybody is told", outcome: rotation.Outcome(rotation.Connected),
+	{name: "the user takes the consent back and allows again", outcome: rotation.Outcome(rotation.Connected), notices: []string{toldConsent},
 		happens: func(m *mishap) rotation.Outcome {
 			m.withdraw()
 			m.rotate()

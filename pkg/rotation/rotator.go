@@ -186,7 +186,11 @@ func (r *Rotator) one(ctx context.Context, op string, c token.Connection, s situ
 	started := time.Now()
 	run := r.newRun()
 	report := run.connection(ctx, c, s)
-	run.leaveUntold(ctx)
+	if s.force { // somebody wants this connection's state; follow-ups come in numbers, one by one
+		run.tellUntold(ctx)
+	} else {
+		run.leaveUntold(ctx)
+	}
 	return newReport(op, started, []ConnectionReport{report})
 }
 

@@ -19,10 +19,10 @@ const (
 	// announcedFor is how long an event that concerns an environment as a whole
 	// is not told of again.
 	announcedFor = daily
-	// many connections of an environment that need a consent at once have one
-	// cause, and are one notice; those that follow within an hour belong to it.
-	many       = 3
-	manyFollow = time.Hour
+	// many connections of an environment that need a consent within an hour have
+	// one cause, and are one notice. Fewer are a notice each.
+	many     = 3
+	oneCause = time.Hour
 )
 
 // told is what this process, and where there are Announcements all of them,
@@ -106,12 +106,11 @@ func (r *run) tellUntold(ctx context.Context) {
 	}
 	for _, environment := range slices.Sorted(maps.Keys(of)) {
 		records := of[environment]
-		if len(records) >= many {
-			r.tellMany(ctx, environment, records)
-			continue
+		if len(records) < many {
+			records = slices.DeleteFunc(records, func(rec Record) bool { return r.alone(ctx, environment) && r.tellOne(ctx, rec) })
 		}
-		for _, rec := range records {
-			r.tellOne(ctx, rec)
+		if len(records) > 0 {
+			r.tellMany(ctx, environment, records)
 		}
 	}
 	for _, rec := range r.untold {
@@ -121,9 +120,20 @@ func (r *run) tellUntold(ctx context.Context) {
 	}
 }
 
+// alone reports whether so few needed a consent lately that one more is a notice of its own.
+func (r *run) alone(ctx context.Context, environment string) bool {
+	now := r.clock()
+	for n := 1; n < many; n++ {
+		if r.told.first(ctx, r.log, fmt.Sprintf("%s %s %d", NoticeNeedsConsent, environment, n), now, now.Add(oneCause)) {
+			return true
+		}
+	}
+	return false
+}
+
 func (r *run) tellMany(ctx context.Context, environment string, records []Record) {
 	now := r.clock()
-	if !r.told.first(ctx, r.log, NoticeNeedsConsent+" "+environment, now, now.Add(manyFollow)) {
+	if !r.told.first(ctx, r.log, NoticeNeedsConsent+" "+environment, now, now.Add(oneCause)) {
 		return
 	}
 	var names []string
@@ -137,11 +147,11 @@ func (r *run) tellMany(ctx context.Context, environment string, records []Record
 	if environment == "monthly-sandbox" {
 		cause = "Procore overwrites this environment on the first working day of each month, which ends every consent in it."
 	}
-	r.deliver(ctx, Notice{Kind: NoticeNeedsConsent, Environment: environment, Summary: fmt.Sprintf("Many connections of %s need a consent at once: %s. %s "+
+	r.deliver(ctx, Notice{Kind: NoticeNeedsConsent, Environment: environment, Summary: fmt.Sprintf("Connections of %s need a consent in numbers: %s. %s "+
 		"See all with `tokenturn connection list`, and make a link for each with `tokenturn connection invite`.", environment, strings.Join(names, ", "), cause)})
 }
 
-func (r *run) tellOne(ctx context.Context, rec Record) {
+func (r *run) tellOne(ctx context.Context, rec Record) bool {
 	n := Notice{Kind: NoticeNeedsConsent, Connection: rec.Connection, Environment: rec.Connection.Environment}
 	how := fmt.Sprintf("run `tokenturn connection invite %s` and send them the link", rec.Connection)
 	if link, until, ok := r.invite(ctx, rec); ok {
@@ -151,6 +161,7 @@ func (r *run) tellOne(ctx context.Context, rec Record) {
 	n.Summary = fmt.Sprintf("Procore no longer accepts the refresh token of %s, and no successor of it is saved. %s must allow access again: %s.",
 		rec.Connection, rec.Pin.whose(), how)
 	r.deliver(ctx, n)
+	return true
 }
 
 func (r *run) invite(ctx context.Context, rec Record) (link token.Secret, until time.Time, ok bool) {

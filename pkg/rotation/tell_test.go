@@ -119,15 +119,52 @@ func (l linker) Renew(_ context.Context, _ rotation.Record, now time.Time) (toke
 	return token.NewSecret(l.link), now.Add(72 * hour), nil
 }
 
-// A run on one connection leaves telling to a sweep, which sees what others
-// have the same cause; the sweep comes within minutes.
-func TestASweepTellsWhatARotationFound(t *testing.T) {
+// Where they are found one by one, the first two are a notice each, and the rest
+// of fifty one more.
+func TestManyOneAfterTheOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(rotationtest.Personality{})
+		all := b.connectIn(t, "production", 50)
+		for _, c := range all {
+			b.withdrawAll(t, []token.Connection{c})
+			_, err := b.rotator().Rotate(t.Context(), c)
+			must(t, err)
+			time.Sleep(time.Minute)
+		}
+		told := b.Notifier.Notices()
+		if len(told) != 3 || told[0].Connection != all[0] || told[1].Connection != all[1] || !told[2].Connection.IsZero() {
+			t.Errorf("people were told %+v", told)
+		}
+		time.Sleep(2 * hour)
+		last := token.Connection{Environment: "production", Name: "last"}
+		rec, err := rotation.Register(t.Context(), b.Ledger, b.Vault, b.settings.Stack, last)
+		must(t, err)
+		exchange, err := b.consents().Prepare(t.Context(), last, rec.Epoch)
+		must(t, err)
+		_, err = exchange.Redeem(t.Context(), rotation.Consent{Code: b.Issuer.Authorize(pat, redirectURI, ""), RedirectURI: redirectURI})
+		must(t, err)
+		b.deliver(t.Context())
+		b.withdrawAll(t, []token.Connection{last})
+		_, err = b.rotator().Rotate(t.Context(), last)
+		must(t, err)
+		if told := b.Notifier.Notices(); len(told) != 4 || told[3].Connection != last {
+			t.Errorf("hours later people were told %+v", told[3:])
+		}
+	})
+}
+
+// A follow-up leaves telling to a sweep, which sees what others have the same
+// cause; the sweep comes within minutes.
+func TestASweepTellsWhatAFollowUpFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(rotationtest.Personality{})
 		b.connect(t)
 		b.withdrawAll(t, []token.Connection{acme})
-		if got := b.rotate(t); got.Outcome != rotation.ConsentNeeded || len(b.notices()) != 0 {
-			t.Fatalf("%+v, told %v", got, b.notices())
+		time.Sleep(hour)
+		report, err := b.rotator().Do(t.Context(), rotation.Request{Op: "ensure", Connection: acme.String(), MinTTLSeconds: 5000})
+		must(t, err)
+		if report.Outcomes[rotation.ConsentNeeded] != 1 || len(b.notices()) != 0 {
+			t.Fatalf("%+v, told %v", report, b.notices())
 		}
 		b.live(t, time.Now().Add(5*time.Minute), nil)
 		if kinds := b.notices(); !slices.Equal(kinds, []string{rotation.NoticeNeedsConsent}) {
