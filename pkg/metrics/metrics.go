@@ -5,7 +5,8 @@
 //	metric          dimensions besides stack   meaning
 //	Sweeps                                     a sweep that was completed
 //	Connections     environment, outcome       a connection that was handled
-//	TokenLifeLeft   environment                seconds that the access token still lives when its connection was handled
+//	TokenLifeLeft   environment                seconds that the access token still lives when its connection was handled;
+//	                                           negative for how long there had been none, where the new one came too late
 //	SecretVersions  environment                versions that the secret was given in 24 hours
 //	Unpublished     environment                a pair that is saved, and that the secret does not show yet
 //	RedeemLatency   environment                milliseconds that one POST to the token endpoint took

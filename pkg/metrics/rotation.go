@@ -34,7 +34,11 @@ func (m *Meter) connection(c rotation.ConnectionReport) {
 	}
 	var state []value
 	if !c.ExpiresAt.IsZero() && !slices.Contains(inOrder, c.Outcome) {
-		state = append(state, value{"TokenLifeLeft", seconds, c.ExpiresAt.Sub(m.now()).Round(time.Second).Seconds()})
+		left := c.ExpiresAt.Sub(m.now())
+		if c.Lapsed > 0 { // in order now, and yet too late
+			left = -c.Lapsed
+		}
+		state = append(state, value{"TokenLifeLeft", seconds, left.Round(time.Second).Seconds()})
 	}
 	if c.Versions > 0 {
 		state = append(state, value{"SecretVersions", count, float64(c.Versions)})

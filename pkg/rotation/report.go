@@ -30,10 +30,12 @@ type ConnectionReport struct {
 	Detail     string           `json:"detail,omitempty"` // what happened and what to do, where the outcome does not say it
 
 	// What is measured and not answered: versions that the secret was given in the
-	// last 24 hours, and whether the current pair is one that it does not show
-	// although no other run is about to see to that.
-	Versions    int  `json:"-"`
-	Unpublished bool `json:"-"`
+	// last 24 hours, whether the current pair is one that it does not show although
+	// no other run is about to see to that, and how long the access token that this
+	// run replaced had been dead by then: 0 if it was not, and after a new consent.
+	Versions    int           `json:"-"`
+	Unpublished bool          `json:"-"`
+	Lapsed      time.Duration `json:"-"`
 }
 
 func newReport(op string, started time.Time, connections []ConnectionReport) Report {

@@ -166,6 +166,7 @@ type turn struct {
 	refusal string                   // id of the attempt that the issuer refused in this turn
 	hasTurn bool                     // to redeem, and did not yet
 	drifted bool                     // people were told of a drift
+	found   Record                   // the row as it was at first
 }
 
 type rest struct {
@@ -179,9 +180,12 @@ const maxSteps = 30
 
 // loop loads, plans and acts until there is nothing to do.
 func (t *turn) loop(ctx context.Context) ConnectionReport {
-	for range maxSteps {
+	for n := range maxSteps {
 		if err := t.load(ctx); err != nil {
 			return t.report(Failed, time.Time{}, err)
+		}
+		if n == 0 {
+			t.found = t.rec
 		}
 		if t.rec.Revision == "" {
 			return t.report(NotFound, time.Time{}, nil)
@@ -272,6 +276,9 @@ func (t *turn) report(outcome Outcome, retryAt time.Time, err error) ConnectionR
 		Versions: len(t.recentPuts()), Unpublished: t.rec.unpublished() && outcome != Busy}
 	if t.rec.Current != nil {
 		r.ExpiresAt = t.rec.Current.ExpiresAt
+	}
+	if was := t.found.Current; outcome == Rotated && was != nil && !was.ExpiresAt.IsZero() && t.found.Epoch == t.rec.Epoch {
+		r.Lapsed = max(0, t.rec.Current.SavedAt.Sub(was.ExpiresAt))
 	}
 	if r.Detail == "" && t.rec.Failure != nil && (outcome == Deferred || outcome == ConfigError) {
 		r.Detail = t.rec.Failure.Detail
