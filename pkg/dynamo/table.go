@@ -1,5 +1,5 @@
-// Package dynamo keeps the ledger, the invitations, the consent states and the
-// pace in one DynamoDB table. It translates and decides nothing: what a write means and
+// Package dynamo keeps the ledger, the invitations, the consent states, the pace
+// and what was announced in one DynamoDB table. It translates and decides nothing: what a write means and
 // when it may happen is the business of packages rotation and consent.
 //
 // The table has the string keys pk and sk, the TTL attribute ttl, and the
@@ -12,6 +12,7 @@
 //	INVITE#<sha256>        INVITE                              invitation, nonce, expires, ttl
 //	STATE#<sha256>         STATE                               state, nonce, expires, consumed_by, ttl
 //	PACE#<name>            PACE                                next
+//	NOTICE#<event>         NOTICE                              nonce, expires, ttl
 //
 // The maps record, mint, event, invitation and state carry the JSON names of the
 // types they hold, so a new field can never collide with an attribute that a
