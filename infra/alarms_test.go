@@ -96,6 +96,7 @@ func (c cloudwatch) take(log string) error {
 // alarm is an AWS::CloudWatch::Alarm on one metric.
 type alarm struct {
 	id, metric, statistic, comparison, missing string
+	filled                                     bool  // where there is nothing, with 0
 	period                                     int64 // minutes
 	periods, datapoints                        int
 	threshold                                  float64
@@ -105,12 +106,13 @@ type alarm struct {
 func (t template) alarms() (all []alarm) {
 	values := t.values(nil)
 	for id, r := range t.ofType("AWS::CloudWatch::Alarm") {
+		metric, filled := watched(r)
 		dimensions := map[string]string{}
-		for _, d := range list(r.at("Dimensions")) {
+		for _, d := range list(metric.at("Dimensions")) {
 			dimensions[text(object(d)["Name"])] = text(t.resolve(object(d)["Value"], values))
 		}
-		number := func(property string) float64 {
-			switch n := t.resolve(r.at(property), values).(type) {
+		number := func(property any) float64 {
+			switch n := t.resolve(property, values).(type) {
 			case int:
 				return float64(n)
 			case float64:
@@ -118,9 +120,9 @@ func (t template) alarms() (all []alarm) {
 			}
 			return 0
 		}
-		a := alarm{id: strings.TrimSuffix(id, "Alarm"), metric: metricKey(text(r.at("Namespace")), text(r.at("MetricName")), dimensions),
-			statistic: text(r.at("Statistic")), comparison: text(r.at("ComparisonOperator")), missing: text(r.at("TreatMissingData")),
-			period: int64(number("Period")) / 60, periods: int(number("EvaluationPeriods")), datapoints: int(number("DatapointsToAlarm")), threshold: number("Threshold")}
+		a := alarm{id: strings.TrimSuffix(id, "Alarm"), metric: metricKey(text(metric.at("Namespace")), text(metric.at("MetricName")), dimensions),
+			statistic: text(metric.at("Statistic")), comparison: text(r.at("ComparisonOperator")), missing: text(r.at("TreatMissingData")), filled: filled,
+			period: int64(number(metric.at("Period"))) / 60, periods: int(number(r.at("EvaluationPeriods"))), datapoints: int(number(r.at("DatapointsToAlarm"))), threshold: number(r.at("Threshold"))}
 		if a.datapoints == 0 {
 			a.datapoints = a.periods
 		}
@@ -131,7 +133,8 @@ func (t template) alarms() (all []alarm) {
 
 // goesOff reports whether the alarm would be in the state ALARM at any minute
 // between from and to. Each minute the periods before it are looked at, as
-// CloudWatch does it for periods of a minute and more.
+// CloudWatch does it for periods of a minute and more. (That it looks further back
+// for missing points is the business of missingData.)
 func (a alarm) goesOff(measured series, from, to time.Time) bool {
 	points := make([]*statistics, to.Unix()/60-from.Unix()/60) // by minute
 	for n := range points {
@@ -162,6 +165,9 @@ func (a alarm) breaches(points []*statistics) bool {
 		default:
 			all.add(*p)
 		}
+	}
+	if all == nil && a.filled {
+		all = &statistics{}
 	}
 	if all == nil {
 		return a.missing == "breaching"

@@ -33,6 +33,7 @@ var rules = []struct {
 	{"callback-sees-no-token", "the callback function reads app credentials and no connection's secret", callbackSeesNoToken},
 	{"callback-opens-nothing", "the callback function makes data keys of the sealing key and opens none", callbackOpensNothing},
 	{"callback-vault-key", "the callback function uses the key of the stores for the table, the topic and app credentials only", callbackVaultKey},
+	{"callback-concludes", "the callback function may end a consent, which is one transaction", callbackConcludes},
 	{"callback-one-policy", "the callback function has the rights of one policy", callbackHasOnePolicy},
 	{"seal-key-bound", "the sealing key is used for this stack's encryption context only", sealKeyBound},
 	{"vault-key-through-stores", "the key of the stores is used through the stores only", vaultKeyThroughStores},
@@ -46,6 +47,9 @@ var rules = []struct {
 	{"once", "Lambda repeats no run by itself and does not stop chains of follow-ups", once},
 	{"schedule", "hourly by default, on the minute, two retries within 15 minutes", schedule},
 	{"queue", "the queue waits six timeouts, reports single messages and gives up on them in the end", queue},
+	{"queue-policies", "a policy covers one queue, as Amazon SQS wants it", queuePolicies},
+	{"new-secrets", "who makes secrets passes the trial of their key", newSecrets},
+	{"missing-data", "an alarm for which time without data counts fills it in", missingData},
 	{"logs", "functions log where retention and key are set", logs},
 	{"access-log", "the access log tells of routes, never of paths, queries, headers or cookies", accessLog},
 	{"throttles", "every route is throttled, the ones that reach stores and Procore more tightly", throttles},
@@ -416,7 +420,6 @@ func queue(t template) (broken []string) {
 }
 
 func logs(t template) (broken []string) {
-
 	for name, r := range t.ofType("AWS::Serverless::Function") {
 		if r.at("LoggingConfig.LogGroup") == nil {
 			broken = append(broken, name+" logs to a group of Lambda's making")

@@ -41,7 +41,12 @@ type fault struct {
 
 var faults = []fault{
 	{"nothing", func(i *installation) { i.hours(2) }, nil},
-	{"the schedule does not come", func(*installation) { time.Sleep(2 * time.Hour) }, []string{"NoHeartbeat"}},
+	// Seen 76 minutes after the last sweep (goneOff adds a period), and before a token of 90 minutes ends.
+	{"the schedule does not come", func(*installation) { time.Sleep(61 * time.Minute) }, []string{"NoHeartbeat"}},
+	{"the schedule comes back too late", func(i *installation) {
+		time.Sleep(2 * time.Hour)
+		i.sweep()
+	}, []string{"NoHeartbeat", "TokenLifeLeft"}},
 	{"the store that lists what is due is down", func(i *installation) {
 		i.gate(rotationtest.Always("ledger.Due", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail}))
 		i.hours(2)
@@ -111,6 +116,7 @@ var faults = []fault{
 	{"rotate is throttled", given("AWS/Lambda Throttles FunctionName=example-RotateFunction", 1), []string{"RotateThrottles"}},
 	{"callback is throttled", given("AWS/Lambda Throttles FunctionName=example-CallbackFunction", 1), []string{"CallbackThrottles"}},
 	{"a run takes its whole time", given("AWS/Lambda Duration FunctionName=example-RotateFunction", 899_900), []string{"RotateDuration"}},
+	{"a run has more to do than it can", given("AWS/Lambda Duration FunctionName=example-RotateFunction", 866_000), nil}, // and hands it on
 	{"the callback takes longer than the API waits", given("AWS/Lambda Duration FunctionName=example-CallbackFunction", 31_000), []string{"CallbackDuration"}},
 	{"a follow-up is given up", given("AWS/SQS ApproximateNumberOfMessagesVisible QueueName=example-DeadLetters", 1), []string{"DeadLetterDepth"}},
 	{"a sweep is lost", given("AWS/SQS ApproximateNumberOfMessagesVisible QueueName=example-LostSweeps", 1), []string{"LostSweepDepth"}},

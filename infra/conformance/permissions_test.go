@@ -41,20 +41,18 @@ var roles = []struct {
 		"kms:Decrypt VaultKey": "through DynamoDB, Secrets Manager and SNS", "kms:GenerateDataKey VaultKey": "through Secrets Manager and SNS",
 	}, nil},
 	{"functions/callback", "CallbackPolicy", keyOfCallback, map[string]string{
-		"sns:Publish":         "its environment names no topic",
 		"dynamodb:DeleteItem": "a consent forgets no mint: what it replaces has to be revoked first",
 	}, map[string]string{
 		"logs:CreateLogStream": logging, "logs:PutLogEvents": logging,
 		"xray:PutTelemetryRecords": tracing, "xray:PutTraceSegments": tracing,
-		"kms:Decrypt VaultKey": "through DynamoDB and Secrets Manager",
-	}, nil},
+		"kms:Decrypt VaultKey": "through DynamoDB, Secrets Manager and SNS", "kms:GenerateDataKey VaultKey": "through SNS",
+	}, map[string]string{"sns:Publish": "no server in this run gives an answer to a code that is not what was asked for"}},
 	{"cmd/tokenturn", "OperatorPolicy", keyOfOperator, map[string]string{
 		"sns:Publish": "without a topic in its environment the command tells whoever runs it, and nobody else",
 		"kms:Decrypt": "the sealing key's policy names the operator", "kms:GenerateDataKey": "the sealing key's policy names the operator",
 	}, map[string]string{
 		"kms:Decrypt VaultKey": "through DynamoDB and Secrets Manager", "kms:GenerateDataKey VaultKey": "through Secrets Manager",
-		"sqs:DeleteMessage": byHand, "sqs:GetQueueAttributes": byHand, "sqs:ListMessageMoveTasks": byHand,
-		"sqs:ReceiveMessage": byHand, "sqs:StartMessageMoveTask": byHand,
+		"sqs:DeleteMessage": byHand, "sqs:ListMessageMoveTasks": byHand, "sqs:ReceiveMessage": byHand, "sqs:StartMessageMoveTask": byHand,
 	}, nil},
 }
 

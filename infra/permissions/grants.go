@@ -46,7 +46,7 @@ func Granted(template map[string]any, policy string) []Grant {
 }
 
 var (
-	leadingKeys = regexp.MustCompile(`"dynamodb:LeadingKeys":"([A-Z]+#)\*"`)
+	leadingKeys = regexp.MustCompile(`"([A-Z]+#)\*"`) // which no other condition has
 	secretNames = regexp.MustCompile(`:secret:\$\{SecretPrefix\}/(\w+)/`)
 	theKeys     = regexp.MustCompile(`"(SealKey|VaultKey)"`)
 	theIndex    = regexp.MustCompile(`/(index/\w+)"`)

@@ -1,0 +1,107 @@
+package infra_test
+
+import (
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// What only AWS would refuse, or take otherwise than it reads: cfn-lint and moto pass over it in silence.
+
+// queuePolicies: SQS refuses a policy with statements about other queues, and several resources in one.
+// (Amazon SQS developer guide, API version 2011-10-01, Special Information for SQS Policies.)
+func queuePolicies(t template) (broken []string) {
+	covered := map[string]bool{}
+	for name, r := range t.ofType("AWS::SQS::QueuePolicy") {
+		queues := list(r.at("Queues"))
+		for _, queue := range queues {
+			covered[text(object(queue)["Ref"])] = true
+		}
+		for _, s := range statements(name, r.at("PolicyDocument")) {
+			if len(queues) != 1 || !reflect.DeepEqual(s.resources, []any{getAtt(text(object(queues[0])["Ref"]), "Arn")}) {
+				broken = append(broken, s.where+" is not about the one queue that has it")
+			}
+		}
+	}
+	for name := range t.ofType(queueKind) {
+		if !covered[name] {
+			broken = append(broken, name+" has no policy")
+		}
+	}
+	return broken
+}
+
+// newSecrets: before Secrets Manager makes a secret under a customer's key, it tries the key on behalf of the caller,
+// and in the encryption context it says so in the place of the version's id and, before the secret has one, of the ARN.
+// (AWS Secrets Manager user guide, Secret encryption and decryption, "Validating access to the KMS key".)
+func newSecrets(t template) (broken []string) {
+	for _, policy := range []string{"RotatePolicy", "CallbackPolicy", "OperatorPolicy"} {
+		makes, tries := false, false
+		for _, s := range t.policy(policy) {
+			makes = makes || slices.Contains(s.actions, "secretsmanager:CreateSecret")
+			contexts := texts(list(object(object(s.body["Condition"])["StringLike"])["kms:EncryptionContext:SecretARN"]))
+			tries = tries || slices.Equal(s.actions, []string{"kms:Decrypt", "kms:GenerateDataKey"}) && slices.Contains(contexts, "RequestToValidateKeyAccess")
+		}
+		if makes != tries {
+			broken = append(broken, policy+" cannot make a secret under the key of the stores, or needs not try it")
+		}
+	}
+	return broken
+}
+
+// missingData: an alarm looks further back than its periods, and as long as it finds data points there, missing ones
+// do not count. On metrics of AWS/DynamoDB they never do, and the alarm stays in the state it has.
+// (Amazon CloudWatch user guide, Configuring how CloudWatch alarms treat missing data.)
+func missingData(t template) (broken []string) {
+	for name, r := range t.ofType("AWS::CloudWatch::Alarm") {
+		metric, filled := watched(r)
+		if matters := r.at("TreatMissingData") == "breaching" || metric.at("Namespace") == "AWS/DynamoDB"; matters && !filled {
+			broken = append(broken, name+" waits for data points that do not come")
+		}
+	}
+	return broken
+}
+
+// watched is the metric of an alarm, as properties of a resource, and whether time without data points counts as 0.
+func watched(alarm resource) (metric resource, filled bool) {
+	if alarm.at("Metrics") == nil {
+		return alarm, false
+	}
+	properties := map[string]any{}
+	for _, m := range list(alarm.at("Metrics")) {
+		query := object(m)
+		filled = filled || query["Expression"] == "FILL(measured, 0)" && query["ReturnData"] == nil
+		if stat := object(query["MetricStat"]); stat != nil && query["Id"] == "measured" && query["ReturnData"] == false {
+			properties["Statistic"], properties["Period"] = stat["Stat"], stat["Period"]
+			for name, value := range object(stat["Metric"]) {
+				properties[name] = value
+			}
+		}
+	}
+	return resource{"Properties": properties}, filled
+}
+
+// Each of these would deploy to moto, and not work on AWS. The rule of that name must say so.
+func TestRulesOfServicesBite(t *testing.T) {
+	content, err := os.ReadFile(main)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ name, rule, old, new string }{
+		{"one policy for two queues", "queue-policies", "Queues: [!Ref FollowUps]", "Queues: [!Ref FollowUps, !Ref DeadLetters]"},
+		{"two queues in a statement", "queue-policies", "Resource: !GetAtt LostSweeps.Arn\n            Condition", "Resource: [!GetAtt LostSweeps.Arn, !GetAtt FollowUps.Arn]\n            Condition"},
+		{"a key that is not tried", "new-secrets", "\n                  - RequestToValidateKeyAccess", "\n                 "},
+		{"a heartbeat that is missed in silence", "missing-data", "FILL(measured, 0)", "measured"},
+		{"a throttle that is never over", "missing-data", "Namespace: AWS/Lambda\n      MetricName: Errors", "Namespace: AWS/DynamoDB\n      MetricName: SystemErrors"},
+	} {
+		spoilt := strings.Replace(string(content), c.old, c.new, 1)
+		if spoilt == string(content) {
+			t.Fatalf("%s: the template does not contain %s", c.name, c.old)
+		}
+		if broken := brokenRules(t, spoilt); !slices.Contains(broken, c.rule) {
+			t.Errorf("%s: only %v are broken", c.name, broken)
+		}
+	}
+}
