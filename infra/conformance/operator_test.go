@@ -3,6 +3,7 @@
 package conformance
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"os/exec"
@@ -12,8 +13,14 @@ import (
 // returns what it printed on stdout. What it says on stderr is kept as log.
 func (in *installation) operate(arguments ...string) []byte {
 	in.t.Helper()
+	return in.operateWith(nil, arguments...)
+}
+
+// operateWith is operate with something on standard input.
+func (in *installation) operateWith(input []byte, arguments ...string) []byte {
+	in.t.Helper()
 	cmd := in.command(arguments...)
-	cmd.Stderr = &in.logs
+	cmd.Stdin, cmd.Stderr = bytes.NewReader(input), &in.logs
 	out, err := cmd.Output()
 	if err != nil {
 		in.t.Fatalf("tokenturn %q: %v\n%s\n%s", arguments, err, out, in.logs.tail(2000))

@@ -25,6 +25,7 @@ const (
 	logging = "Lambda writes the log"
 	tracing = "Lambda sends the traces"
 	byHand  = "by hand, as the runbooks say"
+	marking = "marks what is held or rejected, and copies what the vault alone has: faults that the explorer of pkg/rotation plays"
 )
 
 // roles are the programs' policies, with what is right although it does not match.
@@ -39,14 +40,14 @@ var roles = []struct {
 		"logs:CreateLogStream": logging, "logs:PutLogEvents": logging,
 		"xray:PutTelemetryRecords": tracing, "xray:PutTraceSegments": tracing,
 		"kms:Decrypt VaultKey": "through DynamoDB, Secrets Manager and SNS", "kms:GenerateDataKey VaultKey": "through Secrets Manager and SNS",
-	}, nil},
+	}, map[string]string{"dynamodb:UpdateItem CONN#": marking}},
 	{"functions/callback", "CallbackPolicy", keyOfCallback, map[string]string{
 		"dynamodb:DeleteItem": "a consent forgets no mint: what it replaces has to be revoked first",
 	}, map[string]string{
 		"logs:CreateLogStream": logging, "logs:PutLogEvents": logging,
 		"xray:PutTelemetryRecords": tracing, "xray:PutTraceSegments": tracing,
 		"kms:Decrypt VaultKey": "through DynamoDB, Secrets Manager and SNS", "kms:GenerateDataKey VaultKey": "through SNS",
-	}, map[string]string{"sns:Publish": "no server in this run gives an answer to a code that is not what was asked for"}},
+	}, map[string]string{"dynamodb:UpdateItem CONN#": marking, "sns:Publish": "tells of answers that Doorkeeper never gives"}},
 	{"cmd/tokenturn", "OperatorPolicy", keyOfOperator, map[string]string{
 		"sns:Publish": "without a topic in its environment the command tells whoever runs it, and nobody else",
 		"kms:Decrypt": "the sealing key's policy names the operator", "kms:GenerateDataKey": "the sealing key's policy names the operator",
