@@ -3,6 +3,7 @@
 package conformance
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
@@ -49,6 +50,8 @@ func TestEnvironmentsDoNotMix(t *testing.T) {
 				t.Error("the log does not say whose state came back where")
 			}
 
+			in.refusesSomebodyElse("peer/acme")
+
 			before := len(in.tap.presentations())
 			in.overwrite(prefix+"/app/monthly-sandbox", strings.NewReplacer(monthly.clientID, in.provider.clientID, monthly.clientSecret, in.provider.clientSecret).Replace(own))
 			for _, r := range in.force(others[3]).Connections {
@@ -79,6 +82,25 @@ func TestEnvironmentsDoNotMix(t *testing.T) {
 			t.Logf("GRACE=%d: %s", grace, in.keepsSecrets())
 		})
 	}
+}
+
+// refusesSomebodyElse: who allows is not who was asked, which the callback
+// function tells at once.
+func (in *installation) refusesSomebodyElse(connection string) {
+	in.t.Helper()
+	var invited struct {
+		URL string `json:"url"`
+	}
+	in.must(json.Unmarshal(in.operate("connection", "invite", connection, "--login", "sam@example.com"), &invited))
+	b := in.browser()
+	if p := b.open(http.MethodGet, b.atProvider(b.begin(invited.URL))); !strings.Contains(p.location, "result=wrong-account") {
+		in.t.Errorf("a consent of pat's instead of sam's leads to %d %q", p.status, p.location)
+	}
+	if !strings.Contains(in.published(), "%22kind%22%3A%22rejected%22") {
+		in.t.Errorf("nobody was told of a consent of somebody else's: %s", in.published())
+	}
+	in.sweep()
+	in.works(connection)
 }
 
 // forget loses every token, as an environment that is overwritten does.

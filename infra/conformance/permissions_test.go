@@ -47,7 +47,7 @@ var roles = []struct {
 		"logs:CreateLogStream": logging, "logs:PutLogEvents": logging,
 		"xray:PutTelemetryRecords": tracing, "xray:PutTraceSegments": tracing,
 		"kms:Decrypt VaultKey": "through DynamoDB, Secrets Manager and SNS", "kms:GenerateDataKey VaultKey": "through SNS",
-	}, map[string]string{"dynamodb:UpdateItem CONN#": marking, "sns:Publish": "tells of answers that Doorkeeper never gives"}},
+	}, nil},
 	{"cmd/tokenturn", "OperatorPolicy", keyOfOperator, map[string]string{
 		"sns:Publish": "without a topic in its environment the command tells whoever runs it, and nobody else",
 		"kms:Decrypt": "the sealing key's policy names the operator", "kms:GenerateDataKey": "the sealing key's policy names the operator",
