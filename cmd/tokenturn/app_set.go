@@ -106,7 +106,7 @@ func (c *cli) newCredentials(ctx context.Context, cmd *cobra.Command, in *instal
 	}
 	switch {
 	case fromStdin:
-		now, err = c.readCredentials(redirect)
+		now, err = c.readCredentials(ctx, redirect)
 	case !isTerminal(c.stdin):
 		err = usageError(cmd, errors.New("standard input is no terminal to ask at; give JSON with --stdin"))
 	default:
@@ -116,10 +116,14 @@ func (c *cli) newCredentials(ctx context.Context, cmd *cobra.Command, in *instal
 }
 
 // readCredentials takes the stored form from standard input.
-func (c *cli) readCredentials(redirect string) (procore.Credentials, error) {
-	text, err := io.ReadAll(io.LimitReader(c.stdin, maxInput))
+func (c *cli) readCredentials(ctx context.Context, redirect string) (procore.Credentials, error) {
+	var text []byte
+	err := c.readSecrets(ctx, "the credentials as JSON", func(input io.Reader) (err error) {
+		text, err = io.ReadAll(io.LimitReader(input, maxInput))
+		return err
+	})
 	if err != nil {
-		return procore.Credentials{}, fmt.Errorf("reading standard input: %w", err)
+		return procore.Credentials{}, fmt.Errorf("reading standard input: %w; nothing was stored", err)
 	}
 	credentials, err := procore.ParseCredentials(token.NewSecret(string(text)))
 	if err != nil {

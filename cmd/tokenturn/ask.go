@@ -64,6 +64,20 @@ func (c *cli) askSecret(ctx context.Context, what string) (token.Secret, error) 
 	return token.NewSecret(strings.TrimSpace(line)), nil
 }
 
+// readSecrets gives read all of standard input, which has secrets in it. A terminal
+// does not show them either.
+func (c *cli) readSecrets(ctx context.Context, what string, read func(io.Reader) error) error {
+	unmute, err := c.mute()
+	if err != nil {
+		return err
+	}
+	defer unmute()
+	if isTerminal(c.stdin) {
+		c.say("Paste %s, then press Ctrl-D. Nothing of it is shown.", what)
+	}
+	return c.reading(ctx, read)
+}
+
 // mute turns the echo of a terminal off. Where standard input is none there is
 // nothing to turn off.
 func (c *cli) mute() (unmute func(), err error) {
@@ -80,20 +94,29 @@ func (c *cli) mute() (unmute func(), err error) {
 	return func() { _ = terminal.Reset() }, nil
 }
 
-// readLine takes one line from standard input, or stops reading when ctx is
-// cancelled. It leaves no reader behind, who would take what the next question
-// is answered with.
-func (c *cli) readLine(ctx context.Context) (string, error) {
+// readLine takes one line from standard input.
+func (c *cli) readLine(ctx context.Context) (line string, err error) {
+	err = c.reading(ctx, func(input io.Reader) (err error) {
+		line, err = lineOf(input)
+		return err
+	})
+	return line, err
+}
+
+// reading gives read the standard input, until ctx is cancelled: errInterrupted
+// then. It leaves no reader behind, who would take what the next question is
+// answered with.
+func (c *cli) reading(ctx context.Context, read func(io.Reader) error) error {
 	input, err := cancelreader.NewReader(c.stdin)
 	if err != nil { // a file, which nobody waits for
-		return lineOf(c.stdin)
+		return read(c.stdin)
 	}
 	cancelled := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		input.Cancel()
 		close(cancelled)
 	})
-	line, err := lineOf(input)
+	err = read(input)
 	if !stop() {
 		<-cancelled
 	}
@@ -101,7 +124,7 @@ func (c *cli) readLine(ctx context.Context) (string, error) {
 	if errors.Is(err, cancelreader.ErrCanceled) {
 		err = errInterrupted
 	}
-	return line, err
+	return err
 }
 
 // lineOf takes no more than a line from r, so that what follows it is left

@@ -20,7 +20,8 @@ const (
 	// codeLife is how long an authorization code can be exchanged (Procore,
 	// "OAuth Endpoints").
 	codeLife = 10 * time.Minute
-	// exchangeTakes bounds an exchange with all that follows it.
+	// exchangeTakes bounds an exchange, or the redeeming of a refresh token, with all
+	// that follows it.
 	exchangeTakes = 2 * time.Minute
 	// fromApp stands for --loopback without a value.
 	fromApp = "registered"

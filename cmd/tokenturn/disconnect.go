@@ -72,6 +72,8 @@ func (c *cli) disconnect(ctx context.Context, in *installation, conn token.Conne
 	if err != nil {
 		return err
 	}
+	ctx, finished := c.seeThrough(ctx, pairAtStake)
+	defer finished()
 	report, err := rotator.Disconnect(ctx, conn)
 	if err != nil {
 		return fmt.Errorf("disconnecting %s: %w; whether it is out of use is not known, run the same command again", conn, err)

@@ -116,7 +116,14 @@ func refreshToken(pasted token.Secret) (token.Secret, error) {
 
 // importBatch imports what standard input lists, if all of it is in order.
 func (c *cli) importBatch(ctx context.Context, in *installation) error {
-	all, err := readImports(c.stdin)
+	var all []importing
+	err := c.readSecrets(ctx, "one JSON object a line", func(input io.Reader) (err error) {
+		all, err = readImports(input)
+		return err
+	})
+	if errors.Is(err, errInterrupted) {
+		return fmt.Errorf("%w; %s", err, nothingImported)
+	}
 	if err != nil {
 		return exitf(usage, "%w\n%s", err, nothingImported)
 	}
@@ -127,6 +134,7 @@ func (c *cli) importBatch(ctx context.Context, in *installation) error {
 	if err != nil {
 		return err
 	}
+	defer c.withstand(pairAtStake)()
 	started := time.Now()
 	report := rotation.Report{Op: "import", Due: len(all), Outcomes: map[rotation.Outcome]int{}, Connections: make([]rotation.ConnectionReport, len(all))}
 	step, end := c.progress("Importing", len(all))

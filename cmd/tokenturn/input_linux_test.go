@@ -82,19 +82,14 @@ func TestInterruptedTwiceDuringTheExchange(t *testing.T) {
 	s := newStation(t)
 	session := s.sit("connection", "authorize", "demo/acme")
 	code := s.allow(session.person, codeQuestion)
-	arrived, release := make(chan struct{}), make(chan struct{})
-	s.standIn.Script(procoretest.Rewritten(func(sound string) string {
-		close(arrived)
-		<-release
-		return sound
-	}))
+	arrived, release := s.holds()
 	session.types(code.Reveal() + "\n")
-	<-arrived
+	arrived()
 	for n := range 2 {
 		session.types("\x03")
 		session.seesAgain("The code is being exchanged. Stopping now would lose the pair", n)
 	}
-	close(release)
+	release()
 	exit, shown := session.ends()
 	if exit != done || !strings.Contains(shown, "demo/acme is connected") || s.status("demo/acme") != "active" {
 		t.Errorf("exit code %d; shown:\n%s", exit, shown)

@@ -8,19 +8,42 @@ import (
 	"syscall"
 )
 
-// seeThrough is for what must not stop half-way. The context it returns is not
-// cancelled by an interrupt, and until finished is called no interrupt ends the
-// program, however many come: each is answered with why. The deadline of ctx, and
-// exchangeTakes, still hold.
-func (c *cli) seeThrough(ctx context.Context, why string) (working context.Context, finished func()) {
+// stopSignals are those that ask the program to stop: Ctrl-C, an end of the
+// system, and a terminal that is closed, unless nohup(1) has that one ignored.
+func stopSignals() []os.Signal {
+	if signal.Ignored(syscall.SIGHUP) {
+		return []os.Signal{os.Interrupt, syscall.SIGTERM}
+	}
+	return []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}
+}
+
+// pairAtStake is why a command that presents refresh tokens does not stop at once.
+const pairAtStake = "What was begun is finished first, so that no pair is lost; this ends by itself soon."
+
+// withstand is for what would lose a pair if the program ended at once. Until
+// finished is called no signal to stop does that, however many come: each is
+// answered with why. The program's context is cancelled by the first all the same.
+func (c *cli) withstand(why string) (finished func()) {
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	signal.Notify(signals, stopSignals()...)
 	var answering sync.WaitGroup
 	answering.Go(func() {
 		for range signals {
 			c.say("%s", why)
 		}
 	})
+	return func() {
+		signal.Stop(signals)
+		close(signals)
+		answering.Wait()
+	}
+}
+
+// seeThrough withstands for what must not even stop half-way: the context it
+// returns is not cancelled by a signal either. The deadline of ctx, and
+// exchangeTakes, still hold.
+func (c *cli) seeThrough(ctx context.Context, why string) (working context.Context, finished func()) {
+	withstood := c.withstand(why)
 	working, cancel := context.WithTimeout(context.WithoutCancel(ctx), exchangeTakes)
 	stop := func() {}
 	if deadline, ok := ctx.Deadline(); ok {
@@ -29,8 +52,6 @@ func (c *cli) seeThrough(ctx context.Context, why string) (working context.Conte
 	return working, func() {
 		stop()
 		cancel()
-		signal.Stop(signals)
-		close(signals)
-		answering.Wait()
+		withstood()
 	}
 }

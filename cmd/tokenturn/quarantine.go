@@ -23,7 +23,9 @@ holder of the pair. Asks for the token without showing it; it must occur in the 
 				if err != nil {
 					return rotation.Report{}, exitf(usage, "%w; nothing was changed", err)
 				}
-				return r.Release(ctx, conn, refresh)
+				working, finished := c.seeThrough(ctx, pairAtStake)
+				defer finished()
+				return r.Release(working, conn, refresh)
 			})
 		})
 }
@@ -40,7 +42,9 @@ must consent again. Asks for the connection's name unless --yes is given.`,
 				if err := c.confirmName(ctx, conn, yes, "The held answer of "+conn.String()+" is lost for good. Type its name to discard it"); err != nil {
 					return rotation.Report{}, err
 				}
-				return r.Discard(ctx, conn)
+				working, finished := c.seeThrough(ctx, pairAtStake)
+				defer finished()
+				return r.Discard(working, conn)
 			})
 		})
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -149,14 +150,21 @@ func (c *cli) say(format string, args ...any) { fmt.Fprintf(c.stderr, format+"\n
 
 // answer writes v to standard output: as JSON with --json, else as text says.
 func (c *cli) answer(v any, text func(io.Writer)) error {
-	if !c.json {
-		text(c.stdout)
-		return nil
+	var out bytes.Buffer
+	if c.json {
+		encoder := json.NewEncoder(&out)
+		encoder.SetEscapeHTML(false) // links stay links
+		encoder.SetIndent("", "  ")
+		if err := encoder.Encode(v); err != nil {
+			return fmt.Errorf("putting the answer into JSON: %w", err)
+		}
+	} else {
+		text(&out)
 	}
-	encoder := json.NewEncoder(c.stdout)
-	encoder.SetEscapeHTML(false) // links stay links
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(v)
+	if _, err := c.stdout.Write(out.Bytes()); err != nil {
+		return fmt.Errorf("writing the answer: %w", err)
+	}
+	return nil
 }
 
 // getenv finds a variable; of several, the last one counts.

@@ -48,7 +48,11 @@ one has to wait.`,
 			if err != nil {
 				return usageError(cmd, err)
 			}
-			return c.report(ctx, conn, func(r *rotation.Rotator) (rotation.Report, error) { return r.Rotate(ctx, conn) })
+			return c.report(ctx, conn, func(r *rotation.Rotator) (rotation.Report, error) {
+				working, finished := c.seeThrough(ctx, pairAtStake)
+				defer finished()
+				return r.Rotate(working, conn)
+			})
 		}}
 	cmd.Flags().BoolVar(&all, "all", false, "every active connection")
 	cmd.Flags().StringVar(&environment, "environment", "", "with --all: only those of this environment")
@@ -78,6 +82,7 @@ func (c *cli) rotateAll(ctx context.Context, cmd *cobra.Command, in *installatio
 	if err != nil {
 		return err
 	}
+	defer c.withstand(pairAtStake)()
 	step, end := c.progress("Rotating", len(active))
 	report := rotator.RotateAll(ctx, active, func(rotation.ConnectionReport) { step() })
 	end()

@@ -89,15 +89,15 @@ func localAddress(listener net.Listener) string {
 
 // system is both functions in one process.
 type system struct {
-	in    *installation
-	every time.Duration
-	say   func(format string, args ...any)
+	in        *installation
+	every     time.Duration
+	withstand func(why string) (finished func())
 	// watch, if set, is told of every report.
 	watch func(rotation.Report)
 }
 
 func (c *cli) system(in *installation, every time.Duration) *system {
-	return &system{in: in, every: every, say: c.say}
+	return &system{in: in, every: every, withstand: c.withstand}
 }
 
 // run serves until ctx is cancelled. What has been begun then still ends: a
@@ -119,6 +119,7 @@ func (s *system) run(ctx context.Context, listener net.Listener) error {
 	if err := s.resume(ctx, followUps); err != nil {
 		return err
 	}
+	defer s.withstand("Stopping as soon as what is under way has ended, so that no pair is lost; that takes two minutes at most.")()
 	delivering, stopDelivering := context.WithCancel(context.WithoutCancel(ctx))
 	delivered := make(chan struct{})
 	go func() {
@@ -173,7 +174,6 @@ func (s *system) serveHTTP(ctx context.Context, listener net.Listener, handler h
 		return fmt.Errorf("serving %s: %w", listener.Addr(), err)
 	case <-ctx.Done():
 	}
-	s.say("Stopping as soon as what is under way has ended. Press Ctrl-C again to stop at once.")
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), consentTakes)
 	defer cancel()
 	if err := server.Shutdown(bounded); err != nil {

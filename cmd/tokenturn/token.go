@@ -60,7 +60,9 @@ func (c *cli) readToken(ctx context.Context, cmd *cobra.Command, conn token.Conn
 	}
 	err = c.with(ctx, func(in *installation) error {
 		if minTTL > 0 {
-			if err := in.ensure(ctx, conn, minTTL); err != nil {
+			working, finished := c.seeThrough(ctx, pairAtStake)
+			defer finished()
+			if err := in.ensure(working, conn, minTTL); err != nil {
 				return err
 			}
 		}
