@@ -1,12 +1,8 @@
 package infra_test
 
 import (
-	"context"
 	"fmt"
-	"log/slog"
 	"maps"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -18,8 +14,6 @@ import (
 
 	"github.com/tokenturn/tokenturn/infra/cloudformation"
 	"github.com/tokenturn/tokenturn/pkg/config"
-	"github.com/tokenturn/tokenturn/pkg/consent"
-	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/secretsmanager"
 )
 
@@ -50,7 +44,14 @@ var rules = []struct {
 	{"queue-policies", "a policy covers one queue, as Amazon SQS wants it", queuePolicies},
 	{"new-secrets", "who makes secrets passes the trial of their key", newSecrets},
 	{"missing-data", "an alarm for which time without data counts fills it in", missingData},
-	{"logs", "functions log where retention and key are set", logs},
+	{"alarms-reach-people", "alarms have names by which topic and key know them", alarmsReachPeople},
+	{"secrets-in-scope", "each role reaches secrets of this installation, of the kinds it needs, for what it does", secretsInScope},
+	{"keys-in-context", "the key of the stores serves each role for the secrets and the topic that it reaches", keysInContext},
+	{"queues-of-one-use", "functions use each queue in one way", queuesOfOneUse},
+	{"schedule-one-function", "the schedule invokes one function", scheduleHasOneFunction},
+	{"services-for-this-account", "AWS's services act for this account only", servicesForThisAccount},
+	{"logs", "functions log JSON where retention and key are set", logs},
+	{"unfiltered", "Lambda lets every line of the log pass", unfiltered},
 	{"access-log", "the access log tells of routes, never of paths, queries, headers or cookies", accessLog},
 	{"throttles", "every route is throttled, the ones that reach stores and Procore more tightly", throttles},
 	{"integration", "every route of the API leads to the callback function in payload format 2.0", integration},
@@ -98,42 +99,6 @@ func TestFunctionsEnvironmentIsAccepted(t *testing.T) {
 			}
 		}
 	}
-}
-
-// The routes of the API are the routes of the handler, method by method. (A
-// handler that is asked with a method that it does not have lists those it has.)
-func TestRoutesAreTheHandlers(t *testing.T) {
-	handler, err := consent.New(consent.Config{Store: struct{ consent.Store }{}, Consents: &rotation.Consents{},
-		Applications: noApplications{}, AuthorizeURL: func(rotation.Application, string, string, string) string { return "" },
-		PublicURL: "https://example.com", Logger: slog.New(slog.DiscardHandler), Now: time.Now})
-	if err != nil {
-		t.Fatal(err)
-	}
-	methods := map[string][]string{}
-	for _, route := range load(t, main).ofType("AWS::ApiGatewayV2::Route") {
-		method, path, _ := strings.Cut(text(route.at("RouteKey")), " ")
-		methods[path] = append(methods[path], method)
-	}
-	want := map[string][]string{"/connect/{invitation}": {"GET", "POST"}, "/callback/{environment}": {"GET"},
-		"/connected": {"GET"}, "/not-connected": {"GET"}, "/healthz": {"GET"}}
-	for path := range methods {
-		slices.Sort(methods[path])
-		answer := httptest.NewRecorder()
-		handler.ServeHTTP(answer, httptest.NewRequest("PATCH", "https://example.com"+path, nil))
-		allowed := slices.DeleteFunc(strings.Split(answer.Header().Get("Allow"), ", "), func(m string) bool { return m == http.MethodHead })
-		if !slices.Equal(allowed, methods[path]) {
-			t.Errorf("%s: the API has %v, the handler %v", path, methods[path], allowed)
-		}
-	}
-	if !maps.EqualFunc(methods, want, slices.Equal) {
-		t.Errorf("routes %v", methods)
-	}
-}
-
-type noApplications struct{}
-
-func (noApplications) Application(context.Context, string) (rotation.Application, error) {
-	return rotation.Application{}, rotation.ErrNoApplication
 }
 
 // The rotate function may make the calls that the vault's adapter can make, and
@@ -387,7 +352,9 @@ func functions(t template) (broken []string) {
 
 func once(t template) (broken []string) {
 	r := t.resource("RotateFunction")
-	broken = append(broken, r.differs("EventInvokeConfig.MaximumRetryAttempts", 0)...)
+	for _, function := range t.ofType(functionKind) {
+		broken = append(broken, function.differs("EventInvokeConfig.MaximumRetryAttempts", 0)...)
+	}
 	return append(broken, r.differs("RecursiveLoop", "Allow")...)
 }
 
@@ -415,6 +382,8 @@ func queue(t template) (broken []string) {
 	timeout, _ := function.at("Timeout").(int)
 	broken = append(broken, q.differs("VisibilityTimeout", 6*timeout)...)
 	broken = append(broken, q.differs("RedrivePolicy.deadLetterTargetArn", getAtt("DeadLetters", "Arn"))...)
+	broken = append(broken, q.differs("RedrivePolicy.maxReceiveCount", 5)...) // what AWS advises at least, for throttles count
+	broken = append(broken, function.differs("Events.FollowUps.Properties.ScalingConfig.MaximumConcurrency", 2)...)
 	broken = append(broken, function.differs("Events.FollowUps.Properties.FunctionResponseTypes", []any{"ReportBatchItemFailures"})...)
 	return append(broken, function.differs("Events.FollowUps.Properties.Queue", getAtt("FollowUps", "Arn"))...)
 }
@@ -424,66 +393,7 @@ func logs(t template) (broken []string) {
 		if r.at("LoggingConfig.LogGroup") == nil {
 			broken = append(broken, name+" logs to a group of Lambda's making")
 		}
-	}
-	return broken
-}
-
-func integration(t template) (broken []string) {
-	i := t.resource("ApiIntegration")
-	broken = append(broken, i.differs("PayloadFormatVersion", "2.0")...)
-	broken = append(broken, i.differs("IntegrationUri", getAtt("CallbackFunction", "Arn"))...)
-	for name, r := range t.ofType("AWS::ApiGatewayV2::Route") {
-		if !reflect.DeepEqual(r.at("Target"), map[string]any{"Fn::Sub": "integrations/${ApiIntegration}"}) {
-			broken = append(broken, name+" leads elsewhere")
-		}
-	}
-	return broken
-}
-
-func accessLog(t template) (broken []string) {
-	for name, r := range t.ofType("AWS::ApiGatewayV2::Stage") {
-		format := text(r.at("AccessLogSettings.Format"))
-		for _, wanted := range []string{"routeKey", "status", "responseLatency", "requestId"} {
-			if !strings.Contains(format, "$context."+wanted+"\"") {
-				broken = append(broken, name+" does not log "+wanted)
-			}
-		}
-		harmless := []string{"requestTime", "requestId", "routeKey", "status", "responseLatency", "integrationLatency", "error.responseType"}
-		for _, variable := range regexp.MustCompile(`\$([A-Za-z.]+)`).FindAllStringSubmatch(format, -1) {
-			if logged, ok := strings.CutPrefix(variable[1], "context."); !ok || !slices.Contains(harmless, logged) {
-				broken = append(broken, name+" logs "+variable[0])
-			}
-		}
-	}
-	return broken
-}
-
-func throttles(t template) (broken []string) {
-	stage := t.resource("ApiStage")
-	limit := func(where map[string]any) int {
-		rate, _ := where["ThrottlingRateLimit"].(int)
-		burst, _ := where["ThrottlingBurstLimit"].(int)
-		if rate == 0 || burst < rate {
-			broken = append(broken, fmt.Sprint("no proper throttle in ", where))
-		}
-		return rate
-	}
-	usual := limit(object(stage.at("DefaultRouteSettings")))
-	settings := maps.Clone(object(stage.at("RouteSettings")))
-	dependsOn := fmt.Sprint(stage["DependsOn"])
-	for name, r := range t.ofType("AWS::ApiGatewayV2::Route") {
-		key := text(r.at("RouteKey"))
-		own := object(settings[key])
-		delete(settings, key)
-		if tight := strings.HasPrefix(key, "POST ") || strings.Contains(key, "/callback/"); tight && (own == nil || limit(own) >= usual) {
-			broken = append(broken, key+" is throttled as any other route")
-		}
-		if own != nil && !strings.Contains(dependsOn, name) {
-			broken = append(broken, "the stage may be made before "+name+", which it throttles")
-		}
-	}
-	for key := range settings {
-		broken = append(broken, "there is no route "+key)
+		broken = append(broken, r.differs("LoggingConfig.LogFormat", "JSON")...)
 	}
 	return broken
 }
