@@ -35,13 +35,15 @@ type connectionAnswer struct {
 	RotatedAt  time.Time         `json:"rotated_at,omitzero"`
 	DueAt      time.Time         `json:"due_at,omitzero"`
 	Failure    *rotation.Failure `json:"failure,omitempty"`
+	// Held: a person must say what becomes of an answer that is quarantined.
+	Held bool `json:"held,omitempty"`
 	// ServiceAccount: the app itself, for its own credentials.
 	ServiceAccount bool `json:"service_account,omitempty"`
 }
 
 func newConnectionAnswer(r rotation.Record) connectionAnswer {
 	a := connectionAnswer{Connection: r.Connection, Status: r.Status, Epoch: r.Epoch, Generation: r.Generation,
-		RotatedAt: r.RotatedAt, DueAt: r.DueAt, Failure: r.Failure, ServiceAccount: r.ServiceAccount}
+		RotatedAt: r.RotatedAt, DueAt: r.DueAt, Failure: r.Failure, Held: r.Held, ServiceAccount: r.ServiceAccount}
 	if r.Current != nil {
 		a.ExpiresAt = r.Current.ExpiresAt
 	}
@@ -88,6 +90,8 @@ func (a connectionAnswer) paintedStatus(p painter) string {
 	switch {
 	case a.Status == rotation.NeedsConsent:
 		with = red
+	case a.Held:
+		text, with = text+" (held)", red
 	case a.Failure != nil:
 		text, with = text+" ("+a.Failure.Class+")", yellow
 	case a.Status == rotation.Active:
@@ -199,6 +203,9 @@ func (d connectionDetail) print(w io.Writer, now time.Time) {
 		line("kind", "service account of the app")
 	}
 	line("status", "%s", d.Status)
+	if d.Held {
+		line("", "%s", endHold(d.Connection))
+	}
 	line("epoch.generation", "%d.%d", d.Epoch, d.Generation)
 	at("access token expires", d.ExpiresAt)
 	at("last rotated", d.RotatedAt)

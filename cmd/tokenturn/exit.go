@@ -74,7 +74,7 @@ func outcomeError(r rotation.ConnectionReport) error {
 	case rotation.Unknown:
 		return exitf(tryLater, "the answer to a refresh of %s was lost%s; it is looked into by itself, %s", c, detail, again)
 	case rotation.Held:
-		return fmt.Errorf("%s is held because the token endpoint's answer cannot be used as it is; see: tokenturn connection show %[1]s", c)
+		return errHeld(c)
 	}
 	return fmt.Errorf("%s: %s%s; see: tokenturn connection show %[1]s", c, r.Outcome, detail)
 }
@@ -82,6 +82,14 @@ func outcomeError(r rotation.ConnectionReport) error {
 func errUnknown(c token.Connection) error {
 	return exitf(notFound, "there is no connection %s here; see what there is with: tokenturn connection list\n"+
 		"or connect it with: tokenturn connection invite %[1]s", c)
+}
+
+func errHeld(c token.Connection) error { return fmt.Errorf("%s is %s", c, endHold(c)) }
+
+// endHold says what a quarantine means and how a person ends it.
+func endHold(c token.Connection) string {
+	return fmt.Sprintf("held, because an answer of the token endpoint cannot be used as it is; name the right refresh token with "+
+		"`tokenturn connection release %s`, give the answer up with `tokenturn connection discard %[1]s`, or connect anew", c)
 }
 
 func errNeedsConsent(c token.Connection) error {

@@ -27,6 +27,7 @@ func TestNoticesAreOnAPageOfThisMachine(t *testing.T) {
 	b := &board{host: "localhost:8080", ledger: rows{records: []rotation.Record{
 		{Connection: acme, Status: rotation.NeedsConsent},
 		{Connection: bolt, Status: rotation.Active, Failure: &rotation.Failure{Class: "config", Detail: "run `tokenturn app set sandbox`"}},
+		{Connection: token.Connection{Environment: "sandbox", Name: "core"}, Status: rotation.Active, Held: true},
 		{Connection: token.Connection{Environment: "sandbox", Name: "fine"}, Status: rotation.Active},
 	}}}
 	b.Notify(t.Context(), rotation.Notice{Kind: rotation.NoticeNeedsConsent, Connection: acme, Summary: "pat <b>must</b> allow again",
@@ -40,7 +41,8 @@ func TestNoticesAreOnAPageOfThisMachine(t *testing.T) {
 	}
 	page := get("GET", "localhost:8080", "/notices")
 	for _, want := range []string{"<strong>sandbox/acme</strong> needs consent: <code>tokenturn connection invite sandbox/acme</code>",
-		"<strong>sandbox/bolt</strong> is misconfigured", "needs consent</strong>", "pat &lt;b&gt;must&lt;/b&gt; allow again",
+		"<strong>sandbox/bolt</strong> is misconfigured", "<strong>sandbox/core</strong> is held: <code>tokenturn connection show sandbox/core</code>",
+		"needs consent</strong>", "pat &lt;b&gt;must&lt;/b&gt; allow again",
 		`<a href="http://localhost:8080/connect/CANARY">The link to send</a>`, "config error</strong>\nsandbox<br>wrong secret"} {
 		if !strings.Contains(page.Body.String(), want) {
 			t.Errorf("no %q on the page:\n%s", want, page.Body)

@@ -571,7 +571,7 @@ func TestQuarantineWaitsForAPerson(t *testing.T) {
 			}
 			time.Sleep(3 * time.Hour)
 			presented := len(b.presentations())
-			if got := b.rotate(t); got.Outcome != rotation.Held || len(b.presentations()) != presented {
+			if got := b.rotate(t); got.Outcome != rotation.Held || len(b.presentations()) != presented || !b.record(t).Held {
 				t.Fatalf("a held connection answered %s", got.Outcome)
 			}
 			if release {
@@ -587,6 +587,9 @@ func TestQuarantineWaitsForAPerson(t *testing.T) {
 			b.sweep(t)
 			if err := b.works(t.Context()); err != nil {
 				t.Errorf("release %t: %v\n%s", release, err, b.Journal.String())
+			}
+			if b.record(t).Held {
+				t.Errorf("release %t: still held", release)
 			}
 		})
 	}

@@ -133,10 +133,11 @@ func within(ctx context.Context, d time.Duration, f func(context.Context) error)
 	return f(ctx)
 }
 
-// write makes rec the new row, with due_at by the one rule.
+// write makes rec the new row, with due_at and held by the one rule for each.
 func (k *keeper) write(ctx context.Context, rec Record, mints []Mint, change Change) error {
 	now := k.clock()
-	rec.DueAt = k.settings.dueAt(rec, applied(mints, change), now)
+	mints = applied(mints, change)
+	rec.DueAt, rec.Held = k.settings.dueAt(rec, mints, now), held(rec, mints)
 	for i := range change.History {
 		h := &change.History[i]
 		h.At = now.UTC()

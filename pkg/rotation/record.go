@@ -48,6 +48,9 @@ type Record struct {
 	// ServiceAccount: the app itself is who acts, and its tokens come for its own
 	// credentials (RFC 6749 section 4.4). There is no refresh token to lose.
 	ServiceAccount bool `json:"service_account,omitempty"`
+	// Held: an answer to the current refresh token is quarantined, so nothing goes on
+	// until a person says which pair is right. Every write sets it by the mints.
+	Held bool `json:"held,omitempty"`
 	// Untold: nobody was told yet that it needs a consent.
 	Untold bool `json:"untold,omitempty"`
 }
