@@ -188,11 +188,11 @@ func (i invoker) Invoke(_ context.Context, call *lambda.InvokeInput, _ ...func(*
 	return &lambda.InvokeOutput{Payload: answer}, nil
 }
 
-// TestEnsureAsksTheRotateFunction reads tokens of a few seconds for a while without any
+// TestEnsureAsksTheRotateFunction reads tokens of half a minute for a while without any
 // schedule, then learns what a secret cannot tell: that a person must consent.
 func TestEnsureAsksTheRotateFunction(t *testing.T) {
 	t.Parallel()
-	const life, min = 16 * time.Second, 5 * time.Second
+	const life, min = 30 * time.Second, 10 * time.Second
 	in := install(t, startCloud(t), startProvider(t, 0, life), "ensure", map[string]string{"TOKENTURN_REDEEM_RATE": "50"})
 	in.connect("peer/acme")
 	source := func(connection string) *tokensource.Source {
