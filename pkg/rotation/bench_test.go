@@ -31,7 +31,7 @@ type bench struct {
 
 	issuer rotation.Issuer // that the actors of a scene meet; nil: Issuer as it is
 	epoch  int64           // that callbacks start from
-	right  token.Secret    // the refresh token to name where an answer is held
+	right  token.Secret    // the refresh token that somebody knows: of an answer that is held, or of the current pair
 }
 
 func newBench(p rotationtest.Personality) *bench {

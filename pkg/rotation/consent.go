@@ -58,31 +58,39 @@ func NewConsents(cfg ConsentsConfig) (*Consents, error) {
 // returns its record. A new row starts above whatever the vault still shows of
 // an earlier life of c, so that a new consent comes after it. ErrSecretDeleted
 // if the secret is scheduled for deletion.
-func Register(ctx context.Context, l Ledger, v Vault, stack string, c token.Connection) (Record, error) {
+func Register(ctx context.Context, l Ledger, v Vault, stack string, c token.Connection) (rec Record, err error) {
 	for range maxSteps {
-		rec, _, err := l.Load(ctx, c)
-		if err != nil || rec.Revision != "" {
-			return rec, err
-		}
-		rec = Record{Connection: c, Stack: stack, Status: Pending}
-		version, err := v.Current(ctx, c)
-		switch {
-		case errors.Is(err, ErrNoSecret) || errors.Is(err, ErrNoVersion):
-		case err != nil:
-			return Record{}, fmt.Errorf("looking for an earlier secret of %s: %w", c, err)
-		default:
-			if doc, err := token.ParseDocument(version.Value); err == nil && doc.Stack != stack {
-				return Record{}, &otherStackError{c, stack, doc.Stack}
-			} else if err == nil {
-				rec.Epoch = doc.Epoch
-			}
-		}
-		rec.Revision, err = l.Write(ctx, Change{Record: rec, History: []Event{{At: time.Now().UTC(), Kind: "registered", Epoch: rec.Epoch}}})
+		err = within(ctx, 4*storeTimeout, func(ctx context.Context) error {
+			rec, err = register(ctx, l, v, stack, c)
+			return err
+		})
 		if !errors.Is(err, ErrConflict) {
 			return rec, err
 		}
 	}
 	return Record{}, fmt.Errorf("the row of %s kept changing: %w", c, ErrConflict)
+}
+
+func register(ctx context.Context, l Ledger, v Vault, stack string, c token.Connection) (Record, error) {
+	rec, _, err := l.Load(ctx, c)
+	if err != nil || rec.Revision != "" {
+		return rec, err
+	}
+	rec = Record{Connection: c, Stack: stack, Status: Pending}
+	version, err := v.Current(ctx, c)
+	switch {
+	case errors.Is(err, ErrNoSecret) || errors.Is(err, ErrNoVersion):
+	case err != nil:
+		return Record{}, fmt.Errorf("looking for an earlier secret of %s: %w", c, err)
+	default:
+		if doc, err := token.ParseDocument(version.Value); err == nil && doc.Stack != stack {
+			return Record{}, &otherStackError{c, stack, doc.Stack}
+		} else if err == nil {
+			rec.Epoch = doc.Epoch
+		}
+	}
+	rec.Revision, err = l.Write(ctx, Change{Record: rec, History: []Event{{At: time.Now().UTC(), Kind: "registered", Epoch: rec.Epoch}}})
+	return rec, err
 }
 
 // Epoch returns the epoch that a consent for c starts from. ErrNotRegistered.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -42,6 +43,7 @@ type mishap struct {
 	t         *testing.T
 	gates     []rotationtest.Gate
 	processes atomic.Int32 // begun so far
+	dead      sync.Map     // those of them that have crashed
 }
 
 // Short forms, for the table to be read in lines.
@@ -78,7 +80,7 @@ const (
 	decide
 	publish
 
-	giveUp = decide // in place of it
+	giveUp, noteTold = decide, publish // in their place, where the token is refused
 )
 
 // nth strikes once, at the nth passage.
@@ -139,7 +141,17 @@ func (m *mishap) meets(issuer rotation.Issuer) *mishap {
 // through adds a gate to those that stand already.
 func (m *mishap) through(g rotationtest.Gate) *mishap {
 	m.gates = append(m.gates, g)
-	m.gate(rotationtest.Watch(m.Journal, rotationtest.Gates(m.gates...)))
+	all := rotationtest.Gates(m.gates...)
+	m.gate(rotationtest.Watch(m.Journal, func(ctx context.Context, at rotationtest.Passage) rotationtest.Fault {
+		if _, dead := m.dead.Load(at.Actor); dead {
+			return crash // what it has deferred never happens, either
+		}
+		fault := all(ctx, at)
+		if fault.Kind == rotationtest.Crash {
+			m.dead.Store(at.Actor, true)
+		}
+		return fault
+	}))
 	return m
 }
 
@@ -701,8 +713,18 @@ var faults = []fault{
 			m.withdraw()
 			return m.nth(giveUp, "ledger.Write", after, crash).rotate()
 		}},
-	{name: "a refresh token is imported while the secret shows the former pair", outcome: rotation.Rotated,
-		happens: func(m *mishap) rotation.Outcome { importer.act(context.Background(), m.bench); return m.sweep() }},
+	{name: "the user takes the consent back, and a process dies right after writing that people were told", outcome: crashed, notices: []string{toldConsent}, status: rotation.NeedsConsent,
+		happens: func(m *mishap) rotation.Outcome {
+			m.withdraw()
+			return m.nth(noteTold, "ledger.Write", after, crash).sweep()
+		}},
+	{name: "a refresh token is imported after the table was lost, while the secret shows the former pair", outcome: rotation.Rotated,
+		happens: func(m *mishap) rotation.Outcome {
+			m.withdraw()
+			loseTable(m.bench)
+			importer.act(context.Background(), m.bench)
+			return m.sweep()
+		}},
 	{name: "the user takes the consent back and allows again", outcome: rotation.Outcome(rotation.Connected), notices: []string{toldConsent},
 		happens: func(m *mishap) rotation.Outcome {
 			m.withdraw()

@@ -17,18 +17,20 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// Thirty days of fifty connections, hourly, where one passage of a gate in a
-// thousand meets a fault: one rotation in forty. People consent anew when they are asked to. Nothing but
-// what was never saved may be lost, every alarm is raised, and the same seed
-// gives the same trace once more, byte for byte.
+// Thirty days of fifty connections, hourly, where one call in a hundred meets a
+// fault before or after its effect, that is one rotation in six. People consent
+// anew when they are asked to. Nothing but what was never saved may be lost, the
+// alarms are those that have a cause and no others, and the same seed gives the
+// same trace once more, byte for byte.
 func TestThirtyDaysWithFaults(t *testing.T) {
-	first := thirtyDays(t, 1)
-	if again := thirtyDays(t, 1); again != first {
+	first := thirtyDays(t, 1, true)
+	if again := thirtyDays(t, 1, false); again != first {
 		t.Error("the same seed gave another trace")
 	}
 }
 
-func thirtyDays(t *testing.T, seed uint64) (trace string) {
+// thirtyDays returns the trace of a month, whose end it may check.
+func thirtyDays(t *testing.T, seed uint64, check bool) (trace string) {
 	const connections, hours = 50, 30 * 24
 	cryptotest.SetGlobalRandom(t, seed)
 	synctest.Test(t, func(t *testing.T) {
@@ -47,13 +49,13 @@ func thirtyDays(t *testing.T, seed uint64) (trace string) {
 		b.gate(rotationtest.Watch(b.Journal, w.gate))
 		for hour := range hours {
 			time.Sleep(time.Hour)
-			for _, request := range append(b.FollowUps.Take(), rotation.Request{Op: "sweep"}) {
-				w.process(fmt.Sprintf("function %d", hour), func(ctx context.Context) { _, _ = b.rotator().Do(ctx, request) })
+			for n, request := range append(b.FollowUps.Take(), rotation.Request{Op: "sweep"}) {
+				w.process(fmt.Sprintf("function %d.%d", hour, n), func(ctx context.Context) { _, _ = b.rotator().Do(ctx, request) })
 			}
 			for _, c := range names {
 				if rec, _, _ := b.Ledger.Load(t.Context(), c); rec.Status == rotation.NeedsConsent {
 					w.asked++
-					w.process(fmt.Sprintf("callback %d", hour), func(ctx context.Context) { b.consentTo(ctx, c) })
+					w.process(fmt.Sprintf("callback %d of %s", hour, c), func(ctx context.Context) { b.consentTo(ctx, c) })
 				}
 			}
 		}
@@ -63,21 +65,65 @@ func thirtyDays(t *testing.T, seed uint64) (trace string) {
 			b.deliver(t.Context())
 			b.sweep(t)
 		}
-		if err := rotationtest.CheckAtRest(b.Bench); err != nil {
-			t.Error(err)
-		}
-		kinds := map[string]int{}
-		for _, kind := range b.notices() {
-			kinds[kind]++
-		}
-		rotations := len(b.presentations())
-		t.Logf("%d rotations, %d faults, %d new consents; people were told %v", rotations, w.faults, w.asked, kinds)
-		if rotations < connections*hours*9/10 {
-			t.Errorf("%d rotations in %d hours", rotations, hours)
+		if check {
+			w.check(t, connections*hours)
 		}
 		trace = b.Journal.String()
 	})
 	return trace
+}
+
+// check holds the month against the invariants and says what it consisted of.
+func (w *weather) check(t *testing.T, expected int) {
+	if err := rotationtest.CheckAtRest(w.b.Bench); err != nil {
+		t.Error(err)
+	}
+	for _, surplus := range w.b.unfounded() {
+		t.Errorf("people were told of what was none: %s", surplus)
+	}
+	kinds := map[string]int{}
+	for _, kind := range w.b.notices() {
+		kinds[kind]++
+	}
+	rotations := len(w.b.presentations())
+	t.Logf("%d rotations, %d faults, %d new consents; people were told %v", rotations, w.faults, w.asked, kinds)
+	if rotations < expected*9/10 {
+		t.Errorf("%d rotations, want about %d", rotations, expected)
+	}
+}
+
+// unfounded lists the notices of a consent that is needed and of an unknown end
+// that had no cause when they were given: the row did not say so, or people had
+// been told; or the process had not just lost an answer. For runs one at a time.
+func (b *bench) unfounded() (surplus []string) {
+	waiting := map[token.Connection]bool{}
+	lost := map[string]bool{} // what its last presentation has come to, for a process
+	for _, e := range b.Journal.Entries() {
+		switch effect := e.Effect.(type) {
+		case rotationtest.Wrote:
+			delete(waiting, e.Connection)
+			if effect.Change.Record.Untold {
+				waiting[e.Connection] = true
+			}
+		case rotationtest.Answered:
+			lost[e.Actor] = effect.Class == rotation.UnknownResult
+		case rotationtest.Noticed:
+			n := effect.Notice
+			founded := true
+			switch {
+			case n.Kind == rotation.NoticeUnknown:
+				founded = lost[e.Actor]
+			case n.Kind == rotation.NoticeNeedsConsent && !n.Connection.IsZero():
+				founded = waiting[n.Connection]
+			case n.Kind == rotation.NoticeNeedsConsent:
+				founded = len(waiting) > 1 // many
+			}
+			if !founded {
+				surplus = append(surplus, fmt.Sprintf("%s of %s at %v by %s", n.Kind, n.Connection, e.At, e.Actor))
+			}
+		}
+	}
+	return surplus
 }
 
 // weather is faults at random.
@@ -98,7 +144,7 @@ func (w *weather) gate(_ context.Context, at rotationtest.Passage) rotationtest.
 		return rotationtest.Fault{}
 	case w.dead[at.Actor]:
 		return crash
-	case w.random.IntN(1000) != 0:
+	case w.random.IntN(200) != 0:
 		return rotationtest.Fault{}
 	}
 	options := consistent(at)
@@ -123,18 +169,4 @@ func (w *weather) process(name string, act func(context.Context)) {
 		act(ctx)
 	}()
 	<-done
-}
-
-// consentTo lets pat connect c again.
-func (b *bench) consentTo(ctx context.Context, c token.Connection) {
-	consents := b.consents()
-	epoch, err := consents.Epoch(ctx, c)
-	if err != nil {
-		return
-	}
-	exchange, err := consents.Prepare(ctx, c, epoch)
-	if err != nil {
-		return
-	}
-	_, _ = exchange.Redeem(ctx, rotation.Consent{Code: b.Issuer.Authorize(pat, redirectURI, ""), RedirectURI: redirectURI})
 }

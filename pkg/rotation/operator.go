@@ -64,7 +64,8 @@ func (r *Rotator) disconnect(ctx context.Context, rec Record, mints []Mint) erro
 	return r.write(ctx, next, mints, Change{History: append(rec.overtaken(""), Event{Kind: "disconnected"})})
 }
 
-// ErrNothingHeld: the connection has no quarantined answer to release or discard.
+// ErrNothingHeld: the connection has no quarantined answer to release or discard,
+// nor one that cannot be opened.
 var ErrNothingHeld = errors.New("nothing is quarantined")
 
 // Release ends a quarantine with a person's word on which refresh token of the
@@ -135,7 +136,7 @@ func (r *Rotator) heldMint(ctx context.Context, c token.Connection) (Record, []M
 	}
 	for _, m := range mints {
 		f := rec.Failure
-		unopened := f != nil && f.Step == Decide && f.Mint == m.Key
+		unopened := f != nil && f.Step == Decide && f.Class == classConfig && f.Mint == m.Key // what waits for a store or the server is no loss yet
 		if (m.State == Quarantined || unopened) && successor(rec, m) {
 			return rec, mints, m, nil
 		}

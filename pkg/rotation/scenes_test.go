@@ -10,10 +10,7 @@ import (
 // scenes are what the explorer plays. Each is small enough to try every list
 // with one fault and one switch. Rare ones are about something else than the
 // server, so that one server is enough for trying them as a whole.
-var scenes = []struct {
-	name string
-	scene
-}{
+var scenes = append([]namedScene{
 	{"a rotator", scene{actors: []actor{rotator("rotator")}}},
 	{"a rotator and its recovery", scene{actors: []actor{rotator("rotator")}, recovery: true}},
 	{"two rotators", scene{actors: []actor{rotator("rotator 1"), rotator("rotator 2")}}},
@@ -41,6 +38,8 @@ var scenes = []struct {
 	{"a restored table", scene{before: restore, actors: []actor{rotator("rotator"), sweeper}}},
 	{"a consent where one is needed", scene{before: lose, actors: []actor{renewer, sweeper}}},
 	{"an import after a disconnect", scene{before: leave, actors: []actor{importer, sweeper}}},
+	{"a first import and a sweep", scene{pending: true, actors: []actor{importer, sweeper}}},
+	{"an import after the table was lost", scene{before: startAnew, actors: []actor{importer, sweeper}}},
 	{"two callbacks", scene{actors: []actor{callback("callback 1"), callback("callback 2")}}},
 	{"a consent and a disconnect", scene{actors: []actor{consenter, disconnecter}}},
 	{"a consent and a publisher", scene{actors: []actor{consenter, publisher}}},
@@ -67,6 +66,12 @@ var scenes = []struct {
 	{"a put budget that is used up", scene{rare: true, before: save, actors: []actor{rotator("rotator"), sweeper}}},
 	{"another release of the program", scene{rare: true, before: upgrade, actors: []actor{rotator("rotator"), sweeper}}},
 	{"a row whose mint is gone", scene{rare: true, before: forget, actors: []actor{rotator("rotator"), sweeper}}},
+}, rareScenes...)
+
+// namedScene is a scene with the name it has in reports.
+type namedScene struct {
+	name string
+	scene
 }
 
 func rotateOnce(b *bench) {
@@ -93,6 +98,21 @@ func leave(b *bench) {
 	_, _ = b.rotator().Disconnect(context.Background(), acme)
 	time.Sleep(time.Hour)
 	_, _ = b.rotator().Sweep(context.Background())
+}
+
+// loseTable makes the table anew, with a row for acme.
+func loseTable(b *bench) {
+	b.Ledger.Drop()
+	_, _ = rotation.Register(context.Background(), b.Ledger, b.Vault, "neighbour", acme) // is refused
+	if _, err := rotation.Register(context.Background(), b.Ledger, b.Vault, b.settings.Stack, acme); err != nil {
+		panic(err)
+	}
+}
+
+// startAnew takes the consent back and loses the table; the secret stays.
+func startAnew(b *bench) {
+	withdrawer.act(context.Background(), b)
+	loseTable(b)
 }
 
 // hold gets an answer with two refresh tokens in it, which waits for a person.

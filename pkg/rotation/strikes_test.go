@@ -71,7 +71,7 @@ var kinds = []struct {
 	{"error", rotationtest.Before, rotationtest.Fail}, {"done, error", rotationtest.After, rotationtest.Fail},
 	{"crash", rotationtest.Before, rotationtest.Crash}, {"done, crash", rotationtest.After, rotationtest.Crash},
 	{"throttle", rotationtest.Before, rotationtest.Throttle}, {"deny", rotationtest.Before, rotationtest.Deny},
-	{"freeze", rotationtest.Before, rotationtest.Freeze}, {"slow", rotationtest.Before, rotationtest.Slow},
+	{"freeze", rotationtest.Before, rotationtest.Freeze}, {"done, freeze", rotationtest.After, rotationtest.Freeze}, {"slow", rotationtest.Before, rotationtest.Slow},
 	{"late", rotationtest.Before, rotationtest.Late}, {"stale", rotationtest.Before, rotationtest.Stale},
 	{"unsent", rotationtest.Before, rotationtest.Unsent}, {"cut", rotationtest.After, rotationtest.Cut},
 }

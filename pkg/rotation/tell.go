@@ -40,7 +40,9 @@ func newTold(shared Announcements) *told { return &told{shared: shared, until: m
 func (t *told) first(ctx context.Context, log *slog.Logger, event string, now, until time.Time) (first bool) {
 	t.mu.Lock()
 	known := now.Before(t.until[event])
-	t.until[event] = until
+	if !known {
+		t.until[event] = until
+	}
 	t.mu.Unlock()
 	if known || t.shared == nil {
 		return !known
@@ -55,13 +57,29 @@ func (t *told) first(ctx context.Context, log *slog.Logger, event string, now, u
 	return first || err != nil
 }
 
+// tellOnce tells people of an event, unless they were told of it already and
+// that covers what happens now. Whoever tells first claims it for as long as that
+// takes, and for as long as it covers only afterwards: a crash in between costs a
+// second notice, not the only one. It returns false while another process may be
+// at it, of which nobody knows whether it lives.
+func (k *keeper) tellOnce(ctx context.Context, event string, covers time.Duration, n Notice) (told bool) {
+	now := k.clock()
+	if !k.told.first(ctx, k.log, event, now, now) { // claims nothing
+		return true
+	}
+	if !k.told.first(ctx, k.log, event+", being told", now, now.Add(k.settings.Lease)) {
+		return false
+	}
+	k.deliver(ctx, n)
+	k.told.first(ctx, k.log, event, now, now.Add(covers))
+	return true
+}
+
 // announce tells people, once in a while, of what concerns an environment.
 // which tells events of one kind apart.
 func (k *keeper) announce(ctx context.Context, kind, environment, which, format string, args ...any) {
-	now := k.clock()
-	if k.told.first(ctx, k.log, kind+" "+environment+" "+which, now, now.Add(announcedFor)) {
-		k.deliver(ctx, Notice{Kind: kind, Environment: environment, Summary: fmt.Sprintf(format, args...)})
-	}
+	k.tellOnce(ctx, kind+" "+environment+" "+which, announcedFor,
+		Notice{Kind: kind, Environment: environment, Summary: fmt.Sprintf(format, args...)})
 }
 
 // appError is a configuration fault of an environment's app rather than of one
@@ -100,7 +118,7 @@ func (r *run) leaveUntold(ctx context.Context) {
 // written afterwards: a crash in between costs a second notice, not the only one.
 func (r *run) tellUntold(ctx context.Context) {
 	slices.SortFunc(r.untold, func(a, b Record) int { return cmp.Compare(a.Connection.String(), b.Connection.String()) })
-	of := map[string][]Record{}
+	of, later := map[string][]Record{}, map[token.Connection]bool{}
 	for _, rec := range r.untold {
 		of[rec.Connection.Environment] = append(of[rec.Connection.Environment], rec)
 	}
@@ -109,11 +127,17 @@ func (r *run) tellUntold(ctx context.Context) {
 		if len(records) < many {
 			records = slices.DeleteFunc(records, func(rec Record) bool { return r.alone(ctx, environment) && r.tellOne(ctx, rec) })
 		}
-		if len(records) > 0 {
-			r.tellMany(ctx, environment, records)
+		if len(records) > 0 && !r.tellMany(ctx, environment, records) {
+			for _, rec := range records {
+				later[rec.Connection] = true
+			}
+			r.sweepBy(ctx, r.clock().Add(r.settings.Lease))
 		}
 	}
 	for _, rec := range r.untold {
+		if later[rec.Connection] {
+			continue
+		}
 		if err := r.nowTold(ctx, rec.Connection); err != nil {
 			r.log.WarnContext(ctx, "that people were told is not written; they will be told again", "connection", rec.Connection.String(), "error", err)
 		}
@@ -131,11 +155,7 @@ func (r *run) alone(ctx context.Context, environment string) bool {
 	return false
 }
 
-func (r *run) tellMany(ctx context.Context, environment string, records []Record) {
-	now := r.clock()
-	if !r.told.first(ctx, r.log, NoticeNeedsConsent+" "+environment, now, now.Add(oneCause)) {
-		return
-	}
+func (r *run) tellMany(ctx context.Context, environment string, records []Record) (told bool) {
 	var names []string
 	for _, rec := range records[:min(len(records), 5)] {
 		names = append(names, rec.Connection.String())
@@ -147,7 +167,7 @@ func (r *run) tellMany(ctx context.Context, environment string, records []Record
 	if environment == "monthly-sandbox" {
 		cause = "Procore overwrites this environment on the first working day of each month, which ends every consent in it."
 	}
-	r.deliver(ctx, Notice{Kind: NoticeNeedsConsent, Environment: environment, Summary: fmt.Sprintf("Connections of %s need a consent in numbers: %s. %s "+
+	return r.tellOnce(ctx, NoticeNeedsConsent+" "+environment, oneCause, Notice{Kind: NoticeNeedsConsent, Environment: environment, Summary: fmt.Sprintf("Connections of %s need a consent in numbers: %s. %s "+
 		"See all with `tokenturn connection list`, and make a link for each with `tokenturn connection invite`.", environment, strings.Join(names, ", "), cause)})
 }
 

@@ -147,7 +147,10 @@ var (
 	}}
 
 	// releaser names the right refresh token of an answer that is held.
-	releaser = actor{"operator", func(ctx context.Context, b *bench) { _, _ = b.rotator().Release(ctx, acme, b.right) }}
+	releaser = actor{"operator", func(ctx context.Context, b *bench) {
+		_, _ = b.rotator().Release(ctx, acme, token.NewSecret("from nowhere"))
+		_, _ = b.rotator().Release(ctx, acme, b.right)
+	}}
 
 	// discarder gives it up.
 	discarder = actor{"operator", func(ctx context.Context, b *bench) { _, _ = b.rotator().Discard(ctx, acme) }}
@@ -316,6 +319,20 @@ func (b *bench) allow(ctx context.Context, who, invited rotation.Identity) {
 	}
 	code := b.Issuer.Authorize(who, redirectURI, "")
 	_, _ = exchange.Redeem(ctx, rotation.Consent{Code: code, RedirectURI: redirectURI, Expect: invited})
+}
+
+// consentTo lets pat connect c again.
+func (b *bench) consentTo(ctx context.Context, c token.Connection) {
+	consents := b.consents()
+	epoch, err := consents.Epoch(ctx, c)
+	if err != nil {
+		return
+	}
+	exchange, err := consents.Prepare(ctx, c, epoch)
+	if err != nil {
+		return
+	}
+	_, _ = exchange.Redeem(ctx, rotation.Consent{Code: b.Issuer.Authorize(pat, redirectURI, ""), RedirectURI: redirectURI})
 }
 
 // sam is not pat.

@@ -64,7 +64,7 @@ const (
 	Deny     Kind = "deny"     // Before: refused for lack of a right
 	Unsent   Kind = "unsent"   // Before: no connection; the caller knows that nothing was sent
 	Crash    Kind = "crash"    // the calling goroutine ends here (runtime.Goexit)
-	Freeze   Kind = "freeze"   // Before: the caller stands still, whatever its context says
+	Freeze   Kind = "freeze"   // the caller stands still, whatever its context says
 	Slow     Kind = "slow"     // Before: the effect takes that long; a caller whose context ends first gets an error, and the effect still happens
 	Late     Kind = "late"     // Before: an error at once, and the effect still happens that much later
 	Stale    Kind = "stale"    // Before: an eventually consistent read answers with the state before the last change
@@ -145,6 +145,9 @@ func Through[T any](ctx context.Context, g Gate, call string, c token.Connection
 	at.When = After
 	switch fault := g.ask(ctx, at); fault.Kind {
 	case Continue:
+		return result, err
+	case Freeze:
+		time.Sleep(fault.For)
 		return result, err
 	case Cut:
 		return result, &InjectedError{at, Cut}

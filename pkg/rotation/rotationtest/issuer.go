@@ -60,7 +60,7 @@ type Issuer struct {
 	Gate        Gate
 	Journal     *Journal
 	Personality Personality
-	Wait        time.Duration // that a 429 asks for
+	Wait        time.Duration // that errors of the server ask for
 
 	mu       sync.Mutex
 	clients  map[string]token.Secret
@@ -153,7 +153,7 @@ func (i *Issuer) received(answer rotation.Answer, err error) rotation.Answer {
 	case fault.Kind == Unsent:
 		return rotation.Answer{Class: rotation.NotSent, Detail: "connection refused"}
 	}
-	return rotation.Answer{Class: rotation.UnknownResult, Detail: "HTTP 503"}
+	return rotation.Answer{Class: rotation.UnknownResult, Wait: i.Wait, Detail: "HTTP 503"}
 }
 
 func (i *Issuer) Identify(ctx context.Context, _ rotation.Application, access token.Secret, company string) (rotation.Identity, error) {

@@ -151,14 +151,14 @@ func (j *Journal) Add(ctx context.Context, c token.Connection, effect fmt.String
 	j.entries = append(j.entries, Entry{time.Now(), Actor(ctx), c, effect})
 }
 
-// Entries returns what has happened so far, in order.
+// Entries returns what has happened so far, in order. It is not to be changed.
 func (j *Journal) Entries() []Entry {
 	if j == nil {
 		return nil
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return slices.Clone(j.entries)
+	return slices.Clip(j.entries)
 }
 
 // String is the trace, one effect a line.

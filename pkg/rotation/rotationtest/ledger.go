@@ -191,6 +191,16 @@ func (l *Ledger) Backup() (restore func()) {
 	}
 }
 
+// Drop loses everything, as if the table had been deleted and made anew.
+func (l *Ledger) Drop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range slices.SortedFunc(maps.Keys(l.tables), compareConnections) {
+		l.Journal.Add(context.Background(), c, Restored{rotation.Record{Connection: c}})
+	}
+	l.tables = nil
+}
+
 func (l *Ledger) copyTables(tables map[token.Connection]*rows) map[token.Connection]*rows {
 	copied := map[token.Connection]*rows{}
 	for c, row := range tables {

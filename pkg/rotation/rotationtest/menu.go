@@ -21,6 +21,9 @@ func AnyFault(at Passage) []Fault {
 		if at.Call == "issuer.Redeem" {
 			return []Fault{{Kind: Fail}, {Kind: Crash}, {Kind: Cut}}
 		}
+		if at.Call == "ledger.Load" { // and acts on what it read long ago
+			return []Fault{{Kind: Fail}, {Kind: Crash}, {Kind: Freeze, For: freezeFor}}
+		}
 		return []Fault{{Kind: Fail}, {Kind: Crash}}
 	}
 	faults := []Fault{{Kind: Fail}, {Kind: Crash}, {Kind: Throttle}, {Kind: Deny}, {Kind: Freeze, For: freezeFor}}
