@@ -7,7 +7,7 @@
 #   make deploy-local the template and the runbooks tried on this machine, with moto as AWS; needs Go and Python
 #   make man          the command's manual pages, in build/man
 #   make deploy       build, infra/lint, then sam deploy (CONFIG=infra/sandbox.toml or infra/production.toml)
-#   make soak         the explorer with pairs of faults, and the engine with its rules taken out; an evening
+#   make soak         the explorer with pairs of faults, the engine with its rules taken out, hours of fuzzing, random kills; a night
 #   make bench        benchmarks
 #   make clean        removes build/
 
@@ -21,6 +21,9 @@ help:
 # The race detector needs cgo, and cgo a C compiler.
 RACE := $(shell [ "$$(go env CGO_ENABLED)" = 1 ] && command -v "$$(go env CC)" >/dev/null 2>&1 && echo -race)
 
+# The explorer makes garbage by the gigabyte, and its goroutines yield by themselves.
+EXPLORER := GOGC=800 GODEBUG=asyncpreemptoff=1
+
 run:
 	go run ./cmd/tokenturn serve --demo
 
@@ -30,7 +33,7 @@ test:
 	go vet ./...
 	go vet -tags conformance ./...
 	go test $(RACE) -timeout 5m ./...
-	$(if $(RACE),go test -count=1 -run TestEveryFaultIsSurvived ./pkg/rotation)
+	$(if $(RACE),$(EXPLORER) go test -count=1 -run TestEveryFaultIsSurvived ./pkg/rotation)
 
 conformance:
 	infra/conformance/run
@@ -58,8 +61,10 @@ deploy-local:
 	go run ./infra/deploylocal
 
 soak:
-	go test -tags soak -count=1 -timeout 12h -v -run TestEveryFaultIsSurvived ./pkg/rotation
-	go test -tags teeth -count=1 -timeout 1h -v -run TestEveryRuleIsNeeded ./pkg/rotation
+	$(EXPLORER) go test -tags soak -count=1 -timeout 12h -v -run 'TestEveryFaultIsSurvived|TestThirtyDaysWithFaults' ./pkg/rotation
+	go test -tags teeth -count=1 -timeout 1h -v -run TestEveryRuleIsNeeded ./pkg/rotation -thorough
+	infra/conformance/fuzz 3600
+	go test -tags 'conformance soak' -count=1 -timeout 1h -v -run TestKilledAtAnyTime ./infra/conformance
 
 bench:
 	go test -run '^$$' -bench . -benchmem ./...
