@@ -34,14 +34,18 @@ func (e *OtherEnvironmentError) Error() string {
 // PastedCode finds the authorization code in what a person copied: the code
 // itself, code=..., the address of the page that shows it (Doorkeeper's
 // /oauth/authorize/native?code=CODE, before 4.3 /oauth/authorize/CODE), or the
-// address that Procore sent the browser to, with spaces and quotes around it.
+// address that Procore sent the browser to, with spaces and quotes around it. Some
+// browsers copy an address without its scheme.
 // Errors contain nothing of the text but the name of one of Procore's hosts:
 // ErrNothingPasted, ErrNoCode, ErrDenied, *OtherEnvironmentError.
 func PastedCode(app rotation.Application, pasted token.Secret) (token.Secret, error) {
-	const around = " \t\r\n\"'`<>"
+	const around = " \t\r\n\"'`<>“”‘’\u00a0\u200b\ufeff"
 	text := strings.Trim(pasted.Reveal(), around)
 	if text == "" {
 		return token.Secret{}, ErrNothingPasted
+	}
+	if host, _, found := strings.Cut(text, "/oauth/authorize/"); found && !strings.Contains(host, "/") {
+		text = "https://" + text
 	}
 	code := text
 	switch u, err := url.Parse(text); {

@@ -18,6 +18,9 @@ func TestPastedCode(t *testing.T) {
 		"https://LOGIN-sandbox.procore.com/oauth/authorize/native?code=" + code,
 		"<https://login-sandbox.procore.com/oauth/authorize/native?code=" + code + ">",
 		"https://elsewhere.procore.com/oauth/authorize/native?code=" + code,
+		"login-sandbox.procore.com/oauth/authorize/" + code,
+		"login-sandbox.procore.com/oauth/authorize/native?code=" + code,
+		"\u00a0“" + code + "”\u200b",
 		"http://localhost/?state=x&code=" + code} {
 		if got, err := PastedCode(pastedFor, token.NewSecret(pasted)); err != nil || got.Reveal() != code {
 			t.Errorf("%q: %v", pasted, err)
@@ -43,6 +46,9 @@ func TestPastedCodeRefuses(t *testing.T) {
 
 // A code is never presented to another environment than the one that gave it.
 func TestPastedCodeOfAnotherEnvironment(t *testing.T) {
+	if _, err := PastedCode(pastedFor, token.NewSecret("login.procore.com/oauth/authorize/canary-code")); err == nil {
+		t.Error("without its scheme, the address of another environment is taken")
+	}
 	_, err := PastedCode(pastedFor, token.NewSecret("https://login.procore.com/oauth/authorize/canary-code"))
 	other, ok := errors.AsType[*OtherEnvironmentError](err)
 	if !ok || other.Environment != "production" || other.Wanted != "sandbox" {
