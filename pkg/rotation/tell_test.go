@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -282,6 +283,33 @@ func TestOneLoginHostDoesNotHoldUpOthers(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Those that have asked by the time the first learns that the host is down are noticed with it.
+func TestALoginHostThatSeveralFindDownIsNoticedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(rotationtest.Personality{})
+		b.settings.Concurrency = 8
+		b.connectIn(t, "production", 20)
+		time.Sleep(hour)
+		down := &slowly{Issuer: b.Issuer, answer: rotation.Answer{Class: rotation.NotSent, Detail: "dial: i/o timeout"}}
+		report, err := b.rotatorWith(down).Sweep(t.Context())
+		if n := strings.Count(b.Log.String(), "has to be left alone"); err != nil || n != 1 || report.Outcomes[rotation.Deferred] != 20 {
+			t.Errorf("%v, %v; it is noticed %d times in a run:\n%s", report.Outcomes, err, n, b.Log.String())
+		}
+	})
+}
+
+// slowly gives one answer, after seconds, to one after the other.
+type slowly struct {
+	*rotationtest.Issuer
+	answer rotation.Answer
+	asked  atomic.Int64
+}
+
+func (s *slowly) Redeem(context.Context, rotation.Application, rotation.Grant) rotation.Answer {
+	time.Sleep(time.Duration(s.asked.Add(1)) * time.Second)
+	return s.answer
 }
 
 // A server that answers in time but says that nothing is left of the spike
