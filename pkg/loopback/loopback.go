@@ -72,7 +72,7 @@ func Listen(redirectURI string, state token.Secret) (*Receiver, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Receiver{path: cmp.Or(u.Path, "/"), host: u.Host, state: state, result: make(chan result, 1)}
+	r := newReceiver(u, state)
 	hosts := []string{u.Hostname()}
 	if strings.EqualFold(u.Hostname(), "localhost") { // which a browser may take for either
 		hosts = []string{"127.0.0.1", "::1"}
@@ -97,6 +97,14 @@ func Listen(redirectURI string, state token.Secret) (*Receiver, error) {
 	}
 	return r, nil
 }
+
+func newReceiver(u *url.URL, state token.Secret) *Receiver {
+	return &Receiver{path: cmp.Or(u.Path, "/"), host: hostOf(u.Host), state: state, result: make(chan result, 1)}
+}
+
+// hostOf gives a host as a browser sends it, without the port that http has anyway
+// (RFC 9110 section 4.2.3).
+func hostOf(host string) string { return strings.TrimSuffix(host, ":80") }
 
 // Wait returns the code that the redirect brings. ErrDenied; or the error of
 // ctx, if nothing comes before its end.
@@ -129,7 +137,7 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	query := request.URL.Query()
 	ours := subtle.ConstantTimeCompare([]byte(query.Get("state")), []byte(r.state.Reveal())) == 1 && len(query["state"]) == 1
 	switch code := query.Get("code"); {
-	case request.Method != http.MethodGet || request.URL.Path != r.path || !strings.EqualFold(request.Host, r.host):
+	case request.Method != http.MethodGet || request.URL.Path != r.path || !strings.EqualFold(hostOf(request.Host), r.host):
 		show(w, http.StatusNotFound, "There is nothing here.")
 	case !ours || len(query["code"]) > 1:
 		show(w, http.StatusBadRequest, "This is not the consent that the command waits for. Open the address that it printed.")

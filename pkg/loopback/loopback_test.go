@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"testing"
@@ -82,6 +83,25 @@ func TestReceiver(t *testing.T) {
 	cancel()
 	if _, err := r.Wait(gone); !errors.Is(err, context.Canceled) {
 		t.Errorf("a second one came: %v", err)
+	}
+}
+
+// Procore's default has no port, and browsers leave port 80 out where it is named.
+func TestReceiverAtPort80(t *testing.T) {
+	for _, redirect := range []string{"http://localhost", "http://localhost:80/", "http://LOCALHOST:80", "http://[::1]:80/"} {
+		for _, port := range []string{"", ":80"} {
+			u, err := parse(redirect)
+			if err != nil {
+				t.Fatal(err)
+			}
+			page := httptest.NewRecorder()
+			r := newReceiver(u, token.NewSecret(state))
+			request := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/?code=the-code&state="+state, nil)
+			request.Host = strings.ToLower(strings.TrimSuffix(u.Host, ":80")) + port
+			if r.ServeHTTP(page, request); page.Code != http.StatusOK {
+				t.Errorf("%s, reached at %s: %d", redirect, request.Host, page.Code)
+			}
+		}
 	}
 }
 
