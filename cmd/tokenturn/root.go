@@ -62,6 +62,15 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a person must consent,
 	flags.BoolVar(&c.json, "json", false, "answer in JSON")
 	root.PersistentPreRunE = c.checkFlags
 	c.completeArguments(root)
+	root.InitDefaultHelpCmd()
+	help, _, _ := root.Find([]string{"help"})
+	help.Example = "  tokenturn help connection authorize"
+	help.Args = func(cmd *cobra.Command, args []string) error { // cobra would help with the nearest that there is
+		if found, rest, err := root.Find(args); err != nil || len(rest) > 0 {
+			return usageError(found, fmt.Errorf("%q is no command of %s", strings.Join(args, " "), root.Name()))
+		}
+		return nil
+	}
 	return root
 }
 
