@@ -38,6 +38,7 @@ func (c *cli) ask(ctx context.Context, what, usual string) (string, error) {
 	fmt.Fprintf(c.stderr, "%s: ", what)
 	line, err := c.readLine(ctx)
 	if err != nil {
+		fmt.Fprintln(c.stderr) // what is said next begins its own line
 		return "", fmt.Errorf("reading the answer: %w", err)
 	}
 	if line = strings.TrimSpace(line); line == "" {
