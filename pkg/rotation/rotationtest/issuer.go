@@ -103,7 +103,16 @@ func (i *Issuer) Withdraw(ctx context.Context, t token.Secret) {
 	}
 }
 
-// Withdrawn is why pairs ended by Withdraw are dead.
+// Wipe ends every consent, as Procore does each month in one of its environments.
+func (i *Issuer) Wipe(ctx context.Context) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for family := range i.families {
+		i.endFamily(ctx, family+1, Withdrawn)
+	}
+}
+
+// Withdrawn is why pairs ended by Withdraw and Wipe are dead.
 const Withdrawn = "withdrawn"
 
 func (i *Issuer) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
