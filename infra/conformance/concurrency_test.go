@@ -13,7 +13,7 @@ import (
 // the same connection due at the same moment.
 func TestTwentySweepsAtOnce(t *testing.T) {
 	t.Parallel()
-	const sweeps, rounds, lifetime = 20, 3, time.Minute
+	const sweeps, rounds, lifetime = 20, 3, 50 * time.Second
 	in := install(t, startCloud(t), startProvider(t, 0, lifetime), "crowd", quick)
 	in.connect("peer/acme")
 	in.atOnce(sweeps) // warms twenty environments; nothing is due
