@@ -27,7 +27,7 @@ var readConnections = []string{"peer/acme", "peer/globex"}
 
 const (
 	rotationsEach = 50
-	readLifetime  = 3 * time.Minute // more than a slow machine needs from one rotation to the next
+	readLifetime  = 10 * time.Minute // more than a slow machine needs to start all readers
 )
 
 // TestReadersNoticeNoRotation lets readers in four languages use the API while both
