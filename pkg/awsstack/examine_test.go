@@ -1,6 +1,7 @@
 package awsstack
 
 import (
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -23,10 +24,7 @@ func TestRefusedPermissionsAreNamed(t *testing.T) {
 		_, _ = w.Write([]byte(`{"__type":"` + code + `","message":"no"}`))
 	}))
 	defer cloud.Close()
-	t.Setenv("AWS_ENDPOINT_URL", cloud.URL)
-	t.Setenv("AWS_ACCESS_KEY_ID", "AKIA")
-	t.Setenv("AWS_SECRET_ACCESS_KEY", "test")
-	stack := open(t, "TOKENTURN_QUEUE_URL="+cloud.URL+"/111122223333/q", "TOKENTURN_TOPIC_ARN=arn:aws:sns:us-east-1:111122223333:t")
+	stack := openAt(t, cloud)
 
 	all := stack.examinePermissions(t.Context())
 	for _, action := range []string{"dynamodb:PutItem", "dynamodb:Scan", "secretsmanager:PutSecretValue", "secretsmanager:DeleteSecret"} {
@@ -42,5 +40,68 @@ func TestRefusedPermissionsAreNamed(t *testing.T) {
 	refuses = "RestoreSecret"
 	if found := stack.examinePermissions(t.Context()); len(found) != 1 || found[0].Detail != "not allowed here: secretsmanager:RestoreSecret" {
 		t.Errorf("one refused action: %+v", found)
+	}
+}
+
+// openAt opens the stack of an AWS that answers there.
+func openAt(t *testing.T, cloud *httptest.Server) *Stack {
+	t.Helper()
+	t.Setenv("AWS_ENDPOINT_URL", cloud.URL)
+	t.Setenv("AWS_ACCESS_KEY_ID", "AKIA")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "test")
+	return open(t, "TOKENTURN_QUEUE_URL="+cloud.URL+"/111122223333/q", "TOKENTURN_TOPIC_ARN=arn:aws:sns:us-east-1:111122223333:t")
+}
+
+// What is as template.yaml makes it is in order, and each deviation a finding.
+func TestWhatDeviatesFromTheTemplate(t *testing.T) {
+	const table = `{"Table":{"KeySchema":[{"AttributeName":"pk","KeyType":"HASH"},{"AttributeName":"sk","KeyType":"RANGE"}],"GlobalSecondaryIndexes":[{"IndexName":"due",` +
+		`"IndexStatus":"ACTIVE","KeySchema":[{"AttributeName":"due_bucket","KeyType":"HASH"},{"AttributeName":"due_at","KeyType":"RANGE"}]}]}}`
+	order := map[string]string{
+		"DescribeTable":             table,
+		"DescribeTimeToLive":        `{"TimeToLiveDescription":{"TimeToLiveStatus":"ENABLED"}}`,
+		"DescribeContinuousBackups": `{"ContinuousBackupsDescription":{"PointInTimeRecoveryDescription":{"PointInTimeRecoveryStatus":"ENABLED"}}}`,
+		"GetQueueAttributes":        `{"Attributes":{"ApproximateNumberOfMessages":"100"}}`,
+		"GetTopicAttributes": `<GetTopicAttributesResponse><GetTopicAttributesResult><Attributes><entry><key>SubscriptionsConfirmed</key><value>2</value></entry>` +
+			`</Attributes></GetTopicAttributesResult></GetTopicAttributesResponse>`,
+	}
+	var answers map[string]string
+	cloud := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, operation, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
+		if operation == "" { // SNS has forms and XML
+			operation = r.PostFormValue("Action")
+		}
+		_, _ = w.Write([]byte(answers[operation]))
+	}))
+	defer cloud.Close()
+	stack := openAt(t, cloud)
+	found := func() (all []doctor.Finding) {
+		for _, check := range []doctor.Check{stack.examineTable, stack.examineQueue, stack.examineTopic} {
+			all = append(all, check(t.Context())...)
+		}
+		return all
+	}
+	answers = order
+	if all := found(); len(all) != 3 || doctor.Worst(all) != doctor.OK {
+		t.Errorf("in order, and yet: %+v", all)
+	}
+	for _, c := range []struct {
+		operation, is, instead string
+		level                  doctor.Level
+		says                   string
+	}{
+		{"DescribeTable", `"sk"`, `"other"`, doctor.Problem, "its keys are not pk and sk"},
+		{"DescribeTable", `"due_at"`, `"other"`, doctor.Problem, "no active index due"},
+		{"DescribeTable", "ACTIVE", "CREATING", doctor.Problem, "no active index due"},
+		{"DescribeTimeToLive", "ENABLED", "DISABLED", doctor.Warning, "time to live is off"},
+		{"DescribeContinuousBackups", "ENABLED", "DISABLED", doctor.Warning, "point-in-time recovery is off"},
+		{"GetQueueAttributes", "100", "101", doctor.Problem, "101 messages wait in it"},
+		{"GetTopicAttributes", ">2<", ">0<", doctor.Warning, "no confirmed subscription"},
+	} {
+		answers = maps.Clone(order)
+		answers[c.operation] = strings.Replace(order[c.operation], c.is, c.instead, 1)
+		all := doctor.Sorted(found())
+		if doctor.Worst(all) != c.level || !strings.Contains(all[0].Detail, c.says) || all[0].Remedy == "" || doctor.Worst(all[1:]) != doctor.OK {
+			t.Errorf("%s with %s: %+v", c.operation, c.instead, all)
+		}
 	}
 }
