@@ -21,9 +21,10 @@ import (
 type wiretap struct {
 	awsURL, loginURL string
 
-	mu    sync.Mutex
-	calls []call
-	armed *cut
+	mu      sync.Mutex
+	calls   []call
+	armed   *cut
+	blocked func(call) bool // nil: none
 }
 
 // call is one request of a program.
@@ -83,9 +84,11 @@ func (w *wiretap) pass(transport http.RoundTripper, peer string, base *url.URL, 
 		c.Who, c.Service = m[1], m[2]
 		record(c)
 	}
-	index, strike := w.note(c)
+	index, strike, blocked := w.note(c)
 	if strike != nil && !strike.after {
 		strike.do()
+	}
+	if blocked || strike != nil && !strike.after {
 		panic(http.ErrAbortHandler)
 	}
 	request := in.Clone(in.Context())
@@ -125,17 +128,30 @@ func nameOf(r *http.Request, body []byte) string {
 	return r.Method + " " + r.URL.Path
 }
 
-func (w *wiretap) note(c call) (index int, strike *cut) {
+func (w *wiretap) note(c call) (index int, strike *cut, blocked bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.calls = append(w.calls, c)
+	blocked = w.blocked != nil && w.blocked(c)
 	if a := w.armed; a != nil {
 		if a.seen++; a.seen == a.at {
 			a.hit = c
 			strike = a
 		}
 	}
-	return len(w.calls) - 1, strike
+	return len(w.calls) - 1, strike, blocked
+}
+
+// block cuts off every call that fits, before it is passed on, until unblock.
+// fits sees all calls, one at a time.
+func (w *wiretap) block(fits func(call) bool) (unblock func()) {
+	set := func(f func(call) bool) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.blocked = f
+	}
+	set(fits)
+	return func() { set(nil) }
 }
 
 func (w *wiretap) reached(index, status int) {
