@@ -5,14 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/rotation/rotationtest"
-	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
 // Stories of several runs that meet at the worst moment.
@@ -104,54 +102,6 @@ func (b *bench) crashAfter(t *testing.T, n int, call string) {
 	b.gate(nil)
 }
 
-func TestAConsentOvertakenByADisconnectIsRevoked(t *testing.T) {
-	for _, queue := range []bool{true, false} {
-		synctest.Test(t, func(t *testing.T) {
-			b := newBench(rotationtest.Personality{Lifetime: 100 * time.Hour})
-			b.connect(t)
-			exchange, err := b.consents().Prepare(t.Context(), acme, 1)
-			must(t, err)
-			_, err = b.rotator().Disconnect(t.Context(), acme)
-			must(t, err)
-			code := b.Issuer.Authorize(pat, redirectURI, "")
-			if result, _ := exchange.Redeem(t.Context(), rotation.Consent{Code: code, RedirectURI: redirectURI}); result != rotation.Superseded {
-				t.Errorf("the consent ended %s", result)
-			}
-			if queue {
-				b.deliver(t.Context())
-			}
-			b.sweep(t)
-			if live := b.livePairs(t); live != 0 {
-				t.Errorf("%d pairs are alive\n%s", live, b.Journal)
-			}
-		})
-	}
-}
-
-func TestAFirstConsentIsFinishedHoweverSlowItsCallbackWas(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
-		_, err := rotation.Register(t.Context(), b.Ledger, b.Vault, "bench", acme)
-		must(t, err)
-		exchange, err := b.consents().Prepare(t.Context(), acme, 0)
-		must(t, err)
-		for range 4 { // sweeps that find nothing to do yet
-			time.Sleep(time.Minute)
-			b.sweep(t)
-		}
-		b.gate(rotationtest.Always("issuer.Identify", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail}))
-		code := b.Issuer.Authorize(pat, redirectURI, "")
-		if result, _ := exchange.Redeem(t.Context(), rotation.Consent{Code: code, RedirectURI: redirectURI}); result != rotation.Verifying {
-			t.Fatalf("the consent ended %s", result)
-		}
-		b.gate(nil)
-		b.sweep(t)
-		if err := b.works(t.Context()); err != nil {
-			t.Errorf("%v\n%s", err, b.Journal)
-		}
-	})
-}
-
 func TestAShortStoreFaultIsOverInMinutesNotAtTheNextSweep(t *testing.T) {
 	for _, call := range []string{"vault.Current", "sealer.DataKey", "vault.Put", "vault.Promote", "ledger.SaveMint"} {
 		t.Run(call, func(t *testing.T) {
@@ -199,120 +149,6 @@ func TestAWaitOfOneConsentDoesNotUndoTheWaitOfTheConnection(t *testing.T) {
 			t.Errorf("asked to wait 15 minutes, the token was presented %d times in 6", n)
 		}
 	})
-}
-
-func TestAPairIsRevokedEvenIfTheAPIDoesNotAnswer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{Lifetime: 1000 * time.Hour})
-		b.connect(t)
-		r := b.rotatorWith(halfIdentified{b.Issuer})
-		_, err := r.Disconnect(t.Context(), acme)
-		must(t, err)
-		if live := b.livePairs(t); live != 0 {
-			t.Errorf("%d pairs are alive", live)
-		}
-	})
-}
-
-// halfIdentified answers token info, but not the API's own question.
-type halfIdentified struct{ *rotationtest.Issuer }
-
-func (i halfIdentified) Identify(ctx context.Context, app rotation.Application, access token.Secret, company string) (rotation.Identity, error) {
-	id, err := i.Issuer.Identify(ctx, app, access, company)
-	return rotation.Identity{ClientID: id.ClientID, ResourceOwner: id.ResourceOwner}, errors.Join(err, errors.New("HTTP 503"))
-}
-
-// A server may answer the revocation with success and do nothing. It is asked again until
-// the pair is dead or nothing can show it any more.
-func TestRevokedIsSaidOfADeadPairOnly(t *testing.T) {
-	for name, test := range map[string]struct {
-		listensAfter time.Duration
-		want         string
-	}{
-		"later": {time.Hour, "revoked"},
-		"never": {1000 * time.Hour, "revocation asked for; the access token had expired, and some servers then do nothing"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				b := newBench(rotationtest.Personality{Lifetime: 8 * time.Hour})
-				b.connect(t)
-				r := b.rotatorWith(deaf{b.Issuer, time.Now().Add(test.listensAfter)})
-				report, err := r.Disconnect(t.Context(), acme)
-				must(t, err)
-				if detail := report.Connections[0].Detail; !strings.Contains(detail, "accepts the access token all the same") {
-					t.Errorf("detail %q", detail)
-				}
-				if got := b.revocation(t); got != "" {
-					t.Errorf("history says %q of a pair that lives", got)
-				}
-				for range 10 {
-					time.Sleep(time.Hour)
-					_, err := r.Sweep(t.Context())
-					must(t, err)
-				}
-				if got := b.revocation(t); got != test.want {
-					t.Errorf("history says %q", got)
-				}
-			})
-		})
-	}
-}
-
-// deaf answers revocations with success and does nothing until it listens.
-type deaf struct {
-	rotation.Issuer
-	until time.Time
-}
-
-func (d deaf) Revoke(ctx context.Context, app rotation.Application, t token.Secret) error {
-	if time.Now().Before(d.until) {
-		return nil
-	}
-	return d.Issuer.Revoke(ctx, app, t)
-}
-
-// revocation is what the history says of the last revocation.
-func (b *bench) revocation(t *testing.T) string {
-	t.Helper()
-	events, err := b.Ledger.History(t.Context(), acme, 10)
-	must(t, err)
-	for _, e := range events {
-		if e.Kind == "revoked" {
-			return e.Detail
-		}
-	}
-	return ""
-}
-
-func TestAnAncestorOfAReleasedPairIsNotRevoked(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{KillFamily: true})
-		b.connect(t)
-		time.Sleep(time.Hour)
-		two := contradicting(b.Issuer)
-		_, err := b.rotatorWith(two).Sweep(t.Context())
-		must(t, err)
-		seen := &revocations{Issuer: b.Issuer}
-		_, err = b.rotatorWith(seen).Release(t.Context(), acme, two.right)
-		must(t, err)
-		if len(seen.revoked) != 0 {
-			t.Errorf("revoked %v", seen.revoked)
-		}
-		if err := b.works(t.Context()); err != nil {
-			t.Errorf("%v\n%s", err, b.Journal)
-		}
-	})
-}
-
-// revocations notes what is revoked.
-type revocations struct {
-	rotation.Issuer
-	revoked []token.Fingerprint
-}
-
-func (r *revocations) Revoke(ctx context.Context, app rotation.Application, t token.Secret) error {
-	r.revoked = append(r.revoked, t.Fingerprint())
-	return r.Issuer.Revoke(ctx, app, t)
 }
 
 func TestRunsThatNeverHaveTimeDoNotSpin(t *testing.T) {
@@ -369,62 +205,6 @@ func TestARefusedTokenIsNotPresentedAgainBecauseTheVaultCouldNotBeSearched(t *te
 			t.Errorf("presented %d times, status %s", n, rec.Status)
 		}
 	})
-}
-
-func TestAContradictoryConsentAsksForANewInvitation(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
-		_, err := rotation.Register(t.Context(), b.Ledger, b.Vault, "bench", acme)
-		must(t, err)
-		consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: b.Ledger, Sealer: b.Sealer, Applications: b.Applications,
-			Issuer: contradicting(b.Issuer), Notifier: b.Notifier, Settings: b.settings})
-		must(t, err)
-		exchange, err := consents.Prepare(t.Context(), acme, 0)
-		must(t, err)
-		code := b.Issuer.Authorize(pat, redirectURI, "")
-		if result, _ := exchange.Redeem(t.Context(), rotation.Consent{Code: code, RedirectURI: redirectURI}); result != rotation.Lost {
-			t.Errorf("the consent ended %s", result)
-		}
-		if n := b.Notifier.Notices(); len(n) != 1 || n[0].Kind != rotation.NoticeQuarantined ||
-			n[0].Summary == "" || !slices.Equal(b.notices(), []string{rotation.NoticeQuarantined}) {
-			t.Errorf("notices %+v", n)
-		}
-		if result, err := b.consent(t.Context(), pat, rotation.Identity{}); result != rotation.Connected {
-			t.Errorf("the new invitation ended %s, %v", result, err)
-		}
-		b.deliver(t.Context())
-		b.sweep(t)
-		if err := b.works(t.Context()); err != nil {
-			t.Error(err)
-		}
-	})
-}
-
-func TestAConsentOfNobodyKnowsWhomIsRejectedAndRevoked(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
-		_, err := rotation.Register(t.Context(), b.Ledger, b.Vault, "bench", acme)
-		must(t, err)
-		consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: b.Ledger, Sealer: b.Sealer, Applications: b.Applications,
-			Issuer: accessless{b.Issuer}, Notifier: b.Notifier, Settings: b.settings})
-		must(t, err)
-		exchange, err := consents.Prepare(t.Context(), acme, 0)
-		must(t, err)
-		code := b.Issuer.Authorize(pat, redirectURI, "")
-		result, _ := exchange.Redeem(t.Context(), rotation.Consent{Code: code, RedirectURI: redirectURI, Expect: rotation.Identity{Login: pat.Login}})
-		if rec := b.record(t); result != rotation.WrongIdentity || rec.Status != rotation.Pending || b.livePairs(t) != 0 {
-			t.Errorf("the consent ended %s, status %s, %d pairs alive", result, rec.Status, b.livePairs(t))
-		}
-	})
-}
-
-// accessless answers with the refresh token alone.
-type accessless struct{ *rotationtest.Issuer }
-
-func (i accessless) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
-	answer := i.Issuer.Redeem(ctx, app, grant)
-	answer.Body = token.NewSecret(`{"refresh_token":"` + i.Issuer.Parse(answer.Body).Pair.RefreshToken.Reveal() + `"`)
-	return answer
 }
 
 func TestAFollowUpThatWasOvertakenIsNotPassedOn(t *testing.T) {

@@ -1,0 +1,168 @@
+package rotation_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/rotation/rotationtest"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+func TestDisconnectRevokesEverything(t *testing.T) {
+	for name, personality := range rotationtest.Personalities {
+		if personality.NoRotation {
+			continue
+		}
+		for _, age := range []time.Duration{time.Minute, 3 * time.Hour} { // with a live, and an expired access token
+			t.Run(name+" after "+age.String(), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					b := newBench(personality)
+					b.connect(t)
+					time.Sleep(age)
+					report, err := b.rotator().Disconnect(t.Context(), acme)
+					if err != nil || report.Connections[0].Outcome != rotation.NotFound {
+						t.Fatalf("%+v, %v", report, err)
+					}
+					time.Sleep(time.Minute)
+					if live := b.livePairs(t); live != 0 {
+						t.Errorf("%d pairs are alive after disconnecting\n%s", live, b.Journal.String())
+					}
+					if got := b.rotate(t); got.Outcome != rotation.NotFound {
+						t.Errorf("rotating it afterwards: %s", got.Outcome)
+					}
+				})
+			})
+		}
+	}
+}
+
+// livePairs counts the pairs that the issuer would still redeem.
+func (b *bench) livePairs(t *testing.T) int {
+	t.Helper()
+	live := 0
+	for _, e := range b.Journal.Entries() {
+		if g, ok := e.Effect.(rotationtest.Granted); ok && b.Issuer.Takes(g.Pair) {
+			live++
+		}
+	}
+	return live
+}
+
+func TestAPairIsRevokedEvenIfTheAPIDoesNotAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(rotationtest.Personality{Lifetime: 1000 * time.Hour})
+		b.connect(t)
+		r := b.rotatorWith(halfIdentified{b.Issuer})
+		_, err := r.Disconnect(t.Context(), acme)
+		must(t, err)
+		if live := b.livePairs(t); live != 0 {
+			t.Errorf("%d pairs are alive", live)
+		}
+	})
+}
+
+// halfIdentified answers token info, but not the API's own question.
+type halfIdentified struct{ *rotationtest.Issuer }
+
+func (i halfIdentified) Identify(ctx context.Context, app rotation.Application, access token.Secret, company string) (rotation.Identity, error) {
+	id, err := i.Issuer.Identify(ctx, app, access, company)
+	return rotation.Identity{ClientID: id.ClientID, ResourceOwner: id.ResourceOwner}, errors.Join(err, errors.New("HTTP 503"))
+}
+
+// A server may answer the revocation with success and do nothing. It is asked again until
+// the pair is dead or nothing can show it any more.
+func TestRevokedIsSaidOfADeadPairOnly(t *testing.T) {
+	for name, test := range map[string]struct {
+		listensAfter time.Duration
+		want         string
+	}{
+		"later": {time.Hour, "revoked"},
+		"never": {1000 * time.Hour, "revocation asked for; the access token had expired, and some servers then do nothing"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(rotationtest.Personality{Lifetime: 8 * time.Hour})
+				b.connect(t)
+				r := b.rotatorWith(deaf{b.Issuer, time.Now().Add(test.listensAfter)})
+				report, err := r.Disconnect(t.Context(), acme)
+				must(t, err)
+				if detail := report.Connections[0].Detail; !strings.Contains(detail, "accepts the access token all the same") {
+					t.Errorf("detail %q", detail)
+				}
+				if got := b.revocation(t); got != "" {
+					t.Errorf("history says %q of a pair that lives", got)
+				}
+				for range 10 {
+					time.Sleep(time.Hour)
+					_, err := r.Sweep(t.Context())
+					must(t, err)
+				}
+				if got := b.revocation(t); got != test.want {
+					t.Errorf("history says %q", got)
+				}
+			})
+		})
+	}
+}
+
+// deaf answers revocations with success and does nothing until it listens.
+type deaf struct {
+	rotation.Issuer
+	until time.Time
+}
+
+func (d deaf) Revoke(ctx context.Context, app rotation.Application, t token.Secret) error {
+	if time.Now().Before(d.until) {
+		return nil
+	}
+	return d.Issuer.Revoke(ctx, app, t)
+}
+
+// revocation is what the history says of the last revocation.
+func (b *bench) revocation(t *testing.T) string {
+	t.Helper()
+	events, err := b.Ledger.History(t.Context(), acme, 10)
+	must(t, err)
+	for _, e := range events {
+		if e.Kind == "revoked" {
+			return e.Detail
+		}
+	}
+	return ""
+}
+
+func TestAnAncestorOfAReleasedPairIsNotRevoked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(rotationtest.Personality{KillFamily: true})
+		b.connect(t)
+		time.Sleep(time.Hour)
+		two := contradicting(b.Issuer)
+		_, err := b.rotatorWith(two).Sweep(t.Context())
+		must(t, err)
+		seen := &revocations{Issuer: b.Issuer}
+		_, err = b.rotatorWith(seen).Release(t.Context(), acme, two.right)
+		must(t, err)
+		if len(seen.revoked) != 0 {
+			t.Errorf("revoked %v", seen.revoked)
+		}
+		if err := b.works(t.Context()); err != nil {
+			t.Errorf("%v\n%s", err, b.Journal)
+		}
+	})
+}
+
+// revocations notes what is revoked.
+type revocations struct {
+	rotation.Issuer
+	revoked []token.Fingerprint
+}
+
+func (r *revocations) Revoke(ctx context.Context, app rotation.Application, t token.Secret) error {
+	r.revoked = append(r.revoked, t.Fingerprint())
+	return r.Issuer.Revoke(ctx, app, t)
+}
