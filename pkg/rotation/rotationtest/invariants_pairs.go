@@ -10,7 +10,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// What becomes of pairs: that they are saved first (I7), shown whole (I10) to
+// What becomes of pairs: that they are saved first (I7, I8), shown whole (I10) to
 // their own connection (I11), given for a code only once (I12), and ended
 // when their time is over (I9).
 
@@ -59,6 +59,38 @@ func firstAfter(entries []Entry, actor string, c token.Connection, parent token.
 			return nil // NoticeUnsaved; any other is about an earlier answer and checked elsewhere
 		case Wrote:
 			return &e
+		}
+	}
+	return nil
+}
+
+// savedBeforeUse is I8: a pair's access token is not used before the answer
+// that brought it is saved. A mint is known by its parent here, and that of a code by its source.
+func savedBeforeUse(b *Bench) error {
+	parent := map[token.Fingerprint]token.Fingerprint{} // of a pair; that of a code is the code
+	children, codes := map[token.Fingerprint]bool{}, false
+	isCode := map[token.Fingerprint]bool{}
+	save := func(m rotation.Mint) {
+		children[m.Parent] = true
+		codes = codes || m.Source == rotation.FromCode
+	}
+	for _, e := range b.Journal.Entries() {
+		switch effect := e.Effect.(type) {
+		case Presented:
+			isCode[effect.What] = effect.Code
+		case Granted:
+			parent[effect.Pair] = effect.What
+		case Minted:
+			save(effect.Mint)
+		case Stored:
+			if m, ok := escrowed(effect.Version); ok {
+				save(m)
+			}
+		case Used:
+			from := parent[effect.Pair]
+			if !children[from] && !(isCode[from] && codes) {
+				return violated("I8", e, "the access token of pair %s is used before the pair is saved", short(effect.Pair))
+			}
 		}
 	}
 	return nil
@@ -141,6 +173,30 @@ func callsAreBounded(b *Bench) error {
 	for _, e := range b.Journal.Entries() {
 		if u, ok := e.Effect.(Unbounded); ok {
 			return violated("I15", e, "%s is called without a deadline", u.At.Call)
+		}
+	}
+	return nil
+}
+
+// oldEpochIsDead is I9 at rest: no pair that was current in an earlier epoch
+// can be redeemed, unless its consent is that of the pair of today.
+func oldEpochIsDead(b *Bench, r rotation.Record) error {
+	if r.Attempt != nil {
+		return nil // not at rest
+	}
+	today := 0
+	if r.Current != nil {
+		today = b.Issuer.Family(r.Current.Fingerprint)
+	}
+	for _, e := range b.Journal.Entries() {
+		wrote, ok := e.Effect.(Wrote)
+		if !ok || e.Connection != r.Connection || wrote.Change.Record.Current == nil || wrote.Change.Record.Epoch >= r.Epoch {
+			continue
+		}
+		old := wrote.Change.Record.Current.Fingerprint
+		if b.Issuer.Family(old) != today && b.Issuer.Takes(old) && !b.Issuer.outlivedRevocation(old) {
+			return fmt.Errorf("I9 is broken at rest: %s is in epoch %d, and the pair %s of epoch %d can still be redeemed",
+				r.Connection, r.Epoch, short(old), wrote.Change.Record.Epoch)
 		}
 	}
 	return nil

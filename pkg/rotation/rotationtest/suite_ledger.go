@@ -1,12 +1,9 @@
 package rotationtest
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
@@ -236,22 +233,6 @@ func refusedWrite(t *testing.T, l *ledgerUser) {
 	same(t, "what was due earlier", l.due(start.Add(-time.Minute)), []token.Connection(nil))
 }
 
-func copiedMints(t *testing.T, l *ledgerUser) {
-	record := l.create(acme)
-	l.save(mint(1, 0, "a"))
-	marked := mint(1, 0, "a")
-	marked.State = rotation.Rejected
-	record.Revision = l.write(rotation.Change{Record: record, Mark: []rotation.Mint{marked}})
-
-	record.Revision = l.write(rotation.Change{Record: record, Copy: []rotation.Mint{mint(1, 0, "a"), mint(1, 0, "b")}})
-	loaded, mints := l.load(acme)
-	same(t, "the row", loaded, record)
-	same(t, "the mints", mints, []rotation.Mint{marked, mint(1, 0, "b")}) // the one that was there stays as it is
-	l.save(mint(1, 0, "b"))
-	_, mints = l.load(acme)
-	same(t, "the mints after saving one again", mints, []rotation.Mint{marked, mint(1, 0, "b")})
-}
-
 func everyField(t *testing.T, l *ledgerUser) {
 	record := l.create(acme)
 	full := fullRecord()
@@ -310,235 +291,6 @@ func removedFields(t *testing.T, l *ledgerUser) {
 	same(t, "the row", loaded, bare)
 }
 
-func mintOnce(t *testing.T, l *ledgerUser) {
-	l.create(acme)
-	first := mint(1, 0, "a")
-	l.save(first)
-	l.save(first)
-	other := first
-	other.Sealed, other.State, other.Parent = []byte("other"), rotation.Rejected, "0123"
-	l.save(other)
-	_, mints := l.load(acme)
-	same(t, "the mints", mints, []rotation.Mint{first})
-}
-
-func mintWithoutRow(t *testing.T, l *ledgerUser) {
-	l.save(mint(1, 0, "a"))
-	record, mints := l.load(acme)
-	if record.Revision != "" {
-		t.Errorf("the mint made a row with revision %q", record.Revision)
-	}
-	same(t, "the mints", mints, []rotation.Mint{mint(1, 0, "a")})
-	l.create(acme)
-	_, mints = l.load(acme)
-	same(t, "the mints", mints, []rotation.Mint{mint(1, 0, "a")})
-}
-
-// fullMint has a value in every field.
-func fullMint() rotation.Mint {
-	m := mint(2, 9, "attempt")
-	m.Parent, m.State, m.Reason = "0123", rotation.Quarantined, "a reason"
-	m.Sealed = []byte{0, 1, 0xff, '\n', '"'}
-	m.Expect = &rotation.Identity{ClientID: "client", ResourceOwner: "12", Login: "a@example.com", Company: "34", Repin: true}
-	m.APIURL, m.Company = "https://api.example.com", "34"
-	return m
-}
-
-func everyMintField(t *testing.T, l *ledgerUser) {
-	l.save(fullMint())
-	_, mints := l.load(acme)
-	same(t, "the mint", mints, []rotation.Mint{fullMint()})
-}
-
-func largeMint(t *testing.T, l *ledgerUser) {
-	large := mint(1, 0, "a")
-	large.Sealed = noise(256 << 10)
-	l.save(large)
-	_, mints := l.load(acme)
-	if len(mints) != 1 || !bytes.Equal(mints[0].Sealed, large.Sealed) {
-		t.Errorf("256 KiB did not come back as they went")
-	}
-}
-
-func manyMints(t *testing.T, l *ledgerUser) {
-	l.create(acme)
-	var want []rotation.Mint
-	for generation := range int64(40) { // 2.5 MB: more than one page of any store
-		m := mint(1, generation, "a")
-		m.Sealed = noise(64 << 10)
-		l.save(m)
-		want = append(want, m)
-	}
-	record, mints := l.load(acme)
-	same(t, "the mints", mints, want)
-	if record.Revision == "" {
-		t.Error("the row is missing")
-	}
-}
-
-func markMint(t *testing.T, l *ledgerUser) {
-	record := l.create(acme)
-	full := fullMint()
-	l.save(full)
-	l.save(mint(1, 0, "other"))
-	mark := rotation.Mint{Connection: acme, Key: full.Key, State: rotation.Rejected, Reason: "of another user"}
-	l.write(rotation.Change{Record: record, Mark: []rotation.Mint{mark}})
-	full.State, full.Reason = mark.State, mark.Reason
-	_, mints := l.load(acme)
-	same(t, "the mints", mints, []rotation.Mint{mint(1, 0, "other"), full})
-}
-
-func markWithoutMint(t *testing.T, l *ledgerUser) {
-	record := l.create(acme)
-	l.save(mint(1, 0, "a"))
-	there, gone := mint(1, 0, "a"), mint(1, 0, "b")
-	there.State, gone.State = rotation.Rejected, rotation.Rejected
-	change := rotation.Change{Record: record, Mark: []rotation.Mint{there, gone}, History: []rotation.Event{{At: start, Kind: "rejected"}}}
-	change.Record.Epoch = 1
-	if _, err := l.Write(t.Context(), change); err == nil {
-		t.Error("a mint that is not there was marked")
-	}
-	loaded, mints := l.load(acme)
-	same(t, "the row", loaded, record)
-	same(t, "the mints", mints, []rotation.Mint{mint(1, 0, "a")})
-	same(t, "the history", l.history(acme, 10), []rotation.Event(nil))
-}
-
-func mintAfterMark(t *testing.T, l *ledgerUser) {
-	record := l.create(acme)
-	m := mint(1, 0, "a")
-	l.save(m)
-	rejected := m
-	rejected.State, rejected.Reason = rotation.Rejected, "no refresh token"
-	l.write(rotation.Change{Record: record, Mark: []rotation.Mint{rejected}})
-	l.save(m)
-	_, mints := l.load(acme)
-	same(t, "the mints", mints, []rotation.Mint{rejected})
-}
-
-func buryMint(t *testing.T, l *ledgerUser) {
-	record := l.create(acme)
-	l.save(mint(1, 0, "a"))
-	l.save(mint(1, 1, "b"))
-	l.save(mint(1, 1, "c"))
-	l.write(rotation.Change{Record: record, Bury: []rotation.MintKey{mint(1, 0, "a").Key, mint(1, 1, "c").Key},
-		History: []rotation.Event{{At: start, Kind: "buried"}}})
-	_, mints := l.load(acme)
-	same(t, "the mints", mints, []rotation.Mint{mint(1, 1, "b")})
-}
-
-func history(t *testing.T, l *ledgerUser) {
-	record := l.create(acme)
-	var want []rotation.Event
-	for n := range 30 {
-		event := rotation.Event{At: start.Add(time.Duration(n) * time.Second), Kind: "decided", Epoch: 1,
-			Generation: int64(n), Attempt: fmt.Sprint("attempt ", n), Detail: "a detail"}
-		record.Revision = l.write(rotation.Change{Record: record, History: []rotation.Event{event}})
-		want = slices.Insert(want, 0, event)
-	}
-	same(t, "the history", l.history(acme, 100), want)
-	same(t, "its newest rows", l.history(acme, 2), want[:2])
-	if _, mints := l.load(acme); len(mints) != 0 {
-		t.Errorf("history rows came back as mints: %v", mints)
-	}
-}
-
-func historyOfOneInstant(t *testing.T, l *ledgerUser) {
-	record := l.create(acme)
-	kinds := map[string]bool{}
-	for n := range 3 {
-		var events []rotation.Event
-		for m := range 3 {
-			kind := fmt.Sprintf("kind-%d-%d", n, m)
-			kinds[kind] = true
-			events = append(events, rotation.Event{At: start, Kind: kind})
-		}
-		record.Revision = l.write(rotation.Change{Record: record, History: events})
-	}
-	for _, event := range l.history(acme, 100) {
-		delete(kinds, event.Kind)
-	}
-	if len(kinds) != 0 {
-		t.Errorf("lost of nine rows of one instant: %v", kinds)
-	}
-}
-
-func dueOrder(t *testing.T, l *ledgerUser) {
-	at := func(name string, due time.Time) token.Connection {
-		c := token.Connection{Environment: "sandbox", Name: name}
-		l.write(rotation.Change{Record: rotation.Record{Connection: c, Status: rotation.Active, DueAt: due}})
-		return c
-	}
-	now := start.Truncate(time.Second)
-	second := at("b", now.Add(-time.Second))
-	first := at("c", now.Add(-48*time.Hour))
-	third := at("a", now)
-	later := at("d", now.Add(time.Second))
-	at("e", time.Time{})
-	same(t, "due", l.due(now), []token.Connection{first, second, third})
-	same(t, "due a second later", l.due(now.Add(time.Second)), []token.Connection{first, second, third, later})
-	same(t, "due long ago", l.due(now.Add(-72*time.Hour)), []token.Connection(nil))
-}
-
-func dueFollows(t *testing.T, l *ledgerUser) {
-	record := l.create(acme)
-	now := start.Truncate(time.Second)
-	for _, step := range []struct {
-		due  time.Time
-		want []token.Connection
-	}{
-		{now, []token.Connection{acme}},
-		{now.Add(time.Hour), nil},
-		{now.Add(-time.Hour), []token.Connection{acme}},
-		{time.Time{}, nil},
-		{now, []token.Connection{acme}},
-	} {
-		record.DueAt = step.due
-		record.Revision = l.write(rotation.Change{Record: record})
-		same(t, fmt.Sprintf("due with DueAt %v", step.due), l.due(now), step.want)
-	}
-}
-
-func dueMany(t *testing.T, l *ledgerUser) {
-	now := start.Truncate(time.Second)
-	var want []token.Connection
-	for n := range 500 {
-		c := token.Connection{Environment: "sandbox", Name: fmt.Sprintf("customer-with-a-rather-long-name-%d", n)}
-		l.write(rotation.Change{Record: rotation.Record{Connection: c, DueAt: now.Add(time.Duration(n-500) * time.Second)}})
-		want = append(want, c)
-	}
-	same(t, "due", l.due(now), want)
-	if listed := len(l.list()); listed != 500 {
-		t.Errorf("listed %d of 500", listed)
-	}
-}
-
-func similarNames(t *testing.T, l *ledgerUser) {
-	names := []string{"sandbox/a", "sandbox/ab", "sandbox/a-b", "sandbox/a-", "sandbox/b", "sandbox-a/b", "sandbo/xa"}
-	for n, name := range names {
-		c := must(token.ParseConnection(name))
-		m := mint(1, 0, "a")
-		m.Connection, m.Sealed = c, []byte(name)
-		l.save(m)
-		l.write(rotation.Change{Record: rotation.Record{Connection: c, Generation: int64(n)},
-			History: []rotation.Event{{At: start, Kind: "created", Detail: name}}})
-	}
-	for n, name := range names {
-		c := must(token.ParseConnection(name))
-		record, mints := l.load(c)
-		if record.Connection != c || record.Generation != int64(n) || len(mints) != 1 || string(mints[0].Sealed) != name {
-			t.Errorf("%s has row %v (%d) and mints %v", name, record.Connection, record.Generation, mints)
-		}
-		same(t, "the history of "+name, l.history(c, 10), []rotation.Event{{At: start, Kind: "created", Detail: name}})
-	}
-	a := must(token.ParseConnection("sandbox/a"))
-	record, _ := l.load(a)
-	l.write(rotation.Change{Record: record, Bury: []rotation.MintKey{mint(1, 0, "a").Key}})
-	if _, mints := l.load(must(token.ParseConnection("sandbox/ab"))); len(mints) != 1 {
-		t.Error("burying a mint of sandbox/a buried that of sandbox/ab")
-	}
-}
-
 func oneWriterWins(t *testing.T, l *ledgerUser) {
 	record := l.create(acme)
 	for round := range 5 {
@@ -569,23 +321,6 @@ func oneWriterWins(t *testing.T, l *ledgerUser) {
 			t.Fatalf("%d history rows after %d won writes", len(events), round+1)
 		}
 	}
-}
-
-func manySavers(t *testing.T, l *ledgerUser) {
-	race(16, func(n int) (struct{}, error) {
-		m := mint(1, int64(n/4), "a") // four savers of each
-		m.Sealed = fmt.Appendf(nil, "saver %d", n)
-		if err := l.SaveMint(t.Context(), m); err != nil {
-			t.Errorf("saver %d: %v", n, err)
-		}
-		return struct{}{}, nil
-	})
-	_, mints := l.load(acme)
-	if len(mints) != 4 {
-		t.Errorf("%d mints of 4", len(mints))
-	}
-	_, again := l.load(acme)
-	same(t, "the mints, read again", again, mints)
 }
 
 func cancelledLedger(t *testing.T, l *ledgerUser) {
@@ -624,26 +359,4 @@ func detached(t *testing.T, l *ledgerUser) {
 	loaded, mints = l.load(acme)
 	same(t, "the row, read again", loaded, fullRecord())
 	same(t, "the mints, read again", mints, []rotation.Mint{fullMint()})
-}
-
-// result is what one racer got.
-type result[T any] struct {
-	value T
-	err   error
-}
-
-// race lets n callers go at once and returns what each got.
-func race[T any](n int, call func(n int) (T, error)) []result[T] {
-	results := make([]result[T], n)
-	gun := make(chan struct{})
-	var racers sync.WaitGroup
-	for i := range n {
-		racers.Go(func() {
-			<-gun
-			results[i].value, results[i].err = call(i)
-		})
-	}
-	close(gun)
-	racers.Wait()
-	return results
 }

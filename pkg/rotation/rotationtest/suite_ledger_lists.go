@@ -1,0 +1,123 @@
+package rotationtest
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+func history(t *testing.T, l *ledgerUser) {
+	record := l.create(acme)
+	var want []rotation.Event
+	for n := range 30 {
+		event := rotation.Event{At: start.Add(time.Duration(n) * time.Second), Kind: "decided", Epoch: 1,
+			Generation: int64(n), Attempt: fmt.Sprint("attempt ", n), Detail: "a detail"}
+		record.Revision = l.write(rotation.Change{Record: record, History: []rotation.Event{event}})
+		want = slices.Insert(want, 0, event)
+	}
+	same(t, "the history", l.history(acme, 100), want)
+	same(t, "its newest rows", l.history(acme, 2), want[:2])
+	if _, mints := l.load(acme); len(mints) != 0 {
+		t.Errorf("history rows came back as mints: %v", mints)
+	}
+}
+
+func historyOfOneInstant(t *testing.T, l *ledgerUser) {
+	record := l.create(acme)
+	kinds := map[string]bool{}
+	for n := range 3 {
+		var events []rotation.Event
+		for m := range 3 {
+			kind := fmt.Sprintf("kind-%d-%d", n, m)
+			kinds[kind] = true
+			events = append(events, rotation.Event{At: start, Kind: kind})
+		}
+		record.Revision = l.write(rotation.Change{Record: record, History: events})
+	}
+	for _, event := range l.history(acme, 100) {
+		delete(kinds, event.Kind)
+	}
+	if len(kinds) != 0 {
+		t.Errorf("lost of nine rows of one instant: %v", kinds)
+	}
+}
+
+func dueOrder(t *testing.T, l *ledgerUser) {
+	at := func(name string, due time.Time) token.Connection {
+		c := token.Connection{Environment: "sandbox", Name: name}
+		l.write(rotation.Change{Record: rotation.Record{Connection: c, Status: rotation.Active, DueAt: due}})
+		return c
+	}
+	now := start.Truncate(time.Second)
+	second := at("b", now.Add(-time.Second))
+	first := at("c", now.Add(-48*time.Hour))
+	third := at("a", now)
+	later := at("d", now.Add(time.Second))
+	at("e", time.Time{})
+	same(t, "due", l.due(now), []token.Connection{first, second, third})
+	same(t, "due a second later", l.due(now.Add(time.Second)), []token.Connection{first, second, third, later})
+	same(t, "due long ago", l.due(now.Add(-72*time.Hour)), []token.Connection(nil))
+}
+
+func dueFollows(t *testing.T, l *ledgerUser) {
+	record := l.create(acme)
+	now := start.Truncate(time.Second)
+	for _, step := range []struct {
+		due  time.Time
+		want []token.Connection
+	}{
+		{now, []token.Connection{acme}},
+		{now.Add(time.Hour), nil},
+		{now.Add(-time.Hour), []token.Connection{acme}},
+		{time.Time{}, nil},
+		{now, []token.Connection{acme}},
+	} {
+		record.DueAt = step.due
+		record.Revision = l.write(rotation.Change{Record: record})
+		same(t, fmt.Sprintf("due with DueAt %v", step.due), l.due(now), step.want)
+	}
+}
+
+func dueMany(t *testing.T, l *ledgerUser) {
+	now := start.Truncate(time.Second)
+	var want []token.Connection
+	for n := range 500 {
+		c := token.Connection{Environment: "sandbox", Name: fmt.Sprintf("customer-with-a-rather-long-name-%d", n)}
+		l.write(rotation.Change{Record: rotation.Record{Connection: c, DueAt: now.Add(time.Duration(n-500) * time.Second)}})
+		want = append(want, c)
+	}
+	same(t, "due", l.due(now), want)
+	if listed := len(l.list()); listed != 500 {
+		t.Errorf("listed %d of 500", listed)
+	}
+}
+
+func similarNames(t *testing.T, l *ledgerUser) {
+	names := []string{"sandbox/a", "sandbox/ab", "sandbox/a-b", "sandbox/a-", "sandbox/b", "sandbox-a/b", "sandbo/xa"}
+	for n, name := range names {
+		c := must(token.ParseConnection(name))
+		m := mint(1, 0, "a")
+		m.Connection, m.Sealed = c, []byte(name)
+		l.save(m)
+		l.write(rotation.Change{Record: rotation.Record{Connection: c, Generation: int64(n)},
+			History: []rotation.Event{{At: start, Kind: "created", Detail: name}}})
+	}
+	for n, name := range names {
+		c := must(token.ParseConnection(name))
+		record, mints := l.load(c)
+		if record.Connection != c || record.Generation != int64(n) || len(mints) != 1 || string(mints[0].Sealed) != name {
+			t.Errorf("%s has row %v (%d) and mints %v", name, record.Connection, record.Generation, mints)
+		}
+		same(t, "the history of "+name, l.history(c, 10), []rotation.Event{{At: start, Kind: "created", Detail: name}})
+	}
+	a := must(token.ParseConnection("sandbox/a"))
+	record, _ := l.load(a)
+	l.write(rotation.Change{Record: record, Bury: []rotation.MintKey{mint(1, 0, "a").Key}})
+	if _, mints := l.load(must(token.ParseConnection("sandbox/ab"))); len(mints) != 1 {
+		t.Error("burying a mint of sandbox/a buried that of sandbox/ab")
+	}
+}
