@@ -82,8 +82,7 @@ func (e *Error) Error() string {
 // FailureOf returns how err, from Invoke, says that the event ended; "" if it
 // says nothing about that.
 func FailureOf(err error) Failure {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Failure
 	}
 	return ""

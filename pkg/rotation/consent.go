@@ -255,11 +255,10 @@ func (s *Consents) adoptConsent(ctx context.Context, x *Exchange, m Mint, body t
 			return Superseded, fmt.Errorf("%s: %w", x.conn, ErrSuperseded)
 		}
 		next, err := s.decideOn(ctx, rec, mints, m, body)
-		var wrong *identityError
-		switch {
+		switch _, wrong := errors.AsType[*identityError](err); {
 		case errors.Is(err, ErrConflict):
 			continue
-		case errors.As(err, &wrong):
+		case wrong:
 			s.revokeRejected(ctx, x.app, rec, body)
 			return WrongIdentity, err
 		case err != nil:

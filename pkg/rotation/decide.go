@@ -22,9 +22,8 @@ func (t *turn) decide(ctx context.Context, m Mint) (*ConnectionReport, error) {
 	a := t.rec.Attempt
 	abandoned := t.rec.Status == NeedsConsent || a != nil && a.ID != t.presented && !t.now.Before(a.Until)
 	next, err := t.decideOn(ctx, t.rec, t.mints, m, body)
-	var wrong *identityError
-	switch {
-	case errors.As(err, &wrong):
+	switch _, wrong := errors.AsType[*identityError](err); {
+	case wrong:
 		return nil, nil // rejected; plan goes on to revoke it
 	case errors.Is(err, ErrConflict):
 		return nil, err

@@ -244,7 +244,6 @@ var faults = []fault{
 		happens: func(m *mishap) rotation.Outcome {
 			return m.during(1, "issuer.Redeem", after, func() { time.Sleep(100 * time.Second) }).rotate()
 		}},
-
 	{name: "a process wakes up with the answer after a person was asked to consent", outcome: rotation.Recovered, shown: 2,
 		notices: []string{toldConsent, toldRecovered},
 		happens: func(m *mishap) rotation.Outcome {
@@ -269,7 +268,6 @@ var faults = []fault{
 		happens: func(m *mishap) rotation.Outcome {
 			m.during(1, "issuer.Redeem", before, func() {
 				if second := m.sweep(); second != rotation.Fresh { // the first has put its due time off
-
 					m.t.Errorf("the second sweep reports %s", second)
 				}
 			})
@@ -377,7 +375,6 @@ var faults = []fault{
 		}},
 	{name: "a disconnect while the provider is down", outcome: rotation.NotFound, status: rotation.Disconnected, shown: none,
 		happens: func(m *mishap) rotation.Outcome { return m.down("issuer.").disconnect() }},
-
 	{name: "a consent of somebody else, not revoked at once, while an end is unknown", outcome: rotation.Unknown, shown: 2,
 		notices: []string{toldUnknown, toldRejected},
 		happens: func(m *mishap) rotation.Outcome {

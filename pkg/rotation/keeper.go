@@ -194,9 +194,8 @@ func (k *keeper) decideOn(ctx context.Context, rec Record, mints []Mint, m Mint,
 		k.notify(ctx, NoticeSalvaged, m.Connection, "The token endpoint's answer was odd (%s); a refresh token could be saved from it.", verdict.Reason)
 	}
 	pin, err := k.checkIdentity(ctx, rec, m, verdict.Pair)
-	var wrong *identityError
-	switch {
-	case errors.As(err, &wrong):
+	switch wrong, isWrong := errors.AsType[*identityError](err); {
+	case isWrong:
 		if err := k.mark(ctx, rec, mints, m, Rejected, wrong.Error()); err != nil {
 			return rec, err
 		}

@@ -124,8 +124,7 @@ func (t *turn) recentPuts() []int64 {
 // configuration fault.
 func (t *turn) vaultFailure(ctx context.Context, step Step, err error) (*ConnectionReport, error) {
 	class := classStore
-	var other *otherStackError
-	if errors.Is(err, ErrSecretDeleted) || errors.As(err, &other) {
+	if _, other := errors.AsType[*otherStackError](err); other || errors.Is(err, ErrSecretDeleted) {
 		class = classConfig
 	}
 	return t.failure(ctx, step, MintKey{}, class, 0, err)

@@ -19,10 +19,9 @@ type presentation struct {
 }
 
 // redeem presents the current refresh token, once, or a service account's
-// credentials. A crash before Begin's write
-// leaves nothing; after it, an attempt whose end is unknown, which is looked
-// into after its lease; after Save's acknowledgement, a mint that anybody
-// may decide.
+// credentials. A crash before Begin's write leaves nothing; after it, an attempt
+// whose end is unknown, which is looked into after its lease; after Save's
+// acknowledgement, a mint that anybody may decide.
 func (t *turn) redeem(ctx context.Context) (*ConnectionReport, error) {
 	p, end, err := t.preflight(ctx)
 	if p == nil {
@@ -153,8 +152,7 @@ func (t *turn) fittingApplication(ctx context.Context) (Application, error) {
 }
 
 func classOfApp(err error) string {
-	var ofApp *appError
-	if errors.As(err, &ofApp) {
+	if _, ofApp := errors.AsType[*appError](err); ofApp {
 		return classConfig
 	}
 	return classStore
