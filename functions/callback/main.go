@@ -36,7 +36,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, start func(lambd
 	if err != nil {
 		return err
 	}
-	tracer, err := traces.New(os.Getenv("AWS_XRAY_DAEMON_ADDRESS"))
+	tracer, err := traces.New(settings.XRayDaemon)
 	if err != nil {
 		return err
 	}

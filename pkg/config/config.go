@@ -23,8 +23,8 @@ import (
 
 const prefix = "TOKENTURN_"
 
-// Settings are the variables, without the prefix TOKENTURN_. A variable that is
-// set to nothing counts as not set, as templates cannot always leave one out.
+// Settings are the variables, without the prefix TOKENTURN_, and one of Lambda's. A variable
+// that is set to nothing counts as not set, as templates cannot always leave one out.
 //
 // The tag "form" is what the text must match before it is parsed, "accepts"
 // is how a message puts it.
@@ -69,6 +69,9 @@ type Settings struct {
 	Quiet time.Duration `env:"QUIET" envDefault:"2m" accepts:"a duration such as 2m"`
 	// LogLevel is the lowest level that is logged.
 	LogLevel slog.Level `env:"LOG_LEVEL" envDefault:"info" form:"^(debug|info|warn|error)$" accepts:"one of debug, info, warn and error"`
+	// XRayDaemon is where traces are sent, which Lambda says in AWS_XRAY_DAEMON_ADDRESS.
+	// Without it nothing is traced.
+	XRayDaemon string
 }
 
 // Program says whose settings are read: each needs others.
@@ -119,6 +122,7 @@ func Read(program Program, environ []string) (Settings, error) {
 	if s.Stack == "" {
 		s.Stack = s.Table
 	}
+	s.XRayDaemon = env.ToMap(environ)["AWS_XRAY_DAEMON_ADDRESS"]
 	s.PublicURL = strings.ToLower(strings.TrimSuffix(s.PublicURL, "/")) // as browsers write a host
 	problems = append(problems, s.contradictions()...)
 	if err := errors.Join(problems...); err != nil {
@@ -209,6 +213,7 @@ func isPublicURL(text string) bool {
 	return u.Scheme == "https" || u.Scheme == "http" && loopback
 }
 
+// fields are the settings that are variables of ours.
 func fields() []reflect.StructField {
-	return slices.Collect(reflect.TypeFor[Settings]().Fields())
+	return slices.DeleteFunc(slices.Collect(reflect.TypeFor[Settings]().Fields()), func(f reflect.StructField) bool { return f.Tag.Get("env") == "" })
 }

@@ -38,6 +38,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		"TOKENTURN_TOPIC_ARN=arn:aws:sns:eu-west-1:111122223333:notices",
 		"TOKENTURN_CADENCE=15m", "TOKENTURN_CONCURRENCY=3", "TOKENTURN_REDEEM_RATE=0.5",
 		"TOKENTURN_REDEEM_TIMEOUT=10s", "TOKENTURN_LEASE=25s", "TOKENTURN_QUIET=90s", "TOKENTURN_LOG_LEVEL=debug",
+		"AWS_XRAY_DAEMON_ADDRESS=169.254.79.129:2000",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -51,7 +52,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		QueueURL:     "https://sqs.eu-west-1.amazonaws.com/111122223333/follow-ups",
 		TopicARN:     "arn:aws:sns:eu-west-1:111122223333:notices",
 		Cadence:      15 * time.Minute, Concurrency: 3, RedeemRate: 0.5,
-		RedeemTimeout: 10 * time.Second, Lease: 25 * time.Second, Quiet: 90 * time.Second, LogLevel: slog.LevelDebug,
+		RedeemTimeout: 10 * time.Second, Lease: 25 * time.Second, Quiet: 90 * time.Second, LogLevel: slog.LevelDebug, XRayDaemon: "169.254.79.129:2000",
 	}
 	if got != want {
 		t.Errorf("\n got %+v\nwant %+v", got, want)
