@@ -126,6 +126,9 @@ func (c *cli) readCredentials(ctx context.Context, redirect string) (procore.Cre
 		return procore.Credentials{}, fmt.Errorf("reading standard input: %w; nothing was stored", err)
 	}
 	credentials, err := procore.ParseCredentials(token.NewSecret(string(text)))
+	if err == nil && !knownFields(text, procore.Credentials{}) {
+		err = errors.New("there is a field that is none of client_id, client_secret, redirect_uri, login_url and api_url; nothing was stored")
+	}
 	if err != nil {
 		return procore.Credentials{}, exitf(usage, "standard input: %w", err)
 	}

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -77,6 +79,14 @@ func (c *cli) readSecrets(ctx context.Context, what string, read func(io.Reader)
 		c.say("Paste %s, then press Ctrl-D. Nothing of it is shown.", what)
 	}
 	return c.reading(ctx, read)
+}
+
+// knownFields reports whether an object in JSON has no field that T lacks, which
+// would be a misspelt one most often.
+func knownFields[T any](object []byte, of T) bool {
+	d := json.NewDecoder(bytes.NewReader(object))
+	d.DisallowUnknownFields()
+	return d.Decode(&of) == nil
 }
 
 // mute turns the echo of a terminal off. Where standard input is none there is

@@ -181,6 +181,8 @@ func readImports(r io.Reader) (all []importing, err error) {
 		}
 		refresh, err := refreshToken(one.Refresh)
 		switch {
+		case !knownFields(line, importing{}):
+			problem("a field that is none of connection, refresh_token and company")
 		case err != nil:
 			problem("no refresh_token, or one that is none")
 		case one.Company != "" && !companyForm.MatchString(one.Company):
