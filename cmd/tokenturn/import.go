@@ -89,7 +89,7 @@ func (c *cli) importOne(ctx context.Context, in *installation, conn token.Connec
 		return exitf(usage, "%w; %s", err, nothingImported)
 	}
 	one := importing{conn, refresh, company}
-	if err := in.checkImports(ctx, []importing{one}); err != nil {
+	if err := c.checkImports(ctx, in, []importing{one}); err != nil {
 		return err
 	}
 	rotator, err := in.rotator()
@@ -127,7 +127,7 @@ func (c *cli) importBatch(ctx context.Context, in *installation) error {
 	if err != nil {
 		return exitf(usage, "%w\n%s", err, nothingImported)
 	}
-	if err := in.checkImports(ctx, all); err != nil {
+	if err := c.checkImports(ctx, in, all); err != nil {
 		return err
 	}
 	rotator, err := in.rotator()
@@ -205,9 +205,8 @@ func readImports(r io.Reader) (all []importing, err error) {
 	return all, errors.Join(problems...)
 }
 
-// checkImports refuses what is known to fail before anything is presented, and
-// registers the connections.
-func (in *installation) checkImports(ctx context.Context, all []importing) error {
+// checkImports refuses what is known to fail before anything is presented.
+func (c *cli) checkImports(ctx context.Context, in *installation, all []importing) error {
 	tokens := map[token.Connection]token.Secret{}
 	for _, one := range all {
 		if _, err := in.application(ctx, one.Connection.Environment); err != nil {
@@ -222,7 +221,12 @@ func (in *installation) checkImports(ctx context.Context, all []importing) error
 		}
 		tokens[one.Connection] = one.Refresh
 	}
-	known, err := rotation.CheckImports(ctx, in.ledger, tokens)
+	end := func() {}
+	known, err := rotation.CheckImports(ctx, in.ledger, tokens, func(histories int) (step func()) {
+		step, end = c.progress("Looking among spent tokens", histories)
+		return step
+	})
+	end()
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
@@ -35,38 +37,59 @@ type Archive interface {
 	History(ctx context.Context, c token.Connection, limit int) ([]Event, error)
 }
 
-// wholeHistory is more events than a connection has in the time they are kept.
-const wholeHistory = 100_000
+const (
+	// wholeHistory is more events than a connection has in the time they are kept.
+	wholeHistory = 100_000
+	// readers is how many histories are read at once.
+	readers = 8
+)
 
 // CheckImports looks for tokens that must not be imported: those that a connection
-// has now, those that were imported anywhere before, and those that the
-// connection itself is known to have spent. The errors are *KnownTokenError, by
-// connection. What was spent elsewhere only its server knows.
-func CheckImports(ctx context.Context, archive Archive, imports map[token.Connection]token.Secret) (map[token.Connection]error, error) {
+// has now, those that were imported before, and those that any connection is known
+// to have spent, as far back as histories go. The errors are *KnownTokenError, by
+// the connection to import to. begin is told how many histories there are to be
+// read, and step is called after each, never twice at a time.
+func CheckImports(ctx context.Context, archive Archive, imports map[token.Connection]token.Secret, begin func(histories int) (step func())) (map[token.Connection]error, error) {
 	records, err := archive.List(ctx)
 	if err != nil {
 		return nil, err
 	}
-	problems := map[token.Connection]error{}
+	asked := map[token.Fingerprint][]token.Connection{}
 	for c, refresh := range imports {
-		fingerprint := refresh.Fingerprint()
-		for _, r := range records {
-			switch {
-			case r.Current != nil && r.Current.Fingerprint == fingerprint:
-				problems[c] = &KnownTokenError{r.Connection, r.Status != Active}
-			case slices.Contains(r.Imported, fingerprint):
-				problems[c] = &KnownTokenError{r.Connection, true}
-			}
+		asked[refresh.Fingerprint()] = append(asked[refresh.Fingerprint()], c)
+	}
+	problems := map[token.Connection]error{}
+	known := func(fingerprint token.Fingerprint, by token.Connection, spent bool) {
+		for _, c := range asked[fingerprint] {
+			problems[c] = &KnownTokenError{by, spent}
 		}
-		events, err := archive.History(ctx, c, wholeHistory)
-		if err != nil {
-			return nil, err
+		delete(asked, fingerprint) // one place is enough to refuse it
+	}
+	for _, r := range records {
+		if r.Current != nil {
+			known(r.Current.Fingerprint, r.Connection, r.Status != Active)
 		}
-		if slices.ContainsFunc(events, func(e Event) bool { return e.Spent == fingerprint }) {
-			problems[c] = &KnownTokenError{c, true}
+		for _, fingerprint := range r.Imported {
+			known(fingerprint, r.Connection, true)
 		}
 	}
-	return problems, nil
+	step := begin(len(records))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(readers)
+	var mu sync.Mutex
+	for _, r := range records {
+		group.Go(func() error {
+			events, err := archive.History(ctx, r.Connection, wholeHistory)
+			mu.Lock()
+			defer mu.Unlock()
+			for _, e := range events {
+				known(e.Spent, r.Connection, true)
+			}
+			step()
+			return err
+		})
+	}
+	return problems, group.Wait()
 }
 
 // Import makes a refresh token that was obtained elsewhere the connection's

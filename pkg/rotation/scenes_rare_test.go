@@ -177,7 +177,8 @@ var (
 		_, _ = r.Disconnect(ctx, nobody)
 		asking, cancel := context.WithTimeout(ctx, time.Minute)
 		defer cancel()
-		known, _ := rotation.CheckImports(asking, b.Ledger, map[token.Connection]token.Secret{acme: b.right, nobody: token.NewSecret("unknown")})
+		known, _ := rotation.CheckImports(asking, b.Ledger, map[token.Connection]token.Secret{acme: b.right, nobody: token.NewSecret("unknown")},
+			func(int) func() { return func() {} })
 		if known[acme] != nil {
 			_ = known[acme].Error()
 		}
