@@ -115,7 +115,7 @@ func (in *installation) disconnected(ctx context.Context, conn token.Connection,
 	}
 	a := &disconnectAnswer{Connection: conn, Status: rec.Status, Revocations: []revocation{}, Unrevoked: len(mints), Detail: detail,
 		Secret: "kept"}
-	if !rec.Residue.IsZero() && attemptOvertaken(events, time.Now().Add(-in.residueLife())) {
+	if rec.Overtaken {
 		a.RetryAt = rec.Residue
 	}
 	for _, e := range events { // newest first
@@ -128,23 +128,6 @@ func (in *installation) disconnected(ctx context.Context, conn token.Connection,
 	}
 	slices.Reverse(a.Revocations)
 	return a, nil
-}
-
-// residueLife is how long after its epoch an attempt may still bring an answer that
-// then lies in the secret alone.
-func (in *installation) residueLife() time.Duration {
-	return in.settings.Lease + in.settings.Quiet + 15*time.Minute
-}
-
-// attemptOvertaken reports whether an attempt was still open, not before since,
-// when something else moved its connection on. The ledger writes its end
-// together with what overtook it.
-func attemptOvertaken(events []rotation.Event, since time.Time) bool {
-	return slices.ContainsFunc(events, func(ended rotation.Event) bool {
-		return ended.Kind == "ended" && ended.At.After(since) && slices.ContainsFunc(events, func(e rotation.Event) bool {
-			return (e.Kind == "disconnected" || e.Kind == "decided") && e.At.Equal(ended.At)
-		})
-	})
 }
 
 func (a *disconnectAnswer) deleteSecret(ctx context.Context, d deletions, recovery time.Duration) (err error) {

@@ -262,6 +262,7 @@ func (k *keeper) succeed(rec Record, m Mint, pair token.Pair, pin Pin) (Record, 
 // endEpoch clears the attempt of an epoch that is over. What may still be on its
 // way until then is searched for once it can no longer arrive.
 func (r *Record) endEpoch(until time.Time, quiet time.Duration) {
+	r.Overtaken = r.Overtaken || r.Attempt != nil
 	r.Residue, r.Attempt = until.Add(quiet+15*time.Minute).UTC(), nil
 }
 

@@ -42,8 +42,10 @@ type Record struct {
 	// Imported are the fingerprints of the refresh tokens that were ever imported.
 	Imported []token.Fingerprint `json:"imported,omitempty"`
 	// Residue is when the vault must be searched for pairs of an epoch that
-	// ended while one of its attempts was still open; zero: nothing to search.
+	// ended while somebody could still receive one; zero: nothing to search.
+	// Overtaken: a refresh was open then, and not only could a code have been on its way.
 	Residue   time.Time `json:"residue,omitzero"`
+	Overtaken bool      `json:"overtaken,omitempty"`
 	RotatedAt time.Time `json:"rotated_at,omitzero"` // when the current pair was saved
 	// ServiceAccount: the app itself is who acts, and its tokens come for its own
 	// credentials (RFC 6749 section 4.4). There is no refresh token to lose.

@@ -113,7 +113,7 @@ func (t *turn) searchResidue(ctx context.Context) (*ConnectionReport, error) {
 	if err != nil && !errors.Is(err, ErrSecretDeleted) {
 		return t.vaultFailure(ctx, Revoke, err)
 	}
-	t.rec.Residue = time.Time{}
+	t.rec.Residue, t.rec.Overtaken = time.Time{}, false
 	former := slices.DeleteFunc(stored, func(m Mint) bool { return m.Key.Epoch >= t.rec.Epoch })
 	return nil, t.write(ctx, Change{Copy: former})
 }

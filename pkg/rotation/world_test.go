@@ -371,7 +371,7 @@ func (b *bench) rest(ctx context.Context) error {
 
 // settled reports whether nothing is left to do for minutes.
 func settled(rec rotation.Record) bool {
-	return rec.Revision != "" && rec.Attempt == nil && !rec.Untold && rec.Failure == nil && rec.Residue.IsZero() &&
+	return rec.Revision != "" && rec.Attempt == nil && !rec.Untold && rec.Failure == nil && rec.Residue.IsZero() && !rec.Overtaken &&
 		(rec.DueAt.IsZero() || time.Until(rec.DueAt) > 10*time.Minute)
 }
 

@@ -260,7 +260,7 @@ func fullRecord() rotation.Record {
 		Failure:  &rotation.Failure{Step: rotation.Publish, Class: "class", Count: 7, NextAt: at(6), Mint: key, Detail: "a\n\"detail\""},
 		Puts:     []int64{1, 2, 1 << 33},
 		Pin:      &rotation.Pin{Environment: "sandbox", Client: "89ab", ResourceOwner: "12", Login: "pat@example.com", Company: "34"},
-		Imported: []token.Fingerprint{"fedc"}, Residue: at(7), RotatedAt: at(8), ServiceAccount: true, Held: true, Untold: true,
+		Imported: []token.Fingerprint{"fedc"}, Residue: at(7), Overtaken: true, RotatedAt: at(8), ServiceAccount: true, Held: true, Untold: true,
 	}
 }
 
