@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -113,7 +114,7 @@ func (h *Handler) prepare(ctx context.Context, state State, answer response) (*r
 			return nil, err
 		}
 		if strings.TrimSuffix(answer.issuer, "/") != strings.TrimSuffix(app.LoginURL, "/") {
-			return nil, errOtherIssuer
+			return nil, fmt.Errorf("%w: of %s, where %s of %s was asked", errOtherIssuer, hostOf(answer.issuer), hostOf(app.LoginURL), state.Environment)
 		}
 	}
 	invited, err := h.cfg.Store.Invitation(ctx, state.Invitation)
@@ -130,6 +131,15 @@ func (h *Handler) prepare(ctx context.Context, state State, answer response) (*r
 		return nil, fmt.Errorf("preparing the exchange: %w", err)
 	}
 	return exchange, nil
+}
+
+// hostOf is as much of an issuer's address as a log needs.
+func hostOf(issuer string) string {
+	u, err := url.Parse(issuer)
+	if err != nil || u.Host == "" {
+		return "nobody that has a URL"
+	}
+	return u.Host
 }
 
 // finish exchanges the code, if there is one, and says which page tells of it.

@@ -202,8 +202,15 @@ func TestAStateOfAnotherEnvironmentIsLogged(t *testing.T) {
 	b := d.browser()
 	_, query, _ := strings.Cut(b.allow(path), "?")
 	want(t, b.do("GET", "/callback/production?"+query), 400, refusedPage)
-	if !strings.Contains(d.log.String(), "a state of sandbox at the redirect URI of production") {
-		t.Errorf("the log does not name both:\n%s", d.log.String())
+	want(t, b.do("GET", "/callback/sandbox?"+query+"&iss=https://login.example.com/oauth?code=canary"), 400, refusedPage)
+	for _, both := range []string{"a state of sandbox at the redirect URI of production",
+		"another issuer's answer: of login.example.com, where " + strings.TrimPrefix(loginURL, "https://") + " of sandbox was asked"} {
+		if !strings.Contains(d.log.String(), both) {
+			t.Errorf("the log does not name both, as in %q:\n%s", both, d.log.String())
+		}
+	}
+	if strings.Contains(d.log.String(), "canary") {
+		t.Error("more of the issuer than its host is in the log")
 	}
 }
 
