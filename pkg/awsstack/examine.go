@@ -123,8 +123,13 @@ func (s *Stack) examinePermissions(ctx context.Context) []doctor.Finding {
 				ExpressionAttributeValues: map[string]types.AttributeValue{":pk": key["pk"]}})
 			return err
 		}},
-		{"dynamodb:Scan", func() error {
-			_, err := db.Scan(ctx, &awsdynamodb.ScanInput{TableName: table, Limit: aws.Int32(1)})
+		{"dynamodb:Query on the index due", func() error {
+			_, err := db.Query(ctx, &awsdynamodb.QueryInput{TableName: table, IndexName: aws.String("due"), KeyConditionExpression: aws.String("due_bucket = :bucket"),
+				ExpressionAttributeValues: map[string]types.AttributeValue{":bucket": key["pk"]}})
+			return err
+		}},
+		{"dynamodb:BatchGetItem", func() error {
+			_, err := db.BatchGetItem(ctx, &awsdynamodb.BatchGetItemInput{RequestItems: map[string]types.KeysAndAttributes{*table: {Keys: []map[string]types.AttributeValue{key}}}})
 			return err
 		}},
 		{"secretsmanager:GetSecretValue", func() error {

@@ -27,7 +27,7 @@ func TestRefusedPermissionsAreNamed(t *testing.T) {
 	stack := openAt(t, cloud)
 
 	all := stack.examinePermissions(t.Context())
-	for _, action := range []string{"dynamodb:PutItem", "dynamodb:Scan", "secretsmanager:PutSecretValue", "secretsmanager:DeleteSecret"} {
+	for _, action := range []string{"dynamodb:PutItem", "dynamodb:Query on the index due", "dynamodb:BatchGetItem", "secretsmanager:PutSecretValue", "secretsmanager:DeleteSecret"} {
 		if len(all) != 1 || all[0].Level != doctor.Problem || !strings.Contains(all[0].Detail, action) {
 			t.Errorf("%s is not named in %+v", action, all)
 		}

@@ -30,6 +30,7 @@ func newFleeting(k key, nonce string, expires time.Time) fleeting {
 
 type invitationRow struct {
 	fleeting
+	listed
 	Invitation consent.Invitation `json:"invitation"`
 }
 
@@ -50,7 +51,7 @@ func unexpired(now time.Time) expression.ConditionBuilder {
 // CreateInvitation implements consent.Store.
 func (t *Table) CreateInvitation(ctx context.Context, i consent.Invitation) error {
 	nonce := rand.Text()
-	put, err := t.put(invitationRow{newFleeting(inviteKey(i.Hash), nonce, i.ExpiresAt), i}, absent)
+	put, err := t.put(invitationRow{newFleeting(inviteKey(i.Hash), nonce, i.ExpiresAt), listed{inviteBucket, i.ExpiresAt.Unix()}, i}, absent)
 	if err == nil {
 		err = t.doPut(ctx, put)
 	}
@@ -69,10 +70,10 @@ func (t *Table) Invitation(ctx context.Context, hash string) (consent.Invitation
 	return row.Invitation, nil
 }
 
-// Invitations implements consent.Store. It scans the table.
+// Invitations implements consent.Store.
 func (t *Table) Invitations(ctx context.Context, now time.Time) ([]consent.Invitation, error) {
 	var invitations []consent.Invitation
-	for it, err := range t.scan(ctx, "invitation") {
+	for it, err := range t.listing(ctx, inviteBucket) {
 		var row invitationRow
 		if err == nil {
 			err = decode(it, &row)

@@ -79,7 +79,7 @@ func TestRecordAloneIsOnePut(t *testing.T) {
 	if _, err := tab.Write(t.Context(), rotation.Change{Record: rotation.Record{Connection: acme}}); err != nil {
 		t.Fatal(err)
 	}
-	if in := script.Calls()[1].Input; in["ConditionExpression"] != "attribute_not_exists (#0)" || at(in, "ExpressionAttributeNames", "#0") != "pk" || at(in, "Item", "due_at") != nil {
+	if in := script.Calls()[1].Input; in["ConditionExpression"] != "attribute_not_exists (#0)" || at(in, "ExpressionAttributeNames", "#0") != "pk" || at(in, "Item", "due_bucket", "S") != "idle" {
 		t.Errorf("a first row is put as %v", in)
 	}
 }
@@ -231,6 +231,59 @@ func TestDuePagesAndPassesOverWhatIsNotOurs(t *testing.T) {
 	want := []token.Connection{{Environment: "sandbox", Name: "b"}, {Environment: "sandbox", Name: "a"}}
 	if err != nil || !slices.Equal(due, want) || len(script.Calls()) != 2 {
 		t.Errorf("got %v, %v after %v", due, err, script.Operations())
+	}
+}
+
+// A list is pages of the index and batches of rows, however long the histories
+// are. What moved meanwhile is listed once, and what DynamoDB left out is asked for again.
+func TestListsReadNoHistories(t *testing.T) {
+	const connections = 250
+	place := func(i int) map[string]any {
+		return map[string]any{"pk": map[string]any{"S": fmt.Sprintf("CONN#sandbox/c%03d", i)}, "sk": map[string]any{"S": "LEDGER"}}
+	}
+	leftOut := false
+	tab, script := table(func(c awstest.Call) (any, error) {
+		if c.Operation == "Query" {
+			if at(c.Input, "ExpressionAttributeValues", ":0", "S") == "idle" {
+				return map[string]any{"Items": []any{place(7)}}, nil
+			}
+			items := []any{}
+			for i := range connections {
+				items = append(items, place(i))
+			}
+			return map[string]any{"Items": items}, nil
+		}
+		keys := at(c.Input, "RequestItems", "tokens", "Keys").([]any)
+		answer := map[string]any{}
+		if !leftOut {
+			leftOut = true
+			answer["UnprocessedKeys"] = map[string]any{"tokens": map[string]any{"Keys": keys[90:]}}
+			keys = keys[:90]
+		}
+		rows := []any{}
+		for _, key := range keys {
+			name := strings.TrimPrefix(at(key, "pk", "S").(string), "CONN#")
+			rows = append(rows, map[string]any{"pk": at(key, "pk"), "sk": at(key, "sk"),
+				"record": map[string]any{"M": map[string]any{"connection": map[string]any{"S": name}}}})
+		}
+		answer["Responses"] = map[string]any{"tokens": rows}
+		return answer, nil
+	})
+	records, err := tab.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, r := range records {
+		if want := fmt.Sprintf("sandbox/c%03d", i); r.Connection.String() != want {
+			t.Fatalf("number %d is %s, want %s", i, r.Connection, want)
+		}
+	}
+	want := []string{"Query", "Query", "BatchGetItem", "BatchGetItem", "BatchGetItem", "BatchGetItem"}
+	if got := script.Operations(); len(records) != connections || !slices.Equal(got, want) {
+		t.Errorf("%d of %d connections are listed, by %v", len(records), connections, got)
+	}
+	if in := script.Calls()[2].Input; at(in, "RequestItems", "tokens", "ConsistentRead") != true {
+		t.Errorf("rows are read as they may have been: %v", in)
 	}
 }
 

@@ -3,13 +3,14 @@
 // when it may happen is the business of packages rotation and consent.
 //
 // The table has the string keys pk and sk, the TTL attribute ttl, and the
-// keys-only index due on due_bucket (string) and due_at (number):
+// keys-only index due on due_bucket (string) and due_at (number), which also
+// makes lists possible without reading the histories that lie in between:
 //
 //	pk                     sk                                  attributes besides
 //	CONN#<connection>      LEDGER                              revision, record, due_bucket, due_at
 //	CONN#<connection>      MINT#<epoch>#<generation>#<attempt> mint
 //	CONN#<connection>      HISTORY#<time>#<nonce>              event, ttl
-//	INVITE#<sha256>        INVITE                              invitation, nonce, expires, ttl
+//	INVITE#<sha256>        INVITE                              invitation, nonce, expires, ttl, due_bucket, due_at
 //	STATE#<sha256>         STATE                               state, nonce, expires, consumed_by, ttl
 //	PACE#<name>            PACE                                next
 //	NOTICE#<event>         NOTICE                              nonce, expires, ttl
@@ -18,6 +19,9 @@
 // types they hold, so a new field can never collide with an attribute that a
 // condition or the index relies on. Every name in an expression is aliased,
 // because DynamoDB reserves several hundred words.
+//
+// The buckets of the index are due, for what is due some time, idle, for
+// connections that never are, and invitation, by expiry.
 //
 // A repeated request is told from a rival's: each write that can be refused
 // carries a fresh nonce, and a refusal by an item that has this nonce is the
@@ -28,6 +32,8 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,7 +55,7 @@ type Client interface {
 	PutItem(context.Context, *dynamodb.PutItemInput, ...func(*dynamodb.Options)) (*dynamodb.PutItemOutput, error)
 	UpdateItem(context.Context, *dynamodb.UpdateItemInput, ...func(*dynamodb.Options)) (*dynamodb.UpdateItemOutput, error)
 	Query(context.Context, *dynamodb.QueryInput, ...func(*dynamodb.Options)) (*dynamodb.QueryOutput, error)
-	Scan(context.Context, *dynamodb.ScanInput, ...func(*dynamodb.Options)) (*dynamodb.ScanOutput, error)
+	BatchGetItem(context.Context, *dynamodb.BatchGetItemInput, ...func(*dynamodb.Options)) (*dynamodb.BatchGetItemOutput, error)
 	TransactWriteItems(context.Context, *dynamodb.TransactWriteItemsInput, ...func(*dynamodb.Options)) (*dynamodb.TransactWriteItemsOutput, error)
 }
 
@@ -71,8 +77,11 @@ func New(client Client, name string) *Table { return &Table{client, name} }
 type item = map[string]types.AttributeValue
 
 const (
-	dueIndex   = "due"
-	dueBucket  = "due" // the one partition of the index; far below what a partition takes
+	dueIndex     = "due"
+	dueBucket    = "due" // one partition of the index; far below what a partition takes
+	idleBucket   = "idle"
+	inviteBucket = "invitation"
+
 	ledgerSort = "LEDGER"
 	mintSort   = "MINT#"
 	eventSort  = "HISTORY#" // below LEDGER, so that a load does not read it
@@ -91,6 +100,12 @@ const (
 type key struct {
 	PK string `json:"pk"`
 	SK string `json:"sk"`
+}
+
+// listed is a row's place in the index.
+type listed struct {
+	DueBucket string `json:"due_bucket"`
+	DueAt     int64  `json:"due_at"` // Unix seconds; 0 in the bucket of idle ones
 }
 
 func (k key) item() item {
@@ -256,24 +271,39 @@ func (t *Table) query(ctx context.Context, keys expression.KeyConditionBuilder, 
 
 func strongly(in *dynamodb.QueryInput) { in.ConsistentRead = aws.Bool(true) }
 
-// scan yields every item that has the attribute, like query. It reads, and is
-// charged for, the whole table: operators use it, functions do not.
-func (t *Table) scan(ctx context.Context, attribute string) iter.Seq2[item, error] {
+// maxGet is how many items one BatchGetItem may ask for.
+const maxGet = 100
+
+// listing yields every item that the index lists in the buckets, as the table has
+// it, in no order, until the first error. The index is eventually consistent: an
+// item that came to it, or moved in it, at this very moment may be missing.
+func (t *Table) listing(ctx context.Context, buckets ...string) iter.Seq2[item, error] {
 	return func(yield func(item, error) bool) {
-		e, err := expression.NewBuilder().WithFilter(expression.Name(attribute).AttributeExists()).Build()
-		if err != nil {
-			yield(nil, err)
-			return
-		}
-		for pages := dynamodb.NewScanPaginator(t.client, &dynamodb.ScanInput{TableName: &t.name, ConsistentRead: aws.Bool(true),
-			FilterExpression: e.Filter(), ExpressionAttributeNames: e.Names()}); pages.HasMorePages(); {
-			page, err := pages.NextPage(ctx)
-			if err != nil {
-				yield(nil, err)
-				return
+		keys := map[key]item{} // what moves between two pages is on both
+		for _, bucket := range buckets {
+			for it, err := range t.query(ctx, expression.Key("due_bucket").Equal(expression.Value(bucket)), byDueTime) {
+				if err != nil {
+					yield(nil, err)
+					return
+				}
+				k := key{text(it, "pk"), text(it, "sk")}
+				keys[k] = k.item()
 			}
-			if !all(page.Items, yield) {
-				return
+		}
+		for some := range slices.Chunk(slices.Collect(maps.Values(keys)), maxGet) {
+			asked := map[string]types.KeysAndAttributes{t.name: {Keys: some, ConsistentRead: aws.Bool(true)}}
+			for len(asked) > 0 {
+				out, err := t.client.BatchGetItem(ctx, &dynamodb.BatchGetItemInput{RequestItems: asked})
+				if err != nil {
+					yield(nil, err)
+					return
+				}
+				for _, items := range out.Responses {
+					if !all(items, yield) {
+						return
+					}
+				}
+				asked = out.UnprocessedKeys // what did not fit; some of them always do
 			}
 		}
 	}
