@@ -13,7 +13,7 @@ import (
 // and says without telling the secret what is stored.
 func TestAppCredentialsAreStoredInAWS(t *testing.T) {
 	t.Parallel()
-	in := install(t, startCloud(t), startProvider(t, 0, 10*time.Minute), "appset", quick)
+	in := install(t, startCloud(t), startProvider(t, 0, 10*time.Minute), "appset", patient)
 	credentials := map[string]string{"client_id": in.provider.clientID, "client_secret": in.provider.clientSecret,
 		"login_url": in.tap.loginURL, "api_url": in.tap.loginURL}
 	for _, redirect := range []string{publicURL + "/callback/first", redirectURI} {

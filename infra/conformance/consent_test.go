@@ -21,7 +21,7 @@ import (
 // invitation or the state remains good for the right try.
 func TestConsentThatFails(t *testing.T) {
 	t.Parallel()
-	in := install(t, startCloud(t), startProvider(t, 0, 10*time.Minute), "consent", quick)
+	in := install(t, startCloud(t), startProvider(t, 0, 10*time.Minute), "consent", patient)
 	invitation := in.invite("peer/acme")
 	b := in.browser()
 

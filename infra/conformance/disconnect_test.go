@@ -30,11 +30,11 @@ type disconnected struct {
 // pair, has the secret's shell back, and connects anew.
 func TestDisconnect(t *testing.T) {
 	t.Parallel()
-	const lifetime = 8 * time.Second
+	const lifetime = 20 * time.Second
 	for _, grace := range []int{0, 1} {
 		t.Run(fmt.Sprintf("GRACE=%d", grace), func(t *testing.T) {
 			t.Parallel()
-			in := install(t, startCloud(t), startProvider(t, grace, lifetime), "disconnect", quick)
+			in := install(t, startCloud(t), startProvider(t, grace, lifetime), "disconnect", patient)
 			in.connect("peer/acme")
 			in.works("peer/acme")
 			old := in.invite("peer/acme")

@@ -16,7 +16,7 @@ import (
 // cannot have, and then one setting after the other that is wrong.
 func TestDoctorInAWS(t *testing.T) {
 	t.Parallel()
-	in := install(t, startCloud(t), startProvider(t, 0, time.Hour), "doctor", quick)
+	in := install(t, startCloud(t), startProvider(t, 0, time.Hour), "doctor", patient)
 	in.connect("peer/acme")
 	_, mark := in.tap.since(0)
 	want := map[string]string{"settings": "ok", "keys": "ok", "schedule": "ok", "table": "warning", "permissions": "ok", "queue": "ok", "topic": "warning",

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -141,14 +142,19 @@ func (h *house) run(stdin []byte, arguments ...string) ([]byte, error) {
 	return out, err
 }
 
+// freePort is one for a server that is started later. It lies below those that the kernel
+// gives to whoever asks for any (32768 and up), so nobody takes it meanwhile by chance.
 func freePort(t *testing.T) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "localhost:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		port := strconv.Itoa(20000 + rand.IntN(12000))
+		if listener, err := net.Listen("tcp", "localhost:"+port); err == nil {
+			_ = listener.Close()
+			return port
+		}
 	}
-	defer listener.Close()
-	return strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)
+	t.Fatal("no free port between 20000 and 32000")
+	return ""
 }
 
 func (h *house) serve(providerURL string, app func(publicURL string) procoretest.App) {
@@ -186,7 +192,7 @@ func (h *house) serveAt(port, providerURL string, register func(publicURL string
 			t.Error("tokenturn serve did not stop")
 		}
 	})
-	for end := time.Now().Add(30 * time.Second); !strings.Contains(h.log.String(), "Serving http"); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !strings.Contains(h.log.String(), "Serving http"); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("tokenturn serve did not come up:\n%s", h.log.String())
 		}

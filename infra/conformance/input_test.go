@@ -31,7 +31,7 @@ func (in *installation) touched(mark int) (names []string) {
 // TestNothingDue: a sweep that finds nothing to do costs one query.
 func TestNothingDue(t *testing.T) {
 	t.Parallel()
-	in := install(t, startCloud(t), startProvider(t, 0, 10*time.Minute), "idle", quick)
+	in := install(t, startCloud(t), startProvider(t, 0, 10*time.Minute), "idle", patient)
 	in.connect("peer/acme")
 	in.sweep() // takes the cold start
 	_, mark := in.cloud.log(0)
@@ -53,7 +53,7 @@ func TestNothingDue(t *testing.T) {
 // that says what it accepts, and nothing is touched.
 func TestBadEvents(t *testing.T) {
 	t.Parallel()
-	in := install(t, startCloud(t), startProvider(t, 0, 10*time.Minute), "events", quick)
+	in := install(t, startCloud(t), startProvider(t, 0, 10*time.Minute), "events", patient)
 	in.connect("peer/acme")
 	before := in.read("peer/acme")
 	_, mark := in.tap.since(0)
@@ -182,7 +182,7 @@ func (in *installation) overwrite(secret, value string) {
 func TestWithdrawnConsent(t *testing.T) {
 	t.Parallel()
 	p := startProvider(t, 0, 10*time.Minute)
-	in := install(t, startCloud(t), p, "withdrawn", quick)
+	in := install(t, startCloud(t), p, "withdrawn", patient)
 	in.connect("peer/acme")
 	p.withdraw()
 	if got := in.force("peer/acme").outcome("peer/acme"); got != "needs_consent" {

@@ -19,7 +19,7 @@ var workshop string
 // time they wait for leases and tokens to run out.
 func TestMain(m *testing.M) {
 	flag.Parse()
-	if err := flag.Set("test.parallel", "16"); err != nil {
+	if err := flag.Set("test.parallel", "12"); err != nil {
 		panic(err)
 	}
 	var err error

@@ -16,7 +16,7 @@ import (
 // other principals, and never over somebody else's; rotations go on.
 func TestProtect(t *testing.T) {
 	t.Parallel()
-	in := install(t, startCloud(t), startProvider(t, 0, 10*time.Minute), "protect", quick)
+	in := install(t, startCloud(t), startProvider(t, 0, 10*time.Minute), "protect", patient)
 	in.connect("peer/acme")
 	const (
 		writer = "arn:aws:iam::123456789012:role/rotate"
