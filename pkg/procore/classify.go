@@ -23,7 +23,7 @@ const maxWait = 15 * time.Minute
 var meaning = map[string]rotation.Class{
 	"invalid_grant":          rotation.Refused,
 	"invalid_client":         rotation.ClientFault,
-	"unauthorized_client":    rotation.ClientFault,
+	"unauthorized_client":    rotation.GrantFault,
 	"invalid_request":        rotation.RequestFault,
 	"unsupported_grant_type": rotation.RequestFault,
 	"invalid_scope":          rotation.RequestFault,

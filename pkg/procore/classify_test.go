@@ -32,7 +32,7 @@ func TestClassify(t *testing.T) {
 		"401 invalid_grant":          {401, oauth("invalid_grant"), nil, rotation.Refused, "HTTP 401 invalid_grant"},
 		"401 invalid_client":         {401, oauth("invalid_client"), nil, rotation.ClientFault, "HTTP 401 invalid_client"},
 		"400 invalid_client":         {400, oauth("invalid_client"), nil, rotation.ClientFault, "HTTP 400 invalid_client"},
-		"403 unauthorized_client":    {403, oauth("unauthorized_client"), nil, rotation.ClientFault, "HTTP 403 unauthorized_client"},
+		"403 unauthorized_client":    {403, oauth("unauthorized_client"), nil, rotation.GrantFault, "HTTP 403 unauthorized_client"},
 		"400 invalid_request":        {400, oauth("invalid_request"), nil, rotation.RequestFault, "HTTP 400 invalid_request"},
 		"401 invalid_request":        {401, oauth("invalid_request"), nil, rotation.RequestFault, "HTTP 401 invalid_request"},
 		"unsupported_grant_type":     {400, oauth("unsupported_grant_type"), nil, rotation.RequestFault, "HTTP 400 unsupported_grant_type"},

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/tokenturn/tokenturn/pkg/rotation"
@@ -141,7 +142,7 @@ func (i *Issuer) Revoke(ctx context.Context, app rotation.Application, t token.S
 	case err != nil:
 	case got.status == http.StatusOK:
 		return nil
-	case meaning[errorCode(got.body)] == rotation.ClientFault:
+	case slices.Contains([]rotation.Class{rotation.ClientFault, rotation.GrantFault}, meaning[errorCode(got.body)]):
 		err = fmt.Errorf("%w of the app credentials of %s; run `tokenturn app set %[2]s`", ErrCredentialsRefused, app.Environment)
 	default:
 		err = got.unexpected()
@@ -154,13 +155,10 @@ func (i *Issuer) Revoke(ctx context.Context, app rotation.Application, t token.S
 // does not. Any other error: it could not be told.
 func (i *Issuer) CheckCredentials(ctx context.Context, app rotation.Application) error {
 	answer := i.Redeem(ctx, app, rotation.Grant{Code: token.NewSecret(rand.Text()), RedirectURI: app.RedirectURI})
-	// RFC 6749 section 5.2: with unauthorized_client "the authenticated client" is
-	// refused this grant type alone, as an app for service accounts may be.
-	authenticated := answer.Class == rotation.Refused || strings.HasSuffix(answer.Detail, " unauthorized_client")
-	switch {
-	case authenticated:
+	switch answer.Class {
+	case rotation.Refused, rotation.GrantFault: // "the authenticated client" may not use codes, as an app for service accounts (RFC 6749 section 5.2)
 		return nil
-	case answer.Class == rotation.ClientFault:
+	case rotation.ClientFault:
 		return fmt.Errorf("checking the app credentials of %s: %w", app.Environment, ErrCredentialsRefused)
 	}
 	return fmt.Errorf("checking the app credentials of %s: could not be told: %s", app.Environment, answer.Detail)

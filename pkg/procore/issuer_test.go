@@ -287,7 +287,7 @@ func TestIdentifyAnswers(t *testing.T) {
 func TestServiceAccount(t *testing.T) {
 	b := newBench(t)
 	own := rotation.Grant{ClientCredentials: true}
-	if got := b.issuer.Redeem(t.Context(), b.app, own); got.Class != rotation.ClientFault {
+	if got := b.issuer.Redeem(t.Context(), b.app, own); got.Class != rotation.GrantFault {
 		t.Errorf("without a service account: %+v", got)
 	}
 	b.Register(procoretest.App{ClientID: b.app.ClientID, ClientSecret: b.app.ClientSecret, ServiceAccount: []int64{42}})

@@ -209,7 +209,7 @@ func (x *Exchange) Redeem(ctx context.Context, consent Consent) (ConsentResult, 
 		return x.captured(ctx, consent.Expect, answer.Body)
 	case Refused:
 		return CodeRefused, cause
-	case ClientFault, RequestFault:
+	case ClientFault, GrantFault, RequestFault:
 		return Misconfigured, cause
 	case RateLimited, NotSent:
 		return Unavailable, cause

@@ -180,7 +180,8 @@ const (
 	Captured      Class = "captured"       // any 2xx: spent, the body may hold its successor
 	RateLimited   Class = "rate_limited"   // 429: not spent
 	Refused       Class = "refused"        // invalid_grant: spent before, or never ours
-	ClientFault   Class = "client_fault"   // invalid_client, unauthorized_client: not spent
+	ClientFault   Class = "client_fault"   // invalid_client: not spent
+	GrantFault    Class = "grant_fault"    // unauthorized_client: the app may not use this kind of grant; not spent
 	RequestFault  Class = "request_fault"  // invalid_request, unsupported_grant_type, invalid_scope: not spent
 	NotSent       Class = "not_sent"       // no connection, or the request was never written: not spent
 	UnknownResult Class = "unknown_result" // anything else: nobody knows

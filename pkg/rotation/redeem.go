@@ -220,7 +220,7 @@ func (t *turn) answered(ctx context.Context, p *presentation, answer Answer) (*C
 	case Refused:
 		t.refusal, t.looked = t.presented, false // look says what that means
 		return nil, nil
-	case ClientFault:
+	case ClientFault, GrantFault:
 		return t.clientFault(ctx, p.app, answer)
 	case RequestFault:
 		if t.requestFault(t.conn.Environment) {

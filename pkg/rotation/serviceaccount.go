@@ -85,7 +85,8 @@ func (k *keeper) judge(source Source, body token.Secret) Judgement {
 
 // clientAnswered acts on what came of asking for a service account. Whatever
 // became of it, asking again loses nothing: no end is unknown, what cannot be used or
-// saved is not kept, and the attempt is over.
+// saved is not kept, and the attempt is over. That an app has none says nothing about
+// what it has of people, who go on.
 func (t *turn) clientAnswered(ctx context.Context, p *presentation, answer Answer) (*ConnectionReport, error) {
 	switch answer.Class {
 	case Captured:
@@ -94,8 +95,9 @@ func (t *turn) clientAnswered(ctx context.Context, p *presentation, answer Answe
 	case UnknownResult:
 		t.heed(ctx, answer)
 		return t.attemptEnded(ctx, classIssuer, answer.Wait, fmt.Errorf("getting a token for %s: %s", t.conn, answer.Detail))
-	case Refused:
-		return t.attemptEnded(ctx, classConfig, 0, fmt.Errorf("getting a token for %s: %s: the server knows no service account of this app", t.conn, answer.Detail))
+	case Refused, GrantFault, RequestFault:
+		return t.attemptEnded(ctx, classConfig, 0, fmt.Errorf("getting a token for %s: %s: the server gives this app none of its own; have a service account "+
+			"added to its version in the Developer Portal, or run `tokenturn connection disconnect %[1]s`", t.conn, answer.Detail))
 	}
 	return t.answered(ctx, p, answer)
 }

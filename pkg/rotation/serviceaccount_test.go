@@ -3,6 +3,7 @@ package rotation_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -173,4 +174,54 @@ func TestAServiceAccountWithRefusedCredentials(t *testing.T) {
 			t.Errorf("%+v", report)
 		}
 	})
+}
+
+// grantless has pairs for people and nothing for apps themselves.
+type grantless struct {
+	rotation.Issuer
+	answer rotation.Class
+}
+
+func (g grantless) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
+	if grant.ClientCredentials {
+		return rotation.Answer{Class: g.answer, Detail: "HTTP 401 unauthorized_client"}
+	}
+	return g.Issuer.Redeem(ctx, app, grant)
+}
+
+// An app without service accounts keeps what people connected: whoever asked for one by
+// mistake is told, and stops nobody, though a run meets what is longest overdue first.
+func TestAnAppWithoutServiceAccountsGoesOn(t *testing.T) {
+	for _, answer := range []rotation.Class{rotation.GrantFault, rotation.RequestFault, rotation.Refused} {
+		t.Run(string(answer), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(rotationtest.Personality{})
+				b.settings.Concurrency = 1
+				people := len(b.connectIn(t, "sandbox", 5))
+				r := b.rotatorWith(grantless{b.Issuer, answer})
+				mistakes := []string{"one", "two", "three", "four"}
+				for _, name := range mistakes {
+					c := token.Connection{Environment: "sandbox", Name: name}
+					_, err := rotation.Register(t.Context(), b.Ledger, b.Vault, b.settings.Stack, c)
+					must(t, err)
+					report, err := r.ServiceAccount(t.Context(), c, "42")
+					must(t, err)
+					if got := report.Connections[0]; got.Outcome != rotation.ConfigError || !strings.Contains(got.Detail, "tokenturn connection disconnect sandbox/"+name) {
+						t.Errorf("%+v", got)
+					}
+				}
+				for range 3 {
+					time.Sleep(time.Hour)
+					report, err := r.Sweep(t.Context())
+					must(t, err)
+					if report.Outcomes[rotation.Rotated] != people || report.Outcomes[rotation.ConfigError] != len(mistakes) {
+						t.Errorf("of %d connections of people and %d mistakes: %v", people, len(mistakes), report.Outcomes)
+					}
+				}
+				if kinds := b.notices(); len(kinds) != len(mistakes) {
+					t.Errorf("notices %v, want one for each mistake", kinds)
+				}
+			})
+		})
+	}
 }

@@ -69,7 +69,7 @@ func presentedOnce(b *Bench) error {
 }
 
 // spendsNothing are the classes after which a token is as good as before.
-var spendsNothing = []rotation.Class{rotation.RateLimited, rotation.ClientFault, rotation.RequestFault, rotation.NotSent}
+var spendsNothing = []rotation.Class{rotation.RateLimited, rotation.ClientFault, rotation.GrantFault, rotation.RequestFault, rotation.NotSent}
 
 // forbids says why the token must not be presented again now; empty: it may be.
 func (p *presentation) forbids(now time.Time, quiet time.Duration, successors int) string {
