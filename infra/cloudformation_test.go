@@ -194,16 +194,7 @@ func object(value any) map[string]any {
 	return m
 }
 
-// list also makes a list of a single value, as policies and Fn::Sub allow.
-func list(value any) []any {
-	switch v := value.(type) {
-	case nil:
-		return nil
-	case []any:
-		return v
-	}
-	return []any{value}
-}
+var list = cloudformation.List
 
 func text(value any) string { return fmt.Sprint(value) }
 

@@ -30,6 +30,17 @@ func Parse(content []byte) (map[string]any, error) {
 	return template, nil
 }
 
+// List also makes a list of a single value, as policies and Fn::Sub allow.
+func List(value any) []any {
+	switch v := value.(type) {
+	case nil:
+		return nil
+	case []any:
+		return v
+	}
+	return []any{value}
+}
+
 func plain(n *yaml.Node) (any, error) {
 	if short, ok := strings.CutPrefix(n.Tag, "!"); ok && !strings.HasPrefix(n.Tag, "!!") {
 		return function(short, n)

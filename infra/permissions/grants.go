@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/tokenturn/tokenturn/infra/cloudformation"
 )
 
 // Grant is an action on one kind of resource: "CONN#" and its like of the
@@ -29,12 +31,12 @@ func Granted(template map[string]any, policy string) []Grant {
 	properties, _ := resource["Properties"].(map[string]any)
 	document, _ := properties["PolicyDocument"].(map[string]any)
 	var grants []Grant
-	for _, item := range list(document["Statement"]) {
+	for _, item := range cloudformation.List(document["Statement"]) {
 		statement, _ := item.(map[string]any)
-		if branches := list(statement["Fn::If"]); branches != nil {
+		if branches := cloudformation.List(statement["Fn::If"]); branches != nil {
 			statement, _ = branches[1].(map[string]any)
 		}
-		for _, action := range list(statement["Action"]) {
+		for _, action := range cloudformation.List(statement["Action"]) {
 			for _, kind := range kinds(statement) {
 				if g := (Grant{fmt.Sprint(action), kind}); !slices.Contains(grants, g) {
 					grants = append(grants, g)
@@ -68,16 +70,6 @@ func kinds(statement map[string]any) (all []string) {
 		return []string{""}
 	}
 	return all
-}
-
-func list(value any) []any {
-	switch v := value.(type) {
-	case nil:
-		return nil
-	case []any:
-		return v
-	}
-	return []any{value}
 }
 
 // Needed says what a call to AWS needs, from its service, its name and its
