@@ -19,7 +19,7 @@ func TestDoctorInAWS(t *testing.T) {
 	in := install(t, startCloud(t), startProvider(t, 0, time.Hour), "doctor", patient)
 	in.connect("peer/acme")
 	_, mark := in.tap.since(0)
-	want := map[string]string{"settings": "ok", "keys": "ok", "schedule": "ok", "table": "warning", "permissions": "ok", "queue": "ok", "topic": "warning",
+	want := map[string]string{"settings": "ok", "keys": "ok", "schedule": "ok", "table": "warning", "permissions": "ok", "queue": "ok", "topic": "warning", "policies": "warning",
 		"app": "ok", "clock": "ok", "connection": "ok", "secret": "ok", "versions": "ok", "lifetime": "ok", "token": "ok",
 		"redirect": "problem"} // connect.example.test is nobody's
 	if got := in.examined(nil); !maps.Equal(got, want) {

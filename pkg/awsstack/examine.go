@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsdynamodb "github.com/aws/aws-sdk-go-v2/service/dynamodb"
@@ -16,8 +17,10 @@ import (
 	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
 	sqstypes "github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"github.com/aws/smithy-go"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/tokenturn/tokenturn/pkg/doctor"
+	"github.com/tokenturn/tokenturn/pkg/rotation"
 )
 
 // clients are those that examining needs beyond the adapters.
@@ -30,7 +33,7 @@ type clients struct {
 
 // Checks examine what only an AWS installation has. They write nothing.
 func (s *Stack) Checks() []doctor.Check {
-	return []doctor.Check{s.examineTable, s.examinePermissions, s.examineQueue, s.examineTopic}
+	return []doctor.Check{s.examineTable, s.examinePermissions, s.examineQueue, s.examineTopic, s.examineProtections}
 }
 
 const deployAgain = "deploy the template again: make deploy"
@@ -213,6 +216,47 @@ func (s *Stack) examineTopic(ctx context.Context) []doctor.Finding {
 		return finding(doctor.Warning, "nobody is told: it has no confirmed subscription", "subscribe somebody to "+s.Settings.TopicARN)
 	}
 	return finding(doctor.OK, out.Attributes["SubscriptionsConfirmed"]+" are told of what needs a person", "")
+}
+
+// examineProtections looks for secrets without a policy of their own, which whoever
+// has the IAM right to can write.
+func (s *Stack) examineProtections(ctx context.Context) []doctor.Finding {
+	finding := func(level doctor.Level, detail, remedy string) []doctor.Finding {
+		return []doctor.Finding{{Check: "policies", Level: level, Detail: detail, Remedy: remedy}}
+	}
+	records, err := s.Table.List(ctx)
+	if err != nil {
+		return nil // the finding about the schedule says so
+	}
+	var mu sync.Mutex
+	var open []string
+	secrets := 0
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(s.Settings.Concurrency)
+	for _, r := range records {
+		group.Go(func() error {
+			protected, err := s.Protections.Protected(ctx, r.Connection)
+			if errors.Is(err, rotation.ErrNoSecret) || errors.Is(err, rotation.ErrSecretDeleted) {
+				return nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if secrets++; !protected {
+				open = append(open, r.Connection.String())
+			}
+			return err
+		})
+	}
+	switch err := group.Wait(); {
+	case denied(err):
+		return finding(doctor.Warning, "the policies of secrets cannot be looked at", "allow secretsmanager:GetResourcePolicy here")
+	case err != nil:
+		return finding(doctor.Later, err.Error(), "see that Secrets Manager can be reached from here")
+	case len(open) > 0:
+		return finding(doctor.Warning, fmt.Sprintf("%d of %d secrets have no policy of their own, such as that of %s", len(open), secrets, slices.Min(open)),
+			"attach them with: tokenturn --store aws connection protect --all; infra/README.md has the roles to name")
+	}
+	return finding(doctor.OK, fmt.Sprintf("%d secrets, each with a policy of its own", secrets), "")
 }
 
 // denied reports whether IAM refused a call.

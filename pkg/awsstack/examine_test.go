@@ -61,6 +61,9 @@ func TestWhatDeviatesFromTheTemplate(t *testing.T) {
 		"DescribeTimeToLive":        `{"TimeToLiveDescription":{"TimeToLiveStatus":"ENABLED"}}`,
 		"DescribeContinuousBackups": `{"ContinuousBackupsDescription":{"PointInTimeRecoveryDescription":{"PointInTimeRecoveryStatus":"ENABLED"}}}`,
 		"GetQueueAttributes":        `{"Attributes":{"ApproximateNumberOfMessages":"100"}}`,
+		"Query":                     `{"Items":[{"pk":{"S":"CONN#sandbox/acme"},"sk":{"S":"LEDGER"}}]}`,
+		"BatchGetItem":              `{"Responses":{"t":[{"pk":{"S":"CONN#sandbox/acme"},"record":{"M":{"connection":{"S":"sandbox/acme"}}}}]}}`,
+		"GetResourcePolicy":         `{"ResourcePolicy":"{}"}`,
 		"GetTopicAttributes": `<GetTopicAttributesResponse><GetTopicAttributesResult><Attributes><entry><key>SubscriptionsConfirmed</key><value>2</value></entry>` +
 			`</Attributes></GetTopicAttributesResult></GetTopicAttributesResponse>`,
 	}
@@ -75,13 +78,13 @@ func TestWhatDeviatesFromTheTemplate(t *testing.T) {
 	defer cloud.Close()
 	stack := openAt(t, cloud)
 	found := func() (all []doctor.Finding) {
-		for _, check := range []doctor.Check{stack.examineTable, stack.examineQueue, stack.examineTopic} {
+		for _, check := range []doctor.Check{stack.examineTable, stack.examineQueue, stack.examineTopic, stack.examineProtections} {
 			all = append(all, check(t.Context())...)
 		}
 		return all
 	}
 	answers = order
-	if all := found(); len(all) != 3 || doctor.Worst(all) != doctor.OK {
+	if all := found(); len(all) != 4 || doctor.Worst(all) != doctor.OK {
 		t.Errorf("in order, and yet: %+v", all)
 	}
 	for _, c := range []struct {
@@ -96,6 +99,7 @@ func TestWhatDeviatesFromTheTemplate(t *testing.T) {
 		{"DescribeContinuousBackups", "ENABLED", "DISABLED", doctor.Warning, "point-in-time recovery is off"},
 		{"GetQueueAttributes", "100", "101", doctor.Problem, "101 messages wait in it"},
 		{"GetTopicAttributes", ">2<", ">0<", doctor.Warning, "no confirmed subscription"},
+		{"GetResourcePolicy", "ResourcePolicy", "ARN", doctor.Warning, "1 of 1 secrets have no policy of their own, such as that of sandbox/acme"},
 	} {
 		answers = maps.Clone(order)
 		answers[c.operation] = strings.Replace(order[c.operation], c.is, c.instead, 1)

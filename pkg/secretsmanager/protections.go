@@ -42,12 +42,12 @@ func (p *Protections) Attach(ctx context.Context, c token.Connection, g Guard) e
 	if err != nil {
 		return err
 	}
-	name := aws.String(p.naming.connection(c))
-	attached, err := p.client.GetResourcePolicy(ctx, &secretsmanager.GetResourcePolicyInput{SecretId: name})
-	if err := translate(err); err != nil {
-		return fmt.Errorf("reading the resource policy of the secret of %s: %w", c, err)
+	there, err := p.attached(ctx, c)
+	if err != nil {
+		return err
 	}
-	if there := aws.ToString(attached.ResourcePolicy); there != "" && !isOurs(there) {
+	name := aws.String(p.naming.connection(c))
+	if there != "" && !isOurs(there) {
 		return fmt.Errorf("%w: secret %s", ErrOtherPolicy, *name)
 	}
 	_, err = p.client.PutResourcePolicy(ctx, &secretsmanager.PutResourcePolicyInput{SecretId: name, ResourcePolicy: &text, BlockPublicPolicy: aws.Bool(true)})
@@ -55,4 +55,20 @@ func (p *Protections) Attach(ctx context.Context, c token.Connection, g Guard) e
 		return fmt.Errorf("attaching the resource policy to the secret of %s: %w", c, err)
 	}
 	return nil
+}
+
+// Protected reports whether the secret of c has a resource policy, of whosever making.
+// rotation.ErrNoSecret, rotation.ErrSecretDeleted.
+func (p *Protections) Protected(ctx context.Context, c token.Connection) (bool, error) {
+	there, err := p.attached(ctx, c)
+	return there != "", err
+}
+
+// attached is the resource policy of the secret of c; empty if it has none.
+func (p *Protections) attached(ctx context.Context, c token.Connection) (string, error) {
+	out, err := p.client.GetResourcePolicy(ctx, &secretsmanager.GetResourcePolicyInput{SecretId: aws.String(p.naming.connection(c))})
+	if err := translate(err); err != nil {
+		return "", fmt.Errorf("reading the resource policy of the secret of %s: %w", c, err)
+	}
+	return aws.ToString(out.ResourcePolicy), nil
 }
