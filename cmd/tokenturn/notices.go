@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"html/template"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -72,6 +73,9 @@ func (b *board) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Host != b.host: // a name that somebody has pointed at this machine
 		http.Error(w, "this page is at http://"+b.host+noticesPath, http.StatusMisdirectedRequest)
 		return
+	case !fromHere(r): // --addr may listen for others too, and who has a link may consent
+		http.Error(w, "this page is for a browser on the machine itself", http.StatusForbidden)
+		return
 	case r.Method != http.MethodGet:
 		header.Set("Allow", http.MethodGet)
 		http.Error(w, "this page can only be read", http.StatusMethodNotAllowed)
@@ -95,6 +99,12 @@ func (b *board) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	header.Set("Content-Type", "text/html; charset=utf-8")
 	_, _ = w.Write(page.Bytes())
+}
+
+// fromHere reports whether a request comes from this machine.
+func fromHere(r *http.Request) bool {
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	return err == nil && from.Addr().Unmap().IsLoopback()
 }
 
 func whoNeeds(records []rotation.Record) (needed []attention) {

@@ -34,9 +34,11 @@ func TestNoticesAreOnAPageOfThisMachine(t *testing.T) {
 		Link: token.NewSecret("http://localhost:8080/connect/CANARY"), At: time.Now()})
 	b.Notify(t.Context(), rotation.Notice{Kind: rotation.NoticeConfigError, Environment: "sandbox", Summary: "wrong secret", At: time.Now()})
 	served := b.before(http.NotFoundHandler())
+	from := "127.0.0.1:50000"
 	get := func(method, host, path string) *httptest.ResponseRecorder {
-		answer := httptest.NewRecorder()
-		served.ServeHTTP(answer, httptest.NewRequest(method, "http://"+host+path, nil))
+		answer, request := httptest.NewRecorder(), httptest.NewRequest(method, "http://"+host+path, nil)
+		request.RemoteAddr = from
+		served.ServeHTTP(answer, request)
 		return answer
 	}
 	page := get("GET", "localhost:8080", "/notices")
@@ -63,6 +65,14 @@ func TestNoticesAreOnAPageOfThisMachine(t *testing.T) {
 			t.Errorf("%v: %d, want %d", request, got.Code, want)
 		}
 	}
+	for address, want := range map[string]int{"[::1]:50000": http.StatusOK, "[::ffff:127.0.0.1]:50000": http.StatusOK,
+		"192.0.2.1:50000": http.StatusForbidden, "[2001:db8::1]:50000": http.StatusForbidden, "": http.StatusForbidden} {
+		from = address
+		if got := get("GET", "localhost:8080", "/notices"); got.Code != want || strings.Contains(got.Body.String(), "CANARY") != (want == http.StatusOK) {
+			t.Errorf("from %q: %d, want %d", address, got.Code, want)
+		}
+	}
+	from = "127.0.0.1:50000"
 	for range 2 * mostNotices {
 		b.Notify(t.Context(), rotation.Notice{Kind: rotation.NoticeUnknown, Connection: bolt})
 	}
