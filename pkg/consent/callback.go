@@ -181,8 +181,8 @@ func pageOf(result rotation.ConsentResult) page {
 
 // unrecorded says which page tells of a consent whose end was not recorded.
 func (h *Handler) unrecorded(ctx context.Context, state State) page {
-	epoch, status, err := h.cfg.Consents.Standing(ctx, state.Connection)
-	if err == nil && epoch > state.Epoch && status == rotation.Active {
+	standing, err := h.cfg.Consents.Standing(ctx, state.Connection)
+	if err == nil && standing.Epoch > state.Epoch && standing.Status == rotation.Active {
 		return alreadyConnected
 	}
 	return failed
@@ -191,7 +191,7 @@ func (h *Handler) unrecorded(ctx context.Context, state State) page {
 // overtakenBy says which page tells of a consent that came after another change
 // of its connection.
 func (h *Handler) overtakenBy(ctx context.Context, state State) page {
-	if _, status, err := h.cfg.Consents.Standing(ctx, state.Connection); err == nil && status == rotation.Active {
+	if standing, err := h.cfg.Consents.Standing(ctx, state.Connection); err == nil && standing.Status == rotation.Active {
 		return alreadyConnected
 	}
 	return superseded

@@ -366,6 +366,43 @@ func TestRepin(t *testing.T) {
 	}
 }
 
+// The page names whom a connection belongs to already, for anybody else would be turned away.
+func TestRenewalNamesTheAccount(t *testing.T) {
+	d := newDoor(t)
+	b := d.browser()
+	d.issuer.identity.Company = "7777777"
+	path, _ := d.invite(rotation.Identity{Company: "7777777"})
+	if page := want(t, b.do("GET", path), 200, invitePage); strings.Contains(page, "pat@example.com") {
+		t.Error("a first invitation names somebody")
+	}
+	b.wantResult(b.do("GET", b.allow(path)), connectedPage)
+	for _, c := range []struct {
+		name           string
+		invited        rotation.Identity
+		login, company string
+	}{
+		{"renewal", rotation.Identity{}, "pat@example.com", "7777777"},
+		{"renewal for a new address", rotation.Identity{Login: "patricia@example.com"}, "patricia@example.com", "7777777"},
+		{"anybody of the company", rotation.Identity{Repin: true}, "", "7777777"},
+		{"another company", rotation.Identity{Repin: true, Company: "8888888"}, "", "8888888"},
+	} {
+		path, _ := d.invite(c.invited)
+		page := want(t, b.do("GET", path), 200, invitePage)
+		for _, login := range []string{"pat@example.com", "patricia@example.com"} {
+			if strings.Contains(page, "<dd>"+login+"</dd>") != (login == c.login) {
+				t.Errorf("%s: %s is on the page, or is not", c.name, login)
+			}
+		}
+		if !strings.Contains(page, "<dd>"+c.company+"</dd>") {
+			t.Errorf("%s: the page does not name company %s", c.name, c.company)
+		}
+	}
+	// The login on the page is nobody's condition: users keep their number when their address changes.
+	d.issuer.identity.Login = "pat.jones@example.com"
+	path, _ = d.invite(rotation.Identity{})
+	b.wantResult(b.do("GET", b.allow(path)), connectedPage)
+}
+
 // Some servers answer a second consent of a user with the token that there is
 // (Doorkeeper's reuse_access_token). Revoking that would end the connection.
 func TestRejectedCopyOfTheCurrentPairIsNotRevoked(t *testing.T) {

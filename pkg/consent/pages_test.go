@@ -132,6 +132,9 @@ func TestPagesAreWhole(t *testing.T) {
 		if !strings.Contains(page, "This page belongs to Acme Builders, at tokens.example.com.") {
 			t.Errorf("%s does not say whose it is", heading)
 		}
+		if before, _, form := strings.Cut(page, "<form"); form && !strings.Contains(before, "<h2>What you would allow</h2>") {
+			t.Errorf("%s has its button before what it would allow", heading)
+		}
 		if len(page) > 6000 {
 			t.Errorf("%s has %d bytes", heading, len(page))
 		}
@@ -193,7 +196,7 @@ func TestOrganization(t *testing.T) {
 	d := newDoor(t)
 	path, _ := d.invite(rotation.Identity{})
 	page := want(t, d.browser().do("GET", path), 200, invitePage)
-	for _, text := range []string{"You have been asked to let", "The service at tokens.example.com", "belongs to the service at tokens.example.com"} {
+	for _, text := range []string{"You have been asked to let the automatic service at <strong>tokens.example.com</strong>", "belongs to the service at tokens.example.com"} {
 		if !strings.Contains(page, text) {
 			t.Errorf("no %q in:\n%s", text, page)
 		}
@@ -202,7 +205,7 @@ func TestOrganization(t *testing.T) {
 	d.build()
 	page = want(t, d.browser().do("GET", path), 200, invitePage)
 	const name = "&lt;b&gt;Müller &amp; Söhne&lt;/b&gt;"
-	for _, text := range []string{"<strong>" + name + "</strong> asks you to let", name + ", with its service at tokens.example.com", "belongs to " + name} {
+	for _, text := range []string{"<strong>" + name + "</strong> asks you to let its automatic service at <strong>tokens.example.com</strong>", "belongs to " + name} {
 		if !strings.Contains(page, text) {
 			t.Errorf("no %q in:\n%s", text, page)
 		}

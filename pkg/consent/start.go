@@ -1,6 +1,7 @@
 package consent
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -16,7 +17,7 @@ import (
 // invitation serves GET /connect/{invitation}. It only reads, so that mail
 // scanners and link previews use nothing up.
 func (h *Handler) invitation(w http.ResponseWriter, r *http.Request, argument string) {
-	invited, err := h.usable(r.Context(), argument)
+	invited, standing, err := h.usable(r.Context(), argument)
 	if err != nil {
 		h.turnAway(w, r, invited, err)
 		return
@@ -40,8 +41,21 @@ func (h *Handler) invitation(w http.ResponseWriter, r *http.Request, argument st
 		formAction += " " + signIn
 	}
 	w.Header().Set("Content-Security-Policy", h.policy(formAction))
-	h.show(w, http.StatusOK, invite, view{Connection: invited.Connection.String(),
-		SignIn: host, Login: invited.Expect.Login, Company: invited.Expect.Company})
+	login, company := wanted(invited.Expect, standing.Pin)
+	h.show(w, http.StatusOK, invite, view{Connection: invited.Connection.String(), SignIn: host, Login: login, Company: company})
+}
+
+// wanted says who has to sign in, and for which company, as far as that is settled.
+// A pin's login is the one last seen: the page shows it, and the user's number decides.
+func wanted(expect rotation.Identity, pin *rotation.Pin) (login, company string) {
+	if pin == nil {
+		return expect.Login, expect.Company
+	}
+	login, company = expect.Login, cmp.Or(expect.Company, pin.Company)
+	if !expect.Repin {
+		login = cmp.Or(login, pin.Login)
+	}
+	return login, company
 }
 
 // start serves POST /connect/{invitation}.
@@ -50,7 +64,7 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request, argument string)
 		h.refuse(w, r, "a form of another site, or an outdated browser")
 		return
 	}
-	invited, err := h.usable(r.Context(), argument)
+	invited, _, err := h.usable(r.Context(), argument)
 	if err != nil {
 		h.turnAway(w, r, invited, err)
 		return
@@ -72,29 +86,29 @@ var (
 	errWithdrawn          = errors.New("the invitation was revoked after the start")
 )
 
-// usable finds the invitation of a link. What cannot be one is not looked up.
-func (h *Handler) usable(ctx context.Context, argument string) (Invitation, error) {
+// usable finds the invitation of a link, and where its connection stands. What cannot be one is not looked up.
+func (h *Handler) usable(ctx context.Context, argument string) (Invitation, rotation.Standing, error) {
 	secret, ok := parseSecret(argument)
 	if !ok {
-		return Invitation{}, ErrNotFound
+		return Invitation{}, rotation.Standing{}, ErrNotFound
 	}
 	invited, err := h.cfg.Store.Invitation(ctx, hash(secret))
 	if err != nil {
-		return Invitation{}, fmt.Errorf("reading the invitation: %w", err)
+		return Invitation{}, rotation.Standing{}, fmt.Errorf("reading the invitation: %w", err)
 	}
 	if !invited.Usable(h.cfg.Now()) {
-		return invited, ErrSpent
+		return invited, rotation.Standing{}, ErrSpent
 	}
-	epoch, status, err := h.cfg.Consents.Standing(ctx, invited.Connection)
+	standing, err := h.cfg.Consents.Standing(ctx, invited.Connection)
 	switch {
 	case err != nil:
-		return invited, fmt.Errorf("reading the connection: %w", err)
-	case epoch != invited.Epoch && status == rotation.Active:
-		return invited, errConnectedMeanwhile
-	case epoch != invited.Epoch:
-		return invited, errChangedMeanwhile
+		err = fmt.Errorf("reading the connection: %w", err)
+	case standing.Epoch != invited.Epoch && standing.Status == rotation.Active:
+		err = errConnectedMeanwhile
+	case standing.Epoch != invited.Epoch:
+		err = errChangedMeanwhile
 	}
-	return invited, nil
+	return invited, standing, err
 }
 
 // turnAway says why the link leads no further. invited is empty if there is none.

@@ -93,20 +93,20 @@ func register(ctx context.Context, l Ledger, v Vault, stack string, c token.Conn
 	return rec, err
 }
 
-// Epoch returns the epoch that a consent for c starts from. ErrNotRegistered.
-func (s *Consents) Epoch(ctx context.Context, c token.Connection) (int64, error) {
-	epoch, _, err := s.Standing(ctx, c)
-	return epoch, err
+// Standing is where a connection stands before a consent.
+type Standing struct {
+	Epoch  int64 // that the consent starts from
+	Status Status
+	Pin    *Pin // whom the connection belongs to; nil: nobody yet
 }
 
-// Standing returns the epoch that a consent for c starts from, and what kind of
-// life c leads now. ErrNotRegistered.
-func (s *Consents) Standing(ctx context.Context, c token.Connection) (int64, Status, error) {
+// Standing says where c stands. ErrNotRegistered.
+func (s *Consents) Standing(ctx context.Context, c token.Connection) (Standing, error) {
 	rec, _, err := s.loadRow(ctx, c)
 	if err == nil && rec.Revision == "" {
 		err = fmt.Errorf("%s: %w", c, ErrNotRegistered)
 	}
-	return rec.Epoch, rec.Status, err
+	return Standing{rec.Epoch, rec.Status, rec.Pin}, err
 }
 
 // Exchange is one code exchange with everything at hand that could fail early.

@@ -168,7 +168,7 @@ var (
 		nobody := token.Connection{Environment: "sandbox", Name: "nobody"}
 		consents, r := b.consents(), b.rotator()
 		for _, c := range []token.Connection{acme, nobody} {
-			_, _, _ = consents.Standing(ctx, c)
+			_, _ = consents.Standing(ctx, c)
 			_, _ = consents.Prepare(ctx, c, 7)
 			_ = consents.Import(ctx, c, token.NewSecret("from elsewhere"), "42")
 			_, _ = r.ServiceAccount(ctx, c, "42")

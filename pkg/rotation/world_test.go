@@ -324,11 +324,11 @@ func (b *bench) allow(ctx context.Context, who, invited rotation.Identity) {
 // consentTo lets pat connect c again.
 func (b *bench) consentTo(ctx context.Context, c token.Connection) {
 	consents := b.consents()
-	epoch, err := consents.Epoch(ctx, c)
+	standing, err := consents.Standing(ctx, c)
 	if err != nil {
 		return
 	}
-	exchange, err := consents.Prepare(ctx, c, epoch)
+	exchange, err := consents.Prepare(ctx, c, standing.Epoch)
 	if err != nil {
 		return
 	}
