@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"net/http"
 	"net/http/httptest"
@@ -53,7 +55,11 @@ func TestNoticesAreOnAPageOfThisMachine(t *testing.T) {
 	if strings.Contains(page.Body.String(), "sandbox/fine") || strings.Index(page.Body.String(), "wrong secret") > strings.Index(page.Body.String(), "allow again") {
 		t.Errorf("what is in order is shown, or the oldest first:\n%s", page.Body)
 	}
-	if policy := page.Header().Get("Content-Security-Policy"); !strings.HasPrefix(policy, "default-src 'none'") || page.Header().Get("Cache-Control") != "no-store" {
+	_, style, _ := strings.Cut(page.Body.String(), "<style>")
+	style, _, _ = strings.Cut(style, "</style>")
+	sum := sha256.Sum256([]byte(style))
+	if policy := page.Header().Get("Content-Security-Policy"); !strings.HasPrefix(policy, "default-src 'none'; style-src 'sha256-"+
+		base64.StdEncoding.EncodeToString(sum[:])+"';") || strings.Contains(policy, "unsafe") || page.Header().Get("Cache-Control") != "no-store" {
 		t.Errorf("headers %v", page.Header())
 	}
 	for request, want := range map[[3]string]int{
