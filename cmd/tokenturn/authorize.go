@@ -187,6 +187,8 @@ func (c *cli) receiveCode(ctx context.Context, app rotation.Application, conn to
 		return rotation.Consent{Code: code, RedirectURI: redirect, Verifier: verifier}, nil
 	case errors.Is(err, loopback.ErrDenied):
 		return rotation.Consent{}, exitf(needsConsent, "access was not allowed, so nothing was changed; begin again and choose Allow")
+	case errors.Is(err, loopback.ErrNotAsked):
+		return rotation.Consent{}, fmt.Errorf("%w, so nothing was changed; begin again, and if that goes on, examine the app of %s in the Developer Portal", err, conn.Environment)
 	case ctx.Err() != nil:
 		return rotation.Consent{}, fmt.Errorf("%w; no code was exchanged and nothing was changed", errInterrupted)
 	}

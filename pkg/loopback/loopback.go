@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -27,6 +28,10 @@ import (
 
 // ErrDenied: the person did not allow access.
 var ErrDenied = errors.New("access was not allowed")
+
+// ErrNotAsked: the authorization server answered with an error of its own instead of
+// asking the person, or of taking the answer (RFC 6749 section 4.1.2.1).
+var ErrNotAsked = errors.New("the authorization page answers with an error")
 
 // ErrNotLoopback: the redirect URI does not lead to this machine.
 var ErrNotLoopback = errors.New("not an http:// address of this machine such as http://localhost:8765/callback")
@@ -106,8 +111,8 @@ func newReceiver(u *url.URL, state token.Secret) *Receiver {
 // (RFC 9110 section 4.2.3).
 func hostOf(host string) string { return strings.TrimSuffix(host, ":80") }
 
-// Wait returns the code that the redirect brings. ErrDenied; or the error of
-// ctx, if nothing comes before its end.
+// Wait returns the code that the redirect brings. ErrDenied; ErrNotAsked, with the
+// server's word for it; or the error of ctx, if nothing comes before its end.
 func (r *Receiver) Wait(ctx context.Context) (token.Secret, error) {
 	select {
 	case got := <-r.result:
@@ -141,15 +146,28 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 		show(w, http.StatusNotFound, "There is nothing here.")
 	case !ours || len(query["code"]) > 1:
 		show(w, http.StatusBadRequest, "This is not the consent that the command waits for. Open the address that it printed.")
-	case query.Has("error"):
+	case query.Get("error") == "access_denied":
 		r.finish(token.Secret{}, ErrDenied)
 		show(w, http.StatusOK, "Access was not allowed. You can close this page.")
+	case query.Has("error"):
+		r.finish(token.Secret{}, fmt.Errorf("%w: %s", ErrNotAsked, word(query.Get("error"))))
+		show(w, http.StatusOK, "The authorization page answered with an error. You can close this page; the command says more.")
 	case code == "":
 		show(w, http.StatusBadRequest, "The redirect carries no code. Open the address that the command printed.")
 	default:
 		r.finish(token.NewSecret(code), nil)
 		show(w, http.StatusOK, "Access was allowed. You can close this page; the command says what came of it.")
 	}
+}
+
+// errorWord is what the errors of RFC 6749 look like.
+var errorWord = regexp.MustCompile(`^[a-z_]{1,64}$`)
+
+func word(problem string) string {
+	if !errorWord.MatchString(problem) {
+		return "one without a proper name"
+	}
+	return problem
 }
 
 func (r *Receiver) finish(code token.Secret, err error) {
@@ -165,5 +183,14 @@ func show(w http.ResponseWriter, status int, text string) {
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	fmt.Fprintf(w, "<!DOCTYPE html><html lang=\"en\"><title>tokenturn</title><p>%s</p></html>\n", text)
+	fmt.Fprintf(w, `<!DOCTYPE html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>tokenturn</title>
+<h1>tokenturn</h1>
+<p>%s</p>
+</html>
+`, text)
 }

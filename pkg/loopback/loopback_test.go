@@ -105,13 +105,24 @@ func TestReceiverAtPort80(t *testing.T) {
 	}
 }
 
-func TestReceiverDenied(t *testing.T) {
-	r, redirect := listen(t, "") // which a browser asks for as /
-	if got, page := open(t, redirect+"/?error=access_denied&state="+state); got != http.StatusOK || !strings.Contains(page, "not allowed") {
-		t.Errorf("denied: %d %q", got, page)
-	}
-	if _, err := r.Wait(t.Context()); !errors.Is(err, ErrDenied) {
-		t.Errorf("got %v", err)
+func TestReceiverWithoutACode(t *testing.T) {
+	for problem, want := range map[string]struct {
+		err        error
+		page, says string
+	}{
+		"access_denied": {ErrDenied, "Access was not allowed", ""},
+		"invalid_scope": {ErrNotAsked, "answered with an error", "invalid_scope"},
+		"%1B[2JCanary":  {ErrNotAsked, "answered with an error", "without a proper name"}, // it would reach a terminal
+	} {
+		r, redirect := listen(t, "") // which a browser asks for as /
+		got, page := open(t, redirect+"/?error="+problem+"&state="+state)
+		if got != http.StatusOK || !strings.Contains(page, want.page) || strings.Contains(page, "Canary") {
+			t.Errorf("%s: %d %q", problem, got, page)
+		}
+		_, err := r.Wait(t.Context())
+		if !errors.Is(err, want.err) || !strings.Contains(err.Error(), want.says) || strings.Contains(err.Error(), "Canary") {
+			t.Errorf("%s: got %v", problem, err)
+		}
 	}
 }
 

@@ -54,8 +54,11 @@ func PastedCode(app rotation.Application, pasted token.Secret) (token.Secret, er
 			return token.Secret{}, err
 		}
 		query := u.Query()
-		if query.Has("error") {
+		switch {
+		case query.Get("error") == "access_denied":
 			return token.Secret{}, ErrDenied
+		case query.Has("error"):
+			return token.Secret{}, ErrNoCode
 		}
 		code = query.Get("code")
 		if i := strings.LastIndex(u.Path, "/"); code == "" && i >= 0 && strings.HasSuffix(u.Path[:i], "/oauth/authorize") {

@@ -33,7 +33,7 @@ func TestPastedCodeRefuses(t *testing.T) {
 		ErrNothingPasted: {"", "  ", "''", "\n\t"},
 		ErrNoCode: {"code=", "code=''", "two words", "code=%zz", "code=a%20b", "https://login-sandbox.procore.com/oauth/authorize/native",
 			"https://login-sandbox.procore.com/", "https://login-sandbox.procore.com/oauth/authorize", `{"code":"x"}`,
-			strings.Repeat("x", 3000), "\x1b[31mcode\x1b[0m"},
+			strings.Repeat("x", 3000), "\x1b[31mcode\x1b[0m", "http://localhost/?error=invalid_scope&code=x"},
 		ErrDenied: {"http://localhost/?error=access_denied&code=x"},
 	} {
 		for _, pasted := range some {
