@@ -37,8 +37,10 @@ type invitationAnswer struct {
 // idLength is how much of its hash names an invitation: 48 bits.
 const idLength = 12
 
+func invitationID(i consent.Invitation) string { return i.Hash[:min(idLength, len(i.Hash))] }
+
 func newInvitationAnswer(i consent.Invitation, epoch int64) invitationAnswer {
-	a := invitationAnswer{ID: i.Hash[:min(idLength, len(i.Hash))], Connection: i.Connection, Expected: i.Expect, State: "open",
+	a := invitationAnswer{ID: invitationID(i), Connection: i.Connection, Expected: i.Expect, State: "open",
 		Starts: i.Starts, MaxStarts: consent.MaxStarts, CreatedAt: i.CreatedAt, ExpiresAt: i.ExpiresAt}
 	switch {
 	case !i.UsedAt.IsZero():
@@ -132,7 +134,8 @@ func parseInvitationID(text string) (string, error) {
 func (c *cli) invitationRevoke() *cobra.Command {
 	return verbOn(parseInvitationID, "revoke ID", "Take an invitation back",
 		`From then on the link does not work, and what was started with it is not finished.
-What it has connected already stays; see "tokenturn connection disconnect".`,
+What it has connected already stays; see "tokenturn connection disconnect". The id is
+what "connection invite" and "invitation list" say, or the beginning of it.`,
 		`  tokenturn invitation revoke 1f3a5b7c9d0e`,
 		func(ctx context.Context, _ *cobra.Command, id string) error {
 			return c.with(ctx, func(in *installation) error { return c.revokeInvitation(ctx, in, id) })

@@ -34,7 +34,7 @@ give unless --repin is said; for a disconnected one its secret is restored first
 The link is a secret until it is used; take it back with "tokenturn invitation revoke".
 
 On the embedded store links lead to "tokenturn serve", on AWS to the callback
-function (TOKENTURN_PUBLIC_URL).`,
+function (TOKENTURN_PUBLIC_URL): wherever the app's redirect URI leads.`,
 		`  tokenturn connection invite sandbox/acme
   tokenturn connection invite production/acme --company 4264807 --login pat@example.com --expires 24h
   tokenturn --json connection invite sandbox/acme`,
@@ -49,7 +49,7 @@ function (TOKENTURN_PUBLIC_URL).`,
 		})
 	flags := cmd.Flags()
 	flags.DurationVar(&wanted.expires, "expires", consent.DefaultLifetime, "how long the link can be used")
-	flags.StringVar(&wanted.publicURL, "public-url", "", "where the link is to lead (default "+localURL+", on AWS TOKENTURN_PUBLIC_URL)")
+	flags.StringVar(&wanted.publicURL, "public-url", "", "where the link is to lead (default where the app's redirect URI does, on AWS TOKENTURN_PUBLIC_URL)")
 	expectFlags(cmd, &wanted.expect)
 	return cmd
 }
@@ -84,15 +84,16 @@ func checkPin(rec rotation.Record, expect rotation.Identity) error {
 
 // inviteAnswer is what `connection invite --json` answers.
 type inviteAnswer struct {
+	ID         string           `json:"id"` // for `invitation revoke`
 	Connection token.Connection `json:"connection"`
 	URL        string           `json:"url"`
 	ExpiresAt  time.Time        `json:"expires_at"`
 }
 
 func (c *cli) invite(ctx context.Context, cmd *cobra.Command, in *installation, conn token.Connection, wanted invitation) error {
-	public := in.publicURL
-	if wanted.publicURL != "" {
-		public = strings.TrimRight(wanted.publicURL, "/")
+	public, err := c.frontDoor(ctx, in, conn.Environment, wanted.publicURL)
+	if err != nil {
+		return err
 	}
 	if public == "" {
 		return usageError(cmd, errors.New("where the link is to lead is not known; set TOKENTURN_PUBLIC_URL or give --public-url"))
@@ -105,7 +106,28 @@ func (c *cli) invite(ctx context.Context, cmd *cobra.Command, in *installation, 
 	if c.store == "embedded" {
 		c.say("It leads to `tokenturn serve`, which must be running then.")
 	}
-	return c.answer(inviteAnswer{conn, link.Reveal(), made.ExpiresAt}, func(w io.Writer) { fmt.Fprintln(w, link.Reveal()) })
+	id := invitationID(made)
+	c.say("To take it back: tokenturn invitation revoke %s", id)
+	return c.answer(inviteAnswer{id, conn, link.Reveal(), made.ExpiresAt}, func(w io.Writer) { fmt.Fprintln(w, link.Reveal()) })
+}
+
+// frontDoor is where links lead. Where `serve` listens is not written down anywhere, but the
+// app's redirect URI leads there too.
+func (c *cli) frontDoor(ctx context.Context, in *installation, environment, asked string) (string, error) {
+	switch {
+	case asked != "":
+		return strings.TrimRight(asked, "/"), nil
+	case c.store != "embedded":
+		return in.publicURL, nil
+	}
+	app, err := in.application(ctx, environment)
+	if err != nil {
+		return "", err
+	}
+	if base, found := strings.CutSuffix(app.RedirectURI, callbackURL("", environment)); found {
+		return base, nil
+	}
+	return in.publicURL, nil
 }
 
 // makeInvitation registers the connection and makes a link that can work.

@@ -55,6 +55,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a person must consent,
 	root.Version = release.Version()
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetFlagErrorFunc(usageError)
+	// cobra would leave out what a command does where there is more to say.
+	root.SetHelpTemplate("{{.Short}}.\n\n{{with .Long}}{{. | trimTrailingWhitespaces}}\n\n{{end}}{{.UsageString}}")
 	root.SetVersionTemplate("{{.Version}}\n")
 	flags := root.PersistentFlags()
 	flags.StringVar(&c.store, "store", "embedded", "where everything is kept: embedded (this machine) or aws (named by the functions' TOKENTURN_ variables)")
