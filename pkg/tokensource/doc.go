@@ -48,5 +48,10 @@
 // The last good token is served until it expires; then errors say why, see
 // ErrNotFound and the others. No error contains a token.
 //
+// # Tests of programs that use it
+//
+// Static is a source whose token never changes. Package tokensourcetest has a secret that
+// rotates on command, and an API that accepts its current token alone; see the examples.
+//
 // This package can read a token and has no means to spend a refresh token.
 package tokensource
