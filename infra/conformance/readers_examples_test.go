@@ -7,14 +7,18 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,19 +33,24 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/tokensource/tokensourcetest"
 )
 
-// oneShot are programs that make two requests, one after the other, and print the
-// status and the body of each on a line. The second has a body.
+// oneShot are programs that make requests, one after the other, and print the status and
+// the body of each on a line. The second has a body, the third, where there is one, a stream, and
+// the last one no path, but what would make another host of the API's.
 func oneShot(t *testing.T) map[string][]string {
 	programs := map[string][]string{
 		"Python": {tools(t).python, "-c", `
-import sys
+import io, sys
 sys.path.insert(0, sys.argv[1])
 from procore import Connection
 acme = Connection("peer/acme")
-for method, body in ("GET", None), ("POST", b"body"):
+for method, body in ("GET", None), ("POST", b"body"), ("POST", io.BytesIO(b"stream")):
     answer = acme.request(method, "/rest/v1.0/projects?page=1", body=body)
     print(answer.status, answer.data.decode(), flush=True)
     sys.stdin.readline()
+try:
+    acme.request("GET", ".example.com/rest/v1.0/me")
+except ValueError as reason:
+    print("refused" if "slash" in str(reason) else reason)
 `, examples(t, "python")},
 		"bash": {"bash", "-euc", `
 source "$1/procore.sh"
@@ -52,6 +61,7 @@ request "/rest/v1.0/projects?page=1"
 read -r
 request "/rest/v1.0/projects?page=1" --data body
 rm "$file"
+procore .example.com/rest/v1.0/me || (($? != 2)) || echo refused
 `, "bash", examples(t, "bash")},
 	}
 	path := filepath.Join(filepath.Dir(compiled(t)), "oneshot.mjs")
@@ -60,11 +70,13 @@ import { createInterface } from "node:readline/promises";
 import { Connection } from "./procore.mjs";
 const acme = new Connection("peer/acme");
 const input = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
-for (const init of [{}, { method: "POST", body: "body" }]) {
+const stream = { method: "POST", body: new Blob(["stream"]).stream(), duplex: "half" };
+for (const init of [{}, { method: "POST", body: "body" }, stream]) {
   const answer = await acme.fetch("/rest/v1.0/projects?page=1", init);
   console.log(answer.status, await answer.text());
   await input.next();
 }
+await acme.fetch(".example.com/rest/v1.0/me").catch((reason) => console.log(reason.message.includes("slash") ? "refused" : reason));
 process.exit(0);
 `), 0o644)
 	if err != nil {
@@ -99,8 +111,24 @@ func (v vault) put(value string) {
 	}
 }
 
-// TestExamplesReadAgain has each example meet a token that a rotation killed, with the
-// new one published only after the 401, and with a secret that cannot be read in between.
+// silentOnce is the way to Secrets Manager that, once told to, lets one question go unanswered.
+type silentOnce struct {
+	*httputil.ReverseProxy
+	now atomic.Bool
+}
+
+func (s *silentOnce) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.now.CompareAndSwap(true, false) {
+		_, _ = io.Copy(io.Discard, r.Body) // until then net/http does not see that the client is gone
+		<-r.Context().Done()
+		return
+	}
+	s.ReverseProxy.ServeHTTP(w, r)
+}
+
+// TestExamplesReadAgain has each example meet a token that a rotation killed, with the new one
+// published only after the 401, and with a secret that is not readable and a Secrets Manager
+// that does not answer in between.
 func TestExamplesReadAgain(t *testing.T) {
 	t.Parallel()
 	for language, command := range oneShot(t) {
@@ -136,7 +164,12 @@ func TestExamplesReadAgain(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, command[0], command[1:]...)
-			cmd.Env = in.readerEnv(language)
+			moto, err := url.Parse(in.cloud.url)
+			in.must(err)
+			way := &silentOnce{ReverseProxy: httputil.NewSingleHostReverseProxy(moto)}
+			manager := httptest.NewServer(way)
+			defer manager.Close()
+			cmd.Env = append(in.readerEnv(language), "AWS_ENDPOINT_URL="+manager.URL)
 			var said lockedBuffer
 			cmd.Stderr = &said
 			stdin, err := cmd.StdinPipe()
@@ -158,6 +191,7 @@ func TestExamplesReadAgain(t *testing.T) {
 			mu.Lock()
 			onRefusal = func() {
 				v.put("no document")
+				way.now.Store(true)
 				time.AfterFunc(1500*time.Millisecond, v.publish) // real programs, real time
 			}
 			mu.Unlock()
@@ -166,7 +200,17 @@ func TestExamplesReadAgain(t *testing.T) {
 			if got := <-lines; got != "200 POST /rest/v1.0/projects?page=1 7 body" {
 				t.Errorf("the request after the rotation: %q\n%s", got, said.String())
 			}
+			v.Rotate()
+			v.publish()
 			_ = stdin.Close()
+			if language != "bash" { // where no stream is made twice
+				if got := <-lines; strings.TrimSpace(got) != "401" {
+					t.Errorf("a stream, which cannot be sent again: %q\n%s", got, said.String())
+				}
+			}
+			if got := <-lines; got != "refused" {
+				t.Errorf("another host: %q\n%s", got, said.String())
+			}
 			for range lines {
 			}
 			in.must(cmd.Wait())

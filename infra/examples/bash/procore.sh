@@ -16,8 +16,8 @@ procore_read() {
   printf -v now '%(%s)T' -1
   ((now > ${procore_read_at:-0})) || sleep 1
   printf -v procore_read_at '%(%s)T' -1
-  document=$(aws secretsmanager get-secret-value --secret-id "${PROCORE_PREFIX:-tokenturn}/connection/$PROCORE_CONNECTION" \
-    --version-stage AWSCURRENT --query SecretString --output text |
+  document=$(AWS_MAX_ATTEMPTS=2 aws secretsmanager get-secret-value --cli-connect-timeout 2 --cli-read-timeout 3 \
+    --secret-id "${PROCORE_PREFIX:-tokenturn}/connection/$PROCORE_CONNECTION" --version-stage AWSCURRENT --query SecretString --output text |
     jq -r '[.epoch, .generation, .access_token, .api_url, .company_id] | @tsv')
   [[ -n $document ]] || return
   local old=(${procore_known:-0 -1}) new=($document)
@@ -37,6 +37,7 @@ procore_send() {
 
 procore() {
   local file now refused tries
+  [[ $1 == /* ]] || { echo "procore: a path begins with a slash" >&2; return 2; } # ".example.com" would be another host
   printf -v now '%(%s)T' -1
   if [[ -z ${procore_known:-} ]] || ((now - procore_read_at > 60)); then
     procore_read || [[ -n ${procore_known:-} ]] || return # in an outage the last token serves on

@@ -15,29 +15,33 @@ import time
 
 import boto3
 import urllib3
+from botocore.config import Config
 
 TTL = 60  # seconds; a rotation may end a token long before it expires
+BRIEF = Config(connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 2})  # an outage may be a silence
 
 
 class Connection:
     def __init__(self, name, prefix="tokenturn"):
         self._secret = f"{prefix}/connection/{name}"
-        self._secrets = boto3.client("secretsmanager")
+        self._secrets = boto3.client("secretsmanager", config=BRIEF)
         self._http = urllib3.PoolManager()
         self._lock = threading.Lock()
         self._known, self._read_at, self._in_vain = None, 0, None
 
     def request(self, method, path, headers=None, **rest):
-        """Makes a request, and once more with a newer token if the answer is 401."""
+        """Makes a request, and once more with a newer token if the answer is 401 and the body can be sent again."""
         document = self.document()
         answer = self._send(document, method, path, headers, rest)
         if answer.status == 401:
             newer = self._newer(document)
-            if newer:
+            if newer and isinstance(rest.get("body") or b"", (bytes, str)):  # and no file or stream, which was read
                 answer = self._send(newer, method, path, headers, rest)
         return answer
 
     def _send(self, document, method, path, headers, rest):
+        if not path.startswith("/"):  # ".example.com" would be another host
+            raise ValueError("a path begins with a slash")
         own = {"Authorization": "Bearer " + document["access_token"]}
         if document["company_id"]:
             own["Procore-Company-Id"] = document["company_id"]
@@ -45,6 +49,8 @@ class Connection:
 
     def document(self):
         """What the secret says: access_token, api_url, company_id, expires_at and more."""
+        if self._known and time.time() - self._read_at <= TTL:
+            return self._known
         with self._lock:
             if self._known is None or time.time() - self._read_at > TTL:
                 try:

@@ -36,9 +36,9 @@ export class Connection {
   async fetch(path: string, init: RequestInit = {}): Promise<Response> {
     const document = await this.document();
     const answer = await send(document, path, init);
-    if (answer.status !== 401 || init.body instanceof ReadableStream) return answer;
+    if (answer.status !== 401) return answer;
     const newer = await this.#newer(document);
-    if (!newer) return answer;
+    if (!newer || init.body instanceof ReadableStream) return answer;
     await answer.body?.cancel();
     return send(newer, path, init);
   }
@@ -72,7 +72,8 @@ export class Connection {
     const wait = this.#readAt + 1_000 - Date.now(); // once a second at most
     if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
     this.#readAt = Date.now();
-    const answer = await this.#client.send(new GetSecretValueCommand({ SecretId: this.#secret, VersionStage: "AWSCURRENT" }));
+    const question = new GetSecretValueCommand({ SecretId: this.#secret, VersionStage: "AWSCURRENT" });
+    const answer = await this.#client.send(question, { abortSignal: AbortSignal.timeout(5_000) }); // an outage may be a silence
     const document: Document = JSON.parse(answer.SecretString!);
     if (!this.#known || after(document, this.#known)) this.#known = document; // a read may be stale
   }
@@ -82,7 +83,8 @@ function after(a: Document, b: Document): boolean {
   return a.epoch > b.epoch || (a.epoch === b.epoch && a.generation > b.generation);
 }
 
-function send(document: Document, path: string, init: RequestInit): Promise<Response> {
+async function send(document: Document, path: string, init: RequestInit): Promise<Response> {
+  if (!path.startsWith("/")) throw new TypeError("a path begins with a slash"); // ".example.com" would be another host
   const headers = new Headers(init.headers);
   headers.set("Authorization", `Bearer ${document.access_token}`);
   if (document.company_id && !headers.has("Procore-Company-Id")) headers.set("Procore-Company-Id", document.company_id);
