@@ -153,6 +153,20 @@ func TestPagesAreWhole(t *testing.T) {
 	}
 }
 
+// The operator to whom people come back finds what they saw.
+func TestRunbookNamesEveryPage(t *testing.T) {
+	runbook, err := os.ReadFile("../../infra/runbooks/connect.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for heading := range everyPage(t) {
+		good := heading == invitePage || heading == connectedPage || heading == notFoundPage
+		if !good && !strings.Contains(string(runbook), heading) {
+			t.Errorf("the runbook does not say what to do about %q", heading)
+		}
+	}
+}
+
 // The result pages show texts of their own only, whatever the address says.
 func TestResultPagesRepeatNothing(t *testing.T) {
 	d := newDoor(t)
