@@ -103,6 +103,9 @@ func (c *cli) invite(ctx context.Context, cmd *cobra.Command, in *installation, 
 		return err
 	}
 	c.say("Send this link to the person who is to connect %s. It can be used until %s, with success once.", conn, stamp(made.ExpiresAt))
+	if rec, _, err := in.load(ctx, conn); err == nil && rec.Pin != nil && rec.Pin.ResourceOwner != "" && !wanted.expect.Repin {
+		c.say("It is for %s; nobody else's consent is taken, unless --repin is said.", rec.Pin.Whose())
+	}
 	if c.store == "embedded" {
 		c.say("It leads to `tokenturn serve`, which must be running then.")
 	}

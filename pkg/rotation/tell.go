@@ -179,7 +179,7 @@ func (r *run) tellOne(ctx context.Context, rec Record) bool {
 		how = fmt.Sprintf("send them the link of this notice, which is good until %s", until.UTC().Format(time.RFC3339))
 	}
 	n.Summary = fmt.Sprintf("Procore no longer accepts the refresh token of %s, and no successor of it is saved. %s must allow access again: %s.",
-		rec.Connection, rec.Pin.whose(), how)
+		rec.Connection, rec.Pin.Whose(), how)
 	r.deliver(ctx, n)
 	return true
 }
@@ -198,8 +198,8 @@ func (r *run) invite(ctx context.Context, rec Record) (link token.Secret, until 
 	return link, until, err == nil
 }
 
-// whose names who consented, to people.
-func (p *Pin) whose() string {
+// Whose names who consented, to people.
+func (p *Pin) Whose() string {
 	switch {
 	case p == nil || p.ResourceOwner == "":
 		return "The person who connected it"
