@@ -23,8 +23,11 @@ func (c *cli) tokenPrint() *cobra.Command {
 		`Prints the access token and nothing else. With --min-ttl the pair is rotated first
 if the token has less life left than that.
 
-Exits with 3 if a person must consent, 4 if there is no such connection, 5 if the
-token has expired or is being replaced right now.`,
+A rotation under way is waited for, for a moment. Exits with 3 if a person must consent,
+4 if there is no such connection, 5 if the token has expired or is not replaced yet.
+
+In AWS this asks the table too how the connection fares, and needs the operator's rights.
+Programs that have the reader's policy read the secret: infra/examples shows how.`,
 		`  tokenturn token print sandbox/acme
   curl -H "Authorization: Bearer $(tokenturn token print sandbox/acme --min-ttl 5m)" https://sandbox.procore.com/rest/v1.0/me`,
 		func(ctx context.Context, cmd *cobra.Command, conn token.Connection) error {
@@ -59,12 +62,14 @@ func (c *cli) readToken(ctx context.Context, cmd *cobra.Command, conn token.Conn
 		return doc, usageError(cmd, errors.New("--min-ttl takes whole seconds, such as 5m or 90s"))
 	}
 	err = c.with(ctx, func(in *installation) error {
-		if minTTL > 0 {
-			working, finished := c.seeThrough(ctx, pairAtStake)
-			defer finished()
-			if err := in.ensure(working, conn, minTTL); err != nil {
-				return err
-			}
+		doc, err = in.published(ctx, conn)
+		if minTTL == 0 || err == nil && time.Until(doc.ExpiresAt) >= minTTL {
+			return err
+		}
+		working, finished := c.seeThrough(ctx, pairAtStake)
+		defer finished()
+		if err := in.ensure(working, conn, minTTL); err != nil {
+			return err
 		}
 		doc, err = in.published(ctx, conn)
 		return err
@@ -89,8 +94,33 @@ func (in *installation) ensure(ctx context.Context, conn token.Connection, minTT
 	return outcomeError(report.Connections[0])
 }
 
+// A rotation takes a second, as a rule. A command that meets one waits for its end so
+// long, looking every pause.
+const (
+	rotationTakes = 3 * time.Second
+	pause         = 200 * time.Millisecond
+)
+
+// errSoon ends the errors of what passes by itself in a moment.
+var errSoon = errors.New("try again in a moment")
+
 // published returns what readers see of conn, if its token can be used now.
 func (in *installation) published(ctx context.Context, conn token.Connection) (token.Document, error) {
+	for end := time.Now().Add(rotationTakes); ; {
+		doc, err := in.current(ctx, conn)
+		if !errors.Is(err, errSoon) || !time.Now().Before(end) {
+			return doc, err
+		}
+		select {
+		case <-ctx.Done():
+			return doc, fmt.Errorf("waiting for the token of %s: %w", conn, ctx.Err())
+		case <-time.After(pause):
+		}
+	}
+}
+
+// current is published without waiting for what is under way.
+func (in *installation) current(ctx context.Context, conn token.Connection) (token.Document, error) {
 	rec, _, err := in.load(ctx, conn)
 	if err != nil {
 		return token.Document{}, err
@@ -104,12 +134,12 @@ func (in *installation) published(ctx context.Context, conn token.Connection) (t
 	case rec.Held:
 		return token.Document{}, errHeld(conn)
 	case rec.Attempt != nil && !rec.ServiceAccount && now.Before(rec.Attempt.Until):
-		return token.Document{}, exitf(tryLater, "%s is being rotated right now, which may end the access token there is; try again in a moment", conn)
+		return token.Document{}, exitf(tryLater, "%s is being rotated right now, which may end the access token there is; %w", conn, errSoon)
 	}
 	version, err := in.vault.Current(ctx, conn)
 	switch {
 	case errors.Is(err, rotation.ErrNoSecret), errors.Is(err, rotation.ErrNoVersion):
-		return token.Document{}, exitf(tryLater, "the first pair of %s is not published yet; try again in a moment", conn)
+		return token.Document{}, exitf(tryLater, "the first pair of %s is not published yet; %w", conn, errSoon)
 	case err != nil:
 		return token.Document{}, fmt.Errorf("reading the token of %s: %w", conn, err)
 	}
@@ -119,6 +149,8 @@ func (in *installation) published(ctx context.Context, conn token.Connection) (t
 		return token.Document{}, fmt.Errorf("reading the token of %s: %w", conn, err)
 	case doc.Connection != conn:
 		return token.Document{}, fmt.Errorf("the secret of %s is that of %s; find out who wrote it, then run: tokenturn connection rotate %[1]s", conn, doc.Connection)
+	case !rec.ServiceAccount && (doc.Epoch < rec.Epoch || doc.Epoch == rec.Epoch && doc.Generation < rec.Generation):
+		return token.Document{}, exitf(tryLater, "the new access token of %s is not published yet, and the one before may be dead; %w", conn, errSoon)
 	case !now.Before(doc.ExpiresAt):
 		return token.Document{}, exitf(tryLater, "the access token of %s expired %s; replace it with --min-ttl 1m, or see: tokenturn connection show %[1]s",
 			conn, distance(doc.ExpiresAt, now))

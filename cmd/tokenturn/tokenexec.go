@@ -42,9 +42,10 @@ takes tokenturn's place: signals reach it, standard input and output are its own
 and its exit code is the exit code. It does not learn of later rotations: what runs for
 long must ask for the token again.
 
-If there is no token the command is not run. Exits with 3 if a person must consent, 4
-if there is no such connection, 5 if the token has expired or is being replaced
-right now, 126 if the command cannot be run and 127 if it cannot be found.`,
+If there is no token the command is not run. A rotation under way is waited for, for a
+moment. Exits with 3 if a person must consent, 4 if there is no such connection, 5 if the
+token has expired or is not replaced yet, 126 if the command cannot be run and 127 if it
+cannot be found.`,
 		Example: `  tokenturn token exec sandbox/acme -- ./nightly-report
   tokenturn token exec sandbox/acme --min-ttl 30m -- bash -c \
     'curl -H @- "$PROCORE_API_URL/rest/v1.0/me" <<<"Authorization: Bearer $PROCORE_ACCESS_TOKEN"'`,
