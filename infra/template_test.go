@@ -76,7 +76,7 @@ func TestFunctionsEnvironmentIsAccepted(t *testing.T) {
 		cadence    time.Duration
 	}{
 		{nil, "https://abcdefghij.execute-api.us-east-1.amazonaws.com", time.Hour},
-		{map[string]any{"Schedule": "rate(15 minutes)", "PublicUrl": "https://connect.example.com", "Organization": "Acme Builders"}, "https://connect.example.com", 15 * time.Minute},
+		{map[string]any{"Schedule": "rate(15 minutes)", "PublicUrl": "https://connect.example.com", "Organization": "(Acme) Müller & Söhne, Inc."}, "https://connect.example.com", 15 * time.Minute},
 		{map[string]any{"Schedule": "rate(1 minute)", "SecretPrefix": "a/b", "LogLevel": "debug"}, "https://abcdefghij.execute-api.us-east-1.amazonaws.com", time.Minute},
 	} {
 		for function, program := range map[string]config.Program{"RotateFunction": config.Rotate, "CallbackFunction": config.Callback} {

@@ -46,7 +46,7 @@ type Settings struct {
 	PublicURL string `env:"PUBLIC_URL" accepts:"an https:// URL of a host and nothing more, such as https://connect.example.com (http:// for localhost only)"`
 	// Organization is who asks, as the pages name it to the people who are to
 	// connect: most often the company's name. Without it they name the host alone.
-	Organization string `env:"ORGANIZATION" form:"^[\\pL\\pN]([\\pL\\pM\\pN\\pP\\pS ]{0,78}[\\pL\\pM\\pN\\pP\\pS])?$" accepts:"a name of at most 80 letters, digits, punctuation marks and single spaces, such as Acme Builders"`
+	Organization string `env:"ORGANIZATION" form:"^[\\pL\\pN\\pP\\pS]([\\pL\\pM\\pN\\pP\\pS ]{0,78}[\\pL\\pM\\pN\\pP\\pS])?$" accepts:"a name of at most 80 letters, digits, punctuation marks and single spaces, such as Acme Builders"`
 	// QueueURL is the SQS queue of follow-ups. Without it the next sweep does
 	// what a follow-up would have done earlier.
 	QueueURL string `env:"QUEUE_URL" form:"^https?://[^/\\s]+/\\S+$" accepts:"the URL of an SQS queue"`
