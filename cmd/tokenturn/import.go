@@ -266,7 +266,8 @@ func (in *installation) takeOver(ctx context.Context, rotator *rotation.Rotator,
 	}
 	r := report.Connections[0]
 	if r.Outcome == rotation.ConsentNeeded {
-		r.Detail = "Procore refuses the imported token: it is spent or revoked, or was issued to another client id"
+		r.Detail = "Procore refuses the imported token: it is spent or revoked, is of another environment than " + one.Connection.Environment +
+			", or was issued to another client id"
 	}
 	return r
 }
