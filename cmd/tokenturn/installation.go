@@ -34,8 +34,12 @@ type installation struct {
 	issuer    *procore.Issuer
 	followUps rotation.FollowUps // nil: the next sweep does it
 	notifier  rotation.Notifier  // nil: log only
-	settings  rotation.Settings
-	publicURL string // where links lead; empty if that is not known
+	// What all processes of an installation share; nil on one machine, where a process
+	// keeps the pace, and what it told, to itself.
+	pace          rotation.Pace
+	announcements rotation.Announcements
+	settings      rotation.Settings
+	publicURL     string // where links lead; empty if that is not known
 	// organization is whom the pages of `serve` name; may be empty.
 	organization string
 	log          *slog.Logger
@@ -136,6 +140,7 @@ func (c *cli) openAWS(ctx context.Context, log *slog.Logger) (*installation, err
 	return &installation{ledger: stack.Table, vault: stack.Vault, deletions: stack.Deletions, protections: stack.Protections,
 		caller: stack.Caller, sealer: stack.Sealer, apps: stack.Applications,
 		consents: stack.Table, issuer: stack.Issuer, followUps: stack.FollowUps, notifier: stack.Notifier,
+		pace: stack.Table, announcements: stack.Table,
 		settings: settings.Rotation(), publicURL: settings.PublicURL, log: log, checks: stack.Checks(), close: func() error { return nil }}, nil
 }
 
@@ -156,7 +161,8 @@ func (c *cli) dataDir() (string, error) {
 
 func (in *installation) rotator() (*rotation.Rotator, error) {
 	cfg := rotation.Config{Ledger: in.ledger, Vault: in.vault, Sealer: in.sealer, Applications: in.apps,
-		Issuer: in.issuer, FollowUps: in.followUps, Notifier: in.notifier, Log: in.log, Settings: in.settings}
+		Issuer: in.issuer, FollowUps: in.followUps, Pace: in.pace, Notifier: in.notifier, Announcements: in.announcements,
+		Log: in.log, Settings: in.settings}
 	if in.publicURL != "" {
 		cfg.Invitations = consent.Renewals{Store: in.consents, Applications: in.apps, PublicURL: in.publicURL}
 	}
