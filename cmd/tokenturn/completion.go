@@ -8,6 +8,19 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/procore"
 )
 
+// completionCommand makes cobra's own command for scripts of shells like all others.
+func completionCommand(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	completion, _, _ := root.Find([]string{"completion"})
+	wantVerb(completion)
+	examples := map[string]string{"bash": "source <(tokenturn completion bash)", "zsh": `tokenturn completion zsh > "${fpath[1]}/_tokenturn"`,
+		"fish": "tokenturn completion fish | source", "powershell": "tokenturn completion powershell | Out-String | Invoke-Expression"}
+	completion.Example = "  " + examples["bash"]
+	for _, shell := range completion.Commands() {
+		shell.Example = "  " + examples[shell.Name()]
+	}
+}
+
 // completeArguments teaches the shell completion of cmd and its verbs what
 // their arguments can be, by how their usage names them.
 func (c *cli) completeArguments(cmd *cobra.Command) {

@@ -64,6 +64,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a person must consent,
 	flags.BoolVar(&c.json, "json", false, "answer in JSON")
 	root.PersistentPreRunE = c.checkFlags
 	c.completeArguments(root)
+	completionCommand(root)
 	root.InitDefaultHelpCmd()
 	help, _, _ := root.Find([]string{"help"})
 	help.Example = "  tokenturn help connection authorize"
@@ -100,6 +101,12 @@ func noun(use, short, long, example string, verbs ...*cobra.Command) *cobra.Comm
 	}
 	cmd := &cobra.Command{Use: use, Short: short, Long: long, Example: example}
 	cmd.AddCommand(verbs...)
+	wantVerb(cmd)
+	return cmd
+}
+
+// wantVerb makes a command that does nothing by itself say which verbs it has.
+func wantVerb(cmd *cobra.Command) {
 	// Without Args cobra would take an unknown verb of anything but the root for a call for help.
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {
@@ -116,7 +123,6 @@ func noun(use, short, long, example string, verbs ...*cobra.Command) *cobra.Comm
 		}
 		return usageError(cmd, fmt.Errorf("%s needs one of: %s", cmd.CommandPath(), strings.Join(names, ", ")))
 	}
-	return cmd
 }
 
 // verb runs do without arguments.
