@@ -35,7 +35,8 @@ func (c *cli) connectionDiscard() *cobra.Command {
 	cmd := onConnection(token.ParseConnection, "discard ENV/NAME", "End a quarantine by giving the held answer up",
 		`The pair in the held answer is not used. The refresh token that had brought it is
 presented once more after the quiet period; if Procore refuses that, somebody
-must consent again. Asks for the connection's name unless --yes is given.`,
+must consent again. An answer that could not be opened, and now can be, is left to
+the next run instead. Asks for the connection's name unless --yes is given.`,
 		`  tokenturn connection discard sandbox/acme`,
 		func(ctx context.Context, _ *cobra.Command, conn token.Connection) error {
 			return c.report(ctx, conn, func(r *rotation.Rotator) (rotation.Report, error) {

@@ -96,10 +96,10 @@
 //
 // Ending a pair at the issuer takes one of its tokens. So there are pairs that
 // live on at the server until they expire or their user takes the consent back:
-// one whose answer never arrived whole (W1 to W3), and one whose answer names
-// several different refresh tokens and was given up, be it by discard or by a
-// new consent, for nobody knows which of them is real. The history row of such
-// an answer says that nothing was revoked. Where a server does nothing about
-// a pair whose access token has expired, and says that it did, the same holds
-// for that one.
+// one whose answer never arrived whole (W1 to W3), one whose saved answer nobody
+// can open any more, and one whose answer names several different refresh tokens
+// and was given up, be it by discard or by a new consent, for nobody knows which
+// of them is real. The history row of such an answer says that nothing was
+// revoked. Where a server does nothing about a pair whose access token has
+// expired, and says that it did, the same holds for that one.
 package rotation

@@ -99,9 +99,24 @@ func (r *Rotator) Release(ctx context.Context, c token.Connection, refresh token
 }
 
 // Discard ends a quarantine by giving the held answer up. Its attempt stays
-// open, so the old refresh token is presented again after the quiet period.
+// open, so the old refresh token is presented again after the quiet period. An
+// answer that was held because it could not be opened, and now can be, is not
+// given up: ErrNothingHeld, and the next run takes it.
 func (r *Rotator) Discard(ctx context.Context, c token.Connection) (Report, error) {
-	return r.settle(ctx, "discard", c, "discarded by a person", func(Mint) ([]Mint, error) { return nil, nil })
+	keys := newKeyring(r.sealer)
+	return r.settle(ctx, "discard", c, "discarded by a person", func(m Mint) ([]Mint, error) {
+		if m.State == Quarantined {
+			return nil, nil
+		}
+		err := within(ctx, storeTimeout, func(ctx context.Context) error {
+			_, err := keys.open(ctx, m.Sealed, c, m.Key)
+			return err
+		})
+		if err == nil {
+			return nil, fmt.Errorf("%s: the saved answer can be opened again, and the next run takes it: %w", c, ErrNothingHeld)
+		}
+		return nil, nil
+	})
 }
 
 // settle rejects the held answer and adds what takes its place, both in one

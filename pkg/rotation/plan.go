@@ -217,7 +217,10 @@ func orphan(rec Record, m Mint) bool {
 	if rec.Current != nil && m.Key == rec.Current.Mint || rec.Ancestor != nil && m.Key == *rec.Ancestor {
 		return false
 	}
-	if m.State != Saved && m.Source != FromRefresh { // nobody can release a consent: there is another for the asking
+	switch {
+	case m.State != Saved && m.Source != FromRefresh: // nobody can release a consent: there is another for the asking
+		return true
+	case m.State == Rejected && rec.Status == NeedsConsent: // its parent is dead, so revoking it revives nothing
 		return true
 	}
 	return !after(m.Key.Epoch, m.Key.Generation, rec.Epoch, rec.Generation)
