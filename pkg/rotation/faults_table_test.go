@@ -429,6 +429,27 @@ var faults = []fault{
 			}
 			return outcome
 		}},
+	{name: "an operator wants to discard an answer that could not be opened, and now can be", outcome: rotation.Recovered, notices: []string{toldConfig, toldRecovered},
+		happens: func(m *mishap) rotation.Outcome {
+			sealAway(m.bench)
+			if _, err := m.rotator().Discard(context.Background(), acme); !errors.Is(err, rotation.ErrNothingHeld) {
+				m.t.Errorf("discarding it: %v", err)
+			}
+			time.Sleep(2 * time.Minute)
+			return m.sweep()
+		}},
+	{name: "an operator whose keys are wrong discards an answer, whose pair is revoked with the right ones", outcome: rotation.ConsentNeeded, shown: 2,
+		notices: []string{toldConfig, toldRejected, toldConsent}, status: rotation.NeedsConsent,
+		happens: func(m *mishap) rotation.Outcome {
+			sealAway(m.bench)
+			fumbler.act(context.Background(), m.bench)
+			time.Sleep(10 * time.Minute)
+			outcome := m.sweep()
+			if live := m.livePairs(m.t); live != 0 {
+				m.t.Errorf("%d pairs are alive", live)
+			}
+			return outcome
+		}},
 	{name: "the user takes the consent back and allows again", outcome: rotation.Outcome(rotation.Connected), notices: []string{toldConsent},
 		happens: func(m *mishap) rotation.Outcome {
 			m.withdraw()

@@ -2,6 +2,7 @@ package rotation_test
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/tokenturn/tokenturn/pkg/rotation"
@@ -9,103 +10,25 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// What stands around the rotation of one connection: several of them, little
-// time, one machine, damaged rows, and what a desk asks.
+// What stands around the rotation of one connection: one machine, damaged rows,
+// and what a desk asks.
 
 var rareScenes = []namedScene{
-	{"many lose their consent, and a run with little time", scene{rare: true, before: loseMany, actors: []actor{hurried, inviter}}},
-	{"many meet a server that finds fault", scene{rare: true, before: findFaultWithMany, actors: []actor{sweeper}}},
-	{"a queue for turns", scene{rare: true, before: queueUp, actors: []actor{rotator("rotator"), hasty}}},
 	{"a server that asks for time", scene{rare: true, before: tire, actors: []actor{rotator("rotator"), sweeper}}},
-	{"a server that asks for seconds", scene{rare: true, before: tireForSeconds, actors: []actor{sweeper}}},
 	{"one machine", scene{rare: true, before: unlimited, actors: []actor{alone, sweeper}}},
 	{"damaged answers of an earlier life", scene{rare: true, before: damage, actors: []actor{rotator("rotator")}}},
 	{"a code that is refused", scene{rare: true, actors: []actor{dawdler, sweeper}}},
+	{"two rotators whose clocks differ", scene{rare: true, actors: []actor{ahead, behind}}},
+	{"a rotator whose clock is ahead, and a disconnect", scene{rare: true, actors: []actor{ahead, disconnecter}}},
+	{"a rotator, and one that finds no app credentials", scene{rare: true, actors: []actor{rotator("rotator"), unset}}},
+	{"an answer that could not be opened is discarded", scene{rare: true, before: sealAway, actors: []actor{discarder, sweeper}}},
+	{"an answer that cannot be opened is discarded", scene{rare: true, before: sealAway, actors: []actor{fumbler, sweeper}}},
+	{"an answer that could not be opened is released", scene{rare: true, before: sealAway, actors: []actor{releaser, sweeper}}},
 	{"a desk, and a rotation", scene{rare: true, before: readToken, actors: []actor{rotator("rotator"), desk}}},
-}
-
-// others are connections beside acme.
-func (b *bench) others(n int) (names []token.Connection) {
-	b.settings.Concurrency = 1 // or a run has no order
-	ctx := context.Background()
-	for i := range n {
-		c := token.Connection{Environment: "sandbox", Name: "other-" + string(rune('a'+i))}
-		if _, err := rotation.Register(ctx, b.Ledger, b.Vault, b.settings.Stack, c); err != nil {
-			panic(err)
-		}
-		b.consentTo(ctx, c)
-		names = append(names, c)
-	}
-	b.deliver(ctx)
-	time.Sleep(time.Hour)
-	return names
-}
-
-// loseMany ends the consents of seven connections, acme's not.
-func loseMany(b *bench) {
-	for _, c := range b.others(7) {
-		v, err := b.Vault.Current(context.Background(), c)
-		if err != nil {
-			panic(err)
-		}
-		doc, err := token.ParseDocument(v.Value)
-		if err != nil {
-			panic(err)
-		}
-		b.Issuer.Withdraw(context.Background(), doc.AccessToken)
-	}
-}
-
-// faultfinder finds fault with the first three requests.
-type faultfinder struct {
-	*rotationtest.Issuer
-	found int
-}
-
-func (f *faultfinder) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
-	if f.found++; f.found <= 3 {
-		return rotation.Answer{Class: rotation.RequestFault, Detail: "HTTP 400 invalid_request"}
-	}
-	return f.Issuer.Redeem(ctx, app, grant)
-}
-
-func findFaultWithMany(b *bench) {
-	b.others(3)
-	b.issuer = &faultfinder{Issuer: b.Issuer}
 }
 
 // tire makes the server ask for time with each error.
 func tire(b *bench) { b.Issuer.Wait = 20 * time.Minute }
-
-// limiting asks the first request to wait.
-type limiting struct {
-	*rotationtest.Issuer
-	told bool
-}
-
-func (l *limiting) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
-	if !l.told {
-		l.told = true
-		return rotation.Answer{Class: rotation.RateLimited, Wait: 8 * time.Second, Detail: "HTTP 429"}
-	}
-	return l.Issuer.Redeem(ctx, app, grant)
-}
-
-func tireForSeconds(b *bench) {
-	b.others(2)
-	b.issuer = &limiting{Issuer: b.Issuer}
-}
-
-// queueUp gives the turns of half a minute to others.
-func queueUp(b *bench) {
-	b.settings.RedeemRate = 6
-	every := time.Second / 6
-	for range 200 {
-		if _, err := b.Pace.Turn(context.Background(), "sandbox", time.Now().Add(-9*every), every); err != nil {
-			panic(err)
-		}
-	}
-}
 
 // readToken leaves the current refresh token on somebody's screen.
 func readToken(b *bench) {
@@ -129,18 +52,63 @@ func damage(b *bench) {
 	}
 }
 
+// torn is a ledger that takes an answer and then nothing any more.
+type torn struct {
+	*rotationtest.Ledger
+	gone bool
+}
+
+var errTorn = errors.New("the table is gone")
+
+func (l *torn) SaveMint(ctx context.Context, m rotation.Mint) error {
+	if l.gone {
+		return errTorn
+	}
+	l.gone = true
+	return l.Ledger.SaveMint(ctx, m)
+}
+
+func (l *torn) Write(ctx context.Context, change rotation.Change) (string, error) {
+	if l.gone {
+		return "", errTorn
+	}
+	return l.Ledger.Write(ctx, change)
+}
+
+// sealAway leaves a saved answer, which a process with other keys cannot open.
+func sealAway(b *bench) {
+	ctx := context.Background()
+	seen := &odd{Issuer: b.Issuer, change: func(body string) string { return body }}
+	_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Ledger, cfg.Issuer = &torn{Ledger: b.Ledger}, seen }).Rotate(ctx, acme)
+	b.right = seen.right
+	time.Sleep(10 * time.Minute)
+	_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Sealer = otherKeys{b.Sealer} }).Rotate(ctx, acme)
+}
+
+// off is a rotator whose clock is wrong.
+func off(name string, by time.Duration) actor {
+	return actor{name, func(ctx context.Context, b *bench) {
+		_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Now = func() time.Time { return time.Now().Add(by) } }).Rotate(ctx, acme)
+	}}
+}
+
 var (
-	// hurried is a run without the time for a single connection.
-	hurried = actor{"hurried", func(ctx context.Context, b *bench) {
-		ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-		defer cancel()
-		_, _ = b.rotator().Sweep(ctx)
+	ahead  = off("ahead", 90*time.Second)
+	behind = off("behind", -30*time.Second)
+
+	// unset is a process that finds no app credentials, neither for rotating nor
+	// for revoking.
+	unset = actor{"unset", func(ctx context.Context, b *bench) {
+		r := b.rotatorBut(func(cfg *rotation.Config) { cfg.Applications = &rotationtest.Applications{Gate: b.Applications.Gate} })
+		_, _ = r.Rotate(ctx, acme)
+		_, _ = r.Disconnect(ctx, acme)
 	}}
 
-	// inviter sweeps, and makes links for those who must consent.
-	inviter = actor{"inviter", func(ctx context.Context, b *bench) {
-		links := linker{"https://connect.example.com/connect/link"}
-		_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Invitations = links }).Sweep(ctx)
+	// fumbler has other keys than the held answer was sealed with, and so can only discard it.
+	fumbler = actor{"operator", func(ctx context.Context, b *bench) {
+		r := b.rotatorBut(func(cfg *rotation.Config) { cfg.Sealer = otherKeys{b.Sealer} })
+		_, _ = r.Release(ctx, acme, b.right)
+		_, _ = r.Discard(ctx, acme)
 	}}
 
 	// alone is a process with nothing but the stores and the server.

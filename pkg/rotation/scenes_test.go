@@ -2,6 +2,7 @@ package rotation_test
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/tokenturn/tokenturn/pkg/rotation"
@@ -10,7 +11,7 @@ import (
 // scenes are what the explorer plays. Each is small enough to try every list
 // with one fault and one switch. Rare ones are about something else than the
 // server, so that one server is enough for trying them as a whole.
-var scenes = append([]namedScene{
+var scenes = slices.Concat([]namedScene{
 	{"a rotator", scene{actors: []actor{rotator("rotator")}}},
 	{"a rotator and its recovery", scene{actors: []actor{rotator("rotator")}, recovery: true}},
 	{"two rotators", scene{actors: []actor{rotator("rotator 1"), rotator("rotator 2")}}},
@@ -30,7 +31,6 @@ var scenes = append([]namedScene{
 	{"two first consents", scene{pending: true, actors: []actor{callback("callback 1"), callback("callback 2")}}},
 	{"a held answer is released", scene{before: hold, actors: []actor{releaser, sweeper}}},
 	{"a held answer is discarded", scene{before: hold, actors: []actor{discarder, consenter}}},
-	{"a courier and a sweep of 15-minute tokens", scene{lifetime: 15 * time.Minute, age: 880 * time.Second, actors: []actor{courier, sweeper}}},
 	{"a rotator and a reader", scene{actors: []actor{rotator("rotator"), reader}}},
 	{"a hasty run and a sweep", scene{actors: []actor{hasty, sweeper}}},
 	{"a rotator and a stranger", scene{actors: []actor{rotator("rotator"), stranger}}},
@@ -38,15 +38,13 @@ var scenes = append([]namedScene{
 	{"a restored table", scene{before: restore, actors: []actor{rotator("rotator"), sweeper}}},
 	{"a consent where one is needed", scene{before: lose, actors: []actor{renewer, sweeper}}},
 	{"an import after a disconnect", scene{before: leave, actors: []actor{importer, sweeper}}},
+	{"an import of a token that is spent", scene{pending: true, actors: []actor{lateImporter, sweeper}}},
 	{"a first import and a sweep", scene{pending: true, actors: []actor{importer, sweeper}}},
 	{"an import after the table was lost", scene{before: startAnew, actors: []actor{importer, sweeper}}},
 	{"two callbacks", scene{actors: []actor{callback("callback 1"), callback("callback 2")}}},
 	{"a consent and a disconnect", scene{actors: []actor{consenter, disconnecter}}},
 	{"a consent and a publisher", scene{actors: []actor{consenter, publisher}}},
 	{"a disconnect of an expired pair", scene{age: 100 * time.Minute, actors: []actor{disconnecter}}},
-	{"a sweep of 15-minute tokens", scene{lifetime: 15 * time.Minute, age: 874 * time.Second, actors: []actor{sweeper}}},
-	{"a service account's rotator and a sweep", scene{service: true, actors: []actor{rotator("rotator"), sweeper}}},
-	{"a service account and its disconnect", scene{service: true, actors: []actor{rotator("rotator"), disconnecter}}},
 	{"a rotator, a consent and a disconnect", scene{actors: []actor{rotator("rotator"), consenter, disconnecter}}},
 	{"a rotator and three strangers", scene{rare: true, actors: []actor{rotator("rotator"), strangers}}},
 	{"a connection that is handed over", scene{rare: true, actors: []actor{heir, sweeper}}},
@@ -62,11 +60,9 @@ var scenes = append([]namedScene{
 	{"a server that says little", scene{rare: true, before: meet(func(b *bench) rotation.Issuer { return taciturn(b.Issuer) }), actors: []actor{rotator("rotator"), sweeper}}},
 	{"a server that finds fault with requests", scene{rare: true, before: meet(func(b *bench) rotation.Issuer { return &demanding{Issuer: b.Issuer} }), actors: []actor{rotator("rotator"), sweeper}}},
 	{"another lifetime than before", scene{rare: true, before: hurry, actors: []actor{rotator("rotator"), sweeper}}},
-	{"a sweep of five-minute tokens", scene{rare: true, lifetime: 5 * time.Minute, age: 6 * time.Minute, actors: []actor{sweeper}}},
-	{"a put budget that is used up", scene{rare: true, before: save, actors: []actor{rotator("rotator"), sweeper}}},
 	{"another release of the program", scene{rare: true, before: upgrade, actors: []actor{rotator("rotator"), sweeper}}},
 	{"a row whose mint is gone", scene{rare: true, before: forget, actors: []actor{rotator("rotator"), sweeper}}},
-}, rareScenes...)
+}, shortScenes, manyScenes, serviceScenes, rareScenes)
 
 // namedScene is a scene with the name it has in reports.
 type namedScene struct {
@@ -130,9 +126,6 @@ func meet(issuer func(*bench) rotation.Issuer) func(*bench) {
 
 // hurry lets access tokens live for an hour from now on.
 func hurry(b *bench) { b.Issuer.Personality.Lifetime = time.Hour }
-
-// save leaves one put a day.
-func save(b *bench) { b.settings.PutsPerDay = 1 }
 
 // upgrade makes the row that of a release which publishes other bytes.
 func upgrade(b *bench) {

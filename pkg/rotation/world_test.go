@@ -275,6 +275,16 @@ var (
 		_ = b.consents().Import(ctx, acme, b.Issuer.Parse(answer.Body).Pair.RefreshToken, "42")
 	}}
 
+	// lateImporter pastes one that the program which had it goes on to use.
+	lateImporter = actor{"importer", func(ctx context.Context, b *bench) {
+		free := context.Background()
+		code := b.Issuer.Authorize(pat, redirectURI, "")
+		answer := b.Issuer.Redeem(free, app, rotation.Grant{Code: code, RedirectURI: redirectURI})
+		spent := b.Issuer.Parse(answer.Body).Pair.RefreshToken
+		b.Issuer.RedeemElsewhere(free, app, spent)
+		_ = b.consents().Import(ctx, acme, spent, "42")
+	}}
+
 	// withdrawer is the user, who takes the consent back at the server.
 	withdrawer = actor{"user", func(ctx context.Context, b *bench) {
 		b.by(ctx, "withdraw", func() {

@@ -103,6 +103,13 @@ func (i *Issuer) Withdraw(ctx context.Context, t token.Secret) {
 	}
 }
 
+// RedeemElsewhere spends a refresh token as a program would that is none of ours.
+func (i *Issuer) RedeemElsewhere(ctx context.Context, app rotation.Application, refresh token.Secret) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.redeem(ctx, app, rotation.Grant{RefreshToken: refresh}, 0)
+}
+
 // Wipe ends every consent, as Procore does each month in one of its environments.
 func (i *Issuer) Wipe(ctx context.Context) {
 	i.mu.Lock()

@@ -1,0 +1,169 @@
+package rotation_test
+
+import (
+	"context"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/rotation/rotationtest"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// Several connections, their turns to redeem, and runs that have little time.
+
+var manyScenes = []namedScene{
+	{"many lose their consent, and a run with little time", scene{rare: true, before: loseMany, actors: []actor{hurried, inviter}}},
+	{"many lose their consent, and two sweeps tell of it", scene{rare: true, before: loseSome, actors: []actor{inviter, sweeper}}},
+	{"many lose their consent, and an operator finds one after the other", scene{rare: true, before: loseSome, actors: []actor{oneByOne}}},
+	{"two sweeps of two connections", scene{rare: true, before: accompany, actors: []actor{sweeper, second}}},
+	{"a run whose time ends among the turns, and what it hands on", scene{rare: true, before: slowDown, actors: []actor{brisk, heiress}}},
+	{"everything is rotated, and interrupted", scene{rare: true, before: accompany, actors: []actor{interrupted, sweeper}}},
+	{"many meet a server that finds fault", scene{rare: true, before: findFaultWithMany, actors: []actor{sweeper}}},
+	{"a queue for turns", scene{rare: true, before: queueUp, actors: []actor{rotator("rotator"), hasty}}},
+	{"a server that asks for seconds", scene{rare: true, before: tireForSeconds, actors: []actor{sweeper}}},
+}
+
+// others are connections beside acme.
+func (b *bench) others(n int) (names []token.Connection) {
+	b.settings.Concurrency = 1 // or a run has no order
+	ctx := context.Background()
+	for i := range n {
+		c := token.Connection{Environment: "sandbox", Name: "other-" + string(rune('a'+i))}
+		if _, err := rotation.Register(ctx, b.Ledger, b.Vault, b.settings.Stack, c); err != nil {
+			panic(err)
+		}
+		b.consentTo(ctx, c)
+		names = append(names, c)
+	}
+	b.deliver(ctx)
+	time.Sleep(time.Hour)
+	return names
+}
+
+// accompany gives acme company.
+func accompany(b *bench) { b.others(1) }
+
+// loseMany ends the consents of six connections, acme's not; loseSome those of
+// just so many that they are one notice.
+func loseMany(b *bench) { b.lose(b.others(6)) }
+func loseSome(b *bench) { b.lose(b.others(3)) }
+
+func (b *bench) lose(connections []token.Connection) {
+	for _, c := range connections {
+		v, err := b.Vault.Current(context.Background(), c)
+		if err != nil {
+			panic(err)
+		}
+		doc, err := token.ParseDocument(v.Value)
+		if err != nil {
+			panic(err)
+		}
+		b.Issuer.Withdraw(context.Background(), doc.AccessToken)
+	}
+}
+
+// faultfinder finds fault with the first three requests.
+type faultfinder struct {
+	*rotationtest.Issuer
+	found int
+}
+
+func (f *faultfinder) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
+	if f.found++; f.found <= 3 {
+		return rotation.Answer{Class: rotation.RequestFault, Detail: "HTTP 400 invalid_request"}
+	}
+	return f.Issuer.Redeem(ctx, app, grant)
+}
+
+func findFaultWithMany(b *bench) {
+	b.others(3)
+	b.issuer = &faultfinder{Issuer: b.Issuer}
+}
+
+// limiting asks the first request to wait.
+type limiting struct {
+	*rotationtest.Issuer
+	told bool
+}
+
+func (l *limiting) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
+	if !l.told {
+		l.told = true
+		return rotation.Answer{Class: rotation.RateLimited, Wait: 8 * time.Second, Detail: "HTTP 429"}
+	}
+	return l.Issuer.Redeem(ctx, app, grant)
+}
+
+func tireForSeconds(b *bench) {
+	b.others(2)
+	b.issuer = &limiting{Issuer: b.Issuer}
+}
+
+// queueUp gives the turns of half a minute to others.
+func queueUp(b *bench) {
+	b.settings.RedeemRate = 6
+	every := time.Second / 6
+	for range 200 {
+		if _, err := b.Pace.Turn(context.Background(), "sandbox", time.Now().Add(-9*every), every); err != nil {
+			panic(err)
+		}
+	}
+}
+
+// slowDown has three connections, and a turn every ten seconds, the next one in ten.
+func slowDown(b *bench) {
+	b.others(2)
+	b.settings.RedeemRate = 0.1
+	for range 10 {
+		if _, err := b.Pace.Turn(context.Background(), "sandbox", time.Now().Add(-90*time.Second), 10*time.Second); err != nil {
+			panic(err)
+		}
+	}
+}
+
+var (
+	// second is another sweeper.
+	second = actor{"second sweeper", sweeper.act}
+
+	// brisk is a run with the time for two turns of slowDown.
+	brisk = actor{"brisk", func(ctx context.Context, b *bench) {
+		ctx, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		_, _ = b.rotator().Sweep(ctx)
+	}}
+
+	// heiress delivers what has been handed on.
+	heiress = actor{"heiress", func(ctx context.Context, b *bench) {
+		time.Sleep(2*time.Minute + time.Second)
+		courier.act(ctx, b)
+	}}
+
+	// oneByOne is an operator who rotates what others are.
+	oneByOne = actor{"operator", func(ctx context.Context, b *bench) {
+		for _, name := range []string{"other-a", "other-b", "other-c"} {
+			_, _ = b.rotator().Rotate(ctx, token.Connection{Environment: "sandbox", Name: name})
+			time.Sleep(time.Minute)
+		}
+	}}
+
+	// interrupted is an operator who rotates everything, and thinks better of it
+	// after the first.
+	interrupted = actor{"operator", func(ctx context.Context, b *bench) {
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+		defer cancel()
+		b.rotator().RotateAll(ctx, []token.Connection{acme, {Environment: "sandbox", Name: "other-a"}}, func(rotation.ConnectionReport) { cancel() })
+	}}
+
+	// hurried is a run without the time for a single connection.
+	hurried = actor{"hurried", func(ctx context.Context, b *bench) {
+		ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+		defer cancel()
+		_, _ = b.rotator().Sweep(ctx)
+	}}
+
+	// inviter sweeps, and makes links for those who must consent.
+	inviter = actor{"inviter", func(ctx context.Context, b *bench) {
+		links := linker{"https://connect.example.com/connect/link"}
+		_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Invitations = links }).Sweep(ctx)
+	}}
+)
