@@ -41,9 +41,6 @@ type ConnectionReport struct {
 func newReport(op string, started time.Time, connections []ConnectionReport) Report {
 	r := Report{Op: op, Due: len(connections), Outcomes: map[Outcome]int{}, Connections: connections,
 		Duration: Milliseconds(time.Since(started).Milliseconds())}
-	if connections == nil {
-		r.Connections = []ConnectionReport{}
-	}
 	for _, c := range connections {
 		r.Outcomes[c.Outcome]++
 	}
