@@ -70,8 +70,14 @@ func (b *bench) rotatorBut(change func(*rotation.Config)) *rotation.Rotator {
 }
 
 func (b *bench) consents() *rotation.Consents {
-	c, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: b.Ledger, Sealer: b.Sealer, Applications: b.Applications,
-		Issuer: cmp.Or[rotation.Issuer](b.issuer, b.Issuer), FollowUps: b.FollowUps, Notifier: b.Notifier, Log: b.logger(), Settings: b.settings})
+	return b.consentsBut(func(*rotation.ConsentsConfig) {})
+}
+
+func (b *bench) consentsBut(change func(*rotation.ConsentsConfig)) *rotation.Consents {
+	cfg := rotation.ConsentsConfig{Ledger: b.Ledger, Sealer: b.Sealer, Applications: b.Applications,
+		Issuer: cmp.Or[rotation.Issuer](b.issuer, b.Issuer), FollowUps: b.FollowUps, Notifier: b.Notifier, Log: b.logger(), Settings: b.settings}
+	change(&cfg)
+	c, err := rotation.NewConsents(cfg)
 	if err != nil {
 		panic(err)
 	}

@@ -9,7 +9,7 @@ package rotation_test
 func plays(name string, s scene) []play {
 	several := play{2, 2, some(10, 2)}
 	switch {
-	case !s.strict() && s.rare:
+	case !s.strict() && s.rare, s.long:
 		return []play{several}
 	case !s.strict():
 		return []play{{1, 0, all}, several}

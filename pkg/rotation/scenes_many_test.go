@@ -12,23 +12,36 @@ import (
 // Several connections, their turns to redeem, and runs that have little time.
 
 var manyScenes = []namedScene{
-	{"many lose their consent, and a run with little time", scene{rare: true, before: loseMany, actors: []actor{hurried, inviter}}},
-	{"many lose their consent, and two sweeps tell of it", scene{rare: true, before: loseSome, actors: []actor{inviter, sweeper}}},
-	{"many lose their consent, and an operator finds one after the other", scene{rare: true, before: loseSome, actors: []actor{oneByOne}}},
+	{"many lose their consent", scene{long: true, before: loseMany, actors: []actor{inviter}}},
+	{"three lose their consent, and a run with little time", scene{rare: true, before: loseSome, actors: []actor{hurried, inviter}}},
+	{"three have lost their consent, and two sweeps tell of it", scene{rare: true, before: keepUntold, actors: []actor{inviter, sweeper}}},
+	{"three lose their consent, and an operator finds one after the other", scene{rare: true, before: loseSome, actors: []actor{oneByOne}}},
 	{"two sweeps of two connections", scene{rare: true, before: accompany, actors: []actor{sweeper, second}}},
-	{"a run whose time ends among the turns, and what it hands on", scene{rare: true, before: slowDown, actors: []actor{brisk, heiress}}},
+	{"a run whose time ends among the turns, and what it hands on", scene{rare: true, before: slowDown, actors: []actor{brisk, nextRun}}},
 	{"everything is rotated, and interrupted", scene{rare: true, before: accompany, actors: []actor{interrupted, sweeper}}},
 	{"many meet a server that finds fault", scene{rare: true, before: findFaultWithMany, actors: []actor{sweeper}}},
 	{"a queue for turns", scene{rare: true, before: queueUp, actors: []actor{rotator("rotator"), hasty}}},
+	{"a queue for turns, and a caller that goes away", scene{rare: true, before: queueUp, actors: []actor{leaver, rotator("rotator")}}},
+	{"a server that asks for seconds, and a caller that goes away", scene{rare: true, before: tireForSeconds, actors: []actor{leaver, sweeper}}},
 	{"a server that asks for seconds", scene{rare: true, before: tireForSeconds, actors: []actor{sweeper}}},
 }
 
+// wiped is the environment that Procore overwrites each month.
+const wiped = "monthly-sandbox"
+
+func other(environment string, i int) token.Connection {
+	return token.Connection{Environment: environment, Name: "other-" + string(rune('a'+i))}
+}
+
 // others are connections beside acme.
-func (b *bench) others(n int) (names []token.Connection) {
+func (b *bench) others(environment string, n int) (names []token.Connection) {
 	b.settings.Concurrency = 1 // or a run has no order
 	ctx := context.Background()
+	theirs := app
+	theirs.Environment = environment
+	b.Applications.Set(theirs)
 	for i := range n {
-		c := token.Connection{Environment: "sandbox", Name: "other-" + string(rune('a'+i))}
+		c := other(environment, i)
 		if _, err := rotation.Register(ctx, b.Ledger, b.Vault, b.settings.Stack, c); err != nil {
 			panic(err)
 		}
@@ -41,12 +54,21 @@ func (b *bench) others(n int) (names []token.Connection) {
 }
 
 // accompany gives acme company.
-func accompany(b *bench) { b.others(1) }
+func accompany(b *bench) { b.others(acme.Environment, 1) }
 
 // loseMany ends the consents of six connections, acme's not; loseSome those of
 // just so many that they are one notice.
-func loseMany(b *bench) { b.lose(b.others(6)) }
-func loseSome(b *bench) { b.lose(b.others(3)) }
+func loseMany(b *bench) { b.lose(b.others(wiped, 6)) }
+func loseSome(b *bench) { b.lose(b.others(wiped, 3)) }
+
+// keepUntold lets follow-ups find that, which leave the telling to sweeps.
+func keepUntold(b *bench) {
+	loseSome(b)
+	for i := range 3 {
+		_, _ = b.rotator().Do(context.Background(), rotation.Request{Op: "ensure", Connection: other(wiped, i).String(), MinTTLSeconds: 5000})
+	}
+	time.Sleep(5 * time.Minute)
+}
 
 func (b *bench) lose(connections []token.Connection) {
 	for _, c := range connections {
@@ -76,7 +98,7 @@ func (f *faultfinder) Redeem(ctx context.Context, app rotation.Application, gran
 }
 
 func findFaultWithMany(b *bench) {
-	b.others(3)
+	b.others(acme.Environment, 3)
 	b.issuer = &faultfinder{Issuer: b.Issuer}
 }
 
@@ -95,7 +117,7 @@ func (l *limiting) Redeem(ctx context.Context, app rotation.Application, grant r
 }
 
 func tireForSeconds(b *bench) {
-	b.others(2)
+	b.others(acme.Environment, 2)
 	b.issuer = &limiting{Issuer: b.Issuer}
 }
 
@@ -112,13 +134,23 @@ func queueUp(b *bench) {
 
 // slowDown has three connections, and a turn every ten seconds, the next one in ten.
 func slowDown(b *bench) {
-	b.others(2)
+	b.others(acme.Environment, 2)
 	b.settings.RedeemRate = 0.1
 	for range 10 {
 		if _, err := b.Pace.Turn(context.Background(), "sandbox", time.Now().Add(-90*time.Second), 10*time.Second); err != nil {
 			panic(err)
 		}
 	}
+}
+
+// links makes the same link for everybody.
+type links struct{ gate rotationtest.Gate }
+
+func (l links) Renew(ctx context.Context, rec rotation.Record, now time.Time) (token.Secret, time.Time, error) {
+	link, err := rotationtest.Through(ctx, l.gate, "invitations.Renew", rec.Connection, func(bool) (token.Secret, error) {
+		return token.NewSecret("https://connect.example.com/connect/link"), nil
+	})
+	return link, now.Add(72 * time.Hour), err
 }
 
 var (
@@ -132,16 +164,16 @@ var (
 		_, _ = b.rotator().Sweep(ctx)
 	}}
 
-	// heiress delivers what has been handed on.
-	heiress = actor{"heiress", func(ctx context.Context, b *bench) {
+	// nextRun delivers what has been handed on.
+	nextRun = actor{"next run", func(ctx context.Context, b *bench) {
 		time.Sleep(2*time.Minute + time.Second)
 		courier.act(ctx, b)
 	}}
 
 	// oneByOne is an operator who rotates what others are.
 	oneByOne = actor{"operator", func(ctx context.Context, b *bench) {
-		for _, name := range []string{"other-a", "other-b", "other-c"} {
-			_, _ = b.rotator().Rotate(ctx, token.Connection{Environment: "sandbox", Name: name})
+		for i := range 3 {
+			_, _ = b.rotator().Rotate(ctx, other(wiped, i))
 			time.Sleep(time.Minute)
 		}
 	}}
@@ -151,7 +183,14 @@ var (
 	interrupted = actor{"operator", func(ctx context.Context, b *bench) {
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 		defer cancel()
-		b.rotator().RotateAll(ctx, []token.Connection{acme, {Environment: "sandbox", Name: "other-a"}}, func(rotation.ConnectionReport) { cancel() })
+		b.rotator().RotateAll(ctx, []token.Connection{acme, other(acme.Environment, 0)}, func(rotation.ConnectionReport) { cancel() })
+	}}
+
+	// leaver goes away in the midst of it.
+	leaver = actor{"leaver", func(ctx context.Context, b *bench) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer time.AfterFunc(time.Second, cancel).Stop()
+		_, _ = b.rotator().Sweep(ctx)
 	}}
 
 	// hurried is a run without the time for a single connection.
@@ -163,7 +202,6 @@ var (
 
 	// inviter sweeps, and makes links for those who must consent.
 	inviter = actor{"inviter", func(ctx context.Context, b *bench) {
-		links := linker{"https://connect.example.com/connect/link"}
-		_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Invitations = links }).Sweep(ctx)
+		_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Invitations = links{b.Vault.Gate} }).Sweep(ctx)
 	}}
 )

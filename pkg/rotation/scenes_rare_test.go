@@ -3,6 +3,7 @@ package rotation_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/tokenturn/tokenturn/pkg/rotation"
@@ -16,6 +17,17 @@ import (
 var rareScenes = []namedScene{
 	{"a server that asks for time", scene{rare: true, before: tire, actors: []actor{rotator("rotator"), sweeper}}},
 	{"one machine", scene{rare: true, before: unlimited, actors: []actor{alone, sweeper}}},
+	{"a consent that nobody's name is known of is lost", scene{rare: true, before: loseNameless, actors: []actor{inviter, sweeper}}},
+	{"a hand edit, and a caller that goes away", scene{rare: true, before: edit, actors: []actor{leaver, sweeper}}},
+	{"a rotator and the document of another connection", scene{rare: true, actors: []actor{rotator("rotator"), confuser}}},
+	{"a server that is down for maintenance", scene{rare: true, before: shut, actors: []actor{rotator("rotator"), sweeper}}},
+	{"a server that ignores revocations", scene{rare: true, before: meet(func(b *bench) rotation.Issuer { return deaf{b.Issuer, time.Now().Add(20 * time.Minute)} }), actors: []actor{disconnecter, sweeper}}},
+	{"a server that gives a stranger the pair that is there", scene{rare: true, before: echo, actors: []actor{stray, sweeper}}},
+	{"a search for what was on its way at a disconnect", scene{rare: true, before: depart, actors: []actor{sweeper}}},
+	{"a row that changes while a request is found faulty", scene{rare: true, before: meet(func(b *bench) rotation.Issuer { return &demanding{Issuer: b.Issuer} }), actors: []actor{disturbed}}},
+	{"a row that never stops changing", scene{long: true, actors: []actor{harried}}},
+	{"a row that never stops changing, of an answer that is held", scene{long: true, before: hold, actors: []actor{harried}}},
+	{"a row that never stops changing, of a lost consent", scene{long: true, before: keepUntoldAcme, actors: []actor{harried}}},
 	{"damaged answers of an earlier life", scene{rare: true, before: damage, actors: []actor{rotator("rotator")}}},
 	{"a code that is refused", scene{rare: true, actors: []actor{dawdler, sweeper}}},
 	{"two rotators whose clocks differ", scene{rare: true, actors: []actor{ahead, behind}}},
@@ -43,13 +55,90 @@ func unlimited(b *bench) { b.settings.PutsPerDay = 0 }
 
 // damage leaves answers of the epoch before the first whose bytes are damaged.
 func damage(b *bench) {
-	for i, sealed := range [][]byte{{}, {1, 255, 255, 0}} {
+	_, mints, err := b.Ledger.Load(context.Background(), acme)
+	if err != nil {
+		panic(err)
+	}
+	flipped := slices.Clone(mints[0].Sealed)
+	flipped[len(flipped)-1] ^= 1
+	for i, sealed := range [][]byte{{}, {1, 255, 255, 0}, flipped} {
 		m := rotation.Mint{Connection: acme, Key: rotation.MintKey{Attempt: string(rune('a' + i))}, Source: rotation.FromCode,
 			SavedAt: time.Now(), State: rotation.Saved, Sealed: sealed, Stack: b.settings.Stack}
 		if err := b.Ledger.SaveMint(context.Background(), m); err != nil {
 			panic(err)
 		}
 	}
+}
+
+// loseNameless takes the consent of somebody back whose login is not known.
+func loseNameless(b *bench) {
+	b.rewrite(func(r *rotation.Record) rotation.Change {
+		r.Pin.Login = ""
+		return rotation.Change{}
+	})
+	withdrawer.act(context.Background(), b)
+}
+
+// keepUntoldAcme lets a follow-up find that the consent was taken back.
+func keepUntoldAcme(b *bench) {
+	withdrawer.act(context.Background(), b)
+	reader.act(context.Background(), b)
+	time.Sleep(5 * time.Minute)
+}
+
+// edit is a hand edit that nobody has seen yet.
+func edit(b *bench) { editor.act(context.Background(), b) }
+
+// depart disconnects, and lets the time pass until nothing can be on its way any more.
+func depart(b *bench) {
+	_, _ = b.rotator().Disconnect(context.Background(), acme)
+	time.Sleep(time.Hour)
+}
+
+// shut takes the server down for maintenance; it says for how long.
+func shut(b *bench) {
+	b.Issuer.Wait = 10 * time.Minute
+	b.Issuer.ShutUntil = time.Now().Add(b.Issuer.Wait)
+}
+
+// echoing answers a code with what it once answered to a refresh.
+type echoing struct {
+	*rotationtest.Issuer
+	answer rotation.Answer
+}
+
+func (e *echoing) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
+	if !grant.Code.IsZero() {
+		return e.answer
+	}
+	answer := e.Issuer.Redeem(ctx, app, grant)
+	if e.answer.Class == "" {
+		e.answer = answer
+	}
+	return answer
+}
+
+// echo makes the pair of today the answer to every code.
+func echo(b *bench) {
+	b.issuer = &echoing{Issuer: b.Issuer}
+	rotateOnce(b)
+}
+
+// restless is a ledger whose rows somebody else changes before each write, of
+// which so many are spared first, but so many times only.
+type restless struct {
+	*rotationtest.Ledger
+	spared, times int
+}
+
+func (l *restless) Write(ctx context.Context, change rotation.Change) (string, error) {
+	if l.spared--; l.spared < 0 && l.times > 0 {
+		l.times--
+		if rec, _, err := l.Ledger.Load(context.Background(), change.Record.Connection); err == nil {
+			_, _ = l.Ledger.Write(context.Background(), rotation.Change{Record: rec})
+		}
+	}
+	return l.Ledger.Write(ctx, change)
 }
 
 // torn is a ledger that takes an answer and then nothing any more.
@@ -104,6 +193,46 @@ var (
 		_, _ = r.Disconnect(ctx, acme)
 	}}
 
+	// confuser puts another connection's document into the secret.
+	confuser = actor{"operator", func(ctx context.Context, b *bench) {
+		b.by(ctx, "copy the wrong document", func() {
+			if doc, err := b.read(context.Background()); err == nil {
+				doc.Connection.Name = "other"
+				if value, err := doc.Encode(); err == nil {
+					_ = b.Vault.Edit(ctx, acme, value)
+				}
+			}
+		})
+	}}
+
+	// stray is pat, who follows an invitation that was meant for sam.
+	stray = actor{"stray", func(ctx context.Context, b *bench) { b.allow(ctx, pat, rotation.Identity{Login: sam.Login}) }}
+
+	// disturbed rotates, and finds the row changed when it wants to write what came of it.
+	disturbed = actor{"disturbed", func(ctx context.Context, b *bench) {
+		_, _ = b.rotatorBut(func(cfg *rotation.Config) {
+			cfg.Ledger, cfg.Issuer = &restless{b.Ledger, 1, 1}, b.issuer
+		}).Rotate(ctx, acme)
+	}}
+
+	// harried does everything while somebody else changes the row before each write.
+	harried = actor{"harried", func(ctx context.Context, b *bench) {
+		ledger := &restless{b.Ledger, 0, 1000}
+		r := b.rotatorBut(func(cfg *rotation.Config) { cfg.Ledger = ledger })
+		_, _ = r.Sweep(ctx)
+		_, _ = r.Discard(ctx, acme)
+		ledger.spared = 1 // which begins the attempt
+		_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Ledger, cfg.Issuer = ledger, &demanding{Issuer: b.Issuer} }).Rotate(ctx, acme)
+		consents := b.consentsBut(func(cfg *rotation.ConsentsConfig) { cfg.Ledger = ledger })
+		if exchange, err := consents.Prepare(ctx, acme, b.epoch); err == nil {
+			_, _ = exchange.Redeem(ctx, rotation.Consent{Code: b.Issuer.Authorize(pat, redirectURI, ""), RedirectURI: redirectURI})
+		}
+		nobody := token.Connection{Environment: "sandbox", Name: "nobody"}
+		_, _ = rotation.Register(ctx, b.Ledger, b.Vault, b.settings.Stack, nobody)
+		_, _ = consents.Prepare(ctx, nobody, 0)
+		_, _ = r.ServiceAccount(ctx, nobody, "42")
+	}}
+
 	// fumbler has other keys than the held answer was sealed with, and so can only discard it.
 	fumbler = actor{"operator", func(ctx context.Context, b *bench) {
 		r := b.rotatorBut(func(cfg *rotation.Config) { cfg.Sealer = otherKeys{b.Sealer} })
@@ -118,6 +247,10 @@ var (
 		})
 		_, _ = r.Rotate(ctx, acme)
 		_, _ = r.Sweep(ctx)
+		_, _ = r.Do(ctx, rotation.Request{Op: "ensure", Connection: acme.String(), MinTTLSeconds: 5000})
+		if exchange, err := b.consentsBut(func(cfg *rotation.ConsentsConfig) { cfg.FollowUps = nil }).Prepare(ctx, acme, b.epoch); err == nil {
+			_, _ = exchange.Redeem(ctx, rotation.Consent{Code: b.Issuer.Authorize(pat, redirectURI, ""), RedirectURI: redirectURI})
+		}
 	}}
 
 	// dawdler brings a code that has run out.
@@ -151,5 +284,8 @@ var (
 			_ = known[acme].Error()
 		}
 		_, _ = rotation.Register(ctx, b.Ledger, b.Vault, b.settings.Stack, acme)
+		_, _ = rotation.Register(ctx, b.Ledger, b.Vault, b.settings.Stack, nobody)
+		neighbours := b.consentsBut(func(cfg *rotation.ConsentsConfig) { cfg.Settings.Stack = "neighbour" })
+		_, _ = neighbours.Prepare(ctx, acme, b.epoch)
 	}}
 )

@@ -25,6 +25,7 @@ var serviceScenes = []namedScene{
 	{"a service account and a hand edit", scene{rare: true, service: true, actors: []actor{rotator("rotator"), editor}}},
 	{"a service account and a restored table", scene{rare: true, service: true, before: restore, actors: []actor{rotator("rotator")}}},
 	{"a service account of 15-minute tokens", scene{rare: true, service: true, lifetime: 15 * time.Minute, age: 880 * time.Second, actors: []actor{courier, sweeper}}},
+	{"a service account that is founded in another company", scene{rare: true, service: true, actors: []actor{rotator("rotator"), misfounder}}},
 	{"a service account that a person takes over", scene{rare: true, service: true, actors: []actor{rotator("rotator"), renewer}}},
 	{"a person's connection that becomes a service account", scene{rare: true, before: leave, actors: []actor{founder("founder"), sweeper}}},
 	{"a first service account and a sweep", scene{rare: true, pending: true, actors: []actor{founder("founder"), sweeper}}},
@@ -36,6 +37,12 @@ var serviceScenes = []namedScene{
 func founder(name string) actor {
 	return actor{name, func(ctx context.Context, b *bench) { _, _ = b.rotator().ServiceAccount(ctx, acme, "42") }}
 }
+
+// misfounder takes acme for that of another company, and then for another installation's.
+var misfounder = actor{"misfounder", func(ctx context.Context, b *bench) {
+	_, _ = b.rotator().ServiceAccount(ctx, acme, "43")
+	_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Settings.Stack = "neighbour" }).ServiceAccount(ctx, acme, "42")
+}}
 
 // forgetful does not know the app's service account the first time.
 type forgetful struct {

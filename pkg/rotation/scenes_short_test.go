@@ -11,8 +11,8 @@ import (
 // versions in a day.
 
 var shortScenes = []namedScene{
-	{"a courier and a sweep of 15-minute tokens", scene{lifetime: 15 * time.Minute, age: 880 * time.Second, actors: []actor{courier, sweeper}}},
-	{"a sweep of 15-minute tokens", scene{lifetime: 15 * time.Minute, age: 874 * time.Second, actors: []actor{sweeper}}},
+	{"a courier and a sweep of 15-minute tokens", scene{rare: true, lifetime: 15 * time.Minute, age: 880 * time.Second, actors: []actor{courier, sweeper}}},
+	{"a sweep of 15-minute tokens", scene{rare: true, lifetime: 15 * time.Minute, age: 874 * time.Second, actors: []actor{sweeper}}},
 	{"a courier and a sweep after a day of 15-minute tokens", scene{rare: true, lifetime: 15 * time.Minute, age: 880 * time.Second, before: filled(98), actors: []actor{courier, sweeper}}},
 	{"a day of 15-minute tokens has no room for a reader", scene{rare: true, lifetime: 15 * time.Minute, age: 5 * time.Minute, before: filled(98), actors: []actor{demandingReader, courier}}},
 	{"a day of 20-minute tokens has room for a reader", scene{rare: true, lifetime: 20 * time.Minute, age: 12 * time.Minute, before: filled(50), actors: []actor{demandingReader, courier}}},

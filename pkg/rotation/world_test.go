@@ -28,7 +28,8 @@ type scene struct {
 	before   func(*bench)  // nil: nothing special
 	actors   []actor
 	recovery bool
-	rare     bool
+	rare     bool // about something else than the server: one server is enough for trying all of it
+	long     bool // too long for trying all of it
 	faults   int
 	switches int
 	seen     *strikes // counts the faults; nil: they are not counted

@@ -61,6 +61,7 @@ type Issuer struct {
 	Journal     *Journal
 	Personality Personality
 	Wait        time.Duration // that errors of the server ask for
+	ShutUntil   time.Time     // every request is answered with 503 before
 
 	mu       sync.Mutex
 	clients  map[string]token.Secret

@@ -36,6 +36,9 @@ type pair struct {
 
 func (i *Issuer) redeem(ctx context.Context, app rotation.Application, grant rotation.Grant, n int) rotation.Answer {
 	refused := rotation.Answer{Class: rotation.Refused, Detail: "invalid_grant"}
+	if time.Now().Before(i.ShutUntil) {
+		return rotation.Answer{Class: rotation.UnknownResult, Wait: i.Wait, Detail: "HTTP 503"}
+	}
 	if !i.knows(app) {
 		return rotation.Answer{Class: rotation.ClientFault, Detail: "invalid_client"}
 	}
