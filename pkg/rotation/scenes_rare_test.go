@@ -36,6 +36,7 @@ var rareScenes = []namedScene{
 	{"an answer that could not be opened is discarded", scene{rare: true, before: sealAway, actors: []actor{discarder, sweeper}}},
 	{"an answer that cannot be opened is discarded", scene{rare: true, before: sealAway, actors: []actor{fumbler, sweeper}}},
 	{"an answer that could not be opened is released", scene{rare: true, before: sealAway, actors: []actor{releaser, sweeper}}},
+	{"a desk, and a connection that was imported", scene{rare: true, pending: true, before: importOnce, actors: []actor{desk}}},
 	{"a desk, and a rotation", scene{rare: true, before: readToken, actors: []actor{rotator("rotator"), desk}}},
 }
 
@@ -47,6 +48,16 @@ func readToken(b *bench) {
 	seen := &odd{Issuer: b.Issuer, change: func(body string) string { return body }}
 	_, _ = b.rotatorWith(seen).Rotate(context.Background(), acme)
 	b.right = seen.right
+	time.Sleep(time.Hour)
+}
+
+// importOnce imports a refresh token, which stays on somebody's screen.
+func importOnce(b *bench) {
+	ctx := context.Background()
+	answer := b.Issuer.Redeem(ctx, app, rotation.Grant{Code: b.Issuer.Authorize(pat, redirectURI, ""), RedirectURI: redirectURI})
+	b.right = b.Issuer.Parse(answer.Body).Pair.RefreshToken
+	_ = b.consents().Import(ctx, acme, b.right, "42")
+	b.deliver(ctx)
 	time.Sleep(time.Hour)
 }
 
