@@ -148,7 +148,7 @@ func (n *narrator) tell(report rotation.Report) {
 	defer n.mu.Unlock()
 	for _, r := range report.Connections {
 		switch r.Outcome {
-		case rotation.Fresh, rotation.Busy, rotation.Deferred: // nothing new
+		case rotation.Fresh, rotation.Busy, rotation.Deferred, rotation.NotFound: // nothing new; of what was disconnected there is nothing
 		case rotation.Rotated, rotation.Published, rotation.Recovered:
 			fmt.Fprintf(n.out, "%s  %s  %-9s  generation %d, access token good until %s\n", clock(time.Now()), r.Connection,
 				r.Outcome, r.Generation, clock(r.ExpiresAt))
