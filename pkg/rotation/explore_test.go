@@ -2,6 +2,7 @@ package rotation_test
 
 import (
 	"cmp"
+	"flag"
 	"fmt"
 	"maps"
 	"slices"
@@ -38,10 +39,15 @@ func TestEveryFaultIsSurvived(t *testing.T) {
 	var runs atomic.Int64
 	var single strikes
 	started := time.Now()
+	failFast := flag.Lookup("test.failfast").Value.String() == "true"
 	t.Run("on a server that", func(t *testing.T) {
+		group := t
 		for _, x := range program() {
 			t.Run(fmt.Sprintf("%s/%s/%v", x.server, x.name, x.play), func(t *testing.T) {
 				t.Parallel()
+				if failFast && group.Failed() { // by now all have begun, so package testing stops none
+					return
+				}
 				s := x.scene
 				if x.play.faults == 1 && x.Exploration == all {
 					s.seen = single.on(x.server)
