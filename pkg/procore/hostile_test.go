@@ -46,11 +46,12 @@ func but(old, new string) func(net.Conn) { return answer(200, strings.Replace(wh
 // slowly writes a text a byte at a time, over about so long.
 func slowly(text string, over time.Duration) func(net.Conn) {
 	return func(conn net.Conn) {
+		began := time.Now()
 		for i := range len(text) {
 			if _, err := conn.Write([]byte{text[i]}); err != nil {
 				return
 			}
-			time.Sleep(over / time.Duration(len(text)))
+			time.Sleep(time.Until(began.Add(over * time.Duration(i+1) / time.Duration(len(text))))) // a pause that lasted too long is made up for
 		}
 	}
 }
