@@ -156,6 +156,12 @@ var hostiles = []hostile{
 	{"Content-Length negative", bytesOf(ok + "Content-Length: -1\r\n\r\n" + whole), rotation.UnknownResult,
 		"sent, but no answer: the connection failed or its answer is not HTTP", "", ""},
 	{"a byte at a time, in time", slowly(ok+"Content-Length: 129\r\n\r\n"+whole, time.Second/2), rotation.Captured, "HTTP 200", rotation.Sound, ""},
+	{"a byte at a time, the body too slow", func(conn net.Conn) {
+		_, _ = io.WriteString(conn, ok+"Content-Length: 129\r\n\r\n"+whole[:60])
+		time.Sleep(time.Second)
+		_, _ = io.WriteString(conn, whole[60:61])
+		_, _ = io.Copy(io.Discard, conn) // the next one is not due before the client has gone
+	}, rotation.Captured, "HTTP 200, body cut off after 61 bytes: timed out", rotation.Empty, noRefresh},
 	{"a byte at a time, too slow", slowly(ok+"X: "+strings.Repeat("y", 500), 20*time.Second), rotation.UnknownResult, "sent, but no answer: timed out", "", ""},
 	{"endless headers", endless(ok, "X-Canary: canary\r\n"), rotation.UnknownResult,
 		"sent, but no answer: the connection failed or its answer is not HTTP", "", ""},
@@ -165,6 +171,7 @@ var hostiles = []hostile{
 	{"301", answer(301, "", "Location: /canary"), rotation.UnknownResult, "HTTP 301", "", ""},
 	{"302", answer(302, "", "Location: /canary"), rotation.UnknownResult, "HTTP 302", "", ""},
 	{"303", answer(303, "", "Location: /canary"), rotation.UnknownResult, "HTTP 303", "", ""},
+	{"305", answer(305, "", "Location: /canary"), rotation.UnknownResult, "HTTP 305", "", ""},
 	{"304", answer(304, ""), rotation.UnknownResult, "HTTP 304", "", ""},
 	{"307", answer(307, "", "Location: /canary"), rotation.UnknownResult, "HTTP 307", "", ""},
 	{"308", answer(308, "", "Location: /canary"), rotation.UnknownResult, "HTTP 308", "", ""},
@@ -183,7 +190,14 @@ var hostiles = []hostile{
 	{"429 without Retry-After", answer(429, ""), rotation.RateLimited, "HTTP 429", "", ""},
 	{"429 with seconds", answer(429, "", "Retry-After: 30"), rotation.RateLimited, "HTTP 429", "", ""},
 	{"429 with a date", answer(429, "", "Date: Sat, 21 Nov 2026 22:00:00 GMT", "Retry-After: Sat, 21 Nov 2026 22:00:30 GMT"), rotation.RateLimited, "HTTP 429", "", ""},
+	{"429 with a date of RFC 850", answer(429, "", "Date: Sat, 21 Nov 2026 22:00:00 GMT", "Retry-After: Saturday, 21-Nov-26 22:00:30 GMT"), rotation.RateLimited, "HTTP 429", "", ""},
+	{"429 with a date of asctime", answer(429, "", "Date: Sat, 21 Nov 2026 22:00:00 GMT", "Retry-After: Sat Nov 21 22:00:30 2026"), rotation.RateLimited, "HTTP 429", "", ""},
+	{"429 with a date that is past", answer(429, "", "Date: Sat, 21 Nov 2026 22:00:00 GMT", "Retry-After: Sat, 21 Nov 2026 21:00:00 GMT"), rotation.RateLimited, "HTTP 429", "", ""},
 	{"429 with a reset", answer(429, "", "Date: Sat, 21 Nov 2026 22:00:00 GMT", "X-Rate-Limit-Reset: 1795298430"), rotation.RateLimited, "HTTP 429", "", ""},
+	{"429 with zero", answer(429, "", "Retry-After: 0"), rotation.RateLimited, "HTTP 429", "", ""},
+	{"429 with a fraction", answer(429, "", "Retry-After: 1.5"), rotation.RateLimited, "HTTP 429", "", ""},
+	{"429 with nothing in it", answer(429, "", "Retry-After: "), rotation.RateLimited, "HTTP 429", "", ""},
+	{"429 with more than any number", answer(429, "", "Retry-After: 99999999999999999999"), rotation.RateLimited, "HTTP 429", "", ""},
 	{"429 with nonsense", answer(429, "", "Retry-After: soon"), rotation.RateLimited, "HTTP 429", "", ""},
 	{"429 with a negative wait", answer(429, "", "Retry-After: -1"), rotation.RateLimited, "HTTP 429", "", ""},
 	{"429 with a year", answer(429, "", "Retry-After: 31536000"), rotation.RateLimited, "HTTP 429", "", ""},
@@ -191,7 +205,8 @@ var hostiles = []hostile{
 
 // waits are what the 429 answers ask for; those that are not here ask for nothing.
 var waits = map[string]time.Duration{"429 with seconds": 30 * time.Second, "429 with a date": 30 * time.Second,
-	"429 with a reset": 30 * time.Second, "429 with a year": maxWait}
+	"429 with a date of RFC 850": 30 * time.Second, "429 with a date of asctime": 30 * time.Second,
+	"429 with a reset": 30 * time.Second, "429 with a year": maxWait, "429 with more than any number": maxWait}
 
 // Every odd answer has one meaning and one text, is taken in within the redeem
 // timeout and with one request, and leaves no secret anywhere.

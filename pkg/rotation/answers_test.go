@@ -171,6 +171,40 @@ func TestAServerThatKeepsTheRefreshTokenIsNeverTakenForAnAnswer(t *testing.T) {
 	})
 }
 
+// A server may also send the same refresh token again (RFC 6749 section 6).
+func TestAServerThatSendsTheSameRefreshTokenIsTakenAtItsWord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(rotationtest.Personality{NoRotation: true})
+		b.connect(t)
+		b.issuer = repeating{b.Issuer}
+		b.gate(rotationtest.Nth(3, "issuer.Redeem", after, fail))
+		for hour := range 5 {
+			time.Sleep(time.Hour)
+			b.sweep(t)
+			if lost := hour == 2; lost != (b.record(t).Attempt != nil) {
+				t.Errorf("hour %d: attempt %+v", hour, b.record(t).Attempt)
+			}
+		}
+		if err := b.works(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if kinds, rec := b.notices(), b.record(t); !slices.Equal(kinds, []string{rotation.NoticeUnknown}) || rec.Generation != 4 {
+			t.Errorf("people were told %v, generation %d", kinds, rec.Generation)
+		}
+	})
+}
+
+// repeating sends the refresh token again that it was sent.
+type repeating struct{ *rotationtest.Issuer }
+
+func (r repeating) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
+	answer := r.Issuer.Redeem(ctx, app, grant)
+	if answer.Class == rotation.Captured && !grant.RefreshToken.IsZero() {
+		answer.Body = token.NewSecret(strings.Replace(answer.Body.Reveal(), "{", `{"refresh_token":"`+grant.RefreshToken.Reveal()+`",`, 1))
+	}
+	return answer
+}
+
 func TestQuarantineWaitsForAPerson(t *testing.T) {
 	for _, release := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
