@@ -52,11 +52,12 @@ func Check(b *Bench) error {
 func CheckAtRest(b *Bench) error {
 	errs := []error{Check(b), alarmsRaised(b)} // I17
 	for _, record := range b.Ledger.records() {
+		saved := savedPairs(b, record.Connection)
 		errs = append(errs,
-			nothingSavedIsLost(b, record),  // I3, I4
-			vaultShowsLedger(b, record),    // I6
-			oldEpochIsDead(b, record),      // I9
-			nothingSavedLivesOn(b, record), // I9
+			nothingSavedIsLost(b, record, saved),  // I3, I4
+			vaultShowsLedger(b, record),           // I6
+			oldEpochIsDead(b, record),             // I9
+			nothingSavedLivesOn(b, record, saved), // I9
 		)
 	}
 	return errors.Join(errs...)
@@ -151,20 +152,25 @@ func vaultShowsLedger(b *Bench, r rotation.Record) error {
 	return nil
 }
 
-// nothingSavedIsLost is I3 and I4 at rest: no saved successor waits; the
-// current pair is one the issuer gave; and who needs a new consent has lost a
-// pair that was never saved, or had it taken away.
-func nothingSavedIsLost(b *Bench, r rotation.Record) error {
-	if r.Current == nil {
-		return nil
-	}
+// nothingSavedIsLost is I3 and I4 at rest: no saved successor waits, and none
+// that came whole was rejected; the current pair is one the issuer gave; and who needs
+// a new consent has lost a pair that was never saved, or had it taken away.
+func nothingSavedIsLost(b *Bench, r rotation.Record, saved map[token.Fingerprint]savedAs) error {
 	lost := fmt.Errorf("I3 is broken at rest: %s is %s at %v", r.Connection, r.Status, positionOf(r))
 	for _, m := range b.Ledger.mintsOf(r.Connection) {
-		decidable := m.Key.Epoch == r.Epoch && m.Key.Generation == r.Generation+1 && m.Parent == r.Current.Fingerprint ||
+		decidable := r.Current != nil && m.Key.Epoch == r.Epoch && m.Key.Generation == r.Generation+1 && m.Parent == r.Current.Fingerprint ||
 			m.Key.Epoch == r.Epoch+1 && m.Source != rotation.FromRefresh
 		if m.State == rotation.Saved && decidable {
 			return fmt.Errorf("%w, and its saved successor %v is not decided", lost, m.Key)
 		}
+	}
+	for pair, as := range saved {
+		if as.rejected && as.key.Generation > 0 { // a consent may be of somebody else
+			return fmt.Errorf("%w, and the pair %s, saved whole for (%d,%d), was rejected", lost, short(pair), as.key.Epoch, as.key.Generation)
+		}
+	}
+	if r.Current != nil && !r.ServiceAccount && b.Issuer.Family(r.Current.Fingerprint) == 0 {
+		return fmt.Errorf("%w, and its current pair is none that the issuer gave", lost)
 	}
 	if r.Status != rotation.NeedsConsent {
 		return nil

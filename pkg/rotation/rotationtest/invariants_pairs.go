@@ -16,52 +16,66 @@ import (
 
 // answersAreSaved is I7: whoever receives an answer saves it before it does
 // anything else to the connection, whatever has become of attempt, epoch and
-// caller meanwhile; or says that it could not.
+// caller meanwhile; or tells people that it could not.
 func answersAreSaved(b *Bench) error {
 	entries := b.Journal.Entries()
 	owner := map[token.Fingerprint]token.Connection{}
+	isCode := map[token.Fingerprint]bool{}
 	for i, e := range entries {
 		switch effect := e.Effect.(type) {
 		case Wrote:
 			if a := effect.Change.Record.Attempt; a != nil {
 				owner[a.Fingerprint] = e.Connection
 			}
+		case Presented:
+			isCode[effect.What] = effect.Code && e.Actor != "" // a test may exchange codes for itself
 		case Answered:
 			c, known := owner[effect.What]
-			if !known || effect.Class != rotation.Captured {
+			if effect.Class != rotation.Captured || !known && !isCode[effect.What] {
 				continue
 			}
-			if at := firstAfter(entries[i+1:], e.Actor, c, effect.What); at != nil {
-				return violated("I7", *at, "the answer to #%d is not saved yet", effect.N)
+			answers := func(m rotation.Mint) bool {
+				return m.Parent == effect.What || isCode[effect.What] && m.Source == rotation.FromCode
+			}
+			if at, what := unsaved(entries[i:], c, answers); at != nil {
+				return violated("I7", *at, "the answer to #%d %s", effect.N, what)
 			}
 		}
 	}
 	return nil
 }
 
-// firstAfter returns what the actor did to the connection after an answer
-// other than saving it; nil if it saved it, died, or said that it could not.
-func firstAfter(entries []Entry, actor string, c token.Connection, parent token.Fingerprint) *Entry {
-	for _, e := range entries {
-		if e.Actor != actor || e.Connection != c {
+// unsaved says what the actor that has received an answer does other than saving
+// it; nil if it saves it, dies, or tells that it could not. The answer to a code
+// is of no connection yet.
+func unsaved(entries []Entry, c token.Connection, answers func(rotation.Mint) bool) (at *Entry, what string) {
+	answered := entries[0]
+	for _, e := range entries[1:] {
+		if e.Actor != answered.Actor || !c.IsZero() && !e.Connection.IsZero() && e.Connection != c {
 			continue
 		}
 		switch effect := e.Effect.(type) {
 		case Minted:
-			if effect.Mint.Parent == parent {
-				return nil
+			if answers(effect.Mint) {
+				return nil, ""
 			}
 		case Stored:
-			if m, ok := escrowed(effect.Version); ok && m.Parent == parent {
-				return nil
+			if m, ok := escrowed(effect.Version); ok && answers(m) {
+				return nil, ""
 			}
 		case Noticed:
-			return nil // NoticeUnsaved; any other is about an earlier answer and checked elsewhere
+			if effect.Notice.Kind == rotation.NoticeUnsaved {
+				return nil, ""
+			}
+		case Faulted:
+			if effect.Fault.Kind == Crash || effect.At.Call == "notifier.Notify" {
+				return nil, ""
+			}
 		case Wrote:
-			return &e
+			return &e, "is not saved yet"
 		}
 	}
-	return nil
+	return &answered, "is never saved, and nobody is told"
 }
 
 // savedBeforeUse is I8: a pair's access token is not used before the answer
@@ -204,7 +218,7 @@ func oldEpochIsDead(b *Bench, r rotation.Record) error {
 
 // nothingSavedLivesOn is I9 at rest: of all pairs that were saved, only the
 // current one, what it came from, and what waits for a person can be redeemed.
-func nothingSavedLivesOn(b *Bench, r rotation.Record) error {
+func nothingSavedLivesOn(b *Bench, r rotation.Record, saved map[token.Fingerprint]savedAs) error {
 	if r.Attempt != nil {
 		return nil // not at rest
 	}
@@ -215,25 +229,31 @@ func nothingSavedLivesOn(b *Bench, r rotation.Record) error {
 		}
 	}
 	held := slices.ContainsFunc(b.Ledger.mintsOf(r.Connection), func(m rotation.Mint) bool { return m.State == rotation.Quarantined })
-	for pair, key := range savedPairs(b, r.Connection) {
-		if kept[pair] || held && key.Epoch == r.Epoch || !b.Issuer.Takes(pair) || b.Issuer.outlivedRevocation(pair) {
+	for pair, as := range saved {
+		if kept[pair] || held && as.key.Epoch == r.Epoch || !b.Issuer.Takes(pair) || b.Issuer.outlivedRevocation(pair) {
 			continue
 		}
 		return fmt.Errorf("I9 is broken at rest: %s is %s at %v, and the pair %s, saved for (%d,%d), can still be redeemed",
-			r.Connection, r.Status, positionOf(r), short(pair), key.Epoch, key.Generation)
+			r.Connection, r.Status, positionOf(r), short(pair), as.key.Epoch, as.key.Generation)
 	}
 	return nil
 }
 
-// savedPairs finds, for each pair that was saved for c, the mint it was saved
-// as. A refresh is known by the attempt that it was presented under, a code by
-// who presented it last before saving.
-func savedPairs(b *Bench, c token.Connection) map[token.Fingerprint]rotation.MintKey {
+// savedAs is the mint that a pair was saved as.
+type savedAs struct {
+	key      rotation.MintKey
+	rejected bool
+}
+
+// savedPairs finds, for each pair that was saved whole for c, the mint it was
+// saved as. A refresh is known by the attempt that it was presented under, a code
+// by who presented it last before saving.
+func savedPairs(b *Bench, c token.Connection) map[token.Fingerprint]savedAs {
 	attempts := map[token.Fingerprint]string{} // the attempt on a token now
 	under := map[int]string{}                  // a presentation: the attempt, or the actor
 	granted := map[string]token.Fingerprint{}
 	cut := map[string]bool{} // the answer to an actor
-	saved := map[token.Fingerprint]rotation.MintKey{}
+	saved := map[token.Fingerprint]savedAs{}
 	inLedger := map[rotation.MintKey]bool{}
 	save := func(e Entry, m rotation.Mint) {
 		if e.Connection != c || m.Connection != c {
@@ -244,7 +264,7 @@ func savedPairs(b *Bench, c token.Connection) map[token.Fingerprint]rotation.Min
 			by = "actor " + e.Actor
 		}
 		if pair, found := granted[by]; found {
-			saved[pair] = m.Key
+			saved[pair] = savedAs{key: m.Key, rejected: saved[pair].rejected}
 		}
 	}
 	for _, e := range b.Journal.Entries() {
@@ -253,10 +273,16 @@ func savedPairs(b *Bench, c token.Connection) map[token.Fingerprint]rotation.Min
 			if a := effect.Change.Record.Attempt; a != nil {
 				attempts[a.Fingerprint] = a.ID
 			}
-			for _, mark := range effect.Change.Mark { // nobody knows which of its pairs is the right one
-				maps.DeleteFunc(saved, func(_ token.Fingerprint, key rotation.MintKey) bool {
-					return key == mark.Key && mark.State == rotation.Quarantined
-				})
+			for _, mark := range effect.Change.Mark {
+				for pair, as := range saved {
+					switch {
+					case as.key != mark.Key:
+					case mark.State == rotation.Quarantined: // nobody knows which of its pairs is the right one
+						delete(saved, pair)
+					default:
+						saved[pair] = savedAs{as.key, true}
+					}
+				}
 			}
 		case Presented:
 			under[effect.N] = "attempt " + attempts[effect.What]
@@ -264,7 +290,9 @@ func savedPairs(b *Bench, c token.Connection) map[token.Fingerprint]rotation.Min
 				under[effect.N] = "actor " + e.Actor
 			}
 		case Granted:
-			granted[under[effect.N]] = effect.Pair
+			if effect.Pair != "" {
+				granted[under[effect.N]] = effect.Pair
+			}
 		case Answered:
 			if cut[e.Actor] { // nobody knows the pair
 				delete(granted, under[effect.N])
@@ -273,7 +301,7 @@ func savedPairs(b *Bench, c token.Connection) map[token.Fingerprint]rotation.Min
 		case Faulted:
 			cut[e.Actor] = effect.Fault.Kind == Cut
 		case Purged:
-			maps.DeleteFunc(saved, func(_ token.Fingerprint, key rotation.MintKey) bool { return e.Connection == c && !inLedger[key] })
+			maps.DeleteFunc(saved, func(_ token.Fingerprint, as savedAs) bool { return e.Connection == c && !inLedger[as.key] })
 		case Minted:
 			inLedger[effect.Mint.Key] = inLedger[effect.Mint.Key] || e.Connection == c
 			save(e, effect.Mint)

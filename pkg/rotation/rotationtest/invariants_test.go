@@ -68,6 +68,23 @@ func TestWhatIsRightPasses(t *testing.T) {
 			s.giveUp(s.connect(1), rotation.Quarantined, rotation.Rejected)
 			s.needsConsent()
 		},
+		"an answer that could not be saved was told of": func(s *story) {
+			p := s.connect(1)
+			s.begin(p)
+			s.present(p)
+			s.tell(rotation.NoticeUnsaved)
+			s.waitOut()
+			s.begin(p)
+			s.present(p)
+			s.needsConsent()
+		},
+		"a process died with an answer": func(s *story) {
+			p := s.connect(1)
+			s.begin(p)
+			s.present(p)
+			s.Ledger.Gate = Watch(s.Journal, Nth(1, "ledger.SaveMint", Before, Fault{Kind: Crash}))
+			go s.save(successor(p, 1, 1))
+		},
 		"a notice was cut off by a fault": func(s *story) {
 			p := s.connect(1)
 			s.Issuer.Withdraw(s.ctx, p.AccessToken)
@@ -159,6 +176,22 @@ func TestEachInvariantIsChecked(t *testing.T) {
 			s.present(p)
 			s.save(successor(p, 1, 1))
 		}},
+		"a saved first consent is forgotten": {"I3 at rest", func(s *story) {
+			s.change(func(r *rotation.Record) { r.Status = rotation.Pending })
+			s.exchange()
+			m := mint(1, 0, "attempt")
+			m.Source = rotation.FromCode
+			s.save(m)
+		}},
+		"a pair that came whole is rejected": {"I3 at rest", func(s *story) {
+			p := s.connect(1)
+			s.giveUp(p, rotation.Rejected)
+			s.Issuer.Withdraw(s.ctx, p.AccessToken)
+		}},
+		"the current pair is from nowhere": {"I3 at rest", func(s *story) {
+			s.connect(1)
+			s.change(func(r *rotation.Record) { r.Current.Fingerprint = "nowhere" })
+		}},
 		"a new consent although nothing was lost": {"I3 at rest", func(s *story) {
 			p := s.connect(1)
 			s.begin(p)
@@ -229,6 +262,20 @@ func TestEachInvariantIsChecked(t *testing.T) {
 			s.begin(p)
 			s.present(p)
 			s.change(func(r *rotation.Record) { r.DueAt = time.Now() })
+		}},
+		"an answer is dropped": {"I7", func(s *story) {
+			p := s.connect(1)
+			s.begin(p)
+			s.present(p)
+		}},
+		"the answer to a code is not saved first": {"I7", func(s *story) {
+			s.connect(1)
+			s.exchange()
+			s.change(func(r *rotation.Record) { r.DueAt = time.Now() })
+		}},
+		"the answer to a code is dropped": {"I7", func(s *story) {
+			s.connect(1)
+			s.exchange()
 		}},
 		"readers see an answer in escrow": {"I10", func(s *story) {
 			p := s.connect(1)

@@ -65,6 +65,7 @@ type Issuer struct {
 
 	mu       sync.Mutex
 	clients  map[string]token.Secret
+	retired  []token.Secret // client secrets that others have replaced
 	codes    []*code
 	pairs    []*pair
 	byToken  map[token.Secret]*pair      // of either kind
@@ -80,6 +81,9 @@ func (i *Issuer) Register(app rotation.Application) {
 	defer i.mu.Unlock()
 	if i.clients == nil {
 		i.clients = map[string]token.Secret{}
+	}
+	if was, found := i.clients[app.ClientID]; found && was != app.ClientSecret {
+		i.retired = append(i.retired, was)
 	}
 	i.clients[app.ClientID] = app.ClientSecret
 }

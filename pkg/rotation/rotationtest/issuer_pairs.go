@@ -211,7 +211,7 @@ func (i *Issuer) Secrets() (access, others []token.Secret) {
 	for _, secret := range i.clients {
 		others = append(others, secret)
 	}
-	return access, others
+	return access, append(others, i.retired...)
 }
 
 func (i *Issuer) find(t token.Secret) *pair { return i.byToken[t] }

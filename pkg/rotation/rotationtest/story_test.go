@@ -62,7 +62,7 @@ func rowsOf(was, is rotation.Record) (rows []rotation.Event) {
 	case decided:
 		row("decided", "")
 	case was.Status != is.Status:
-		row(map[rotation.Status]string{rotation.NeedsConsent: "needs_consent", rotation.Disconnected: "disconnected"}[is.Status], "")
+		row(map[rotation.Status]string{rotation.Pending: "registered", rotation.NeedsConsent: "needs_consent", rotation.Disconnected: "disconnected"}[is.Status], "")
 	}
 	return rows
 }
