@@ -2,10 +2,13 @@ package rotation_test
 
 import (
 	"cmp"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -52,7 +55,11 @@ func TestEveryFaultIsSurvived(t *testing.T) {
 				if x.play.faults == 1 && x.Exploration == all {
 					s.seen = single.on(x.server)
 				}
-				counts := rotationtest.Explore(t, x.Exploration, s.with(x.play.faults, x.play.switches))
+				counts, found := rotationtest.Search(t, x.Exploration, s.with(x.play.faults, x.play.switches))
+				if found != nil {
+					line, _ := json.Marshal(failing{x.server, x.name, x.play.faults, x.play.switches, found.List})
+					t.Fatalf("after %v it fails. Add this line to %s, to try it at every run from now on:\n%s\n%v", counts, keptLists, line, found)
+				}
 				t.Log(counts)
 				runs.Add(int64(counts.Runs))
 			})
@@ -61,6 +68,37 @@ func TestEveryFaultIsSurvived(t *testing.T) {
 	t.Logf("%d runs in %v\n%v", runs.Load(), time.Since(started).Round(time.Second), &single)
 	for _, lack := range single.lacks() {
 		t.Errorf("of the faults tried one by one: %s", lack)
+	}
+}
+
+// failing is a list of choices with which an engine has failed.
+type failing struct {
+	Server   string `json:"server"`
+	Scene    string `json:"scene"`
+	Faults   int    `json:"faults"`
+	Switches int    `json:"switches"`
+	Choices  []int  `json:"choices"`
+}
+
+// keptLists has one failing list a line.
+const keptLists = "testdata/lists.jsonl"
+
+func TestListsThatFailedOnce(t *testing.T) {
+	text, err := os.ReadFile(keptLists)
+	must(t, err)
+	for line := range strings.Lines(string(text)) {
+		var f failing
+		must(t, json.Unmarshal([]byte(line), &f))
+		t.Run(f.Server+"/"+f.Scene, func(t *testing.T) {
+			i := slices.IndexFunc(scenes, func(s namedScene) bool { return s.name == f.Scene })
+			server, known := rotationtest.Personalities[f.Server]
+			if i < 0 || !known {
+				t.Fatalf("there is no such scene or server: %s", line)
+			}
+			s := scenes[i].scene
+			s.server = server
+			rotationtest.Replay(t, s.with(f.Faults, f.Switches), f.Choices...)
+		})
 	}
 }
 

@@ -101,12 +101,15 @@ func (w *weather) check(t *testing.T, expected int) {
 	}
 }
 
-// unfounded lists the notices of a consent that is needed and of an unknown end
-// that had no cause when they were given: the row did not say so, or people had
-// been told; or the process had not just lost an answer. For runs one at a time.
+// unfounded lists the notices that had no cause when they were given: the row did
+// not say that a consent is needed, or people had been told; the process had not
+// just lost an answer, or been refused; no answer of the connection had come in
+// part; the attempt was the process's own; or nothing in this month is a cause at
+// all. For runs one at a time.
 func (b *bench) unfounded() (surplus []string) {
-	waiting := map[token.Connection]bool{}
-	lost := map[string]bool{} // what its last presentation has come to, for a process
+	waiting, inPart := map[token.Connection]bool{}, map[token.Connection]bool{}
+	begunBy := map[token.Connection]string{}
+	lost, cut, denied := map[string]bool{}, map[string]bool{}, map[string]bool{} // of a process
 	for _, e := range b.Journal.Entries() {
 		switch effect := e.Effect.(type) {
 		case rotationtest.Wrote:
@@ -114,19 +117,33 @@ func (b *bench) unfounded() (surplus []string) {
 			if effect.Change.Record.Untold {
 				waiting[e.Connection] = true
 			}
+			if effect.Change.Record.Attempt != nil {
+				begunBy[e.Connection] = e.Actor
+			}
+			if len(effect.Change.Mark) > 0 {
+				delete(inPart, e.Connection)
+			}
+		case rotationtest.Minted:
+			inPart[e.Connection] = inPart[e.Connection] || cut[e.Actor]
+		case rotationtest.Stored:
+			inPart[e.Connection] = inPart[e.Connection] || cut[e.Actor] && strings.HasPrefix(effect.Version.ID, "escrow-")
+		case rotationtest.Presented:
+			cut[e.Actor] = false
+		case rotationtest.Faulted:
+			redeeming := effect.At.Call == "issuer.Redeem"
+			cut[e.Actor] = cut[e.Actor] || redeeming && effect.Fault.Kind == rotationtest.Cut
+			denied[e.Actor] = denied[e.Actor] || redeeming && effect.Fault.Kind == rotationtest.Deny
 		case rotationtest.Answered:
 			lost[e.Actor] = effect.Class == rotation.UnknownResult
 		case rotationtest.Noticed:
 			n := effect.Notice
-			founded := true
-			switch {
-			case n.Kind == rotation.NoticeUnknown:
-				founded = lost[e.Actor]
-			case n.Kind == rotation.NoticeNeedsConsent && !n.Connection.IsZero():
-				founded = waiting[n.Connection]
-			case n.Kind == rotation.NoticeNeedsConsent:
-				founded = len(waiting) > 0 // with those of the last hour, whom people may have been told of one by one
-			}
+			founded := map[string]bool{
+				rotation.NoticeUnknown:      lost[e.Actor],
+				rotation.NoticeNeedsConsent: waiting[n.Connection] || n.Connection.IsZero() && len(waiting) > 0, // with those of the last hour, whom people may have been told of one by one
+				rotation.NoticeRejected:     inPart[n.Connection],
+				rotation.NoticeRecovered:    begunBy[n.Connection] != e.Actor,
+				rotation.NoticeConfigError:  denied[e.Actor],
+			}[n.Kind]
 			if !founded {
 				surplus = append(surplus, fmt.Sprintf("%s of %s at %v by %s", n.Kind, n.Connection, e.At, e.Actor))
 			}

@@ -125,6 +125,30 @@ func TestGraceAndFamily(t *testing.T) {
 	})
 }
 
+func TestACodeThatIsUsedTwiceEndsTheFamily(t *testing.T) {
+	c := newClient(t, Personality{KillFamily: true})
+	code := rotation.Grant{Code: c.Authorize(rotation.Identity{}, Sandbox.RedirectURI, ""), RedirectURI: Sandbox.RedirectURI}
+	_, first := c.redeem(code)
+	second := c.refresh(first)
+	if class, _ := c.redeem(code); class != rotation.Refused {
+		t.Errorf("a used code was answered with %s", class)
+	}
+	c.alive("what came of its pair", second, false, false)
+}
+
+func TestAWithdrawalEndsSiblingsToo(t *testing.T) {
+	c := newClient(t, Personality{Overlap: true})
+	first, other := c.consent(), c.consent()
+	second, sibling := c.refresh(first), c.refresh(first)
+	c.Withdraw(t.Context(), second.AccessToken)
+	for _, p := range []token.Pair{first, second, sibling} {
+		c.alive("a pair of the consent", p, false, false)
+	}
+	c.alive("the pair of another consent", other, true, true)
+	c.Wipe(t.Context())
+	c.alive("a pair after everything was wiped", other, false, false)
+}
+
 func TestNoRotation(t *testing.T) {
 	c := newClient(t, Personality{NoRotation: true})
 	first := c.consent()
