@@ -103,13 +103,13 @@ func (w *weather) check(t *testing.T, expected int) {
 
 // unfounded lists the notices that had no cause when they were given: the row did
 // not say that a consent is needed, or people had been told; the process had not
-// just lost an answer, or been refused; no answer of the connection had come in
-// part; the attempt was the process's own; or nothing in this month is a cause at
-// all. For runs one at a time.
+// just lost an answer, failed to save one, or been refused; no answer of the
+// connection had come in part; the attempt was the process's own; or nothing in
+// this month is a cause at all. For runs one at a time.
 func (b *bench) unfounded() (surplus []string) {
 	waiting, inPart := map[token.Connection]bool{}, map[token.Connection]bool{}
-	begunBy := map[token.Connection]string{}
-	lost, cut, denied := map[string]bool{}, map[string]bool{}, map[string]bool{} // of a process
+	attempt, begunBy := map[token.Connection]string{}, map[token.Connection]string{}
+	lost, unsaved, cut, denied := map[string]bool{}, map[string]bool{}, map[string]bool{}, map[string]bool{} // of a process
 	for _, e := range b.Journal.Entries() {
 		switch effect := e.Effect.(type) {
 		case rotationtest.Wrote:
@@ -117,16 +117,20 @@ func (b *bench) unfounded() (surplus []string) {
 			if effect.Change.Record.Untold {
 				waiting[e.Connection] = true
 			}
-			if effect.Change.Record.Attempt != nil {
-				begunBy[e.Connection] = e.Actor
+			if a := effect.Change.Record.Attempt; a != nil && a.ID != attempt[e.Connection] {
+				attempt[e.Connection], begunBy[e.Connection] = a.ID, e.Actor
 			}
 			if len(effect.Change.Mark) > 0 {
 				delete(inPart, e.Connection)
 			}
 		case rotationtest.Minted:
 			inPart[e.Connection] = inPart[e.Connection] || cut[e.Actor]
+			unsaved[e.Actor] = false
 		case rotationtest.Stored:
-			inPart[e.Connection] = inPart[e.Connection] || cut[e.Actor] && strings.HasPrefix(effect.Version.ID, "escrow-")
+			if strings.HasPrefix(effect.Version.ID, "escrow-") {
+				inPart[e.Connection] = inPart[e.Connection] || cut[e.Actor]
+				unsaved[e.Actor] = false
+			}
 		case rotationtest.Presented:
 			cut[e.Actor] = false
 		case rotationtest.Faulted:
@@ -134,12 +138,13 @@ func (b *bench) unfounded() (surplus []string) {
 			cut[e.Actor] = cut[e.Actor] || redeeming && effect.Fault.Kind == rotationtest.Cut
 			denied[e.Actor] = denied[e.Actor] || redeeming && effect.Fault.Kind == rotationtest.Deny
 		case rotationtest.Answered:
-			lost[e.Actor] = effect.Class == rotation.UnknownResult
+			lost[e.Actor], unsaved[e.Actor] = effect.Class == rotation.UnknownResult, effect.Class == rotation.Captured
 		case rotationtest.Noticed:
 			n := effect.Notice
 			founded := map[string]bool{
 				rotation.NoticeUnknown:      lost[e.Actor],
 				rotation.NoticeNeedsConsent: waiting[n.Connection] || n.Connection.IsZero() && len(waiting) > 0, // with those of the last hour, whom people may have been told of one by one
+				rotation.NoticeUnsaved:      unsaved[e.Actor],
 				rotation.NoticeRejected:     inPart[n.Connection],
 				rotation.NoticeRecovered:    begunBy[n.Connection] != e.Actor,
 				rotation.NoticeConfigError:  denied[e.Actor],

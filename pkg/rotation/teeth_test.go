@@ -116,11 +116,31 @@ var removals = []removal{
 		"	if t.clock().After(t.rec.Attempt.Until) {\n		return nil, ErrConflict\n	}\n	if err := t.save(ctx, m, others...); err != nil {\n"},
 	{"there is no second store", "redeem.go",
 		"others := []func(context.Context, Mint) error{t.escrow}", "others := []func(context.Context, Mint) error{}"},
-	{"the token is read by label instead of from its pinned version", "redeem.go",
-		"	if i := slices.IndexFunc(t.mints, func(m Mint) bool { return m.Key == t.rec.Current.Mint }); i >= 0 {\n" +
-			"		m = t.mints[i]\n	} else if doc, err := token.ParseDocument(seen.current.Value); err == nil && seen.current.ID == t.rec.Current.VersionID {\n",
-		"	if i := slices.IndexFunc(t.mints, func(m Mint) bool { return m.Key == t.rec.Current.Mint }); i >= 0 && seen.current.ID == \"\" {\n" +
-			"		m = t.mints[i]\n	} else if doc, err := token.ParseDocument(seen.current.Value); err == nil {\n"},
+	{"the token is read by label instead of from its pinned version", "redeem.go", `
+	if i := slices.IndexFunc(t.mints, func(m Mint) bool { return m.Key == t.rec.Current.Mint }); i >= 0 {
+		m = t.mints[i]
+	} else if doc, err := token.ParseDocument(seen.current.Value); err == nil && seen.current.ID == t.rec.Current.VersionID {
+		m = mintOf(doc)
+	}
+	body, err := t.open(ctx, m)
+	if err != nil {
+		return token.Secret{}, err
+	}
+	refresh := t.issuer.Parse(body).Pair.RefreshToken
+	if refresh.IsZero() || refresh.Fingerprint() != t.rec.Current.Fingerprint {
+`, `
+	if i := slices.IndexFunc(t.mints, func(m Mint) bool { return m.Key == t.rec.Current.Mint }); i >= 0 && seen.current.ID == "" {
+		m = t.mints[i]
+	} else if doc, err := token.ParseDocument(seen.current.Value); err == nil {
+		m = mintOf(doc)
+	}
+	body, err := t.open(ctx, m)
+	if err != nil {
+		return token.Secret{}, err
+	}
+	refresh := t.issuer.Parse(body).Pair.RefreshToken
+	if refresh.IsZero() {
+`},
 	{"deciding is tied to the lease", "plan.go",
 		"	if m := decidable(rec, s.mints); m != nil {\n",
 		"	if m := decidable(rec, s.mints); m != nil && (rec.Attempt == nil || m.Key.Attempt == rec.Attempt.ID && s.now.Before(rec.Attempt.Until)) {\n"},
