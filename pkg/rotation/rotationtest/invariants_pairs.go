@@ -254,6 +254,7 @@ func savedPairs(b *Bench, c token.Connection) map[token.Fingerprint]savedAs {
 	granted := map[string]token.Fingerprint{}
 	cut := map[string]bool{} // the answer to an actor
 	saved := map[token.Fingerprint]savedAs{}
+	unopened := rotation.MintKey{} // which a person may give up
 	inLedger := map[rotation.MintKey]bool{}
 	save := func(e Entry, m rotation.Mint) {
 		if e.Connection != c || m.Connection != c {
@@ -280,9 +281,12 @@ func savedPairs(b *Bench, c token.Connection) map[token.Fingerprint]savedAs {
 					case mark.State == rotation.Quarantined: // nobody knows which of its pairs is the right one
 						delete(saved, pair)
 					default:
-						saved[pair] = savedAs{as.key, true}
+						saved[pair] = savedAs{as.key, as.key != unopened}
 					}
 				}
+			}
+			if f := effect.Change.Record.Failure; f != nil && f.Step == rotation.Decide && e.Connection == c {
+				unopened = f.Mint
 			}
 		case Presented:
 			under[effect.N] = "attempt " + attempts[effect.What]
