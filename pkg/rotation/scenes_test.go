@@ -24,6 +24,7 @@ var scenes = slices.Concat([]namedScene{
 	{"a rotator and an import", scene{actors: []actor{rotator("rotator"), importer}}},
 	{"a rotator and a disconnect", scene{actors: []actor{rotator("rotator"), disconnecter}}},
 	{"a rotator and a withdrawal", scene{actors: []actor{rotator("rotator"), withdrawer}}},
+	{"a withdrawal that nobody has noticed", scene{before: takeBack, actors: []actor{rotator("rotator")}}},
 	{"a rotator and a hand edit", scene{rare: true, actors: []actor{rotator("rotator"), editor}}},
 	{"a rotator and a roll back", scene{rare: true, before: rotateOnce, actors: []actor{rotator("rotator"), rollbacker}}},
 	{"a rotator and a deleted secret", scene{rare: true, actors: []actor{rotator("rotator"), deleter}}},
@@ -74,6 +75,12 @@ type namedScene struct {
 func rotateOnce(b *bench) {
 	_, _ = b.rotator().Rotate(context.Background(), acme)
 	time.Sleep(time.Hour)
+}
+
+// takeBack takes the consent back, where a former version is in the secret.
+func takeBack(b *bench) {
+	rotateOnce(b)
+	withdrawer.act(context.Background(), b)
 }
 
 // restore puts the table back to where it was two generations ago.
