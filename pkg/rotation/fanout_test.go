@@ -165,3 +165,29 @@ func (b *bench) runFor(t *testing.T, timeout time.Duration, pace rotation.Pace, 
 	}
 	return report
 }
+
+// What lasts is tried again less and less often.
+func TestAFaultThatLastsIsMetLessAndLess(t *testing.T) {
+	for _, call := range []string{"vault.Current", "sealer.DataKey", "applications.Application"} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(rotationtest.Personality{})
+			b.connect(t)
+			time.Sleep(time.Hour)
+			met := 0
+			b.gate(func(_ context.Context, at rotationtest.Passage) rotationtest.Fault {
+				if at.Call != call || at.When != before {
+					return rotationtest.Fault{}
+				}
+				met++
+				return fail
+			})
+			b.sweep(t)
+			for start := time.Now(); time.Since(start) < 3*time.Hour; time.Sleep(10 * time.Second) {
+				b.deliver(t.Context())
+			}
+			if met < 5 || met > 20 {
+				t.Errorf("%s is met %d times in three hours", call, met)
+			}
+		})
+	}
+}

@@ -197,15 +197,18 @@ func (m *mishap) disconnect() rotation.Outcome {
 	return m.process(func(ctx context.Context) (rotation.Report, error) { return m.rotator().Disconnect(ctx, acme) })
 }
 
-// consentAgain lets pat allow again; the outcome is the callback's.
-func (m *mishap) consentAgain() rotation.Outcome {
+// consentAgain lets pat allow again.
+func (m *mishap) consentAgain() rotation.Outcome { return m.consentOf(pat) }
+
+// consentOf lets somebody allow; the outcome is the callback's.
+func (m *mishap) consentOf(who rotation.Identity) rotation.Outcome {
 	result := crashed
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		ctx, cancel := context.WithTimeout(rotationtest.WithActor(context.Background(), "callback"), time.Minute)
 		defer cancel()
-		got, _ := m.consent(ctx, pat, rotation.Identity{Company: "42"})
+		got, _ := m.consent(ctx, who, rotation.Identity{Company: "42"})
 		result = rotation.Outcome(got)
 	}()
 	<-done

@@ -166,3 +166,24 @@ func (r *revocations) Revoke(ctx context.Context, app rotation.Application, t to
 	r.revoked = append(r.revoked, t.Fingerprint())
 	return r.Issuer.Revoke(ctx, app, t)
 }
+
+// Two answers of a server that sends the same refresh token again: whoever comes
+// late has a copy of the pair that is current.
+func TestACopyOfTheCurrentPairIsNotRevoked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &mishap{bench: newBench(rotationtest.Personality{NoRotation: true}), t: t}
+		m.connect(t)
+		time.Sleep(time.Hour)
+		m.issuer = repeating{m.Issuer}
+		m.during(1, "ledger.SaveMint", before, func() {
+			time.Sleep(4 * time.Minute)
+			m.sweep()
+		}).rotate()
+		if n := m.answers(); n != 2 {
+			t.Errorf("%d answers are saved, want 2", n)
+		}
+		if err := m.calm().works(t.Context()); err != nil {
+			t.Errorf("%v\n%s", err, m.Journal)
+		}
+	})
+}

@@ -149,21 +149,50 @@ func readersSeeWhole(b *Bench) error {
 }
 
 // connectionsDoNotMix is I11: the pairs of one consent are never those of two
-// connections.
+// connections, and whose consent it is was asked for and fits whom the connection
+// belongs to.
 func connectionsDoNotMix(b *Bench) error {
 	owner := map[int]token.Connection{}
+	pinned := map[token.Connection]string{} // the user
+	asked := map[rotation.MintKey]rotation.Identity{}
 	for _, e := range b.Journal.Entries() {
+		if minted, ok := e.Effect.(Minted); ok && minted.Mint.Expect != nil {
+			asked[minted.Mint.Key] = *minted.Mint.Expect
+		}
 		wrote, ok := e.Effect.(Wrote)
 		if !ok || wrote.Change.Record.Current == nil {
 			continue
 		}
-		family := b.Issuer.Family(wrote.Change.Record.Current.Fingerprint)
+		record := wrote.Change.Record
+		family := b.Issuer.Family(record.Current.Fingerprint)
 		if c, known := owner[family]; family != 0 && known && c != e.Connection {
 			return violated("I11", e, "%s has a pair of the consent of %s", e.Connection, c)
 		}
 		owner[family] = e.Connection
+		if expect, ok := asked[record.Current.Mint]; ok {
+			is := b.Issuer.consenter(family)
+			if expect.ResourceOwner != "" && expect.ResourceOwner != is.ResourceOwner || expect.Login != "" && expect.Login != is.Login ||
+				!expect.Repin && pinned[e.Connection] != "" && pinned[e.Connection] != is.ResourceOwner {
+				return violated("I11", e, "%s has the consent of somebody else", e.Connection)
+			}
+		}
+		if record.Pin != nil {
+			pinned[e.Connection] = record.Pin.ResourceOwner
+		}
 	}
 	return nil
+}
+
+// consenter is who gave the consent.
+func (i *Issuer) consenter(family int) rotation.Identity {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for _, p := range i.pairs {
+		if p.family == family {
+			return p.owner
+		}
+	}
+	return rotation.Identity{}
 }
 
 // codesAreShownOnce is the part of I12 that concerns the engine; states and

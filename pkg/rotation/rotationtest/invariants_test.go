@@ -299,6 +299,22 @@ func TestEachInvariantIsChecked(t *testing.T) {
 			record.Current = &rotation.Current{Fingerprint: s.connect(1).RefreshToken.Fingerprint()}
 			_, _ = s.Ledger.Write(s.ctx, rotation.Change{Record: record, History: rowsOf(rotation.Record{}, record)})
 		}},
+		"a connection has the consent of somebody else": {"I11", func(s *story) {
+			p := s.exchange()
+			m := mint(1, 0, "attempt")
+			m.Source, m.Expect = rotation.FromCode, &rotation.Identity{ResourceOwner: "7"}
+			s.save(m)
+			s.decide(p, 1, 0)
+		}},
+		"a connection changes hands": {"I11", func(s *story) {
+			s.connect(1)
+			s.change(func(r *rotation.Record) { r.Pin = &rotation.Pin{ResourceOwner: "7"} })
+			p := s.exchange()
+			m := mint(2, 0, "attempt")
+			m.Source, m.Expect = rotation.FromCode, &rotation.Identity{}
+			s.save(m)
+			s.decide(p, 2, 0)
+		}},
 		"a code is presented twice": {"I12", func(s *story) {
 			code := s.Issuer.Authorize(rotation.Identity{}, Sandbox.RedirectURI, "")
 			for range 2 {
