@@ -523,6 +523,14 @@ var faults = []fault{
 			restore()
 			return m.rotate()
 		}},
+	{name: "a row has lost its pair, and gets it back", outcome: rotation.Failed,
+		happens: func(m *mishap) rotation.Outcome {
+			putBack := m.Ledger.Backup()
+			m.rewrite(func(r *rotation.Record) rotation.Change { r.Current = nil; return rotation.Change{} })
+			outcome := m.unspent(m.rotate)
+			putBack()
+			return outcome
+		}},
 	{name: "a row is poisoned", outcome: rotation.Failed,
 		happens: func(m *mishap) rotation.Outcome {
 			return m.unspent(m.through(func(_ context.Context, at rotationtest.Passage) rotationtest.Fault {
