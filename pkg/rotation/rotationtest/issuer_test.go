@@ -159,6 +159,15 @@ func TestNoRotation(t *testing.T) {
 	c.alive("the pair", first, true, true)
 }
 
+func TestAServerWhoseClockIsBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClient(t, Personality{Behind: time.Hour})
+		if at := c.consent().CreatedAt; !at.Equal(time.Now().Add(-time.Hour)) {
+			t.Errorf("it says that it is %v", at)
+		}
+	})
+}
+
 func TestExpiredPairsAreNotRevoked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newClient(t, Personality{RevokesOnlyFresh: true, Lifetime: time.Minute})
