@@ -190,6 +190,11 @@ var faults = []fault{
 	// Answers that are not what they should be.
 	{name: "half an answer (W1)", outcome: rotation.Unknown, shown: 2, notices: []string{toldRejected, toldConsent}, status: rotation.NeedsConsent,
 		happens: func(m *mishap) rotation.Outcome { return m.first("issuer.Redeem", after, cut).rotate() }},
+	{name: "half an answer in both stores, and nobody consents for days", outcome: rotation.Fresh, shown: 2, notices: []string{toldRejected, toldConsent}, status: rotation.NeedsConsent,
+		happens: func(m *mishap) rotation.Outcome {
+			m.first("issuer.Redeem", after, cut).first("ledger.SaveMint", before, fail).rotate()
+			return m.hourly(4 * 24)
+		}},
 	{name: "half an answer, on a server that overlaps", server: overlap, outcome: rotation.Unknown, shown: 2, notices: []string{toldRejected},
 		happens: func(m *mishap) rotation.Outcome { return m.first("issuer.Redeem", after, cut).rotate() }},
 	{name: "an answer with text around it", outcome: rotation.Rotated, notices: []string{toldSalvaged},
@@ -400,6 +405,11 @@ var faults = []fault{
 	// People.
 	{name: "the user takes the consent back", outcome: rotation.ConsentNeeded, notices: []string{toldConsent}, status: rotation.NeedsConsent,
 		happens: func(m *mishap) rotation.Outcome { m.withdraw(); return m.rotate() }},
+	{name: "the user takes the consent back, and the ledger does not take that", outcome: rotation.Failed, notices: []string{toldConsent}, shown: 2, status: rotation.NeedsConsent,
+		happens: func(m *mishap) rotation.Outcome {
+			m.withdraw()
+			return m.nth(giveUp, "ledger.Write", before, fail).sweep()
+		}},
 	{name: "the user takes the consent back, and a process dies right after writing so", outcome: crashed, notices: []string{toldConsent}, status: rotation.NeedsConsent,
 		happens: func(m *mishap) rotation.Outcome {
 			m.withdraw()
@@ -442,15 +452,17 @@ var faults = []fault{
 			time.Sleep(2 * time.Minute)
 			return m.sweep()
 		}},
-	{name: "an operator whose keys are wrong discards an answer, whose pair is revoked with the right ones", outcome: rotation.ConsentNeeded, shown: 2,
-		notices: []string{toldConfig, toldRejected, toldConsent}, status: rotation.NeedsConsent,
+	{name: "an operator whose keys are wrong discards an answer, whose pair is revoked after the next consent", outcome: rotation.Outcome(rotation.Connected), shown: 2,
+		notices: []string{toldConfig, toldRejected, toldConsent},
 		happens: func(m *mishap) rotation.Outcome {
 			sealAway(m.bench)
 			fumbler.act(context.Background(), m.bench)
 			time.Sleep(10 * time.Minute)
-			outcome := m.sweep()
-			if live := m.livePairs(m.t); live != 0 {
-				m.t.Errorf("%d pairs are alive", live)
+			m.sweep()
+			outcome := m.consentAgain()
+			m.sweep()
+			if live := m.livePairs(m.t); live != 1 {
+				m.t.Errorf("%d pairs are alive, want that of the consent", live)
 			}
 			return outcome
 		}},

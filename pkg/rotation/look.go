@@ -79,9 +79,10 @@ func (t *turn) look(ctx context.Context) (*ConnectionReport, error) {
 func (t *turn) giveUp(ctx context.Context) error {
 	refused := Event{Kind: "needs_consent", Attempt: t.rec.Attempt.ID, Detail: "invalid_grant, and no successor is saved anywhere",
 		Spent: t.rec.Attempt.Fingerprint}
-	t.rec.Attempt, t.rec.Status, t.rec.Failure, t.rec.Untold = nil, NeedsConsent, nil, true
-	t.rec.DueAt = t.clock().Add(t.settings.Quiet)
-	return t.write(ctx, Change{History: []Event{refused}})
+	next := t.rec.clone() // nobody is told of what could not be written
+	next.Attempt, next.Status, next.Failure, next.Untold = nil, NeedsConsent, nil, true
+	next.DueAt = t.clock().Add(t.settings.Quiet)
+	return t.keeper.write(ctx, next, t.mints, Change{History: []Event{refused}})
 }
 
 // has reports whether the ledger has a live mint of that key.

@@ -212,15 +212,14 @@ func held(rec Record, mints []Mint) bool {
 	return slices.ContainsFunc(mints, func(m Mint) bool { return m.State == Quarantined && successor(rec, m) })
 }
 
-// orphan reports whether m is live but can no longer be decided.
+// orphan reports whether m is live but can no longer be decided. An answer of the
+// current refresh token that was rejected is none until something follows: as long
+// as its mint is there, its copy in the vault is not taken home as a new one.
 func orphan(rec Record, m Mint) bool {
 	if rec.Current != nil && m.Key == rec.Current.Mint || rec.Ancestor != nil && m.Key == *rec.Ancestor {
 		return false
 	}
-	switch {
-	case m.State != Saved && m.Source != FromRefresh: // nobody can release a consent: there is another for the asking
-		return true
-	case m.State == Rejected && rec.Status == NeedsConsent: // its parent is dead, so revoking it revives nothing
+	if m.State != Saved && m.Source != FromRefresh { // nobody can release a consent: there is another for the asking
 		return true
 	}
 	return !after(m.Key.Epoch, m.Key.Generation, rec.Epoch, rec.Generation)

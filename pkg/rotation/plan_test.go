@@ -98,11 +98,11 @@ func TestPlanTakesTheFirstRowThatFits(t *testing.T) {
 			s.rec.Ancestor = &MintKey{1, 4, "a4"}
 			s.mints = append(s.mints, Mint{Key: MintKey{1, 4, "a4"}, State: Saved, Source: FromRefresh})
 		}, Nothing, Fresh},
-		{"needs consent, what was given up is revoked", due, func(s *situation) {
+		{"needs consent, what was given up stays, lest its copy in the vault be taken for another", due, func(s *situation) {
 			m := successorMint()
 			m.State = Rejected
 			s.rec.Status, s.looked, s.mints = NeedsConsent, true, append(s.mints, m)
-		}, Revoke, ""},
+		}, Nothing, ConsentNeeded},
 		{"needs consent, due for a search", due, func(s *situation) { s.rec.Status = NeedsConsent }, Look, ""},
 		{"needs consent, not due", due, func(s *situation) { s.rec.Status, s.rec.DueAt = NeedsConsent, due.Add(1) }, Nothing, ConsentNeeded},
 		{"needs consent is never redeemed", due, func(s *situation) { s.rec.Status, s.looked, s.force = NeedsConsent, true, true }, Nothing, ConsentNeeded},

@@ -246,7 +246,8 @@ func oldEpochIsDead(b *Bench, r rotation.Record) error {
 }
 
 // nothingSavedLivesOn is I9 at rest: of all pairs that were saved, only the
-// current one, what it came from, and what waits for a person can be redeemed.
+// current one, what it came from, and what waits for a person can be redeemed. An
+// answer that was given up waits for the consent that is needed.
 func nothingSavedLivesOn(b *Bench, r rotation.Record, saved map[token.Fingerprint]savedAs) error {
 	if r.Attempt != nil {
 		return nil // not at rest
@@ -257,9 +258,13 @@ func nothingSavedLivesOn(b *Bench, r rotation.Record, saved map[token.Fingerprin
 			kept[ancestor] = true
 		}
 	}
+	givenUp := map[rotation.MintKey]bool{}
+	for _, m := range b.Ledger.mintsOf(r.Connection) {
+		givenUp[m.Key] = m.State == rotation.Rejected && r.Status == rotation.NeedsConsent
+	}
 	held := slices.ContainsFunc(b.Ledger.mintsOf(r.Connection), func(m rotation.Mint) bool { return m.State == rotation.Quarantined })
 	for pair, as := range saved {
-		if kept[pair] || held && as.key.Epoch == r.Epoch || !b.Issuer.Takes(pair) || b.Issuer.outlivedRevocation(pair) {
+		if kept[pair] || givenUp[as.key] || held && as.key.Epoch == r.Epoch || !b.Issuer.Takes(pair) || b.Issuer.outlivedRevocation(pair) {
 			continue
 		}
 		return fmt.Errorf("I9 is broken at rest: %s is %s at %v, and the pair %s, saved for (%d,%d), can still be redeemed",
