@@ -35,7 +35,7 @@ const (
 // naive reader, which keeps a token until it expires, shows what they are spared.
 func TestReadersNoticeNoRotation(t *testing.T) {
 	t.Parallel()
-	t.Run("stand-in", func(t *testing.T) { installStandIn(t, "readers").hammer(100 * time.Millisecond) })
+	t.Run("stand-in", func(t *testing.T) { installStandIn(t, "readers").hammer(250 * time.Millisecond) })
 	for _, grace := range []int{0, 1} { // after the stand-in's, since all three would take the processor from each other
 		t.Run(fmt.Sprintf("Doorkeeper, GRACE=%d", grace), func(t *testing.T) {
 			t.Parallel()
