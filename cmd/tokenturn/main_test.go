@@ -248,6 +248,7 @@ func cmdHold(ts *testscript.TestScript, _ bool, _ []string) {
 	w.release = make(chan struct{})
 	before := len(w.standIn.Presentations())
 	w.standIn.Script(procoretest.Held(w.release))
+	// The command runs beside the script; what it asks the stand-in for is the sign that it is there.
 	for end := time.Now().Add(patience); len(w.standIn.Presentations()) == before; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			ts.Fatalf("nothing is presented")
@@ -451,6 +452,7 @@ func cmdAwait(ts *testscript.TestScript, _ bool, args []string) { awaitMatch(ts,
 
 func awaitMatch(ts *testscript.TestScript, file, pattern string) string {
 	form := regexp.MustCompile(`(?m)` + pattern)
+	// A process that runs beside the script writes the file, and says nothing else.
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if text, err := os.ReadFile(ts.MkAbs(file)); err == nil && form.Match(text) {
 			return string(form.Find(text))

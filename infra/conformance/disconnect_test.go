@@ -68,7 +68,7 @@ func TestDisconnect(t *testing.T) {
 
 			in.connect("peer/acme") // which restores the secret
 			first := in.works("peer/acme")
-			time.Sleep(time.Until(first.ExpiresAt))
+			time.Sleep(time.Until(first.ExpiresAt)) // Doorkeeper's clock cannot be wound
 			d = in.disconnect("peer/acme")
 			if d.Detail != "" || len(d.Revocations) == 0 {
 				t.Errorf("with an expired pair: %+v", d)

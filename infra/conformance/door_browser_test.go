@@ -192,6 +192,7 @@ func (h *house) serveAt(port, providerURL string, register func(publicURL string
 			t.Error("tokenturn serve did not stop")
 		}
 	})
+	// Another process: its log is all there is to wait for.
 	for end := time.Now().Add(time.Minute); !strings.Contains(h.log.String(), "Serving http"); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("tokenturn serve did not come up:\n%s", h.log.String())
@@ -343,6 +344,7 @@ func newPlayed(t *testing.T) *played {
 		return struct{}{}, nil
 	}
 	s.control["held"] = func(question) (any, error) { // once the answer is being kept back
+		// The function under test is another process, and the browser that asks a third.
 		for end := time.Now().Add(20 * time.Second); s.exchanges() == s.granted; time.Sleep(5 * time.Millisecond) {
 			if time.Now().After(end) {
 				return nil, errors.New("nothing is presented")
