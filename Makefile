@@ -21,6 +21,10 @@ help:
 # The race detector needs cgo, and cgo a C compiler.
 RACE := $(shell [ "$$(go env CGO_ENABLED)" = 1 ] && command -v "$$(go env CC)" >/dev/null 2>&1 && echo -race)
 
+# A program with the race detector sleeps for a second when it ends, unless told not to, and the
+# command's tests start hundreds.
+test: export GORACE := atexit_sleep_ms=10
+
 # The explorer makes garbage by the gigabyte, and its goroutines yield by themselves.
 EXPLORER := GOGC=800 GODEBUG=asyncpreemptoff=1
 

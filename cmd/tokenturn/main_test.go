@@ -73,6 +73,7 @@ func TestScripts(t *testing.T) {
 			env.Values["world"] = w
 			env.Setenv("RECORD", w.record)
 			env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
+			env.Setenv("GORACE", os.Getenv("GORACE"))
 			env.Defer(func() {
 				w.searchForSecrets(env.T().(fataler))
 				if w.standIn != nil {
@@ -320,7 +321,7 @@ func cmdAuthorize(ts *testscript.TestScript, _ bool, args []string) {
 	form := args[1]
 	cmd := exec.Command(commandPath(ts), append([]string{"connection", "authorize"}, args[2:]...)...)
 	cmd.Dir = ts.MkAbs(".")
-	cmd.Env = []string{"HOME=" + ts.Getenv("HOME"), "RECORD=" + ts.Getenv("RECORD")}
+	cmd.Env = []string{"HOME=" + ts.Getenv("HOME"), "RECORD=" + ts.Getenv("RECORD"), "GORACE=" + ts.Getenv("GORACE")}
 	stdin, err := cmd.StdinPipe()
 	ts.Check(err)
 	stdout, err := os.Create(ts.MkAbs("authorize.out"))

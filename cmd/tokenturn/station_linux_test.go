@@ -39,7 +39,7 @@ func newStation(t *testing.T, options ...procoretest.Option) *station {
 	if err := os.Symlink(self, s.program); err != nil {
 		t.Fatal(err)
 	}
-	s.environ = []string{"HOME=" + s.home, "PATH=" + s.home}
+	s.environ = []string{"HOME=" + s.home, "PATH=" + s.home, "GORACE=" + os.Getenv("GORACE")}
 	s.app = s.standIn.NewApp("http://localhost:8080/callback/demo", procoretest.OutOfBand)
 	s.credentials("demo", s.app)
 	return s
