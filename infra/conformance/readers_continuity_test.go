@@ -39,7 +39,7 @@ const (
 func TestReadersNoticeNoRotation(t *testing.T) {
 	t.Run("stand-in", func(t *testing.T) {
 		t.Parallel()
-		installStandIn(t, "readers").hammer(250 * time.Millisecond)
+		installStandIn(t, "readers").hammer()
 	})
 	for _, grace := range []int{0, 1} {
 		t.Run(fmt.Sprintf("Doorkeeper, GRACE=%d", grace), func(t *testing.T) {
@@ -48,7 +48,7 @@ func TestReadersNoticeNoRotation(t *testing.T) {
 			for _, connection := range readConnections {
 				in.connect(connection)
 			}
-			in.hammer(400 * time.Millisecond)
+			in.hammer()
 		})
 	}
 }
@@ -80,10 +80,10 @@ type tally struct {
 	Why    any   `json:"why"` // of the last failure
 }
 
-// hammer runs all readers through the rotations and reports. pause is between two
-// requests of one of their workers.
-func (in *installation) hammer(pause time.Duration) {
+// hammer runs all readers through the rotations and reports.
+func (in *installation) hammer() {
 	in.t.Helper()
+	const pause = 400 * time.Millisecond // between two requests of a worker
 	ctx, stop := context.WithCancel(in.t.Context())
 	defer stop()
 	results := map[string]*tally{}
