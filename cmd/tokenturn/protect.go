@@ -23,6 +23,9 @@ the current one, whatever their own policies allow. The principals of --recovery
 every right, to operate and to take the policy off again; you must be one of them. So
 does the account's root user.
 
+A reader with one of AWS's caching libraries asks for the version by its id, and needs
+--by-version: no policy can tell by its id whether a version is the current one.
+
 The rotate function makes a secret when its connection is first published, so protect it
 after that. It can be done again at any time, with other principals, say. A policy that
 something else has attached stays as it is, and that is an error.`,
@@ -59,6 +62,7 @@ something else has attached stays as it is, and that is an error.`,
 		}}
 	cmd.Flags().StringVar(&guard.Writer, "rotate-role", "", "ARN of the rotate function's role (the stack's output RotateRoleArn)")
 	cmd.Flags().StringArrayVar(&guard.Recovery, "recovery", nil, "ARN of a role or user that keeps every right; yours, and at best another (repeatable)")
+	cmd.Flags().StringArrayVar(&guard.ByVersion, "by-version", nil, "ARN of a reader that may ask for versions by their id, old ones included (repeatable)")
 	cmd.Flags().BoolVar(&all, "all", false, "every active connection")
 	cmd.Flags().BoolVar(&show, "print", false, "print the policy and attach nothing")
 	return cmd

@@ -17,6 +17,10 @@ type Guard struct {
 	// operators, and whoever is to repair this policy should the others be lost. The root
 	// user of the account keeps them too, or a misspelt ARN could lock everybody out.
 	Recovery []string
+	// ByVersion are the ARNs of readers that ask for a version by its id, as the caching
+	// libraries of AWS do. No policy can tell the current version from older ones
+	// by its id, so they may read those too: access tokens that are over, and sealed answers.
+	ByVersion []string
 }
 
 // principal is a role or a user: what aws:PrincipalArn can be, whatever the
@@ -55,7 +59,7 @@ func (g Guard) Policy() (string, error) {
 		deny("IsNotEndedNorOpened", keepers, []string{"secretsmanager:CancelRotateSecret", "secretsmanager:DeleteResourcePolicy", "secretsmanager:DeleteSecret",
 			"secretsmanager:PutResourcePolicy", "secretsmanager:RemoveRegionsFromReplication", "secretsmanager:ReplicateSecretToRegions", "secretsmanager:RestoreSecret",
 			"secretsmanager:RotateSecret", "secretsmanager:StopReplicationToReplica", "secretsmanager:TagResource", "secretsmanager:UntagResource", "secretsmanager:UpdateSecret"}, nil),
-		deny("AloneReadsByVersion", writers, read, map[string]map[string]any{"Null": {"secretsmanager:VersionId": "false"}}),
+		deny("AloneReadsByVersion", append(slices.Clone(writers), g.ByVersion...), read, map[string]map[string]any{"Null": {"secretsmanager:VersionId": "false"}}),
 		deny("AloneReadsOtherStages", writers, read, map[string]map[string]any{"Null": {"secretsmanager:VersionStage": "false"},
 			"StringNotEquals": {"secretsmanager:VersionStage": current}}),
 	}}
@@ -70,7 +74,7 @@ func (g Guard) account() (string, error) {
 		return "", errors.New("a guard needs a principal for recovery, or nobody could ever take it off again")
 	}
 	var account string
-	for _, arn := range append([]string{g.Writer}, g.Recovery...) {
+	for _, arn := range slices.Concat([]string{g.Writer}, g.Recovery, g.ByVersion) {
 		parts := principal.FindStringSubmatch(arn)
 		if parts == nil {
 			return "", fmt.Errorf("%q is not the ARN of one IAM role or user, such as arn:aws:iam::111122223333:role/NAME", arn)

@@ -21,9 +21,10 @@ const (
 	root     = "arn:aws:iam::111122223333:root"
 	reader   = "arn:aws:iam::111122223333:role/reader"
 	admin    = "arn:aws:iam::111122223333:role/admin"
+	cache    = "arn:aws:iam::111122223333:role/reader-with-a-caching-library"
 )
 
-var guard = secretsmanager.Guard{Writer: writer, Recovery: []string{operator, spare}}
+var guard = secretsmanager.Guard{Writer: writer, Recovery: []string{operator, spare}, ByVersion: []string{cache}}
 
 // parsed is the policy as IAM reads it.
 type parsed struct {
@@ -79,7 +80,7 @@ func (p parsed) denies(t *testing.T, who, action string, request map[string]stri
 
 func TestGuardDeniesEverybodyElse(t *testing.T) {
 	p := guardPolicy(t)
-	everybody := []string{writer, operator, spare, root, reader, admin}
+	everybody := []string{writer, operator, spare, root, reader, admin, cache}
 	keepers := []string{operator, spare, root}
 	for _, c := range []struct {
 		what, action string
@@ -92,8 +93,8 @@ func TestGuardDeniesEverybodyElse(t *testing.T) {
 		{"reading without a label", "GetSecretValue", nil, everybody},
 		{"reading what was current", "GetSecretValue", map[string]string{"secretsmanager:VersionStage": "AWSPREVIOUS"}, []string{writer, operator, spare, root}},
 		{"reading what is pending", "GetSecretValue", map[string]string{"secretsmanager:VersionStage": "AWSPENDING"}, []string{writer, operator, spare, root}},
-		{"reading a version by id", "GetSecretValue", map[string]string{"secretsmanager:VersionId": "escrow-1"}, []string{writer, operator, spare, root}},
-		{"reading by id and label", "GetSecretValue", map[string]string{"secretsmanager:VersionId": "1", "secretsmanager:VersionStage": "AWSCURRENT"}, []string{writer, operator, spare, root}},
+		{"reading a version by id", "GetSecretValue", map[string]string{"secretsmanager:VersionId": "escrow-1"}, []string{writer, operator, spare, root, cache}},
+		{"reading by id and label", "GetSecretValue", map[string]string{"secretsmanager:VersionId": "1", "secretsmanager:VersionStage": "AWSCURRENT"}, []string{writer, operator, spare, root, cache}},
 		{"describing", "DescribeSecret", nil, everybody},
 		{"deleting", "DeleteSecret", nil, keepers},
 		{"restoring", "RestoreSecret", nil, keepers},
@@ -137,6 +138,7 @@ func TestGuardRefusesWhatCouldLockOut(t *testing.T) {
 		"a wildcard":                {Writer: writer, Recovery: []string{"arn:aws:iam::111122223333:role/*"}},
 		"everybody":                 {Writer: writer, Recovery: []string{"*"}},
 		"a session":                 {Writer: writer, Recovery: []string{"arn:aws:sts::111122223333:assumed-role/Operators/pat"}},
+		"a reader elsewhere":        {Writer: writer, Recovery: []string{operator}, ByVersion: []string{"arn:aws:iam::444455556666:role/reader"}},
 		"another account":           {Writer: writer, Recovery: []string{"arn:aws:iam::444455556666:role/Operators"}},
 		"the writer for recovery":   {Writer: writer, Recovery: []string{operator, writer}},
 		"an account instead":        {Writer: root, Recovery: []string{operator}},
