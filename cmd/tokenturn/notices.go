@@ -52,10 +52,11 @@ type board struct {
 var _ rotation.Notifier = (*board)(nil)
 
 // Notify implements rotation.Notifier.
-func (b *board) Notify(_ context.Context, n rotation.Notice) {
+func (b *board) Notify(_ context.Context, n rotation.Notice) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.notices = append([]rotation.Notice{n}, b.notices[:min(len(b.notices), mostNotices-1)]...)
+	return nil
 }
 
 // before serves the page, and everything else by next.

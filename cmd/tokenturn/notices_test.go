@@ -32,9 +32,9 @@ func TestNoticesAreOnAPageOfThisMachine(t *testing.T) {
 		{Connection: token.Connection{Environment: "sandbox", Name: "core"}, Status: rotation.Active, Held: true},
 		{Connection: token.Connection{Environment: "sandbox", Name: "fine"}, Status: rotation.Active},
 	}}}
-	b.Notify(t.Context(), rotation.Notice{Kind: rotation.NoticeNeedsConsent, Connection: acme, Summary: "pat <b>must</b> allow again",
+	_ = b.Notify(t.Context(), rotation.Notice{Kind: rotation.NoticeNeedsConsent, Connection: acme, Summary: "pat <b>must</b> allow again",
 		Link: token.NewSecret("http://localhost:8080/connect/CANARY"), At: time.Now()})
-	b.Notify(t.Context(), rotation.Notice{Kind: rotation.NoticeConfigError, Environment: "sandbox", Summary: "wrong secret", At: time.Now()})
+	_ = b.Notify(t.Context(), rotation.Notice{Kind: rotation.NoticeConfigError, Environment: "sandbox", Summary: "wrong secret", At: time.Now()})
 	served := b.before(http.NotFoundHandler())
 	from := "127.0.0.1:50000"
 	get := func(method, host, path string) *httptest.ResponseRecorder {
@@ -80,7 +80,7 @@ func TestNoticesAreOnAPageOfThisMachine(t *testing.T) {
 	}
 	from = "127.0.0.1:50000"
 	for range 2 * mostNotices {
-		b.Notify(t.Context(), rotation.Notice{Kind: rotation.NoticeUnknown, Connection: bolt})
+		_ = b.Notify(t.Context(), rotation.Notice{Kind: rotation.NoticeUnknown, Connection: bolt})
 	}
 	if len(b.notices) != mostNotices {
 		t.Errorf("%d notices are kept", len(b.notices))

@@ -100,7 +100,7 @@ func Open(ctx context.Context, settings config.Settings, log *slog.Logger, meter
 		s.FollowUps = sqs.New(awssqs.NewFromConfig(cfg), settings.QueueURL)
 	}
 	if settings.TopicARN != "" {
-		s.Notifier = sns.New(awssns.NewFromConfig(cfg), settings.TopicARN, log)
+		s.Notifier = sns.New(awssns.NewFromConfig(cfg), settings.TopicARN)
 	}
 	return s, nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -116,9 +117,12 @@ func TestNoticesAreMeasuredAndPassedOn(t *testing.T) {
 	meter, log := newMeter()
 	next := &rotationtest.Notifier{Journal: &rotationtest.Journal{}}
 	notifier := meter.Notifier(next)
-	notifier.Notify(t.Context(), rotation.Notice{Kind: rotation.NoticeDrift, Connection: acme, Environment: "sandbox", Summary: "canary"})
-	notifier.Notify(t.Context(), rotation.Notice{Kind: rotation.NoticeConfigError, Environment: "sandbox"})
-	meter.Notifier(nil).Notify(t.Context(), rotation.Notice{Kind: rotation.NoticeUnsaved, Connection: acme, Environment: "sandbox"})
+	if err := errors.Join(
+		notifier.Notify(t.Context(), rotation.Notice{Kind: rotation.NoticeDrift, Connection: acme, Environment: "sandbox", Summary: "canary"}),
+		notifier.Notify(t.Context(), rotation.Notice{Kind: rotation.NoticeConfigError, Environment: "sandbox"}),
+		meter.Notifier(nil).Notify(t.Context(), rotation.Notice{Kind: rotation.NoticeUnsaved, Connection: acme, Environment: "sandbox"})); err != nil {
+		t.Error(err)
+	}
 	meter.Flush()
 	got := lines(t, log)
 	if len(next.Notices()) != 2 || len(got) != 3 {

@@ -68,15 +68,16 @@ type notifier struct {
 
 // Notify implements rotation.Notifier. The summary stays out of the line: the
 // engine has logged it.
-func (n notifier) Notify(ctx context.Context, notice rotation.Notice) {
+func (n notifier) Notify(ctx context.Context, notice rotation.Notice) error {
 	properties := map[string]any{"environment": notice.Environment, "kind": notice.Kind}
 	if !notice.Connection.IsZero() {
 		properties["connection"] = notice.Connection.String()
 	}
 	n.meter.record(properties, by("kind", value{"Notices", count, 1}))
-	if n.next != nil {
-		n.next.Notify(ctx, notice)
+	if n.next == nil {
+		return nil
 	}
+	return n.next.Notify(ctx, notice)
 }
 
 // Issuer measures how long the token endpoint takes.

@@ -62,9 +62,10 @@
 //
 // Each event once, not each sweep. What is about one connection is told before
 // it is written, because what is written is never told again. A loss is written
-// as untold, and the sweep that sees it tells, so that a cause which many
-// connections have in common is one notice. What is about an environment, refused
-// credentials or a new lifetime, is claimed for a day in [Announcements] first.
+// as untold, and each sweep that sees it tells until the notice was delivered, so
+// that a cause which many connections have in common is one notice. What is about
+// an environment, refused credentials or a new lifetime, is claimed for a day in
+// [Announcements] once it was delivered.
 //
 // # Concurrency
 //

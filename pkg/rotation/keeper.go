@@ -39,20 +39,27 @@ type keeper struct {
 	told     *told
 }
 
+// notify tells people of c. What cannot be delivered is in the log only.
 func (k *keeper) notify(ctx context.Context, kind string, c token.Connection, format string, args ...any) {
-	k.deliver(ctx, Notice{Kind: kind, Connection: c, Environment: c.Environment, Summary: fmt.Sprintf(format, args...)})
+	_ = k.deliver(ctx, Notice{Kind: kind, Connection: c, Environment: c.Environment, Summary: fmt.Sprintf(format, args...)})
 }
 
-func (k *keeper) deliver(ctx context.Context, n Notice) {
+// deliver logs a notice and has it told. The error is logged.
+func (k *keeper) deliver(ctx context.Context, n Notice) error {
 	n.At = k.clock().UTC()
 	about := n.Connection.String()
 	if n.Connection.IsZero() {
 		about = n.Environment
 	}
 	k.log.WarnContext(ctx, "notice", "kind", n.Kind, "about", about, "summary", n.Summary)
+	var err error
 	if k.notifier != nil {
-		k.notifier.Notify(context.WithoutCancel(ctx), n)
+		err = k.notifier.Notify(context.WithoutCancel(ctx), n)
 	}
+	if err != nil {
+		k.log.ErrorContext(ctx, "notice not delivered; until it is, it is in the log only", "kind", n.Kind, "about", about, "error", err)
+	}
+	return err
 }
 
 // save keeps m in the first store that acknowledges it: the ledger, and from

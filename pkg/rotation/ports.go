@@ -224,10 +224,10 @@ type Pace interface {
 // A request with a later NotBefore is sent on in hops.
 const MaxDelay = 15 * time.Minute
 
-// Notifier tells people. It must not block for long; a notice that cannot be
-// delivered is logged and otherwise lost.
+// Notifier tells people. It must not block for long. After an error people may
+// or may not have been told.
 type Notifier interface {
-	Notify(ctx context.Context, n Notice)
+	Notify(ctx context.Context, n Notice) error
 }
 
 // Notice is one thing a person should know.

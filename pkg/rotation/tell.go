@@ -25,6 +25,8 @@ const (
 	oneCause = time.Hour
 )
 
+var errBeingTold = errors.New("another process may be telling")
+
 // told is what this process, and where there are Announcements all of them,
 // told people of environments.
 type told struct {
@@ -60,25 +62,27 @@ func (t *told) first(ctx context.Context, log *slog.Logger, event string, now, u
 // tellOnce tells people of an event, unless they were told of it already and
 // that covers what happens now. Whoever tells first claims it for as long as that
 // takes, and for as long as it covers only afterwards: a crash in between costs a
-// second notice, not the only one. It returns false while another process may be
-// at it, of which nobody knows whether it lives.
-func (k *keeper) tellOnce(ctx context.Context, event string, covers time.Duration, n Notice) (told bool) {
+// second notice, not the only one. It returns errBeingTold while another process
+// may be at it, of which nobody knows whether it lives.
+func (k *keeper) tellOnce(ctx context.Context, event string, covers time.Duration, n Notice) error {
 	now := k.clock()
 	if !k.told.first(ctx, k.log, event, now, now) { // claims nothing
-		return true
+		return nil
 	}
 	if !k.told.first(ctx, k.log, event+", being told", now, now.Add(k.settings.Lease)) {
-		return false
+		return errBeingTold
 	}
-	k.deliver(ctx, n)
-	k.told.first(ctx, k.log, event, now, now.Add(covers))
-	return true
+	err := k.deliver(ctx, n)
+	if err == nil {
+		k.told.first(ctx, k.log, event, now, now.Add(covers))
+	}
+	return err
 }
 
 // announce tells people, once in a while, of what concerns an environment.
 // which tells events of one kind apart.
 func (k *keeper) announce(ctx context.Context, kind, environment, which, format string, args ...any) {
-	k.tellOnce(ctx, kind+" "+environment+" "+which, announcedFor,
+	_ = k.tellOnce(ctx, kind+" "+environment+" "+which, announcedFor,
 		Notice{Kind: kind, Environment: environment, Summary: fmt.Sprintf(format, args...)})
 }
 
@@ -123,15 +127,8 @@ func (r *run) tellUntold(ctx context.Context) {
 		of[rec.Connection.Environment] = append(of[rec.Connection.Environment], rec)
 	}
 	for _, environment := range slices.Sorted(maps.Keys(of)) {
-		records := of[environment]
-		if len(records) < many {
-			records = slices.DeleteFunc(records, func(rec Record) bool { return r.alone(ctx, environment) && r.tellOne(ctx, rec) })
-		}
-		if len(records) > 0 && !r.tellMany(ctx, environment, records) {
-			for _, rec := range records {
-				later[rec.Connection] = true
-			}
-			r.sweepBy(ctx, r.clock().Add(r.settings.Lease))
+		for _, rec := range r.tellOf(ctx, environment, of[environment]) {
+			later[rec.Connection] = true
 		}
 	}
 	for _, rec := range r.untold {
@@ -144,18 +141,49 @@ func (r *run) tellUntold(ctx context.Context) {
 	}
 }
 
-// alone reports whether so few needed a consent lately that one more is a notice of its own.
-func (r *run) alone(ctx context.Context, environment string) bool {
-	now := r.clock()
-	for n := 1; n < many; n++ {
-		if r.told.first(ctx, r.log, fmt.Sprintf("%s %s %d", NoticeNeedsConsent, environment, n), now, now.Add(oneCause)) {
-			return true
+// tellOf tells people of connections of one environment that need a consent, and
+// returns those of which they are still to be told: by the next sweep of the
+// schedule, which may meet a better time, or soon where another process is at it.
+func (r *run) tellOf(ctx context.Context, environment string, records []Record) (left []Record) {
+	together := records
+	if len(records) < many {
+		together = nil
+		for _, rec := range records {
+			switch place, free := r.alone(ctx, environment); {
+			case !free:
+				together = append(together, rec)
+			case r.tellOne(ctx, rec) != nil:
+				left = append(left, rec)
+			default:
+				r.told.first(ctx, r.log, place, r.clock(), r.clock().Add(oneCause))
+			}
 		}
 	}
-	return false
+	if len(together) == 0 {
+		return left
+	}
+	err := r.tellMany(ctx, environment, together)
+	if err == nil {
+		return left
+	}
+	if errors.Is(err, errBeingTold) {
+		r.sweepBy(ctx, r.clock().Add(r.settings.Lease))
+	}
+	return append(left, together...)
 }
 
-func (r *run) tellMany(ctx context.Context, environment string, records []Record) (told bool) {
+// alone reports whether so few needed a consent lately that one more is a notice
+// of its own, and the event to claim when that was told.
+func (r *run) alone(ctx context.Context, environment string) (place string, free bool) {
+	now := r.clock()
+	for n := 1; n < many && !free; n++ {
+		place = fmt.Sprintf("%s %s %d", NoticeNeedsConsent, environment, n)
+		free = r.told.first(ctx, r.log, place, now, now) // claims nothing
+	}
+	return place, free
+}
+
+func (r *run) tellMany(ctx context.Context, environment string, records []Record) error {
 	var names []string
 	for _, rec := range records[:min(len(records), 5)] {
 		names = append(names, rec.Connection.String())
@@ -171,7 +199,7 @@ func (r *run) tellMany(ctx context.Context, environment string, records []Record
 		"See all with `tokenturn connection list`, and make a link for each with `tokenturn connection invite`.", environment, strings.Join(names, ", "), cause)})
 }
 
-func (r *run) tellOne(ctx context.Context, rec Record) bool {
+func (r *run) tellOne(ctx context.Context, rec Record) error {
 	n := Notice{Kind: NoticeNeedsConsent, Connection: rec.Connection, Environment: rec.Connection.Environment}
 	how := fmt.Sprintf("run `tokenturn connection invite %s` and send them the link", rec.Connection)
 	if link, until, ok := r.invite(ctx, rec); ok {
@@ -180,8 +208,7 @@ func (r *run) tellOne(ctx context.Context, rec Record) bool {
 	}
 	n.Summary = fmt.Sprintf("Procore no longer accepts the refresh token of %s, and no successor of it is saved. %s must allow access again: %s.",
 		rec.Connection, rec.Pin.Whose(), how)
-	r.deliver(ctx, n)
-	return true
+	return r.deliver(ctx, n)
 }
 
 func (r *run) invite(ctx context.Context, rec Record) (link token.Secret, until time.Time, ok bool) {

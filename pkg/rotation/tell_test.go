@@ -113,6 +113,52 @@ func TestWhoMustAllowAgainIsTold(t *testing.T) {
 	})
 }
 
+// A loss of which people could not be told is told by the next sweep of the schedule that
+// can. None is asked for meanwhile, or there would be one after the other.
+func TestALossIsToldUntilItIsDelivered(t *testing.T) {
+	for name, n := range map[string]int{"one": 1, "in numbers": 5} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(rotationtest.Personality{})
+				lost := b.connectIn(t, "production", n)
+				b.withdrawAll(t, lost)
+				time.Sleep(hour)
+				b.gate(func(_ context.Context, at rotationtest.Passage) rotationtest.Fault {
+					if at.Call == "notifier.Notify" && at.When == rotationtest.Before {
+						return rotationtest.Fault{Kind: rotationtest.Fail}
+					}
+					return rotationtest.Fault{}
+				})
+				asked := 0
+				for n := range 3 {
+					b.sweep(t)
+					if n == 0 { // the attempts asked as well
+						asked = b.queued("sweep")
+					} else if more := b.queued("sweep") - asked; more > 0 {
+						t.Errorf("%d sweeps were asked for", more)
+					}
+					if rec, _, _ := b.Ledger.Load(t.Context(), lost[0]); rec.Status != rotation.NeedsConsent || !rec.Untold {
+						t.Fatalf("%s is %s, untold %t", lost[0], rec.Status, rec.Untold)
+					}
+					time.Sleep(hour)
+				}
+				b.gate(nil)
+				for range 2 {
+					b.sweep(t)
+					time.Sleep(hour)
+				}
+				told := b.Notifier.Notices()
+				if len(told) != 1 || told[0].Kind != rotation.NoticeNeedsConsent || told[0].Connection.IsZero() != (n > 1) {
+					t.Errorf("people were told %+v", told)
+				}
+				if rec, _, _ := b.Ledger.Load(t.Context(), lost[0]); rec.Untold {
+					t.Error("it still counts as untold")
+				}
+			})
+		})
+	}
+}
+
 // linker makes the same link for everybody.
 type linker struct{ link string }
 

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"strings"
 	"time"
 
@@ -26,12 +25,10 @@ const patience = 3 * time.Second
 // maxSubject is the longest subject SNS takes, in characters.
 const maxSubject = 100
 
-// Notifier is a rotation.Notifier. Notices are logged by whoever has them; only
-// what could not be published is logged here. It is safe for concurrent use.
+// Notifier is a rotation.Notifier. It is safe for concurrent use.
 type Notifier struct {
 	client Client
 	topic  string
-	log    *slog.Logger
 }
 
 var (
@@ -40,22 +37,15 @@ var (
 )
 
 // New returns a notifier for the topic with the ARN. It makes no call.
-func New(client Client, topicARN string, log *slog.Logger) *Notifier {
-	return &Notifier{client, topicARN, log}
+func New(client Client, topicARN string) *Notifier {
+	return &Notifier{client, topicARN}
 }
 
 // Notify implements rotation.Notifier. A notice is often the last thing that
 // happens before a deadline, so ctx being done does not keep it back.
-func (n *Notifier) Notify(ctx context.Context, notice rotation.Notice) {
+func (n *Notifier) Notify(ctx context.Context, notice rotation.Notice) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
-	if err := n.publish(ctx, notice); err != nil {
-		n.log.ErrorContext(ctx, "notice not published; it is in the log only", "kind", notice.Kind,
-			"about", about(notice), "topic", n.topic, "error", err)
-	}
-}
-
-func (n *Notifier) publish(ctx context.Context, notice rotation.Notice) error {
 	message, err := json.Marshal(struct {
 		rotation.Notice
 		Link string `json:"link,omitempty"`
@@ -64,7 +54,10 @@ func (n *Notifier) publish(ctx context.Context, notice rotation.Notice) error {
 		return fmt.Errorf("encoding a notice: %w", err)
 	}
 	_, err = n.client.Publish(ctx, &sns.PublishInput{TopicArn: &n.topic, Subject: aws.String(subject(notice)), Message: aws.String(string(message))})
-	return err
+	if err != nil {
+		return fmt.Errorf("publishing to %s: %w", n.topic, err)
+	}
+	return nil
 }
 
 // about names the connection or, for what concerns several, their environment.

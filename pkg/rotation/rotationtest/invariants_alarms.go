@@ -19,8 +19,9 @@ type alarm struct {
 
 // alarmsRaised is I17: people are told of every loss, unknown end, quarantine,
 // rejection and drift, at least once, and of nothing that has not happened. A
-// notice that a fault kept from them counts as told; a process that died
-// before it could tell does not, where another process must find what it left.
+// notice that a fault kept from them counts as told, but for that of a loss, which
+// is told again; a process that died before it could tell does not, where another
+// process must find what it left.
 func alarmsRaised(b *Bench) error {
 	told, due := map[alarm]int{}, map[alarm]int{}
 	cause := map[alarm]bool{}
@@ -41,11 +42,10 @@ func alarmsRaised(b *Bench) error {
 			}
 		case Faulted:
 			if effect.At.Call == "notifier.Notify" && effect.Fault.Kind != Crash {
-				if e.Connection.IsZero() { // whichever environment it was
-					announced[""] = e.At
-				}
 				for _, kind := range demandable {
-					told[alarm{e.Connection, kind}]++
+					if kind != rotation.NoticeNeedsConsent {
+						told[alarm{e.Connection, kind}]++
+					}
 				}
 			}
 		case Wrote:
@@ -54,11 +54,7 @@ func alarmsRaised(b *Bench) error {
 				attempts[r.Attempt.Fingerprint] = attemptOf{e.Connection, *r.Attempt}
 			}
 			if asks := r.Status == rotation.NeedsConsent; asks && !r.Untold && (status[e.Connection] != r.Status || untold[e.Connection]) {
-				asWhole := announced[e.Connection.Environment]
-				if announced[""].After(asWhole) {
-					asWhole = announced[""]
-				}
-				if e.At.Sub(asWhole) > announcementCovers {
+				if e.At.Sub(announced[e.Connection.Environment]) > announcementCovers {
 					demand(e.Connection, rotation.NoticeNeedsConsent)
 				}
 				cause[alarm{e.Connection, rotation.NoticeNeedsConsent}] = true

@@ -87,9 +87,12 @@ func TestWhatIsRightPasses(t *testing.T) {
 		},
 		"a notice was cut off by a fault": func(s *story) {
 			p := s.connect(1)
-			s.Issuer.Withdraw(s.ctx, p.AccessToken)
+			s.lose(Before)
+			s.begin(p)
+			s.change(func(r *rotation.Record) { r.Attempt.Presentations = 1 })
+			s.present(p)
 			s.Notifier.Gate = Watch(s.Journal, Nth(1, "notifier.Notify", Before, Fault{Kind: Fail}))
-			s.needsConsent()
+			s.tell(rotation.NoticeUnknown)
 		},
 		"a withdrawal ends in a new consent": func(s *story) {
 			p := s.connect(1)
@@ -332,6 +335,12 @@ func TestEachInvariantIsChecked(t *testing.T) {
 			record.Status = rotation.NeedsConsent
 			_, _ = s.Ledger.Write(s.ctx, rotation.Change{Record: record, History: rowsOf(before, record)})
 		}},
+		"the notice of a loss was cut off by a fault": {"I17 at rest", func(s *story) {
+			p := s.connect(1)
+			s.Issuer.Withdraw(s.ctx, p.AccessToken)
+			s.Notifier.Gate = Watch(s.Journal, Nth(1, "notifier.Notify", Before, Fault{Kind: Fail}))
+			s.needsConsent()
+		}},
 		"nobody is told of an unknown end": {"I17 at rest", func(s *story) {
 			p := s.connect(1)
 			s.lose(Before)
@@ -377,7 +386,7 @@ func TestEachInvariantIsChecked(t *testing.T) {
 			_ = s.Vault.Put(s.ctx, acme, id(1), token.NewSecret(`"`+s.connect(1).RefreshToken.Reveal()+`"`))
 		}},
 		"the client secret is sent to people": {"I13", func(s *story) {
-			s.Notifier.Notify(s.ctx, rotation.Notice{Summary: "wrong secret " + Sandbox.ClientSecret.Reveal()})
+			_ = s.Notifier.Notify(s.ctx, rotation.Notice{Summary: "wrong secret " + Sandbox.ClientSecret.Reveal()})
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {

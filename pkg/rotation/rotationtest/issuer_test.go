@@ -302,7 +302,7 @@ func TestJournalTellsTheStoryWithoutSecrets(t *testing.T) {
 			DueAt: time.Now().Add(time.Hour)}, History: []rotation.Event{{Kind: "decided"}}})
 		_ = b.Vault.Create(ctx, acme, id(1), value(1))
 		_ = b.FollowUps.Send(ctx, rotation.Request{Op: "publish"}, time.Second)
-		b.Notifier.Notify(ctx, rotation.Notice{Kind: rotation.NoticeDrift})
+		_ = b.Notifier.Notify(ctx, rotation.Notice{Kind: rotation.NoticeDrift})
 		b.Issuer.Withdraw(ctx, pair.AccessToken)
 		trace := b.Journal.String()
 		for _, want := range []string{

@@ -114,7 +114,7 @@ func (f *FollowUps) Next() time.Time {
 	return next
 }
 
-// Notifier records notices in the journal. A fault loses the notice.
+// Notifier records notices in the journal.
 type Notifier struct {
 	Gate    Gate
 	Journal *Journal
@@ -122,14 +122,15 @@ type Notifier struct {
 	notices []rotation.Notice
 }
 
-func (n *Notifier) Notify(ctx context.Context, notice rotation.Notice) {
-	_, _ = Through(ctx, n.Gate, "notifier.Notify", notice.Connection, func(bool) (struct{}, error) {
+func (n *Notifier) Notify(ctx context.Context, notice rotation.Notice) error {
+	_, err := Through(ctx, n.Gate, "notifier.Notify", notice.Connection, func(bool) (struct{}, error) {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		n.notices = append(n.notices, notice)
 		n.Journal.Add(ctx, notice.Connection, Noticed{notice})
 		return struct{}{}, nil
 	})
+	return err
 }
 
 // Notices returns what was told, in order.

@@ -47,7 +47,7 @@ func (s *story) change(edit func(*rotation.Record), marks ...rotation.Mint) {
 }
 
 func (s *story) tell(kind string) {
-	s.Notifier.Notify(s.ctx, rotation.Notice{Kind: kind, Connection: acme})
+	_ = s.Notifier.Notify(s.ctx, rotation.Notice{Kind: kind, Connection: acme})
 }
 
 // rowsOf is the history that a change must have.
