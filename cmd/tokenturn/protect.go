@@ -23,6 +23,9 @@ the current one, whatever their own policies allow. The principals of --recovery
 every right, to operate and to take the policy off again; you must be one of them. So
 does the account's root user.
 
+Roles and users are known by their names, which are unique in an account. Their path may
+be left out: yours is role/NAME where "aws sts get-caller-identity" shows assumed-role/NAME.
+
 A reader with one of AWS's caching libraries asks for the version by its id, and needs
 --by-version: no policy can tell by its id whether a version is the current one.
 

@@ -3,6 +3,7 @@ package secretsmanager_test
 import (
 	"encoding/json"
 	"errors"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -16,7 +17,7 @@ import (
 
 const (
 	writer   = "arn:aws:iam::111122223333:role/tokenturn-RotateRole-1"
-	operator = "arn:aws:iam::111122223333:role/aws-reserved/sso.amazonaws.com/Operators"
+	operator = "arn:aws:iam::111122223333:role/aws-reserved/sso.amazonaws.com/eu-west-1/Operators"
 	spare    = "arn:aws:iam::111122223333:user/break-glass"
 	root     = "arn:aws:iam::111122223333:root"
 	reader   = "arn:aws:iam::111122223333:role/reader"
@@ -37,9 +38,14 @@ type parsed struct {
 	}
 }
 
-func guardPolicy(t *testing.T) (p parsed) {
+func guardPolicy(t *testing.T) parsed {
 	t.Helper()
-	text, err := guard.Policy()
+	return policyOf(t, guard)
+}
+
+func policyOf(t *testing.T, g secretsmanager.Guard) (p parsed) {
+	t.Helper()
+	text, err := g.Policy()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,8 +66,8 @@ func (p parsed) denies(t *testing.T, who, action string, request map[string]stri
 			for key, want := range keys {
 				value, there := request[key]
 				switch operator {
-				case "ArnNotEquals":
-					applies = applies && !slices.Contains(want.([]any), any(value))
+				case "ArnNotLike":
+					applies = applies && !slices.ContainsFunc(want.([]any), func(pattern any) bool { return arnLike(pattern.(string), value) })
 				case "StringNotEquals":
 					applies = applies && value != want
 				case "Null":
@@ -76,6 +82,16 @@ func (p parsed) denies(t *testing.T, who, action string, request map[string]stri
 		}
 	}
 	return false
+}
+
+// arnLike matches as IAM does: part by part, of which the last may contain colons;
+// a * is any number of characters, slashes among them.
+func arnLike(pattern, arn string) bool {
+	patterns, parts := strings.SplitN(pattern, ":", 6), strings.SplitN(arn, ":", 6)
+	return slices.EqualFunc(patterns, parts, func(pattern, part string) bool {
+		expression := strings.ReplaceAll(regexp.QuoteMeta(pattern), `\*`, `.*`)
+		return regexp.MustCompile("^" + expression + "$").MatchString(part)
+	})
 }
 
 func TestGuardDeniesEverybodyElse(t *testing.T) {
@@ -117,33 +133,92 @@ func TestGuardDeniesEverybodyElse(t *testing.T) {
 	}
 }
 
-func TestGuardHasNoWildcardActionOrPrincipal(t *testing.T) {
+// Names are unique in an account: a path that was left out or given differs from nobody
+// else's, and what only looks like a name is somebody else.
+func TestGuardKnowsPrincipalsWithAnyPath(t *testing.T) {
+	const account = "arn:aws:iam::111122223333:"
+	everything := []string{"PutSecretValue", "GetSecretValue", "DeleteSecret"}
+	for _, path := range []string{"", "aws-reserved/sso.amazonaws.com/", "a/b/c/"} {
+		g := secretsmanager.Guard{Writer: account + "role/" + path + "Rotate", ByVersion: []string{account + "role/" + path + "Cache"},
+			Recovery: []string{account + "role/" + path + "AWSReservedSSO_Operators_0123456789abcdef", account + "user/" + path + "break-glass"}}
+		p := policyOf(t, g)
+		for who, may := range map[string][]string{
+			"role/Rotate":                {"PutSecretValue", "GetSecretValue"},
+			"role/service-role/Rotate":   {"PutSecretValue", "GetSecretValue"},
+			"role/Cache":                 {"GetSecretValue"},
+			"role/service-role/Cache":    {"GetSecretValue"},
+			"user/break-glass":           everything,
+			"user/emergency/break-glass": everything,
+			"role/break-glass":           {},
+			"role/emergency/break-glass": {},
+			"user/Rotate":                {},
+			"role/evil-Rotate":           {},
+			"role/x/evilRotate":          {},
+			"role/Rotate-evil":           {},
+			"role/x/Rotate/evil":         {},
+			"role/AWSReservedSSO_Operators_0123456789abcdef":                                          everything,
+			"role/aws-reserved/sso.amazonaws.com/AWSReservedSSO_Operators_0123456789abcdef":           everything,
+			"role/aws-reserved/sso.amazonaws.com/eu-west-1/AWSReservedSSO_Operators_0123456789abcdef": everything,
+			"role/aws-reserved/sso.amazonaws.com/AWSReservedSSO_Operators_0123456789abcdee":           {},
+		} {
+			for _, action := range everything {
+				request := map[string]string{"secretsmanager:VersionId": "1"}
+				if p.denies(t, account+who, "secretsmanager:"+action, request) == slices.Contains(may, action) {
+					t.Errorf("given %q: %s by %s: denied is %t", path, action, who, slices.Contains(may, action))
+				}
+				if elsewhere := "arn:aws:iam::444455556666:" + who; !p.denies(t, elsewhere, "secretsmanager:"+action, request) {
+					t.Errorf("given %q: %s by %s is not denied", path, action, elsewhere)
+				}
+			}
+			// What STS shows lacks a role's path, and nobody is kept whom the policy denies.
+			shown := account + who
+			if kind, name, _ := strings.Cut(who, "/"); kind == "role" {
+				shown = "arn:aws:sts::111122223333:assumed-role/" + name[strings.LastIndex(name, "/")+1:] + "/pat@example.com"
+			}
+			if g.Keeps(shown) != slices.Contains(may, "DeleteSecret") {
+				t.Errorf("given %q: keeps %s is %t", path, shown, g.Keeps(shown))
+			}
+		}
+	}
+}
+
+func TestGuardsOnlyWildcardStandsForAPath(t *testing.T) {
+	except := []any{"arn:aws:iam::111122223333:role/Operators", "arn:aws:iam::111122223333:role/*/Operators", spare, "arn:aws:iam::111122223333:user/*/break-glass", root}
+	more := map[string][]any{
+		"TokenturnAloneWrites":           {writer, "arn:aws:iam::111122223333:role/*/tokenturn-RotateRole-1"},
+		"TokenturnAloneReadsOtherStages": {writer, "arn:aws:iam::111122223333:role/*/tokenturn-RotateRole-1"},
+		"TokenturnAloneReadsByVersion": {writer, "arn:aws:iam::111122223333:role/*/tokenturn-RotateRole-1",
+			cache, "arn:aws:iam::111122223333:role/*/reader-with-a-caching-library"},
+	}
 	for _, s := range guardPolicy(t).Statement {
 		if s.Effect != "Deny" || s.Principal["AWS"] != root || len(s.Principal) != 1 || strings.Contains(strings.Join(s.Action, " "), "*") {
 			t.Errorf("%+v", s)
 		}
-		except, _ := s.Condition["ArnNotEquals"]["aws:PrincipalArn"].([]any)
-		for _, kept := range []any{operator, spare, root} {
-			if !slices.Contains(except, kept) {
-				t.Errorf("%s does not keep %s", s.Sid, kept)
-			}
+		got, _ := s.Condition["ArnNotLike"]["aws:PrincipalArn"].([]any)
+		want := append(slices.Clone(except), more[s.Sid]...)
+		if len(got) != len(want) || slices.ContainsFunc(want, func(one any) bool { return !slices.Contains(got, one) }) {
+			t.Errorf("%s keeps %v, want %v", s.Sid, got, want)
 		}
 	}
 }
 
 func TestGuardRefusesWhatCouldLockOut(t *testing.T) {
 	for name, g := range map[string]secretsmanager.Guard{
-		"nobody for recovery":       {Writer: writer},
-		"no writer":                 {Recovery: []string{operator}},
-		"a wildcard":                {Writer: writer, Recovery: []string{"arn:aws:iam::111122223333:role/*"}},
-		"everybody":                 {Writer: writer, Recovery: []string{"*"}},
-		"a session":                 {Writer: writer, Recovery: []string{"arn:aws:sts::111122223333:assumed-role/Operators/pat"}},
-		"a reader elsewhere":        {Writer: writer, Recovery: []string{operator}, ByVersion: []string{"arn:aws:iam::444455556666:role/reader"}},
-		"another account":           {Writer: writer, Recovery: []string{"arn:aws:iam::444455556666:role/Operators"}},
-		"the writer for recovery":   {Writer: writer, Recovery: []string{operator, writer}},
-		"an account instead":        {Writer: root, Recovery: []string{operator}},
-		"something after the name":  {Writer: writer + "\n", Recovery: []string{operator}},
-		"a variable of the service": {Writer: writer, Recovery: []string{"arn:aws:iam::111122223333:role/${aws:username}"}},
+		"nobody for recovery":        {Writer: writer},
+		"no writer":                  {Recovery: []string{operator}},
+		"a wildcard":                 {Writer: writer, Recovery: []string{"arn:aws:iam::111122223333:role/*"}},
+		"a wildcard in a path":       {Writer: writer, Recovery: []string{"arn:aws:iam::111122223333:role/*/Operators"}},
+		"one in a name":              {Writer: writer, Recovery: []string{"arn:aws:iam::111122223333:role/Operator?"}},
+		"a path without a name":      {Writer: writer, Recovery: []string{"arn:aws:iam::111122223333:role/aws-reserved/"}},
+		"the writer by another path": {Writer: writer, Recovery: []string{operator, strings.Replace(writer, "role/", "role/x/", 1)}},
+		"everybody":                  {Writer: writer, Recovery: []string{"*"}},
+		"a session":                  {Writer: writer, Recovery: []string{"arn:aws:sts::111122223333:assumed-role/Operators/pat"}},
+		"a reader elsewhere":         {Writer: writer, Recovery: []string{operator}, ByVersion: []string{"arn:aws:iam::444455556666:role/reader"}},
+		"another account":            {Writer: writer, Recovery: []string{"arn:aws:iam::444455556666:role/Operators"}},
+		"the writer for recovery":    {Writer: writer, Recovery: []string{operator, writer}},
+		"an account instead":         {Writer: root, Recovery: []string{operator}},
+		"something after the name":   {Writer: writer + "\n", Recovery: []string{operator}},
+		"a variable of the service":  {Writer: writer, Recovery: []string{"arn:aws:iam::111122223333:role/${aws:username}"}},
 	} {
 		if text, err := g.Policy(); err == nil {
 			t.Errorf("%s: %s", name, text)
@@ -155,6 +230,10 @@ func TestGuardKnowsItsKeepers(t *testing.T) {
 	for caller, kept := range map[string]bool{
 		"arn:aws:sts::111122223333:assumed-role/Operators/pat@example.com": true,
 		spare: true, root: true,
+		"arn:aws:sts::111122223333:user/break-glass":                      true,
+		"arn:aws:iam::111122223333:user/emergency/break-glass":            true,
+		"arn:aws-cn:sts::111122223333:assumed-role/Operators/pat":         false,
+		"arn:aws:sts::111122223333:assumed-role/Operators":                false,
 		"arn:aws:sts::111122223333:assumed-role/tokenturn-RotateRole-1/x": false,
 		"arn:aws:sts::444455556666:assumed-role/Operators/pat":            false,
 		"arn:aws:iam::444455556666:root":                                  false,
@@ -178,11 +257,13 @@ func TestAttachReplacesOurOwnPolicyOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// What was attached before paths were left open is ours too.
+	before := strings.NewReplacer("ArnNotLike", "ArnNotEquals", "role/*/Operators", "role/aws-reserved/sso.amazonaws.com/eu-west-1/Operators").Replace(ours)
 	for _, c := range []struct {
 		attached string
 		other    bool
 	}{
-		{"", false}, {ours, false},
+		{"", false}, {ours, false}, {before, false},
 		{`{"Version":"2012-10-17","Statement":[{"Sid":"Partner","Effect":"Allow","Principal":{"AWS":"444455556666"},"Action":"secretsmanager:GetSecretValue","Resource":"*"}]}`, true},
 		{`{"Statement":[]}`, true}, {`nonsense`, true},
 	} {
