@@ -4,6 +4,7 @@ package conformance
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -206,5 +207,20 @@ func TestWithdrawnConsent(t *testing.T) {
 		t.Errorf("after another consent a rotation answers %q", got)
 	}
 	in.works("peer/acme")
+	p.withdraw()
+	in.toldByTheCommand("peer/acme")
 	t.Logf("withdrawn consent: needs_consent, %d notice, healed by a new consent; %s", notices, in.keepsSecrets())
+}
+
+// toldByTheCommand: what the operator's command finds out goes to the topic as well.
+func (in *installation) toldByTheCommand(connection string) {
+	in.t.Helper()
+	_, mark := in.tap.since(0)
+	if said, code := in.operateInVain("connection", "rotate", connection); code != 3 {
+		in.t.Errorf("a rotation by the command ends with %d, want 3 for a consent: %s", code, said)
+	}
+	calls, _ := in.tap.since(mark)
+	if !slices.ContainsFunc(calls, func(c call) bool { return c.Name == "Publish" && c.Who == keyOfOperator }) {
+		in.t.Error("the command told the topic nothing")
+	}
 }

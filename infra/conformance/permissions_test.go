@@ -47,10 +47,9 @@ var roles = []struct {
 		"kms:Decrypt VaultKey": "through DynamoDB, Secrets Manager and SNS", "kms:GenerateDataKey VaultKey": "through SNS",
 	}},
 	{"cmd/tokenturn", "OperatorPolicy", keyOfOperator, map[string]string{
-		"sns:Publish": "without a topic in its environment the command tells whoever runs it, and nobody else",
 		"kms:Decrypt": "the sealing key's policy names the operator", "kms:GenerateDataKey": "the sealing key's policy names the operator",
 	}, map[string]string{
-		"kms:Decrypt VaultKey": "through DynamoDB and Secrets Manager", "kms:GenerateDataKey VaultKey": "through Secrets Manager",
+		"kms:Decrypt VaultKey": "through DynamoDB, Secrets Manager and SNS", "kms:GenerateDataKey VaultKey": "through Secrets Manager and SNS",
 		"sqs:DeleteMessage": byHand, "sqs:ListMessageMoveTasks": byHand, "sqs:ReceiveMessage": byHand, "sqs:StartMessageMoveTask": byHand,
 	}},
 }
