@@ -62,7 +62,7 @@ var questions = append([]question{
 	{"CKV_AWS_50", functionKind, "traces, where they are wanted", is("Tracing", ref("Tracing")), nil, nil},
 	{"CKV_AWS_363", functionKind, "a runtime that is maintained", is("Runtime", "provided.al2023"), nil, nil},
 	{"CKV_AWS_258 LAMBDA_FUNCTION_PUBLIC_ACCESS_PROHIBITED", functionKind, "no URL of its own", not(has("FunctionUrlConfig")), nil, bad("FunctionUrlConfig.AuthType", "NONE")},
-	{"CKV_AWS_364 CKV_AWS_301", "AWS::Lambda::Permission", "one source that may call", all(has("SourceArn"), has("SourceAccount")), nil, nil},
+	{"CKV_AWS_364 CKV_AWS_301", "AWS::Lambda::Permission", "one source of this account that may call", namesItsAccount, nil, bad("SourceArn", "arn:aws:s3:::x")},
 	{"F13 CKV_AWS_301", "AWS::Lambda::Permission", "no wildcard principal", not(is("Principal", "*")), nil, bad("Principal", "*")},
 	{"W24", "AWS::Lambda::Permission", "nothing but invoking", is("Action", "lambda:InvokeFunction"), nil, nil},
 
@@ -289,6 +289,12 @@ func oneService(s subject) bool {
 func trustsOnly(s subject) bool {
 	trust := statements(s.name, s.at("AssumeRolePolicyDocument"))
 	return len(trust) == 1 && slices.Equal(trust[0].actions, []string{"sts:AssumeRole"})
+}
+
+// namesItsAccount: a condition on aws:SourceAccount would say the same again, and refuse
+// every call of a service that does not send it, as API Gateway nowhere promises to.
+func namesItsAccount(s subject) bool {
+	return strings.Contains(fmt.Sprint(s.at("SourceArn")), ":${AWS::AccountId}:")
 }
 
 func tlsOnly(s subject) bool {
