@@ -105,8 +105,14 @@ func (t template) statements() (all []statement) {
 	return all
 }
 
+// policy is what a policy allows, and what the role that it is of has within itself.
 func (t template) policy(name string) []statement {
-	return statements(name, t.resource(name).at("PolicyDocument"))
+	all := statements(name, t.resource(name).at("PolicyDocument"))
+	role := text(object(t.resource(name).at("RoleName"))["Ref"])
+	for _, inline := range list(t.resource(role).at("Policies")) {
+		all = append(all, statements(role, object(inline)["PolicyDocument"])...)
+	}
+	return all
 }
 
 func (t template) keyPolicy(name string) []statement {

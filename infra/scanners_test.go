@@ -95,7 +95,7 @@ var questions = append([]question{
 	{"F2 W14", role, "nothing but assuming it", trustsOnly, nil, bad("AssumeRolePolicyDocument.Statement", []any{map[string]any{"Effect": "Allow", "Action": "*"}})},
 	{"W28", role, "no name of its own", not(has("RoleName")), nil, bad("RoleName", "x")},
 	{"W43 CKV_AWS_274", role, "no policy of AWS's making", not(has("ManagedPolicyArns")), nil, bad("ManagedPolicyArns", []any{"arn:aws:iam::aws:policy/AdministratorAccess"})},
-	{"IAM_NO_INLINE_POLICY_CHECK", role, "no policy of its own", not(has("Policies")), map[string]string{"ScheduleRole": ownPolicy}, bad("Policies", []any{map[string]any{}})},
+	{"IAM_NO_INLINE_POLICY_CHECK", role, "no policy of its own", not(has("Policies")), map[string]string{"ScheduleRole": ownPolicy, "RotateRole": ownPolicy}, bad("Policies", []any{map[string]any{}})},
 	{"IAM_NO_INLINE_POLICY_CHECK", rolePolicy, "no policy of one role", not(has("RoleName")), map[string]string{"all": ownPolicy}, bad("RoleName", "x")},
 	{"CKV_AWS_319 CLOUDWATCH_ALARM_ACTION_CHECK", "AWS::CloudWatch::Alarm", "somebody to tell", is("AlarmActions", []any{ref("Notices")}), nil, nil},
 	{"W28", "AWS::CloudWatch::Alarm", "no name of its own", not(has("AlarmName")), map[string]string{"all": namedAlarm}, bad("AlarmName", "x")},

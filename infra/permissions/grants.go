@@ -23,24 +23,42 @@ func (g Grant) Covers(other Grant) bool {
 	return g.Action == other.Action && (g.Kind == "" || g.Kind == other.Kind)
 }
 
-// Granted lists what the policies of a parsed template allow, whatever their
-// conditions on parameters.
+// Granted lists what a policy of a parsed template allows, and what is within the
+// role that it is of, whatever their conditions on parameters.
 func Granted(template map[string]any, policy string) []Grant {
-	resources, _ := template["Resources"].(map[string]any)
-	resource, _ := resources[policy].(map[string]any)
-	properties, _ := resource["Properties"].(map[string]any)
-	document, _ := properties["PolicyDocument"].(map[string]any)
+	its := properties(template, policy)
+	documents := []any{its["PolicyDocument"]}
+	role, _ := its["RoleName"].(map[string]any)
+	for _, item := range cloudformation.List(properties(template, fmt.Sprint(role["Ref"]))["Policies"]) {
+		inline, _ := item.(map[string]any)
+		documents = append(documents, inline["PolicyDocument"])
+	}
 	var grants []Grant
-	for _, item := range cloudformation.List(document["Statement"]) {
+	for _, document := range documents {
+		grants = append(grants, allowed(document)...)
+	}
+	slices.SortFunc(grants, func(a, b Grant) int { return strings.Compare(a.String(), b.String()) })
+	return slices.Compact(grants)
+}
+
+func properties(template map[string]any, name string) map[string]any {
+	resources, _ := template["Resources"].(map[string]any)
+	resource, _ := resources[name].(map[string]any)
+	properties, _ := resource["Properties"].(map[string]any)
+	return properties
+}
+
+// allowed lists what the statements of one document allow.
+func allowed(document any) (grants []Grant) {
+	its, _ := document.(map[string]any)
+	for _, item := range cloudformation.List(its["Statement"]) {
 		statement, _ := item.(map[string]any)
 		if branches := cloudformation.List(statement["Fn::If"]); branches != nil {
 			statement, _ = branches[1].(map[string]any)
 		}
 		for _, action := range cloudformation.List(statement["Action"]) {
 			for _, kind := range kinds(statement) {
-				if g := (Grant{fmt.Sprint(action), kind}); !slices.Contains(grants, g) {
-					grants = append(grants, g)
-				}
+				grants = append(grants, Grant{fmt.Sprint(action), kind})
 			}
 		}
 	}
