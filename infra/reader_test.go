@@ -3,6 +3,7 @@ package infra_test
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"testing"
 )
@@ -17,27 +18,29 @@ func TestExampleReader(t *testing.T) {
 		}
 	}
 
-	const arn = "arn:aws:secretsmanager:us-east-1:111122223333:secret:tokenturn/connection/sandbox/acme-??????"
+	const name = "arn:aws:secretsmanager:us-east-1:111122223333:secret:tokenturn/connection/sandbox/acme" // of a secret that is not there yet
+	const arn = name + "-??????"
 	const key = "arn:aws:kms:us-east-1:111122223333:key/1234"
 	values := map[string]any{"AWS::Region": "us-east-1", "AWS::AccountId": "111122223333", "AWS::Partition": "aws",
 		"AWS::URLSuffix": "amazonaws.com", "Connection": "sandbox/acme", "SecretPrefix": "tokenturn", "VaultKey": key}
 	policy := example.policy("ReaderPolicy")
 	for i, want := range []struct {
-		action, resource string
-		condition        map[string]map[string]string
+		action    string
+		resources []any
+		condition map[string]map[string]string
 	}{
-		{"secretsmanager:GetSecretValue", arn, map[string]map[string]string{"StringEquals": {"secretsmanager:VersionStage": "AWSCURRENT"}}},
-		{"kms:Decrypt", key, map[string]map[string]string{"StringEquals": {"kms:ViaService": "secretsmanager.us-east-1.amazonaws.com"},
+		{"secretsmanager:GetSecretValue", []any{arn, name}, map[string]map[string]string{"StringEquals": {"secretsmanager:VersionStage": "AWSCURRENT"}}},
+		{"kms:Decrypt", []any{key}, map[string]map[string]string{"StringEquals": {"kms:ViaService": "secretsmanager.us-east-1.amazonaws.com"},
 			"StringLike": {"kms:EncryptionContext:SecretARN": arn}}},
 	} {
-		if len(policy) != 2 || !slices.Equal(policy[i].actions, []string{want.action}) || len(policy[i].resources) != 1 ||
-			example.resolve(policy[i].resources[0], values) != want.resource {
+		if len(policy) != 2 || !slices.Equal(policy[i].actions, []string{want.action}) ||
+			!reflect.DeepEqual(example.resolve(policy[i].resources, values), want.resources) {
 			t.Fatalf("%s is not the %d. statement of two", want.action, i+1)
 		}
 		for operator, conditions := range want.condition {
-			for name, value := range conditions {
-				if got := example.resolve(object(object(policy[i].body["Condition"])[operator])[name], values); got != value {
-					t.Errorf("%s: %s of %s is %v", want.action, operator, name, got)
+			for key, value := range conditions {
+				if got := example.resolve(object(object(policy[i].body["Condition"])[operator])[key], values); got != value {
+					t.Errorf("%s: %s of %s is %v", want.action, operator, key, got)
 				}
 			}
 		}
