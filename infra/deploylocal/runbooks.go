@@ -21,6 +21,12 @@ import (
 //go:embed aws.py
 var awsCommand string
 
+// sleepCommand stands in for waiting, which takes no time here. A loop that
+// would wait for ever ends, because its shell ends with a command that fails.
+const sleepCommand = `#!/bin/sh
+echo >>waited; test $(wc -l <waited) -le 30
+`
+
 // runbook is a page of infra/runbooks and the situation that it is for. What a
 // person does in between is done after the block of that number.
 type runbook struct {
@@ -99,7 +105,8 @@ func (t *trial) shell(ctx context.Context, commands string) (string, error) {
 	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", commands)
 	cmd.Dir = t.desk
 	cmd.Env = append(t.operatorEnv(), "PATH="+t.desk+":"+os.Getenv("PATH"), "ROTATE_FUNCTION="+t.outputs["RotateFunction"].value,
-		"ROTATE_ROLE="+t.outputs["RotateRoleArn"].value, "DEAD_LETTERS="+t.outputs["DeadLetterQueueUrl"].value,
+		"CALLBACK_FUNCTION="+t.outputs["CallbackFunction"].value,
+		"ROTATE_ROLE="+t.outputs["RotateRoleArn"].value,
 		"OPERATOR="+t.operator.arn, "AWS_DEFAULT_REGION="+region)
 	var output, problems bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &problems
@@ -109,13 +116,13 @@ func (t *trial) shell(ctx context.Context, commands string) (string, error) {
 	return output.String(), nil
 }
 
-// layDesk puts the operator's two commands and the app credentials in a directory.
+// layDesk puts the operator's commands and the app credentials in a directory.
 func (t *trial) layDesk(credentials []byte) error {
 	t.desk = filepath.Join(t.cloud.workshop, "desk")
 	program, err := t.cloud.program("tokenturn")
 	return errors.Join(err, os.Mkdir(t.desk, 0o700), os.WriteFile(filepath.Join(t.desk, "credentials.json"), credentials, 0o600),
 		os.WriteFile(filepath.Join(t.desk, "aws"), []byte(strings.Replace(awsCommand, "/usr/bin/env python3", t.cloud.python, 1)), 0o700),
-		os.Symlink(program, filepath.Join(t.desk, "tokenturn")))
+		os.WriteFile(filepath.Join(t.desk, "sleep"), []byte(sleepCommand), 0o700), os.Symlink(program, filepath.Join(t.desk, "tokenturn")))
 }
 
 var link = regexp.MustCompile(`https://[^\s"]+/connect/[^\s"]+`)

@@ -8,6 +8,8 @@ rules wrong. This wrapper
   * runs one request at a time, so every API call is atomic as on AWS;
   * replaces the Secrets Manager version rules by the documented ones;
   * repairs the DynamoDB and KMS gaps the protocol can meet;
+  * says "not yet" where AWS works on after its answer: restores, backups and
+    updates of tables;
   * can misbehave on request: --stale-ms (labels read late, as "eventually
     consistent" allows), --lose P (a write is done, its answer is not),
     --refuse P (throttled, nothing done), all from one --seed.
@@ -24,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import copy
 import io
 import json
 import os
@@ -41,7 +44,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from moto.core.exceptions import JsonRESTError
 from moto.dynamodb import comparisons
-from moto.dynamodb.exceptions import MockValidationException
+from moto.dynamodb.exceptions import MockValidationException, ResourceInUseException
 from moto.dynamodb.models import DynamoDBBackend
 from moto.dynamodb.parsing.reserved_keywords import ReservedKeywords
 from moto.dynamodb.responses import DynamoHandler
@@ -325,6 +328,72 @@ def repair_dynamodb() -> None:
             raise MockValidationException("TimeToLive is already " + ("enabled" if ttl_spec.get("Enabled") else "disabled"))
         return old_ttl(self, table_name, ttl_spec)
     DynamoDBBackend.update_time_to_live = update_time_to_live
+    take_time(DynamoDBBackend)
+
+
+def take_time(B) -> None:
+    """What AWS does in the background after it has answered is done here once somebody has asked after it or was
+    refused: no clock, so that a program that waits gets on at once, and one that does not is refused each time."""
+    old = argparse.Namespace(**{name: getattr(B, name) for name in (
+        "describe_table", "update_table", "delete_table", "create_backup", "describe_backup",
+        "restore_table_from_backup", "restore_table_to_point_in_time", "update_continuous_backups")})
+
+    def restored(table):
+        table._states, table._no_backups_yet = ["CREATING"] * 3, True
+        return table
+
+    def describe_table(self, name):
+        answer, states = old.describe_table(self, name), self.get_table(name).__dict__.get("_states")
+        if states:
+            answer["Table"]["TableStatus"] = states.pop()
+        return answer
+
+    def idle(self, name):
+        table = self.get_table(name)
+        if table.__dict__.get("_states"):
+            raise ResourceInUseException(f"Attempt to change a resource which is still in use: Table is being updated: {name}")
+        if any(b.status == "CREATING" and b.table.table_arn == table.table_arn for b in self.backups.values()):
+            raise ResourceInUseException(f"Attempt to change a resource which is still in use: Table is being backed up: {name}")
+
+    def update_table(self, name, *a, **k):
+        idle(self, name)
+        table = old.update_table(self, name, *a, **k)
+        table._states = ["UPDATING"]
+        return table
+
+    def delete_table(self, name):
+        idle(self, name)
+        return old.delete_table(self, name)
+
+    def backups_possible(self, name):
+        if self.get_table(name).__dict__.pop("_no_backups_yet", False):
+            raise JsonRESTError("ContinuousBackupsUnavailableException", f"Backups are being enabled for the table: {name}. Please retry later")
+
+    def create_backup(self, table_name, backup_name):
+        backups_possible(self, table_name)
+        backup = old.create_backup(self, table_name, backup_name)
+        backup.status = "CREATING"
+        return backup
+
+    def describe_backup(self, backup_arn):
+        backup = old.describe_backup(self, backup_arn)
+        seen, backup.status = copy.copy(backup), "AVAILABLE"
+        return seen
+
+    def restore_table_from_backup(self, target_table_name, backup_arn):
+        if self.get_backup(backup_arn).status == "CREATING":
+            raise JsonRESTError("BackupInUseException", "Backup is being created")
+        return restored(old.restore_table_from_backup(self, target_table_name, backup_arn))
+
+    def restore_table_to_point_in_time(self, *a, **k):
+        return restored(old.restore_table_to_point_in_time(self, *a, **k))
+
+    def update_continuous_backups(self, table_name, spec):
+        backups_possible(self, table_name)
+        return old.update_continuous_backups(self, table_name, spec)
+
+    for name in vars(old):
+        setattr(B, name, locals()[name])
 
 
 # ---------------------------------------------------------------- KMS
