@@ -1,6 +1,7 @@
 package infra_test
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -30,6 +31,26 @@ func TestFunctionsHaveEverySetting(t *testing.T) {
 			if wanted := left[name] == "" && (only == "" || only == function); wanted != slices.Contains(set, name) {
 				t.Errorf("%s has %s: %v, want %v", function, name, !wanted, wanted)
 			}
+		}
+	}
+}
+
+// What a deleted stack is brought back with is what the template keeps, or the
+// next deployment would change or replace it; but for the key policies, which
+// must differ in order to be written anew.
+func TestKeptIsAsInTheTemplate(t *testing.T) {
+	kept, whole := load(t, "kept.yaml"), load(t, main)
+	for name := range whole.withoutEvents() {
+		want, got := whole.resource(name), kept.resource(name)
+		if want["DeletionPolicy"] != "Retain" {
+			if got != nil {
+				t.Errorf("%s is not kept", name)
+			}
+			continue
+		}
+		delete(object(want["Properties"]), "KeyPolicy")
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s is %v, in the template %v", name, got, want)
 		}
 	}
 }

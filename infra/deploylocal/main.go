@@ -83,6 +83,6 @@ var notShown = []string{
 	"throttles and the access log of the API, dead-letter queues, redrives, alarms, the dashboard and traces: created only",
 	"TTL, point-in-time recovery and backups, deletion protection, rotation of keys: switched on only",
 	"arm64 and provided.al2023: the functions run as built for this machine, without Lambda's limits of memory",
-	"quotas, latencies, eventual consistency and prices of AWS; updating, rolling back and deleting the stack",
+	"quotas, latencies, eventual consistency and prices of AWS; updating, rolling back, deleting and importing the stack",
 	"Procore: a stand-in answers in its place",
 }

@@ -47,6 +47,7 @@ var runbooks = []runbook{
 	{page: "secret-reset.md", ends: active(connection)},
 	{page: "restore-table.md", after: map[int]func(context.Context, *trial, string) error{1: overtakeBackup}, ends: active(connection)},
 	{page: "lost-key.md", before: sealKeyDoomed, ends: active(connection)},
+	{page: "stack-deleted.md", ends: active(connection)},
 	{page: "region-loss.md", ends: active(connection)},
 	{page: "leaving.md"},
 }
