@@ -137,11 +137,11 @@ func (s *Consents) Prepare(ctx context.Context, c token.Connection, epoch int64)
 	return x, err
 }
 
-// expect sets the due time so that a sweep finds what this process may leave
-// behind, and returns whom the connection belongs to so far.
+// expect makes the connection due once the exchange is over, whatever else happens to it, so
+// that a sweep finds what this process may leave behind, and returns whom it belongs to so far.
 func (s *Consents) expect(ctx context.Context, c token.Connection, epoch int64) (*Pin, error) {
 	for range maxSteps {
-		rec, _, err := s.loadRow(ctx, c)
+		rec, mints, err := s.loadRow(ctx, c)
 		switch {
 		case err != nil:
 			return nil, err
@@ -153,12 +153,8 @@ func (s *Consents) expect(ctx context.Context, c token.Connection, epoch int64) 
 		if rec.Stack != s.settings.Stack {
 			return nil, &otherStackError{c, s.settings.Stack, rec.Stack}
 		}
-		at := s.clock().Add(s.settings.Lease + s.settings.Quiet)
-		if !rec.DueAt.IsZero() && rec.DueAt.Before(at) {
-			return rec.Pin, nil
-		}
-		rec.DueAt = at
-		if _, err = s.ledger.Write(ctx, Change{Record: rec}); !errors.Is(err, ErrConflict) {
+		rec.Expected = s.clock().Add(s.settings.Lease + s.settings.Quiet)
+		if err = s.write(ctx, rec, mints, Change{}); !errors.Is(err, ErrConflict) {
 			return rec.Pin, err
 		}
 	}

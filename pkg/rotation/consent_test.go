@@ -202,6 +202,37 @@ func TestAFirstConsentIsFinishedHoweverSlowItsCallbackWas(t *testing.T) {
 	})
 }
 
+// A sweep in the time of one callback must not use up the time in which another's
+// pair would be looked for.
+func TestAPairIsFoundWhoeverCameBeforeIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(rotationtest.Personality{})
+		_, err := rotation.Register(t.Context(), b.Ledger, b.Vault, "bench", acme)
+		must(t, err)
+		_, err = b.consents().Prepare(t.Context(), acme, 0) // and never comes back with a code
+		must(t, err)
+		time.Sleep(2 * time.Minute)
+		exchange, err := b.consents().Prepare(t.Context(), acme, 0)
+		must(t, err)
+		time.Sleep(time.Minute)
+		b.sweep(t)
+		b.gate(rotationtest.Nth(1, "ledger.SaveMint", rotationtest.After, rotationtest.Fault{Kind: rotationtest.Crash}))
+		code := b.Issuer.Authorize(pat, redirectURI, "")
+		died := make(chan struct{})
+		go func() {
+			defer close(died)
+			_, _ = exchange.Redeem(t.Context(), rotation.Consent{Code: code, RedirectURI: redirectURI})
+		}()
+		<-died
+		b.gate(nil)
+		time.Sleep(2 * time.Minute)
+		b.sweep(t)
+		if err := b.works(t.Context()); err != nil {
+			t.Errorf("%v\n%s", err, b.Journal)
+		}
+	})
+}
+
 func TestAContradictoryConsentAsksForANewInvitation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(rotationtest.Personality{})

@@ -134,6 +134,9 @@ func (s Settings) dueAt(rec Record, mints []Mint, now time.Time) time.Time {
 			due = f.NextAt
 		}
 	}
+	if rec.Expected.After(now) {
+		earlier(rec.Expected)
+	}
 	return due
 }
 

@@ -260,6 +260,9 @@ func (k *keeper) succeed(rec Record, m Mint, pair token.Pair, pin Pin) (Record, 
 		}
 		next.endEpoch(until, k.settings.Quiet)
 	}
+	if m.Key.Epoch != rec.Epoch { // what comes after it is an orphan, which whoever saves it makes due
+		next.Expected = time.Time{}
+	}
 	next.Epoch, next.Generation, next.Status = m.Key.Epoch, m.Key.Generation, Active
 	next.Attempt, next.Failure, next.Pin, next.RotatedAt = nil, nil, &pin, m.SavedAt
 	next.ServiceAccount, next.Untold = m.Source == FromClient, false

@@ -47,6 +47,9 @@ type Record struct {
 	Residue   time.Time `json:"residue,omitzero"`
 	Overtaken bool      `json:"overtaken,omitempty"`
 	RotatedAt time.Time `json:"rotated_at,omitzero"` // when the current pair was saved
+	// Expected is when a consent or an import that is under way is over. What it has
+	// saved by then and not decided is found afterwards. Zero or past: none is.
+	Expected time.Time `json:"expected,omitzero"`
 	// ServiceAccount: the app itself is who acts, and its tokens come for its own
 	// credentials (RFC 6749 section 4.4). There is no refresh token to lose.
 	ServiceAccount bool `json:"service_account,omitempty"`

@@ -260,7 +260,7 @@ func fullRecord() rotation.Record {
 		Failure:  &rotation.Failure{Step: rotation.Publish, Class: "class", Count: 7, NextAt: at(6), Mint: key, Detail: "a\n\"detail\""},
 		Puts:     []int64{1, 2, 1 << 33},
 		Pin:      &rotation.Pin{Environment: "sandbox", Client: "89ab", ResourceOwner: "12", Login: "pat@example.com", Company: "34"},
-		Imported: []token.Fingerprint{"fedc"}, Residue: at(7), Overtaken: true, RotatedAt: at(8), ServiceAccount: true, Held: true, Untold: true,
+		Imported: []token.Fingerprint{"fedc"}, Residue: at(7), Overtaken: true, RotatedAt: at(8), Expected: at(9), ServiceAccount: true, Held: true, Untold: true,
 	}
 }
 
@@ -272,7 +272,7 @@ func absentFields(t *testing.T, l *ledgerUser) {
 	loaded, _ := l.load(acme)
 	same(t, "the row", loaded, record)
 	for name, at := range map[string]time.Time{"DueAt": loaded.DueAt, "Residue": loaded.Residue,
-		"RotatedAt": loaded.RotatedAt, "ExpiresAt": loaded.Current.ExpiresAt} {
+		"RotatedAt": loaded.RotatedAt, "Expected": loaded.Expected, "ExpiresAt": loaded.Current.ExpiresAt} {
 		if !at.IsZero() {
 			t.Errorf("%s is %v", name, at)
 		}
