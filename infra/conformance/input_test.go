@@ -3,6 +3,7 @@
 package conformance
 
 import (
+	"net/http"
 	"regexp"
 	"slices"
 	"strings"
@@ -220,7 +221,7 @@ func (in *installation) toldByTheCommand(connection string) {
 		in.t.Errorf("a rotation by the command ends with %d, want 3 for a consent: %s", code, said)
 	}
 	calls, _ := in.tap.since(mark)
-	if !slices.ContainsFunc(calls, func(c call) bool { return c.Name == "Publish" && c.Who == keyOfOperator }) {
+	if !slices.ContainsFunc(calls, func(c call) bool { return c.Name == "Publish" && c.Who == keyOfOperator && c.Status == http.StatusOK }) {
 		in.t.Error("the command told the topic nothing")
 	}
 }

@@ -29,7 +29,8 @@ func Granted(template map[string]any, policy string) []Grant {
 	its := properties(template, policy)
 	documents := []any{its["PolicyDocument"]}
 	role, _ := its["RoleName"].(map[string]any)
-	for _, item := range cloudformation.List(properties(template, fmt.Sprint(role["Ref"]))["Policies"]) {
+	roleName, _ := role["Ref"].(string)
+	for _, item := range cloudformation.List(properties(template, roleName)["Policies"]) {
 		inline, _ := item.(map[string]any)
 		documents = append(documents, inline["PolicyDocument"])
 	}
@@ -44,8 +45,8 @@ func Granted(template map[string]any, policy string) []Grant {
 func properties(template map[string]any, name string) map[string]any {
 	resources, _ := template["Resources"].(map[string]any)
 	resource, _ := resources[name].(map[string]any)
-	properties, _ := resource["Properties"].(map[string]any)
-	return properties
+	its, _ := resource["Properties"].(map[string]any)
+	return its
 }
 
 // allowed lists what the statements of one document allow.

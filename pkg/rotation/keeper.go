@@ -44,7 +44,7 @@ func (k *keeper) notify(ctx context.Context, kind string, c token.Connection, fo
 	_ = k.deliver(ctx, Notice{Kind: kind, Connection: c, Environment: c.Environment, Summary: fmt.Sprintf(format, args...)})
 }
 
-// deliver logs a notice and has it told. The error is logged.
+// deliver logs a notice and has people told. The error is logged, too.
 func (k *keeper) deliver(ctx context.Context, n Notice) error {
 	n.At = k.clock().UTC()
 	about := n.Connection.String()
@@ -57,7 +57,7 @@ func (k *keeper) deliver(ctx context.Context, n Notice) error {
 		err = k.notifier.Notify(context.WithoutCancel(ctx), n)
 	}
 	if err != nil {
-		k.log.ErrorContext(ctx, "notice not delivered; until it is, it is in the log only", "kind", n.Kind, "about", about, "error", err)
+		k.log.ErrorContext(ctx, "notice not delivered", "kind", n.Kind, "about", about, "error", err)
 	}
 	return err
 }

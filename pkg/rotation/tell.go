@@ -111,9 +111,12 @@ func (r *run) noteUntold(rec Record) {
 }
 
 // leaveUntold asks for a sweep, which sees those that have the same cause as well.
+// Where one should have told already, the schedule's next one will.
 func (r *run) leaveUntold(ctx context.Context) {
 	for _, rec := range r.untold {
-		r.sweepBy(ctx, rec.DueAt)
+		if rec.DueAt.After(r.clock()) {
+			r.sweepBy(ctx, rec.DueAt)
+		}
 	}
 }
 

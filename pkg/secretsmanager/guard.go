@@ -141,8 +141,7 @@ func (g Guard) keeps(who principal) bool {
 var session = regexp.MustCompile(`:assumed-(role/[^/]+)/.*$`)
 
 // Keeps reports whether the policy leaves every right to the caller, by the ARN that
-// AWS STS gives for it: one of the principals for recovery, or the root user. Under
-// which of the two services a user is named does not matter: moto takes STS.
+// AWS STS gives for it: one of the principals for recovery, or the root user.
 func (g Guard) Keeps(caller string) bool {
 	if account, err := g.account(); err != nil || caller == account {
 		return err == nil

@@ -332,8 +332,8 @@ def repair_dynamodb() -> None:
 
 
 def take_time(B) -> None:
-    """What AWS does in the background after it has answered is done here once somebody has asked after it or was
-    refused: no clock, so that a program that waits gets on at once, and one that does not is refused each time."""
+    """What AWS does in the background after it has answered is done here once somebody has asked after it, and
+    what a restored table cannot do yet is refused once: no clock, so that a program that waits gets on at once."""
     old = argparse.Namespace(**{name: getattr(B, name) for name in (
         "describe_table", "update_table", "delete_table", "create_backup", "describe_backup",
         "restore_table_from_backup", "restore_table_to_point_in_time", "update_continuous_backups")})
