@@ -16,7 +16,11 @@ func TestTwentySweepsAtOnce(t *testing.T) {
 	const sweeps, rounds, lifetime = 20, 3, 50 * time.Second
 	in := install(t, startCloud(t), startProvider(t, 0, lifetime), "crowd", patient)
 	in.connect("peer/acme")
-	in.atOnce(sweeps) // warms twenty environments; nothing is due
+	for range 5 { // warms twenty environments; nothing is due, and one may be free again before the last is needed
+		if in.atOnce(sweeps); in.rotate.ColdStarts() >= sweeps {
+			break
+		}
+	}
 	if got := in.rotate.ColdStarts(); got < sweeps {
 		t.Fatalf("%d environments, want %d", got, sweeps)
 	}

@@ -163,9 +163,10 @@ func (in *installation) rotateAll() time.Duration {
 				}
 				took := time.Since(started)
 				slowest.Store(max(slowest.Load(), int64(took)))
-				// A request is repeated once, so the new token must live as long as it takes readers
-				// to find it and use it, however slow the machine is. In production it lives for an hour.
-				time.Sleep(max(2*time.Second, 3*took))
+				// A request is repeated once, so the new token must live as long as it takes readers to
+				// find it and use it, however slow the machine is: the one in bash, which starts the AWS
+				// CLI for each look, needs some two seconds. In production it lives for an hour.
+				time.Sleep(max(4*time.Second, 3*took))
 			}
 		})
 	}
