@@ -66,7 +66,7 @@ deploy-local:
 
 soak:
 	$(EXPLORER) go test -tags soak -count=1 -timeout 12h -v -run 'TestEveryFaultIsSurvived|TestThirtyDaysWithFaults' ./pkg/rotation
-	$(EXPLORER) go test -tags teeth -count=1 -timeout 1h -v -run TestEveryRuleIsNeeded ./pkg/rotation -thorough
+	$(EXPLORER) go test -tags mutations -count=1 -timeout 1h -v -run TestEveryRuleIsNeeded ./pkg/rotation -thorough
 	infra/conformance/fuzz 3600
 	go test -tags 'conformance soak' -count=1 -timeout 1h -v -run TestKilledAtAnyTime ./infra/conformance
 

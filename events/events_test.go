@@ -61,7 +61,7 @@ func newSite(t *testing.T) *site {
 		RedirectURI: "https://abcdefghij.execute-api.us-east-1.amazonaws.com/callback/sandbox", LoginURL: issuer.URL, APIURL: issuer.URL}.Encode()
 	must(t, err)
 	must(t, applications.Set(t.Context(), acme.Environment, credentials))
-	_, err = rotation.Register(t.Context(), store.Ledger(), store.Vault(), "example", acme)
+	_, err = rotation.Register(t.Context(), store.Ledger(), store.SecretStore(), "example", acme)
 	must(t, err)
 
 	clock := func() time.Time { return now }

@@ -31,7 +31,7 @@ import (
 // installation is both functions, as their mains wire them but with stores and a
 // server in memory, and what CloudWatch makes of their logs.
 type installation struct {
-	*rotationtest.Bench
+	*rotationtest.Harness
 	t       *testing.T
 	ctx     context.Context
 	inForce atomic.Pointer[rotationtest.Gate]
@@ -47,7 +47,7 @@ type installation struct {
 
 func install(t *testing.T, personality rotationtest.Personality) *installation {
 	i := &installation{t: t, ctx: t.Context(), cloud: cloudwatch{}, states: &consenttest.Store{}}
-	i.Bench = rotationtest.NewBench(func(ctx context.Context, at rotationtest.Passage) rotationtest.Fault {
+	i.Harness = rotationtest.NewHarness(func(ctx context.Context, at rotationtest.Passage) rotationtest.Fault {
 		if g := i.inForce.Load(); g != nil && *g != nil {
 			return (*g)(ctx, at)
 		}
@@ -57,7 +57,7 @@ func install(t *testing.T, personality rotationtest.Personality) *installation {
 	log := lambdalog.New(&i.log, 0)
 	notifier, issuer := i.meter.Notifier(i.Notifier), i.meter.Issuer(twisted{i.Issuer, i})
 	settings := rotation.DefaultSettings("example")
-	rotator, err := rotation.NewRotator(rotation.Config{Ledger: i.Ledger, Vault: i.Vault, Sealer: i.Sealer, Applications: i.Applications,
+	rotator, err := rotation.NewRotator(rotation.Config{Ledger: i.Ledger, SecretStore: i.SecretStore, Sealer: i.Sealer, Applications: i.Applications,
 		Issuer: issuer, FollowUps: i.FollowUps, Notifier: notifier, Log: log, Settings: settings})
 	i.check(err)
 	consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: i.Ledger, Sealer: i.Sealer, Applications: i.Applications,
@@ -138,7 +138,7 @@ func (i *installation) goneOff(alarms []alarm, from time.Time) (off []string) {
 
 // shown is what readers see.
 func (i *installation) shown() token.Document {
-	version, err := i.Vault.Current(i.ctx, acme)
+	version, err := i.SecretStore.Current(i.ctx, acme)
 	i.check(err)
 	doc, err := token.ParseDocument(version.Value)
 	i.check(err)
@@ -148,7 +148,7 @@ func (i *installation) shown() token.Document {
 // connect lets a person connect acme by a link, and returns what sends the
 // redirect again.
 func (i *installation) connect() (again func()) {
-	rec, err := rotation.Register(i.ctx, i.Ledger, i.Vault, "example", acme)
+	rec, err := rotation.Register(i.ctx, i.Ledger, i.SecretStore, "example", acme)
 	i.check(err)
 	link, _, err := consent.Invite(i.ctx, i.states, publicURL, consent.Invitation{Connection: acme, Epoch: rec.Epoch, CreatedAt: time.Now()})
 	i.check(err)

@@ -174,7 +174,7 @@ func TestEveryKindOfResourceIsAskedAbout(t *testing.T) {
 		}
 	}
 	// CKV_AWS_149, CKV_AWS_304, W77, SECRETSMANAGER_USING_CMK: secrets are made at
-	// run time, under the vault key, which pkg/secretsmanager tests.
+	// run time, under the secret store key, which pkg/secretsmanager tests.
 	if n := len(tmpl.ofType("AWS::SecretsManager::Secret")); n > 0 {
 		t.Errorf("%d secrets are part of the stack", n)
 	}

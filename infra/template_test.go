@@ -101,9 +101,9 @@ func TestFunctionsEnvironmentIsAccepted(t *testing.T) {
 	}
 }
 
-// The rotate function may make the calls that the vault's adapter can make, and
+// The rotate function may make the calls that the secret store's adapter can make, and
 // tag what it creates, and nothing else.
-func TestVaultActionsAreTheAdaptersCalls(t *testing.T) {
+func TestSecretStoreActionsAreTheAdaptersCalls(t *testing.T) {
 	want := []string{"secretsmanager:TagResource"}
 	for method := range reflect.TypeFor[secretsmanager.Client]().Methods() {
 		want = append(want, "secretsmanager:"+method.Name)

@@ -49,7 +49,7 @@ var faults = []fault{
 		i.hours(1)
 	}, []string{"Unknown"}},
 	{"the secret takes no new version", func(i *installation) {
-		i.gate(rotationtest.Nth(1, "vault.Put", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Throttle}))
+		i.gate(rotationtest.Nth(1, "secrets.Put", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Throttle}))
 		i.hours(1)
 	}, []string{"Unpublished"}},
 	{"an answer contradicts itself", func(i *installation) {
@@ -57,13 +57,13 @@ var faults = []fault{
 		i.hours(1)
 	}, []string{"Quarantined"}},
 	{"somebody edits the secret", func(i *installation) {
-		_ = i.Vault.Edit(i.ctx, acme, token.NewSecret(`{"hello":"operator"}`))
+		_ = i.SecretStore.Edit(i.ctx, acme, token.NewSecret(`{"hello":"operator"}`))
 		i.hours(1)
 	}, []string{"Drift"}},
 	{"neither store takes the answer", func(i *installation) {
 		i.Issuer.Personality.Overlap = true
-		i.gate(rotationtest.Gates(rotationtest.Always("ledger.SaveMint", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail}),
-			rotationtest.Always("vault.Put", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail})))
+		i.gate(rotationtest.Gates(rotationtest.Always("ledger.SaveResponse", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail}),
+			rotationtest.Always("secrets.Put", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail})))
 		i.hours(1)
 		i.gate(nil)
 		i.hours(1)
@@ -210,7 +210,7 @@ func TestDashboardShowsWhatIsMeasured(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i := install(t, rotationtest.Personality{})
 		i.connect()
-		_ = i.Vault.Edit(i.ctx, acme, token.NewSecret(`{"hello":"operator"}`)) // which gives a notice
+		_ = i.SecretStore.Edit(i.ctx, acme, token.NewSecret(`{"hello":"operator"}`)) // which gives a notice
 		i.hours(1)
 		i.check(i.cloud.take(i.log.String()))
 		measured := func(name, dimensions string) bool {

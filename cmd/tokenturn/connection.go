@@ -129,11 +129,11 @@ type connectionDetail struct {
 
 // answerDetail tells of an answer of the token endpoint that is kept.
 type answerDetail struct {
-	rotation.MintKey
-	Source  rotation.Source    `json:"source"`
-	State   rotation.MintState `json:"state"`
-	Reason  string             `json:"reason,omitempty"`
-	SavedAt time.Time          `json:"saved_at"`
+	rotation.ResponseKey
+	Source  rotation.Source        `json:"source"`
+	State   rotation.ResponseState `json:"state"`
+	Reason  string                 `json:"reason,omitempty"`
+	SavedAt time.Time              `json:"saved_at"`
 }
 
 func (c *cli) connectionShow() *cobra.Command {
@@ -154,13 +154,13 @@ good for nothing or not for the company, with 5 if that cannot be told now.`,
 }
 
 func (c *cli) showConnection(ctx context.Context, in *installation, conn token.Connection, probe bool) error {
-	rec, mints, err := in.load(ctx, conn)
+	rec, responses, err := in.load(ctx, conn)
 	if err != nil {
 		return err
 	}
 	d := connectionDetail{connectionAnswer: newConnectionAnswer(rec), Stack: rec.Stack, Published: rec.Published,
 		Attempt: rec.Attempt, Pin: rec.Pin, Answers: []answerDetail{}}
-	for _, m := range mints {
+	for _, m := range responses {
 		d.Answers = append(d.Answers, answerDetail{m.Key, m.Source, m.State, m.Reason, m.SavedAt})
 	}
 	var fault error

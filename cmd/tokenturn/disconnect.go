@@ -105,7 +105,7 @@ func (c *cli) confirmName(ctx context.Context, conn token.Connection, yes bool, 
 
 // disconnected tells how far the disconnection has come.
 func (in *installation) disconnected(ctx context.Context, conn token.Connection, detail string) (*disconnectAnswer, error) {
-	rec, mints, err := in.load(ctx, conn)
+	rec, responses, err := in.load(ctx, conn)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +113,7 @@ func (in *installation) disconnected(ctx context.Context, conn token.Connection,
 	if err != nil {
 		return nil, err
 	}
-	a := &disconnectAnswer{Connection: conn, Status: rec.Status, Revocations: []revocation{}, Unrevoked: len(mints), Detail: detail,
+	a := &disconnectAnswer{Connection: conn, Status: rec.Status, Revocations: []revocation{}, Unrevoked: len(responses), Detail: detail,
 		Secret: "kept"}
 	if rec.Overtaken {
 		a.RetryAt = rec.Residue

@@ -27,7 +27,7 @@ func TestInvitationSaysWhyTheSecretCannotBeRestored(t *testing.T) {
 	if err := in.apps.Set(t.Context(), "sandbox", token.NewSecret(credentials)); err != nil {
 		t.Fatal(err)
 	}
-	in.vault, in.deletions = deletedVault{in.vault}, stuck{in.deletions}
+	in.secrets, in.deletions = deletedSecretStore{in.secrets}, stuck{in.deletions}
 	acme := token.Connection{Environment: "sandbox", Name: "acme"}
 	_, _, err = in.makeInvitation(t.Context(), acme, localURL, invitation{expires: consent.DefaultLifetime})
 	if !errors.Is(err, errStuck) || !strings.Contains(err.Error(), "the secret of sandbox/acme is scheduled for deletion and cannot be restored") {
@@ -42,11 +42,11 @@ var errStuck = errors.New("secretsmanager:RestoreSecret is denied")
 
 // deletedVault has every secret scheduled for deletion, and stuck lets none back.
 type (
-	deletedVault struct{ rotation.Vault }
-	stuck        struct{ deletions }
+	deletedSecretStore struct{ rotation.SecretStore }
+	stuck              struct{ deletions }
 )
 
-func (deletedVault) Current(context.Context, token.Connection) (rotation.Version, error) {
+func (deletedSecretStore) Current(context.Context, token.Connection) (rotation.Version, error) {
 	return rotation.Version{}, rotation.ErrSecretDeleted
 }
 

@@ -57,7 +57,7 @@ func checkStore(store *embedded.Store, dir string) doctor.Check {
 }
 
 func (c *cli) examine(ctx context.Context, in *installation) []doctor.Finding {
-	d := doctor.New(doctor.Config{Records: in.ledger, Vault: in.vault, Sealer: in.sealer, Applications: in.apps, Issuer: in.issuer,
+	d := doctor.New(doctor.Config{Records: in.ledger, SecretStore: in.secrets, Sealer: in.sealer, Applications: in.apps, Issuer: in.issuer,
 		Settings: in.settings, FollowUps: in.followUps != nil || c.store == "embedded", PublicURL: in.publicURL, Extra: in.checks})
 	var step, end func()
 	findings := d.Examine(ctx, func(pieces int) { step, end = c.progress("Examining", pieces) }, func() { step() })

@@ -26,7 +26,7 @@ import (
 // that keeps its things.
 type installation struct {
 	ledger    ledger
-	vault     rotation.Vault
+	secrets   rotation.SecretStore
 	deletions deletions
 	sealer    rotation.Sealer
 	apps      applications
@@ -36,7 +36,7 @@ type installation struct {
 	notifier  rotation.Notifier  // nil: log only
 	// What all processes of an installation share; nil on one machine, where a process
 	// keeps the pace, and what it told, to itself.
-	pace          rotation.Pace
+	pace          rotation.RateLimiter
 	announcements rotation.Announcements
 	settings      rotation.Settings
 	publicURL     string // where links lead; empty if that is not known
@@ -121,8 +121,8 @@ func openEmbedded(ctx context.Context, dir string, log *slog.Logger) (*installat
 		return nil, err
 	}
 	settings := rotation.DefaultSettings(embeddedStack)
-	settings.PutsPerDay = 0 // the embedded vault takes any number of versions
-	return &installation{ledger: store.Ledger(), vault: store.Vault(), deletions: store.Deletions(), sealer: store.Sealer(),
+	settings.PutsPerDay = 0 // the embedded secret store takes any number of versions
+	return &installation{ledger: store.Ledger(), secrets: store.SecretStore(), deletions: store.Deletions(), sealer: store.Sealer(),
 		apps: store.Applications(procore.ParseApplication), consents: store.Consents(),
 		issuer:   procore.New(procore.Config{RedeemTimeout: settings.RedeemTimeout, Version: release.Version()}),
 		settings: settings, publicURL: localURL, log: log, checks: []doctor.Check{checkStore(store, dir)}, close: store.Close}, nil
@@ -137,7 +137,7 @@ func (c *cli) openAWS(ctx context.Context, log *slog.Logger) (*installation, err
 	if err != nil {
 		return nil, err
 	}
-	return &installation{ledger: stack.Table, vault: stack.Vault, deletions: stack.Deletions, protections: stack.Protections,
+	return &installation{ledger: stack.Table, secrets: stack.SecretStore, deletions: stack.Deletions, protections: stack.Protections,
 		caller: stack.Caller, sealer: stack.Sealer, apps: stack.Applications,
 		consents: stack.Table, issuer: stack.Issuer, followUps: stack.FollowUps, notifier: stack.Notifier,
 		pace: stack.Table, announcements: stack.Table,
@@ -160,8 +160,8 @@ func (c *cli) dataDir() (string, error) {
 }
 
 func (in *installation) rotator() (*rotation.Rotator, error) {
-	cfg := rotation.Config{Ledger: in.ledger, Vault: in.vault, Sealer: in.sealer, Applications: in.apps,
-		Issuer: in.issuer, FollowUps: in.followUps, Pace: in.pace, Notifier: in.notifier, Announcements: in.announcements,
+	cfg := rotation.Config{Ledger: in.ledger, SecretStore: in.secrets, Sealer: in.sealer, Applications: in.apps,
+		Issuer: in.issuer, FollowUps: in.followUps, RateLimiter: in.pace, Notifier: in.notifier, Announcements: in.announcements,
 		Log: in.log, Settings: in.settings}
 	if in.publicURL != "" {
 		cfg.Invitations = consent.Renewals{Store: in.consents, Applications: in.apps, PublicURL: in.publicURL}
@@ -184,25 +184,25 @@ func (in *installation) application(ctx context.Context, environment string) (ro
 }
 
 // load returns a connection that must exist.
-func (in *installation) load(ctx context.Context, conn token.Connection) (rotation.Record, []rotation.Mint, error) {
-	rec, mints, err := in.ledger.Load(ctx, conn)
+func (in *installation) load(ctx context.Context, conn token.Connection) (rotation.Record, []rotation.TokenResponse, error) {
+	rec, responses, err := in.ledger.Load(ctx, conn)
 	if err == nil && rec.Revision == "" {
 		err = errUnknown(conn)
 	}
-	return rec, mints, err
+	return rec, responses, err
 }
 
 // register makes sure that a connection exists and that a consent to it can be
 // published: a secret that is scheduled for deletion is restored.
 func (in *installation) register(ctx context.Context, conn token.Connection) (rotation.Record, error) {
-	if _, err := in.vault.Current(ctx, conn); errors.Is(err, rotation.ErrSecretDeleted) {
+	if _, err := in.secrets.Current(ctx, conn); errors.Is(err, rotation.ErrSecretDeleted) {
 		if err := in.deletions.Cancel(ctx, conn); err != nil && !errors.Is(err, rotation.ErrNoSecret) {
 			return rotation.Record{}, fmt.Errorf("the secret of %s is scheduled for deletion and cannot be restored, "+
 				"so nothing could be published: %w; try again, or once it is gone", conn, err)
 		}
 		in.log.WarnContext(ctx, "the secret was scheduled for deletion and is restored, without a usable token", "connection", conn.String())
 	}
-	rec, err := rotation.Register(ctx, in.ledger, in.vault, in.settings.Stack, conn)
+	rec, err := rotation.Register(ctx, in.ledger, in.secrets, in.settings.Stack, conn)
 	if err != nil {
 		return rotation.Record{}, fmt.Errorf("registering %s: %w", conn, err)
 	}

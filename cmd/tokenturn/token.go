@@ -136,7 +136,7 @@ func (in *installation) current(ctx context.Context, conn token.Connection) (tok
 	case rec.Attempt != nil && !rec.ServiceAccount && now.Before(rec.Attempt.Until):
 		return token.Document{}, exitf(tryLater, "%s is being rotated right now, which may end the access token there is; %w", conn, errSoon)
 	}
-	version, err := in.vault.Current(ctx, conn)
+	version, err := in.secrets.Current(ctx, conn)
 	switch {
 	case errors.Is(err, rotation.ErrNoSecret), errors.Is(err, rotation.ErrNoVersion):
 		return token.Document{}, exitf(tryLater, "the first pair of %s is not published yet; %w", conn, errSoon)

@@ -12,15 +12,15 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// rotating is a ledger and a vault in the midst of a rotation that goes on as time passes.
+// rotating is a ledger and a secret store in the midst of a rotation that goes on as time passes.
 type rotating struct {
 	ledger
-	rotation.Vault
+	rotation.SecretStore
 	rec      func() rotation.Record
 	document func() token.Document
 }
 
-func (r rotating) Load(context.Context, token.Connection) (rotation.Record, []rotation.Mint, error) {
+func (r rotating) Load(context.Context, token.Connection) (rotation.Record, []rotation.TokenResponse, error) {
 	return r.rec(), nil, nil
 }
 
@@ -65,7 +65,7 @@ func TestTokenInTheMidstOfARotation(t *testing.T) {
 							AccessToken: token.NewSecret("any"), TokenType: "Bearer", CreatedAt: asked, ExpiresAt: asked.Add(time.Hour)}
 					},
 				}
-				in := &installation{ledger: store, vault: store}
+				in := &installation{ledger: store, secrets: store}
 				doc, err := in.published(t.Context(), acme)
 				if waited := time.Since(asked); waited > rotationTakes+pause {
 					t.Errorf("waited %v", waited)

@@ -40,7 +40,7 @@ func TestPowertoolsGoRoundTheirCache(t *testing.T) {
 	}
 
 	in := &installation{t: t, cloud: startCloud(t), env: map[string]string{}}
-	v := vault{tokensourcetest.New("peer/acme"), t, in.secretsOf("Test")}
+	v := secrets{tokensourcetest.New("peer/acme"), t, in.secretsOf("Test")}
 	const secret = "tokenturn/connection/peer/acme"
 	value, err := v.Document().Encode()
 	in.must(err)

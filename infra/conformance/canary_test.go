@@ -66,13 +66,13 @@ func forms(secret string) []string {
 func (in *installation) keepsSecrets() string {
 	in.t.Helper()
 	all := in.provider.issued()
-	var publishable []string // the one kind of secret that belongs into the vault
+	var publishable []string // the one kind of secret that belongs into the secret store
 	for _, pair := range all.Tokens {
 		in.canary.add("refresh token", pair.Refresh)
 		in.canary.add("access token", pair.Access)
 		publishable = append(publishable, pair.Access, "")
 	}
-	vault := strings.NewReplacer(publishable...)
+	secrets := strings.NewReplacer(publishable...)
 	for _, grant := range all.Codes {
 		in.canary.add("code", grant.Code)
 	}
@@ -81,7 +81,7 @@ func (in *installation) keepsSecrets() string {
 	for _, c := range calls {
 		switch c.Name {
 		case "CreateSecret", "PutSecretValue":
-			places["vault"] += vault.Replace(string(c.Body)) + "\n"
+			places["vault"] += secrets.Replace(string(c.Body)) + "\n"
 		default:
 			if c.Peer == "aws" { // queue bodies, notices, expressions
 				places["request "+c.Name] += string(c.Body) + "\n"

@@ -437,7 +437,7 @@ func (s *played) inProcess(app rotation.Application) http.Handler {
 		if err != nil {
 			return nil, err
 		}
-		rec, err := rotation.Register(t.Context(), store.Ledger(), store.Vault(), settings.Stack, wanted.Connection)
+		rec, err := rotation.Register(t.Context(), store.Ledger(), store.SecretStore(), settings.Stack, wanted.Connection)
 		if err != nil {
 			return nil, err
 		}
@@ -456,7 +456,7 @@ func (s *played) inProcess(app rotation.Application) http.Handler {
 		return struct{}{}, err
 	}
 	s.control["disconnect"] = func(q question) (any, error) {
-		rotator, err := rotation.NewRotator(rotation.Config{Ledger: store.Ledger(), Vault: store.Vault(), Sealer: store.Sealer(),
+		rotator, err := rotation.NewRotator(rotation.Config{Ledger: store.Ledger(), SecretStore: store.SecretStore(), Sealer: store.Sealer(),
 			Applications: only{app}, Issuer: issuer, Log: log, Settings: settings})
 		if err != nil {
 			return nil, err

@@ -11,9 +11,9 @@ import (
 )
 
 // TestAnswerThatOnlyTheVaultTook: the table cannot be reached from the moment the provider
-// answers, and the process is gone before it can be. What the vault took in its stead is found
+// answers, and the process is gone before it can be. What the secret store took in its stead is found
 // and becomes the current pair, although the provider forgives nothing.
-func TestAnswerThatOnlyTheVaultTook(t *testing.T) {
+func TestAnswerThatOnlyTheSecretStoreTook(t *testing.T) {
 	t.Parallel()
 	in := install(t, startCloud(t), startProvider(t, 0, 10*time.Minute), "escrow", quick)
 	in.connect("peer/acme")
@@ -28,7 +28,7 @@ func TestAnswerThatOnlyTheVaultTook(t *testing.T) {
 	in.rotate.Kill()
 	unblock()
 	if outcome == "rotated" || !in.holdsEscrow("peer/acme") {
-		t.Fatalf("without the table a rotation answers %q, and an answer lies in the vault: %v", outcome, in.holdsEscrow("peer/acme"))
+		t.Fatalf("without the table a rotation answers %q, and an answer lies in the secret store: %v", outcome, in.holdsEscrow("peer/acme"))
 	}
 
 	time.Sleep(leaseAndQuiet) // no clock of the peers or the function can be wound
@@ -38,10 +38,10 @@ func TestAnswerThatOnlyTheVaultTook(t *testing.T) {
 		t.Errorf("the sweep brought the connection from generation %d to %d", before.Generation, after.Generation)
 	}
 	in.presentedOnce(2, 1) // nothing was asked for again
-	t.Logf("table unreachable from the provider's answer on: %q, then found in the vault; %s", outcome, in.keepsSecrets())
+	t.Logf("table unreachable from the provider's answer on: %q, then found in the secret store; %s", outcome, in.keepsSecrets())
 }
 
-// holdsEscrow reports whether the vault keeps an answer that the ledger has not taken.
+// holdsEscrow reports whether the secret store keeps an answer that the ledger has not taken.
 func (in *installation) holdsEscrow(connection string) bool {
 	in.t.Helper()
 	name := in.secretName(connection)

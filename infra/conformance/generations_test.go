@@ -24,7 +24,7 @@ func TestTenGenerations(t *testing.T) {
 			sweeps, took := in.generations("peer/acme", 10, 4*time.Minute)
 			in.presentedOnce(11, 10)
 			searched := in.keepsSecrets()
-			t.Logf("GRACE=%d: 10 generations in %v and %d sweeps, %d versions in the vault, %d + %d cold starts; %s",
+			t.Logf("GRACE=%d: 10 generations in %v and %d sweeps, %d versions in the secret store, %d + %d cold starts; %s",
 				grace, took.Round(time.Second), sweeps, in.versions("peer/acme"), in.rotate.ColdStarts(), in.callback.ColdStarts(), searched)
 		})
 	}
@@ -82,7 +82,7 @@ func TestTenGenerationsOnABadDay(t *testing.T) {
 		lose, refuse, pairs-1, took.Round(time.Second), runs, outcomes, struck["lose"], struck["refuse"], early, searched)
 }
 
-// comesToRest sweeps until the vault shows the newest pair that Doorkeeper has
+// comesToRest sweeps until the secret store shows the newest pair that Doorkeeper has
 // issued, and returns how many it has.
 func (in *installation) comesToRest(connection string) (pairs int) {
 	in.t.Helper()

@@ -86,14 +86,14 @@ process.exit(0);
 	return programs
 }
 
-// vault is a secret in moto and an API that takes its current token only.
-type vault struct {
+// secret store is a secret in moto and an API that takes its current token only.
+type secrets struct {
 	*tokensourcetest.Secret
 	t      *testing.T
 	client *secretsmanager.Client
 }
 
-func (v vault) publish() {
+func (v secrets) publish() {
 	v.t.Helper()
 	value, err := v.Document().Encode()
 	if err != nil {
@@ -102,7 +102,7 @@ func (v vault) publish() {
 	v.put(value.Reveal())
 }
 
-func (v vault) put(value string) {
+func (v secrets) put(value string) {
 	v.t.Helper()
 	_, err := v.client.PutSecretValue(context.Background(), &secretsmanager.PutSecretValueInput{
 		SecretId: aws.String("tokenturn/connection/peer/acme"), SecretString: &value})
@@ -135,7 +135,7 @@ func TestExamplesReadAgain(t *testing.T) {
 		t.Run(language, func(t *testing.T) {
 			t.Parallel()
 			in := &installation{t: t, cloud: startCloud(t), env: map[string]string{}}
-			v := vault{tokensourcetest.New("peer/acme"), t, in.secretsOf("Test")}
+			v := secrets{tokensourcetest.New("peer/acme"), t, in.secretsOf("Test")}
 			var mu sync.Mutex
 			var onRefusal func()
 			api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

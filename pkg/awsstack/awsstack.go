@@ -46,14 +46,14 @@ const (
 )
 
 // Stack is one installation. Its parts are safe for concurrent use. A process
-// needs one: the vault's pace and the issuer's connections are shared.
+// needs one: the secret store's pace and the issuer's connections are shared.
 type Stack struct {
 	Settings     config.Settings
 	Log          *slog.Logger
 	Meter        *metrics.Meter // nil: nothing is measured
 	Tracer       *traces.Tracer // nil: nothing is traced
 	Table        *dynamo.Table  // ledger, invitations, states and pace
-	Vault        *secretsmanager.Vault
+	SecretStore  *secretsmanager.SecretStore
 	Deletions    *secretsmanager.Deletions // of secrets; an operator's business
 	Protections  *secretsmanager.Protections
 	Applications *secretsmanager.Applications
@@ -87,7 +87,7 @@ func Open(ctx context.Context, settings config.Settings, log *slog.Logger, meter
 		Meter:        meter,
 		Tracer:       tracer,
 		Table:        dynamo.New(db, settings.Table),
-		Vault:        secretsmanager.NewVault(secrets, naming),
+		SecretStore:  secretsmanager.NewSecretStore(secrets, naming),
 		Deletions:    secretsmanager.NewDeletions(secrets, naming),
 		Protections:  secretsmanager.NewProtections(secrets, naming),
 		Applications: secretsmanager.NewApplications(secrets, naming, procore.ParseApplication),
@@ -136,8 +136,8 @@ func (s *Stack) Rotator() (*rotation.Rotator, error) {
 	if s.Settings.PublicURL != "" {
 		links = consent.Renewals{Store: s.Table, Applications: s.Applications, PublicURL: s.Settings.PublicURL}
 	}
-	return rotation.NewRotator(rotation.Config{Ledger: s.Table, Vault: s.Vault, Sealer: s.Sealer, Applications: s.Applications,
-		Issuer: s.Meter.Issuer(s.Tracer.Issuer(s.Issuer)), FollowUps: s.FollowUps, Pace: s.Table, Notifier: s.Meter.Notifier(s.Notifier), Announcements: s.Table,
+	return rotation.NewRotator(rotation.Config{Ledger: s.Table, SecretStore: s.SecretStore, Sealer: s.Sealer, Applications: s.Applications,
+		Issuer: s.Meter.Issuer(s.Tracer.Issuer(s.Issuer)), FollowUps: s.FollowUps, RateLimiter: s.Table, Notifier: s.Meter.Notifier(s.Notifier), Announcements: s.Table,
 		Invitations: links, Log: s.Log, Settings: s.Settings.Rotation()})
 }
 

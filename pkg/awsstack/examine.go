@@ -100,7 +100,7 @@ func (s *Stack) examinePermissions(ctx context.Context) []doctor.Finding {
 	key := map[string]types.AttributeValue{"pk": &types.AttributeValueMemberS{Value: nowhere}, "sk": &types.AttributeValueMemberS{Value: nowhere}}
 	there, table, db := aws.String("attribute_exists(pk)"), &s.Settings.Table, s.clients.dynamodb
 	secret := aws.String(s.Settings.SecretPrefix + "/connection/" + nowhere)
-	version, vault := aws.String("doctor-looks-whether-this-would-be-allowed"), s.clients.secrets
+	version, secrets := aws.String("doctor-looks-whether-this-would-be-allowed"), s.clients.secrets
 	tries := []struct {
 		action string
 		call   func() error
@@ -136,27 +136,27 @@ func (s *Stack) examinePermissions(ctx context.Context) []doctor.Finding {
 			return err
 		}},
 		{"secretsmanager:GetSecretValue", func() error {
-			_, err := vault.GetSecretValue(ctx, &awssecretsmanager.GetSecretValueInput{SecretId: secret})
+			_, err := secrets.GetSecretValue(ctx, &awssecretsmanager.GetSecretValueInput{SecretId: secret})
 			return err
 		}},
 		{"secretsmanager:PutSecretValue", func() error {
-			_, err := vault.PutSecretValue(ctx, &awssecretsmanager.PutSecretValueInput{SecretId: secret, SecretString: aws.String("nothing"), ClientRequestToken: version})
+			_, err := secrets.PutSecretValue(ctx, &awssecretsmanager.PutSecretValueInput{SecretId: secret, SecretString: aws.String("nothing"), ClientRequestToken: version})
 			return err
 		}},
 		{"secretsmanager:ListSecretVersionIds", func() error {
-			_, err := vault.ListSecretVersionIds(ctx, &awssecretsmanager.ListSecretVersionIdsInput{SecretId: secret})
+			_, err := secrets.ListSecretVersionIds(ctx, &awssecretsmanager.ListSecretVersionIdsInput{SecretId: secret})
 			return err
 		}},
 		{"secretsmanager:UpdateSecretVersionStage", func() error {
-			_, err := vault.UpdateSecretVersionStage(ctx, &awssecretsmanager.UpdateSecretVersionStageInput{SecretId: secret, VersionStage: aws.String("AWSCURRENT"), MoveToVersionId: version})
+			_, err := secrets.UpdateSecretVersionStage(ctx, &awssecretsmanager.UpdateSecretVersionStageInput{SecretId: secret, VersionStage: aws.String("AWSCURRENT"), MoveToVersionId: version})
 			return err
 		}},
 		{"secretsmanager:DeleteSecret", func() error {
-			_, err := vault.DeleteSecret(ctx, &awssecretsmanager.DeleteSecretInput{SecretId: secret, RecoveryWindowInDays: aws.Int64(30)})
+			_, err := secrets.DeleteSecret(ctx, &awssecretsmanager.DeleteSecretInput{SecretId: secret, RecoveryWindowInDays: aws.Int64(30)})
 			return err
 		}},
 		{"secretsmanager:RestoreSecret", func() error {
-			_, err := vault.RestoreSecret(ctx, &awssecretsmanager.RestoreSecretInput{SecretId: secret})
+			_, err := secrets.RestoreSecret(ctx, &awssecretsmanager.RestoreSecretInput{SecretId: secret})
 			return err
 		}},
 	}

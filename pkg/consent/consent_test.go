@@ -283,7 +283,7 @@ func TestVerifyingLeavesTheLinkUntilItIsDecided(t *testing.T) {
 func (d *door) sweep() {
 	d.t.Helper()
 	d.clock.advance(10 * time.Minute)
-	rotator, err := rotation.NewRotator(rotation.Config{Ledger: d.files.Ledger(), Vault: d.files.Vault(), Sealer: d.files.Sealer(),
+	rotator, err := rotation.NewRotator(rotation.Config{Ledger: d.files.Ledger(), SecretStore: d.files.SecretStore(), Sealer: d.files.Sealer(),
 		Applications: d.apps, Issuer: d.issuer, Now: d.clock.Now, Settings: rotation.DefaultSettings("test")})
 	if err != nil {
 		d.t.Fatal(err)

@@ -82,7 +82,7 @@ func newDoorAt(t testing.TB, public string) *door {
 
 func (d *door) register(c token.Connection) {
 	d.t.Helper()
-	if _, err := rotation.Register(context.Background(), d.files.Ledger(), d.files.Vault(), "test", c); err != nil {
+	if _, err := rotation.Register(context.Background(), d.files.Ledger(), d.files.SecretStore(), "test", c); err != nil {
 		d.t.Fatal(err)
 	}
 }

@@ -67,7 +67,7 @@ func (d *Doctor) secret(ctx context.Context, r rotation.Record) (token.Document,
 	problem := func(detail, remedy string) (token.Document, []Finding) {
 		return token.Document{}, []Finding{{"secret", name, Problem, detail, remedy}}
 	}
-	version, err := d.Vault.Current(ctx, r.Connection)
+	version, err := d.SecretStore.Current(ctx, r.Connection)
 	switch {
 	case errors.Is(err, rotation.ErrSecretDeleted):
 		return problem("it is scheduled for deletion, so nobody can read it", "restore it with: tokenturn connection undo "+name)
@@ -95,10 +95,10 @@ func (d *Doctor) secret(ctx context.Context, r rotation.Record) (token.Document,
 // versions counts how many more the secret takes today.
 func (d *Doctor) versions(ctx context.Context, r rotation.Record) []Finding {
 	if d.Settings.PutsPerDay == 0 {
-		return nil // this vault has no such limit
+		return nil // this secret store has no such limit
 	}
 	name := r.Connection.String()
-	versions, err := d.Vault.Versions(ctx, r.Connection)
+	versions, err := d.SecretStore.Versions(ctx, r.Connection)
 	if err != nil {
 		return []Finding{{"versions", name, Warning, "they cannot be counted: " + err.Error(), "see that secretsmanager:ListSecretVersionIds is allowed here"}}
 	}

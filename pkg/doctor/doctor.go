@@ -57,7 +57,7 @@ type Records interface {
 // required.
 type Config struct {
 	Records      Records
-	Vault        rotation.Vault
+	SecretStore  rotation.SecretStore
 	Sealer       rotation.Sealer
 	Applications rotation.Applications
 	Issuer       Issuer

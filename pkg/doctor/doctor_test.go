@@ -41,7 +41,7 @@ func newBench(t *testing.T, lifetime time.Duration) *bench {
 	app := b.standIn.NewApp("http://localhost:1/callback/demo")
 	b.credentials(app, app.RedirectURIs[0])
 	settings := rotation.DefaultSettings("bench")
-	b.config = doctor.Config{Records: b.store.Ledger(), Vault: b.store.Vault(), Sealer: b.store.Sealer(), Applications: b.applications(),
+	b.config = doctor.Config{Records: b.store.Ledger(), SecretStore: b.store.SecretStore(), Sealer: b.store.Sealer(), Applications: b.applications(),
 		Issuer: b.issuer, Settings: settings, FollowUps: true, Now: func() time.Time { return time.Now().Add(b.later) }}
 	b.imported(app)
 	return b
@@ -69,15 +69,15 @@ func (b *bench) credentials(app procoretest.App, redirect string) {
 // imported connects acme with a pair from elsewhere and rotates it once.
 func (b *bench) imported(app procoretest.App) {
 	b.t.Helper()
-	ctx, ledger, vault := b.t.Context(), b.store.Ledger(), b.store.Vault()
-	_, err := rotation.Register(ctx, ledger, vault, "bench", acme)
+	ctx, ledger, secrets := b.t.Context(), b.store.Ledger(), b.store.SecretStore()
+	_, err := rotation.Register(ctx, ledger, secrets, "bench", acme)
 	b.must(err)
 	consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: ledger, Sealer: b.store.Sealer(), Applications: b.applications(), Issuer: b.issuer, Settings: b.config.Settings})
 	b.must(err)
 	pair, err := b.standIn.Issue(app.ClientID, procoretest.DefaultUser().Login)
 	b.must(err)
 	b.must(consents.Import(ctx, acme, pair.RefreshToken, "4264807"))
-	rotator, err := rotation.NewRotator(rotation.Config{Ledger: ledger, Vault: vault, Sealer: b.store.Sealer(), Applications: b.applications(), Issuer: b.issuer, Settings: b.config.Settings})
+	rotator, err := rotation.NewRotator(rotation.Config{Ledger: ledger, SecretStore: secrets, Sealer: b.store.Sealer(), Applications: b.applications(), Issuer: b.issuer, Settings: b.config.Settings})
 	b.must(err)
 	report, err := rotator.Rotate(ctx, acme)
 	b.must(err)
@@ -156,18 +156,18 @@ func TestTokensThatLiveTooShort(t *testing.T) {
 func TestVersionsRunOut(t *testing.T) {
 	b := newBench(t, 90*time.Minute)
 	for n := range 92 {
-		b.must(b.store.Vault().Put(t.Context(), acme, fmt.Sprintf("version-%032d", n), token.NewSecret("{}")))
+		b.must(b.store.SecretStore().Put(t.Context(), acme, fmt.Sprintf("version-%032d", n), token.NewSecret("{}")))
 	}
 	b.finds("versions", doctor.Warning, "93 in the last 24 hours, 7 left")
 }
 
 func TestSecretsThatReadersCannotUse(t *testing.T) {
 	b := newBench(t, 90*time.Minute)
-	current, err := b.store.Vault().Current(t.Context(), acme)
+	current, err := b.store.SecretStore().Current(t.Context(), acme)
 	b.must(err)
 	id := "version-" + strings.Repeat("0", 32)
-	b.must(b.store.Vault().Put(t.Context(), acme, id, token.NewSecret(`{"hello":"operator"}`)))
-	b.must(b.store.Vault().Promote(t.Context(), acme, id, current.ID))
+	b.must(b.store.SecretStore().Put(t.Context(), acme, id, token.NewSecret(`{"hello":"operator"}`)))
+	b.must(b.store.SecretStore().Promote(t.Context(), acme, id, current.ID))
 	b.finds("secret", doctor.Problem, "not what tokenturn writes → find out who wrote it")
 	_, err = b.store.Deletions().Schedule(t.Context(), acme, 7*24*time.Hour)
 	b.must(err)

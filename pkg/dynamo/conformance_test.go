@@ -28,7 +28,7 @@ func TestLedgerKeepsTheContractWhenRequestsAreRepeated(t *testing.T) {
 }
 
 func TestPaceKeepsTheContract(t *testing.T) {
-	rotationtest.TestPace(t, func(t *testing.T) rotation.Pace { return newTable(t, http.DefaultTransport) })
+	rotationtest.TestPace(t, func(t *testing.T) rotation.RateLimiter { return newTable(t, http.DefaultTransport) })
 }
 
 func TestAnnouncementsKeepTheContract(t *testing.T) {

@@ -28,9 +28,9 @@ type ledgerRow struct {
 	Record   rotation.Record `json:"record"`
 }
 
-type mintRow struct {
+type responseRow struct {
 	key
-	Mint rotation.Mint `json:"mint"`
+	TokenResponse rotation.TokenResponse `json:"mint"`
 }
 
 type eventRow struct {
@@ -40,24 +40,24 @@ type eventRow struct {
 }
 
 // Load implements rotation.Ledger with one strongly consistent query.
-func (t *Table) Load(ctx context.Context, c token.Connection) (rotation.Record, []rotation.Mint, error) {
-	record, mints := rotation.Record{Connection: c}, []rotation.Mint(nil)
+func (t *Table) Load(ctx context.Context, c token.Connection) (rotation.Record, []rotation.TokenResponse, error) {
+	record, responses := rotation.Record{Connection: c}, []rotation.TokenResponse(nil)
 	live := expression.Key("sk").GreaterThanEqual(expression.Value(ledgerSort))
 	for it, err := range t.query(ctx, keysOf(c).And(live), strongly) {
 		switch sort := text(it, "sk"); {
 		case err != nil:
 		case sort == ledgerSort:
 			record, err = decodeRecord(it)
-		case strings.HasPrefix(sort, mintSort):
-			var row mintRow
+		case strings.HasPrefix(sort, responseSort):
+			var row responseRow
 			err = decode(it, &row)
-			mints = append(mints, row.Mint)
+			responses = append(responses, row.TokenResponse)
 		}
 		if err != nil {
 			return rotation.Record{}, nil, fmt.Errorf("loading %s from table %s: %w", c, t.name, err)
 		}
 	}
-	return record, mints, nil
+	return record, responses, nil
 }
 
 // keysOf selects the items of a connection.
@@ -125,11 +125,11 @@ func (t *Table) write(ctx context.Context, change rotation.Change, revision stri
 	}
 	actions := []types.TransactWriteItem{{Put: record}} // at position 0
 	for _, m := range change.Copy {
-		mint, err := t.copyMint(m)
+		response, err := t.copyResponse(m)
 		if err != nil {
 			return err
 		}
-		actions = append(actions, types.TransactWriteItem{Update: mint})
+		actions = append(actions, types.TransactWriteItem{Update: response})
 	}
 	for _, m := range change.Mark {
 		mark, err := t.mark(m)
@@ -140,7 +140,7 @@ func (t *Table) write(ctx context.Context, change rotation.Change, revision stri
 	}
 	c := change.Record.Connection
 	for _, m := range change.Bury {
-		actions = append(actions, types.TransactWriteItem{Delete: &types.Delete{TableName: &t.name, Key: mintKey(c, m).item()}})
+		actions = append(actions, types.TransactWriteItem{Delete: &types.Delete{TableName: &t.name, Key: responseKey(c, m).item()}})
 	}
 	for i, e := range change.History {
 		event, err := t.put(eventRow{eventKey(c, e.At, revision, i), e.At.Add(historyLife).Unix(), e}, absent)
@@ -175,32 +175,32 @@ func ceilUnix(at time.Time) int64 {
 	return at.Unix()
 }
 
-// copyMint appends a mint. A condition on its absence would refuse the whole
+// copyMint appends a response. A condition on its absence would refuse the whole
 // change, so an update leaves one that is there as it is.
-func (t *Table) copyMint(m rotation.Mint) (*types.Update, error) {
-	row, err := encode(mintRow{mintKey(m.Connection, m.Key), m})
+func (t *Table) copyResponse(m rotation.TokenResponse) (*types.Update, error) {
+	row, err := encode(responseRow{responseKey(m.Connection, m.Key), m})
 	if err != nil {
 		return nil, fmt.Errorf("encoding: %w", err)
 	}
-	mint := expression.Name("mint")
-	e, err := expression.NewBuilder().WithUpdate(expression.Set(mint, mint.IfNotExists(expression.Value(row["mint"])))).Build()
+	response := expression.Name("mint")
+	e, err := expression.NewBuilder().WithUpdate(expression.Set(response, response.IfNotExists(expression.Value(row["mint"])))).Build()
 	if err != nil {
 		return nil, err
 	}
-	return &types.Update{TableName: &t.name, Key: mintKey(m.Connection, m.Key).item(), UpdateExpression: e.Update(),
+	return &types.Update{TableName: &t.name, Key: responseKey(m.Connection, m.Key).item(), UpdateExpression: e.Update(),
 		ExpressionAttributeNames: e.Names(), ExpressionAttributeValues: e.Values()}, nil
 }
 
-// mark rewrites a mint's state and reason and leaves its bytes alone.
-func (t *Table) mark(m rotation.Mint) (*types.Update, error) {
+// mark rewrites a response's state and reason and leaves its bytes alone.
+func (t *Table) mark(m rotation.TokenResponse) (*types.Update, error) {
 	set := expression.Set(expression.Name("mint.state"), expression.Value(string(m.State))).
 		Set(expression.Name("mint.reason"), expression.Value(m.Reason))
-	return t.update(mintKey(m.Connection, m.Key), set, present)
+	return t.update(responseKey(m.Connection, m.Key), set, present)
 }
 
-// SaveMint implements rotation.Ledger.
-func (t *Table) SaveMint(ctx context.Context, m rotation.Mint) error {
-	put, err := t.put(mintRow{mintKey(m.Connection, m.Key), m}, absent)
+// SaveResponse implements rotation.Ledger.
+func (t *Table) SaveResponse(ctx context.Context, m rotation.TokenResponse) error {
+	put, err := t.put(responseRow{responseKey(m.Connection, m.Key), m}, absent)
 	if err != nil {
 		return fmt.Errorf("saving a mint of %s: %w", m.Connection, err)
 	}

@@ -22,10 +22,10 @@ import (
 var (
 	acme  = token.Connection{Environment: "sandbox", Name: "acme"}
 	noon  = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
-	key   = rotation.MintKey{Epoch: 1, Generation: 2, Attempt: "a"}
-	minty = rotation.Mint{Connection: acme, Key: key, State: rotation.Rejected, Reason: "wrong user", SavedAt: noon, Sealed: []byte("sealed")}
-	whole = rotation.Change{Record: rotation.Record{Connection: acme, Revision: "old", DueAt: noon.Add(1)}, Mark: []rotation.Mint{minty},
-		Bury: []rotation.MintKey{key}, History: []rotation.Event{{At: noon, Kind: "rejected"}}}
+	key   = rotation.ResponseKey{Epoch: 1, Generation: 2, Attempt: "a"}
+	minty = rotation.TokenResponse{Connection: acme, Key: key, State: rotation.Rejected, Reason: "wrong user", SavedAt: noon, Sealed: []byte("sealed")}
+	whole = rotation.Change{Record: rotation.Record{Connection: acme, Revision: "old", DueAt: noon.Add(1)}, Mark: []rotation.TokenResponse{minty},
+		Bury: []rotation.ResponseKey{key}, History: []rotation.Event{{At: noon, Kind: "rejected"}}}
 	state = consent.State{Hash: "s", Invitation: "i", Cookie: "c", Environment: "sandbox", Connection: acme, CreatedAt: noon, ExpiresAt: noon.Add(time.Minute)}
 )
 
@@ -95,12 +95,12 @@ func TestWholeChangeIsOneTransaction(t *testing.T) {
 	if len(script.Calls()) != 1 || len(actions) != 4 || in["ClientRequestToken"] != revision {
 		t.Fatalf("asked for %v", script.Calls())
 	}
-	const mintSort = "MINT#0000000001#0000000002#a"
+	const responseSort = "MINT#0000000001#0000000002#a"
 	for what, pair := range map[string][2]any{
 		"row":           {at(actions, 0, "Put", "Item", "sk", "S"), "LEDGER"},
 		"row's refusal": {at(actions, 0, "Put", "ReturnValuesOnConditionCheckFailure"), "ALL_OLD"},
-		"marked":        {at(actions, 1, "Update", "Key", "sk", "S"), mintSort},
-		"buried":        {at(actions, 2, "Delete", "Key", "sk", "S"), mintSort},
+		"marked":        {at(actions, 1, "Update", "Key", "sk", "S"), responseSort},
+		"buried":        {at(actions, 2, "Delete", "Key", "sk", "S"), responseSort},
 		"kept until":    {at(actions, 3, "Put", "Item", "ttl", "N"), fmt.Sprint(noon.AddDate(0, 0, 90).Unix())},
 		"event":         {at(actions, 3, "Put", "Item", "event", "M", "kind", "S"), "rejected"},
 	} {
@@ -195,11 +195,11 @@ func TestRefusedWrites(t *testing.T) {
 	}
 }
 
-func TestMintThatIsThereIsSaved(t *testing.T) {
+func TestResponseThatIsThereIsSaved(t *testing.T) {
 	for code, saved := range map[string]bool{"ConditionalCheckFailedException": true, "ThrottlingException": false,
 		"TransactionConflictException": false, "AccessDeniedException": false} {
 		tab, script := table(func(awstest.Call) (any, error) { return nil, awstest.Fault{Code: code} })
-		if err := tab.SaveMint(t.Context(), minty); (err == nil) != saved {
+		if err := tab.SaveResponse(t.Context(), minty); (err == nil) != saved {
 			t.Errorf("%s: %v", code, err)
 		}
 		if in := script.Calls()[0].Input; in["ConditionExpression"] != "attribute_not_exists (#0)" {
@@ -353,7 +353,7 @@ func TestEveryNameInAnExpressionIsAliased(t *testing.T) {
 	_, _, _ = tab.Load(ctx, acme)
 	_, _ = tab.Due(ctx, noon)
 	_, _ = tab.Write(ctx, whole)
-	_ = tab.SaveMint(ctx, minty)
+	_ = tab.SaveResponse(ctx, minty)
 	_, _ = tab.List(ctx)
 	_, _ = tab.History(ctx, acme, 3)
 	_ = tab.CreateInvitation(ctx, consent.Invitation{Hash: "i", Connection: acme, ExpiresAt: noon})

@@ -8,14 +8,14 @@
 //
 //	pk                     sk                                  attributes besides
 //	CONN#<connection>      LEDGER                              revision, record, due_bucket, due_at
-//	CONN#<connection>      MINT#<epoch>#<generation>#<attempt> mint
+//	CONN#<connection>      MINT#<epoch>#<generation>#<attempt> response
 //	CONN#<connection>      HISTORY#<time>#<nonce>              event, ttl
 //	INVITE#<sha256>        INVITE                              invitation, nonce, expires, ttl, due_bucket, due_at
 //	STATE#<sha256>         STATE                               state, nonce, expires, consumed_by, ttl
 //	PACE#<name>            PACE                                next
 //	NOTICE#<event>         NOTICE                              nonce, expires, ttl
 //
-// The maps record, mint, event, invitation and state carry the JSON names of the
+// The maps record, response, event, invitation and state carry the JSON names of the
 // types they hold, so a new field can never collide with an attribute that a
 // condition or the index relies on. Every name in an expression is aliased,
 // because DynamoDB reserves several hundred words.
@@ -82,11 +82,11 @@ const (
 	idleBucket   = "idle"
 	inviteBucket = "invitation"
 
-	ledgerSort = "LEDGER"
-	mintSort   = "MINT#"
-	eventSort  = "HISTORY#" // below LEDGER, so that a load does not read it
-	inviteSort = "INVITE"
-	stateSort  = "STATE"
+	ledgerSort   = "LEDGER"
+	responseSort = "MINT#"
+	eventSort    = "HISTORY#" // below LEDGER, so that a load does not read it
+	inviteSort   = "INVITE"
+	stateSort    = "STATE"
 
 	connectionPrefix = "CONN#"
 	invitePrefix     = "INVITE#"
@@ -116,8 +116,8 @@ func connectionKey(c token.Connection, sort string) key {
 	return key{connectionPrefix + c.String(), sort}
 }
 
-func mintKey(c token.Connection, m rotation.MintKey) key {
-	return connectionKey(c, fmt.Sprintf("%s%010d#%010d#%s", mintSort, m.Epoch, m.Generation, m.Attempt))
+func responseKey(c token.Connection, m rotation.ResponseKey) key {
+	return connectionKey(c, fmt.Sprintf("%s%010d#%010d#%s", responseSort, m.Epoch, m.Generation, m.Attempt))
 }
 
 // eventKey sorts by time and, within one write, by position.

@@ -20,8 +20,8 @@ var (
 )
 
 func TestKeysSortAsTheLoadExpects(t *testing.T) {
-	mint := func(epoch, generation int64) string {
-		return mintKey(acme, rotation.MintKey{Epoch: epoch, Generation: generation, Attempt: "a"}).SK
+	response := func(epoch, generation int64) string {
+		return responseKey(acme, rotation.ResponseKey{Epoch: epoch, Generation: generation, Attempt: "a"}).SK
 	}
 	ordered := []string{
 		eventKey(acme, at, "N", 0).SK,
@@ -29,7 +29,7 @@ func TestKeysSortAsTheLoadExpects(t *testing.T) {
 		eventKey(acme, at.Add(1), "A", 1).SK,
 		eventKey(acme, at.Add(1), "A", 10).SK,
 		eventKey(acme, at.Add(time.Second).In(time.FixedZone("west", -7*3600)), "A", 0).SK,
-		ledgerSort, mint(1, 2), mint(1, 10), mint(2, 0), mint(10, 0),
+		ledgerSort, response(1, 2), response(1, 10), response(2, 0), response(10, 0),
 	}
 	if !slices.IsSorted(ordered) {
 		t.Errorf("not in order: %q", ordered)
@@ -39,8 +39,8 @@ func TestKeysSortAsTheLoadExpects(t *testing.T) {
 func TestKeysAreThoseOfTheDesign(t *testing.T) {
 	for want, got := range map[key]key{
 		{"CONN#sandbox/acme", "LEDGER"}: connectionKey(acme, ledgerSort),
-		{"CONN#sandbox/acme", "MINT#0000000001#0000000012#a1"}: mintKey(acme,
-			rotation.MintKey{Epoch: 1, Generation: 12, Attempt: "a1"}),
+		{"CONN#sandbox/acme", "MINT#0000000001#0000000012#a1"}: responseKey(acme,
+			rotation.ResponseKey{Epoch: 1, Generation: 12, Attempt: "a1"}),
 		{"CONN#sandbox/acme", "HISTORY#2026-11-21T22:00:00.000000000Z#N#03"}: eventKey(acme, at, "N", 3),
 		{"INVITE#ab", "INVITE"}: inviteKey("ab"),
 		{"STATE#cd", "STATE"}:   stateKey("cd"),
@@ -59,7 +59,7 @@ func TestRowsSurviveEncoding(t *testing.T) {
 		&ledgerRow{key: key{"p", "s"}, listed: listed{dueBucket, 5}, Revision: "r", Record: rotation.Record{Connection: acme,
 			Epoch: 2, Generation: 1 << 40, Status: rotation.Active, Current: &rotation.Current{Fingerprint: "f", SavedAt: at},
 			DueAt: at.Add(time.Millisecond), Puts: []int64{1, 2}, Failure: &rotation.Failure{Step: rotation.Publish, NextAt: at}}},
-		&mintRow{key{"p", "s"}, rotation.Mint{Connection: acme, Sealed: []byte{0, 255}, SavedAt: at,
+		&responseRow{key{"p", "s"}, rotation.TokenResponse{Connection: acme, Sealed: []byte{0, 255}, SavedAt: at,
 			Expect: &rotation.Identity{Company: "34", Repin: true}}},
 		&eventRow{key{"p", "s"}, 7, rotation.Event{At: at, Kind: "decided", Detail: "d"}},
 		&stateRow{fleeting: newFleeting(key{"p", "s"}, "n", at), State: consent.State{Connection: acme, CreatedAt: at}},

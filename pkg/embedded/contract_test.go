@@ -13,8 +13,8 @@ func TestLedgerContract(t *testing.T) {
 	rotationtest.TestLedger(t, func(t *testing.T) rotation.Ledger { return openStore(t, t.TempDir()).Ledger() })
 }
 
-func TestVaultContract(t *testing.T) {
-	rotationtest.TestVault(t, func(t *testing.T) rotation.Vault { return openStore(t, t.TempDir()).Vault() })
+func TestSecretStoreContract(t *testing.T) {
+	rotationtest.TestSecretStore(t, func(t *testing.T) rotation.SecretStore { return openStore(t, t.TempDir()).SecretStore() })
 }
 
 func TestSealerContract(t *testing.T) {

@@ -17,8 +17,8 @@ const week = 7 * 24 * time.Hour
 
 var other = token.Connection{Environment: "production", Name: "other"}
 
-// allCalls makes every call of the vault and says what each answered.
-func allCalls(t *testing.T, v rotation.Vault) map[string]error {
+// allCalls makes every call of the secret store and says what each answered.
+func allCalls(t *testing.T, v rotation.SecretStore) map[string]error {
 	first, content := value(0)
 	next, later := value(1)
 	_, current := v.Current(t.Context(), acme)
@@ -33,10 +33,10 @@ func TestDeletion(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		store := openStore(t, dir)
-		vault, deletions := store.Vault(), store.Deletions()
+		secrets, deletions := store.SecretStore(), store.Deletions()
 		id, content := value(0)
 		for _, c := range []token.Connection{acme, other} {
-			if err := vault.Create(t.Context(), c, id, content); err != nil {
+			if err := secrets.Create(t.Context(), c, id, content); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -48,12 +48,12 @@ func TestDeletion(t *testing.T) {
 			}
 			time.Sleep(time.Hour)
 		}
-		for call, err := range allCalls(t, vault) {
+		for call, err := range allCalls(t, secrets) {
 			if !errors.Is(err, rotation.ErrSecretDeleted) {
 				t.Errorf("%s: %v", call, err)
 			}
 		}
-		if got, err := vault.Current(t.Context(), other); err != nil || got.Value != content {
+		if got, err := secrets.Current(t.Context(), other); err != nil || got.Value != content {
 			t.Errorf("another connection's secret: %v", err)
 		}
 
@@ -62,7 +62,7 @@ func TestDeletion(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if got, err := vault.Current(t.Context(), acme); err != nil || got.ID != id || got.Value != content {
+		if got, err := secrets.Current(t.Context(), acme); err != nil || got.ID != id || got.Value != content {
 			t.Errorf("restored: %v, %v", got.ID, err)
 		}
 
@@ -70,17 +70,17 @@ func TestDeletion(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(week)
-		if _, err := vault.Current(t.Context(), acme); !errors.Is(err, rotation.ErrNoSecret) {
+		if _, err := secrets.Current(t.Context(), acme); !errors.Is(err, rotation.ErrNoSecret) {
 			t.Errorf("after its time: %v", err)
 		}
 		if err := deletions.Cancel(t.Context(), acme); !errors.Is(err, rotation.ErrNoSecret) {
 			t.Errorf("Cancel after its time: %v", err)
 		}
 		next, anew := value(7)
-		if err := vault.Create(t.Context(), acme, next, anew); err != nil {
+		if err := secrets.Create(t.Context(), acme, next, anew); err != nil {
 			t.Fatal(err)
 		}
-		if versions, err := vault.Versions(t.Context(), acme); err != nil || len(versions) != 1 || versions[0].ID != next {
+		if versions, err := secrets.Versions(t.Context(), acme); err != nil || len(versions) != 1 || versions[0].ID != next {
 			t.Errorf("a new secret has versions %v, %v", versions, err)
 		}
 	})
@@ -92,7 +92,7 @@ func TestDeletionOnOpening(t *testing.T) {
 	dir := t.TempDir()
 	store := openStore(t, dir)
 	id, content := value(0)
-	if err := store.Vault().Create(t.Context(), acme, id, content); err != nil {
+	if err := store.SecretStore().Create(t.Context(), acme, id, content); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := store.Deletions().Schedule(t.Context(), acme, -time.Second); err != nil {
@@ -104,7 +104,7 @@ func TestDeletionOnOpening(t *testing.T) {
 	if err := store.Deletions().Cancel(t.Context(), acme); !errors.Is(err, rotation.ErrNoSecret) {
 		t.Errorf("Cancel: %v", err)
 	}
-	if _, err := store.Vault().Versions(t.Context(), acme); !errors.Is(err, rotation.ErrNoSecret) {
+	if _, err := store.SecretStore().Versions(t.Context(), acme); !errors.Is(err, rotation.ErrNoSecret) {
 		t.Errorf("Versions: %v", err)
 	}
 }
@@ -127,13 +127,13 @@ func TestSchema1IsBroughtUpToDate(t *testing.T) {
 		t.Fatal(err)
 	}
 	id, content := value(0)
-	if err := errors.Join(store.Vault().Create(t.Context(), acme, id, content), store.Close()); err != nil {
+	if err := errors.Join(store.SecretStore().Create(t.Context(), acme, id, content), store.Close()); err != nil {
 		t.Fatal(err)
 	}
 	execute(t, filepath.Join(dir, embedded.DatabaseName), `DROP TABLE deletion; PRAGMA user_version = 1`)
 	for range 2 {
 		store := openStore(t, dir)
-		if got, err := store.Vault().Current(t.Context(), acme); err != nil || got.Value != content {
+		if got, err := store.SecretStore().Current(t.Context(), acme); err != nil || got.Value != content {
 			t.Errorf("read %v", err)
 		}
 		if _, err := store.Deletions().Schedule(t.Context(), other, week); !errors.Is(err, rotation.ErrNoSecret) {

@@ -16,8 +16,8 @@ import (
 // historyKept is how long a connection's events stay, counted back from its newest one.
 const historyKept = 90 * 24 * time.Hour
 
-// Ledger keeps records, mints and history. Nothing in them is secret in the
-// clear: the answers in mints come sealed.
+// Ledger keeps records, responses and history. Nothing in them is secret in the
+// clear: the answers in responses come sealed.
 type Ledger struct{ s *Store }
 
 var _ rotation.Ledger = Ledger{}
@@ -26,9 +26,9 @@ var _ rotation.Ledger = Ledger{}
 func (s *Store) Ledger() Ledger { return Ledger{s} }
 
 // Load implements rotation.Ledger.
-func (l Ledger) Load(ctx context.Context, c token.Connection) (rotation.Record, []rotation.Mint, error) {
+func (l Ledger) Load(ctx context.Context, c token.Connection) (rotation.Record, []rotation.TokenResponse, error) {
 	record := rotation.Record{Connection: c}
-	var mints []rotation.Mint
+	var responses []rotation.TokenResponse
 	err := l.s.read(ctx, "loading "+c.String(), func(tx *sql.Tx) (err error) {
 		row := tx.QueryRowContext(ctx, `SELECT revision, json FROM record WHERE connection = ?`, c.String())
 		if record, err = scanRecord(row); errors.Is(err, sql.ErrNoRows) {
@@ -36,11 +36,11 @@ func (l Ledger) Load(ctx context.Context, c token.Connection) (rotation.Record, 
 		} else if err != nil {
 			return err
 		}
-		mints, err = selectJSON[rotation.Mint](ctx, tx,
+		responses, err = selectJSON[rotation.TokenResponse](ctx, tx,
 			`SELECT json FROM mint WHERE connection = ? ORDER BY epoch, generation, attempt`, c.String())
 		return err
 	})
-	return record, mints, err
+	return record, responses, err
 }
 
 // Due implements rotation.Ledger.
@@ -79,14 +79,14 @@ func (l Ledger) History(ctx context.Context, c token.Connection, limit int) ([]r
 	return events, l.s.fault("reading the history of "+c.String(), err)
 }
 
-// SaveMint implements rotation.Ledger.
-func (l Ledger) SaveMint(ctx context.Context, m rotation.Mint) error {
-	what := fmt.Sprintf("saving mint %s of %s", mintName(m.Key), m.Connection)
-	return l.s.write(ctx, what, func(tx *sql.Tx) error { return appendMint(ctx, tx, m) })
+// SaveResponse implements rotation.Ledger.
+func (l Ledger) SaveResponse(ctx context.Context, m rotation.TokenResponse) error {
+	what := fmt.Sprintf("saving mint %s of %s", responseName(m.Key), m.Connection)
+	return l.s.write(ctx, what, func(tx *sql.Tx) error { return appendResponse(ctx, tx, m) })
 }
 
-// appendMint leaves a mint of the same key as it is.
-func appendMint(ctx context.Context, tx *sql.Tx, m rotation.Mint) error {
+// appendMint leaves a response of the same key as it is.
+func appendResponse(ctx context.Context, tx *sql.Tx, m rotation.TokenResponse) error {
 	text, err := json.Marshal(m)
 	if err != nil {
 		return err
@@ -106,12 +106,12 @@ func (l Ledger) Write(ctx context.Context, change rotation.Change) (string, erro
 			return err
 		}
 		for _, m := range change.Copy {
-			if err := appendMint(ctx, tx, m); err != nil {
+			if err := appendResponse(ctx, tx, m); err != nil {
 				return err
 			}
 		}
 		for _, m := range change.Mark {
-			if err := markMint(ctx, tx, c, m); err != nil {
+			if err := markResponse(ctx, tx, c, m); err != nil {
 				return err
 			}
 		}
@@ -151,15 +151,15 @@ func replaceRecord(ctx context.Context, tx *sql.Tx, r rotation.Record, revision 
 	return expectOne(result, rotation.ErrConflict)
 }
 
-// markMint rewrites the state and reason of a mint and nothing else of it.
-func markMint(ctx context.Context, tx *sql.Tx, c token.Connection, m rotation.Mint) error {
+// markMint rewrites the state and reason of a response and nothing else of it.
+func markResponse(ctx context.Context, tx *sql.Tx, c token.Connection, m rotation.TokenResponse) error {
 	result, err := tx.ExecContext(ctx, `UPDATE mint SET json = json_set(json, '$.state', ?, '$.reason', ?)
 		WHERE connection = ? AND epoch = ? AND generation = ? AND attempt = ?`,
 		string(m.State), m.Reason, c.String(), m.Key.Epoch, m.Key.Generation, m.Key.Attempt)
 	if err != nil {
 		return err
 	}
-	return expectOne(result, fmt.Errorf("marking mint %s: it is not there", mintName(m.Key)))
+	return expectOne(result, fmt.Errorf("marking mint %s: it is not there", responseName(m.Key)))
 }
 
 func appendEvents(ctx context.Context, tx *sql.Tx, c token.Connection, events []rotation.Event) error {
@@ -180,7 +180,7 @@ func appendEvents(ctx context.Context, tx *sql.Tx, c token.Connection, events []
 	return nil
 }
 
-func mintName(k rotation.MintKey) string {
+func responseName(k rotation.ResponseKey) string {
 	return fmt.Sprintf("%d#%d#%s", k.Epoch, k.Generation, k.Attempt)
 }
 

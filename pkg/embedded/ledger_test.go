@@ -100,20 +100,20 @@ func TestRefusedWriteChangesNothing(t *testing.T) {
 	ledger := openStore(t, t.TempDir()).Ledger()
 	record := rotation.Record{Connection: acme}
 	record.Revision = write(t, ledger, rotation.Change{Record: record})
-	if err := ledger.SaveMint(t.Context(), numbered(1)); err != nil {
+	if err := ledger.SaveResponse(t.Context(), numbered(1)); err != nil {
 		t.Fatal(err)
 	}
 	missing := numbered(2)
 	for name, change := range map[string]rotation.Change{
-		"stale":        {Record: rotation.Record{Connection: acme, Revision: "x"}, Bury: []rotation.MintKey{numbered(1).Key}, History: []rotation.Event{{Kind: "x"}}},
-		"missing mint": {Record: record, Mark: []rotation.Mint{missing}, Bury: []rotation.MintKey{numbered(1).Key}, History: []rotation.Event{{Kind: "x"}}},
+		"stale":        {Record: rotation.Record{Connection: acme, Revision: "x"}, Bury: []rotation.ResponseKey{numbered(1).Key}, History: []rotation.Event{{Kind: "x"}}},
+		"missing mint": {Record: record, Mark: []rotation.TokenResponse{missing}, Bury: []rotation.ResponseKey{numbered(1).Key}, History: []rotation.Event{{Kind: "x"}}},
 	} {
 		if _, err := ledger.Write(t.Context(), change); err == nil {
 			t.Errorf("%s: it was written", name)
 		}
-		again, mints, err := ledger.Load(t.Context(), acme)
-		if err != nil || again.Revision != record.Revision || len(mints) != 1 {
-			t.Errorf("%s: revision changed or %d mints, %v", name, len(mints), err)
+		again, responses, err := ledger.Load(t.Context(), acme)
+		if err != nil || again.Revision != record.Revision || len(responses) != 1 {
+			t.Errorf("%s: revision changed or %d mints, %v", name, len(responses), err)
 		}
 		if events, err := ledger.History(t.Context(), acme, 10); err != nil || len(events) != 0 {
 			t.Errorf("%s: %d events, %v", name, len(events), err)
@@ -176,7 +176,7 @@ func TestBusyDatabaseSaysSo(t *testing.T) {
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := s.Ledger().SaveMint(ctx, numbered(1)); !errors.Is(err, context.Canceled) {
+	if err := s.Ledger().SaveResponse(ctx, numbered(1)); !errors.Is(err, context.Canceled) {
 		t.Errorf("with a cancelled context: %v", err)
 	}
 }
@@ -210,7 +210,7 @@ func TestDamageIsExplained(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n := range 100 {
-		if err := s.Ledger().SaveMint(t.Context(), numbered(n)); err != nil {
+		if err := s.Ledger().SaveResponse(t.Context(), numbered(n)); err != nil {
 			t.Fatal(err)
 		}
 	}

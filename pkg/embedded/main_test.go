@@ -19,7 +19,7 @@ import (
 // process can do; it gets the store's directory and reports on standard output.
 var children = map[string]func(ctx context.Context, dir string) error{
 	"count": countInRecord,
-	"save":  saveMintsForever,
+	"save":  saveResponsesForever,
 	"open":  openAndClose,
 }
 

@@ -29,7 +29,7 @@ func countInRecord(ctx context.Context, dir string) error {
 		return err
 	}
 	defer s.Close()
-	ledger, vault := s.Ledger(), s.Vault()
+	ledger, secrets := s.Ledger(), s.SecretStore()
 	lost := 0
 	for won := 0; won < rounds; {
 		record, _, err := ledger.Load(ctx, acme)
@@ -46,7 +46,7 @@ func countInRecord(ctx context.Context, dir string) error {
 			return err
 		}
 		won++
-		if err := publish(ctx, vault, record.Generation); err != nil {
+		if err := publish(ctx, secrets, record.Generation); err != nil {
 			return err
 		}
 	}
@@ -55,30 +55,30 @@ func countInRecord(ctx context.Context, dir string) error {
 }
 
 // publish puts a version of the generation and makes it current unless a higher one is.
-func publish(ctx context.Context, vault rotation.Vault, generation int64) error {
+func publish(ctx context.Context, secrets rotation.SecretStore, generation int64) error {
 	id := fmt.Sprintf("%032d", generation)
 	value := token.NewSecret("value " + id)
-	if err := vault.Create(ctx, acme, id, value); err == nil {
+	if err := secrets.Create(ctx, acme, id, value); err == nil {
 		return nil
 	} else if !errors.Is(err, rotation.ErrVersionTaken) {
 		return err
 	}
-	if err := vault.Put(ctx, acme, id, value); err != nil {
+	if err := secrets.Put(ctx, acme, id, value); err != nil {
 		return err
 	}
 	for {
-		current, err := vault.Current(ctx, acme)
+		current, err := secrets.Current(ctx, acme)
 		if err != nil || current.ID >= id {
 			return err
 		}
-		if err := vault.Promote(ctx, acme, id, current.ID); !errors.Is(err, rotation.ErrNotCurrent) {
+		if err := secrets.Promote(ctx, acme, id, current.ID); !errors.Is(err, rotation.ErrNotCurrent) {
 			return err
 		}
 	}
 }
 
 // Several processes that make one new store and write one row at once: no step
-// is lost or done twice, and the vault ends at the highest generation.
+// is lost or done twice, and the secret store ends at the highest generation.
 func TestProcessesShareAStore(t *testing.T) {
 	dir := t.TempDir() + "/new"
 	cmds := make([]*exec.Cmd, processes)
@@ -108,32 +108,32 @@ func TestProcessesShareAStore(t *testing.T) {
 	if err != nil || len(events) != processes*rounds {
 		t.Errorf("%d events, %v; want %d", len(events), err, processes*rounds)
 	}
-	current, err := s.Vault().Current(t.Context(), acme)
+	current, err := s.SecretStore().Current(t.Context(), acme)
 	if want := fmt.Sprintf("%032d", processes*rounds); err != nil || current.ID != want {
 		t.Errorf("current version %s, %v; want %s", current.ID, err, want)
 	}
 }
 
-// saveMintsForever prints the number of each mint once it is acknowledged.
-func saveMintsForever(ctx context.Context, dir string) error {
+// saveMintsForever prints the number of each response once it is acknowledged.
+func saveResponsesForever(ctx context.Context, dir string) error {
 	s, err := embedded.Open(ctx, dir)
 	if err != nil {
 		return err
 	}
-	_, mints, err := s.Ledger().Load(ctx, acme)
+	_, responses, err := s.Ledger().Load(ctx, acme)
 	if err != nil {
 		return err
 	}
-	for n := len(mints); ; n++ {
-		if err := s.Ledger().SaveMint(ctx, numbered(n)); err != nil {
+	for n := len(responses); ; n++ {
+		if err := s.Ledger().SaveResponse(ctx, numbered(n)); err != nil {
 			return err
 		}
 		fmt.Println(n)
 	}
 }
 
-func numbered(n int) rotation.Mint {
-	return rotation.Mint{Connection: acme, Key: rotation.MintKey{Epoch: 1, Generation: int64(n), Attempt: "a"},
+func numbered(n int) rotation.TokenResponse {
+	return rotation.TokenResponse{Connection: acme, Key: rotation.ResponseKey{Epoch: 1, Generation: int64(n), Attempt: "a"},
 		Source: rotation.FromRefresh, State: rotation.Saved, Sealed: bytes.Repeat([]byte{byte(n)}, 3000)}
 }
 
@@ -172,14 +172,14 @@ func TestKilledProcessLosesNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, mints, err := s.Ledger().Load(t.Context(), acme)
+		_, responses, err := s.Ledger().Load(t.Context(), acme)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(mints) != last+1 && len(mints) != last+2 { // the last one may have been written but not reported
-			t.Errorf("round %d: %d mints are there, %d were acknowledged", round, len(mints), last+1)
+		if len(responses) != last+1 && len(responses) != last+2 { // the last one may have been written but not reported
+			t.Errorf("round %d: %d mints are there, %d were acknowledged", round, len(responses), last+1)
 		}
-		for n, m := range mints {
+		for n, m := range responses {
 			if !bytes.Equal(m.Sealed, numbered(n).Sealed) {
 				t.Errorf("mint %d has other bytes", n)
 			}

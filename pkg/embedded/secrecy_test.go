@@ -25,10 +25,10 @@ func set(t *testing.T, s *embedded.Store) {
 	if err := s.Applications(parseApplication).Set(t.Context(), "production", token.NewSecret("id:"+secretCanary)); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Vault().Create(t.Context(), acme, "first", token.NewSecret(accessCanary)); err != nil {
+	if err := s.SecretStore().Create(t.Context(), acme, "first", token.NewSecret(accessCanary)); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Vault().Put(t.Context(), acme, "second", token.NewSecret(accessCanary+"2")); err != nil {
+	if err := s.SecretStore().Put(t.Context(), acme, "second", token.NewSecret(accessCanary+"2")); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -102,11 +102,11 @@ func TestSealedBytesBelongToTheirRow(t *testing.T) {
 			if name == "other connection" {
 				c.Name = "b"
 			}
-			version, err := s.Vault().Version(t.Context(), c, "first")
+			version, err := s.SecretStore().Version(t.Context(), c, "first")
 			if err == nil || !strings.Contains(err.Error(), "damaged or belong to another row") || !version.Value.IsZero() {
 				t.Errorf("reading gave an error %v", err)
 			}
-			if version, err = s.Vault().Current(t.Context(), c); err == nil || errors.Is(err, rotation.ErrNoVersion) {
+			if version, err = s.SecretStore().Current(t.Context(), c); err == nil || errors.Is(err, rotation.ErrNoVersion) {
 				t.Errorf("reading by label gave an error %v", err)
 			}
 		})

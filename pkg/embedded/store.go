@@ -5,7 +5,7 @@
 // local disk (SQLite's write-ahead log needs shared memory; see
 // https://www.sqlite.org/wal.html). Every write is one transaction that is on
 // the disk before it is acknowledged. What must stay secret, the values of the
-// vault and the app credentials, is encrypted under the key file, so the
+// secret store and the app credentials, is encrypted under the key file, so the
 // database without the key file discloses neither. Back up both; with one of
 // them lost, every connection needs a new consent.
 package embedded

@@ -9,69 +9,69 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// Processes and people that scenes are played by.
+// Processes and people that scenarios are played by.
 
 // by makes what a person does by hand a step that the explorer can put
 // anywhere among the others'.
-func (b *bench) by(ctx context.Context, what string, act func()) {
-	_, _ = rotationtest.Through(ctx, b.Vault.Gate, "hand."+what, acme, func(bool) (struct{}, error) {
+func (b *harness) by(ctx context.Context, what string, act func()) {
+	_, _ = rotationtest.Through(ctx, b.SecretStore.Gate, "hand."+what, acme, func(bool) (struct{}, error) {
 		act()
 		return struct{}{}, nil
 	})
 }
 
 func rotator(name string) actor {
-	return actor{name, func(ctx context.Context, b *bench) { _, _ = b.rotator().Rotate(ctx, acme) }}
+	return actor{name, func(ctx context.Context, b *harness) { _, _ = b.rotator().Rotate(ctx, acme) }}
 }
 
 var (
-	sweeper = actor{"sweeper", func(ctx context.Context, b *bench) { _, _ = b.rotator().Sweep(ctx) }}
+	sweeper = actor{"sweeper", func(ctx context.Context, b *harness) { _, _ = b.rotator().Sweep(ctx) }}
 
 	// renewer is a callback whose consent is published at once.
-	renewer = actor{"renewer", func(ctx context.Context, b *bench) {
+	renewer = actor{"renewer", func(ctx context.Context, b *harness) {
 		consenter.act(ctx, b)
 		_, _ = b.rotator().Publish(ctx, acme)
 	}}
 
 	// impatient asks for a rotation as soon as the lease is over.
-	impatient = actor{"impatient", func(ctx context.Context, b *bench) {
+	impatient = actor{"impatient", func(ctx context.Context, b *harness) {
 		time.Sleep(b.settings.Lease + 10*time.Second)
 		_, _ = b.rotator().Rotate(ctx, acme)
 	}}
 
 	// releaser names the right refresh token of an answer that is held.
-	releaser = actor{"operator", func(ctx context.Context, b *bench) {
+	releaser = actor{"operator", func(ctx context.Context, b *harness) {
 		_, _ = b.rotator().Release(ctx, acme, token.NewSecret("from nowhere"))
 		_, _ = b.rotator().Release(ctx, acme, b.right)
 	}}
 
 	// discarder gives it up.
-	discarder = actor{"operator", func(ctx context.Context, b *bench) { _, _ = b.rotator().Discard(ctx, acme) }}
+	discarder = actor{"operator", func(ctx context.Context, b *harness) { _, _ = b.rotator().Discard(ctx, acme) }}
 
 	// courier delivers the follow-ups that are due.
-	courier = actor{"courier", func(ctx context.Context, b *bench) {
+	courier = actor{"courier", func(ctx context.Context, b *harness) {
 		for _, request := range b.FollowUps.Take() {
 			_, _ = b.rotator().Do(ctx, request)
 		}
 	}}
 
 	// reader is a program that wants a token with an hour to live.
-	reader = actor{"reader", func(ctx context.Context, b *bench) {
+	reader = actor{"reader", func(ctx context.Context, b *harness) {
 		_, _ = b.rotator().Do(ctx, rotation.Request{Op: "ensure", Connection: acme.String(), MinTTLSeconds: 3600})
 	}}
 
 	// hasty is a run that will have to end soon.
-	hasty = actor{"hasty", func(ctx context.Context, b *bench) {
+	hasty = actor{"hasty", func(ctx context.Context, b *harness) {
 		ctx, cancel := context.WithTimeout(ctx, b.settings.RedeemTimeout+16*time.Second)
 		defer cancel()
 		_, _ = b.rotator().Sweep(ctx)
 	}}
 
 	// stranger follows an invitation that was meant for pat.
-	stranger = actor{"stranger", func(ctx context.Context, b *bench) { b.allow(ctx, sam, rotation.Identity{Company: "42"}) }}
+	stranger = actor{"stranger", func(ctx context.Context, b *harness) { b.allow(ctx, sam, rotation.Identity{Company: "42"}) }}
 
 	// portal replaces the client secret, first at the server and then here.
-	portal = actor{"operator", func(ctx context.Context, b *bench) {
+	portal = actor{"operator", func(ctx context.Context, b *harness) {
 		changed := app
 		changed.ClientSecret = token.NewSecret("client+/changed==")
 		b.by(ctx, "reset the client secret", func() { b.Issuer.Register(changed) })
@@ -80,7 +80,7 @@ var (
 
 	// strangers follow invitations that were meant for others, and pat one to a
 	// company that is not hers.
-	strangers = actor{"strangers", func(ctx context.Context, b *bench) {
+	strangers = actor{"strangers", func(ctx context.Context, b *harness) {
 		other := pat
 		other.ClientID = "another"
 		for _, who := range []struct{ is, invited rotation.Identity }{
@@ -95,12 +95,12 @@ var (
 	}}
 
 	// heir is somebody else, who was invited to take the connection over.
-	heir = actor{"heir", func(ctx context.Context, b *bench) {
+	heir = actor{"heir", func(ctx context.Context, b *harness) {
 		b.allow(ctx, at(sam, "43"), rotation.Identity{Company: "43", Repin: true})
 	}}
 
 	// replacer sets the credentials of another app, and thinks better of it.
-	replacer = actor{"operator", func(ctx context.Context, b *bench) {
+	replacer = actor{"operator", func(ctx context.Context, b *harness) {
 		other := app
 		other.ClientID = "another"
 		b.by(ctx, "set another app", func() { b.Applications.Set(other) })
@@ -110,29 +110,29 @@ var (
 
 	// misconfigured is a process with the keys of another installation, and then
 	// with its stack id.
-	misconfigured = actor{"misconfigured", func(ctx context.Context, b *bench) {
+	misconfigured = actor{"misconfigured", func(ctx context.Context, b *harness) {
 		_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Sealer = otherKeys{b.Sealer} }).Rotate(ctx, acme)
 		_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Settings.Stack = "neighbour" }).Rotate(ctx, acme)
 	}}
 
 	// neighbour is another installation with the same prefix, which writes into
 	// the secret; people put that right.
-	neighbour = actor{"neighbour", func(ctx context.Context, b *bench) {
-		was := b.Vault.Label(acme, "AWSCURRENT")
+	neighbour = actor{"neighbour", func(ctx context.Context, b *harness) {
+		was := b.SecretStore.Label(acme, "AWSCURRENT")
 		b.by(ctx, "write into the secret", func() {
 			if doc, err := b.read(context.Background()); err == nil {
 				doc.Stack, doc.Generation = "neighbour", doc.Generation+1
 				if value, err := doc.Encode(); err == nil {
-					_ = b.Vault.Edit(ctx, acme, value)
+					_ = b.SecretStore.Edit(ctx, acme, value)
 				}
 			}
 		})
 		time.Sleep(5 * time.Minute)
-		b.by(ctx, "roll back", func() { _ = b.Vault.RollBack(ctx, acme, was) })
+		b.by(ctx, "roll back", func() { _ = b.SecretStore.RollBack(ctx, acme, was) })
 	}}
 
 	// nonsense asks for what there is not, and for what lies far ahead.
-	nonsense = actor{"caller", func(ctx context.Context, b *bench) {
+	nonsense = actor{"caller", func(ctx context.Context, b *harness) {
 		soon, later := time.Now().Add(time.Hour), time.Now().Add(48*time.Hour)
 		for _, request := range []rotation.Request{{Op: "delete", Connection: acme.String()}, {Op: "rotate", Connection: "acme"},
 			{Op: "rotate", Connection: "sandbox/nobody"}, {Op: "ensure", Connection: acme.String(), MinTTLSeconds: 60, NotBefore: later},
@@ -143,25 +143,25 @@ var (
 	}}
 
 	// everything is an operator who has no patience with the schedule.
-	everything = actor{"operator", func(ctx context.Context, b *bench) {
+	everything = actor{"operator", func(ctx context.Context, b *harness) {
 		b.rotator().RotateAll(ctx, []token.Connection{acme, {Environment: "sandbox", Name: "nobody"}}, func(rotation.ConnectionReport) {})
 	}}
 
 	// latecomer sweeps once lease and quiet period are over.
-	latecomer = actor{"latecomer", func(ctx context.Context, b *bench) {
+	latecomer = actor{"latecomer", func(ctx context.Context, b *harness) {
 		time.Sleep(b.settings.Lease + b.settings.Quiet + 30*time.Second)
 		_, _ = b.rotator().Sweep(ctx)
 	}}
 
-	publisher = actor{"publisher", func(ctx context.Context, b *bench) { _, _ = b.rotator().Publish(ctx, acme) }}
+	publisher = actor{"publisher", func(ctx context.Context, b *harness) { _, _ = b.rotator().Publish(ctx, acme) }}
 
 	// consenter is a callback: the person has clicked Allow.
 	consenter = callback("consenter")
 
-	disconnecter = actor{"disconnecter", func(ctx context.Context, b *bench) { _, _ = b.rotator().Disconnect(ctx, acme) }}
+	disconnecter = actor{"disconnecter", func(ctx context.Context, b *harness) { _, _ = b.rotator().Disconnect(ctx, acme) }}
 
 	// importer pastes a refresh token that was obtained elsewhere.
-	importer = actor{"importer", func(ctx context.Context, b *bench) {
+	importer = actor{"importer", func(ctx context.Context, b *harness) {
 		free := context.Background()
 		code := b.Issuer.Authorize(pat, redirectURI, "")
 		answer := b.Issuer.Redeem(free, app, rotation.Grant{Code: code, RedirectURI: redirectURI})
@@ -169,7 +169,7 @@ var (
 	}}
 
 	// lateImporter pastes one that the program which had it goes on to use.
-	lateImporter = actor{"importer", func(ctx context.Context, b *bench) {
+	lateImporter = actor{"importer", func(ctx context.Context, b *harness) {
 		free := context.Background()
 		code := b.Issuer.Authorize(pat, redirectURI, "")
 		answer := b.Issuer.Redeem(free, app, rotation.Grant{Code: code, RedirectURI: redirectURI})
@@ -179,7 +179,7 @@ var (
 	}}
 
 	// withdrawer is the user, who takes the consent back at the server.
-	withdrawer = actor{"user", func(ctx context.Context, b *bench) {
+	withdrawer = actor{"user", func(ctx context.Context, b *harness) {
 		b.by(ctx, "withdraw", func() {
 			if doc, err := b.read(context.Background()); err == nil {
 				b.Issuer.Withdraw(ctx, doc.AccessToken)
@@ -188,34 +188,34 @@ var (
 	}}
 
 	// editor writes nonsense into the secret.
-	editor = actor{"operator", func(ctx context.Context, b *bench) {
-		b.by(ctx, "edit", func() { _ = b.Vault.Edit(ctx, acme, token.NewSecret(`{"hello":"operator"}`)) })
+	editor = actor{"operator", func(ctx context.Context, b *harness) {
+		b.by(ctx, "edit", func() { _ = b.SecretStore.Edit(ctx, acme, token.NewSecret(`{"hello":"operator"}`)) })
 	}}
 
 	// rollbacker moves AWSCURRENT to the version before.
-	rollbacker = actor{"operator", func(ctx context.Context, b *bench) {
-		b.by(ctx, "roll back", func() { _ = b.Vault.RollBack(ctx, acme, b.Vault.Label(acme, "AWSPREVIOUS")) })
+	rollbacker = actor{"operator", func(ctx context.Context, b *harness) {
+		b.by(ctx, "roll back", func() { _ = b.SecretStore.RollBack(ctx, acme, b.SecretStore.Label(acme, "AWSPREVIOUS")) })
 	}}
 
 	// deleter schedules the secret for deletion and thinks better of it.
-	deleter = actor{"operator", func(ctx context.Context, b *bench) {
-		b.by(ctx, "delete", func() { b.Vault.Delete(acme) })
+	deleter = actor{"operator", func(ctx context.Context, b *harness) {
+		b.by(ctx, "delete", func() { b.SecretStore.Delete(acme) })
 		time.Sleep(5 * time.Minute)
-		b.by(ctx, "restore", func() { b.Vault.Restore(acme) })
+		b.by(ctx, "restore", func() { b.SecretStore.Restore(acme) })
 	}}
 
 	// purger deletes the secret at once and for good.
-	purger = actor{"operator", func(ctx context.Context, b *bench) {
-		b.by(ctx, "purge", func() { b.Vault.Purge(acme) })
+	purger = actor{"operator", func(ctx context.Context, b *harness) {
+		b.by(ctx, "purge", func() { b.SecretStore.Purge(acme) })
 	}}
 )
 
 func callback(name string) actor {
-	return actor{name, func(ctx context.Context, b *bench) { b.allow(ctx, pat, rotation.Identity{Company: "42"}) }}
+	return actor{name, func(ctx context.Context, b *harness) { b.allow(ctx, pat, rotation.Identity{Company: "42"}) }}
 }
 
 // allow is a callback: somebody has followed an invitation and clicked Allow.
-func (b *bench) allow(ctx context.Context, who, invited rotation.Identity) {
+func (b *harness) allow(ctx context.Context, who, invited rotation.Identity) {
 	exchange, err := b.consents().Prepare(ctx, acme, b.epoch)
 	if err != nil {
 		return
@@ -225,7 +225,7 @@ func (b *bench) allow(ctx context.Context, who, invited rotation.Identity) {
 }
 
 // consentTo lets pat connect c again.
-func (b *bench) consentTo(ctx context.Context, c token.Connection) {
+func (b *harness) consentTo(ctx context.Context, c token.Connection) {
 	consents := b.consents()
 	standing, err := consents.Standing(ctx, c)
 	if err != nil {

@@ -39,7 +39,7 @@ func TestWhatAnAnswerMeans(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := newBench(rotationtest.Personality{})
+				b := newHarness(rotationtest.Personality{})
 				b.connect(t)
 				b.gate(rotationtest.Nth(1, "issuer.Redeem", test.fault.when, test.fault.fault))
 				time.Sleep(time.Hour)
@@ -69,7 +69,7 @@ func TestWhatAnAnswerMeans(t *testing.T) {
 
 func TestOverlapHealsALostAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{Overlap: true})
+		b := newHarness(rotationtest.Personality{Overlap: true})
 		b.connect(t)
 		b.gate(rotationtest.Nth(1, "issuer.Redeem", rotationtest.After, rotationtest.Fault{Kind: rotationtest.Fail}))
 		time.Sleep(time.Hour)
@@ -82,9 +82,9 @@ func TestOverlapHealsALostAnswer(t *testing.T) {
 	})
 }
 
-func TestAnAnswerThatTheLedgerDoesNotTakeIsKeptInTheVault(t *testing.T) {
+func TestAnAnswerThatTheLedgerDoesNotTakeIsKeptInTheSecretStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
+		b := newHarness(rotationtest.Personality{})
 		b.connect(t)
 		time.Sleep(time.Hour)
 		answered := false
@@ -111,7 +111,7 @@ func TestAnAnswerThatTheLedgerDoesNotTakeIsKeptInTheVault(t *testing.T) {
 
 func TestANewSecretOfTheAppIsTriedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
+		b := newHarness(rotationtest.Personality{})
 		b.connect(t)
 		time.Sleep(time.Hour)
 		changed := app
@@ -133,7 +133,7 @@ func TestANewSecretOfTheAppIsTriedAtOnce(t *testing.T) {
 
 func TestRefusedCredentialsStopTheAppForTheRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
+		b := newHarness(rotationtest.Personality{})
 		b.settings.Concurrency = 1
 		names := connectMany(t, b, 5)
 		changed := app
@@ -157,7 +157,7 @@ func TestRefusedCredentialsStopTheAppForTheRun(t *testing.T) {
 
 func TestAServerThatKeepsTheRefreshTokenIsNeverTakenForAnAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{NoRotation: true})
+		b := newHarness(rotationtest.Personality{NoRotation: true})
 		b.connect(t)
 		time.Sleep(time.Hour)
 		b.sweep(t)
@@ -174,7 +174,7 @@ func TestAServerThatKeepsTheRefreshTokenIsNeverTakenForAnAnswer(t *testing.T) {
 // A server may also send the same refresh token again (RFC 6749 section 6).
 func TestAServerThatSendsTheSameRefreshTokenIsTakenAtItsWord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{NoRotation: true})
+		b := newHarness(rotationtest.Personality{NoRotation: true})
 		b.connect(t)
 		b.issuer = repeating{b.Issuer}
 		b.gate(rotationtest.Nth(3, "issuer.Redeem", after, fail))
@@ -208,7 +208,7 @@ func (r repeating) Redeem(ctx context.Context, app rotation.Application, grant r
 func TestQuarantineWaitsForAPerson(t *testing.T) {
 	for _, release := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
-			b := newBench(rotationtest.Personality{Overlap: true})
+			b := newHarness(rotationtest.Personality{Overlap: true})
 			b.connect(t)
 			time.Sleep(time.Hour)
 			two := contradicting(b.Issuer)

@@ -23,20 +23,20 @@ var (
 
 var redirectURI = app.RedirectURI
 
-// bench is one installation with an authorization server, all in memory.
-type bench struct {
-	*rotationtest.Bench
+// harness is one installation with an authorization server, all in memory.
+type harness struct {
+	*rotationtest.Harness
 	settings rotation.Settings
 	inForce  atomic.Pointer[rotationtest.Gate]
 
-	issuer rotation.Issuer // that the actors of a scene meet; nil: Issuer as it is
+	issuer rotation.Issuer // that the actors of a scenario meet; nil: Issuer as it is
 	epoch  int64           // that callbacks start from
 	right  token.Secret    // the refresh token that somebody knows: of an answer that is held, or of the current pair
 }
 
-func newBench(p rotationtest.Personality) *bench {
-	b := &bench{settings: rotation.DefaultSettings("bench")}
-	b.Bench = rotationtest.NewBench(func(ctx context.Context, at rotationtest.Passage) rotationtest.Fault {
+func newHarness(p rotationtest.Personality) *harness {
+	b := &harness{settings: rotation.DefaultSettings("harness")}
+	b.Harness = rotationtest.NewHarness(func(ctx context.Context, at rotationtest.Passage) rotationtest.Fault {
 		if g := b.inForce.Load(); g != nil && *g != nil {
 			return (*g)(ctx, at)
 		}
@@ -46,21 +46,21 @@ func newBench(p rotationtest.Personality) *bench {
 }
 
 // gate puts one gate before and after everything, from now on.
-func (b *bench) gate(g rotationtest.Gate) { b.inForce.Store(&g) }
+func (b *harness) gate(g rotationtest.Gate) { b.inForce.Store(&g) }
 
 // rotator is a new process with nothing in memory.
-func (b *bench) rotator() *rotation.Rotator {
+func (b *harness) rotator() *rotation.Rotator {
 	return b.rotatorWith(cmp.Or[rotation.Issuer](b.issuer, b.Issuer))
 }
 
-func (b *bench) rotatorWith(issuer rotation.Issuer) *rotation.Rotator {
+func (b *harness) rotatorWith(issuer rotation.Issuer) *rotation.Rotator {
 	return b.rotatorBut(func(cfg *rotation.Config) { cfg.Issuer = issuer })
 }
 
 // rotatorBut is a process that is wired in another way.
-func (b *bench) rotatorBut(change func(*rotation.Config)) *rotation.Rotator {
-	cfg := rotation.Config{Ledger: b.Ledger, Vault: b.Vault, Sealer: b.Sealer, Applications: b.Applications, Issuer: b.Issuer,
-		FollowUps: b.FollowUps, Pace: b.Pace, Notifier: b.Notifier, Announcements: b.Announcements, Log: b.logger(), Settings: b.settings}
+func (b *harness) rotatorBut(change func(*rotation.Config)) *rotation.Rotator {
+	cfg := rotation.Config{Ledger: b.Ledger, SecretStore: b.SecretStore, Sealer: b.Sealer, Applications: b.Applications, Issuer: b.Issuer,
+		FollowUps: b.FollowUps, RateLimiter: b.RateLimiter, Notifier: b.Notifier, Announcements: b.Announcements, Log: b.logger(), Settings: b.settings}
 	change(&cfg)
 	r, err := rotation.NewRotator(cfg)
 	if err != nil {
@@ -69,11 +69,11 @@ func (b *bench) rotatorBut(change func(*rotation.Config)) *rotation.Rotator {
 	return r
 }
 
-func (b *bench) consents() *rotation.Consents {
+func (b *harness) consents() *rotation.Consents {
 	return b.consentsBut(func(*rotation.ConsentsConfig) {})
 }
 
-func (b *bench) consentsBut(change func(*rotation.ConsentsConfig)) *rotation.Consents {
+func (b *harness) consentsBut(change func(*rotation.ConsentsConfig)) *rotation.Consents {
 	cfg := rotation.ConsentsConfig{Ledger: b.Ledger, Sealer: b.Sealer, Applications: b.Applications,
 		Issuer: cmp.Or[rotation.Issuer](b.issuer, b.Issuer), FollowUps: b.FollowUps, Notifier: b.Notifier, Log: b.logger(), Settings: b.settings}
 	change(&cfg)
@@ -84,13 +84,13 @@ func (b *bench) consentsBut(change func(*rotation.ConsentsConfig)) *rotation.Con
 	return c
 }
 
-func (b *bench) logger() *slog.Logger {
+func (b *harness) logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(b.Log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
 // consent lets a person connect acme.
-func (b *bench) consent(ctx context.Context, who, expect rotation.Identity) (rotation.ConsentResult, error) {
-	rec, err := rotation.Register(ctx, b.Ledger, b.Vault, b.settings.Stack, acme)
+func (b *harness) consent(ctx context.Context, who, expect rotation.Identity) (rotation.ConsentResult, error) {
+	rec, err := rotation.Register(ctx, b.Ledger, b.SecretStore, b.settings.Stack, acme)
 	if err != nil {
 		return "", err
 	}
@@ -103,7 +103,7 @@ func (b *bench) consent(ctx context.Context, who, expect rotation.Identity) (rot
 }
 
 // connect consents and publishes.
-func (b *bench) connect(t *testing.T) {
+func (b *harness) connect(t *testing.T) {
 	t.Helper()
 	result, err := b.consent(t.Context(), pat, rotation.Identity{Company: "42"})
 	if err != nil || result != rotation.Connected {
@@ -116,7 +116,7 @@ func (b *bench) connect(t *testing.T) {
 }
 
 // deliver carries out the follow-ups that are due.
-func (b *bench) deliver(ctx context.Context) {
+func (b *harness) deliver(ctx context.Context) {
 	for _, request := range b.FollowUps.Take() {
 		if _, err := b.rotator().Do(ctx, request); err != nil {
 			panic(err)
@@ -124,7 +124,7 @@ func (b *bench) deliver(ctx context.Context) {
 	}
 }
 
-func (b *bench) sweep(t *testing.T) rotation.Report {
+func (b *harness) sweep(t *testing.T) rotation.Report {
 	t.Helper()
 	report, err := b.rotator().Sweep(t.Context())
 	if err != nil {
@@ -134,7 +134,7 @@ func (b *bench) sweep(t *testing.T) rotation.Report {
 }
 
 // rotate rotates acme, due or not, and returns what is reported of it.
-func (b *bench) rotate(t *testing.T) rotation.ConnectionReport {
+func (b *harness) rotate(t *testing.T) rotation.ConnectionReport {
 	t.Helper()
 	report, err := b.rotator().Rotate(t.Context(), acme)
 	if err != nil {
@@ -143,7 +143,7 @@ func (b *bench) rotate(t *testing.T) rotation.ConnectionReport {
 	return report.Connections[0]
 }
 
-func (b *bench) record(t *testing.T) rotation.Record {
+func (b *harness) record(t *testing.T) rotation.Record {
 	t.Helper()
 	rec, _, err := b.Ledger.Load(t.Context(), acme)
 	if err != nil {
@@ -153,18 +153,18 @@ func (b *bench) record(t *testing.T) rotation.Record {
 }
 
 // read is what a consumer reads.
-func (b *bench) read(ctx context.Context) (token.Document, error) {
-	v, err := b.Vault.Current(ctx, acme)
+func (b *harness) read(ctx context.Context) (token.Document, error) {
+	v, err := b.SecretStore.Current(ctx, acme)
 	if err != nil {
 		return token.Document{}, err
 	}
 	return token.ParseDocument(v.Value)
 }
 
-// works reports why the connection is not in order: the vault shows what
+// works reports why the connection is not in order: the secret store shows what
 // the ledger decided, its token is accepted, and nobody was told of a loss.
-func (b *bench) works(ctx context.Context) error {
-	rec, mints, err := b.Ledger.Load(ctx, acme)
+func (b *harness) works(ctx context.Context) error {
+	rec, responses, err := b.Ledger.Load(ctx, acme)
 	if err != nil {
 		return err
 	}
@@ -176,11 +176,11 @@ func (b *bench) works(ctx context.Context) error {
 	case rec.Status != rotation.Active:
 		return fmt.Errorf("status %s", rec.Status)
 	case doc.Epoch != rec.Epoch || doc.Generation != rec.Generation:
-		return fmt.Errorf("the vault shows (%d,%d), the ledger has (%d,%d)", doc.Epoch, doc.Generation, rec.Epoch, rec.Generation)
+		return fmt.Errorf("the secret store shows (%d,%d), the ledger has (%d,%d)", doc.Epoch, doc.Generation, rec.Epoch, rec.Generation)
 	case rec.Attempt != nil:
 		return errors.New("an attempt is left")
-	case len(mints) != 1:
-		return fmt.Errorf("%d live mints, want the current one only", len(mints))
+	case len(responses) != 1:
+		return fmt.Errorf("%d live responses, want the current one only", len(responses))
 	case !rec.ServiceAccount && !b.Issuer.Takes(rec.Current.Fingerprint):
 		return errors.New("the issuer does not take the current refresh token")
 	case time.Now().Before(doc.ExpiresAt) && !b.Issuer.Accepts(ctx, doc.AccessToken):
@@ -190,7 +190,7 @@ func (b *bench) works(ctx context.Context) error {
 }
 
 // presentations counts how often each refresh token was presented.
-func (b *bench) presentations() map[token.Fingerprint]int {
+func (b *harness) presentations() map[token.Fingerprint]int {
 	counts := map[token.Fingerprint]int{}
 	for _, e := range b.Journal.Entries() {
 		if p, ok := e.Effect.(rotationtest.Presented); ok && !p.Code {
@@ -200,7 +200,7 @@ func (b *bench) presentations() map[token.Fingerprint]int {
 	return counts
 }
 
-func (b *bench) notices() (kinds []string) {
+func (b *harness) notices() (kinds []string) {
 	for _, n := range b.Notifier.Notices() {
 		kinds = append(kinds, n.Kind)
 	}

@@ -3,10 +3,10 @@
 package rotation_test
 
 // plays is what two processors try in about two minutes: every single fault of
-// every scene on every server (of rare ones on one), some runs with more, and, on
-// a server that ends the old pair at once, every single switch of every scene and
+// every scenario on every server (of rare ones on one), some runs with more, and, on
+// a server that ends the old pair at once, every single switch of every scenario and
 // every pair of faults of one rotation and of two.
-func plays(name string, s scene) []play {
+func plays(name string, s scenario) []play {
 	several := play{2, 2, some(10, 2)}
 	switch {
 	case !s.strict() && s.rare, s.long:

@@ -5,4 +5,4 @@ package rotation_test
 // plays is little under the race detector, which the explorer's one actor at a
 // time gives hardly anything to find; `make test` runs the explorer without
 // it, too.
-func plays(string, scene) []play { return []play{{2, 2, some(4, 1)}} }
+func plays(string, scenario) []play { return []play{{2, 2, some(4, 1)}} }

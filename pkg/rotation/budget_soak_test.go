@@ -4,10 +4,10 @@ package rotation_test
 
 import "time"
 
-// plays is what `make soak` tries: every fault and switch of every scene, every
+// plays is what `make soak` tries: every fault and switch of every scenario, every
 // pair of faults of a rotation, of two, and of one with its recovery, and random runs with more of
 // both, whose seed is another each time.
-func plays(name string, s scene) []play {
+func plays(name string, s scenario) []play {
 	tried := []play{{3, 3, some(5000, uint64(time.Now().UnixNano()))}}
 	switch {
 	case s.long:

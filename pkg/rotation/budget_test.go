@@ -3,9 +3,9 @@
 package rotation_test
 
 // plays is what `go test` tries: every single fault of a rotation on every
-// server, every single fault and every single switch of every scene that is not
+// server, every single fault and every single switch of every scenario that is not
 // rare or long on the one that Procore most probably is, and of the rest a few runs with more.
-func plays(name string, s scene) []play {
+func plays(name string, s scenario) []play {
 	switch {
 	case s.strict() && !s.rare && !s.long:
 		return []play{{0, 1, all}, {1, 0, all}}

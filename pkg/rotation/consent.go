@@ -33,10 +33,10 @@ type ConsentsConfig struct {
 }
 
 // Consents turns an authorization code into a connection's current pair. It can
-// seal but not open, and it does not touch the vault: publishing what it
+// seal but not open, and it does not touch the secret store: publishing what it
 // decided is left to a Rotator. Safe for concurrent use.
 type Consents struct {
-	keeper
+	engine
 	sealer    Sealer
 	followUps FollowUps
 }
@@ -49,16 +49,16 @@ func NewConsents(cfg ConsentsConfig) (*Consents, error) {
 	if err := cfg.Settings.Validate(); err != nil {
 		return nil, fmt.Errorf("settings: %w", err)
 	}
-	k := keeper{cfg.Ledger, cfg.Applications, cfg.Issuer, cfg.Notifier, cfg.Settings, cfg.Log, cfg.Now, newTold(nil)}
+	k := engine{cfg.Ledger, cfg.Applications, cfg.Issuer, cfg.Notifier, cfg.Settings, cfg.Log, cfg.Now, newTold(nil)}
 	k.fill()
 	return &Consents{k, cfg.Sealer, cfg.FollowUps}, nil
 }
 
 // Register makes sure that c has a ledger row, as Pending if it is new, and
-// returns its record. A new row starts above whatever the vault still shows of
+// returns its record. A new row starts above whatever the secret store still shows of
 // an earlier life of c, so that a new consent comes after it. ErrSecretDeleted
 // if the secret is scheduled for deletion.
-func Register(ctx context.Context, l Ledger, v Vault, stack string, c token.Connection) (rec Record, err error) {
+func Register(ctx context.Context, l Ledger, v SecretStore, stack string, c token.Connection) (rec Record, err error) {
 	for range maxSteps {
 		err = within(ctx, 4*storeTimeout, func(ctx context.Context) error {
 			rec, err = register(ctx, l, v, stack, c)
@@ -71,7 +71,7 @@ func Register(ctx context.Context, l Ledger, v Vault, stack string, c token.Conn
 	return Record{}, fmt.Errorf("the row of %s kept changing: %w", c, ErrConflict)
 }
 
-func register(ctx context.Context, l Ledger, v Vault, stack string, c token.Connection) (Record, error) {
+func register(ctx context.Context, l Ledger, v SecretStore, stack string, c token.Connection) (Record, error) {
 	rec, _, err := l.Load(ctx, c)
 	if err != nil || rec.Revision != "" {
 		return rec, err
@@ -141,7 +141,7 @@ func (s *Consents) Prepare(ctx context.Context, c token.Connection, epoch int64)
 // that a sweep finds what this process may leave behind, and returns whom it belongs to so far.
 func (s *Consents) expect(ctx context.Context, c token.Connection, epoch int64) (*Pin, error) {
 	for range maxSteps {
-		rec, mints, err := s.loadRow(ctx, c)
+		rec, responses, err := s.loadRow(ctx, c)
 		switch {
 		case err != nil:
 			return nil, err
@@ -154,7 +154,7 @@ func (s *Consents) expect(ctx context.Context, c token.Connection, epoch int64) 
 			return nil, &otherStackError{c, s.settings.Stack, rec.Stack}
 		}
 		rec.Expected = s.clock().Add(s.settings.Lease + s.settings.Quiet)
-		if err = s.write(ctx, rec, mints, Change{}); !errors.Is(err, ErrConflict) {
+		if err = s.write(ctx, rec, responses, Change{}); !errors.Is(err, ErrConflict) {
 			return rec.Pin, err
 		}
 	}
@@ -214,7 +214,7 @@ func (x *Exchange) Redeem(ctx context.Context, consent Consent) (ConsentResult, 
 }
 
 func (x *Exchange) captured(ctx context.Context, expect Identity, body token.Secret) (ConsentResult, error) {
-	m := x.mint(FromCode, body)
+	m := x.response(FromCode, body)
 	m.Company, m.Expect = expect.Company, &expect
 	if m.Company == "" && x.pin != nil {
 		m.Company = x.pin.Company
@@ -226,8 +226,8 @@ func (x *Exchange) captured(ctx context.Context, expect Identity, body token.Sec
 	return x.s.adoptConsent(ctx, x, m, body)
 }
 
-func (x *Exchange) mint(source Source, body token.Secret) Mint {
-	m := Mint{Connection: x.conn, Key: MintKey{x.epoch + 1, 0, newID()}, Source: source,
+func (x *Exchange) response(source Source, body token.Secret) TokenResponse {
+	m := TokenResponse{Connection: x.conn, Key: ResponseKey{x.epoch + 1, 0, newID()}, Source: source,
 		SavedAt: x.s.clock().UTC().Truncate(time.Millisecond), State: Saved, APIURL: x.app.APIURL, Stack: x.s.settings.Stack}
 	m.Sealed = x.key.seal(body, x.conn, m.Key)
 	return m
@@ -235,22 +235,22 @@ func (x *Exchange) mint(source Source, body token.Secret) Mint {
 
 // adoptConsent decides on a saved consent and says how that ended. What it
 // leaves undecided is made due, and handed to a run where there is a queue.
-func (s *Consents) adoptConsent(ctx context.Context, x *Exchange, m Mint, body token.Secret) (ConsentResult, error) {
+func (s *Consents) adoptConsent(ctx context.Context, x *Exchange, m TokenResponse, body token.Secret) (ConsentResult, error) {
 	ctx, cancel := outlive(ctx, 0)
 	defer cancel()
 	defer s.publishSoon(ctx, x.conn)
 	for range maxSteps {
-		rec, mints, err := s.loadRow(ctx, x.conn)
+		rec, responses, err := s.loadRow(ctx, x.conn)
 		switch {
 		case err != nil:
 			return Verifying, err
-		case rec.Current != nil && rec.Current.Mint == m.Key:
+		case rec.Current != nil && rec.Current.Response == m.Key:
 			return Connected, nil // a run was faster
 		case rec.Epoch != x.epoch:
-			s.makeDue(ctx, rec, mints) // an orphan now; a run revokes it
+			s.makeDue(ctx, rec, responses) // an orphan now; a run revokes it
 			return Superseded, fmt.Errorf("%s: %w", x.conn, ErrSuperseded)
 		}
-		next, err := s.decideOn(ctx, rec, mints, m, body)
+		next, err := s.decideOn(ctx, rec, responses, m, body)
 		switch _, wrong := errors.AsType[*identityError](err); {
 		case errors.Is(err, ErrConflict):
 			continue
@@ -258,9 +258,9 @@ func (s *Consents) adoptConsent(ctx context.Context, x *Exchange, m Mint, body t
 			s.revokeRejected(ctx, x.app, rec, body)
 			return WrongIdentity, err
 		case err != nil:
-			s.makeDue(ctx, rec, mints)
+			s.makeDue(ctx, rec, responses)
 			return Verifying, err
-		case next.Current == nil || next.Current.Mint != m.Key:
+		case next.Current == nil || next.Current.Response != m.Key:
 			return Lost, fmt.Errorf("the answer for %s has no usable pair", x.conn)
 		}
 		return Connected, nil
@@ -270,8 +270,8 @@ func (s *Consents) adoptConsent(ctx context.Context, x *Exchange, m Mint, body t
 
 // makeDue writes the row again, so that its due time takes account of what was
 // saved. Should it fail, the time that Prepare has set still holds.
-func (s *Consents) makeDue(ctx context.Context, rec Record, mints []Mint) {
-	if err := s.write(ctx, rec, mints, Change{}); err != nil {
+func (s *Consents) makeDue(ctx context.Context, rec Record, responses []TokenResponse) {
+	if err := s.write(ctx, rec, responses, Change{}); err != nil {
 		s.log.WarnContext(ctx, "a saved consent was not made due; a sweep finds it later", "connection", rec.Connection.String(), "error", err)
 	}
 }

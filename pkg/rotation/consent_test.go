@@ -34,7 +34,7 @@ func TestConsentIsCheckedAgainstWhatWasAskedFor(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := newBench(rotationtest.Personality{})
+				b := newHarness(rotationtest.Personality{})
 				if test.connected {
 					b.connect(t)
 				}
@@ -69,11 +69,11 @@ func TestConsentIsCheckedAgainstWhatWasAskedFor(t *testing.T) {
 
 func TestImportedTokenIsRotatedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
+		b := newHarness(rotationtest.Personality{})
 		code := b.Issuer.Authorize(pat, redirectURI, "")
 		answer := b.Issuer.Redeem(t.Context(), app, rotation.Grant{Code: code, RedirectURI: redirectURI})
 		elsewhere := b.Issuer.Parse(answer.Body).Pair
-		if _, err := rotation.Register(t.Context(), b.Ledger, b.Vault, "bench", acme); err != nil {
+		if _, err := rotation.Register(t.Context(), b.Ledger, b.SecretStore, "harness", acme); err != nil {
 			t.Fatal(err)
 		}
 		if err := b.consents().Import(t.Context(), acme, elsewhere.RefreshToken, "42"); err != nil {
@@ -107,8 +107,8 @@ func TestImportedTokenIsRotatedAtOnce(t *testing.T) {
 
 func TestAConsentThatCrashedAfterSavingIsFinishedByASweep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
-		b.gate(rotationtest.Nth(1, "ledger.SaveMint", rotationtest.After, rotationtest.Fault{Kind: rotationtest.Crash}))
+		b := newHarness(rotationtest.Personality{})
+		b.gate(rotationtest.Nth(1, "ledger.SaveResponse", rotationtest.After, rotationtest.Fault{Kind: rotationtest.Crash}))
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
@@ -127,7 +127,7 @@ func TestAConsentThatCrashedAfterSavingIsFinishedByASweep(t *testing.T) {
 
 func TestALateConsentCannotWin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
+		b := newHarness(rotationtest.Personality{})
 		b.connect(t)
 		slow, err := b.consents().Prepare(t.Context(), acme, 1)
 		must(t, err)
@@ -157,7 +157,7 @@ func TestALateConsentCannotWin(t *testing.T) {
 func TestAConsentOvertakenByADisconnectIsRevoked(t *testing.T) {
 	for _, queue := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
-			b := newBench(rotationtest.Personality{Lifetime: 100 * time.Hour})
+			b := newHarness(rotationtest.Personality{Lifetime: 100 * time.Hour})
 			b.connect(t)
 			exchange, err := b.consents().Prepare(t.Context(), acme, 1)
 			must(t, err)
@@ -180,8 +180,8 @@ func TestAConsentOvertakenByADisconnectIsRevoked(t *testing.T) {
 
 func TestAFirstConsentIsFinishedHoweverSlowItsCallbackWas(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
-		_, err := rotation.Register(t.Context(), b.Ledger, b.Vault, "bench", acme)
+		b := newHarness(rotationtest.Personality{})
+		_, err := rotation.Register(t.Context(), b.Ledger, b.SecretStore, "harness", acme)
 		must(t, err)
 		exchange, err := b.consents().Prepare(t.Context(), acme, 0)
 		must(t, err)
@@ -206,8 +206,8 @@ func TestAFirstConsentIsFinishedHoweverSlowItsCallbackWas(t *testing.T) {
 // pair would be looked for.
 func TestAPairIsFoundWhoeverCameBeforeIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
-		_, err := rotation.Register(t.Context(), b.Ledger, b.Vault, "bench", acme)
+		b := newHarness(rotationtest.Personality{})
+		_, err := rotation.Register(t.Context(), b.Ledger, b.SecretStore, "harness", acme)
 		must(t, err)
 		_, err = b.consents().Prepare(t.Context(), acme, 0) // and never comes back with a code
 		must(t, err)
@@ -216,7 +216,7 @@ func TestAPairIsFoundWhoeverCameBeforeIt(t *testing.T) {
 		must(t, err)
 		time.Sleep(time.Minute)
 		b.sweep(t)
-		b.gate(rotationtest.Nth(1, "ledger.SaveMint", rotationtest.After, rotationtest.Fault{Kind: rotationtest.Crash}))
+		b.gate(rotationtest.Nth(1, "ledger.SaveResponse", rotationtest.After, rotationtest.Fault{Kind: rotationtest.Crash}))
 		code := b.Issuer.Authorize(pat, redirectURI, "")
 		died := make(chan struct{})
 		go func() {
@@ -235,8 +235,8 @@ func TestAPairIsFoundWhoeverCameBeforeIt(t *testing.T) {
 
 func TestAContradictoryConsentAsksForANewInvitation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
-		_, err := rotation.Register(t.Context(), b.Ledger, b.Vault, "bench", acme)
+		b := newHarness(rotationtest.Personality{})
+		_, err := rotation.Register(t.Context(), b.Ledger, b.SecretStore, "harness", acme)
 		must(t, err)
 		consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: b.Ledger, Sealer: b.Sealer, Applications: b.Applications,
 			Issuer: contradicting(b.Issuer), Notifier: b.Notifier, Settings: b.settings})
@@ -264,8 +264,8 @@ func TestAContradictoryConsentAsksForANewInvitation(t *testing.T) {
 
 func TestAConsentOfNobodyKnowsWhomIsRejectedAndRevoked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
-		_, err := rotation.Register(t.Context(), b.Ledger, b.Vault, "bench", acme)
+		b := newHarness(rotationtest.Personality{})
+		_, err := rotation.Register(t.Context(), b.Ledger, b.SecretStore, "harness", acme)
 		must(t, err)
 		consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: b.Ledger, Sealer: b.Sealer, Applications: b.Applications,
 			Issuer: accessless{b.Issuer}, Notifier: b.Notifier, Settings: b.settings})

@@ -6,10 +6,10 @@ import (
 	"fmt"
 )
 
-// decide judges a saved mint. A crash before its write leaves the mint as it
+// decide judges a saved response. A crash before its write leaves the response as it
 // is, to be decided by the next run; after it, the pair is current and only
 // remains to be published.
-func (t *turn) decide(ctx context.Context, m Mint) (*ConnectionReport, error) {
+func (t *turn) decide(ctx context.Context, m TokenResponse) (*ConnectionReport, error) {
 	body, err := t.open(ctx, m)
 	if errors.Is(err, ErrUnsealable) {
 		// Far more often a wrong setting than damage, so it must heal with it.
@@ -21,7 +21,7 @@ func (t *turn) decide(ctx context.Context, m Mint) (*ConnectionReport, error) {
 	}
 	a := t.rec.Attempt
 	abandoned := t.rec.Status == NeedsConsent || a != nil && a.ID != t.presented && !t.now.Before(a.Until)
-	next, err := t.decideOn(ctx, t.rec, t.mints, m, body)
+	next, err := t.decideOn(ctx, t.rec, t.responses, m, body)
 	switch _, wrong := errors.AsType[*identityError](err); {
 	case wrong:
 		return nil, nil // rejected; plan goes on to revoke it
@@ -30,7 +30,7 @@ func (t *turn) decide(ctx context.Context, m Mint) (*ConnectionReport, error) {
 	case err != nil:
 		return t.failure(ctx, Decide, m.Key, classIssuer, 0, err)
 	}
-	if next.Current == nil || next.Current.Mint != m.Key {
+	if next.Current == nil || next.Current.Response != m.Key {
 		return nil, nil // quarantined or rejected
 	}
 	if m.Source == FromRefresh && abandoned {

@@ -11,21 +11,21 @@
 //  1. Fence presenting, never saving. Only the holder of a live [Attempt] may
 //     present a token; whoever receives an answer may always save it.
 //  2. Save first, judge later, publish last. The raw answer is a durable,
-//     sealed [Mint] before it is parsed, decided upon or used.
+//     sealed [TokenResponse] before it is parsed, decided upon or used.
 //  3. One store decides. The [Ledger] names the successor by lineage, that is
-//     by its parent's fingerprint; the [Vault] only shows what was decided.
+//     by its parent's fingerprint; the [SecretStore] only shows what was decided.
 //
 // Every run handles a connection in one loop: load, plan, act, until there is
-// nothing to do. plan is a pure function of the record, its mints and the time;
+// nothing to do. plan is a pure function of the record, its responses and the time;
 // the first [Step] that fits wins:
 //
-//	Decide   a saved mint answers the current refresh token, or is a new consent: judge it, make it current
-//	Publish  the vault does not show the current pair: put its version, move AWSCURRENT, write that it is done
+//	Decide   a saved response answers the current refresh token, or is a new consent: judge it, make it current
+//	Publish  the secret store does not show the current pair: put its version, move AWSCURRENT, write that it is done
 //	Hold     an answer to the current refresh token is quarantined: wait for a person
 //	Wait     another attempt is live, or a failure asks for time
-//	Look     an attempt ran out: search the vault for what it may have brought
+//	Look     an attempt ran out: search the secret store for what it may have brought
 //	Redeem   due: preflight, begin an attempt, POST once, save
-//	Revoke   a live mint can no longer be decided: revoke it, then forget its bytes
+//	Revoke   a live response can no longer be decided: revoke it, then forget its bytes
 //	Nothing  fresh, or waiting for a consent
 //
 // There is no recovery code. A run that finds another run's remains takes the
@@ -38,8 +38,8 @@
 //	after it, before the POST           an attempt                         Wait, Look, after the quiet period Redeem
 //	after the POST, before the answer   an attempt; perhaps spent (W1)     the same; invalid_grant then means a new consent
 //	answer in memory, not saved (W2)    an attempt; spent                  the same
-//	after Save                          a mint                             Decide
-//	answer saved in the vault only      an escrow version                  Look copies it, Decide
+//	after Save                          a response                             Decide
+//	answer saved in the secret store only      an escrow version                  Look copies it, Decide
 //	after Decide's write                a current pair, not published      Publish
 //	in Publish, before its write        perhaps a version, perhaps moved   Publish: same bytes, same id, no effect
 //	after Publish's write               nothing                            -
@@ -84,7 +84,7 @@
 // to get. The rest it hands on: it asks for another sweep, which lists anew what
 // is due. So a request may come twice, late or never; runs may overlap, and one
 // that finds another's attempt goes on to the next connection. All of them take
-// their turns to redeem from one [Pace].
+// their turns to redeem from one [RateLimiter].
 //
 // # Windows nobody can close
 //

@@ -20,7 +20,7 @@ const (
 // much as 99 replacements a day allow, one each 875 s, but some seconds for doing it.
 func margin(lifetime time.Duration) time.Duration {
 	allowed := lifetime - 875*time.Second
-	if allowed < 5*time.Second { // the day has more of these than the vault takes, come what may
+	if allowed < 5*time.Second { // the day has more of these than the secret store takes, come what may
 		allowed = 25 * time.Second
 	}
 	return min(10*time.Minute, allowed, lifetime/2)
@@ -52,7 +52,7 @@ func (s Settings) redeemAt(c token.Connection, cur Current) time.Time {
 
 // ensureAt is when a follow-up must replace the current pair because waiting
 // for the sweep after it is due would leave less than the margin; zero: the
-// sweeps suffice, or the vault cannot take versions that fast.
+// sweeps suffice, or the secret store cannot take versions that fast.
 func (s Settings) ensureAt(c token.Connection, cur Current) time.Time {
 	lifetime := cur.ExpiresAt.Sub(cur.SavedAt)
 	at := cur.ExpiresAt.Add(-margin(lifetime))
@@ -67,7 +67,7 @@ func (s Settings) ensureAt(c token.Connection, cur Current) time.Time {
 	return time.Time{}
 }
 
-// roomFor reports whether the vault takes a version of rec now and still each
+// roomFor reports whether the secret store takes a version of rec now and still each
 // that the schedule brings from then on. Who asks for more life than is left could
 // else use up in an hour what the day needs. Where tokens live too short to be
 // kept alive around the clock anyway, first come, first served.
@@ -100,7 +100,7 @@ func (s Settings) rhythm(c token.Connection, cur Current) (first, every time.Dur
 	return first, (first + s.Cadence - 1) / s.Cadence * s.Cadence
 }
 
-// recentPuts are those that still count against the vault's limit.
+// recentPuts are those that still count against the secret store's limit.
 func recentPuts(rec Record, now time.Time) []int64 {
 	since := now.Add(-daily).Unix()
 	return slices.DeleteFunc(slices.Clone(rec.Puts), func(at int64) bool { return at <= since })
@@ -109,17 +109,17 @@ func recentPuts(rec Record, now time.Time) []int64 {
 // dueAt is when the loop next has something to do for rec; zero: never. Every
 // write of a record sets it by this rule. rec.DueAt may hold a time that a
 // step wants to be looked at; it is kept where the rule has no time of its own.
-func (s Settings) dueAt(rec Record, mints []Mint, now time.Time) time.Time {
-	due := s.ownDue(rec, mints, now)
+func (s Settings) dueAt(rec Record, responses []TokenResponse, now time.Time) time.Time {
+	due := s.ownDue(rec, responses, now)
 	earlier := func(t time.Time) {
 		if due.IsZero() || t.Before(due) {
 			due = t
 		}
 	}
-	if m := decidable(rec, mints); m != nil && !rec.resting(Decide, m.Key, now) {
+	if m := decidable(rec, responses); m != nil && !rec.resting(Decide, m.Key, now) {
 		earlier(now)
 	}
-	for _, m := range mints {
+	for _, m := range responses {
 		if orphan(rec, m) && !rec.resting(Revoke, m.Key, now) {
 			earlier(now)
 		}
@@ -140,11 +140,11 @@ func (s Settings) dueAt(rec Record, mints []Mint, now time.Time) time.Time {
 	return due
 }
 
-func (s Settings) ownDue(rec Record, mints []Mint, now time.Time) time.Time {
+func (s Settings) ownDue(rec Record, responses []TokenResponse, now time.Time) time.Time {
 	switch rec.Status {
 	case Active:
 		switch {
-		case held(rec, mints):
+		case held(rec, responses):
 			return laterOrDaily(rec.DueAt, now)
 		case rec.ServiceAccount && rec.Attempt != nil && now.Before(rec.Attempt.Until):
 			return rec.Attempt.Until

@@ -21,7 +21,7 @@ func TestADayOfHourlySweepsPresentsEachRefreshTokenOnce(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := newBench(personality)
+				b := newHarness(personality)
 				b.connect(t)
 				for hour := range 24 {
 					time.Sleep(time.Hour)
@@ -52,7 +52,7 @@ func TestADayOfHourlySweepsPresentsEachRefreshTokenOnce(t *testing.T) {
 
 func TestTwentySweepsAtOnceRedeemOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
+		b := newHarness(rotationtest.Personality{})
 		b.connect(t)
 		time.Sleep(time.Hour)
 		// The answer takes a while, so that all twenty meet.
@@ -92,7 +92,7 @@ func TestTwentySweepsAtOnceRedeemOnce(t *testing.T) {
 
 func TestASweepWithNothingDueReadsOnceAndWritesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
+		b := newHarness(rotationtest.Personality{})
 		b.connect(t)
 		var calls []string
 		b.gate(func(_ context.Context, at rotationtest.Passage) rotationtest.Fault {
@@ -108,12 +108,12 @@ func TestASweepWithNothingDueReadsOnceAndWritesNothing(t *testing.T) {
 }
 
 // connectMany connects n connections and returns their names.
-func connectMany(t *testing.T, b *bench, n int) []token.Connection {
+func connectMany(t *testing.T, b *harness, n int) []token.Connection {
 	t.Helper()
 	var names []token.Connection
 	for i := range n {
 		c := token.Connection{Environment: "sandbox", Name: "c" + string(rune('a'+i))}
-		rec, err := rotation.Register(t.Context(), b.Ledger, b.Vault, b.settings.Stack, c)
+		rec, err := rotation.Register(t.Context(), b.Ledger, b.SecretStore, b.settings.Stack, c)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -133,7 +133,7 @@ func connectMany(t *testing.T, b *bench, n int) []token.Connection {
 
 func TestARunWithoutTimeDefersAndAsksForAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
+		b := newHarness(rotationtest.Personality{})
 		b.connect(t)
 		time.Sleep(time.Hour)
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -153,7 +153,7 @@ func TestARunWithoutTimeDefersAndAsksForAnother(t *testing.T) {
 
 func TestThePutBudgetIsCheckedBeforeATokenIsSpent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
+		b := newHarness(rotationtest.Personality{})
 		b.settings.PutsPerDay = 3
 		b.connect(t)
 		for range 2 {
@@ -174,7 +174,7 @@ func TestThePutBudgetIsCheckedBeforeATokenIsSpent(t *testing.T) {
 }
 
 func TestRequestsAreCheckedBeforeAnythingIsTouched(t *testing.T) {
-	b := newBench(rotationtest.Personality{})
+	b := newHarness(rotationtest.Personality{})
 	for _, request := range []rotation.Request{{}, {Op: "delete"}, {Op: "rotate"}, {Op: "rotate", Connection: "acme"}, {Op: "rotate", Connection: "Sandbox/acme"},
 		{Op: "ensure", Connection: "sandbox/acme"}, {Op: "sweep", Connection: "sandbox/acme"}, {Op: "publish", Connection: "sandbox/../x"}} {
 		if _, err := b.rotator().Do(t.Context(), request); !errors.Is(err, rotation.ErrBadRequest) {
@@ -192,7 +192,7 @@ func TestRequestsAreCheckedBeforeAnythingIsTouched(t *testing.T) {
 
 func TestAFaultOfOneConnectionStaysWithIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
+		b := newHarness(rotationtest.Personality{})
 		names := connectMany(t, b, 4)
 		b.gate(func(_ context.Context, at rotationtest.Passage) rotationtest.Fault {
 			if at.Connection == names[1] {

@@ -16,7 +16,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/rotation/rotationtest"
 )
 
-// play is how much of a scene to try.
+// play is how much of a scenario to try.
 type play struct {
 	faults, switches int
 	rotationtest.Exploration
@@ -51,7 +51,7 @@ func TestEveryFaultIsSurvived(t *testing.T) {
 				if failFast && group.Failed() { // by now all have begun, so package testing stops none
 					return
 				}
-				s := x.scene
+				s := x.scenario
 				if x.play.faults == 1 && x.Exploration == all {
 					s.seen = single.on(x.server)
 				}
@@ -74,7 +74,7 @@ func TestEveryFaultIsSurvived(t *testing.T) {
 // failing is a list of choices with which an engine has failed.
 type failing struct {
 	Server   string `json:"server"`
-	Scene    string `json:"scene"`
+	Scenario string `json:"scenario"`
 	Faults   int    `json:"faults"`
 	Switches int    `json:"switches"`
 	Choices  []int  `json:"choices"`
@@ -89,23 +89,23 @@ func TestListsThatFailedOnce(t *testing.T) {
 	for line := range strings.Lines(string(text)) {
 		var f failing
 		must(t, json.Unmarshal([]byte(line), &f))
-		t.Run(f.Server+"/"+f.Scene, func(t *testing.T) {
-			i := slices.IndexFunc(scenes, func(s namedScene) bool { return s.name == f.Scene })
+		t.Run(f.Server+"/"+f.Scenario, func(t *testing.T) {
+			i := slices.IndexFunc(scenarios, func(s namedScenario) bool { return s.name == f.Scenario })
 			server, known := rotationtest.Personalities[f.Server]
 			if i < 0 || !known {
-				t.Fatalf("there is no such scene or server: %s", line)
+				t.Fatalf("there is no such scenario or server: %s", line)
 			}
-			s := scenes[i].scene
+			s := scenarios[i].scenario
 			s.server = server
 			rotationtest.Replay(t, s.with(f.Faults, f.Switches), f.Choices...)
 		})
 	}
 }
 
-// performance is a scene on a server and how much of it to try.
+// performance is a scenario on a server and how much of it to try.
 type performance struct {
 	name, server string
-	scene
+	scenario
 	play
 }
 
@@ -114,10 +114,10 @@ type performance struct {
 func program() []performance {
 	var todo []performance
 	for _, server := range slices.Sorted(maps.Keys(rotationtest.Personalities)) {
-		for _, s := range scenes {
+		for _, s := range scenarios {
 			s.server = rotationtest.Personalities[server]
-			for _, p := range plays(s.name, s.scene) {
-				todo = append(todo, performance{s.name, server, s.scene, p})
+			for _, p := range plays(s.name, s.scenario) {
+				todo = append(todo, performance{s.name, server, s.scenario, p})
 			}
 		}
 	}

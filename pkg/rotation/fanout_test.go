@@ -22,7 +22,7 @@ import (
 func TestWhatOneRunCannotDoIsHandedOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const connections, together = 1000, 3
-		b := newBench(rotationtest.Personality{})
+		b := newHarness(rotationtest.Personality{})
 		places := b.backlog(t, connections)
 		past, began := len(b.Journal.Entries()), time.Now()
 		runs := b.workOff(t, together, 3*time.Minute)
@@ -67,9 +67,9 @@ func TestWhatOneRunCannotDoIsHandedOn(t *testing.T) {
 // without its shared clock each run paces itself.
 func TestTheRestIsLeftToTheNextSweep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
+		b := newHarness(rotationtest.Personality{})
 		b.backlog(t, 100)
-		pace := &rotationtest.Pace{Gate: rotationtest.Always("pace.Turn", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail})}
+		pace := &rotationtest.RateLimiter{Gate: rotationtest.Always("pace.Turn", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail})}
 		var loads atomic.Int32
 		b.gate(func(_ context.Context, at rotationtest.Passage) rotationtest.Fault {
 			if at.Call == "ledger.Load" && at.When == rotationtest.Before {
@@ -93,12 +93,12 @@ func TestTheRestIsLeftToTheNextSweep(t *testing.T) {
 
 // backlog connects so many, a minute apart, and lets all their tokens run out.
 // It returns each refresh token's place in the order in which that happens.
-func (b *bench) backlog(t *testing.T, n int) map[token.Fingerprint]int {
+func (b *harness) backlog(t *testing.T, n int) map[token.Fingerprint]int {
 	t.Helper()
 	places := map[token.Fingerprint]int{}
 	for i := range n {
 		c := token.Connection{Environment: "sandbox", Name: fmt.Sprintf("c%d", (i*7919)%n)} // by name in another order
-		rec, err := rotation.Register(t.Context(), b.Ledger, b.Vault, b.settings.Stack, c)
+		rec, err := rotation.Register(t.Context(), b.Ledger, b.SecretStore, b.settings.Stack, c)
 		must(t, err)
 		exchange, err := b.consents().Prepare(t.Context(), c, rec.Epoch)
 		must(t, err)
@@ -119,9 +119,9 @@ func (b *bench) backlog(t *testing.T, n int) map[token.Fingerprint]int {
 // workOff sweeps, and delivers what that queues as SQS may: every message
 // twice, the copy up to five minutes late, so many at once, each to a process
 // of its own. It returns how many runs there were.
-func (b *bench) workOff(t *testing.T, together int, timeout time.Duration) (runs int) {
+func (b *harness) workOff(t *testing.T, together int, timeout time.Duration) (runs int) {
 	t.Helper()
-	pace, random := &rotationtest.Pace{}, rand.New(rand.NewPCG(1, 2))
+	pace, random := &rotationtest.RateLimiter{}, rand.New(rand.NewPCG(1, 2))
 	slots := make(chan struct{}, together)
 	var group sync.WaitGroup
 	deliver := func(request rotation.Request, after time.Duration) {
@@ -150,9 +150,9 @@ func (b *bench) workOff(t *testing.T, together int, timeout time.Duration) (runs
 }
 
 // runFor carries out a request in a process of its own that has so much time.
-func (b *bench) runFor(t *testing.T, timeout time.Duration, pace rotation.Pace, request rotation.Request) rotation.Report {
-	r, err := rotation.NewRotator(rotation.Config{Ledger: b.Ledger, Vault: b.Vault, Sealer: b.Sealer, Applications: b.Applications,
-		Issuer: b.Issuer, FollowUps: b.FollowUps, Pace: pace, Log: b.logger(), Settings: b.settings})
+func (b *harness) runFor(t *testing.T, timeout time.Duration, pace rotation.RateLimiter, request rotation.Request) rotation.Report {
+	r, err := rotation.NewRotator(rotation.Config{Ledger: b.Ledger, SecretStore: b.SecretStore, Sealer: b.Sealer, Applications: b.Applications,
+		Issuer: b.Issuer, FollowUps: b.FollowUps, RateLimiter: pace, Log: b.logger(), Settings: b.settings})
 	if err != nil {
 		t.Error(err)
 		return rotation.Report{}
@@ -168,9 +168,9 @@ func (b *bench) runFor(t *testing.T, timeout time.Duration, pace rotation.Pace, 
 
 // What lasts is tried again less and less often.
 func TestAFaultThatLastsIsMetLessAndLess(t *testing.T) {
-	for _, call := range []string{"vault.Current", "sealer.DataKey", "applications.Application"} {
+	for _, call := range []string{"secrets.Current", "sealer.DataKey", "applications.Application"} {
 		synctest.Test(t, func(t *testing.T) {
-			b := newBench(rotationtest.Personality{})
+			b := newHarness(rotationtest.Personality{})
 			b.connect(t)
 			time.Sleep(time.Hour)
 			met := 0

@@ -27,110 +27,114 @@ const (
 var faults = []fault{
 	// A process dies at each boundary of a rotation.
 	{name: "crash before Begin's write", outcome: crashed,
-		happens: func(m *mishap) rotation.Outcome { return m.nth(begin, "ledger.Write", before, crash).rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.nth(begin, "ledger.Write", before, crash).rotate() }},
 	{name: "crash after Begin's write, before the POST", outcome: crashed,
-		happens: func(m *mishap) rotation.Outcome { return m.nth(begin, "ledger.Write", after, crash).rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.nth(begin, "ledger.Write", after, crash).rotate() }},
 	{name: "crash in the POST, which never arrives", outcome: crashed, shown: 2,
-		happens: func(m *mishap) rotation.Outcome { return m.first("issuer.Redeem", before, crash).rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.first("issuer.Redeem", before, crash).rotate() }},
 	{name: "crash in the POST, which has arrived (W1)", outcome: crashed, shown: 2, notices: []string{toldConsent}, status: rotation.NeedsConsent,
-		happens: func(m *mishap) rotation.Outcome { return m.first("issuer.Redeem", after, crash).rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.first("issuer.Redeem", after, crash).rotate() }},
 	{name: "crash in the POST, on a server that overlaps", server: overlap, outcome: crashed, shown: 2,
-		happens: func(m *mishap) rotation.Outcome { return m.first("issuer.Redeem", after, crash).rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.first("issuer.Redeem", after, crash).rotate() }},
 	{name: "crash with the answer in memory (W2)", outcome: crashed, shown: 2, notices: []string{toldConsent}, status: rotation.NeedsConsent,
-		happens: func(m *mishap) rotation.Outcome { return m.first("ledger.SaveMint", before, crash).rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.first("ledger.SaveResponse", before, crash).rotate() }},
 	{name: "crash with the answer in memory, on a server that ends the family", server: family, outcome: crashed, shown: 2,
 		notices: []string{toldConsent}, status: rotation.NeedsConsent,
-		happens: func(m *mishap) rotation.Outcome { return m.first("ledger.SaveMint", before, crash).rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.first("ledger.SaveResponse", before, crash).rotate() }},
 	{name: "crash after Save", outcome: crashed, notices: []string{toldRecovered},
-		happens: func(m *mishap) rotation.Outcome { return m.first("ledger.SaveMint", after, crash).rotate() }},
-	{name: "crash after saving in the vault only", outcome: crashed, notices: []string{toldRecovered},
-		happens: func(m *mishap) rotation.Outcome {
-			return m.first("ledger.SaveMint", before, fail).first("vault.Put", after, crash).rotate()
+		happens: func(m *faultScenario) rotation.Outcome { return m.first("ledger.SaveResponse", after, crash).rotate() }},
+	{name: "crash after saving in the secret store only", outcome: crashed, notices: []string{toldRecovered},
+		happens: func(m *faultScenario) rotation.Outcome {
+			return m.first("ledger.SaveResponse", before, fail).first("secrets.Put", after, crash).rotate()
 		}},
 	{name: "crash before Decide's write", outcome: crashed, notices: []string{toldRecovered},
-		happens: func(m *mishap) rotation.Outcome { return m.nth(decide, "ledger.Write", before, crash).rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.nth(decide, "ledger.Write", before, crash).rotate() }},
 	{name: "crash after Decide's write", outcome: crashed,
-		happens: func(m *mishap) rotation.Outcome { return m.nth(decide, "ledger.Write", after, crash).rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.nth(decide, "ledger.Write", after, crash).rotate() }},
 	{name: "crash before the put", outcome: crashed,
-		happens: func(m *mishap) rotation.Outcome { return m.first("vault.Put", before, crash).rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.first("secrets.Put", before, crash).rotate() }},
 	{name: "crash between put and promote", outcome: crashed,
-		happens: func(m *mishap) rotation.Outcome { return m.first("vault.Put", after, crash).rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.first("secrets.Put", after, crash).rotate() }},
 	{name: "crash after the promote", outcome: crashed,
-		happens: func(m *mishap) rotation.Outcome { return m.first("vault.Promote", after, crash).rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.first("secrets.Promote", after, crash).rotate() }},
 	{name: "crash after Publish's write", outcome: crashed,
-		happens: func(m *mishap) rotation.Outcome { return m.nth(publish, "ledger.Write", after, crash).rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.nth(publish, "ledger.Write", after, crash).rotate() }},
 
 	// A call takes effect, and its answer is lost.
 	{name: "the answer to Begin's write is lost", outcome: rotation.Rotated,
-		happens: func(m *mishap) rotation.Outcome { return m.nth(begin, "ledger.Write", after, fail).rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.nth(begin, "ledger.Write", after, fail).rotate() }},
 	{name: "the answer to the POST is lost (W1)", outcome: rotation.Unknown, shown: 2, notices: []string{toldUnknown, toldConsent}, status: rotation.NeedsConsent,
-		happens: func(m *mishap) rotation.Outcome { return m.first("issuer.Redeem", after, fail).rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.first("issuer.Redeem", after, fail).rotate() }},
 	{name: "the answer to the POST is lost, on a server that overlaps", server: overlap, outcome: rotation.Unknown, shown: 2, notices: []string{toldUnknown},
-		happens: func(m *mishap) rotation.Outcome { return m.first("issuer.Redeem", after, fail).rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.first("issuer.Redeem", after, fail).rotate() }},
 	{name: "the answer to Save is lost", outcome: rotation.Rotated,
-		happens: func(m *mishap) rotation.Outcome { return m.first("ledger.SaveMint", after, fail).rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.first("ledger.SaveResponse", after, fail).rotate() }},
 	{name: "the answer to Decide's write is lost", outcome: rotation.Rotated,
-		happens: func(m *mishap) rotation.Outcome { return m.nth(decide, "ledger.Write", after, fail).rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.nth(decide, "ledger.Write", after, fail).rotate() }},
 	{name: "the answer to the put is lost", outcome: rotation.Deferred,
-		happens: func(m *mishap) rotation.Outcome { return m.first("vault.Put", after, fail).rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.first("secrets.Put", after, fail).rotate() }},
 	{name: "the answer to the promote is lost", outcome: rotation.Deferred,
-		happens: func(m *mishap) rotation.Outcome { return m.first("vault.Promote", after, fail).rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.first("secrets.Promote", after, fail).rotate() }},
 	{name: "the answer to Publish's write is lost", outcome: rotation.Failed,
-		happens: func(m *mishap) rotation.Outcome { return m.nth(publish, "ledger.Write", after, fail).rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.nth(publish, "ledger.Write", after, fail).rotate() }},
 
 	// A service is down.
 	{name: "Secrets Manager is down before the POST", outcome: rotation.Deferred,
-		happens: func(m *mishap) rotation.Outcome { return m.unspent(m.down("vault.").rotate) }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.unspent(m.down("secrets.").rotate) }},
 	{name: "Secrets Manager goes down during the POST", outcome: rotation.Deferred,
-		happens: func(m *mishap) rotation.Outcome { return m.downAfter(1, "issuer.Redeem", "vault.").rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome {
+			return m.downAfter(1, "issuer.Redeem", "secrets.").rotate()
+		}},
 	{name: "DynamoDB is down before the POST", outcome: rotation.Failed,
-		happens: func(m *mishap) rotation.Outcome { return m.unspent(m.down("ledger.").rotate) }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.unspent(m.down("ledger.").rotate) }},
 	{name: "DynamoDB goes down during the POST", outcome: rotation.Failed, notices: []string{toldRecovered},
-		happens: func(m *mishap) rotation.Outcome { return m.downAfter(1, "issuer.Redeem", "ledger.").rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.downAfter(1, "issuer.Redeem", "ledger.").rotate() }},
 	{name: "DynamoDB takes reads only from the POST on", outcome: rotation.Failed, notices: []string{toldRecovered},
-		happens: func(m *mishap) rotation.Outcome {
-			return m.downAfter(1, "issuer.Redeem", "ledger.Write", "ledger.SaveMint").rotate()
+		happens: func(m *faultScenario) rotation.Outcome {
+			return m.downAfter(1, "issuer.Redeem", "ledger.Write", "ledger.SaveResponse").rotate()
 		}},
 	{name: "both stores go down during the POST and stay down (W3)", outcome: rotation.Unknown, shown: 2,
 		notices: []string{toldUnsaved, toldConsent}, status: rotation.NeedsConsent,
-		happens: func(m *mishap) rotation.Outcome { return m.downAfter(1, "issuer.Redeem", "ledger.", "vault.").rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome {
+			return m.downAfter(1, "issuer.Redeem", "ledger.", "secrets.").rotate()
+		}},
 	{name: "both stores go down during the POST for a minute", outcome: rotation.Rotated,
-		happens: func(m *mishap) rotation.Outcome {
-			m.downAfter(1, "issuer.Redeem", "ledger.", "vault.").during(1, "issuer.Redeem", after, func() {
+		happens: func(m *faultScenario) rotation.Outcome {
+			m.downAfter(1, "issuer.Redeem", "ledger.", "secrets.").during(1, "issuer.Redeem", after, func() {
 				go func() { time.Sleep(time.Minute); m.calm() }()
 			})
 			return m.rotate()
 		}},
 	{name: "a store hangs while the answer is to be saved", outcome: rotation.Rotated,
-		happens: func(m *mishap) rotation.Outcome {
-			return m.first("ledger.SaveMint", before, slow(20*time.Minute)).rotate()
+		happens: func(m *faultScenario) rotation.Outcome {
+			return m.first("ledger.SaveResponse", before, slow(20*time.Minute)).rotate()
 		}},
 	{name: "KMS is down before the POST", outcome: rotation.Deferred,
-		happens: func(m *mishap) rotation.Outcome { return m.unspent(m.down("sealer.").rotate) }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.unspent(m.down("sealer.").rotate) }},
 	{name: "KMS goes down during the POST", outcome: rotation.Rotated,
-		happens: func(m *mishap) rotation.Outcome { return m.downAfter(1, "issuer.Redeem", "sealer.").rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.downAfter(1, "issuer.Redeem", "sealer.").rotate() }},
 	{name: "KMS is down when a saved answer is found", outcome: rotation.Deferred, notices: []string{toldRecovered},
-		happens: func(m *mishap) rotation.Outcome {
-			m.first("ledger.SaveMint", after, crash).rotate()
+		happens: func(m *faultScenario) rotation.Outcome {
+			m.first("ledger.SaveResponse", after, crash).rotate()
 			time.Sleep(5 * time.Minute)
 			return m.calm().down("sealer.").rotate()
 		}},
 	{name: "the app credentials cannot be read", outcome: rotation.Deferred,
-		happens: func(m *mishap) rotation.Outcome { return m.unspent(m.down("applications.").rotate) }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.unspent(m.down("applications.").rotate) }},
 	{name: "the queue, the topic and the shared pace are down", outcome: rotation.Rotated,
-		happens: func(m *mishap) rotation.Outcome { return m.down("followups.", "notifier.", "pace.").rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.down("followups.", "notifier.", "pace.").rotate() }},
 	{name: "the provider fails for a day", outcome: rotation.Unknown, notices: []string{toldUnknown}, shown: 25,
-		happens: func(m *mishap) rotation.Outcome { return m.down("issuer.").hourly(24) }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.down("issuer.").hourly(24) }},
 	{name: "the provider cannot be reached for a day", outcome: rotation.Deferred, shown: 25,
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			return m.through(rotationtest.Always("issuer.Redeem", before, unsent)).hourly(24)
 		}},
 	{name: "the schedule does not fire for a day", outcome: rotation.Rotated,
-		happens: func(m *mishap) rotation.Outcome { time.Sleep(24 * time.Hour); return m.sweep() }},
+		happens: func(m *faultScenario) rotation.Outcome { time.Sleep(24 * time.Hour); return m.sweep() }},
 
 	// Something is refused.
 	{name: "429 at the token endpoint, with Retry-After", outcome: rotation.Deferred, shown: 2,
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			m.Issuer.Wait = 7 * time.Minute
 			outcome := m.first("issuer.Redeem", before, throttle).rotate()
 			time.Sleep(6 * time.Minute)
@@ -139,18 +143,18 @@ var faults = []fault{
 			}
 			return outcome
 		}},
-	{name: "a burst of throttled writes to the vault", outcome: rotation.Deferred,
-		happens: func(m *mishap) rotation.Outcome { return m.burst(8, "vault.Put") }},
+	{name: "a burst of throttled writes to the secret store", outcome: rotation.Deferred,
+		happens: func(m *faultScenario) rotation.Outcome { return m.burst(8, "secrets.Put") }},
 	{name: "a burst of throttled writes to the ledger before the POST", outcome: rotation.Rotated,
-		happens: func(m *mishap) rotation.Outcome { return m.burst(4, "ledger.Write") }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.burst(4, "ledger.Write") }},
 	{name: "the ledger takes no writes", outcome: rotation.Failed,
-		happens: func(m *mishap) rotation.Outcome { return m.unspent(m.down("ledger.Write").rotate) }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.unspent(m.down("ledger.Write").rotate) }},
 	{name: "a burst of throttles while the answer is to be saved", outcome: rotation.Rotated,
-		happens: func(m *mishap) rotation.Outcome {
-			return m.firstN(5, "ledger.SaveMint", throttle).firstN(5, "vault.Put", throttle).rotate()
+		happens: func(m *faultScenario) rotation.Outcome {
+			return m.firstN(5, "ledger.SaveResponse", throttle).firstN(5, "secrets.Put", throttle).rotate()
 		}},
 	{name: "the put budget is used up", outcome: rotation.Deferred,
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			m.settings.PutsPerDay = 1
 			outcome := m.unspent(m.rotate)
 			m.settings.PutsPerDay = 99
@@ -158,17 +162,17 @@ var faults = []fault{
 			return outcome
 		}},
 	{name: "the secret has as many versions as it takes", outcome: rotation.Deferred,
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			for n := range 99 {
 				value := token.NewSecret(fmt.Sprintf(`{"somebody":%d}`, n))
-				must(m.t, m.Vault.Put(context.Background(), acme, token.VersionID(value), value))
+				must(m.t, m.SecretStore.Put(context.Background(), acme, token.VersionID(value), value))
 			}
 			outcome := m.rotate()
 			time.Sleep(24 * time.Hour)
 			return outcome
 		}},
 	{name: "the client secret was replaced at the portal only", outcome: rotation.ConfigError, notices: []string{toldConfig}, shown: 2,
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			changed := app
 			changed.ClientSecret = token.NewSecret("canary-replaced")
 			m.Issuer.Register(changed)
@@ -178,7 +182,7 @@ var faults = []fault{
 			return outcome
 		}},
 	{name: "the app credentials are those of another app", outcome: rotation.ConfigError, notices: []string{toldConfig},
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			other := app
 			other.ClientID = "another"
 			m.Applications.Set(other)
@@ -189,20 +193,20 @@ var faults = []fault{
 
 	// Answers that are not what they should be.
 	{name: "half an answer (W1)", outcome: rotation.Unknown, shown: 2, notices: []string{toldRejected, toldConsent}, status: rotation.NeedsConsent,
-		happens: func(m *mishap) rotation.Outcome { return m.first("issuer.Redeem", after, cut).rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.first("issuer.Redeem", after, cut).rotate() }},
 	{name: "half an answer in both stores, and nobody consents for days", outcome: rotation.Fresh, shown: 2, notices: []string{toldRejected, toldConsent}, status: rotation.NeedsConsent,
-		happens: func(m *mishap) rotation.Outcome {
-			m.first("issuer.Redeem", after, cut).first("ledger.SaveMint", before, fail).rotate()
+		happens: func(m *faultScenario) rotation.Outcome {
+			m.first("issuer.Redeem", after, cut).first("ledger.SaveResponse", before, fail).rotate()
 			return m.hourly(4 * 24)
 		}},
 	{name: "half an answer, on a server that overlaps", server: overlap, outcome: rotation.Unknown, shown: 2, notices: []string{toldRejected},
-		happens: func(m *mishap) rotation.Outcome { return m.first("issuer.Redeem", after, cut).rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.first("issuer.Redeem", after, cut).rotate() }},
 	{name: "an answer with text around it", outcome: rotation.Rotated, notices: []string{toldSalvaged},
-		happens: func(m *mishap) rotation.Outcome { return m.meets(rambling(m.Issuer)).rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.meets(rambling(m.Issuer)).rotate() }},
 	{name: "an answer with several refresh tokens", outcome: rotation.Held, notices: []string{toldHeld},
-		happens: func(m *mishap) rotation.Outcome { return m.meets(contradicting(m.Issuer)).rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.meets(contradicting(m.Issuer)).rotate() }},
 	{name: "an answer with several refresh tokens, of which a person names one", outcome: rotation.Rotated, notices: []string{toldHeld, toldRejected},
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			two := contradicting(m.Issuer)
 			m.meets(two).rotate()
 			m.issuer = nil
@@ -210,25 +214,25 @@ var faults = []fault{
 		}},
 	{name: "an answer with several refresh tokens, which a person gives up", outcome: rotation.Busy, shown: 2,
 		notices: []string{toldHeld, toldRejected, toldConsent}, status: rotation.NeedsConsent,
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			m.meets(contradicting(m.Issuer)).rotate()
 			m.issuer = nil
 			return m.process(func(ctx context.Context) (rotation.Report, error) { return m.rotator().Discard(ctx, acme) })
 		}},
-	{name: "an answer that is too large for the vault", outcome: rotation.Held, notices: []string{toldHeld},
-		happens: func(m *mishap) rotation.Outcome { return m.meets(immense(m.Issuer)).rotate() }},
+	{name: "an answer that is too large for the secret store", outcome: rotation.Held, notices: []string{toldHeld},
+		happens: func(m *faultScenario) rotation.Outcome { return m.meets(immense(m.Issuer)).rotate() }},
 	{name: "a consent whose answer has several refresh tokens", outcome: rotation.Outcome(rotation.Lost), notices: []string{toldHeld},
-		happens: func(m *mishap) rotation.Outcome { return m.meets(contradicting(m.Issuer)).consentAgain() }},
-	{name: "a consent whose answer is too large for the vault", outcome: rotation.Outcome(rotation.Lost), notices: []string{toldHeld},
-		happens: func(m *mishap) rotation.Outcome { return m.meets(immense(m.Issuer)).consentAgain() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.meets(contradicting(m.Issuer)).consentAgain() }},
+	{name: "a consent whose answer is too large for the secret store", outcome: rotation.Outcome(rotation.Lost), notices: []string{toldHeld},
+		happens: func(m *faultScenario) rotation.Outcome { return m.meets(immense(m.Issuer)).consentAgain() }},
 	{name: "an answer that this program cannot read for a fault of its own", outcome: rotation.Failed,
-		happens: func(m *mishap) rotation.Outcome { return m.meets(&startling{Issuer: m.Issuer}).rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.meets(&startling{Issuer: m.Issuer}).rotate() }},
 	{name: "the answer comes after the timeout (W1)", outcome: rotation.Unknown, shown: 2, notices: []string{toldUnknown, toldConsent}, status: rotation.NeedsConsent,
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			return m.first("issuer.Redeem", before, slow(45*time.Second)).rotate()
 		}},
 	{name: "the caller goes away during the POST", outcome: rotation.Failed, notices: []string{toldRecovered},
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			return m.process(func(ctx context.Context) (rotation.Report, error) {
 				ctx, cancel := context.WithCancel(ctx)
 				m.during(1, "issuer.Redeem", after, cancel)
@@ -242,17 +246,17 @@ var faults = []fault{
 
 	// Time.
 	{name: "a process is frozen between Begin and the POST", outcome: rotation.Deferred,
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			return m.unspent(m.during(2, "ledger.Load", after, func() { time.Sleep(45 * time.Second) }).rotate)
 		}},
 	{name: "a process is frozen with the answer in memory, past its lease", outcome: rotation.Rotated,
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			return m.during(1, "issuer.Redeem", after, func() { time.Sleep(100 * time.Second) }).rotate()
 		}},
 	{name: "a process wakes up with the answer after a person was asked to consent", outcome: rotation.Recovered, shown: 2,
 		notices: []string{toldConsent, toldRecovered},
-		happens: func(m *mishap) rotation.Outcome {
-			m.during(1, "ledger.SaveMint", before, func() {
+		happens: func(m *faultScenario) rotation.Outcome {
+			m.during(1, "ledger.SaveResponse", before, func() {
 				time.Sleep(4 * time.Minute)
 				if asked := m.sweep(); asked != rotation.ConsentNeeded {
 					m.t.Errorf("meanwhile a sweep reports %s", asked)
@@ -261,16 +265,16 @@ var faults = []fault{
 			return m.rotate()
 		}},
 	{name: "the operator's clock is two minutes ahead", outcome: rotation.Rotated,
-		happens: func(m *mishap) rotation.Outcome { return m.beside(2 * time.Minute) }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.beside(2 * time.Minute) }},
 	{name: "the operator's clock is five minutes behind", outcome: rotation.Rotated,
-		happens: func(m *mishap) rotation.Outcome { return m.beside(-5 * time.Minute) }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.beside(-5 * time.Minute) }},
 	{name: "the operator's clock is five minutes ahead, and so long is the quiet period", outcome: rotation.Rotated,
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			m.Settings.Quiet, m.settings.Quiet = 5*time.Minute, 5*time.Minute
 			return m.beside(5 * time.Minute)
 		}},
 	{name: "the schedule fires twice", outcome: rotation.Rotated,
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			m.during(1, "issuer.Redeem", before, func() {
 				if second := m.sweep(); second != rotation.Fresh { // the first has put its due time off
 					m.t.Errorf("the second sweep reports %s", second)
@@ -279,12 +283,12 @@ var faults = []fault{
 			return m.sweep()
 		}},
 	{name: "the index of what is due lags", outcome: rotation.Fresh,
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			m.rotate()
 			return m.first("ledger.Due", before, stale).sweep()
 		}},
 	{name: "a follow-up is delivered twice, and late", server: rotationtest.Personality{Lifetime: 15 * time.Minute}, outcome: rotation.Fresh,
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			m.sweep()
 			time.Sleep(20 * time.Minute)
 			requests := m.FollowUps.Take()
@@ -297,96 +301,104 @@ var faults = []fault{
 
 	// Effects that come late, and reads that come early.
 	{name: "Begin's write lands when nobody waits for it any more", outcome: rotation.Rotated,
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			return m.nth(begin, "ledger.Write", before, late(100*time.Second)).rotate()
 		}},
-	{name: "Save lands when the answer is long in the vault", outcome: rotation.Rotated,
-		happens: func(m *mishap) rotation.Outcome {
-			return m.first("ledger.SaveMint", before, late(100*time.Second)).rotate()
+	{name: "Save lands when the answer is long in the secret store", outcome: rotation.Rotated,
+		happens: func(m *faultScenario) rotation.Outcome {
+			return m.first("ledger.SaveResponse", before, late(100*time.Second)).rotate()
 		}},
 	{name: "the put lands after a later run's", outcome: rotation.Deferred,
-		happens: func(m *mishap) rotation.Outcome { return m.first("vault.Put", before, late(30*time.Minute)).rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome {
+			return m.first("secrets.Put", before, late(30*time.Minute)).rotate()
+		}},
 	{name: "the promote lands after a later generation's", outcome: rotation.Deferred,
-		happens: func(m *mishap) rotation.Outcome {
-			return m.first("vault.Promote", before, late(30*time.Minute)).rotate()
+		happens: func(m *faultScenario) rotation.Outcome {
+			return m.first("secrets.Promote", before, late(30*time.Minute)).rotate()
 		}},
 	{name: "the POST arrives minutes later (W1)", outcome: rotation.Unknown, shown: 2, notices: []string{toldUnknown, toldConsent}, status: rotation.NeedsConsent,
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			return m.first("issuer.Redeem", before, late(100*time.Second)).rotate()
 		}},
 	{name: "AWSCURRENT is read as it was before the last rotation", outcome: rotation.Rotated,
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			m.rotate()
-			return m.first("vault.Current", before, stale).rotate()
+			return m.first("secrets.Current", before, stale).rotate()
 		}},
 	{name: "the list of versions lacks the newest", outcome: rotation.Unknown, notices: []string{toldRecovered},
-		happens: func(m *mishap) rotation.Outcome {
-			return m.first("ledger.SaveMint", before, fail).first("vault.Versions", before, stale).rotate()
+		happens: func(m *faultScenario) rotation.Outcome {
+			return m.first("ledger.SaveResponse", before, fail).first("secrets.Versions", before, stale).rotate()
 		}},
 
 	// Several at once.
-	{name: "two processes decide one mint", outcome: rotation.Rotated,
-		happens: func(m *mishap) rotation.Outcome {
+	{name: "two processes decide one response", outcome: rotation.Rotated,
+		happens: func(m *faultScenario) rotation.Outcome {
 			return m.during(decide, "ledger.Write", before, func() { m.rotate() }).rotate()
 		}},
 	{name: "two processes publish one pair", outcome: rotation.Fresh, // by then, others have seen to it
-		happens: func(m *mishap) rotation.Outcome {
-			return m.during(1, "vault.Put", before, func() {
+		happens: func(m *faultScenario) rotation.Outcome {
+			return m.during(1, "secrets.Put", before, func() {
 				time.Sleep(40 * time.Second) // the pair is no longer left to the run that brought it
 				m.rotate()
 			}).rotate()
 		}},
 	{name: "a publisher of an older epoch wakes up late", outcome: rotation.Fresh, // by then, others have seen to it
-		happens: func(m *mishap) rotation.Outcome {
-			return m.during(1, "vault.Put", before, func() {
+		happens: func(m *faultScenario) rotation.Outcome {
+			return m.during(1, "secrets.Put", before, func() {
 				m.consentAgain()
 				m.deliver(context.Background())
 			}).rotate()
 		}},
 	{name: "a consent comes during a rotation", outcome: rotation.Published,
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			return m.during(1, "issuer.Redeem", after, func() { m.consentAgain() }).rotate()
 		}},
 	{name: "a consent comes while an answer is being saved", outcome: rotation.Published,
-		happens: func(m *mishap) rotation.Outcome {
-			return m.during(1, "ledger.SaveMint", after, func() { m.consentAgain() }).rotate()
+		happens: func(m *faultScenario) rotation.Outcome {
+			return m.during(1, "ledger.SaveResponse", after, func() { m.consentAgain() }).rotate()
 		}},
 	{name: "two callbacks at once", outcome: rotation.Outcome(rotation.Superseded), shown: 1,
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			return m.during(1, "issuer.Redeem", after, func() { m.consentAgain() }).consentAgain()
 		}},
 	{name: "a callback crashes after saving", outcome: crashed,
-		happens: func(m *mishap) rotation.Outcome { return m.first("ledger.SaveMint", after, crash).consentAgain() }},
+		happens: func(m *faultScenario) rotation.Outcome {
+			return m.first("ledger.SaveResponse", after, crash).consentAgain()
+		}},
 	{name: "the answer to a callback's code is lost", outcome: rotation.Outcome(rotation.Lost),
-		happens: func(m *mishap) rotation.Outcome { return m.first("issuer.Redeem", after, fail).consentAgain() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.first("issuer.Redeem", after, fail).consentAgain() }},
 	{name: "a callback with the consent of somebody else crashes after saving", outcome: crashed, notices: []string{toldRejected},
-		happens: func(m *mishap) rotation.Outcome { return m.first("ledger.SaveMint", after, crash).consentOf(sam) }},
+		happens: func(m *faultScenario) rotation.Outcome {
+			return m.first("ledger.SaveResponse", after, crash).consentOf(sam)
+		}},
 	{name: "the ledger goes down during a callback", outcome: rotation.Outcome(rotation.Lost), notices: []string{toldUnsaved},
-		happens: func(m *mishap) rotation.Outcome { return m.downAfter(1, "issuer.Redeem", "ledger.").consentAgain() }},
+		happens: func(m *faultScenario) rotation.Outcome {
+			return m.downAfter(1, "issuer.Redeem", "ledger.").consentAgain()
+		}},
 	{name: "the provider cannot say whose a consent is", outcome: rotation.Outcome(rotation.Verifying),
-		happens: func(m *mishap) rotation.Outcome { return m.down("issuer.Identify").consentAgain() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.down("issuer.Identify").consentAgain() }},
 	{name: "a disconnect comes during a rotation", outcome: rotation.NotFound, status: rotation.Disconnected,
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			return m.during(1, "issuer.Redeem", after, func() { m.disconnect() }).rotate()
 		}},
-	{name: "a disconnect comes during a rotation, whose answer only the vault takes", outcome: crashed, status: rotation.Disconnected,
-		happens: func(m *mishap) rotation.Outcome {
+	{name: "a disconnect comes during a rotation, whose answer only the secret store takes", outcome: crashed, status: rotation.Disconnected,
+		happens: func(m *faultScenario) rotation.Outcome {
 			return m.during(1, "issuer.Redeem", after, func() { m.disconnect() }).
-				first("ledger.SaveMint", before, fail).first("vault.Put", after, crash).rotate()
+				first("ledger.SaveResponse", before, fail).first("secrets.Put", after, crash).rotate()
 		}},
 	{name: "a disconnect comes during a consent", outcome: rotation.Outcome(rotation.Superseded), status: rotation.Disconnected, shown: none,
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			return m.during(1, "issuer.Redeem", after, func() { m.disconnect() }).consentAgain()
 		}},
 	{name: "a disconnect comes during a consent, which crashes after saving", outcome: crashed, status: rotation.Disconnected, shown: none,
-		happens: func(m *mishap) rotation.Outcome {
-			return m.during(1, "issuer.Redeem", after, func() { m.disconnect() }).first("ledger.SaveMint", after, crash).consentAgain()
+		happens: func(m *faultScenario) rotation.Outcome {
+			return m.during(1, "issuer.Redeem", after, func() { m.disconnect() }).first("ledger.SaveResponse", after, crash).consentAgain()
 		}},
 	{name: "a disconnect while the provider is down", outcome: rotation.NotFound, status: rotation.Disconnected, shown: none,
-		happens: func(m *mishap) rotation.Outcome { return m.down("issuer.").disconnect() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.down("issuer.").disconnect() }},
 	{name: "a consent of somebody else, not revoked at once, while an end is unknown", outcome: rotation.Unknown, shown: 2,
 		notices: []string{toldUnknown, toldRejected},
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			outcome := m.first("issuer.Redeem", before, fail).rotate()
 			m.first("issuer.Revoke", before, fail)
 			if result, _ := m.consent(context.Background(), sam, rotation.Identity{Company: "42"}); result != rotation.WrongIdentity {
@@ -404,31 +416,31 @@ var faults = []fault{
 
 	// People.
 	{name: "the user takes the consent back", outcome: rotation.ConsentNeeded, notices: []string{toldConsent}, status: rotation.NeedsConsent,
-		happens: func(m *mishap) rotation.Outcome { m.withdraw(); return m.rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { m.withdraw(); return m.rotate() }},
 	{name: "the user takes the consent back, and the ledger does not take that", outcome: rotation.Failed, notices: []string{toldConsent}, shown: 2, status: rotation.NeedsConsent,
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			m.withdraw()
 			return m.nth(giveUp, "ledger.Write", before, fail).sweep()
 		}},
 	{name: "the user takes the consent back, and a process dies right after writing so", outcome: crashed, notices: []string{toldConsent}, status: rotation.NeedsConsent,
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			m.withdraw()
 			return m.nth(giveUp, "ledger.Write", after, crash).rotate()
 		}},
 	{name: "the user takes the consent back, and a process dies right after writing that people were told", outcome: crashed, notices: []string{toldConsent}, status: rotation.NeedsConsent,
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			m.withdraw()
 			return m.nth(noteTold, "ledger.Write", after, crash).sweep()
 		}},
 	{name: "a refresh token is imported after the table was lost, while the secret shows the former pair", outcome: rotation.Rotated,
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			m.withdraw()
-			loseTable(m.bench)
-			importer.act(context.Background(), m.bench)
+			loseTable(m.harness)
+			importer.act(context.Background(), m.harness)
 			return m.sweep()
 		}},
 	{name: "the monthly sandbox is wiped, and the user allows again", outcome: rotation.Outcome(rotation.Connected), notices: []string{toldConsent},
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			m.Issuer.Wipe(context.Background())
 			if wiped := m.sweep(); wiped != rotation.ConsentNeeded {
 				m.t.Errorf("after it a sweep reports %s", wiped)
@@ -436,7 +448,7 @@ var faults = []fault{
 			return m.consentAgain()
 		}},
 	{name: "an operator wants to discard an answer that only waits for the ledger", outcome: rotation.Deferred, notices: []string{toldRecovered},
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			outcome := m.nth(decide, "ledger.Write", before, fail).rotate()
 			if _, err := m.rotator().Discard(context.Background(), acme); !errors.Is(err, rotation.ErrNothingHeld) {
 				m.t.Errorf("discarding it: %v", err)
@@ -444,8 +456,8 @@ var faults = []fault{
 			return outcome
 		}},
 	{name: "an operator wants to discard an answer that could not be opened, and now can be", outcome: rotation.Recovered, notices: []string{toldConfig, toldRecovered},
-		happens: func(m *mishap) rotation.Outcome {
-			sealAway(m.bench)
+		happens: func(m *faultScenario) rotation.Outcome {
+			sealAway(m.harness)
 			if _, err := m.rotator().Discard(context.Background(), acme); !errors.Is(err, rotation.ErrNothingHeld) {
 				m.t.Errorf("discarding it: %v", err)
 			}
@@ -454,9 +466,9 @@ var faults = []fault{
 		}},
 	{name: "an operator whose keys are wrong discards an answer, whose pair is revoked after the next consent", outcome: rotation.Outcome(rotation.Connected), shown: 2,
 		notices: []string{toldConfig, toldRejected, toldConsent},
-		happens: func(m *mishap) rotation.Outcome {
-			sealAway(m.bench)
-			fumbler.act(context.Background(), m.bench)
+		happens: func(m *faultScenario) rotation.Outcome {
+			sealAway(m.harness)
+			fumbler.act(context.Background(), m.harness)
 			time.Sleep(10 * time.Minute)
 			m.sweep()
 			outcome := m.consentAgain()
@@ -467,76 +479,76 @@ var faults = []fault{
 			return outcome
 		}},
 	{name: "the user takes the consent back and allows again", outcome: rotation.Outcome(rotation.Connected), notices: []string{toldConsent},
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			m.withdraw()
 			m.rotate()
 			return m.consentAgain()
 		}},
 	{name: "the secret is edited by hand", outcome: rotation.Rotated, notices: []string{toldDrift},
-		happens: func(m *mishap) rotation.Outcome {
-			must(m.t, m.Vault.Edit(context.Background(), acme, token.NewSecret(`{"hello":"operator"}`)))
+		happens: func(m *faultScenario) rotation.Outcome {
+			must(m.t, m.SecretStore.Edit(context.Background(), acme, token.NewSecret(`{"hello":"operator"}`)))
 			return m.rotate()
 		}},
 	{name: "the secret is rolled back", outcome: rotation.Rotated, notices: []string{toldDrift},
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			m.rotate()
 			time.Sleep(time.Minute)
-			must(m.t, m.Vault.RollBack(context.Background(), acme, m.Vault.Label(acme, "AWSPREVIOUS")))
+			must(m.t, m.SecretStore.RollBack(context.Background(), acme, m.SecretStore.Label(acme, "AWSPREVIOUS")))
 			return m.rotate()
 		}},
 	{name: "the secret is edited between preflight and publishing", outcome: rotation.Rotated, notices: []string{toldDrift},
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			return m.during(1, "issuer.Redeem", after, func() {
-				must(m.t, m.Vault.Edit(context.Background(), acme, token.NewSecret(`{"hello":"operator"}`)))
+				must(m.t, m.SecretStore.Edit(context.Background(), acme, token.NewSecret(`{"hello":"operator"}`)))
 			}).rotate()
 		}},
 	{name: "the secret is scheduled for deletion", outcome: rotation.ConfigError, notices: []string{toldConfig},
-		happens: func(m *mishap) rotation.Outcome {
-			m.Vault.Delete(acme)
+		happens: func(m *faultScenario) rotation.Outcome {
+			m.SecretStore.Delete(acme)
 			outcome := m.unspent(m.rotate)
-			m.Vault.Restore(acme)
+			m.SecretStore.Restore(acme)
 			return outcome
 		}},
 	{name: "the secret is scheduled for deletion during a rotation", outcome: rotation.ConfigError, notices: []string{toldConfig},
-		happens: func(m *mishap) rotation.Outcome {
-			outcome := m.during(1, "issuer.Redeem", after, func() { m.Vault.Delete(acme) }).rotate()
-			m.Vault.Restore(acme)
+		happens: func(m *faultScenario) rotation.Outcome {
+			outcome := m.during(1, "issuer.Redeem", after, func() { m.SecretStore.Delete(acme) }).rotate()
+			m.SecretStore.Restore(acme)
 			return outcome
 		}},
 	{name: "the secret is deleted for good", outcome: rotation.Rotated, notices: []string{toldDrift},
-		happens: func(m *mishap) rotation.Outcome { m.Vault.Purge(acme); return m.rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { m.SecretStore.Purge(acme); return m.rotate() }},
 	{name: "two installations share one prefix", outcome: rotation.ConfigError, notices: []string{toldConfig},
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			mine, err := m.read(context.Background())
 			must(m.t, err)
 			m.foreign(mine, "other", 1)
 			outcome := m.unspent(m.rotate)
-			must(m.t, m.Vault.RollBack(context.Background(), acme, m.Vault.Label(acme, "AWSPREVIOUS")))
+			must(m.t, m.SecretStore.RollBack(context.Background(), acme, m.SecretStore.Label(acme, "AWSPREVIOUS")))
 			return outcome
 		}},
 	{name: "somebody forges a later generation", outcome: rotation.Rotated, notices: []string{toldDrift},
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			mine, err := m.read(context.Background())
 			must(m.t, err)
 			m.foreign(mine, mine.Stack, 6)
 			return m.rotate()
 		}},
 	{name: "the table is restored from a backup", outcome: rotation.Recovered, notices: []string{toldDrift},
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			restore := m.Ledger.Backup()
 			m.hourly(3)
 			restore()
 			return m.rotate()
 		}},
 	{name: "the table is restored from a backup, on a server that ends the family", server: family, outcome: rotation.Recovered, notices: []string{toldDrift},
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			restore := m.Ledger.Backup()
 			m.hourly(3)
 			restore()
 			return m.rotate()
 		}},
 	{name: "a row has lost its pair, and gets it back", outcome: rotation.Failed,
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			putBack := m.Ledger.Backup()
 			m.rewrite(func(r *rotation.Record) rotation.Change { r.Current = nil; return rotation.Change{} })
 			outcome := m.unspent(m.rotate)
@@ -544,7 +556,7 @@ var faults = []fault{
 			return outcome
 		}},
 	{name: "a row is poisoned", outcome: rotation.Failed,
-		happens: func(m *mishap) rotation.Outcome {
+		happens: func(m *faultScenario) rotation.Outcome {
 			return m.unspent(m.through(func(_ context.Context, at rotationtest.Passage) rotationtest.Fault {
 				if at.Call == "ledger.Write" {
 					panic("a value that nobody expected")

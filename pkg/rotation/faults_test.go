@@ -24,7 +24,7 @@ import (
 type fault struct {
 	name    string
 	server  rotationtest.Personality
-	happens func(*mishap) rotation.Outcome
+	happens func(*faultScenario) rotation.Outcome
 	outcome rotation.Outcome // what the run that it happens to reports
 	notices []string         // everything that people are told, until rest
 	shown   int              // presentations of the token that is presented most often; 0: one
@@ -37,9 +37,9 @@ const none = -1
 // crashed is what a process reports that is no more.
 const crashed rotation.Outcome = "crashed"
 
-// mishap is the bench a fault happens on.
-type mishap struct {
-	*bench
+// faultScenario is the harness a fault happens on.
+type faultScenario struct {
+	*harness
 	t         *testing.T
 	gates     []rotationtest.Gate
 	processes atomic.Int32 // begun so far
@@ -84,20 +84,22 @@ const (
 )
 
 // nth strikes once, at the nth passage.
-func (m *mishap) nth(n int, call string, when rotationtest.Moment, f rotationtest.Fault) *mishap {
+func (m *faultScenario) nth(n int, call string, when rotationtest.Moment, f rotationtest.Fault) *faultScenario {
 	return m.through(rotationtest.Nth(n, call, when, f))
 }
 
 // first strikes at the first passage.
-func (m *mishap) first(call string, when rotationtest.Moment, f rotationtest.Fault) *mishap {
+func (m *faultScenario) first(call string, when rotationtest.Moment, f rotationtest.Fault) *faultScenario {
 	return m.nth(1, call, when, f)
 }
 
 // down fails every call whose name begins so, from now on.
-func (m *mishap) down(prefixes ...string) *mishap { return m.downAfter(0, "", prefixes...) }
+func (m *faultScenario) down(prefixes ...string) *faultScenario {
+	return m.downAfter(0, "", prefixes...)
+}
 
 // downAfter fails them from the nth return of a call on.
-func (m *mishap) downAfter(n int, trigger string, prefixes ...string) *mishap {
+func (m *faultScenario) downAfter(n int, trigger string, prefixes ...string) *faultScenario {
 	var seen atomic.Int32
 	return m.through(func(_ context.Context, at rotationtest.Passage) rotationtest.Fault {
 		if at.Call == trigger && at.When == after {
@@ -111,7 +113,7 @@ func (m *mishap) downAfter(n int, trigger string, prefixes ...string) *mishap {
 }
 
 // firstN strikes before each of the first n calls.
-func (m *mishap) firstN(n int, call string, f rotationtest.Fault) *mishap {
+func (m *faultScenario) firstN(n int, call string, f rotationtest.Fault) *faultScenario {
 	var seen atomic.Int32
 	return m.through(func(_ context.Context, at rotationtest.Passage) rotationtest.Fault {
 		if at.Call == call && at.When == before && int(seen.Add(1)) <= n {
@@ -122,7 +124,7 @@ func (m *mishap) firstN(n int, call string, f rotationtest.Fault) *mishap {
 }
 
 // during lets somebody else act at the nth passage.
-func (m *mishap) during(n int, call string, when rotationtest.Moment, act func()) *mishap {
+func (m *faultScenario) during(n int, call string, when rotationtest.Moment, act func()) *faultScenario {
 	var seen atomic.Int32
 	return m.through(func(_ context.Context, at rotationtest.Passage) rotationtest.Fault {
 		if at.Call == call && at.When == when && int(seen.Add(1)) == n {
@@ -133,13 +135,13 @@ func (m *mishap) during(n int, call string, when rotationtest.Moment, act func()
 }
 
 // meets gives what follows another issuer than it should have, until rest.
-func (m *mishap) meets(issuer rotation.Issuer) *mishap {
+func (m *faultScenario) meets(issuer rotation.Issuer) *faultScenario {
 	m.issuer = issuer
 	return m
 }
 
 // through adds a gate to those that stand already.
-func (m *mishap) through(g rotationtest.Gate) *mishap {
+func (m *faultScenario) through(g rotationtest.Gate) *faultScenario {
 	m.gates = append(m.gates, g)
 	all := rotationtest.Gates(m.gates...)
 	m.gate(rotationtest.Watch(m.Journal, func(ctx context.Context, at rotationtest.Passage) rotationtest.Fault {
@@ -156,14 +158,14 @@ func (m *mishap) through(g rotationtest.Gate) *mishap {
 }
 
 // calm takes all gates away.
-func (m *mishap) calm() *mishap {
+func (m *faultScenario) calm() *faultScenario {
 	m.gates = nil
 	m.gate(nil)
 	return m
 }
 
 // process runs act as a process of its own, which a crash ends.
-func (m *mishap) process(act func(context.Context) (rotation.Report, error)) rotation.Outcome {
+func (m *faultScenario) process(act func(context.Context) (rotation.Report, error)) rotation.Outcome {
 	outcome := crashed
 	done := make(chan struct{})
 	go func() {
@@ -185,23 +187,23 @@ func (m *mishap) process(act func(context.Context) (rotation.Report, error)) rot
 	return outcome
 }
 
-func (m *mishap) rotate() rotation.Outcome {
+func (m *faultScenario) rotate() rotation.Outcome {
 	return m.process(func(ctx context.Context) (rotation.Report, error) { return m.rotator().Rotate(ctx, acme) })
 }
 
-func (m *mishap) sweep() rotation.Outcome {
+func (m *faultScenario) sweep() rotation.Outcome {
 	return m.process(func(ctx context.Context) (rotation.Report, error) { return m.rotator().Sweep(ctx) })
 }
 
-func (m *mishap) disconnect() rotation.Outcome {
+func (m *faultScenario) disconnect() rotation.Outcome {
 	return m.process(func(ctx context.Context) (rotation.Report, error) { return m.rotator().Disconnect(ctx, acme) })
 }
 
 // consentAgain lets pat allow again.
-func (m *mishap) consentAgain() rotation.Outcome { return m.consentOf(pat) }
+func (m *faultScenario) consentAgain() rotation.Outcome { return m.consentOf(pat) }
 
 // consentOf lets somebody allow; the outcome is the callback's.
-func (m *mishap) consentOf(who rotation.Identity) rotation.Outcome {
+func (m *faultScenario) consentOf(who rotation.Identity) rotation.Outcome {
 	result := crashed
 	done := make(chan struct{})
 	go func() {
@@ -216,12 +218,12 @@ func (m *mishap) consentOf(who rotation.Identity) rotation.Outcome {
 }
 
 // skewed is a rotator whose clock is wrong.
-func (m *mishap) skewed(by time.Duration) *rotation.Rotator {
+func (m *faultScenario) skewed(by time.Duration) *rotation.Rotator {
 	return m.rotatorBut(func(cfg *rotation.Config) { cfg.Now = func() time.Time { return time.Now().Add(by) } })
 }
 
 // mostShown is how often the refresh token was presented that was presented most often.
-func (m *mishap) mostShown() (most int) {
+func (m *faultScenario) mostShown() (most int) {
 	for _, n := range m.presentations() {
 		most = max(most, n)
 	}
@@ -229,7 +231,7 @@ func (m *mishap) mostShown() (most int) {
 }
 
 // unspent is act, in which nothing may be presented.
-func (m *mishap) unspent(act func() rotation.Outcome) rotation.Outcome {
+func (m *faultScenario) unspent(act func() rotation.Outcome) rotation.Outcome {
 	outcome := act()
 	if n := len(m.presentations()); n != 0 {
 		m.t.Errorf("%d refresh tokens were presented all the same", n)
@@ -238,7 +240,7 @@ func (m *mishap) unspent(act func() rotation.Outcome) rotation.Outcome {
 }
 
 // hourly sweeps every hour, and returns the last outcome.
-func (m *mishap) hourly(n int) (outcome rotation.Outcome) {
+func (m *faultScenario) hourly(n int) (outcome rotation.Outcome) {
 	for range n {
 		outcome = m.sweep()
 		time.Sleep(time.Hour)
@@ -248,7 +250,7 @@ func (m *mishap) hourly(n int) (outcome rotation.Outcome) {
 
 // burst throttles the first n calls, and returns the first outcome of the
 // sweeps that follow each other until one gets through.
-func (m *mishap) burst(n int, call string) rotation.Outcome {
+func (m *faultScenario) burst(n int, call string) rotation.Outcome {
 	outcome := m.firstN(n, call, throttle).rotate()
 	for last := outcome; last != rotation.Published && last != rotation.Rotated && last != rotation.Fresh; last = m.sweep() {
 		time.Sleep(15 * time.Minute)
@@ -257,9 +259,9 @@ func (m *mishap) burst(n int, call string) rotation.Outcome {
 }
 
 // answers counts the answers to refreshes that the ledger has been given.
-func (m *mishap) answers() (n int) {
+func (m *faultScenario) answers() (n int) {
 	for _, e := range m.Journal.Entries() {
-		if saved, ok := e.Effect.(rotationtest.Minted); ok && saved.Mint.Source == rotation.FromRefresh {
+		if saved, ok := e.Effect.(rotationtest.Responded); ok && saved.TokenResponse.Source == rotation.FromRefresh {
 			n++
 		}
 	}
@@ -268,31 +270,31 @@ func (m *mishap) answers() (n int) {
 
 // beside starts a second process, whose clock is wrong, while the first one's
 // POST is on its way.
-func (m *mishap) beside(skew time.Duration) rotation.Outcome {
+func (m *faultScenario) beside(skew time.Duration) rotation.Outcome {
 	return m.during(1, "issuer.Redeem", after, func() {
 		m.process(func(ctx context.Context) (rotation.Report, error) { return m.skewed(skew).Rotate(ctx, acme) })
 	}).rotate()
 }
 
-func (m *mishap) withdraw() {
+func (m *faultScenario) withdraw() {
 	doc, err := m.read(context.Background())
 	must(m.t, err)
 	m.Issuer.Withdraw(context.Background(), doc.AccessToken)
 }
 
 // foreign makes readers see a document that acme's installation did not write.
-func (m *mishap) foreign(doc token.Document, stack string, later int64) {
+func (m *faultScenario) foreign(doc token.Document, stack string, later int64) {
 	doc.Stack, doc.Generation = stack, doc.Generation+later
 	value, err := doc.Encode()
 	must(m.t, err)
-	must(m.t, m.Vault.Edit(context.Background(), acme, value))
+	must(m.t, m.SecretStore.Edit(context.Background(), acme, value))
 }
 
 func TestTheFaultTable(t *testing.T) {
 	for i, test := range faults {
 		t.Run(fmt.Sprintf("%02d %s", i+1, test.name), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m := &mishap{bench: newBench(test.server), t: t}
+				m := &faultScenario{harness: newHarness(test.server), t: t}
 				m.connect(t)
 				time.Sleep(time.Hour)
 				if outcome := test.happens(m); outcome != test.outcome {
@@ -303,7 +305,7 @@ func TestTheFaultTable(t *testing.T) {
 					t.Error(err)
 				}
 				time.Sleep(2 * time.Hour) // what is still on its way arrives
-				if err := rotationtest.Check(m.Bench); err != nil {
+				if err := rotationtest.Check(m.Harness); err != nil {
 					t.Error(err)
 				}
 				if status := m.record(t).Status; status != cmp.Or(test.status, rotation.Active) {

@@ -11,9 +11,9 @@ import (
 )
 
 // Whatever a version of a secret holds: what is taken for an escrowed answer is
-// one that was written as such, and is the same mint once more.
-func FuzzEscrowedMint(f *testing.F) {
-	good, err := json.Marshal(escrowed{1, successorMint()})
+// one that was written as such, and is the same response once more.
+func FuzzEscrowedResponse(f *testing.F) {
+	good, err := json.Marshal(escrowed{1, successorResponse()})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -22,7 +22,7 @@ func FuzzEscrowedMint(f *testing.F) {
 	f.Add("escrow-", `{"escrow":1,"mint":{"key":{"epoch":-9223372036854775808},"sealed":"AQ=="}}`)
 	f.Add("escrow-2", `{"escrow":2}`)
 	f.Fuzz(func(t *testing.T, id, value string) {
-		m, ok := EscrowedMint(Version{ID: id, Value: token.NewSecret(value)})
+		m, ok := EscrowedResponse(Version{ID: id, Value: token.NewSecret(value)})
 		if !ok || m.Connection.IsZero() { // of no connection is of none that is looked at
 			return
 		}
@@ -30,9 +30,9 @@ func FuzzEscrowedMint(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%q is read and cannot be written: %v", value, err)
 		}
-		again, ok := EscrowedMint(Version{ID: id, Value: token.NewSecret(string(text))})
+		again, ok := EscrowedResponse(Version{ID: id, Value: token.NewSecret(string(text))})
 		if !ok || again.Key != m.Key || again.Connection != m.Connection || !bytes.Equal(again.Sealed, m.Sealed) {
-			t.Errorf("%q is read as another mint: %+v, %+v", value, m, again)
+			t.Errorf("%q is read as another response: %+v, %+v", value, m, again)
 		}
 	})
 }
@@ -58,7 +58,7 @@ func FuzzOpen(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	at := MintKey{1, 6, "a6"}
+	at := ResponseKey{1, 6, "a6"}
 	sealed := key.seal(token.NewSecret("canary"), acme, at)
 	f.Add([]byte{})
 	f.Add([]byte{sealVersion, 0xff, 0xff, 0})

@@ -115,7 +115,7 @@ func (s *Consents) Import(ctx context.Context, c token.Connection, refresh token
 	if err != nil {
 		return err
 	}
-	m := x.mint(FromImport, body)
+	m := x.response(FromImport, body)
 	m.Company = company
 	if err := s.save(ctx, m); err != nil {
 		return err

@@ -13,7 +13,7 @@ import (
 // Whatever connection has or had a token, importing it to any is refused.
 func TestKnownTokensAreNotImported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
+		b := newHarness(rotationtest.Personality{})
 		b.connect(t)
 		spent := b.secretOf(t, b.record(t).Current.Fingerprint)
 		if _, err := b.rotator().Rotate(t.Context(), acme); err != nil {
@@ -50,7 +50,7 @@ func TestKnownTokensAreNotImported(t *testing.T) {
 }
 
 // secretOf finds a refresh token that was issued.
-func (b *bench) secretOf(t *testing.T, fingerprint token.Fingerprint) token.Secret {
+func (b *harness) secretOf(t *testing.T, fingerprint token.Fingerprint) token.Secret {
 	t.Helper()
 	_, others := b.Issuer.Secrets()
 	for _, secret := range others {

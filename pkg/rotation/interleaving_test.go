@@ -19,14 +19,14 @@ func TestAPresentationWithAnOpenEndIsNotForgottenByALaterOneThatSpentNothing(t *
 	for name, personality := range rotationtest.Personalities {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := newBench(personality)
+				b := newHarness(personality)
 				b.connect(t)
 				time.Sleep(time.Hour)
 				storesBack := time.Now().Add(5 * time.Minute)
 				b.gate(func(ctx context.Context, at rotationtest.Passage) rotationtest.Fault {
 					switch {
 					case at.When != rotationtest.Before:
-					case at.Actor == "saver" && (at.Call == "ledger.SaveMint" || at.Call == "vault.Put" && time.Now().Before(storesBack)):
+					case at.Actor == "saver" && (at.Call == "ledger.SaveResponse" || at.Call == "secrets.Put" && time.Now().Before(storesBack)):
 						return rotationtest.Fault{Kind: rotationtest.Fail}
 					case at.Actor == "limited" && at.Call == "issuer.Redeem":
 						return rotationtest.Fault{Kind: rotationtest.Throttle}
@@ -64,13 +64,13 @@ func (otherKeys) Unwrap(context.Context, []byte) ([]byte, error) {
 }
 
 func TestAMisconfiguredProcessDoesNoHarm(t *testing.T) {
-	for _, stack := range []string{"bench", "other"} { // wrong keys alone, and a wrong stack id with them
+	for _, stack := range []string{"harness", "other"} { // wrong keys alone, and a wrong stack id with them
 		synctest.Test(t, func(t *testing.T) {
-			b := newBench(rotationtest.Personality{})
+			b := newHarness(rotationtest.Personality{})
 			b.connect(t)
 			time.Sleep(time.Hour)
-			b.crashAfter(t, 1, "ledger.SaveMint")
-			r, err := rotation.NewRotator(rotation.Config{Ledger: b.Ledger, Vault: b.Vault, Sealer: otherKeys{b.Sealer}, Applications: b.Applications,
+			b.crashAfter(t, 1, "ledger.SaveResponse")
+			r, err := rotation.NewRotator(rotation.Config{Ledger: b.Ledger, SecretStore: b.SecretStore, Sealer: otherKeys{b.Sealer}, Applications: b.Applications,
 				Issuer: b.Issuer, Notifier: b.Notifier, Settings: rotation.DefaultSettings(stack)})
 			must(t, err)
 			report, err := r.Rotate(t.Context(), acme)
@@ -90,7 +90,7 @@ func TestAMisconfiguredProcessDoesNoHarm(t *testing.T) {
 }
 
 // crashAfter lets a sweep run until it has made the nth call.
-func (b *bench) crashAfter(t *testing.T, n int, call string) {
+func (b *harness) crashAfter(t *testing.T, n int, call string) {
 	t.Helper()
 	b.gate(rotationtest.Nth(n, call, rotationtest.After, rotationtest.Fault{Kind: rotationtest.Crash}))
 	done := make(chan struct{})
@@ -103,10 +103,10 @@ func (b *bench) crashAfter(t *testing.T, n int, call string) {
 }
 
 func TestAShortStoreFaultIsOverInMinutesNotAtTheNextSweep(t *testing.T) {
-	for _, call := range []string{"vault.Current", "sealer.DataKey", "vault.Put", "vault.Promote", "ledger.SaveMint"} {
+	for _, call := range []string{"secrets.Current", "sealer.DataKey", "secrets.Put", "secrets.Promote", "ledger.SaveResponse"} {
 		t.Run(call, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := newBench(rotationtest.Personality{})
+				b := newHarness(rotationtest.Personality{})
 				b.connect(t)
 				time.Sleep(time.Hour)
 				b.gate(rotationtest.Always(call, rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail}))
@@ -130,7 +130,7 @@ func TestAShortStoreFaultIsOverInMinutesNotAtTheNextSweep(t *testing.T) {
 
 func TestAWaitOfOneConsentDoesNotUndoTheWaitOfTheConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
+		b := newHarness(rotationtest.Personality{})
 		b.connect(t)
 		time.Sleep(time.Hour)
 		b.Issuer.Wait = 15 * time.Minute
@@ -153,7 +153,7 @@ func TestAWaitOfOneConsentDoesNotUndoTheWaitOfTheConnection(t *testing.T) {
 
 func TestRunsThatNeverHaveTimeDoNotSpin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
+		b := newHarness(rotationtest.Personality{})
 		b.connect(t)
 		time.Sleep(time.Hour)
 		b.followUpsWithin(t, 30*time.Second, 1)
@@ -170,7 +170,7 @@ func TestRunsThatNeverHaveTimeDoNotSpin(t *testing.T) {
 
 // followUpsWithin carries out what is due, and so many sweeps besides, each in
 // a process that has that much time, and returns how many there were.
-func (b *bench) followUpsWithin(t *testing.T, timeout time.Duration, sweeps int) int {
+func (b *harness) followUpsWithin(t *testing.T, timeout time.Duration, sweeps int) int {
 	t.Helper()
 	requests := append(b.FollowUps.Take(), slices.Repeat([]rotation.Request{{Op: "sweep"}}, sweeps)...)
 	for _, request := range requests {
@@ -182,16 +182,16 @@ func (b *bench) followUpsWithin(t *testing.T, timeout time.Duration, sweeps int)
 	return len(requests)
 }
 
-func TestARefusedTokenIsNotPresentedAgainBecauseTheVaultCouldNotBeSearched(t *testing.T) {
+func TestARefusedTokenIsNotPresentedAgainBecauseTheSecretStoreCouldNotBeSearched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
+		b := newHarness(rotationtest.Personality{})
 		b.connect(t)
 		time.Sleep(time.Hour)
 		doc, err := b.read(t.Context())
 		must(t, err)
 		b.Issuer.Withdraw(t.Context(), doc.AccessToken)
 		current := b.record(t).Current.Fingerprint
-		b.gate(rotationtest.Always("vault.Versions", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail}))
+		b.gate(rotationtest.Always("secrets.Versions", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail}))
 		b.sweep(t)
 		if rec := b.record(t); rec.Status != rotation.Active {
 			t.Errorf("status %s before everything was searched", rec.Status)
@@ -209,7 +209,7 @@ func TestARefusedTokenIsNotPresentedAgainBecauseTheVaultCouldNotBeSearched(t *te
 
 func TestAFollowUpThatWasOvertakenIsNotPassedOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
+		b := newHarness(rotationtest.Personality{})
 		b.connect(t)
 		b.rotate(t)
 		request := rotation.Request{Op: "ensure", Connection: acme.String(), MinTTLSeconds: 600, Epoch: 1, Generation: 0, NotBefore: time.Now().Add(time.Hour)}
@@ -226,7 +226,7 @@ func TestAFollowUpThatWasOvertakenIsNotPassedOn(t *testing.T) {
 }
 
 // queued counts the follow-ups of one kind that were asked for.
-func (b *bench) queued(op string) (n int) {
+func (b *harness) queued(op string) (n int) {
 	for _, e := range b.Journal.Entries() {
 		if q, ok := e.Effect.(rotationtest.Queued); ok && q.Request.Op == op {
 			n++

@@ -17,7 +17,7 @@ const (
 	day  = 24 * time.Hour
 )
 
-// Through two days of hourly sweeps, of which the second has the vault's quota
+// Through two days of hourly sweeps, of which the second has the secret store's quota
 // filled by the first, readers always find an access token that is not past its
 // expires_at: whatever its lifetime, whosever it is, and though the login host's
 // clock is hours behind.
@@ -27,7 +27,7 @@ func TestReadersAlwaysFindALivingToken(t *testing.T) {
 			for _, service := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%v, clock %v behind, service account %t", lifetime, behind, service), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
-						b := newBench(rotationtest.Personality{Lifetime: lifetime, Behind: behind})
+						b := newHarness(rotationtest.Personality{Lifetime: lifetime, Behind: behind})
 						if service {
 							b.serve(t)
 						} else {
@@ -66,7 +66,7 @@ func TestAskingForMoreLifeLeavesRoomForTheDay(t *testing.T) {
 	}{{900 * time.Second, 600, false}, {5400 * time.Second, 5000, true}, {1200 * time.Second, 900, true}} {
 		t.Run(c.lifetime.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := newBench(rotationtest.Personality{Lifetime: c.lifetime})
+				b := newHarness(rotationtest.Personality{Lifetime: c.lifetime})
 				b.connect(t)
 				asked := map[rotation.Outcome]int{}
 				b.live(t, time.Now().Add(2*day), func() {
@@ -94,7 +94,7 @@ func TestAskingForMoreLifeLeavesRoomForTheDay(t *testing.T) {
 // meet it and however long it stays so.
 func TestALifetimeThatChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{Lifetime: 5400 * time.Second})
+		b := newHarness(rotationtest.Personality{Lifetime: 5400 * time.Second})
 		b.connect(t)
 		b.live(t, time.Now().Add(3*hour), nil)
 		b.Issuer.Personality.Lifetime = 900 * time.Second
@@ -110,7 +110,7 @@ func TestALifetimeThatChanges(t *testing.T) {
 
 // live lets hours go by until end: sweeps by the hour, messages when they are
 // due, and every two minutes what is to be done besides.
-func (b *bench) live(t *testing.T, end time.Time, besides func()) {
+func (b *harness) live(t *testing.T, end time.Time, besides func()) {
 	t.Helper()
 	for sweep, also := time.Now().Add(hour), time.Now().Add(2*time.Minute); time.Now().Before(end); {
 		next := sweep
@@ -135,7 +135,7 @@ func (b *bench) live(t *testing.T, end time.Time, besides func()) {
 
 // gap is for how long between two times AWSCURRENT was on no token that was not
 // past its expires_at.
-func (b *bench) gap(from, to time.Time) (gap time.Duration) {
+func (b *harness) gap(from, to time.Time) (gap time.Duration) {
 	values := map[string]token.Secret{}
 	alive := from // until when what was published up to now covers
 	for _, e := range b.Journal.Entries() {

@@ -43,13 +43,13 @@ func thirtyDays(t *testing.T, seed uint64, check bool) (trace string) {
 	const connections, hours = 50, 30 * 24
 	cryptotest.SetGlobalRandom(t, seed)
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
+		b := newHarness(rotationtest.Personality{})
 		b.settings.Concurrency = 1 // or the trace has no order
 		w := &weather{b: b, random: rand.New(rand.NewPCG(seed, 0))}
 		var names []token.Connection
 		for n := range connections {
 			c := token.Connection{Environment: "sandbox", Name: fmt.Sprintf("c-%02d", n)}
-			_, err := rotation.Register(t.Context(), b.Ledger, b.Vault, b.settings.Stack, c)
+			_, err := rotation.Register(t.Context(), b.Ledger, b.SecretStore, b.settings.Stack, c)
 			must(t, err)
 			b.consentTo(t.Context(), c)
 			names = append(names, c)
@@ -84,7 +84,7 @@ func thirtyDays(t *testing.T, seed uint64, check bool) (trace string) {
 
 // check holds the month against the invariants and says what it consisted of.
 func (w *weather) check(t *testing.T, expected int) {
-	if err := rotationtest.CheckAtRest(w.b.Bench); err != nil {
+	if err := rotationtest.CheckAtRest(w.b.Harness); err != nil {
 		t.Error(err)
 	}
 	for _, surplus := range w.b.unfounded() {
@@ -106,7 +106,7 @@ func (w *weather) check(t *testing.T, expected int) {
 // just lost an answer, failed to save one, or been refused; no answer of the
 // connection had come in part; the attempt was the process's own; or nothing in
 // this month is a cause at all. For runs one at a time.
-func (b *bench) unfounded() (surplus []string) {
+func (b *harness) unfounded() (surplus []string) {
 	waiting, inPart := map[token.Connection]bool{}, map[token.Connection]bool{}
 	attempt, begunBy := map[token.Connection]string{}, map[token.Connection]string{}
 	lost, unsaved, cut, denied := map[string]bool{}, map[string]bool{}, map[string]bool{}, map[string]bool{} // of a process
@@ -123,7 +123,7 @@ func (b *bench) unfounded() (surplus []string) {
 			if len(effect.Change.Mark) > 0 {
 				delete(inPart, e.Connection)
 			}
-		case rotationtest.Minted:
+		case rotationtest.Responded:
 			inPart[e.Connection] = inPart[e.Connection] || cut[e.Actor]
 			unsaved[e.Actor] = false
 		case rotationtest.Stored:
@@ -159,7 +159,7 @@ func (b *bench) unfounded() (surplus []string) {
 
 // weather is faults at random.
 type weather struct {
-	b      *bench
+	b      *harness
 	mu     sync.Mutex
 	random *rand.Rand
 	dead   map[string]bool

@@ -16,7 +16,7 @@ func TestAMonthWithoutFaults(t *testing.T) {
 	for _, name := range []string{"ends the old pair at once", "overlaps until the first use"} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := newBench(rotationtest.Personalities[name])
+				b := newHarness(rotationtest.Personalities[name])
 				b.connect(t)
 				const hours = 30 * 24
 				writes := b.writes()
@@ -31,7 +31,7 @@ func TestAMonthWithoutFaults(t *testing.T) {
 				if err := b.works(t.Context()); err != nil {
 					t.Error(err)
 				}
-				if err := rotationtest.CheckAtRest(b.Bench); err != nil {
+				if err := rotationtest.CheckAtRest(b.Harness); err != nil {
 					t.Error(err)
 				}
 				if kinds := b.notices(); len(kinds) != 0 {
@@ -55,7 +55,7 @@ func TestAMonthWithoutFaults(t *testing.T) {
 // seconds, and it ends with the deadlines of its calls.
 func TestABadConnectionDelaysNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
+		b := newHarness(rotationtest.Personality{})
 		names := connectMany(t, b, 5)
 		time.Sleep(time.Hour)
 		b.gate(func(_ context.Context, at rotationtest.Passage) rotationtest.Fault {
@@ -82,7 +82,7 @@ func TestABadConnectionDelaysNoOther(t *testing.T) {
 }
 
 // writes counts the changes of rows.
-func (b *bench) writes() (n int) {
+func (b *harness) writes() (n int) {
 	for _, e := range b.Journal.Entries() {
 		if _, ok := e.Effect.(rotationtest.Wrote); ok {
 			n++

@@ -17,7 +17,7 @@ import (
 // itself is left to the caller.
 func (r *Rotator) Disconnect(ctx context.Context, c token.Connection) (Report, error) {
 	started := time.Now()
-	rec, mints, err := r.loadRow(ctx, c)
+	rec, responses, err := r.loadRow(ctx, c)
 	if err != nil {
 		return Report{}, err
 	}
@@ -29,13 +29,13 @@ func (r *Rotator) Disconnect(ctx context.Context, c token.Connection) (Report, e
 		}
 	}
 	for range maxSteps {
-		if rec, mints, err = r.loadRow(ctx, c); err != nil {
+		if rec, responses, err = r.loadRow(ctx, c); err != nil {
 			return Report{}, err
 		}
 		if rec.Revision == "" || rec.Status == Disconnected {
 			break
 		}
-		if err = r.disconnect(ctx, rec, mints); err == nil {
+		if err = r.disconnect(ctx, rec, responses); err == nil {
 			break
 		}
 		if !errors.Is(err, ErrConflict) {
@@ -49,7 +49,7 @@ func (r *Rotator) Disconnect(ctx context.Context, c token.Connection) (Report, e
 	return newReport("disconnect", started, []ConnectionReport{report}), nil
 }
 
-func (r *Rotator) disconnect(ctx context.Context, rec Record, mints []Mint) error {
+func (r *Rotator) disconnect(ctx context.Context, rec Record, responses []TokenResponse) error {
 	// A consent may be on its way even where no attempt is; who exchanges its
 	// code may die right after saving the pair, and nothing else makes a
 	// disconnected row due.
@@ -61,7 +61,7 @@ func (r *Rotator) disconnect(ctx context.Context, rec Record, mints []Mint) erro
 	next.endEpoch(until, r.settings.Quiet)
 	next.Epoch, next.Generation, next.Status = rec.Epoch+1, 0, Disconnected
 	next.Current, next.Ancestor, next.Published, next.Failure, next.Untold = nil, nil, "", nil, false
-	return r.write(ctx, next, mints, Change{History: append(rec.overtaken(""), Event{Kind: "disconnected"})})
+	return r.write(ctx, next, responses, Change{History: append(rec.overtaken(""), Event{Kind: "disconnected"})})
 }
 
 // ErrNothingHeld: the connection has no quarantined answer to release or discard,
@@ -72,7 +72,7 @@ var ErrNothingHeld = errors.New("nothing is quarantined")
 // held answer is the right one. It must occur in the answer.
 func (r *Rotator) Release(ctx context.Context, c token.Connection, refresh token.Secret) (Report, error) {
 	keys := newKeyring(r.sealer)
-	return r.settle(ctx, "release", c, "replaced by the refresh token that a person named", func(m Mint) ([]Mint, error) {
+	return r.settle(ctx, "release", c, "replaced by the refresh token that a person named", func(m TokenResponse) ([]TokenResponse, error) {
 		var key *dataKey
 		var body token.Secret
 		err := within(ctx, 2*storeTimeout, func(ctx context.Context) (err error) {
@@ -94,7 +94,7 @@ func (r *Rotator) Release(ctx context.Context, c token.Connection, refresh token
 		m.State, m.Reason, m.SavedAt = Saved, "", r.clock().UTC().Truncate(time.Millisecond)
 		m.Key.Attempt = newID()
 		m.Sealed = key.seal(body, c, m.Key)
-		return []Mint{m}, nil
+		return []TokenResponse{m}, nil
 	})
 }
 
@@ -104,7 +104,7 @@ func (r *Rotator) Release(ctx context.Context, c token.Connection, refresh token
 // given up: ErrNothingHeld, and the next run takes it.
 func (r *Rotator) Discard(ctx context.Context, c token.Connection) (Report, error) {
 	keys := newKeyring(r.sealer)
-	return r.settle(ctx, "discard", c, "discarded by a person", func(m Mint) ([]Mint, error) {
+	return r.settle(ctx, "discard", c, "discarded by a person", func(m TokenResponse) ([]TokenResponse, error) {
 		if m.State == Quarantined {
 			return nil, nil
 		}
@@ -121,10 +121,10 @@ func (r *Rotator) Discard(ctx context.Context, c token.Connection) (Report, erro
 
 // settle rejects the held answer and adds what takes its place, both in one
 // write, and lets a run go on from there.
-func (r *Rotator) settle(ctx context.Context, op string, c token.Connection, reason string, instead func(Mint) ([]Mint, error)) (Report, error) {
+func (r *Rotator) settle(ctx context.Context, op string, c token.Connection, reason string, instead func(TokenResponse) ([]TokenResponse, error)) (Report, error) {
 	started := time.Now()
 	for range maxSteps {
-		rec, mints, m, err := r.heldMint(ctx, c)
+		rec, responses, m, err := r.heldResponse(ctx, c)
 		if err != nil {
 			return Report{}, err
 		}
@@ -132,7 +132,7 @@ func (r *Rotator) settle(ctx context.Context, op string, c token.Connection, rea
 		if err != nil {
 			return Report{}, err
 		}
-		err = r.mark(ctx, rec, mints, m, Rejected, reason, added...)
+		err = r.mark(ctx, rec, responses, m, Rejected, reason, added...)
 		if errors.Is(err, ErrConflict) { // such as a sweep that found it still held
 			continue
 		}
@@ -144,17 +144,17 @@ func (r *Rotator) settle(ctx context.Context, op string, c token.Connection, rea
 	return Report{}, fmt.Errorf("the row of %s kept changing: %w", c, ErrConflict)
 }
 
-func (r *Rotator) heldMint(ctx context.Context, c token.Connection) (Record, []Mint, Mint, error) {
-	rec, mints, err := r.loadRow(ctx, c)
+func (r *Rotator) heldResponse(ctx context.Context, c token.Connection) (Record, []TokenResponse, TokenResponse, error) {
+	rec, responses, err := r.loadRow(ctx, c)
 	if err != nil {
-		return rec, nil, Mint{}, err
+		return rec, nil, TokenResponse{}, err
 	}
-	for _, m := range mints {
+	for _, m := range responses {
 		f := rec.Failure
-		unopened := f != nil && f.Step == Decide && f.Class == classConfig && f.Mint == m.Key // what waits for a store or the server is no loss yet
+		unopened := f != nil && f.Step == Decide && f.Class == classConfig && f.Response == m.Key // what waits for a store or the server is no loss yet
 		if (m.State == Quarantined || unopened) && successor(rec, m) {
-			return rec, mints, m, nil
+			return rec, responses, m, nil
 		}
 	}
-	return rec, nil, Mint{}, fmt.Errorf("%s: %w", c, ErrNothingHeld)
+	return rec, nil, TokenResponse{}, fmt.Errorf("%s: %w", c, ErrNothingHeld)
 }

@@ -15,16 +15,16 @@ var (
 // active is a published connection whose 90-minute token was saved at noon.
 func active() Record {
 	return Record{Connection: acme, Revision: "1", Epoch: 1, Generation: 5, Status: Active, Published: "v5",
-		Current: &Current{Fingerprint: "fp5", Mint: MintKey{1, 5, "a5"}, VersionID: "v5", SavedAt: noon, ExpiresAt: noon.Add(90 * time.Minute)},
+		Current: &Current{Fingerprint: "fp5", Response: ResponseKey{1, 5, "a5"}, VersionID: "v5", SavedAt: noon, ExpiresAt: noon.Add(90 * time.Minute)},
 		DueAt:   noon.Add(20 * time.Minute)}
 }
 
-func currentMint() Mint {
-	return Mint{Connection: acme, Key: MintKey{1, 5, "a5"}, Parent: "fp4", Source: FromRefresh, SavedAt: noon, State: Saved}
+func currentResponse() TokenResponse {
+	return TokenResponse{Connection: acme, Key: ResponseKey{1, 5, "a5"}, Parent: "fp4", Source: FromRefresh, SavedAt: noon, State: Saved}
 }
 
-func successorMint() Mint {
-	return Mint{Connection: acme, Key: MintKey{1, 6, "a6"}, Parent: "fp5", Source: FromRefresh, SavedAt: noon.Add(time.Hour), State: Saved}
+func successorResponse() TokenResponse {
+	return TokenResponse{Connection: acme, Key: ResponseKey{1, 6, "a6"}, Parent: "fp5", Source: FromRefresh, SavedAt: noon.Add(time.Hour), State: Saved}
 }
 
 func TestPlanTakesTheFirstRowThatFits(t *testing.T) {
@@ -33,7 +33,7 @@ func TestPlanTakesTheFirstRowThatFits(t *testing.T) {
 	attempt := func(until time.Time) *Attempt {
 		return &Attempt{ID: "a6", Fingerprint: "fp5", Until: until, Presentations: 1}
 	}
-	consent := Mint{Connection: acme, Key: MintKey{2, 0, "c"}, Source: FromCode, SavedAt: due, State: Saved}
+	consent := TokenResponse{Connection: acme, Key: ResponseKey{2, 0, "c"}, Source: FromCode, SavedAt: due, State: Saved}
 	tests := []struct {
 		name    string
 		now     time.Time
@@ -49,66 +49,70 @@ func TestPlanTakesTheFirstRowThatFits(t *testing.T) {
 		{"too little life left", noon.Add(70 * time.Minute), func(s *situation) { s.minTTL = 30 * time.Minute }, Redeem, ""},
 		{"more than a new token could give", noon.Add(10 * time.Minute), func(s *situation) { s.minTTL = 90 * time.Minute }, Nothing, Fresh},
 		{"more than a new token could give, expired", noon.Add(91 * time.Minute), func(s *situation) { s.minTTL = 2 * time.Hour }, Redeem, ""},
-		{"follow-up of this generation", noon.Add(89 * time.Minute), func(s *situation) { s.minTTL, s.onlyAt = 10*time.Minute, &MintKey{Epoch: 1, Generation: 5} }, Redeem, ""},
-		{"follow-up that was overtaken", noon.Add(89 * time.Minute), func(s *situation) { s.minTTL, s.onlyAt = 10*time.Minute, &MintKey{Epoch: 1, Generation: 4} }, Nothing, Fresh},
-		{"a saved successor", due, func(s *situation) { s.mints = append(s.mints, successorMint()) }, Decide, ""},
+		{"follow-up of this generation", noon.Add(89 * time.Minute), func(s *situation) { s.minTTL, s.onlyAt = 10*time.Minute, &ResponseKey{Epoch: 1, Generation: 5} }, Redeem, ""},
+		{"follow-up that was overtaken", noon.Add(89 * time.Minute), func(s *situation) { s.minTTL, s.onlyAt = 10*time.Minute, &ResponseKey{Epoch: 1, Generation: 4} }, Nothing, Fresh},
+		{"a saved successor", due, func(s *situation) { s.responses = append(s.responses, successorResponse()) }, Decide, ""},
 		{"a saved successor beats a live attempt", due, func(s *situation) {
-			s.mints, s.rec.Attempt = append(s.mints, successorMint()), attempt(due.Add(time.Minute))
+			s.responses, s.rec.Attempt = append(s.responses, successorResponse()), attempt(due.Add(time.Minute))
 		}, Decide, ""},
-		{"a saved successor heals needs_consent", due, func(s *situation) { s.mints, s.rec.Status = append(s.mints, successorMint()), NeedsConsent }, Decide, ""},
-		{"a mint of other lineage", due, func(s *situation) { m := successorMint(); m.Parent = "fp9"; s.mints = append(s.mints, m) }, Redeem, ""},
-		{"a consent", due, func(s *situation) { s.mints = append(s.mints, consent) }, Decide, ""},
+		{"a saved successor heals needs_consent", due, func(s *situation) { s.responses, s.rec.Status = append(s.responses, successorResponse()), NeedsConsent }, Decide, ""},
+		{"a response of other lineage", due, func(s *situation) { m := successorResponse(); m.Parent = "fp9"; s.responses = append(s.responses, m) }, Redeem, ""},
+		{"a consent", due, func(s *situation) { s.responses = append(s.responses, consent) }, Decide, ""},
 		{"a consent that cannot be checked yet", due, func(s *situation) {
-			s.mints = append(s.mints, consent)
-			s.rec.Failure = &Failure{Step: Decide, Mint: consent.Key, NextAt: due.Add(time.Minute)}
+			s.responses = append(s.responses, consent)
+			s.rec.Failure = &Failure{Step: Decide, Response: consent.Key, NextAt: due.Add(time.Minute)}
 		}, Redeem, ""},
 		{"a successor that cannot be opened yet", due, func(s *situation) {
-			s.mints = append(s.mints, successorMint())
-			s.rec.Failure = &Failure{Step: Decide, Mint: successorMint().Key, NextAt: due.Add(time.Minute)}
+			s.responses = append(s.responses, successorResponse())
+			s.rec.Failure = &Failure{Step: Decide, Response: successorResponse().Key, NextAt: due.Add(time.Minute)}
 		}, Wait, Deferred},
 		{"not published", due, func(s *situation) { s.rec.Published = "v4" }, Publish, ""},
 		{"not published, just brought by another run", noon.Add(10 * time.Second), func(s *situation) { s.rec.Published = "v4" }, Wait, Busy},
 		{"not published, just brought by another run, asked to publish", noon.Add(10 * time.Second), func(s *situation) { s.rec.Published, s.spendless = "v4", true }, Publish, ""},
 		{"not published, just brought by this turn", noon.Add(10 * time.Second), func(s *situation) { s.rec.Published, s.presented = "v4", "a5" }, Publish, ""},
 		{"a first consent is published by anybody", noon.Add(time.Second), func(s *situation) {
-			s.rec.Published, s.rec.Generation, s.rec.Current.Mint.Generation = "", 0, 0
-			s.mints = nil
+			s.rec.Published, s.rec.Generation, s.rec.Current.Response.Generation = "", 0, 0
+			s.responses = nil
 		}, Publish, ""},
-		{"not published, the vault is down", due, func(s *situation) {
+		{"not published, the secret store is down", due, func(s *situation) {
 			s.rec.Published, s.rec.Failure = "v4", &Failure{Step: Publish, NextAt: due.Add(time.Minute)}
 		}, Wait, Deferred},
-		{"a quarantined successor", due, func(s *situation) { m := successorMint(); m.State = Quarantined; s.mints = append(s.mints, m) }, Hold, Held},
+		{"a quarantined successor", due, func(s *situation) {
+			m := successorResponse()
+			m.State = Quarantined
+			s.responses = append(s.responses, m)
+		}, Hold, Held},
 		{"a live attempt", due, func(s *situation) { s.rec.Attempt = attempt(due.Add(time.Second)) }, Wait, Busy},
 		{"an attempt that ran out", due, func(s *situation) { s.rec.Attempt = attempt(due) }, Look, ""},
 		{"looked in vain, quiet period", due, func(s *situation) { s.rec.Attempt, s.looked = attempt(due.Add(-settings.Quiet+1)), true }, Look, Unknown},
 		{"looked in vain, quiet period over", due, func(s *situation) { s.rec.Attempt, s.looked = attempt(due.Add(-settings.Quiet)), true }, Redeem, ""},
-		{"my own attempt, saved in the vault", due, func(s *situation) { s.rec.Attempt, s.presented = attempt(due.Add(time.Minute)), "a6" }, Look, ""},
+		{"my own attempt, saved in the secret store", due, func(s *situation) { s.rec.Attempt, s.presented = attempt(due.Add(time.Minute)), "a6" }, Look, ""},
 		{"asked to wait", due, func(s *situation) {
 			s.rec.Failure = &Failure{Step: Redeem, Class: classRateLimited, NextAt: due.Add(1)}
 		}, Wait, Deferred},
 		{"misconfigured", due, func(s *situation) { s.rec.Failure = &Failure{Step: Redeem, Class: classConfig, NextAt: due.Add(1)} }, Wait, ConfigError},
 		{"waited long enough", due, func(s *situation) { s.rec.Failure = &Failure{Step: Redeem, NextAt: due} }, Redeem, ""},
 		{"an orphan", noon.Add(time.Minute), func(s *situation) {
-			s.mints = append(s.mints, Mint{Key: MintKey{1, 5, "other"}, State: Saved, Source: FromRefresh})
+			s.responses = append(s.responses, TokenResponse{Key: ResponseKey{1, 5, "other"}, State: Saved, Source: FromRefresh})
 		}, Revoke, ""},
 		{"an orphan waits for a due rotation", due, func(s *situation) {
-			s.mints = append(s.mints, Mint{Key: MintKey{1, 5, "other"}, State: Saved, Source: FromRefresh})
+			s.responses = append(s.responses, TokenResponse{Key: ResponseKey{1, 5, "other"}, State: Saved, Source: FromRefresh})
 		}, Redeem, ""},
 		{"the ancestor is no orphan", noon.Add(time.Minute), func(s *situation) {
-			s.rec.Ancestor = &MintKey{1, 4, "a4"}
-			s.mints = append(s.mints, Mint{Key: MintKey{1, 4, "a4"}, State: Saved, Source: FromRefresh})
+			s.rec.Ancestor = &ResponseKey{1, 4, "a4"}
+			s.responses = append(s.responses, TokenResponse{Key: ResponseKey{1, 4, "a4"}, State: Saved, Source: FromRefresh})
 		}, Nothing, Fresh},
-		{"needs consent, what was given up stays, lest its copy in the vault be taken for another", due, func(s *situation) {
-			m := successorMint()
+		{"needs consent, what was given up stays, lest its copy in the secret store be taken for another", due, func(s *situation) {
+			m := successorResponse()
 			m.State = Rejected
-			s.rec.Status, s.looked, s.mints = NeedsConsent, true, append(s.mints, m)
+			s.rec.Status, s.looked, s.responses = NeedsConsent, true, append(s.responses, m)
 		}, Nothing, ConsentNeeded},
 		{"needs consent, due for a search", due, func(s *situation) { s.rec.Status = NeedsConsent }, Look, ""},
 		{"needs consent, not due", due, func(s *situation) { s.rec.Status, s.rec.DueAt = NeedsConsent, due.Add(1) }, Nothing, ConsentNeeded},
 		{"needs consent is never redeemed", due, func(s *situation) { s.rec.Status, s.looked, s.force = NeedsConsent, true, true }, Nothing, ConsentNeeded},
-		{"pending", due, func(s *situation) { s.rec, s.mints = Record{Connection: acme, Revision: "1", Status: Pending}, nil }, Nothing, ConsentNeeded},
+		{"pending", due, func(s *situation) { s.rec, s.responses = Record{Connection: acme, Revision: "1", Status: Pending}, nil }, Nothing, ConsentNeeded},
 		{"disconnected", due, func(s *situation) {
-			s.rec, s.mints, s.force = Record{Connection: acme, Revision: "1", Status: Disconnected, Epoch: 2}, nil, true
+			s.rec, s.responses, s.force = Record{Connection: acme, Revision: "1", Status: Disconnected, Epoch: 2}, nil, true
 		}, Nothing, NotFound},
 		{"disconnected, pair not yet revoked", due, func(s *situation) {
 			s.rec = Record{Connection: acme, Revision: "1", Status: Disconnected, Epoch: 2}
@@ -116,11 +120,11 @@ func TestPlanTakesTheFirstRowThatFits(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			s := situation{rec: active(), mints: []Mint{currentMint()}, now: test.now, settings: settings}
+			s := situation{rec: active(), responses: []TokenResponse{currentResponse()}, now: test.now, settings: settings}
 			if test.change != nil {
 				test.change(&s)
 			}
-			s.rests = func(step Step, key MintKey) bool { return s.rec.resting(step, key, s.now) }
+			s.rests = func(step Step, key ResponseKey) bool { return s.rec.resting(step, key, s.now) }
 			got := plan(s)
 			if got.step != test.step || got.outcome != test.outcome {
 				t.Errorf("plan = %s %q, want %s %q", got.step, got.outcome, test.step, test.outcome)
@@ -129,18 +133,18 @@ func TestPlanTakesTheFirstRowThatFits(t *testing.T) {
 	}
 }
 
-func TestOfSeveralDecidableMintsTheHigherEpochThenTheEarliestWins(t *testing.T) {
-	late, early := successorMint(), successorMint()
+func TestOfSeveralDecidableResponsesTheHigherEpochThenTheEarliestWins(t *testing.T) {
+	late, early := successorResponse(), successorResponse()
 	late.Key.Attempt, late.SavedAt = "late", early.SavedAt.Add(time.Second)
-	consent := Mint{Key: MintKey{2, 0, "c"}, Source: FromCode, SavedAt: late.SavedAt.Add(time.Hour), State: Saved}
-	if got := decidable(active(), []Mint{late, early}); got == nil || got.Key != early.Key {
+	consent := TokenResponse{Key: ResponseKey{2, 0, "c"}, Source: FromCode, SavedAt: late.SavedAt.Add(time.Hour), State: Saved}
+	if got := decidable(active(), []TokenResponse{late, early}); got == nil || got.Key != early.Key {
 		t.Errorf("of two siblings %v was chosen, want the earlier one", got)
 	}
-	if got := decidable(active(), []Mint{early, consent}); got == nil || got.Key != consent.Key {
+	if got := decidable(active(), []TokenResponse{early, consent}); got == nil || got.Key != consent.Key {
 		t.Errorf("beside a consent %v was chosen, want the consent", got)
 	}
-	skipped := Mint{Key: MintKey{3, 0, "c"}, Source: FromCode, State: Saved}
-	if got := decidable(active(), []Mint{skipped}); got != nil {
+	skipped := TokenResponse{Key: ResponseKey{3, 0, "c"}, Source: FromCode, State: Saved}
+	if got := decidable(active(), []TokenResponse{skipped}); got != nil {
 		t.Errorf("a consent two epochs ahead was chosen: %v", got)
 	}
 }
@@ -160,7 +164,7 @@ func TestDueTimesFollowTheLifetime(t *testing.T) {
 		{"two hours, hourly", hourly, 2 * time.Hour, 2500 * time.Second, 3000 * time.Second, 0},
 		{"15 minutes, hourly", hourly, 15 * time.Minute, 873 * time.Second, 873 * time.Second, 875 * time.Second},
 		{"90 minutes, every minute", frequent, 90 * time.Minute, 4300 * time.Second, 4740 * time.Second, 0},
-		{"shorter than the vault can follow", hourly, time.Minute, 35 * time.Second, 35 * time.Second, 0},
+		{"shorter than the secret store can follow", hourly, time.Minute, 35 * time.Second, 35 * time.Second, 0},
 		{"lifetime not told", hourly, 0, 873 * time.Second, 873 * time.Second, 0},
 	}
 	for _, test := range tests {
@@ -188,38 +192,38 @@ func TestEveryStateHasItsDueTime(t *testing.T) {
 	settings := DefaultSettings("test")
 	now := noon.Add(10 * time.Minute)
 	in := func(d time.Duration) time.Time { return now.Add(d) }
-	quarantined := successorMint()
+	quarantined := successorResponse()
 	quarantined.State = Quarantined
 	tests := []struct {
 		name   string
-		change func(*Record, *[]Mint)
+		change func(*Record, *[]TokenResponse)
 		want   time.Time
 	}{
-		{"attempt", func(r *Record, _ *[]Mint) { r.Attempt = &Attempt{Until: in(time.Minute)} }, in(3 * time.Minute)},
-		{"undecided successor", func(_ *Record, m *[]Mint) { *m = append(*m, successorMint()) }, now},
-		{"unpublished", func(r *Record, _ *[]Mint) { r.Published = "v4" }, now},
-		{"failure", func(r *Record, _ *[]Mint) { r.Failure = &Failure{Step: Redeem, NextAt: in(time.Minute)} }, in(time.Minute)},
-		{"failure while unpublished", func(r *Record, _ *[]Mint) {
+		{"attempt", func(r *Record, _ *[]TokenResponse) { r.Attempt = &Attempt{Until: in(time.Minute)} }, in(3 * time.Minute)},
+		{"undecided successor", func(_ *Record, m *[]TokenResponse) { *m = append(*m, successorResponse()) }, now},
+		{"unpublished", func(r *Record, _ *[]TokenResponse) { r.Published = "v4" }, now},
+		{"failure", func(r *Record, _ *[]TokenResponse) { r.Failure = &Failure{Step: Redeem, NextAt: in(time.Minute)} }, in(time.Minute)},
+		{"failure while unpublished", func(r *Record, _ *[]TokenResponse) {
 			r.Published, r.Failure = "v4", &Failure{Step: Publish, NextAt: in(time.Minute)}
 		}, in(time.Minute)},
-		{"quarantine before the quiet period's end", func(r *Record, m *[]Mint) {
+		{"quarantine before the quiet period's end", func(r *Record, m *[]TokenResponse) {
 			*m, r.DueAt = append(*m, quarantined), in(time.Minute)
 		}, in(time.Minute)},
-		{"quarantine after it", func(r *Record, m *[]Mint) { *m = append(*m, quarantined) }, in(daily)},
-		{"needs consent, later", func(r *Record, _ *[]Mint) { r.Status = NeedsConsent }, in(daily)},
-		{"pending", func(r *Record, m *[]Mint) { *r, *m = Record{Connection: acme, Status: Pending}, nil }, time.Time{}},
-		{"disconnected", func(r *Record, m *[]Mint) { *r, *m = Record{Connection: acme, Status: Disconnected}, nil }, time.Time{}},
-		{"disconnected with a pair to revoke", func(r *Record, _ *[]Mint) { *r = Record{Connection: acme, Status: Disconnected, Epoch: 2} }, now},
-		{"disconnected with a search to come", func(r *Record, m *[]Mint) {
+		{"quarantine after it", func(r *Record, m *[]TokenResponse) { *m = append(*m, quarantined) }, in(daily)},
+		{"needs consent, later", func(r *Record, _ *[]TokenResponse) { r.Status = NeedsConsent }, in(daily)},
+		{"pending", func(r *Record, m *[]TokenResponse) { *r, *m = Record{Connection: acme, Status: Pending}, nil }, time.Time{}},
+		{"disconnected", func(r *Record, m *[]TokenResponse) { *r, *m = Record{Connection: acme, Status: Disconnected}, nil }, time.Time{}},
+		{"disconnected with a pair to revoke", func(r *Record, _ *[]TokenResponse) { *r = Record{Connection: acme, Status: Disconnected, Epoch: 2} }, now},
+		{"disconnected with a search to come", func(r *Record, m *[]TokenResponse) {
 			*r, *m = Record{Connection: acme, Status: Disconnected, Residue: in(time.Hour)}, nil
 		}, in(time.Hour)},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			rec, mints := active(), []Mint{currentMint()}
+			rec, responses := active(), []TokenResponse{currentResponse()}
 			rec.DueAt = now
-			test.change(&rec, &mints)
-			if got := settings.dueAt(rec, mints, now); !got.Equal(test.want) {
+			test.change(&rec, &responses)
+			if got := settings.dueAt(rec, responses, now); !got.Equal(test.want) {
 				t.Errorf("due at %v, want %v", got, test.want)
 			}
 		})

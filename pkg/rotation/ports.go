@@ -14,7 +14,7 @@ import (
 var (
 	// ErrConflict: another writer changed the row first, nothing was written.
 	ErrConflict = errors.New("the row was changed by another writer")
-	// ErrNoSecret: the connection has no secret in the vault.
+	// ErrNoSecret: the connection has no secret in the secret store.
 	ErrNoSecret = errors.New("no such secret")
 	// ErrNoVersion: the secret has no version of that id or label, or none yet.
 	ErrNoVersion = errors.New("no such version")
@@ -24,8 +24,8 @@ var (
 	ErrNotCurrent = errors.New("AWSCURRENT is on another version")
 	// ErrSecretDeleted: the secret is scheduled for deletion.
 	ErrSecretDeleted = errors.New("the secret is scheduled for deletion")
-	// ErrVersionLimit: the vault takes no more versions of this secret for now.
-	ErrVersionLimit = errors.New("the secret has as many versions as the vault allows")
+	// ErrVersionLimit: the secret store takes no more versions of this secret for now.
+	ErrVersionLimit = errors.New("the secret has as many versions as the secret store allows")
 	// ErrNoApplication: the environment has no app credentials.
 	ErrNoApplication = errors.New("no app credentials")
 	// ErrUnsealable: the bytes were not made by this sealer or were changed.
@@ -35,13 +35,13 @@ var (
 	ErrTokenRefused = errors.New("the issuer refuses the access token")
 )
 
-// Ledger keeps records, mints and history. It is safe for concurrent use by
+// Ledger keeps records, responses and history. It is safe for concurrent use by
 // many processes. Once a write returned nil it is durable and seen by every
 // later Load.
 type Ledger interface {
-	// Load returns the record and the live mints of c, strongly consistent. A
+	// Load returns the record and the live responses of c, strongly consistent. A
 	// connection without a row has an empty Revision and no error.
-	Load(ctx context.Context, c token.Connection) (Record, []Mint, error)
+	Load(ctx context.Context, c token.Connection) (Record, []TokenResponse, error)
 	// Due lists the connections whose DueAt is not after now, the most
 	// overdue first, and may stop at MaxDue of them. It is a hint and may lag;
 	// finding nothing costs one read.
@@ -50,10 +50,10 @@ type Ledger interface {
 	// Record.Revision, and returns the new revision. Otherwise ErrConflict. A
 	// write that the transport repeated after it had taken effect is a success.
 	Write(ctx context.Context, change Change) (revision string, err error)
-	// SaveMint appends m under no condition but "not there yet". If a mint
+	// SaveResponse appends m under no condition but "not there yet". If a response
 	// with the same key is there, that is a success and nothing changes. One
 	// that was buried comes back, and is an orphan.
-	SaveMint(ctx context.Context, m Mint) error
+	SaveResponse(ctx context.Context, m TokenResponse) error
 }
 
 // MaxDue is where a Ledger may stop listing what is due: more than one run can
@@ -63,19 +63,19 @@ const MaxDue = 20_000
 
 // Change is what one Ledger.Write does.
 type Change struct {
-	Record  Record    // the new row; its Revision is the one that was loaded
-	Copy    []Mint    // mints to append: copies of what the vault keeps; one that is there already stays as it is
-	Mark    []Mint    // live mints whose State and Reason are rewritten; one that is not there is an error
-	Bury    []MintKey // mints that become history: their bytes go away; one that is not there is no error
-	History []Event   // rows to append
-	_       struct{}  // use field names
+	Record  Record          // the new row; its Revision is the one that was loaded
+	Copy    []TokenResponse // responses to append: copies of what the secret store keeps; one that is there already stays as it is
+	Mark    []TokenResponse // live responses whose State and Reason are rewritten; one that is not there is an error
+	Bury    []ResponseKey   // responses that become history: their bytes go away; one that is not there is no error
+	History []Event         // rows to append
+	_       struct{}        // use field names
 }
 
-// Vault is what consumers read: one secret per connection, with immutable
+// SecretStore is what consumers read: one secret per connection, with immutable
 // versions and the labels AWSCURRENT and AWSPENDING, on the terms of AWS
 // Secrets Manager. It is safe for concurrent use. Reads by label may be stale;
 // reads by id are never wrong but may lag (ErrNoVersion).
-type Vault interface {
+type SecretStore interface {
 	// Current returns the version labelled AWSCURRENT.
 	// ErrNoSecret, ErrNoVersion, ErrSecretDeleted.
 	Current(ctx context.Context, c token.Connection) (Version, error)
@@ -214,7 +214,7 @@ type FollowUps interface {
 // Pace is one rate for all runs of an installation: a clock per name, whose turns
 // are given out in order. It is safe for concurrent use by many processes. A
 // turn is lost if whoever took it ends first, or if the transport repeats the call.
-type Pace interface {
+type RateLimiter interface {
 	// Turn takes the next turn: it moves the clock on by every from where it
 	// stands, or from earliest if it stands before that, and returns where it stood.
 	Turn(ctx context.Context, name string, earliest time.Time, every time.Duration) (time.Time, error)
@@ -264,7 +264,7 @@ const (
 	NoticeQuarantined     = "quarantined"
 	NoticeRejected        = "rejected" // a pair of the wrong identity, or an answer without a refresh token
 	NoticeSalvaged        = "salvaged"
-	NoticeDrift           = "drift"   // the vault did not show what the ledger decided
+	NoticeDrift           = "drift"   // the secret store did not show what the ledger decided
 	NoticeUnsaved         = "unsaved" // an answer could be saved nowhere: the connection is probably lost
 	NoticeLifetimeChanged = "lifetime_changed"
 )

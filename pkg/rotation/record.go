@@ -30,18 +30,18 @@ type Record struct {
 	Generation int64    `json:"generation"`
 	Status     Status   `json:"status"`
 	Current    *Current `json:"current,omitempty"`
-	// Ancestor is the mint that Current succeeded. Its bytes are kept until
+	// Ancestor is the response that Current succeeded. Its bytes are kept until
 	// Current is published.
-	Ancestor  *MintKey  `json:"ancestor,omitempty"`
-	Published string    `json:"published,omitempty"` // version id that AWSCURRENT was put on
-	Attempt   *Attempt  `json:"attempt,omitempty"`
-	DueAt     time.Time `json:"due_at,omitzero"` // when the loop next has something to do; zero: never
-	Failure   *Failure  `json:"failure,omitempty"`
-	Puts      []int64   `json:"puts,omitempty"` // Unix seconds of the vault versions put in the last 24 hours, oldest first
-	Pin       *Pin      `json:"pin,omitempty"`
+	Ancestor  *ResponseKey `json:"ancestor,omitempty"`
+	Published string       `json:"published,omitempty"` // version id that AWSCURRENT was put on
+	Attempt   *Attempt     `json:"attempt,omitempty"`
+	DueAt     time.Time    `json:"due_at,omitzero"` // when the loop next has something to do; zero: never
+	Failure   *Failure     `json:"failure,omitempty"`
+	Puts      []int64      `json:"puts,omitempty"` // Unix seconds of the secret store versions put in the last 24 hours, oldest first
+	Pin       *Pin         `json:"pin,omitempty"`
 	// Imported are the fingerprints of the refresh tokens that were ever imported.
 	Imported []token.Fingerprint `json:"imported,omitempty"`
-	// Residue is when the vault must be searched for pairs of an epoch that
+	// Residue is when the secret store must be searched for pairs of an epoch that
 	// ended while somebody could still receive one; zero: nothing to search.
 	// Overtaken: a refresh was open then, and not only could a code have been on its way.
 	Residue   time.Time `json:"residue,omitzero"`
@@ -54,7 +54,7 @@ type Record struct {
 	// credentials (RFC 6749 section 4.4). There is no refresh token to lose.
 	ServiceAccount bool `json:"service_account,omitempty"`
 	// Held: an answer to the current refresh token is quarantined, so nothing goes on
-	// until a person says which pair is right. Every write sets it by the mints.
+	// until a person says which pair is right. Every write sets it by the responses.
 	Held bool `json:"held,omitempty"`
 	// Untold: nobody was told yet that it needs a consent.
 	Untold bool `json:"untold,omitempty"`
@@ -63,7 +63,7 @@ type Record struct {
 // Current describes the pair that the connection has now.
 type Current struct {
 	Fingerprint token.Fingerprint `json:"fingerprint"` // of its refresh token; of a service account's, of its access token
-	Mint        MintKey           `json:"mint"`
+	Response    ResponseKey       `json:"mint"`
 	VersionID   string            `json:"version_id,omitempty"` // empty: imported, has no access token to publish
 	SavedAt     time.Time         `json:"saved_at"`
 	ExpiresAt   time.Time         `json:"expires_at,omitzero"`
@@ -94,12 +94,12 @@ func (a Attempt) withoutLast(quiet time.Duration, now time.Time) *Attempt {
 
 // Failure makes one row of the plan rest until NextAt. Other rows go on.
 type Failure struct {
-	Step   Step      `json:"step"`
-	Class  string    `json:"class"`
-	Count  int       `json:"count"` // in a row
-	NextAt time.Time `json:"next_at"`
-	Mint   MintKey   `json:"mint,omitzero"` // the mint that could not be decided or revoked
-	Detail string    `json:"detail,omitempty"`
+	Step     Step        `json:"step"`
+	Class    string      `json:"class"`
+	Count    int         `json:"count"` // in a row
+	NextAt   time.Time   `json:"next_at"`
+	Response ResponseKey `json:"mint,omitzero"` // the response that could not be decided or revoked
+	Detail   string      `json:"detail,omitempty"`
 }
 
 // Pin is the identity that a connection keeps across consents. A pair of
@@ -112,7 +112,7 @@ type Pin struct {
 	Company       string            `json:"company,omitempty"`
 }
 
-// Source says how a mint came to be.
+// Source says how a response came to be.
 type Source string
 
 const (
@@ -122,44 +122,44 @@ const (
 	FromClient  Source = "client_credentials" // of a service account; there is no refresh token
 )
 
-// MintState is the stored mark of a mint. All else follows from the ledger.
-type MintState string
+// MintState is the stored mark of a response. All else follows from the ledger.
+type ResponseState string
 
 const (
-	Saved       MintState = "saved"
-	Quarantined MintState = "quarantined" // contradictory; held for a person
-	Rejected    MintState = "rejected"    // not usable, to be revoked where possible
+	Saved       ResponseState = "saved"
+	Quarantined ResponseState = "quarantined" // contradictory; held for a person
+	Rejected    ResponseState = "rejected"    // not usable, to be revoked where possible
 )
 
-// MintKey identifies a mint within its connection.
-type MintKey struct {
+// ResponseKey identifies a response within its connection.
+type ResponseKey struct {
 	Epoch      int64  `json:"epoch"`
 	Generation int64  `json:"generation"`
 	Attempt    string `json:"attempt"`
 }
 
-// Mint is an append-only record of one answer of the token endpoint, kept
+// TokenResponse is an append-only record of one answer of the token endpoint, kept
 // before anyone judges it. Sealed is made once and never re-encrypted, so a
-// mint and every copy of it are the same bytes.
-type Mint struct {
+// response and every copy of it are the same bytes.
+type TokenResponse struct {
 	Connection token.Connection  `json:"connection"`
-	Key        MintKey           `json:"key"`
+	Key        ResponseKey       `json:"key"`
 	Parent     token.Fingerprint `json:"parent,omitempty"` // Current.Fingerprint of the pair it succeeds; empty for a consent
 	Source     Source            `json:"source"`
 	SavedAt    time.Time         `json:"saved_at"`
-	State      MintState         `json:"state"`
+	State      ResponseState     `json:"state"`
 	Reason     string            `json:"reason,omitempty"` // why it is quarantined or rejected
 	Sealed     []byte            `json:"sealed"`
 	// Expect is the identity that a consent was asked for.
 	Expect *Identity `json:"expect,omitempty"`
 	// What is published besides the answer; kept here so that the document
-	// is a function of the mint alone.
+	// is a function of the response alone.
 	APIURL  string `json:"api_url,omitempty"`
 	Company string `json:"company,omitempty"`
 	Stack   string `json:"stack"`
 }
 
-// Identity is whose consent a pair carries. In Mint.Expect and in invitations
+// Identity is whose consent a pair carries. In TokenResponse.Expect and in invitations
 // empty fields are not compared.
 type Identity struct {
 	ClientID      string `json:"client_id,omitempty"`

@@ -21,7 +21,7 @@ type presentation struct {
 // redeem presents the current refresh token, once, or a service account's
 // credentials. A crash before Begin's write leaves nothing; after it, an attempt
 // whose end is unknown, which is looked into after its lease; after Save's
-// acknowledgement, a mint that anybody may decide.
+// acknowledgement, a response that anybody may decide.
 func (t *turn) redeem(ctx context.Context) (*ConnectionReport, error) {
 	p, end, err := t.preflight(ctx)
 	if p == nil {
@@ -68,7 +68,7 @@ func (t *turn) preflight(ctx context.Context) (*presentation, *ConnectionReport,
 		return nil, t.noTime(), nil
 	}
 	fail := func(class string, wait time.Duration, err error) (*presentation, *ConnectionReport, error) {
-		end, err := t.failure(ctx, Redeem, MintKey{}, class, wait, err)
+		end, err := t.failure(ctx, Redeem, ResponseKey{}, class, wait, err)
 		return nil, end, err
 	}
 	var p presentation
@@ -84,12 +84,12 @@ func (t *turn) preflight(ctx context.Context) (*presentation, *ConnectionReport,
 	}
 	if puts := t.recentPuts(); t.settings.PutsPerDay > 0 && len(puts) >= t.settings.PutsPerDay {
 		wait := time.Unix(puts[0], 0).Add(24 * time.Hour).Sub(t.clock())
-		return fail(classBudget, wait, fmt.Errorf("the secret of %s has had %d versions in 24 hours, as many as the vault takes", t.conn, len(puts)))
+		return fail(classBudget, wait, fmt.Errorf("the secret of %s has had %d versions in 24 hours, as many as the secret store takes", t.conn, len(puts)))
 	}
-	seen, err := t.checkVault(ctx)
+	seen, err := t.checkSecret(ctx)
 	switch {
 	case err != nil:
-		end, err := t.vaultFailure(ctx, Redeem, err)
+		end, err := t.secretFailure(ctx, Redeem, err)
 		return nil, end, err
 	case seen.adopt != nil:
 		return nil, nil, t.adopt(ctx, *seen.adopt)
@@ -158,14 +158,14 @@ func classOfApp(err error) string {
 	return classStore
 }
 
-// currentRefreshToken opens the current pair: from its mint or, where the
-// ledger has lost that, from the version that the vault shows, found by its id.
-func (t *turn) currentRefreshToken(ctx context.Context, seen vaultView) (token.Secret, error) {
-	m := Mint{Connection: t.conn, Key: t.rec.Current.Mint}
-	if i := slices.IndexFunc(t.mints, func(m Mint) bool { return m.Key == t.rec.Current.Mint }); i >= 0 {
-		m = t.mints[i]
+// currentRefreshToken opens the current pair: from its response or, where the
+// ledger has lost that, from the version that the secret store shows, found by its id.
+func (t *turn) currentRefreshToken(ctx context.Context, seen secretView) (token.Secret, error) {
+	m := TokenResponse{Connection: t.conn, Key: t.rec.Current.Response}
+	if i := slices.IndexFunc(t.responses, func(m TokenResponse) bool { return m.Key == t.rec.Current.Response }); i >= 0 {
+		m = t.responses[i]
 	} else if doc, err := token.ParseDocument(seen.current.Value); err == nil && seen.current.ID == t.rec.Current.VersionID {
-		m = mintOf(doc)
+		m = responseOf(doc)
 	}
 	body, err := t.open(ctx, m)
 	if err != nil {
@@ -255,7 +255,7 @@ func (t *turn) answerUnknown(ctx context.Context, answer Answer, cause error) (*
 	}
 	if asked := t.clock().Add(answer.Wait); asked.After(over) {
 		over = asked
-		if _, err := t.failure(ctx, Look, MintKey{}, classIssuer, answer.Wait, cause); err != nil && !errors.Is(err, ErrConflict) {
+		if _, err := t.failure(ctx, Look, ResponseKey{}, classIssuer, answer.Wait, cause); err != nil && !errors.Is(err, ErrConflict) {
 			return nil, err
 		}
 	}
@@ -266,8 +266,8 @@ func (t *turn) answerUnknown(ctx context.Context, answer Answer, cause error) (*
 
 // captured saves the answer before anybody looks at it.
 func (t *turn) captured(ctx context.Context, p *presentation, body token.Secret) (*ConnectionReport, error) {
-	m := t.mint(p, body)
-	others := []func(context.Context, Mint) error{t.escrow}
+	m := t.response(p, body)
+	others := []func(context.Context, TokenResponse) error{t.escrow}
 	if implausiblyLarge(body) {
 		others = nil
 	}
@@ -282,9 +282,9 @@ func (t *turn) captured(ctx context.Context, p *presentation, body token.Secret)
 	return nil, nil
 }
 
-// mint gives an answer the form in which it is saved.
-func (t *turn) mint(p *presentation, body token.Secret) Mint {
-	m := Mint{Connection: t.conn, Key: MintKey{t.rec.Epoch, t.rec.Generation + 1, t.presented}, Parent: t.rec.Attempt.Fingerprint,
+// response gives an answer the form in which it is saved.
+func (t *turn) response(p *presentation, body token.Secret) TokenResponse {
+	m := TokenResponse{Connection: t.conn, Key: ResponseKey{t.rec.Epoch, t.rec.Generation + 1, t.presented}, Parent: t.rec.Attempt.Fingerprint,
 		Source: t.rec.renewal(), SavedAt: t.clock().UTC().Truncate(time.Millisecond), State: Saved, APIURL: p.app.APIURL, Stack: t.settings.Stack}
 	if t.rec.Pin != nil {
 		m.Company = t.rec.Pin.Company
@@ -300,7 +300,7 @@ func (t *turn) attemptEnded(ctx context.Context, class string, wait time.Duratio
 	t.presented = ""
 	for range maxSteps {
 		t.rec.Attempt = t.rec.Attempt.withoutLast(t.settings.Quiet, t.clock())
-		end, err := t.failure(ctx, Redeem, MintKey{}, class, wait, cause, Event{Kind: "ended", Attempt: mine, Detail: cause.Error()})
+		end, err := t.failure(ctx, Redeem, ResponseKey{}, class, wait, cause, Event{Kind: "ended", Attempt: mine, Detail: cause.Error()})
 		if !errors.Is(err, ErrConflict) {
 			return end, err
 		}

@@ -13,8 +13,8 @@ import (
 // revoke ends, at the issuer, one pair that can no longer become current, and
 // then forgets its bytes. Nothing saved lives on after a disconnect or a new
 // consent.
-func (t *turn) revoke(ctx context.Context, m Mint) (*ConnectionReport, error) {
-	if m.Key == (MintKey{}) {
+func (t *turn) revoke(ctx context.Context, m TokenResponse) (*ConnectionReport, error) {
+	if m.Key == (ResponseKey{}) {
 		return t.searchResidue(ctx)
 	}
 	how, err := t.endPair(ctx, m)
@@ -25,12 +25,12 @@ func (t *turn) revoke(ctx context.Context, m Mint) (*ConnectionReport, error) {
 		}
 		return t.failure(ctx, Revoke, m.Key, class, 0, err)
 	}
-	return nil, t.write(ctx, Change{Bury: []MintKey{m.Key}, History: []Event{{Kind: "revoked",
+	return nil, t.write(ctx, Change{Bury: []ResponseKey{m.Key}, History: []Event{{Kind: "revoked",
 		Epoch: m.Key.Epoch, Generation: m.Key.Generation, Attempt: m.Key.Attempt, Detail: how}}})
 }
 
-// endPair revokes the pair of one mint and says what can be said of it.
-func (t *turn) endPair(ctx context.Context, m Mint) (how string, err error) {
+// endPair revokes the pair of one response and says what can be said of it.
+func (t *turn) endPair(ctx context.Context, m TokenResponse) (how string, err error) {
 	body, err := t.open(ctx, m)
 	if errors.Is(err, ErrUnsealable) {
 		return "its bytes cannot be opened; not revoked", nil
@@ -106,14 +106,14 @@ func (t *turn) accepts(ctx context.Context, app Application, access token.Secret
 	return false, err
 }
 
-// searchResidue copies what the vault still holds in escrow of former epochs
+// searchResidue copies what the secret store still holds in escrow of former epochs
 // into the ledger, where it is an orphan.
 func (t *turn) searchResidue(ctx context.Context) (*ConnectionReport, error) {
-	stored, err := t.storedMints(ctx, isEscrow)
+	stored, err := t.storedResponses(ctx, isEscrow)
 	if err != nil && !errors.Is(err, ErrSecretDeleted) {
-		return t.vaultFailure(ctx, Revoke, err)
+		return t.secretFailure(ctx, Revoke, err)
 	}
 	t.rec.Residue, t.rec.Overtaken = time.Time{}, false
-	former := slices.DeleteFunc(stored, func(m Mint) bool { return m.Key.Epoch >= t.rec.Epoch })
+	former := slices.DeleteFunc(stored, func(m TokenResponse) bool { return m.Key.Epoch >= t.rec.Epoch })
 	return nil, t.write(ctx, Change{Copy: former})
 }

@@ -21,7 +21,7 @@ func TestDisconnectRevokesEverything(t *testing.T) {
 		for _, age := range []time.Duration{time.Minute, 3 * time.Hour} { // with a live, and an expired access token
 			t.Run(name+" after "+age.String(), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					b := newBench(personality)
+					b := newHarness(personality)
 					b.connect(t)
 					time.Sleep(age)
 					report, err := b.rotator().Disconnect(t.Context(), acme)
@@ -42,7 +42,7 @@ func TestDisconnectRevokesEverything(t *testing.T) {
 }
 
 // livePairs counts the pairs that the issuer would still redeem.
-func (b *bench) livePairs(t *testing.T) int {
+func (b *harness) livePairs(t *testing.T) int {
 	t.Helper()
 	live := 0
 	for _, e := range b.Journal.Entries() {
@@ -55,7 +55,7 @@ func (b *bench) livePairs(t *testing.T) int {
 
 func TestAPairIsRevokedEvenIfTheAPIDoesNotAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{Lifetime: 1000 * time.Hour})
+		b := newHarness(rotationtest.Personality{Lifetime: 1000 * time.Hour})
 		b.connect(t)
 		r := b.rotatorWith(halfIdentified{b.Issuer})
 		_, err := r.Disconnect(t.Context(), acme)
@@ -86,7 +86,7 @@ func TestRevokedIsSaidOfADeadPairOnly(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := newBench(rotationtest.Personality{Lifetime: 8 * time.Hour})
+				b := newHarness(rotationtest.Personality{Lifetime: 8 * time.Hour})
 				b.connect(t)
 				r := b.rotatorWith(deaf{b.Issuer, time.Now().Add(test.listensAfter)})
 				report, err := r.Disconnect(t.Context(), acme)
@@ -124,7 +124,7 @@ func (d deaf) Revoke(ctx context.Context, app rotation.Application, t token.Secr
 }
 
 // revocation is what the history says of the last revocation.
-func (b *bench) revocation(t *testing.T) string {
+func (b *harness) revocation(t *testing.T) string {
 	t.Helper()
 	events, err := b.Ledger.History(t.Context(), acme, 10)
 	must(t, err)
@@ -138,7 +138,7 @@ func (b *bench) revocation(t *testing.T) string {
 
 func TestAnAncestorOfAReleasedPairIsNotRevoked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{KillFamily: true})
+		b := newHarness(rotationtest.Personality{KillFamily: true})
 		b.connect(t)
 		time.Sleep(time.Hour)
 		two := contradicting(b.Issuer)
@@ -171,11 +171,11 @@ func (r *revocations) Revoke(ctx context.Context, app rotation.Application, t to
 // late has a copy of the pair that is current.
 func TestACopyOfTheCurrentPairIsNotRevoked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := &mishap{bench: newBench(rotationtest.Personality{NoRotation: true}), t: t}
+		m := &faultScenario{harness: newHarness(rotationtest.Personality{NoRotation: true}), t: t}
 		m.connect(t)
 		time.Sleep(time.Hour)
 		m.issuer = repeating{m.Issuer}
-		m.during(1, "ledger.SaveMint", before, func() {
+		m.during(1, "ledger.SaveResponse", before, func() {
 			time.Sleep(4 * time.Minute)
 			m.sweep()
 		}).rotate()

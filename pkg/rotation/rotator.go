@@ -18,13 +18,13 @@ import (
 // Config wires a Rotator. FollowUps, Pace, Notifier, Log and Now may be left out.
 type Config struct {
 	Ledger       Ledger
-	Vault        Vault
+	SecretStore  SecretStore
 	Sealer       Sealer
 	Applications Applications
 	Issuer       Issuer
-	FollowUps    FollowUps // nil: what a follow-up would do waits for the next sweep
-	Pace         Pace      // nil: each process keeps the whole pace by itself
-	Notifier     Notifier  // nil: notices are logged only
+	FollowUps    FollowUps   // nil: what a follow-up would do waits for the next sweep
+	RateLimiter  RateLimiter // nil: each process keeps the whole pace by itself
+	Notifier     Notifier    // nil: notices are logged only
 	// Announcements keep notices about many connections to one each. nil: one of each process.
 	Announcements Announcements
 	Invitations   Invitations // nil: notices name the command that makes a link
@@ -36,11 +36,11 @@ type Config struct {
 // Rotator rotates connections. It keeps nothing between runs but its pace, and
 // is safe for concurrent use; any number of Rotators may work on one ledger.
 type Rotator struct {
-	keeper
-	vault     Vault
+	engine
+	secrets   SecretStore
 	sealer    Sealer
 	followUps FollowUps
-	pace      *pacer
+	pace      *limiter
 	// invitations may be nil.
 	invitations Invitations
 
@@ -50,19 +50,19 @@ type Rotator struct {
 
 // NewRotator checks the configuration.
 func NewRotator(cfg Config) (*Rotator, error) {
-	if cfg.Ledger == nil || cfg.Vault == nil || cfg.Sealer == nil || cfg.Applications == nil || cfg.Issuer == nil {
-		return nil, errors.New("a rotator needs a ledger, a vault, a sealer, applications and an issuer")
+	if cfg.Ledger == nil || cfg.SecretStore == nil || cfg.Sealer == nil || cfg.Applications == nil || cfg.Issuer == nil {
+		return nil, errors.New("a rotator needs a ledger, a secret store, a sealer, applications and an issuer")
 	}
 	if err := cfg.Settings.Validate(); err != nil {
 		return nil, fmt.Errorf("settings: %w", err)
 	}
-	k := keeper{cfg.Ledger, cfg.Applications, cfg.Issuer, cfg.Notifier, cfg.Settings, cfg.Log, cfg.Now, newTold(cfg.Announcements)}
+	k := engine{cfg.Ledger, cfg.Applications, cfg.Issuer, cfg.Notifier, cfg.Settings, cfg.Log, cfg.Now, newTold(cfg.Announcements)}
 	k.fill()
-	return &Rotator{keeper: k, vault: cfg.Vault, sealer: cfg.Sealer, followUps: cfg.FollowUps, invitations: cfg.Invitations,
-		pace: newPacer(cfg.Pace, cfg.Settings, k.log)}, nil
+	return &Rotator{engine: k, secrets: cfg.SecretStore, sealer: cfg.Sealer, followUps: cfg.FollowUps, invitations: cfg.Invitations,
+		pace: newPacer(cfg.RateLimiter, cfg.Settings, k.log)}, nil
 }
 
-func (k *keeper) fill() {
+func (k *engine) fill() {
 	if k.log == nil {
 		k.log = slog.New(slog.DiscardHandler)
 	}
@@ -161,7 +161,7 @@ func (r *Rotator) Ensure(ctx context.Context, c token.Connection, request Reques
 	}
 	s := situation{minTTL: time.Duration(request.MinTTLSeconds) * time.Second}
 	if request.Epoch > 0 {
-		s.onlyAt = &MintKey{Epoch: request.Epoch, Generation: request.Generation}
+		s.onlyAt = &ResponseKey{Epoch: request.Epoch, Generation: request.Generation}
 	}
 	return r.one(ctx, "ensure", c, s), nil
 }

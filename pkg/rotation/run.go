@@ -140,7 +140,7 @@ func (r *run) connection(ctx context.Context, c token.Connection, s situation) (
 			"epoch", report.Epoch, "generation", report.Generation, "detail", report.Detail)
 	}()
 	s.settings = r.settings
-	t := &turn{run: r, conn: c, situation: s, restNow: map[rest]bool{}, bodies: map[MintKey]token.Secret{}}
+	t := &turn{run: r, conn: c, situation: s, restNow: map[rest]bool{}, bodies: map[ResponseKey]token.Secret{}}
 	report = t.loop(ctx)
 	if t.hasTurn {
 		r.pace.giveBack(c.Environment)
@@ -159,19 +159,19 @@ type turn struct {
 	*run
 	situation
 	conn    token.Connection
-	restNow map[rest]bool            // rows that failed in this turn
-	bodies  map[MintKey]token.Secret // answers received or opened in this turn
-	did     Outcome                  // Published or Recovered, once that is so
-	detail  string                   // of the last failure
-	refusal string                   // id of the attempt that the issuer refused in this turn
-	hasTurn bool                     // to redeem, and did not yet
-	drifted bool                     // people were told of a drift
-	found   Record                   // the row as it was at first
+	restNow map[rest]bool                // rows that failed in this turn
+	bodies  map[ResponseKey]token.Secret // answers received or opened in this turn
+	did     Outcome                      // Published or Recovered, once that is so
+	detail  string                       // of the last failure
+	refusal string                       // id of the attempt that the issuer refused in this turn
+	hasTurn bool                         // to redeem, and did not yet
+	drifted bool                         // people were told of a drift
+	found   Record                       // the row as it was at first
 }
 
 type rest struct {
-	step Step
-	mint MintKey
+	step     Step
+	response ResponseKey
 }
 
 // maxSteps bounds the loop; a turn that heals everything it can meet takes
@@ -210,12 +210,12 @@ func (t *turn) loop(ctx context.Context) ConnectionReport {
 }
 
 func (t *turn) load(ctx context.Context) (err error) {
-	if t.rec, t.mints, err = t.loadRow(ctx, t.conn); err != nil {
+	if t.rec, t.responses, err = t.loadRow(ctx, t.conn); err != nil {
 		return err
 	}
 	t.now = t.clock()
-	t.rests = func(step Step, mint MintKey) bool {
-		return t.restNow[rest{step, mint}] || t.rec.resting(step, mint, t.now)
+	t.rests = func(step Step, response ResponseKey) bool {
+		return t.restNow[rest{step, response}] || t.rec.resting(step, response, t.now)
 	}
 	return nil
 }
@@ -224,7 +224,7 @@ func (t *turn) load(ctx context.Context) (err error) {
 func (t *turn) act(ctx context.Context, a action) (*ConnectionReport, error) {
 	switch a.step {
 	case Decide:
-		return t.decide(ctx, a.mint)
+		return t.decide(ctx, a.response)
 	case Publish:
 		return t.publish(ctx)
 	case Look:
@@ -232,7 +232,7 @@ func (t *turn) act(ctx context.Context, a action) (*ConnectionReport, error) {
 	case Redeem:
 		return t.redeem(ctx)
 	case Revoke:
-		return t.revoke(ctx, a.mint)
+		return t.revoke(ctx, a.response)
 	}
 	return nil, fmt.Errorf("step %q of %s has no act", a.step, t.conn)
 }
@@ -241,7 +241,7 @@ func (t *turn) act(ctx context.Context, a action) (*ConnectionReport, error) {
 // is set anew, or the row would stay at the head of the queue.
 func (t *turn) end(ctx context.Context, a action) ConnectionReport {
 	if !t.rec.DueAt.IsZero() && !t.rec.DueAt.After(t.now) && a.outcome != Busy {
-		if due := t.settings.dueAt(t.rec, t.mints, t.now); !due.Equal(t.rec.DueAt) {
+		if due := t.settings.dueAt(t.rec, t.responses, t.now); !due.Equal(t.rec.DueAt) {
 			if err := t.write(ctx, Change{}); err != nil && !errors.Is(err, ErrConflict) {
 				return t.report(Failed, time.Time{}, err)
 			}
@@ -268,7 +268,7 @@ func (t *turn) achieved() Outcome {
 
 // write stores t.rec as it is now together with the change.
 func (t *turn) write(ctx context.Context, change Change) error {
-	return t.keeper.write(ctx, t.rec, t.mints, change)
+	return t.engine.write(ctx, t.rec, t.responses, change)
 }
 
 func (t *turn) report(outcome Outcome, retryAt time.Time, err error) ConnectionReport {
@@ -301,26 +301,26 @@ const (
 
 // failure makes a row rest for a while, in this turn and in later ones, and
 // ends the turn unless other rows go on. wait 0 means the usual back-off.
-func (t *turn) failure(ctx context.Context, step Step, mint MintKey, class string, wait time.Duration, cause error, history ...Event) (*ConnectionReport, error) {
-	t.restNow[rest{step, mint}] = true
+func (t *turn) failure(ctx context.Context, step Step, response ResponseKey, class string, wait time.Duration, cause error, history ...Event) (*ConnectionReport, error) {
+	t.restNow[rest{step, response}] = true
 	count := 1
-	if f := t.rec.Failure; f != nil && f.Step == step && f.Class == class && f.Mint == mint {
+	if f := t.rec.Failure; f != nil && f.Step == step && f.Class == class && f.Response == response {
 		count = f.Count + 1
 	}
 	if wait <= 0 {
 		wait = backOff(class, count)
 	}
 	was := t.rec.Failure
-	f := Failure{Step: step, Class: class, Count: count, NextAt: t.clock().Add(wait).UTC(), Mint: mint, Detail: cause.Error()}
+	f := Failure{Step: step, Class: class, Count: count, NextAt: t.clock().Add(wait).UTC(), Response: response, Detail: cause.Error()}
 	if was == nil || !f.besides(t.rec) || was.besides(t.rec) || !was.NextAt.After(t.clock()) {
-		t.rec.Failure = &f // else the loop as a whole is asked to wait, which one mint must not undo
+		t.rec.Failure = &f // else the loop as a whole is asked to wait, which one response must not undo
 	}
 	if class == classConfig && count == 1 {
 		t.tellConfigError(ctx, cause)
 	}
 	err := t.write(ctx, Change{History: history})
 	if errors.Is(err, ErrConflict) { // the row is another one now, and perhaps that is why the act failed
-		delete(t.restNow, rest{step, mint})
+		delete(t.restNow, rest{step, response})
 	}
 	if err != nil {
 		return nil, errors.Join(err, cause)
@@ -337,8 +337,8 @@ func backOff(class string, count int) time.Duration {
 	return min(first<<min(count-1, 10), 15*time.Minute)
 }
 
-// open gives the body of a mint's answer.
-func (t *turn) open(ctx context.Context, m Mint) (body token.Secret, err error) {
+// open gives the body of a response's answer.
+func (t *turn) open(ctx context.Context, m TokenResponse) (body token.Secret, err error) {
 	if body, ok := t.bodies[m.Key]; ok {
 		return body, nil
 	}

@@ -62,7 +62,7 @@ func (k *keyring) ready(ctx context.Context) (*dataKey, error) {
 }
 
 // seal encrypts the body of an answer, bound to where it belongs.
-func (d *dataKey) seal(body token.Secret, c token.Connection, key MintKey) []byte {
+func (d *dataKey) seal(body token.Secret, c token.Connection, key ResponseKey) []byte {
 	out := append([]byte{sealVersion}, binary.BigEndian.AppendUint16(nil, uint16(len(d.wrapped)))...)
 	out = append(out, d.wrapped...)
 	return d.aead.Seal(out, nil, []byte(body.Reveal()), bound(c, key))
@@ -70,7 +70,7 @@ func (d *dataKey) seal(body token.Secret, c token.Connection, key MintKey) []byt
 
 // open is the reverse of seal. ErrUnsealable if the bytes were changed, belong
 // elsewhere, or are not ours.
-func (k *keyring) open(ctx context.Context, sealed []byte, c token.Connection, key MintKey) (token.Secret, error) {
+func (k *keyring) open(ctx context.Context, sealed []byte, c token.Connection, key ResponseKey) (token.Secret, error) {
 	if len(sealed) < 3 || sealed[0] != sealVersion {
 		return token.Secret{}, fmt.Errorf("opening the answer of %s: unknown form: %w", c, ErrUnsealable)
 	}
@@ -120,6 +120,6 @@ func newAEAD(key []byte) (cipher.AEAD, error) {
 // bound is the additional data: sealed bytes cannot be moved to another
 // connection, epoch, generation or purpose. The attempt is left out because
 // the published document does not need it to be opened.
-func bound(c token.Connection, key MintKey) []byte {
+func bound(c token.Connection, key ResponseKey) []byte {
 	return fmt.Appendf(nil, "tokenturn answer\x00%s\x00%d\x00%d", c, key.Epoch, key.Generation)
 }

@@ -20,7 +20,7 @@ var ErrHasConsent = errors.New("the connection is a person's consent")
 func (r *Rotator) ServiceAccount(ctx context.Context, c token.Connection, company string) (Report, error) {
 	started := time.Now()
 	for range maxSteps {
-		rec, mints, err := r.loadRow(ctx, c)
+		rec, responses, err := r.loadRow(ctx, c)
 		switch {
 		case err != nil:
 			return Report{}, err
@@ -37,9 +37,9 @@ func (r *Rotator) ServiceAccount(ctx context.Context, c token.Connection, compan
 		}
 		next := rec.clone()
 		next.Epoch, next.Generation, next.Status, next.ServiceAccount = rec.Epoch+1, 0, Active, true
-		next.Current = &Current{Mint: MintKey{Epoch: next.Epoch}, SavedAt: r.clock().UTC()}
+		next.Current = &Current{Response: ResponseKey{Epoch: next.Epoch}, SavedAt: r.clock().UTC()}
 		next.Pin = &Pin{Environment: c.Environment, Company: company}
-		err = r.write(ctx, next, mints, Change{History: []Event{{Kind: "decided", Epoch: next.Epoch, Detail: "service account in company " + company}}})
+		err = r.write(ctx, next, responses, Change{History: []Event{{Kind: "decided", Epoch: next.Epoch, Detail: "service account in company " + company}}})
 		if err != nil && !errors.Is(err, ErrConflict) {
 			return Report{}, err
 		}
@@ -72,7 +72,7 @@ func lineage(p token.Pair) token.Fingerprint {
 // judge is the issuer's judgement of an answer to what source says: an access token
 // alone is all that a service account gets (RFC 6749 section 4.4.3), and no answer to
 // anybody else.
-func (k *keeper) judge(source Source, body token.Secret) Judgement {
+func (k *engine) judge(source Source, body token.Secret) Judgement {
 	j := k.issuer.Parse(body)
 	switch {
 	case source == FromClient && (j.Verdict == AccessOnly || j.Verdict == Sound):
@@ -106,8 +106,8 @@ func (t *turn) clientCaptured(ctx context.Context, p *presentation, body token.S
 	if t.judge(FromClient, body).Verdict != Sound || implausiblyLarge(body) {
 		return t.attemptEnded(ctx, classIssuer, 0, fmt.Errorf("getting a token for %s: the answer has no access token with a lifetime", t.conn))
 	}
-	m := t.mint(p, body)
-	if err := within(ctx, storeTimeout, func(ctx context.Context) error { return t.ledger.SaveMint(ctx, m) }); err != nil {
+	m := t.response(p, body)
+	if err := within(ctx, storeTimeout, func(ctx context.Context) error { return t.ledger.SaveResponse(ctx, m) }); err != nil {
 		return t.attemptEnded(ctx, classStore, 0, fmt.Errorf("saving the answer for %s: %w", t.conn, err))
 	}
 	t.bodies[m.Key] = body

@@ -14,9 +14,9 @@ import (
 )
 
 // serve registers acme and makes it a service account in company 42.
-func (b *bench) serve(t *testing.T) rotation.ConnectionReport {
+func (b *harness) serve(t *testing.T) rotation.ConnectionReport {
 	t.Helper()
-	_, err := rotation.Register(t.Context(), b.Ledger, b.Vault, b.settings.Stack, acme)
+	_, err := rotation.Register(t.Context(), b.Ledger, b.SecretStore, b.settings.Stack, acme)
 	must(t, err)
 	report, err := b.rotator().ServiceAccount(t.Context(), acme, "42")
 	must(t, err)
@@ -25,7 +25,7 @@ func (b *bench) serve(t *testing.T) rotation.ConnectionReport {
 
 func TestAServiceAccountIsKeptFreshLikeAnyOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
+		b := newHarness(rotationtest.Personality{})
 		if got := b.serve(t); got.Outcome != rotation.Rotated || got.Epoch != 1 || got.Generation != 1 {
 			t.Fatalf("%+v", got)
 		}
@@ -45,7 +45,7 @@ func TestAServiceAccountIsKeptFreshLikeAnyOther(t *testing.T) {
 		if kinds := b.notices(); len(kinds) != 0 {
 			t.Errorf("a faultless day gave notices: %v", kinds)
 		}
-		if err := rotationtest.CheckAtRest(b.Bench); err != nil {
+		if err := rotationtest.CheckAtRest(b.Harness); err != nil {
 			t.Error(err)
 		}
 	})
@@ -61,13 +61,13 @@ func TestAServiceAccountAsksAgain(t *testing.T) {
 		"503":                {rotationtest.Nth(1, "issuer.Redeem", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail}), rotation.Deferred},
 		"the answer is lost": {rotationtest.Nth(1, "issuer.Redeem", rotationtest.After, rotationtest.Fault{Kind: rotationtest.Fail}), rotation.Deferred},
 		"half the answer":    {rotationtest.Nth(1, "issuer.Redeem", rotationtest.After, rotationtest.Fault{Kind: rotationtest.Cut}), rotation.Deferred},
-		"it is not saved":    {rotationtest.Nth(1, "ledger.SaveMint", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail}), rotation.Deferred},
+		"it is not saved":    {rotationtest.Nth(1, "ledger.SaveResponse", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail}), rotation.Deferred},
 		"no connection":      {rotationtest.Nth(1, "issuer.Redeem", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Unsent}), rotation.Deferred},
 		"429":                {rotationtest.Nth(1, "issuer.Redeem", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Throttle}), rotation.Deferred},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := newBench(rotationtest.Personality{})
+				b := newHarness(rotationtest.Personality{})
 				b.serve(t)
 				time.Sleep(time.Hour)
 				b.gate(c.gate)
@@ -97,7 +97,7 @@ func TestAServiceAccountAsksAgain(t *testing.T) {
 // nothing, without a quiet period.
 func TestAServiceAccountsRunDies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
+		b := newHarness(rotationtest.Personality{})
 		b.serve(t)
 		time.Sleep(time.Hour)
 		b.gate(rotationtest.Nth(1, "issuer.Redeem", rotationtest.After, rotationtest.Fault{Kind: rotationtest.Crash}))
@@ -114,7 +114,7 @@ func TestAServiceAccountsRunDies(t *testing.T) {
 		if report := b.sweep(t); report.Outcomes[rotation.Rotated] != 1 {
 			t.Errorf("%+v\n%s", report, b.Journal.String())
 		}
-		if err := errors.Join(b.works(t.Context()), rotationtest.CheckAtRest(b.Bench)); err != nil {
+		if err := errors.Join(b.works(t.Context()), rotationtest.CheckAtRest(b.Harness)); err != nil {
 			t.Error(err)
 		}
 	})
@@ -122,7 +122,7 @@ func TestAServiceAccountsRunDies(t *testing.T) {
 
 func TestAServiceAccountAndConsents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
+		b := newHarness(rotationtest.Personality{})
 		b.connect(t)
 		if _, err := b.rotator().ServiceAccount(t.Context(), acme, "42"); !errors.Is(err, rotation.ErrHasConsent) {
 			t.Errorf("over a person's consent: %v", err)
@@ -159,7 +159,7 @@ func TestAServiceAccountAndConsents(t *testing.T) {
 
 func TestAServiceAccountWithRefusedCredentials(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
+		b := newHarness(rotationtest.Personality{})
 		b.serve(t)
 		other := app
 		other.ClientID, other.ClientSecret = "client-2", token.NewSecret("canary-of-the-other-app")
@@ -195,14 +195,14 @@ func TestAnAppWithoutServiceAccountsGoesOn(t *testing.T) {
 	for _, answer := range []rotation.Class{rotation.GrantFault, rotation.RequestFault, rotation.Refused} {
 		t.Run(string(answer), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := newBench(rotationtest.Personality{})
+				b := newHarness(rotationtest.Personality{})
 				b.settings.Concurrency = 1
 				people := len(b.connectIn(t, "sandbox", 5))
 				r := b.rotatorWith(grantless{b.Issuer, answer})
 				mistakes := []string{"one", "two", "three", "four"}
 				for _, name := range mistakes {
 					c := token.Connection{Environment: "sandbox", Name: name}
-					_, err := rotation.Register(t.Context(), b.Ledger, b.Vault, b.settings.Stack, c)
+					_, err := rotation.Register(t.Context(), b.Ledger, b.SecretStore, b.settings.Stack, c)
 					must(t, err)
 					report, err := r.ServiceAccount(t.Context(), c, "42")
 					must(t, err)

@@ -15,7 +15,7 @@ type Settings struct {
 	RedeemTimeout time.Duration // longest one POST to the token endpoint may take
 	Lease         time.Duration // life of one attempt
 	Quiet         time.Duration // after the lease, before a token in doubt is presented again
-	PutsPerDay    int           // versions the vault takes in 24 hours; 0: no limit
+	PutsPerDay    int           // versions the secret store takes in 24 hours; 0: no limit
 }
 
 // DefaultSettings are those of design and documentation, for an AWS installation.

@@ -15,11 +15,11 @@ import (
 // strikes counts which faults struck at which boundaries of which calls, and on
 // how many servers.
 type strikes struct {
-	mu     sync.Mutex
-	struck map[strike]map[string]bool // on which servers
-	scenes map[string]int             // of a server
-	server string
-	all    *strikes
+	mu        sync.Mutex
+	struck    map[strike]map[string]bool // on which servers
+	scenarios map[string]int             // of a server
+	server    string
+	all       *strikes
 }
 
 type strike struct {
@@ -28,14 +28,14 @@ type strike struct {
 	kind rotationtest.Kind
 }
 
-// on counts for one scene on one server.
+// on counts for one scenario on one server.
 func (s *strikes) on(server string) *strikes {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.scenes == nil {
-		s.scenes, s.struck = map[string]int{}, map[strike]map[string]bool{}
+	if s.scenarios == nil {
+		s.scenarios, s.struck = map[string]int{}, map[strike]map[string]bool{}
 	}
-	s.scenes[server]++
+	s.scenarios[server]++
 	return &strikes{server: server, all: s}
 }
 
@@ -111,11 +111,11 @@ func (s *strikes) String() string {
 }
 
 // lacks names the calls of a rotation that did not meet every kind of fault that
-// the menu has for them on every server. It wants more than one scene of each.
+// the menu has for them on every server. It wants more than one scenario of each.
 func (s *strikes) lacks() (lacks []string) {
 	servers := len(rotationtest.Personalities)
 	for server := range rotationtest.Personalities {
-		if s.scenes[server] < 2 {
+		if s.scenarios[server] < 2 {
 			return nil
 		}
 	}
@@ -132,5 +132,5 @@ func (s *strikes) lacks() (lacks []string) {
 }
 
 // callsOfARotation are those that it makes on every server, whatever comes of it.
-var callsOfARotation = []string{"applications.Application", "followups.Send", "issuer.Redeem", "ledger.Load", "ledger.SaveMint",
-	"ledger.Write", "notifier.Notify", "pace.Turn", "sealer.DataKey", "sealer.Unwrap", "vault.Current", "vault.Promote", "vault.Put"}
+var callsOfARotation = []string{"applications.Application", "followups.Send", "issuer.Redeem", "ledger.Load", "ledger.SaveResponse",
+	"ledger.Write", "notifier.Notify", "pace.Turn", "sealer.DataKey", "sealer.Unwrap", "secrets.Current", "secrets.Promote", "secrets.Put"}

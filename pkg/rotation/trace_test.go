@@ -18,29 +18,29 @@ var update = flag.Bool("update", false, "write the golden traces anew; read the 
 // TestTraces compares every effect of the ordinary flows, in order, with what
 // testdata says. Whoever changes the protocol reads here what that means.
 func TestTraces(t *testing.T) {
-	for name, happens := range map[string]func(*mishap) rotation.Outcome{
-		"rotation": (*mishap).sweep,
-		"lost-answer": func(m *mishap) rotation.Outcome {
+	for name, happens := range map[string]func(*faultScenario) rotation.Outcome{
+		"rotation": (*faultScenario).sweep,
+		"lost-answer": func(m *faultScenario) rotation.Outcome {
 			m.Issuer.Personality.Overlap = true
 			m.first("issuer.Redeem", after, fail).sweep()
 			time.Sleep(4 * time.Minute)
 			return m.sweep()
 		},
-		"ledger-down": func(m *mishap) rotation.Outcome {
+		"ledger-down": func(m *faultScenario) rotation.Outcome {
 			m.downAfter(1, "issuer.Redeem", "ledger.").sweep()
 			time.Sleep(4 * time.Minute)
 			return m.calm().sweep()
 		},
-		"consent-during-rotation": func(m *mishap) rotation.Outcome {
+		"consent-during-rotation": func(m *faultScenario) rotation.Outcome {
 			return m.during(1, "issuer.Redeem", after, func() { m.consentAgain() }).sweep()
 		},
-		"disconnect": (*mishap).disconnect,
+		"disconnect": (*faultScenario).disconnect,
 	} {
 		t.Run(name, func(t *testing.T) {
 			cryptotest.SetGlobalRandom(t, 1) // version ids are hashes of sealed bytes
 			var got string
 			synctest.Test(t, func(t *testing.T) {
-				m := &mishap{bench: newBench(rotationtest.Personality{}), t: t}
+				m := &faultScenario{harness: newHarness(rotationtest.Personality{}), t: t}
 				m.connect(t)
 				time.Sleep(time.Hour)
 				happens(m)

@@ -13,18 +13,18 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/rotation/rotationtest"
 )
 
-// scene is what the explorer plays with every list of choices: acme is
+// scenario is what the explorer plays with every list of choices: acme is
 // connected, and once its pair has reached some age the actors meet, with
 // faults and switches between them. After the time of a lease and a quiet
 // period a recovery may follow, with the faults that are left. Then faults
 // stop, and three sweeps must bring everything to rest.
-type scene struct {
+type scenario struct {
 	server   rotationtest.Personality
-	age      time.Duration // 0: an hour
-	lifetime time.Duration // of the server's access tokens; 0: its own
-	pending  bool          // not connected yet
-	service  bool          // acme is a service account
-	before   func(*bench)  // nil: nothing special
+	age      time.Duration  // 0: an hour
+	lifetime time.Duration  // of the server's access tokens; 0: its own
+	pending  bool           // not connected yet
+	service  bool           // acme is a service account
+	before   func(*harness) // nil: nothing special
 	actors   []actor
 	recovery bool
 	rare     bool // about something else than the server: one server is enough for trying all of it
@@ -37,10 +37,10 @@ type scene struct {
 // actor is a process, or a person.
 type actor struct {
 	name string
-	act  func(context.Context, *bench)
+	act  func(context.Context, *harness)
 }
 
-func (s scene) with(faults, switches int) rotationtest.World {
+func (s scenario) with(faults, switches int) rotationtest.World {
 	s.faults, s.switches = faults, switches
 	if s.lifetime > 0 {
 		s.server.Lifetime = s.lifetime
@@ -50,14 +50,14 @@ func (s scene) with(faults, switches int) rotationtest.World {
 
 // strict reports whether the server ends the old pair at once, as Procore's most
 // probably does.
-func (s scene) strict() bool { return s.server == rotationtest.Personality{} }
+func (s scenario) strict() bool { return s.server == rotationtest.Personality{} }
 
-func (s scene) world(c *rotationtest.Choices) error {
+func (s scenario) world(c *rotationtest.Choices) error {
 	d := &rotationtest.Driver{Choices: c, Menu: menu, Faults: s.faults, Preemptions: s.switches}
-	b := newBench(s.server)
+	b := newHarness(s.server)
 	b.gate(rotationtest.Watch(b.Journal, s.seen.count(d.Gate)))
 	ctx := context.Background() // of no actor: passes every gate
-	if _, err := rotation.Register(ctx, b.Ledger, b.Vault, b.settings.Stack, acme); err != nil {
+	if _, err := rotation.Register(ctx, b.Ledger, b.SecretStore, b.settings.Stack, acme); err != nil {
 		return err
 	}
 	switch {
@@ -109,7 +109,7 @@ func menu(at rotationtest.Passage) []rotationtest.Fault {
 }
 
 // consistent is menu without stale reads: minutes after a write no read of the
-// vault is stale.
+// secret store is stale.
 func consistent(at rotationtest.Passage) []rotationtest.Fault {
 	return slices.DeleteFunc(menu(at), func(f rotationtest.Fault) bool {
 		return f.Kind == rotationtest.Stale && at.Call != "ledger.Due"
@@ -118,20 +118,20 @@ func consistent(at rotationtest.Passage) []rotationtest.Fault {
 
 // rest gives three sweeps, or fewer where those suffice, the time to bring
 // everything to rest, and checks it.
-func (b *bench) rest(ctx context.Context) error {
+func (b *harness) rest(ctx context.Context) error {
 	b.issuer = nil
 	var rec rotation.Record
-	var mints []rotation.Mint
+	var responses []rotation.TokenResponse
 	for sweeps := 0; sweeps < 3 && !settled(rec); sweeps++ {
 		time.Sleep(20 * time.Minute)
 		b.deliver(ctx)
 		if _, err := b.rotator().Sweep(ctx); err != nil {
 			return err
 		}
-		rec, mints, _ = b.Ledger.Load(ctx, acme)
+		rec, responses, _ = b.Ledger.Load(ctx, acme)
 	}
-	err := rotationtest.CheckAtRest(b.Bench)
-	held := slices.ContainsFunc(mints, func(m rotation.Mint) bool { return m.State == rotation.Quarantined })
+	err := rotationtest.CheckAtRest(b.Harness)
+	held := slices.ContainsFunc(responses, func(m rotation.TokenResponse) bool { return m.State == rotation.Quarantined })
 	if err == nil && rec.Status == rotation.Active && !held && !b.Issuer.Personality.NoRotation {
 		err = b.works(ctx)
 	}
@@ -149,7 +149,7 @@ func settled(rec rotation.Record) bool {
 
 // idle is I14 and I16: right after the sweep that brought it to rest, another
 // one finds nothing to do and changes nothing.
-func (b *bench) idle(ctx context.Context) error {
+func (b *harness) idle(ctx context.Context) error {
 	effects := len(b.Journal.Entries())
 	report, err := b.rotator().Sweep(ctx)
 	if err != nil || report.Due != 0 || len(b.Journal.Entries()) != effects {

@@ -24,21 +24,21 @@ func fresh() secretsmanager.Naming {
 	return secretsmanager.Naming{Prefix: "test-" + rand.Text(), Stack: "stack-a"}
 }
 
-func serverVault(t *testing.T, transport http.RoundTripper) rotation.Vault {
-	return secretsmanager.NewVault(sdk.NewFromConfig(awstest.Server(t, transport)), fresh())
+func serverSecretStore(t *testing.T, transport http.RoundTripper) rotation.SecretStore {
+	return secretsmanager.NewSecretStore(sdk.NewFromConfig(awstest.Server(t, transport)), fresh())
 }
 
-func TestVaultKeepsTheContract(t *testing.T) {
-	rotationtest.TestVault(t, func(t *testing.T) rotation.Vault { return serverVault(t, http.DefaultTransport) })
+func TestSecretStoreKeepsTheContract(t *testing.T) {
+	rotationtest.TestSecretStore(t, func(t *testing.T) rotation.SecretStore { return serverSecretStore(t, http.DefaultTransport) })
 }
 
-func TestVaultKeepsTheContractWhenRequestsAreRepeated(t *testing.T) {
-	rotationtest.TestVaultRepeats(t, serverVault)
+func TestSecretStoreKeepsTheContractWhenRequestsAreRepeated(t *testing.T) {
+	rotationtest.TestSecretStoreRepeats(t, serverSecretStore)
 }
 
 func TestDeletedAndEmptySecrets(t *testing.T) {
 	client, naming := sdk.NewFromConfig(awstest.Server(t, http.DefaultTransport)), fresh()
-	v, ctx := secretsmanager.NewVault(client, naming), t.Context()
+	v, ctx := secretsmanager.NewSecretStore(client, naming), t.Context()
 	if err := v.Create(ctx, acme, first, value); err != nil {
 		t.Fatal(err)
 	}

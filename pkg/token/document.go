@@ -66,7 +66,7 @@ type Document struct {
 	Parent       Fingerprint
 	Stack        string
 	SealedAnswer []byte
-	// What is needed besides to rebuild the mint that the document shows.
+	// What is needed besides to rebuild the response that the document shows.
 	Attempt string
 	Source  string
 	SavedAt time.Time

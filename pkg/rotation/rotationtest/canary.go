@@ -13,9 +13,9 @@ import (
 
 // disclosesNothing is I13: nothing secret is in what was logged, answered or
 // sent, nor in the clear parts of what was stored. Only an access token is in
-// the vault, for its readers.
-func disclosesNothing(b *Bench) error {
-	var open, vault strings.Builder
+// the secret store, for its readers.
+func disclosesNothing(b *Harness) error {
+	var open, secrets strings.Builder
 	open.WriteString(b.Log.String())
 	for _, e := range b.Journal.Entries() {
 		switch effect := e.Effect.(type) {
@@ -23,19 +23,19 @@ func disclosesNothing(b *Bench) error {
 			open.Write(encode(effect.Change.Record))
 			open.Write(encode(effect.Change.Mark))
 			open.Write(encode(effect.Change.History))
-		case Minted:
-			open.Write(encode(effect.Mint))
-			open.Write(effect.Mint.Sealed)
+		case Responded:
+			open.Write(encode(effect.TokenResponse))
+			open.Write(effect.TokenResponse.Sealed)
 		case Queued:
 			open.Write(encode(effect.Request))
 		case Noticed:
 			open.Write(encode(effect.Notice))
 		case Stored:
 			open.WriteString(effect.Version.ID)
-			vault.WriteString(effect.Version.Value.Reveal())
+			secrets.WriteString(effect.Version.Value.Reveal())
 		}
 		open.WriteByte('\n')
-		vault.WriteByte('\n')
+		secrets.WriteByte('\n')
 	}
 	access, others := b.Issuer.Secrets()
 	for _, place := range []struct {
@@ -43,7 +43,7 @@ func disclosesNothing(b *Bench) error {
 		secrets    []token.Secret
 	}{
 		{"what was logged, sent or kept in the ledger", open.String(), append(access, others...)},
-		{"the vault", vault.String(), others},
+		{"the secret store", secrets.String(), others},
 	} {
 		if secret, form := firstDisclosed(place.text, place.secrets); form != "" {
 			return fmt.Errorf("I13 is broken: the secret with fingerprint %s is, %s, in %s",

@@ -1,4 +1,4 @@
-// Package rotationtest is the test bench of package rotation.
+// Package rotationtest is the test harness of package rotation.
 //
 // It has four layers, each usable alone:
 //

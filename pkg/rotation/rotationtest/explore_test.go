@@ -231,23 +231,23 @@ func TestCrashEndsTheWholeActor(t *testing.T) {
 				after = append(after, "child")
 			}()
 			<-done
-			_ = l.SaveMint(ctx, mint(1, 0, "a"))
+			_ = l.SaveResponse(ctx, response(1, 0, "a"))
 			after = append(after, "parent")
 		})
-		d.Go("other", func(ctx context.Context) { _ = l.SaveMint(ctx, mint(1, 1, "b")) })
+		d.Go("other", func(ctx context.Context) { _ = l.SaveResponse(ctx, response(1, 1, "b")) })
 		if err := d.Run(); err != nil {
 			return err
 		}
-		_, mints, _ := l.Load(context.Background(), acme)
-		if !d.Crashed("process") || d.Crashed("other") || len(after) != 0 || len(mints) != 1 {
-			return fmt.Errorf("crashed %t and %t, went on %v, %d mints", d.Crashed("process"), d.Crashed("other"), after, len(mints))
+		_, responses, _ := l.Load(context.Background(), acme)
+		if !d.Crashed("process") || d.Crashed("other") || len(after) != 0 || len(responses) != 1 {
+			return fmt.Errorf("crashed %t and %t, went on %v, %d responses", d.Crashed("process"), d.Crashed("other"), after, len(responses))
 		}
-		d.Go("process", func(ctx context.Context) { _ = l.SaveMint(ctx, mint(1, 0, "a")) }) // started anew
+		d.Go("process", func(ctx context.Context) { _ = l.SaveResponse(ctx, response(1, 0, "a")) }) // started anew
 		if err := d.Run(); err != nil {
 			return err
 		}
-		if _, mints, _ = l.Load(context.Background(), acme); len(mints) != 2 {
-			return fmt.Errorf("the process that was started anew did not work: %d mints", len(mints))
+		if _, responses, _ = l.Load(context.Background(), acme); len(responses) != 2 {
+			return fmt.Errorf("the process that was started anew did not work: %d responses", len(responses))
 		}
 		return nil
 	})
@@ -277,7 +277,7 @@ func TestFaults(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(test.when, " ", test.fault), func(t *testing.T) {
 			Replay(t, func(c *Choices) error {
-				d := &Driver{Choices: c, Script: Nth(1, "ledger.SaveMint", test.when, test.fault)}
+				d := &Driver{Choices: c, Script: Nth(1, "ledger.SaveResponse", test.when, test.fault)}
 				j := &Journal{}
 				l := &Ledger{Gate: d.Gate, Journal: j}
 				start := time.Now()
@@ -286,7 +286,7 @@ func TestFaults(t *testing.T) {
 				d.Go("writer", func(ctx context.Context) {
 					ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 					defer cancel()
-					told = l.SaveMint(ctx, mint(1, 0, "a"))
+					told = l.SaveResponse(ctx, response(1, 0, "a"))
 					took = time.Since(start)
 				})
 				if err := d.Run(); err != nil {
@@ -322,9 +322,9 @@ func TestSmallerListsComeFirst(t *testing.T) {
 // taken for stuck ones.
 func TestNothingIsLeftBehind(t *testing.T) {
 	Replay(t, func(c *Choices) error {
-		d := &Driver{Choices: c, Script: Nth(1, "ledger.SaveMint", Before, Fault{Kind: Late, For: time.Hour})}
+		d := &Driver{Choices: c, Script: Nth(1, "ledger.SaveResponse", Before, Fault{Kind: Late, For: time.Hour})}
 		l := &Ledger{Gate: d.Gate}
-		d.Go("writer", func(ctx context.Context) { _ = l.SaveMint(ctx, mint(1, 0, "a")) })
+		d.Go("writer", func(ctx context.Context) { _ = l.SaveResponse(ctx, response(1, 0, "a")) })
 		return d.Run()
 	})
 	before := runtime.NumGoroutine()

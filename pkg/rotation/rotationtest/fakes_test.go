@@ -11,20 +11,20 @@ func TestFakeLedger(t *testing.T) {
 }
 
 func TestPaceKeepsTheContract(t *testing.T) {
-	TestPace(t, func(*testing.T) rotation.Pace { return &Pace{} })
+	TestPace(t, func(*testing.T) rotation.RateLimiter { return &RateLimiter{} })
 }
 
 func TestAnnouncementsKeepTheContract(t *testing.T) {
 	TestAnnouncements(t, func(*testing.T) rotation.Announcements { return &Announcements{} })
 }
 
-func TestFakeVault(t *testing.T) {
-	for name, vault := range map[string]func() *Vault{
-		"AWSPENDING stays":      func() *Vault { return &Vault{} },
-		"AWSPENDING is dropped": func() *Vault { return &Vault{DropPending: true, Journal: &Journal{}} },
+func TestFakeSecretStore(t *testing.T) {
+	for name, secrets := range map[string]func() *SecretStore{
+		"AWSPENDING stays":      func() *SecretStore { return &SecretStore{} },
+		"AWSPENDING is dropped": func() *SecretStore { return &SecretStore{DropPending: true, Journal: &Journal{}} },
 	} {
 		t.Run(name, func(t *testing.T) {
-			TestVault(t, func(*testing.T) rotation.Vault { return vault() })
+			TestSecretStore(t, func(*testing.T) rotation.SecretStore { return secrets() })
 		})
 	}
 }

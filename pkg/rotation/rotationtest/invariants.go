@@ -29,9 +29,9 @@ import (
 //	I17       people are told                                                                 alarmsRaised (rest)
 //	I18       the history tells                                                               historyTells
 
-// Check says which invariants the journal of a bench breaks. The journal keeps
+// Check says which invariants the journal of a harness breaks. The journal keeps
 // everything, so one check at the end of a run is a check after every step of it.
-func Check(b *Bench) error {
+func Check(b *Harness) error {
 	return errors.Join(
 		presentedOnce(b),       // I1, I2
 		growsOnly(b),           // I5
@@ -49,13 +49,13 @@ func Check(b *Bench) error {
 
 // CheckAtRest is Check and what must hold besides when faults have stopped and
 // enough sweeps have passed.
-func CheckAtRest(b *Bench) error {
+func CheckAtRest(b *Harness) error {
 	errs := []error{Check(b), alarmsRaised(b)} // I17
 	for _, record := range b.Ledger.records() {
 		saved := savedPairs(b, record.Connection)
 		errs = append(errs,
 			nothingSavedIsLost(b, record, saved),  // I3, I4
-			vaultShowsLedger(b, record),           // I6
+			secretStoreShowsLedger(b, record),     // I6
 			oldEpochIsDead(b, record),             // I9
 			nothingSavedLivesOn(b, record, saved), // I9
 		)
@@ -78,13 +78,13 @@ func positionOf(r rotation.Record) position { return position{r.Epoch, r.Generat
 
 // growsOnly is I5: the row's position never falls, and each position has one
 // decided pair.
-func growsOnly(b *Bench) error {
+func growsOnly(b *Harness) error {
 	type place struct {
 		connection token.Connection
 		at         position
 	}
 	highest := map[token.Connection]position{}
-	decided := map[place]rotation.MintKey{}
+	decided := map[place]rotation.ResponseKey{}
 	for _, e := range b.Journal.Entries() {
 		if restored, ok := e.Effect.(Restored); ok {
 			highest[e.Connection] = positionOf(restored.Record)
@@ -103,17 +103,17 @@ func growsOnly(b *Bench) error {
 			continue
 		}
 		here := place{e.Connection, now}
-		if other, found := decided[here]; found && other != record.Current.Mint {
+		if other, found := decided[here]; found && other != record.Current.Response {
 			return violated("I5", e, "%s has two decided pairs at %v", e.Connection, now)
 		}
-		decided[here] = record.Current.Mint
+		decided[here] = record.Current.Response
 	}
 	return nil
 }
 
 // neverGoesBack is the part of I6 that holds at any time: apart from what
 // people do by hand, AWSCURRENT only goes up.
-func neverGoesBack(b *Bench) error {
+func neverGoesBack(b *Harness) error {
 	type place struct {
 		connection token.Connection
 		id         string
@@ -141,12 +141,12 @@ func neverGoesBack(b *Bench) error {
 }
 
 // vaultShowsLedger is the part of I6 that holds at rest.
-func vaultShowsLedger(b *Bench, r rotation.Record) error {
+func secretStoreShowsLedger(b *Harness, r rotation.Record) error {
 	if r.Status != rotation.Active || r.Current == nil || r.Current.VersionID == "" {
 		return nil
 	}
-	if shown := b.Vault.Label(r.Connection, current); shown != r.Current.VersionID || r.Published != r.Current.VersionID {
-		return fmt.Errorf("I6 is broken at rest: of %s the ledger decided version %s, noted %s as published, and the vault shows %s",
+	if shown := b.SecretStore.Label(r.Connection, current); shown != r.Current.VersionID || r.Published != r.Current.VersionID {
+		return fmt.Errorf("I6 is broken at rest: of %s the ledger decided version %s, noted %s as published, and the secret store shows %s",
 			r.Connection, short(r.Current.VersionID), short(r.Published), short(shown))
 	}
 	return nil
@@ -155,9 +155,9 @@ func vaultShowsLedger(b *Bench, r rotation.Record) error {
 // nothingSavedIsLost is I3 and I4 at rest: no saved successor waits, and none
 // that came whole was rejected; the current pair is one the issuer gave; and who needs
 // a new consent has lost a pair that was never saved, or had it taken away.
-func nothingSavedIsLost(b *Bench, r rotation.Record, saved map[token.Fingerprint]savedAs) error {
+func nothingSavedIsLost(b *Harness, r rotation.Record, saved map[token.Fingerprint]savedAs) error {
 	lost := fmt.Errorf("I3 is broken at rest: %s is %s at %v", r.Connection, r.Status, positionOf(r))
-	for _, m := range b.Ledger.mintsOf(r.Connection) {
+	for _, m := range b.Ledger.responsesOf(r.Connection) {
 		decidable := r.Current != nil && m.Key.Epoch == r.Epoch && m.Key.Generation == r.Generation+1 && m.Parent == r.Current.Fingerprint ||
 			m.Key.Epoch == r.Epoch+1 && m.Source != rotation.FromRefresh
 		if m.State == rotation.Saved && decidable {
@@ -185,8 +185,8 @@ func nothingSavedIsLost(b *Bench, r rotation.Record, saved map[token.Fingerprint
 }
 
 // lostUnsaved reports whether the issuer answered the token more often with a
-// pair than usable mints of it were saved (W1, W2 and W3 of the protocol).
-func (b *Bench) lostUnsaved(parent token.Fingerprint) bool {
+// pair than usable responses of it were saved (W1, W2 and W3 of the protocol).
+func (b *Harness) lostUnsaved(parent token.Fingerprint) bool {
 	granted, saved := 0, successors{}
 	for _, e := range b.Journal.Entries() {
 		saved.note(e)
@@ -198,7 +198,7 @@ func (b *Bench) lostUnsaved(parent token.Fingerprint) bool {
 }
 
 // takenAway reports whether a person withdrew the consent.
-func (b *Bench) takenAway(pair token.Fingerprint) bool {
+func (b *Harness) takenAway(pair token.Fingerprint) bool {
 	return slices.ContainsFunc(b.Journal.Entries(), func(e Entry) bool {
 		ended, ok := e.Effect.(Ended)
 		return ok && ended.Pair == pair && ended.Why == Withdrawn
@@ -218,8 +218,8 @@ func (l *Ledger) records() []rotation.Record {
 	return records
 }
 
-func (l *Ledger) mintsOf(c token.Connection) []rotation.Mint {
+func (l *Ledger) responsesOf(c token.Connection) []rotation.TokenResponse {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.of(c).liveMints()
+	return l.of(c).liveResponses()
 }

@@ -22,7 +22,7 @@ type alarm struct {
 // notice that a fault kept from them counts as told, but for that of a loss, which
 // is told again; a process that died before it could tell does not, where another
 // process must find what it left.
-func alarmsRaised(b *Bench) error {
+func alarmsRaised(b *Harness) error {
 	told, due := map[alarm]int{}, map[alarm]int{}
 	cause := map[alarm]bool{}
 	status, untold := map[token.Connection]rotation.Status{}, map[token.Connection]bool{}
@@ -61,7 +61,7 @@ func alarmsRaised(b *Bench) error {
 			}
 			status[e.Connection], untold[e.Connection] = r.Status, r.Untold
 			for _, mark := range effect.Change.Mark {
-				demand(e.Connection, map[rotation.MintState]string{
+				demand(e.Connection, map[rotation.ResponseState]string{
 					rotation.Quarantined: rotation.NoticeQuarantined, rotation.Rejected: rotation.NoticeRejected}[mark.State])
 			}
 			if slices.ContainsFunc(effect.Change.History, func(h rotation.Event) bool { return h.Kind == "adopted" }) {
@@ -122,7 +122,7 @@ func died(entries []Entry, actor string) bool {
 
 // historyTells is I18: each decision, ended attempt and change of status has
 // its row, written with it, and only one.
-func historyTells(b *Bench) error {
+func historyTells(b *Harness) error {
 	before := map[token.Connection]rotation.Record{}
 	for _, e := range b.Journal.Entries() {
 		if restored, ok := e.Effect.(Restored); ok {
@@ -143,7 +143,7 @@ func historyTells(b *Bench) error {
 			}
 			return n
 		}
-		decided := is.Current != nil && (was.Current == nil || was.Current.Mint != is.Current.Mint)
+		decided := is.Current != nil && (was.Current == nil || was.Current.Response != is.Current.Response)
 		switch {
 		case decided && count("decided", "adopted") != 1:
 			return violated("I18", e, "a decision has %d rows in the history", count("decided", "adopted"))

@@ -17,7 +17,7 @@ import (
 // answersAreSaved is I7: whoever receives an answer saves it before it does
 // anything else to the connection, whatever has become of attempt, epoch and
 // caller meanwhile; or tells people that it could not.
-func answersAreSaved(b *Bench) error {
+func answersAreSaved(b *Harness) error {
 	entries := b.Journal.Entries()
 	owner := map[token.Fingerprint]token.Connection{}
 	isCode := map[token.Fingerprint]bool{}
@@ -34,7 +34,7 @@ func answersAreSaved(b *Bench) error {
 			if effect.Class != rotation.Captured || !known && !isCode[effect.What] {
 				continue
 			}
-			answers := func(m rotation.Mint) bool {
+			answers := func(m rotation.TokenResponse) bool {
 				return m.Parent == effect.What || isCode[effect.What] && m.Source == rotation.FromCode
 			}
 			if at, what := unsaved(entries[i:], c, answers); at != nil {
@@ -48,15 +48,15 @@ func answersAreSaved(b *Bench) error {
 // unsaved says what the actor that has received an answer does other than saving
 // it; nil if it saves it, dies, or tells that it could not. The answer to a code
 // is of no connection yet.
-func unsaved(entries []Entry, c token.Connection, answers func(rotation.Mint) bool) (at *Entry, what string) {
+func unsaved(entries []Entry, c token.Connection, answers func(rotation.TokenResponse) bool) (at *Entry, what string) {
 	answered := entries[0]
 	for _, e := range entries[1:] {
 		if e.Actor != answered.Actor || !c.IsZero() && !e.Connection.IsZero() && e.Connection != c {
 			continue
 		}
 		switch effect := e.Effect.(type) {
-		case Minted:
-			if answers(effect.Mint) {
+		case Responded:
+			if answers(effect.TokenResponse) {
 				return nil, ""
 			}
 		case Stored:
@@ -79,12 +79,12 @@ func unsaved(entries []Entry, c token.Connection, answers func(rotation.Mint) bo
 }
 
 // savedBeforeUse is I8: a pair's access token is not used before the answer
-// that brought it is saved. A mint is known by its parent here, and that of a code by its source.
-func savedBeforeUse(b *Bench) error {
+// that brought it is saved. A response is known by its parent here, and that of a code by its source.
+func savedBeforeUse(b *Harness) error {
 	parent := map[token.Fingerprint]token.Fingerprint{} // of a pair; that of a code is the code
 	children, codes := map[token.Fingerprint]bool{}, false
 	isCode := map[token.Fingerprint]bool{}
-	save := func(m rotation.Mint) {
+	save := func(m rotation.TokenResponse) {
 		children[m.Parent] = true
 		codes = codes || m.Source == rotation.FromCode
 	}
@@ -94,8 +94,8 @@ func savedBeforeUse(b *Bench) error {
 			isCode[effect.What] = effect.Code
 		case Granted:
 			parent[effect.Pair] = effect.What
-		case Minted:
-			save(effect.Mint)
+		case Responded:
+			save(effect.TokenResponse)
 		case Stored:
 			if m, ok := escrowed(effect.Version); ok {
 				save(m)
@@ -113,7 +113,7 @@ func savedBeforeUse(b *Bench) error {
 // readersSeeWhole is I10: whatever AWSCURRENT is moved to, except by hand, is a
 // whole document of that connection with an access token of the issuer, and
 // the ledger has decided on it. That no refresh token is open in it is part of I13.
-func readersSeeWhole(b *Bench) error {
+func readersSeeWhole(b *Harness) error {
 	given := map[token.Secret]bool{}
 	access, _ := b.Issuer.Secrets()
 	for _, secret := range access {
@@ -151,13 +151,13 @@ func readersSeeWhole(b *Bench) error {
 // connectionsDoNotMix is I11: the pairs of one consent are never those of two
 // connections, and whose consent it is was asked for and fits whom the connection
 // belongs to.
-func connectionsDoNotMix(b *Bench) error {
+func connectionsDoNotMix(b *Harness) error {
 	owner := map[int]token.Connection{}
 	pinned := map[token.Connection]string{} // the user
-	asked := map[rotation.MintKey]rotation.Identity{}
+	asked := map[rotation.ResponseKey]rotation.Identity{}
 	for _, e := range b.Journal.Entries() {
-		if minted, ok := e.Effect.(Minted); ok && minted.Mint.Expect != nil {
-			asked[minted.Mint.Key] = *minted.Mint.Expect
+		if responded, ok := e.Effect.(Responded); ok && responded.TokenResponse.Expect != nil {
+			asked[responded.TokenResponse.Key] = *responded.TokenResponse.Expect
 		}
 		wrote, ok := e.Effect.(Wrote)
 		if !ok || wrote.Change.Record.Current == nil {
@@ -169,7 +169,7 @@ func connectionsDoNotMix(b *Bench) error {
 			return violated("I11", e, "%s has a pair of the consent of %s", e.Connection, c)
 		}
 		owner[family] = e.Connection
-		if expect, ok := asked[record.Current.Mint]; ok {
+		if expect, ok := asked[record.Current.Response]; ok {
 			is := b.Issuer.consenter(family)
 			if expect.ResourceOwner != "" && expect.ResourceOwner != is.ResourceOwner || expect.Login != "" && expect.Login != is.Login ||
 				!expect.Repin && pinned[e.Connection] != "" && pinned[e.Connection] != is.ResourceOwner {
@@ -197,7 +197,7 @@ func (i *Issuer) consenter(family int) rotation.Identity {
 
 // codesAreShownOnce is the part of I12 that concerns the engine; states and
 // invitations are the consent store's.
-func codesAreShownOnce(b *Bench) error {
+func codesAreShownOnce(b *Harness) error {
 	shown := map[token.Fingerprint]bool{}
 	for _, e := range b.Journal.Entries() {
 		if p, ok := e.Effect.(Presented); ok && p.Code {
@@ -212,7 +212,7 @@ func codesAreShownOnce(b *Bench) error {
 
 // callsAreBounded is the first half of I15. Its second half, that every loop
 // ends, is the driver's: a run that takes too many steps is an error.
-func callsAreBounded(b *Bench) error {
+func callsAreBounded(b *Harness) error {
 	for _, e := range b.Journal.Entries() {
 		if u, ok := e.Effect.(Unbounded); ok {
 			return violated("I15", e, "%s is called without a deadline", u.At.Call)
@@ -223,7 +223,7 @@ func callsAreBounded(b *Bench) error {
 
 // oldEpochIsDead is I9 at rest: no pair that was current in an earlier epoch
 // can be redeemed, unless its consent is that of the pair of today.
-func oldEpochIsDead(b *Bench, r rotation.Record) error {
+func oldEpochIsDead(b *Harness, r rotation.Record) error {
 	if r.Attempt != nil {
 		return nil // not at rest
 	}
@@ -248,7 +248,7 @@ func oldEpochIsDead(b *Bench, r rotation.Record) error {
 // nothingSavedLivesOn is I9 at rest: of all pairs that were saved, only the
 // current one, what it came from, and what waits for a person can be redeemed. An
 // answer that was given up waits for the consent that is needed.
-func nothingSavedLivesOn(b *Bench, r rotation.Record, saved map[token.Fingerprint]savedAs) error {
+func nothingSavedLivesOn(b *Harness, r rotation.Record, saved map[token.Fingerprint]savedAs) error {
 	if r.Attempt != nil {
 		return nil // not at rest
 	}
@@ -258,11 +258,11 @@ func nothingSavedLivesOn(b *Bench, r rotation.Record, saved map[token.Fingerprin
 			kept[ancestor] = true
 		}
 	}
-	givenUp := map[rotation.MintKey]bool{}
-	for _, m := range b.Ledger.mintsOf(r.Connection) {
+	givenUp := map[rotation.ResponseKey]bool{}
+	for _, m := range b.Ledger.responsesOf(r.Connection) {
 		givenUp[m.Key] = m.State == rotation.Rejected && r.Status == rotation.NeedsConsent
 	}
-	held := slices.ContainsFunc(b.Ledger.mintsOf(r.Connection), func(m rotation.Mint) bool { return m.State == rotation.Quarantined })
+	held := slices.ContainsFunc(b.Ledger.responsesOf(r.Connection), func(m rotation.TokenResponse) bool { return m.State == rotation.Quarantined })
 	for pair, as := range saved {
 		if kept[pair] || givenUp[as.key] || held && as.key.Epoch == r.Epoch || !b.Issuer.Takes(pair) || b.Issuer.outlivedRevocation(pair) {
 			continue
@@ -273,24 +273,24 @@ func nothingSavedLivesOn(b *Bench, r rotation.Record, saved map[token.Fingerprin
 	return nil
 }
 
-// savedAs is the mint that a pair was saved as.
+// savedAs is the response that a pair was saved as.
 type savedAs struct {
-	key      rotation.MintKey
+	key      rotation.ResponseKey
 	rejected bool
 }
 
-// savedPairs finds, for each pair that was saved whole for c, the mint it was
+// savedPairs finds, for each pair that was saved whole for c, the response it was
 // saved as. A refresh is known by the attempt that it was presented under, a code
 // by who presented it last before saving.
-func savedPairs(b *Bench, c token.Connection) map[token.Fingerprint]savedAs {
+func savedPairs(b *Harness, c token.Connection) map[token.Fingerprint]savedAs {
 	attempts := map[token.Fingerprint]string{} // the attempt on a token now
 	under := map[int]string{}                  // a presentation: the attempt, or the actor
 	granted := map[string]token.Fingerprint{}
 	cut := map[string]bool{} // the answer to an actor
 	saved := map[token.Fingerprint]savedAs{}
-	unopened := rotation.MintKey{} // which a person may give up
-	inLedger := map[rotation.MintKey]bool{}
-	save := func(e Entry, m rotation.Mint) {
+	unopened := rotation.ResponseKey{} // which a person may give up
+	inLedger := map[rotation.ResponseKey]bool{}
+	save := func(e Entry, m rotation.TokenResponse) {
 		if e.Connection != c || m.Connection != c {
 			return
 		}
@@ -320,7 +320,7 @@ func savedPairs(b *Bench, c token.Connection) map[token.Fingerprint]savedAs {
 				}
 			}
 			if f := effect.Change.Record.Failure; f != nil && f.Step == rotation.Decide && e.Connection == c {
-				unopened = f.Mint
+				unopened = f.Response
 			}
 		case Presented:
 			under[effect.N] = "attempt " + attempts[effect.What]
@@ -340,9 +340,9 @@ func savedPairs(b *Bench, c token.Connection) map[token.Fingerprint]savedAs {
 			cut[e.Actor] = effect.Fault.Kind == Cut
 		case Purged:
 			maps.DeleteFunc(saved, func(_ token.Fingerprint, as savedAs) bool { return e.Connection == c && !inLedger[as.key] })
-		case Minted:
-			inLedger[effect.Mint.Key] = inLedger[effect.Mint.Key] || e.Connection == c
-			save(e, effect.Mint)
+		case Responded:
+			inLedger[effect.TokenResponse.Key] = inLedger[effect.TokenResponse.Key] || e.Connection == c
+			save(e, effect.TokenResponse)
 		case Stored:
 			if m, ok := escrowed(effect.Version); ok {
 				save(e, m)

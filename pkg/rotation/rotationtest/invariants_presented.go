@@ -26,7 +26,7 @@ type presentation struct {
 // presentedOnce is I1: a refresh token is presented only under an attempt, and
 // never twice at a time; and I2: again only after an answer that spends
 // nothing, or when an unknown end is old enough and no successor is saved.
-func presentedOnce(b *Bench) error {
+func presentedOnce(b *Harness) error {
 	attempts := map[token.Fingerprint]rotation.Attempt{}
 	last := map[token.Fingerprint]*presentation{}
 	by := map[string]*presentation{} // the last one of an actor
@@ -88,46 +88,48 @@ func (p *presentation) forbids(now time.Time, quiet time.Duration, successors in
 	return ""
 }
 
-// successors are the mints that were saved somewhere, by parent.
-type successors map[token.Fingerprint]map[rotation.MintKey]*kept
+// successors are the responses that were saved somewhere, by parent.
+type successors map[token.Fingerprint]map[rotation.ResponseKey]*kept
 
-// kept is a mint that was saved. Once it was rejected, copies of it count as
-// little; once the secret is purged, what only the vault had does not count.
+// kept is a response that was saved. Once it was rejected, copies of it count as
+// little; once the secret is purged, what only the secret store had does not count.
 type kept struct {
-	mint               rotation.Mint
+	response           rotation.TokenResponse
 	rejected, inLedger bool
 }
 
-// note takes in what an entry says of mints.
+// note takes in what an entry says of responses.
 func (s successors) note(e Entry) {
 	switch effect := e.Effect.(type) {
-	case Minted:
-		s.add(effect.Mint).inLedger = true
+	case Responded:
+		s.add(effect.TokenResponse).inLedger = true
 	case Stored:
 		if m, ok := escrowed(effect.Version); ok {
 			s.add(m)
 		}
 	case Wrote:
 		for _, mark := range effect.Change.Mark {
-			for _, mints := range s {
-				if m, found := mints[mark.Key]; found && mark.State == rotation.Rejected {
+			for _, responses := range s {
+				if m, found := responses[mark.Key]; found && mark.State == rotation.Rejected {
 					m.rejected = true
 				}
 			}
 		}
 	case Purged:
-		for _, mints := range s {
-			maps.DeleteFunc(mints, func(_ rotation.MintKey, m *kept) bool { return m.mint.Connection == e.Connection && !m.inLedger })
+		for _, responses := range s {
+			maps.DeleteFunc(responses, func(_ rotation.ResponseKey, m *kept) bool {
+				return m.response.Connection == e.Connection && !m.inLedger
+			})
 		}
 	}
 }
 
-func (s successors) add(m rotation.Mint) *kept {
+func (s successors) add(m rotation.TokenResponse) *kept {
 	if s[m.Parent] == nil {
-		s[m.Parent] = map[rotation.MintKey]*kept{}
+		s[m.Parent] = map[rotation.ResponseKey]*kept{}
 	}
 	if s[m.Parent][m.Key] == nil {
-		s[m.Parent][m.Key] = &kept{mint: m, rejected: m.State == rotation.Rejected}
+		s[m.Parent][m.Key] = &kept{response: m, rejected: m.State == rotation.Rejected}
 	}
 	return s[m.Parent][m.Key]
 }
@@ -142,13 +144,13 @@ func (s successors) of(parent token.Fingerprint) (n int) {
 	return n
 }
 
-// escrowed reads a mint that was saved in the vault.
-func escrowed(v rotation.Version) (rotation.Mint, bool) {
+// escrowed reads a response that was saved in the secret store.
+func escrowed(v rotation.Version) (rotation.TokenResponse, bool) {
 	var escrow struct {
-		Mint rotation.Mint `json:"mint"`
+		TokenResponse rotation.TokenResponse `json:"mint"`
 	}
 	if !strings.HasPrefix(v.ID, "escrow-") || json.Unmarshal([]byte(v.Value.Reveal()), &escrow) != nil {
-		return rotation.Mint{}, false
+		return rotation.TokenResponse{}, false
 	}
-	return escrow.Mint, true
+	return escrow.TokenResponse, true
 }

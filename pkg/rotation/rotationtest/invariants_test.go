@@ -82,7 +82,7 @@ func TestWhatIsRightPasses(t *testing.T) {
 			p := s.connect(1)
 			s.begin(p)
 			s.present(p)
-			s.Ledger.Gate = Watch(s.Journal, Nth(1, "ledger.SaveMint", Before, Fault{Kind: Crash}))
+			s.Ledger.Gate = Watch(s.Journal, Nth(1, "ledger.SaveResponse", Before, Fault{Kind: Crash}))
 			go s.save(successor(p, 1, 1))
 		},
 		"a notice was cut off by a fault": func(s *story) {
@@ -102,9 +102,9 @@ func TestWhatIsRightPasses(t *testing.T) {
 		},
 		"a person moves AWSCURRENT and it is put back": func(s *story) {
 			p := s.connect(1)
-			old := s.Vault.Label(acme, current)
+			old := s.SecretStore.Label(acme, current)
 			p = s.rotate(p, 1, 1)
-			_ = s.Vault.RollBack(s.ctx, acme, old)
+			_ = s.SecretStore.RollBack(s.ctx, acme, old)
 			s.publish(p, 1, 1)
 		},
 	} {
@@ -159,7 +159,7 @@ func TestEachInvariantIsChecked(t *testing.T) {
 			s.begin(p)
 			s.present(p)
 			value := token.NewSecret(fmt.Sprintf(`{"escrow":1,"mint":%s}`, encode(successor(p, 1, 1))))
-			_ = s.Vault.Put(s.ctx, acme, "escrow-"+token.VersionID(value), value)
+			_ = s.SecretStore.Put(s.ctx, acme, "escrow-"+token.VersionID(value), value)
 			s.waitOut()
 			s.begin(p)
 			s.present(p)
@@ -182,7 +182,7 @@ func TestEachInvariantIsChecked(t *testing.T) {
 		"a saved first consent is forgotten": {"I3 at rest", func(s *story) {
 			s.change(func(r *rotation.Record) { r.Status = rotation.Pending })
 			s.exchange()
-			m := mint(1, 0, "attempt")
+			m := response(1, 0, "attempt")
 			m.Source = rotation.FromCode
 			s.save(m)
 		}},
@@ -200,8 +200,8 @@ func TestEachInvariantIsChecked(t *testing.T) {
 			s.begin(p)
 			s.present(p)
 			s.save(successor(p, 1, 1))
-			record, mints, _ := s.Ledger.Load(s.ctx, acme)
-			_, _ = s.Ledger.Write(s.ctx, rotation.Change{Record: record, Bury: []rotation.MintKey{mints[len(mints)-1].Key}})
+			record, responses, _ := s.Ledger.Load(s.ctx, acme)
+			_, _ = s.Ledger.Write(s.ctx, rotation.Change{Record: record, Bury: []rotation.ResponseKey{responses[len(responses)-1].Key}})
 			s.needsConsent()
 		}},
 		"a new consent although the issuer takes the token": {"I4 at rest", func(s *story) {
@@ -215,15 +215,15 @@ func TestEachInvariantIsChecked(t *testing.T) {
 		}},
 		"two pairs are decided for one position": {"I5", func(s *story) {
 			s.connect(1)
-			s.change(func(r *rotation.Record) { r.Current.Mint.Attempt = "other" })
+			s.change(func(r *rotation.Record) { r.Current.Response.Attempt = "other" })
 		}},
 		"AWSCURRENT goes back": {"I6", func(s *story) {
 			p := s.connect(1)
-			old := s.Vault.Label(acme, current)
+			old := s.SecretStore.Label(acme, current)
 			s.rotate(p, 1, 1)
-			_ = s.Vault.Promote(s.ctx, acme, old, s.Vault.Label(acme, current))
+			_ = s.SecretStore.Promote(s.ctx, acme, old, s.SecretStore.Label(acme, current))
 		}},
-		"the vault lags behind at rest": {"I6 at rest", func(s *story) {
+		"the secret store lags behind at rest": {"I6 at rest", func(s *story) {
 			p := s.connect(1)
 			s.begin(p)
 			next := s.present(p)
@@ -250,7 +250,7 @@ func TestEachInvariantIsChecked(t *testing.T) {
 			s.Issuer.Personality.Overlap = true
 			p := s.connect(1)
 			s.begin(p)
-			slow := &story{s.Bench, WithActor(s.ctx, "slow")}
+			slow := &story{s.Harness, WithActor(s.ctx, "slow")}
 			slow.present(p)
 			s.waitOut()
 			s.change(func(r *rotation.Record) { r.Attempt = nil })
@@ -284,18 +284,18 @@ func TestEachInvariantIsChecked(t *testing.T) {
 			p := s.connect(1)
 			value := token.NewSecret(fmt.Sprintf(`{"escrow":1,"mint":%s}`, encode(successor(p, 1, 1))))
 			id := "escrow-" + token.VersionID(value)
-			_ = s.Vault.Put(s.ctx, acme, id, value)
-			_ = s.Vault.Promote(s.ctx, acme, id, s.Vault.Label(acme, current))
+			_ = s.SecretStore.Put(s.ctx, acme, id, value)
+			_ = s.SecretStore.Promote(s.ctx, acme, id, s.SecretStore.Label(acme, current))
 		}},
 		"readers see what is not decided": {"I10", func(s *story) {
-			_ = s.Vault.Create(s.ctx, acme, id(1), document(s.exchange(), 1, 0))
+			_ = s.SecretStore.Create(s.ctx, acme, id(1), document(s.exchange(), 1, 0))
 		}},
 		"readers see another connection": {"I10", func(s *story) {
 			other := token.Connection{Environment: "sandbox", Name: "other"}
-			_ = s.Vault.Create(s.ctx, other, id(1), document(s.exchange(), 1, 0))
+			_ = s.SecretStore.Create(s.ctx, other, id(1), document(s.exchange(), 1, 0))
 		}},
 		"readers see a token from nowhere": {"I10", func(s *story) {
-			_ = s.Vault.Create(s.ctx, acme, id(1), document(token.Pair{AccessToken: token.NewSecret("forged")}, 1, 0))
+			_ = s.SecretStore.Create(s.ctx, acme, id(1), document(token.Pair{AccessToken: token.NewSecret("forged")}, 1, 0))
 		}},
 		"two connections have one consent": {"I11", func(s *story) {
 			record, _, _ := s.Ledger.Load(s.ctx, token.Connection{Environment: "sandbox", Name: "other"})
@@ -304,7 +304,7 @@ func TestEachInvariantIsChecked(t *testing.T) {
 		}},
 		"a connection has the consent of somebody else": {"I11", func(s *story) {
 			p := s.exchange()
-			m := mint(1, 0, "attempt")
+			m := response(1, 0, "attempt")
 			m.Source, m.Expect = rotation.FromCode, &rotation.Identity{ResourceOwner: "7"}
 			s.save(m)
 			s.decide(p, 1, 0)
@@ -313,7 +313,7 @@ func TestEachInvariantIsChecked(t *testing.T) {
 			s.connect(1)
 			s.change(func(r *rotation.Record) { r.Pin = &rotation.Pin{ResourceOwner: "7"} })
 			p := s.exchange()
-			m := mint(2, 0, "attempt")
+			m := response(2, 0, "attempt")
 			m.Source, m.Expect = rotation.FromCode, &rotation.Identity{}
 			s.save(m)
 			s.decide(p, 2, 0)
@@ -366,7 +366,7 @@ func TestEachInvariantIsChecked(t *testing.T) {
 		}},
 		"a decision has no row": {"I18", func(s *story) {
 			record, _, _ := s.Ledger.Load(s.ctx, acme)
-			record.Current = &rotation.Current{Mint: mint(1, 0, "a").Key}
+			record.Current = &rotation.Current{Response: response(1, 0, "a").Key}
 			_, _ = s.Ledger.Write(s.ctx, rotation.Change{Record: record})
 		}},
 		"a refresh token is logged": {"I13", func(s *story) {
@@ -376,14 +376,14 @@ func TestEachInvariantIsChecked(t *testing.T) {
 			p := s.connect(1)
 			s.change(func(r *rotation.Record) { r.Failure = &rotation.Failure{Detail: p.AccessToken.Reveal()} })
 		}},
-		"a mint is not sealed": {"I13", func(s *story) {
-			m := mint(1, 1, "open")
+		"a response is not sealed": {"I13", func(s *story) {
+			m := response(1, 1, "open")
 			m.Sealed = []byte(s.connect(1).RefreshToken.Reveal())
 			m.State = rotation.Rejected
 			s.save(m)
 		}},
-		"a refresh token is in the vault": {"I13", func(s *story) {
-			_ = s.Vault.Put(s.ctx, acme, id(1), token.NewSecret(`"`+s.connect(1).RefreshToken.Reveal()+`"`))
+		"a refresh token is in the secret store": {"I13", func(s *story) {
+			_ = s.SecretStore.Put(s.ctx, acme, id(1), token.NewSecret(`"`+s.connect(1).RefreshToken.Reveal()+`"`))
 		}},
 		"the client secret is sent to people": {"I13", func(s *story) {
 			_ = s.Notifier.Notify(s.ctx, rotation.Notice{Summary: "wrong secret " + Sandbox.ClientSecret.Reveal()})

@@ -292,22 +292,22 @@ func TestParse(t *testing.T) {
 
 func TestJournalTellsTheStoryWithoutSecrets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := NewBench(nil, Personality{})
+		b := NewHarness(nil, Personality{})
 		code := b.Issuer.Authorize(rotation.Identity{}, Sandbox.RedirectURI, "")
 		ctx := WithActor(t.Context(), "callback")
 		answer := b.Issuer.Redeem(ctx, Sandbox, rotation.Grant{Code: code, RedirectURI: Sandbox.RedirectURI})
 		pair := b.Issuer.Parse(answer.Body).Pair
-		_ = b.Ledger.SaveMint(ctx, mint(1, 0, "a"))
+		_ = b.Ledger.SaveResponse(ctx, response(1, 0, "a"))
 		_, _ = b.Ledger.Write(ctx, rotation.Change{Record: rotation.Record{Connection: acme, Epoch: 1, Status: rotation.Active,
 			DueAt: time.Now().Add(time.Hour)}, History: []rotation.Event{{Kind: "decided"}}})
-		_ = b.Vault.Create(ctx, acme, id(1), value(1))
+		_ = b.SecretStore.Create(ctx, acme, id(1), value(1))
 		_ = b.FollowUps.Send(ctx, rotation.Request{Op: "publish"}, time.Second)
 		_ = b.Notifier.Notify(ctx, rotation.Notice{Kind: rotation.NoticeDrift})
 		b.Issuer.Withdraw(ctx, pair.AccessToken)
 		trace := b.Journal.String()
 		for _, want := range []string{
 			"1 00:00:00.000 callback   presented #1: ", "granted #1: ", "answered #1: captured",
-			"sandbox/acme minted (1,0) saved from refresh", "sandbox/acme wrote (1,0) active, history: decided, due 1 01:00:00.000",
+			"sandbox/acme saved (1,0) as saved from refresh", "sandbox/acme wrote (1,0) active, history: decided, due 1 01:00:00.000",
 			"moved AWSCURRENT from nothing to ", "queued publish in 1s", "noticed drift", ": withdrawn",
 		} {
 			if !strings.Contains(trace, want) {

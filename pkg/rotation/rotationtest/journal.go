@@ -35,9 +35,9 @@ type (
 	Purged struct{}
 	// Restored is a row as a backup had it.
 	Restored struct{ Record rotation.Record }
-	// Minted is a Ledger.SaveMint that found nothing there.
-	Minted struct{ Mint rotation.Mint }
-	// Stored is a new version in the vault.
+	// Minted is a Ledger.SaveResponse that found nothing there.
+	Responded struct{ TokenResponse rotation.TokenResponse }
+	// Stored is a new version in the secret store.
 	Stored struct{ Version rotation.Version }
 	// Moved is a label that went from one version to another; either may be empty.
 	Moved struct {
@@ -97,10 +97,10 @@ func (e Wrote) String() string {
 		text += fmt.Sprintf(", %s failed: %s", r.Failure.Step, r.Failure.Class)
 	}
 	for _, m := range e.Change.Mark {
-		text += fmt.Sprintf(", mint (%d,%d) %s", m.Key.Epoch, m.Key.Generation, m.State)
+		text += fmt.Sprintf(", response (%d,%d) %s", m.Key.Epoch, m.Key.Generation, m.State)
 	}
 	for _, k := range e.Change.Bury {
-		text += fmt.Sprintf(", mint (%d,%d) buried", k.Epoch, k.Generation)
+		text += fmt.Sprintf(", response (%d,%d) buried", k.Epoch, k.Generation)
 	}
 	for _, h := range e.Change.History {
 		text += ", history: " + h.Kind
@@ -117,9 +117,9 @@ func (e Restored) String() string {
 
 func (e Purged) String() string { return "purged" }
 
-func (e Minted) String() string {
-	return fmt.Sprintf("minted (%d,%d) %s from %s, %s", e.Mint.Key.Epoch, e.Mint.Key.Generation, e.Mint.State,
-		e.Mint.Source, short(e.Mint.Parent))
+func (e Responded) String() string {
+	return fmt.Sprintf("saved (%d,%d) as %s from %s, %s", e.TokenResponse.Key.Epoch, e.TokenResponse.Key.Generation, e.TokenResponse.State,
+		e.TokenResponse.Source, short(e.TokenResponse.Parent))
 }
 func (e Stored) String() string { return "stored version " + short(e.Version.ID) }
 func (e Moved) String() string {

@@ -32,13 +32,13 @@ type Ledger struct {
 	writes int
 }
 
-// rows is what the ledger has of one connection. What record and mints point to
+// rows is what the ledger has of one connection. What record and responses point to
 // is never changed, only replaced, so the journal may share it.
 type rows struct {
-	record  rotation.Record // without a revision: no row
-	wasDue  time.Time       // before the last write: what a lagging index still shows
-	mints   map[rotation.MintKey]rotation.Mint
-	history []rotation.Event
+	record    rotation.Record // without a revision: no row
+	wasDue    time.Time       // before the last write: what a lagging index still shows
+	responses map[rotation.ResponseKey]rotation.TokenResponse
+	history   []rotation.Event
 }
 
 func (l *Ledger) of(c token.Connection) *rows {
@@ -46,35 +46,35 @@ func (l *Ledger) of(c token.Connection) *rows {
 		l.tables = map[token.Connection]*rows{}
 	}
 	if l.tables[c] == nil {
-		l.tables[c] = &rows{record: rotation.Record{Connection: c}, mints: map[rotation.MintKey]rotation.Mint{}}
+		l.tables[c] = &rows{record: rotation.Record{Connection: c}, responses: map[rotation.ResponseKey]rotation.TokenResponse{}}
 	}
 	return l.tables[c]
 }
 
 type loaded struct {
-	record rotation.Record
-	mints  []rotation.Mint
+	record    rotation.Record
+	responses []rotation.TokenResponse
 }
 
-func (l *Ledger) Load(ctx context.Context, c token.Connection) (rotation.Record, []rotation.Mint, error) {
+func (l *Ledger) Load(ctx context.Context, c token.Connection) (rotation.Record, []rotation.TokenResponse, error) {
 	got, err := Through(ctx, l.Gate, "ledger.Load", c, func(bool) (loaded, error) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		row := l.of(c)
-		return loaded{deepCopy(row.record), row.liveMints()}, nil
+		return loaded{deepCopy(row.record), row.liveResponses()}, nil
 	})
-	return got.record, got.mints, err
+	return got.record, got.responses, err
 }
 
-func (r *rows) liveMints() []rotation.Mint {
-	var mints []rotation.Mint
-	for _, m := range r.mints {
-		mints = append(mints, deepCopy(m))
+func (r *rows) liveResponses() []rotation.TokenResponse {
+	var responses []rotation.TokenResponse
+	for _, m := range r.responses {
+		responses = append(responses, deepCopy(m))
 	}
-	slices.SortFunc(mints, func(a, b rotation.Mint) int {
+	slices.SortFunc(responses, func(a, b rotation.TokenResponse) int {
 		return compareKeys(a.Key, b.Key)
 	})
-	return mints
+	return responses
 }
 
 func (l *Ledger) Due(ctx context.Context, now time.Time) ([]token.Connection, error) {
@@ -107,8 +107,8 @@ func (l *Ledger) Write(ctx context.Context, change rotation.Change) (string, err
 			return "", fmt.Errorf("writing %s: %w", c, rotation.ErrConflict)
 		}
 		for _, mark := range change.Mark {
-			if _, found := row.mints[mark.Key]; !found {
-				return "", fmt.Errorf("writing %s: the mint to be marked is not there", c)
+			if _, found := row.responses[mark.Key]; !found {
+				return "", fmt.Errorf("writing %s: the response to be marked is not there", c)
 			}
 		}
 		l.writes++
@@ -122,7 +122,7 @@ func (l *Ledger) Write(ctx context.Context, change rotation.Change) (string, err
 			row.mark(mark)
 		}
 		for _, key := range change.Bury {
-			delete(row.mints, key)
+			delete(row.responses, key)
 		}
 		row.history = append(row.history, change.History...)
 		l.Journal.Add(ctx, c, Wrote{rotation.Change{Record: row.record, Mark: slices.Clone(change.Mark),
@@ -131,15 +131,15 @@ func (l *Ledger) Write(ctx context.Context, change rotation.Change) (string, err
 	})
 }
 
-// mark rewrites the state and the reason of a mint and nothing else of it.
-func (r *rows) mark(mark rotation.Mint) {
-	mint := r.mints[mark.Key]
-	mint.State, mint.Reason = mark.State, mark.Reason
-	r.mints[mark.Key] = mint
+// mark rewrites the state and the reason of a response and nothing else of it.
+func (r *rows) mark(mark rotation.TokenResponse) {
+	response := r.responses[mark.Key]
+	response.State, response.Reason = mark.State, mark.Reason
+	r.responses[mark.Key] = response
 }
 
-func (l *Ledger) SaveMint(ctx context.Context, m rotation.Mint) error {
-	_, err := Through(ctx, l.Gate, "ledger.SaveMint", m.Connection, func(bool) (struct{}, error) {
+func (l *Ledger) SaveResponse(ctx context.Context, m rotation.TokenResponse) error {
+	_, err := Through(ctx, l.Gate, "ledger.SaveResponse", m.Connection, func(bool) (struct{}, error) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.append(ctx, l.of(m.Connection), m)
@@ -148,11 +148,11 @@ func (l *Ledger) SaveMint(ctx context.Context, m rotation.Mint) error {
 	return err
 }
 
-// append adds a mint that is not there yet; the lock is held.
-func (l *Ledger) append(ctx context.Context, row *rows, m rotation.Mint) {
-	if _, found := row.mints[m.Key]; !found {
-		row.mints[m.Key] = throughJSON(m)
-		l.Journal.Add(ctx, m.Connection, Minted{row.mints[m.Key]})
+// append adds a response that is not there yet; the lock is held.
+func (l *Ledger) append(ctx context.Context, row *rows, m rotation.TokenResponse) {
+	if _, found := row.responses[m.Key]; !found {
+		row.responses[m.Key] = throughJSON(m)
+		l.Journal.Add(ctx, m.Connection, Responded{row.responses[m.Key]})
 	}
 }
 
@@ -205,7 +205,7 @@ func (l *Ledger) copyTables(tables map[token.Connection]*rows) map[token.Connect
 	copied := map[token.Connection]*rows{}
 	for c, row := range tables {
 		r := *row
-		r.mints, r.history = maps.Clone(row.mints), slices.Clone(row.history)
+		r.responses, r.history = maps.Clone(row.responses), slices.Clone(row.history)
 		copied[c] = &r
 	}
 	return copied

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// The durations of the faults that AnyFault offers, for the settings of a Bench:
+// The durations of the faults that AnyFault offers, for the settings of a Harness:
 // a slow request outlasts the redeem timeout, a late one arrives before lease
 // and quiet period are over (after which, by the protocol's assumption, none
 // can), and a freeze outlasts everything.
@@ -40,8 +40,8 @@ func AnyFault(at Passage) []Fault {
 }
 
 // lateCalls change something, so that it matters when they arrive.
-var lateCalls = []string{"ledger.Write", "ledger.SaveMint", "vault.Create", "vault.Put", "vault.Promote",
+var lateCalls = []string{"ledger.Write", "ledger.SaveResponse", "secrets.Create", "secrets.Put", "secrets.Promote",
 	"issuer.Redeem", "issuer.Revoke"}
 
 // staleCalls are the reads that may answer with an older state.
-var staleCalls = []string{"ledger.Due", "vault.Current", "vault.Version", "vault.Versions"}
+var staleCalls = []string{"ledger.Due", "secrets.Current", "secrets.Version", "secrets.Versions"}

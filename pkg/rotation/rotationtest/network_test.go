@@ -16,7 +16,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// A ledger and a vault behind a network, as small as they can be, to run the
+// A ledger and a secret store behind a network, as small as they can be, to run the
 // Repeats suites on.
 
 func TestNetworkLedger(t *testing.T) {
@@ -27,30 +27,30 @@ func TestNetworkLedger(t *testing.T) {
 	TestLedger(t, func(t *testing.T) rotation.Ledger { return open(t, http.DefaultTransport) })
 }
 
-func TestNetworkVault(t *testing.T) {
-	open := func(t *testing.T, transport http.RoundTripper) rotation.Vault {
-		return &remoteVault{serve(t, transport, (&vaultServer{}).answer)}
+func TestNetworkSecretStore(t *testing.T) {
+	open := func(t *testing.T, transport http.RoundTripper) rotation.SecretStore {
+		return &remoteSecretStore{serve(t, transport, (&secretStoreServer{}).answer)}
 	}
-	TestVaultRepeats(t, open)
-	TestVault(t, func(t *testing.T) rotation.Vault { return open(t, http.DefaultTransport) })
+	TestSecretStoreRepeats(t, open)
+	TestSecretStore(t, func(t *testing.T) rotation.SecretStore { return open(t, http.DefaultTransport) })
 }
 
 // call is one request, and one answer, of both.
 type call struct {
-	Method     string           `json:",omitempty"`
-	Connection token.Connection `json:",omitzero"`
-	Revision   string           `json:",omitempty"`
-	Nonce      string           `json:",omitempty"`
-	Limit      int              `json:",omitempty"`
-	Now        time.Time        `json:",omitzero"`
-	ID         string           `json:",omitempty"`
-	Value      string           `json:",omitempty"`
-	Change     *rotation.Change `json:",omitempty"`
-	Mint       *rotation.Mint   `json:",omitempty"`
+	Method        string                  `json:",omitempty"`
+	Connection    token.Connection        `json:",omitzero"`
+	Revision      string                  `json:",omitempty"`
+	Nonce         string                  `json:",omitempty"`
+	Limit         int                     `json:",omitempty"`
+	Now           time.Time               `json:",omitzero"`
+	ID            string                  `json:",omitempty"`
+	Value         string                  `json:",omitempty"`
+	Change        *rotation.Change        `json:",omitempty"`
+	TokenResponse *rotation.TokenResponse `json:",omitempty"`
 
 	Error       string
 	Record      *rotation.Record `json:",omitempty"`
-	Mints       []rotation.Mint
+	Responses   []rotation.TokenResponse
 	Connections []token.Connection
 	Events      []rotation.Event
 	Records     []rotation.Record
@@ -131,7 +131,7 @@ func (s *ledgerServer) answer(c call) (answer call, err error) {
 	switch c.Method {
 	case "Load":
 		var record rotation.Record
-		record, answer.Mints, err = s.Load(ctx, c.Connection)
+		record, answer.Responses, err = s.Load(ctx, c.Connection)
 		answer.Record, answer.Revision = &record, record.Revision
 	case "Due":
 		answer.Connections, err = s.Due(ctx, c.Now)
@@ -145,8 +145,8 @@ func (s *ledgerServer) answer(c call) (answer call, err error) {
 		if err == nil {
 			s.nonces[c.Connection] = c.Nonce
 		}
-	case "SaveMint":
-		err = s.SaveMint(ctx, *c.Mint)
+	case "SaveResponse":
+		err = s.SaveResponse(ctx, *c.TokenResponse)
 	case "History":
 		answer.Events, err = s.History(ctx, c.Connection, c.Limit)
 	case "List":
@@ -160,13 +160,13 @@ func (s *ledgerServer) answer(c call) (answer call, err error) {
 
 type remoteLedger struct{ remote }
 
-func (l *remoteLedger) Load(ctx context.Context, c token.Connection) (rotation.Record, []rotation.Mint, error) {
+func (l *remoteLedger) Load(ctx context.Context, c token.Connection) (rotation.Record, []rotation.TokenResponse, error) {
 	answer, err := l.send(ctx, call{Method: "Load", Connection: c})
 	if err != nil {
 		return rotation.Record{}, nil, err
 	}
 	answer.Record.Revision = answer.Revision
-	return *answer.Record, answer.Mints, nil
+	return *answer.Record, answer.Responses, nil
 }
 
 func (l *remoteLedger) Due(ctx context.Context, now time.Time) ([]token.Connection, error) {
@@ -180,8 +180,8 @@ func (l *remoteLedger) Write(ctx context.Context, change rotation.Change) (strin
 	return answer.Revision, err
 }
 
-func (l *remoteLedger) SaveMint(ctx context.Context, m rotation.Mint) error {
-	_, err := l.send(ctx, call{Method: "SaveMint", Mint: &m})
+func (l *remoteLedger) SaveResponse(ctx context.Context, m rotation.TokenResponse) error {
+	_, err := l.send(ctx, call{Method: "SaveResponse", TokenResponse: &m})
 	return err
 }
 
@@ -198,9 +198,9 @@ func (l *remoteLedger) List(ctx context.Context) ([]rotation.Record, error) {
 	return answer.Records, err
 }
 
-type vaultServer struct{ Vault }
+type secretStoreServer struct{ SecretStore }
 
-func (s *vaultServer) answer(c call) (answer call, err error) {
+func (s *secretStoreServer) answer(c call) (answer call, err error) {
 	ctx, value := context.Background(), token.NewSecret(c.Value)
 	var version rotation.Version
 	switch c.Method {
@@ -221,37 +221,37 @@ func (s *vaultServer) answer(c call) (answer call, err error) {
 	return answer, err
 }
 
-type remoteVault struct{ remote }
+type remoteSecretStore struct{ remote }
 
-func (v *remoteVault) version(ctx context.Context, c call) (rotation.Version, error) {
+func (v *remoteSecretStore) version(ctx context.Context, c call) (rotation.Version, error) {
 	answer, err := v.send(ctx, c)
 	return rotation.Version{ID: answer.ID, Value: token.NewSecret(answer.Value)}, err
 }
 
-func (v *remoteVault) Current(ctx context.Context, c token.Connection) (rotation.Version, error) {
+func (v *remoteSecretStore) Current(ctx context.Context, c token.Connection) (rotation.Version, error) {
 	return v.version(ctx, call{Method: "Current", Connection: c})
 }
 
-func (v *remoteVault) Version(ctx context.Context, c token.Connection, id string) (rotation.Version, error) {
+func (v *remoteSecretStore) Version(ctx context.Context, c token.Connection, id string) (rotation.Version, error) {
 	return v.version(ctx, call{Method: "Version", Connection: c, ID: id})
 }
 
-func (v *remoteVault) Versions(ctx context.Context, c token.Connection) ([]rotation.VersionInfo, error) {
+func (v *remoteSecretStore) Versions(ctx context.Context, c token.Connection) ([]rotation.VersionInfo, error) {
 	answer, err := v.send(ctx, call{Method: "Versions", Connection: c})
 	return answer.Infos, err
 }
 
-func (v *remoteVault) Create(ctx context.Context, c token.Connection, id string, value token.Secret) error {
+func (v *remoteSecretStore) Create(ctx context.Context, c token.Connection, id string, value token.Secret) error {
 	_, err := v.send(ctx, call{Method: "Create", Connection: c, ID: id, Value: value.Reveal()})
 	return err
 }
 
-func (v *remoteVault) Put(ctx context.Context, c token.Connection, id string, value token.Secret) error {
+func (v *remoteSecretStore) Put(ctx context.Context, c token.Connection, id string, value token.Secret) error {
 	_, err := v.send(ctx, call{Method: "Put", Connection: c, ID: id, Value: value.Reveal()})
 	return err
 }
 
-func (v *remoteVault) Promote(ctx context.Context, c token.Connection, id, replaces string) error {
+func (v *remoteSecretStore) Promote(ctx context.Context, c token.Connection, id, replaces string) error {
 	_, err := v.send(ctx, call{Method: "Promote", Connection: c, ID: id, Revision: replaces})
 	return err
 }

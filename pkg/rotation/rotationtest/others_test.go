@@ -55,14 +55,14 @@ func TestBackup(t *testing.T) {
 	ledger := &Ledger{}
 	l := &ledgerUser{t, ledger}
 	record := l.create(acme)
-	l.save(mint(1, 0, "a"))
+	l.save(response(1, 0, "a"))
 	restore := ledger.Backup()
 	record.Epoch = 1
-	l.write(rotation.Change{Record: record, Bury: []rotation.MintKey{mint(1, 0, "a").Key}})
+	l.write(rotation.Change{Record: record, Bury: []rotation.ResponseKey{response(1, 0, "a").Key}})
 	restore()
-	loaded, mints := l.load(acme)
-	if loaded.Epoch != 0 || len(mints) != 1 {
-		t.Errorf("restored: %+v, %v", loaded, mints)
+	loaded, responses := l.load(acme)
+	if loaded.Epoch != 0 || len(responses) != 1 {
+		t.Errorf("restored: %+v, %v", loaded, responses)
 	}
 }
 
@@ -81,7 +81,7 @@ func TestLaggingIndex(t *testing.T) {
 // is added to the types is noticed if a store forgets it.
 func TestSamplesAreFull(t *testing.T) {
 	full(t, "record", reflect.ValueOf(fullRecord()), "Revision")
-	full(t, "mint", reflect.ValueOf(fullMint()))
+	full(t, "response", reflect.ValueOf(fullResponse()))
 }
 
 func full(t *testing.T, path string, v reflect.Value, except ...string) {
@@ -102,9 +102,9 @@ func full(t *testing.T, path string, v reflect.Value, except ...string) {
 
 // Copies must share no memory with their originals.
 func TestClonesAreDeep(t *testing.T) {
-	record, m := fullRecord(), fullMint()
+	record, m := fullRecord(), fullResponse()
 	separate(t, "record", reflect.ValueOf(record), reflect.ValueOf(deepCopy(record)))
-	separate(t, "mint", reflect.ValueOf(m), reflect.ValueOf(deepCopy(m)))
+	separate(t, "response", reflect.ValueOf(m), reflect.ValueOf(deepCopy(m)))
 }
 
 func separate(t *testing.T, path string, a, b reflect.Value) {

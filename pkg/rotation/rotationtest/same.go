@@ -128,7 +128,7 @@ func copyValue(v reflect.Value, onTime func(time.Time) time.Time) reflect.Value 
 	return v
 }
 
-func compareKeys(a, b rotation.MintKey) int {
+func compareKeys(a, b rotation.ResponseKey) int {
 	return cmp.Or(cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.Generation, b.Generation), cmp.Compare(a.Attempt, b.Attempt))
 }
 

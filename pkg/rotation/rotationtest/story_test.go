@@ -13,7 +13,7 @@ import (
 
 // story lets the calls of a rotation be made by hand, in the right order or another.
 type story struct {
-	*Bench
+	*Harness
 	ctx context.Context
 }
 
@@ -21,16 +21,16 @@ func tell(t *testing.T, p Personality, steps func(*story)) (atAnyTime, atRest er
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(WithActor(t.Context(), "story"), time.Hour)
 		defer cancel()
-		s := &story{NewBench(nil, p), ctx}
+		s := &story{NewHarness(nil, p), ctx}
 		steps(s)
 		time.Sleep(time.Minute) // what is slow has come back
-		atAnyTime, atRest = Check(s.Bench), CheckAtRest(s.Bench)
+		atAnyTime, atRest = Check(s.Harness), CheckAtRest(s.Harness)
 	})
 	return atAnyTime, atRest
 }
 
 // change rewrites the row, with the history and the notices that go with it.
-func (s *story) change(edit func(*rotation.Record), marks ...rotation.Mint) {
+func (s *story) change(edit func(*rotation.Record), marks ...rotation.TokenResponse) {
 	before, _, _ := s.Ledger.Load(s.ctx, acme)
 	record := deepCopy(before)
 	edit(&record)
@@ -58,7 +58,7 @@ func rowsOf(was, is rotation.Record) (rows []rotation.Event) {
 	if a := was.Attempt; a != nil && (is.Attempt == nil || is.Attempt.ID != a.ID) {
 		row("ended", a.ID)
 	}
-	switch decided := is.Current != nil && (was.Current == nil || was.Current.Mint != is.Current.Mint); {
+	switch decided := is.Current != nil && (was.Current == nil || was.Current.Response != is.Current.Response); {
 	case decided:
 		row("decided", "")
 	case was.Status != is.Status:
@@ -77,16 +77,16 @@ func (s *story) present(p token.Pair) token.Pair {
 	return s.Issuer.Parse(s.Issuer.Redeem(s.ctx, Sandbox, rotation.Grant{RefreshToken: p.RefreshToken}).Body).Pair
 }
 
-// successor is the mint of what the parent was redeemed for.
-func successor(parent token.Pair, epoch, generation int64) rotation.Mint {
-	m := mint(epoch, generation, "attempt")
+// successor is the response of what the parent was redeemed for.
+func successor(parent token.Pair, epoch, generation int64) rotation.TokenResponse {
+	m := response(epoch, generation, "attempt")
 	m.Parent, m.SavedAt = parent.RefreshToken.Fingerprint(), time.Now()
 	return m
 }
 
-func (s *story) save(m rotation.Mint) { _ = s.Ledger.SaveMint(s.ctx, m) }
+func (s *story) save(m rotation.TokenResponse) { _ = s.Ledger.SaveResponse(s.ctx, m) }
 
-// document is what the vault shows of a pair.
+// document is what the secret store shows of a pair.
 func document(p token.Pair, epoch, generation int64) token.Secret {
 	return must(token.Document{Connection: acme, AccessToken: p.AccessToken, ExpiresAt: time.Now().Add(p.Lifetime),
 		Epoch: epoch, Generation: generation}.Encode())
@@ -96,18 +96,18 @@ func (s *story) decide(p token.Pair, epoch, generation int64) {
 	s.change(func(r *rotation.Record) {
 		r.Epoch, r.Generation, r.Status, r.Attempt = epoch, generation, rotation.Active, nil
 		r.Current = &rotation.Current{Fingerprint: p.RefreshToken.Fingerprint(), VersionID: token.VersionID(document(p, epoch, generation)),
-			Mint: rotation.MintKey{Epoch: epoch, Generation: generation, Attempt: "attempt"}}
+			Response: rotation.ResponseKey{Epoch: epoch, Generation: generation, Attempt: "attempt"}}
 	})
 }
 
 func (s *story) publish(p token.Pair, epoch, generation int64) {
 	value := document(p, epoch, generation)
 	id := token.VersionID(value)
-	err := s.Vault.Put(s.ctx, acme, id, value)
+	err := s.SecretStore.Put(s.ctx, acme, id, value)
 	if errors.Is(err, rotation.ErrNoSecret) {
-		err = s.Vault.Create(s.ctx, acme, id, value)
+		err = s.SecretStore.Create(s.ctx, acme, id, value)
 	}
-	err = errors.Join(err, s.Vault.Promote(s.ctx, acme, id, s.Vault.Label(acme, current)))
+	err = errors.Join(err, s.SecretStore.Promote(s.ctx, acme, id, s.SecretStore.Label(acme, current)))
 	if err != nil {
 		panic(err)
 	}
@@ -121,7 +121,7 @@ func (s *story) exchange() token.Pair {
 
 func (s *story) connect(epoch int64) token.Pair {
 	p := s.exchange()
-	m := mint(epoch, 0, "attempt")
+	m := response(epoch, 0, "attempt")
 	m.Source = rotation.FromCode
 	s.save(m)
 	s.decide(p, epoch, 0)
@@ -147,7 +147,7 @@ func (s *story) rotateAs(attempt string, p token.Pair, epoch, generation int64) 
 }
 
 // giveUp saves the answer to p and marks it, in these ways one after the other.
-func (s *story) giveUp(p token.Pair, marks ...rotation.MintState) {
+func (s *story) giveUp(p token.Pair, marks ...rotation.ResponseState) {
 	s.begin(p)
 	s.present(p)
 	m := successor(p, 1, 1)

@@ -33,19 +33,19 @@ func TestLedger(t *testing.T, open func(t *testing.T) rotation.Ledger) {
 		"a row is created once":                         createOnce,
 		"a row is replaced by its revision":             replaceByRevision,
 		"a refused write changes nothing":               refusedWrite,
-		"mints are copied with a write":                 copiedMints,
+		"responses are copied with a write":             copiedResponses,
 		"every field survives":                          everyField,
 		"absent fields stay absent":                     absentFields,
 		"a field can be taken away":                     removedFields,
-		"a mint is saved once":                          mintOnce,
-		"a mint needs no row":                           mintWithoutRow,
-		"every field of a mint survives":                everyMintField,
-		"a large mint survives":                         largeMint,
-		"many mints":                                    manyMints,
-		"a mark rewrites state and reason":              markMint,
-		"a mark needs its mint":                         markWithoutMint,
-		"a marked mint is not saved over":               mintAfterMark,
-		"a buried mint is gone":                         buryMint,
+		"a response is saved once":                      responseOnce,
+		"a response needs no row":                       responseWithoutRow,
+		"every field of a response survives":            everyResponseField,
+		"a large response survives":                     largeResponse,
+		"many responses":                                manyResponses,
+		"a mark rewrites state and reason":              markResponse,
+		"a mark needs its response":                     markWithoutResponse,
+		"a marked response is not saved over":           responseAfterMark,
+		"a buried response is gone":                     buryResponse,
 		"history is kept, newest first":                 history,
 		"history of one instant is kept":                historyOfOneInstant,
 		"due are those whose time has come, in order":   dueOrder,
@@ -53,7 +53,7 @@ func TestLedger(t *testing.T, open func(t *testing.T) rotation.Ledger) {
 		"hundreds are due":                              dueMany,
 		"connections with similar names are separate":   similarNames,
 		"of many writers with one revision one wins":    oneWriterWins,
-		"many mints are saved at once":                  manySavers,
+		"many responses are saved at once":              manySavers,
 		"a cancelled context is an error":               cancelledLedger,
 		"what the caller does afterwards is not stored": detached,
 	}) {
@@ -72,14 +72,14 @@ type ledgerUser struct {
 	rotation.Ledger
 }
 
-func (l *ledgerUser) load(c token.Connection) (rotation.Record, []rotation.Mint) {
+func (l *ledgerUser) load(c token.Connection) (rotation.Record, []rotation.TokenResponse) {
 	l.t.Helper()
-	record, mints, err := l.Load(l.t.Context(), c)
+	record, responses, err := l.Load(l.t.Context(), c)
 	if err != nil {
 		l.t.Fatalf("loading %s: %v", c, err)
 	}
-	slices.SortFunc(mints, func(a, b rotation.Mint) int { return compareKeys(a.Key, b.Key) })
-	return record, mints
+	slices.SortFunc(responses, func(a, b rotation.TokenResponse) int { return compareKeys(a.Key, b.Key) })
+	return record, responses
 }
 
 func (l *ledgerUser) write(change rotation.Change) (revision string) {
@@ -102,10 +102,10 @@ func (l *ledgerUser) create(c token.Connection) rotation.Record {
 	return record
 }
 
-func (l *ledgerUser) save(m rotation.Mint) {
+func (l *ledgerUser) save(m rotation.TokenResponse) {
 	l.t.Helper()
-	if err := l.SaveMint(l.t.Context(), m); err != nil {
-		l.t.Fatalf("saving a mint of %s: %v", m.Connection, err)
+	if err := l.SaveResponse(l.t.Context(), m); err != nil {
+		l.t.Fatalf("saving a response of %s: %v", m.Connection, err)
 	}
 }
 
@@ -155,16 +155,16 @@ func (l *ledgerUser) due(now time.Time) []token.Connection {
 	return due
 }
 
-// mint is a small mint of acme.
-func mint(epoch, generation int64, attempt string) rotation.Mint {
-	return rotation.Mint{Connection: acme, Key: rotation.MintKey{Epoch: epoch, Generation: generation, Attempt: attempt},
+// response is a small response of acme.
+func response(epoch, generation int64, attempt string) rotation.TokenResponse {
+	return rotation.TokenResponse{Connection: acme, Key: rotation.ResponseKey{Epoch: epoch, Generation: generation, Attempt: attempt},
 		Source: rotation.FromRefresh, SavedAt: start, State: rotation.Saved, Sealed: []byte("sealed " + attempt), Stack: "stack"}
 }
 
 func unknownConnection(t *testing.T, l *ledgerUser) {
-	record, mints := l.load(acme)
-	if record.Revision != "" || len(mints) != 0 {
-		t.Errorf("got revision %q and %d mints", record.Revision, len(mints))
+	record, responses := l.load(acme)
+	if record.Revision != "" || len(responses) != 0 {
+		t.Errorf("got revision %q and %d responses", record.Revision, len(responses))
 	}
 	if due := l.due(start); len(due) != 0 {
 		t.Errorf("due: %v", due)
@@ -212,23 +212,23 @@ func replaceByRevision(t *testing.T, l *ledgerUser) {
 
 func refusedWrite(t *testing.T, l *ledgerUser) {
 	record := l.create(acme)
-	l.save(mint(1, 0, "a"))
-	l.save(mint(1, 0, "b"))
+	l.save(response(1, 0, "a"))
+	l.save(response(1, 0, "b"))
 	record.DueAt = start
 	current := record
 	current.Revision = l.write(rotation.Change{Record: record, History: []rotation.Event{{At: start, Kind: "decided"}}})
 
-	marked := mint(1, 0, "a")
+	marked := response(1, 0, "a")
 	marked.State = rotation.Rejected
 	for _, revision := range []string{record.Revision, ""} {
 		refused := rotation.Record{Connection: acme, Revision: revision, Status: rotation.Active, DueAt: start.Add(-time.Hour)}
-		l.conflicts(rotation.Change{Record: refused, Copy: []rotation.Mint{mint(1, 0, "c")}, Mark: []rotation.Mint{marked},
-			Bury: []rotation.MintKey{mint(1, 0, "b").Key}, History: []rotation.Event{{At: start, Kind: "refused"}}})
+		l.conflicts(rotation.Change{Record: refused, Copy: []rotation.TokenResponse{response(1, 0, "c")}, Mark: []rotation.TokenResponse{marked},
+			Bury: []rotation.ResponseKey{response(1, 0, "b").Key}, History: []rotation.Event{{At: start, Kind: "refused"}}})
 	}
 
-	loaded, mints := l.load(acme)
+	loaded, responses := l.load(acme)
 	same(t, "the row", loaded, current)
-	same(t, "the mints", mints, []rotation.Mint{mint(1, 0, "a"), mint(1, 0, "b")})
+	same(t, "the responses", responses, []rotation.TokenResponse{response(1, 0, "a"), response(1, 0, "b")})
 	same(t, "the history", l.history(acme, 10), []rotation.Event{{At: start, Kind: "decided"}})
 	same(t, "what was due earlier", l.due(start.Add(-time.Minute)), []token.Connection(nil))
 }
@@ -250,14 +250,14 @@ func everyField(t *testing.T, l *ledgerUser) {
 func fullRecord() rotation.Record {
 	elsewhere := time.FixedZone("elsewhere", -7*3600)
 	at := func(minutes int) time.Time { return start.Add(time.Duration(minutes) * time.Minute).In(elsewhere) }
-	key := rotation.MintKey{Epoch: 3, Generation: 1 << 40, Attempt: "attempt"}
+	key := rotation.ResponseKey{Epoch: 3, Generation: 1 << 40, Attempt: "attempt"}
 	return rotation.Record{
 		Connection: acme, Stack: "stack é", Epoch: 3, Generation: 1 << 40, Status: rotation.Active,
-		Current:   &rotation.Current{Fingerprint: "0123", Mint: key, VersionID: "version", SavedAt: at(1), ExpiresAt: at(2)},
-		Ancestor:  &rotation.MintKey{Epoch: 3, Generation: 1<<40 - 1, Attempt: "ancestor"},
+		Current:   &rotation.Current{Fingerprint: "0123", Response: key, VersionID: "version", SavedAt: at(1), ExpiresAt: at(2)},
+		Ancestor:  &rotation.ResponseKey{Epoch: 3, Generation: 1<<40 - 1, Attempt: "ancestor"},
 		Published: "version", DueAt: at(3),
 		Attempt:  &rotation.Attempt{ID: "id", Fingerprint: "4567", BegunAt: at(4), Until: at(5), Presentations: 2, Refused: true},
-		Failure:  &rotation.Failure{Step: rotation.Publish, Class: "class", Count: 7, NextAt: at(6), Mint: key, Detail: "a\n\"detail\""},
+		Failure:  &rotation.Failure{Step: rotation.Publish, Class: "class", Count: 7, NextAt: at(6), Response: key, Detail: "a\n\"detail\""},
 		Puts:     []int64{1, 2, 1 << 33},
 		Pin:      &rotation.Pin{Environment: "sandbox", Client: "89ab", ResourceOwner: "12", Login: "pat@example.com", Company: "34"},
 		Imported: []token.Fingerprint{"fedc"}, Residue: at(7), Overtaken: true, RotatedAt: at(8), Expected: at(9), ServiceAccount: true, Held: true, Untold: true,
@@ -334,29 +334,29 @@ func cancelledLedger(t *testing.T, l *ledgerUser) {
 	if _, err := l.Due(ctx, start); err == nil {
 		t.Error("Due: no error")
 	}
-	if err := l.SaveMint(ctx, mint(1, 0, "a")); err == nil {
-		t.Error("SaveMint: no error")
+	if err := l.SaveResponse(ctx, response(1, 0, "a")); err == nil {
+		t.Error("SaveResponse: no error")
 	}
 	if _, err := l.Write(ctx, rotation.Change{Record: record}); err == nil || errors.Is(err, rotation.ErrConflict) {
 		t.Errorf("Write: %v", err)
 	}
-	loaded, mints := l.load(acme)
-	if loaded.Revision != record.Revision || len(mints) != 0 {
+	loaded, responses := l.load(acme)
+	if loaded.Revision != record.Revision || len(responses) != 0 {
 		t.Error("calls under a cancelled context took effect")
 	}
 }
 
 func detached(t *testing.T, l *ledgerUser) {
-	full, m := fullRecord(), fullMint()
+	full, m := fullRecord(), fullResponse()
 	l.save(m)
 	l.write(rotation.Change{Record: full})
 	full.Current.Fingerprint, full.Puts[0], m.Sealed[0] = "changed", 99, 'x'
-	loaded, mints := l.load(acme)
+	loaded, responses := l.load(acme)
 	same(t, "the row", loaded, fullRecord())
-	same(t, "the mints", mints, []rotation.Mint{fullMint()})
+	same(t, "the responses", responses, []rotation.TokenResponse{fullResponse()})
 	loaded.Attempt.ID = "changed"
-	mints[0].Sealed[0] = 'x'
-	loaded, mints = l.load(acme)
+	responses[0].Sealed[0] = 'x'
+	loaded, responses = l.load(acme)
 	same(t, "the row, read again", loaded, fullRecord())
-	same(t, "the mints, read again", mints, []rotation.Mint{fullMint()})
+	same(t, "the responses, read again", responses, []rotation.TokenResponse{fullResponse()})
 }

@@ -21,8 +21,8 @@ func history(t *testing.T, l *ledgerUser) {
 	}
 	same(t, "the history", l.history(acme, 100), want)
 	same(t, "its newest rows", l.history(acme, 2), want[:2])
-	if _, mints := l.load(acme); len(mints) != 0 {
-		t.Errorf("history rows came back as mints: %v", mints)
+	if _, responses := l.load(acme); len(responses) != 0 {
+		t.Errorf("history rows came back as responses: %v", responses)
 	}
 }
 
@@ -100,7 +100,7 @@ func similarNames(t *testing.T, l *ledgerUser) {
 	names := []string{"sandbox/a", "sandbox/ab", "sandbox/a-b", "sandbox/a-", "sandbox/b", "sandbox-a/b", "sandbo/xa"}
 	for n, name := range names {
 		c := must(token.ParseConnection(name))
-		m := mint(1, 0, "a")
+		m := response(1, 0, "a")
 		m.Connection, m.Sealed = c, []byte(name)
 		l.save(m)
 		l.write(rotation.Change{Record: rotation.Record{Connection: c, Generation: int64(n)},
@@ -108,16 +108,16 @@ func similarNames(t *testing.T, l *ledgerUser) {
 	}
 	for n, name := range names {
 		c := must(token.ParseConnection(name))
-		record, mints := l.load(c)
-		if record.Connection != c || record.Generation != int64(n) || len(mints) != 1 || string(mints[0].Sealed) != name {
-			t.Errorf("%s has row %v (%d) and mints %v", name, record.Connection, record.Generation, mints)
+		record, responses := l.load(c)
+		if record.Connection != c || record.Generation != int64(n) || len(responses) != 1 || string(responses[0].Sealed) != name {
+			t.Errorf("%s has row %v (%d) and responses %v", name, record.Connection, record.Generation, responses)
 		}
 		same(t, "the history of "+name, l.history(c, 10), []rotation.Event{{At: start, Kind: "created", Detail: name}})
 	}
 	a := must(token.ParseConnection("sandbox/a"))
 	record, _ := l.load(a)
-	l.write(rotation.Change{Record: record, Bury: []rotation.MintKey{mint(1, 0, "a").Key}})
-	if _, mints := l.load(must(token.ParseConnection("sandbox/ab"))); len(mints) != 1 {
-		t.Error("burying a mint of sandbox/a buried that of sandbox/ab")
+	l.write(rotation.Change{Record: record, Bury: []rotation.ResponseKey{response(1, 0, "a").Key}})
+	if _, responses := l.load(must(token.ParseConnection("sandbox/ab"))); len(responses) != 1 {
+		t.Error("burying a response of sandbox/a buried that of sandbox/ab")
 	}
 }

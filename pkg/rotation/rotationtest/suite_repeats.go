@@ -22,24 +22,24 @@ func TestLedgerRepeats(t *testing.T, open func(t *testing.T, transport http.Roun
 
 func repeatedLedger(t *testing.T, l *ledgerUser) {
 	record := l.create(acme)
-	l.save(mint(1, 0, "a"))
-	l.save(mint(1, 0, "b"))
+	l.save(response(1, 0, "a"))
+	l.save(response(1, 0, "b"))
 
 	stale := record
 	record.Epoch, record.DueAt = 1, start
-	marked := mint(1, 0, "a")
+	marked := response(1, 0, "a")
 	marked.State = rotation.Rejected
-	record.Revision = l.write(rotation.Change{Record: record, Copy: []rotation.Mint{mint(1, 0, "c")}, Mark: []rotation.Mint{marked},
-		Bury: []rotation.MintKey{mint(1, 0, "b").Key}, History: []rotation.Event{{At: start, Kind: "decided"}}})
+	record.Revision = l.write(rotation.Change{Record: record, Copy: []rotation.TokenResponse{response(1, 0, "c")}, Mark: []rotation.TokenResponse{marked},
+		Bury: []rotation.ResponseKey{response(1, 0, "b").Key}, History: []rotation.Event{{At: start, Kind: "decided"}}})
 	record.Generation = 1
 	record.Revision = l.write(rotation.Change{Record: record})
 
-	loaded, mints := l.load(acme)
+	loaded, responses := l.load(acme)
 	same(t, "the row", loaded, record)
 	if loaded.Revision != record.Revision {
 		t.Errorf("loaded revision %q, written %q", loaded.Revision, record.Revision)
 	}
-	same(t, "the mints", mints, []rotation.Mint{marked, mint(1, 0, "c")})
+	same(t, "the responses", responses, []rotation.TokenResponse{marked, response(1, 0, "c")})
 	same(t, "the history", l.history(acme, 10), []rotation.Event{{At: start, Kind: "decided"}})
 
 	// The conflict of somebody else stays one, even with the very same content.
@@ -62,14 +62,14 @@ func repeatedLedger(t *testing.T, l *ledgerUser) {
 	}
 }
 
-// TestVaultRepeats is TestLedgerRepeats for a rotation.Vault.
-func TestVaultRepeats(t *testing.T, open func(t *testing.T, transport http.RoundTripper) rotation.Vault) {
+// TestVaultRepeats is TestLedgerRepeats for a rotation.SecretStore.
+func TestSecretStoreRepeats(t *testing.T, open func(t *testing.T, transport http.RoundTripper) rotation.SecretStore) {
 	for name, repeater := range sorted(Repeaters) {
-		t.Run(name, func(t *testing.T) { repeatedVault(t, &vaultUser{t, open(t, repeater(http.DefaultTransport))}) })
+		t.Run(name, func(t *testing.T) { repeatedSecretStore(t, &vaultUser{t, open(t, repeater(http.DefaultTransport))}) })
 	}
 }
 
-func repeatedVault(t *testing.T, v *vaultUser) {
+func repeatedSecretStore(t *testing.T, v *vaultUser) {
 	v.create(acme, 1)
 	v.put(acme, 2)
 	v.promote(acme, 2, 1)

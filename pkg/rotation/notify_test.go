@@ -17,7 +17,7 @@ import (
 
 // connectIn connects n connections of an environment, which gets app
 // credentials of its own.
-func (b *bench) connectIn(t *testing.T, environment string, n int) []token.Connection {
+func (b *harness) connectIn(t *testing.T, environment string, n int) []token.Connection {
 	t.Helper()
 	own := app
 	own.Environment = environment
@@ -25,7 +25,7 @@ func (b *bench) connectIn(t *testing.T, environment string, n int) []token.Conne
 	var names []token.Connection
 	for i := range n {
 		c := token.Connection{Environment: environment, Name: fmt.Sprintf("c-%02d", i)}
-		rec, err := rotation.Register(t.Context(), b.Ledger, b.Vault, b.settings.Stack, c)
+		rec, err := rotation.Register(t.Context(), b.Ledger, b.SecretStore, b.settings.Stack, c)
 		must(t, err)
 		exchange, err := b.consents().Prepare(t.Context(), c, rec.Epoch)
 		must(t, err)
@@ -40,10 +40,10 @@ func (b *bench) connectIn(t *testing.T, environment string, n int) []token.Conne
 }
 
 // withdrawAll ends the consents of connections at the server.
-func (b *bench) withdrawAll(t *testing.T, connections []token.Connection) {
+func (b *harness) withdrawAll(t *testing.T, connections []token.Connection) {
 	t.Helper()
 	for _, c := range connections {
-		version, err := b.Vault.Current(t.Context(), c)
+		version, err := b.SecretStore.Current(t.Context(), c)
 		must(t, err)
 		doc, err := token.ParseDocument(version.Value)
 		must(t, err)
@@ -57,7 +57,7 @@ func TestAWipeIsOneNotice(t *testing.T) {
 	for _, lifetime := range []time.Duration{5400 * time.Second, 900 * time.Second} {
 		t.Run(lifetime.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := newBench(rotationtest.Personality{Lifetime: lifetime})
+				b := newHarness(rotationtest.Personality{Lifetime: lifetime})
 				monthly := b.connectIn(t, "monthly-sandbox", 50)
 				b.connectIn(t, "production", 3)
 				b.live(t, time.Now().Add(2*hour), nil)
@@ -82,13 +82,13 @@ func TestAWipeIsOneNotice(t *testing.T) {
 // again and brings a link; once, however many sweeps follow.
 func TestWhoMustAllowAgainIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
+		b := newHarness(rotationtest.Personality{})
 		two := b.connectIn(t, "production", 2)
 		b.withdrawAll(t, two)
 		time.Sleep(hour)
 		invitations := linker{"https://connect.example.com/connect/canary-link"}
 		sweep := func() {
-			r, err := rotation.NewRotator(rotation.Config{Ledger: b.Ledger, Vault: b.Vault, Sealer: b.Sealer, Applications: b.Applications, Issuer: b.Issuer,
+			r, err := rotation.NewRotator(rotation.Config{Ledger: b.Ledger, SecretStore: b.SecretStore, Sealer: b.Sealer, Applications: b.Applications, Issuer: b.Issuer,
 				Notifier: b.Notifier, Announcements: b.Announcements, Invitations: invitations, Log: b.logger(), Settings: b.settings})
 			must(t, err)
 			_, err = r.Sweep(t.Context())
@@ -119,7 +119,7 @@ func TestALossIsToldUntilItIsDelivered(t *testing.T) {
 	for name, n := range map[string]int{"one": 1, "in numbers": 5} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := newBench(rotationtest.Personality{})
+				b := newHarness(rotationtest.Personality{})
 				lost := b.connectIn(t, "production", n)
 				b.withdrawAll(t, lost)
 				time.Sleep(hour)
@@ -170,7 +170,7 @@ func (l linker) Renew(_ context.Context, _ rotation.Record, now time.Time) (toke
 // of fifty one more.
 func TestManyOneAfterTheOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
+		b := newHarness(rotationtest.Personality{})
 		all := b.connectIn(t, "production", 50)
 		for _, c := range all {
 			b.withdrawAll(t, []token.Connection{c})
@@ -184,7 +184,7 @@ func TestManyOneAfterTheOther(t *testing.T) {
 		}
 		time.Sleep(2 * hour)
 		last := token.Connection{Environment: "production", Name: "last"}
-		rec, err := rotation.Register(t.Context(), b.Ledger, b.Vault, b.settings.Stack, last)
+		rec, err := rotation.Register(t.Context(), b.Ledger, b.SecretStore, b.settings.Stack, last)
 		must(t, err)
 		exchange, err := b.consents().Prepare(t.Context(), last, rec.Epoch)
 		must(t, err)
@@ -204,7 +204,7 @@ func TestManyOneAfterTheOther(t *testing.T) {
 // cause; the sweep comes within minutes.
 func TestASweepTellsWhatAFollowUpFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
+		b := newHarness(rotationtest.Personality{})
 		b.connect(t)
 		b.withdrawAll(t, []token.Connection{acme})
 		time.Sleep(hour)
@@ -224,7 +224,7 @@ func TestASweepTellsWhatAFollowUpFound(t *testing.T) {
 // another one when other credentials are refused.
 func TestRefusedCredentialsAreOneNotice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
+		b := newHarness(rotationtest.Personality{})
 		b.connectIn(t, "sandbox", 20)
 		reset := app
 		reset.ClientSecret = token.NewSecret("canary-at-the-portal")
@@ -257,7 +257,7 @@ func TestRefusedCredentialsAreOneNotice(t *testing.T) {
 
 func TestANewLifetimeIsOneNoticeForAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
+		b := newHarness(rotationtest.Personality{})
 		b.connectIn(t, "sandbox", 20)
 		b.Issuer.Personality.Lifetime = 2 * hour
 		b.live(t, time.Now().Add(day), nil)
@@ -300,7 +300,7 @@ func TestOneLoginHostDoesNotHoldUpOthers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := newBench(rotationtest.Personality{})
+				b := newHarness(rotationtest.Personality{})
 				b.settings.Concurrency = 1
 				b.connectIn(t, "production", 10)
 				b.connectIn(t, "sandbox", 10)
@@ -334,7 +334,7 @@ func TestOneLoginHostDoesNotHoldUpOthers(t *testing.T) {
 // Those that have asked by the time the first learns that the host is down are noticed with it.
 func TestALoginHostThatSeveralFindDownIsNoticedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
+		b := newHarness(rotationtest.Personality{})
 		b.settings.Concurrency = 8
 		b.connectIn(t, "production", 20)
 		time.Sleep(hour)
@@ -362,7 +362,7 @@ func (s *slowly) Redeem(context.Context, rotation.Application, rotation.Grant) r
 // limit's ten seconds is given them.
 func TestARemainingLimitOfNothingIsHeeded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
+		b := newHarness(rotationtest.Personality{})
 		b.settings.Concurrency = 1
 		b.connectIn(t, "sandbox", 4)
 		time.Sleep(hour)
@@ -385,7 +385,7 @@ func (e exhausted) Redeem(ctx context.Context, app rotation.Application, grant r
 // What cannot be found out is told once more rather than kept back.
 func TestAnnouncementsThatCannotBeReached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
+		b := newHarness(rotationtest.Personality{})
 		b.connectIn(t, "sandbox", 2)
 		b.gate(rotationtest.Always("announcements.First", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail}))
 		b.Issuer.Personality.Lifetime = 2 * hour
@@ -400,23 +400,23 @@ func TestAnnouncementsThatCannotBeReached(t *testing.T) {
 // than what is there: it is put right, and the notice names both.
 func TestADocumentOfAnotherEnvironmentIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{})
+		b := newHarness(rotationtest.Personality{})
 		b.connect(t)
 		for range 3 {
 			time.Sleep(hour)
 			b.sweep(t)
 		}
-		theirs, err := b.Vault.Current(t.Context(), acme)
+		theirs, err := b.SecretStore.Current(t.Context(), acme)
 		must(t, err)
 		production := b.connectIn(t, "production", 1)[0]
 		time.Sleep(hour)
-		must(t, b.Vault.Edit(t.Context(), production, theirs.Value))
+		must(t, b.SecretStore.Edit(t.Context(), production, theirs.Value))
 		b.sweep(t)
 		told := b.Notifier.Notices()
 		if len(told) != 1 || told[0].Kind != rotation.NoticeDrift || !strings.Contains(told[0].Summary, "production/c-00") || !strings.Contains(told[0].Summary, "document of sandbox/acme") {
 			t.Errorf("people were told %+v", told)
 		}
-		version, err := b.Vault.Current(t.Context(), production)
+		version, err := b.SecretStore.Current(t.Context(), production)
 		must(t, err)
 		if doc, err := token.ParseDocument(version.Value); err != nil || doc.Connection != production || doc.Generation != 1 {
 			t.Errorf("%+v, %v", doc, err)

@@ -10,9 +10,9 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// TestVault is the contract of rotation.Vault. Each call of open returns an
-// empty vault whose reads by label are not delayed.
-func TestVault(t *testing.T, open func(t *testing.T) rotation.Vault) {
+// TestVault is the contract of rotation.SecretStore. Each call of open returns an
+// empty secret store whose reads by label are not delayed.
+func TestSecretStore(t *testing.T, open func(t *testing.T) rotation.SecretStore) {
 	for name, test := range sorted(map[string]func(*testing.T, *vaultUser){
 		"nothing is there before Create":                  noSecret,
 		"Create makes the current version":                createSecret,
@@ -34,17 +34,17 @@ func TestVault(t *testing.T, open func(t *testing.T) rotation.Vault) {
 		"connections with similar names are separate":     similarSecrets,
 		"values of 64 KiB survive":                        largeValue,
 		"any text survives":                               anyText,
-		"errors do not disclose values":                   vaultErrorsDiscloseNothing,
-		"a cancelled context is an error":                 cancelledVault,
+		"errors do not disclose values":                   secretStoreErrorsDiscloseNothing,
+		"a cancelled context is an error":                 cancelledSecretStore,
 	}) {
 		t.Run(name, func(t *testing.T) { test(t, &vaultUser{t, open(t)}) })
 	}
 }
 
-// vaultUser is a vault that ends the test where a call fails that must not.
+// vaultUser is a secret store that ends the test where a call fails that must not.
 type vaultUser struct {
 	t *testing.T
-	rotation.Vault
+	rotation.SecretStore
 }
 
 // value and id name the nth version of a test.

@@ -17,7 +17,7 @@ func value(n int) (string, token.Secret) {
 }
 
 // rotate puts version n and makes it current in place of version n-1.
-func rotate(t *testing.T, v rotation.Vault, n int) {
+func rotate(t *testing.T, v rotation.SecretStore, n int) {
 	t.Helper()
 	id, content := value(n)
 	if err := v.Put(t.Context(), acme, id, content); err != nil {
@@ -34,38 +34,38 @@ func rotate(t *testing.T, v rotation.Vault, n int) {
 func TestOldVersionsGo(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		vault := openStore(t, dir).Vault()
+		secrets := openStore(t, dir).SecretStore()
 		id, content := value(0)
-		if err := vault.Create(t.Context(), acme, id, content); err != nil {
+		if err := secrets.Create(t.Context(), acme, id, content); err != nil {
 			t.Fatal(err)
 		}
 		n := 0
 		for range 130 {
 			time.Sleep(time.Hour)
 			n++
-			rotate(t, vault, n)
+			rotate(t, secrets, n)
 		}
-		versions, err := vault.Versions(t.Context(), acme)
+		versions, err := secrets.Versions(t.Context(), acme)
 		if err != nil || len(versions) < 100 || len(versions) > 104 { // 100, the labelled, and those of between two puts
 			t.Fatalf("%d versions after %d, %v", len(versions), n, err)
 		}
 		gone, _ := value(1)
-		if _, err := vault.Version(t.Context(), acme, gone); !errors.Is(err, rotation.ErrNoVersion) {
+		if _, err := secrets.Version(t.Context(), acme, gone); !errors.Is(err, rotation.ErrNoVersion) {
 			t.Errorf("the oldest version: %v", err)
 		}
 		before := n
 		for range 110 {
 			time.Sleep(time.Second)
 			n++
-			rotate(t, vault, n)
+			rotate(t, secrets, n)
 		}
 		for m := before; m <= n; m++ {
 			id, want := value(m)
-			if got, err := vault.Version(t.Context(), acme, id); err != nil || got.Value != want {
+			if got, err := secrets.Version(t.Context(), acme, id); err != nil || got.Value != want {
 				t.Fatalf("version %d: %v", m, err)
 			}
 		}
-		current, err := vault.Current(t.Context(), acme)
+		current, err := secrets.Current(t.Context(), acme)
 		if id, want := value(n); err != nil || current.ID != id || current.Value != want {
 			t.Errorf("current %s, %v", current.ID, err)
 		}
@@ -76,23 +76,23 @@ func TestOldVersionsGo(t *testing.T) {
 func TestLabelledVersionsStay(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		vault := openStore(t, dir).Vault()
+		secrets := openStore(t, dir).SecretStore()
 		first, content := value(0)
-		if err := vault.Create(t.Context(), acme, first, content); err != nil {
+		if err := secrets.Create(t.Context(), acme, first, content); err != nil {
 			t.Fatal(err)
 		}
 		for n := 1; n < 110; n++ { // pending moves on, current stays on the oldest
 			time.Sleep(25 * time.Hour)
 			id, content := value(n)
-			if err := vault.Put(t.Context(), acme, id, content); err != nil {
+			if err := secrets.Put(t.Context(), acme, id, content); err != nil {
 				t.Fatal(err)
 			}
 		}
-		current, err := vault.Current(t.Context(), acme)
+		current, err := secrets.Current(t.Context(), acme)
 		if err != nil || current.ID != first {
 			t.Errorf("current %s, %v", current.ID, err)
 		}
-		versions, err := vault.Versions(t.Context(), acme)
+		versions, err := secrets.Versions(t.Context(), acme)
 		if err != nil {
 			t.Fatal(err)
 		}

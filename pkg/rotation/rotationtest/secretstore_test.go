@@ -10,11 +10,11 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// The rules of Secrets Manager that the contract of rotation.Vault does not ask for.
+// The rules of Secrets Manager that the contract of rotation.SecretStore does not ask for.
 
 func TestVersionLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		v := &vaultUser{t, &Vault{}}
+		v := &vaultUser{t, &SecretStore{}}
 		v.create(acme, 0)
 		for n := 1; n < maxVersions; n++ {
 			v.put(acme, n)
@@ -32,7 +32,7 @@ func TestVersionLimit(t *testing.T) {
 }
 
 func TestPreviousFollows(t *testing.T) {
-	v := &vaultUser{t, &Vault{}}
+	v := &vaultUser{t, &SecretStore{}}
 	v.create(acme, 1)
 	v.put(acme, 2)
 	v.promote(acme, 2, 1)
@@ -43,7 +43,7 @@ func TestPreviousFollows(t *testing.T) {
 
 func TestPendingStaysOrIsDropped(t *testing.T) {
 	for drop, want := range map[bool][]string{false: {current, pending}, true: {current}} {
-		v := &vaultUser{t, &Vault{DropPending: drop}}
+		v := &vaultUser{t, &SecretStore{DropPending: drop}}
 		v.create(acme, 1)
 		v.put(acme, 2)
 		v.promote(acme, 2, 1)
@@ -57,8 +57,8 @@ func TestPendingStaysOrIsDropped(t *testing.T) {
 
 func TestLag(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		vault := &Vault{Lag: 500 * time.Millisecond}
-		v := &vaultUser{t, vault}
+		secrets := &SecretStore{Lag: 500 * time.Millisecond}
+		v := &vaultUser{t, secrets}
 		v.create(acme, 1)
 		_, err := v.Current(t.Context(), acme)
 		refuses(t, "Current right after Create", err, rotation.ErrNoVersion)
@@ -75,13 +75,13 @@ func TestLag(t *testing.T) {
 }
 
 func TestStaleReads(t *testing.T) {
-	vault := &Vault{}
-	v := &vaultUser{t, vault}
+	secrets := &SecretStore{}
+	v := &vaultUser{t, secrets}
 	v.create(acme, 1)
 	v.put(acme, 2)
 	v.promote(acme, 2, 1)
-	vault.Gate = Gates(Always("vault.Current", Before, Fault{Kind: Stale}),
-		Always("vault.Version", Before, Fault{Kind: Stale}), Always("vault.Versions", Before, Fault{Kind: Stale}))
+	secrets.Gate = Gates(Always("secrets.Current", Before, Fault{Kind: Stale}),
+		Always("secrets.Version", Before, Fault{Kind: Stale}), Always("secrets.Versions", Before, Fault{Kind: Stale}))
 	if got, err := v.Current(t.Context(), acme); err != nil || got.ID != id(1) {
 		t.Errorf("a stale read by label gave %q, %v", got.ID, err)
 	}
@@ -93,10 +93,10 @@ func TestStaleReads(t *testing.T) {
 }
 
 func TestDeletedSecret(t *testing.T) {
-	vault := &Vault{}
-	v := &vaultUser{t, vault}
+	secrets := &SecretStore{}
+	v := &vaultUser{t, secrets}
 	v.create(acme, 1)
-	vault.Delete(acme)
+	secrets.Delete(acme)
 	_, err := v.Current(t.Context(), acme)
 	refuses(t, "Current", err, rotation.ErrSecretDeleted)
 	_, err = v.Version(t.Context(), acme, id(1))
@@ -106,17 +106,17 @@ func TestDeletedSecret(t *testing.T) {
 	refuses(t, "Create", v.Create(t.Context(), acme, id(1), value(1)), rotation.ErrSecretDeleted)
 	refuses(t, "Put", v.Put(t.Context(), acme, id(2), value(2)), rotation.ErrSecretDeleted)
 	refuses(t, "Promote", v.Promote(t.Context(), acme, id(1), id(1)), rotation.ErrSecretDeleted)
-	vault.Restore(acme)
+	secrets.Restore(acme)
 	v.isCurrent(acme, 1)
-	vault.Purge(acme)
+	secrets.Purge(acme)
 	_, err = v.Current(t.Context(), acme)
 	refuses(t, "Current of a purged secret", err, rotation.ErrNoSecret)
 }
 
 func TestFirstVersionOfAnEmptySecret(t *testing.T) {
-	vault := &Vault{}
-	vault.MakeEmpty(acme)
-	v := &vaultUser{t, vault}
+	secrets := &SecretStore{}
+	secrets.MakeEmpty(acme)
+	v := &vaultUser{t, secrets}
 	_, err := v.Current(t.Context(), acme)
 	refuses(t, "Current", err, rotation.ErrNoVersion)
 	v.put(acme, 1)
@@ -125,27 +125,27 @@ func TestFirstVersionOfAnEmptySecret(t *testing.T) {
 }
 
 func TestByHand(t *testing.T) {
-	vault := &Vault{}
-	v := &vaultUser{t, vault}
+	secrets := &SecretStore{}
+	v := &vaultUser{t, secrets}
 	v.create(acme, 1)
 	v.put(acme, 2)
 	v.promote(acme, 2, 1)
-	if err := vault.RollBack(t.Context(), acme, id(1)); err != nil {
+	if err := secrets.RollBack(t.Context(), acme, id(1)); err != nil {
 		t.Fatal(err)
 	}
 	v.isCurrent(acme, 1)
-	if err := vault.Edit(t.Context(), acme, value(7)); err != nil {
+	if err := secrets.Edit(t.Context(), acme, value(7)); err != nil {
 		t.Fatal(err)
 	}
 	v.isCurrent(acme, 7)
 	v.labelled(acme, pending, 2)
-	if err := vault.RollBack(t.Context(), token.Connection{Environment: "a", Name: "b"}, id(1)); err == nil {
+	if err := secrets.RollBack(t.Context(), token.Connection{Environment: "a", Name: "b"}, id(1)); err == nil {
 		t.Error("a secret that is not there was rolled back")
 	}
 }
 
 func TestOversizedAndMisnamed(t *testing.T) {
-	v := &Vault{}
+	v := &SecretStore{}
 	if err := v.Create(t.Context(), acme, "short", value(1)); err == nil {
 		t.Error("an id of five characters was accepted")
 	}

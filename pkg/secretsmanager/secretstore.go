@@ -22,24 +22,24 @@ const (
 	writeBurst      = 10
 )
 
-// Vault is a rotation.Vault. It is safe for concurrent use; its writes share
-// one limiter, so a process should have one Vault.
-type Vault struct {
+// SecretStore is a rotation.SecretStore. It is safe for concurrent use; its writes share
+// one limiter, so a process should have one SecretStore.
+type SecretStore struct {
 	client Client
 	naming Naming
 	pace   *rate.Limiter
 }
 
-var _ rotation.Vault = (*Vault)(nil)
+var _ rotation.SecretStore = (*SecretStore)(nil)
 
 // NewVault makes no call.
-func NewVault(client Client, naming Naming) *Vault {
-	return &Vault{client, naming, rate.NewLimiter(writesPerSecond, writeBurst)}
+func NewSecretStore(client Client, naming Naming) *SecretStore {
+	return &SecretStore{client, naming, rate.NewLimiter(writesPerSecond, writeBurst)}
 }
 
-// Current implements rotation.Vault. The label is said out loud because only
+// Current implements rotation.SecretStore. The label is said out loud because only
 // then do all implementations of the service agree which version is meant.
-func (v *Vault) Current(ctx context.Context, c token.Connection) (rotation.Version, error) {
+func (v *SecretStore) Current(ctx context.Context, c token.Connection) (rotation.Version, error) {
 	version, err := v.get(ctx, c, &secretsmanager.GetSecretValueInput{VersionStage: aws.String(current)})
 	if err != nil {
 		return rotation.Version{}, fmt.Errorf("reading the current version of %s: %w", c, err)
@@ -47,8 +47,8 @@ func (v *Vault) Current(ctx context.Context, c token.Connection) (rotation.Versi
 	return version, nil
 }
 
-// Version implements rotation.Vault.
-func (v *Vault) Version(ctx context.Context, c token.Connection, id string) (rotation.Version, error) {
+// Version implements rotation.SecretStore.
+func (v *SecretStore) Version(ctx context.Context, c token.Connection, id string) (rotation.Version, error) {
 	version, err := v.get(ctx, c, &secretsmanager.GetSecretValueInput{VersionId: &id})
 	if err != nil {
 		return rotation.Version{}, fmt.Errorf("reading version %s of %s: %w", id, c, err)
@@ -56,7 +56,7 @@ func (v *Vault) Version(ctx context.Context, c token.Connection, id string) (rot
 	return version, nil
 }
 
-func (v *Vault) get(ctx context.Context, c token.Connection, in *secretsmanager.GetSecretValueInput) (rotation.Version, error) {
+func (v *SecretStore) get(ctx context.Context, c token.Connection, in *secretsmanager.GetSecretValueInput) (rotation.Version, error) {
 	in.SecretId = aws.String(v.naming.connection(c))
 	out, err := v.client.GetSecretValue(ctx, in)
 	meaning := translate(err)
@@ -70,15 +70,15 @@ func (v *Vault) get(ctx context.Context, c token.Connection, in *secretsmanager.
 }
 
 // lacking tells a secret that is not there from a version that is not.
-func (v *Vault) lacking(ctx context.Context, c token.Connection, cause error) error {
+func (v *SecretStore) lacking(ctx context.Context, c token.Connection, cause error) error {
 	if _, err := v.list(ctx, c); err != nil {
 		return err
 	}
 	return fmt.Errorf("%w: %w", rotation.ErrNoVersion, cause)
 }
 
-// Versions implements rotation.Vault.
-func (v *Vault) Versions(ctx context.Context, c token.Connection) ([]rotation.VersionInfo, error) {
+// Versions implements rotation.SecretStore.
+func (v *SecretStore) Versions(ctx context.Context, c token.Connection) ([]rotation.VersionInfo, error) {
 	versions, err := v.list(ctx, c)
 	if err != nil {
 		return nil, fmt.Errorf("listing the versions of %s: %w", c, err)
@@ -90,7 +90,7 @@ func (v *Vault) Versions(ctx context.Context, c token.Connection) ([]rotation.Ve
 	return versions, nil
 }
 
-func (v *Vault) list(ctx context.Context, c token.Connection) ([]rotation.VersionInfo, error) {
+func (v *SecretStore) list(ctx context.Context, c token.Connection) ([]rotation.VersionInfo, error) {
 	pages := secretsmanager.NewListSecretVersionIdsPaginator(v.client, &secretsmanager.ListSecretVersionIdsInput{
 		SecretId: aws.String(v.naming.connection(c)), IncludeDeprecated: aws.Bool(true)})
 	var versions []rotation.VersionInfo
@@ -107,8 +107,8 @@ func (v *Vault) list(ctx context.Context, c token.Connection) ([]rotation.Versio
 	return versions, nil
 }
 
-// Create implements rotation.Vault.
-func (v *Vault) Create(ctx context.Context, c token.Connection, id string, value token.Secret) error {
+// Create implements rotation.SecretStore.
+func (v *SecretStore) Create(ctx context.Context, c token.Connection, id string, value token.Secret) error {
 	err := v.paced(ctx, func() error {
 		_, err := v.client.CreateSecret(ctx, &secretsmanager.CreateSecretInput{
 			Name: aws.String(v.naming.connection(c)), ClientRequestToken: &id, SecretString: aws.String(value.Reveal()),
@@ -133,8 +133,8 @@ func (v *Vault) Create(ctx context.Context, c token.Connection, id string, value
 	return nil
 }
 
-// Put implements rotation.Vault.
-func (v *Vault) Put(ctx context.Context, c token.Connection, id string, value token.Secret) error {
+// Put implements rotation.SecretStore.
+func (v *SecretStore) Put(ctx context.Context, c token.Connection, id string, value token.Secret) error {
 	err := v.paced(ctx, func() error {
 		_, err := v.client.PutSecretValue(ctx, &secretsmanager.PutSecretValueInput{
 			SecretId: aws.String(v.naming.connection(c)), ClientRequestToken: &id, SecretString: aws.String(value.Reveal()),
@@ -147,10 +147,10 @@ func (v *Vault) Put(ctx context.Context, c token.Connection, id string, value to
 	return nil
 }
 
-// Promote implements rotation.Vault. A move that is repeated after it has taken
+// Promote implements rotation.SecretStore. A move that is repeated after it has taken
 // effect is refused by the service, so a refusal says nothing by itself: the
 // labels do.
-func (v *Vault) Promote(ctx context.Context, c token.Connection, id, replaces string) error {
+func (v *SecretStore) Promote(ctx context.Context, c token.Connection, id, replaces string) error {
 	err := v.paced(ctx, func() error {
 		_, err := v.client.UpdateSecretVersionStage(ctx, &secretsmanager.UpdateSecretVersionStageInput{
 			SecretId: aws.String(v.naming.connection(c)), VersionStage: aws.String(current),
@@ -166,7 +166,7 @@ func (v *Vault) Promote(ctx context.Context, c token.Connection, id, replaces st
 	return nil
 }
 
-func (v *Vault) whyNotMoved(ctx context.Context, c token.Connection, id, replaces string, cause error) error {
+func (v *SecretStore) whyNotMoved(ctx context.Context, c token.Connection, id, replaces string, cause error) error {
 	versions, err := v.list(ctx, c)
 	if err != nil {
 		return err
@@ -190,7 +190,7 @@ func (v *Vault) whyNotMoved(ctx context.Context, c token.Connection, id, replace
 }
 
 // paced makes a write when its turn has come.
-func (v *Vault) paced(ctx context.Context, write func() error) error {
+func (v *SecretStore) paced(ctx context.Context, write func() error) error {
 	if err := v.pace.Wait(ctx); err != nil {
 		return fmt.Errorf("waiting for a turn to write to Secrets Manager: %w", err)
 	}

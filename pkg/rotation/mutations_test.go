@@ -1,4 +1,4 @@
-//go:build teeth
+//go:build mutations
 
 package rotation_test
 
@@ -43,11 +43,11 @@ func TestEveryRuleIsNeeded(t *testing.T) {
 				rows := failures(t, binary, "TestTheFaultTable")
 				explored := "not asked"
 				if len(rows) == 0 || *thorough {
-					scenes := failures(t, binary, "TestEveryFaultIsSurvived$/^on_a_server_that$/^ends_the_old_pair_at_once", "-test.failfast", "-test.parallel=1")
-					if len(rows)+len(scenes) == 0 {
+					scenarios := failures(t, binary, "TestEveryFaultIsSurvived$/^on_a_server_that$/^ends_the_old_pair_at_once", "-test.failfast", "-test.parallel=1")
+					if len(rows)+len(scenarios) == 0 {
 						t.Fatal("nothing fails")
 					}
-					explored = summary(scenes)
+					explored = summary(scenarios)
 				}
 				caught[i] = fmt.Sprintf("%-66s fault table %s; explorer %s", r.name, summary(rows), explored)
 			})
@@ -115,10 +115,10 @@ var removals = []removal{
 		"	if err := t.save(ctx, m, others...); err != nil {\n",
 		"	if t.clock().After(t.rec.Attempt.Until) {\n		return nil, ErrConflict\n	}\n	if err := t.save(ctx, m, others...); err != nil {\n"},
 	{"there is no second store", "redeem.go",
-		"others := []func(context.Context, Mint) error{t.escrow}", "others := []func(context.Context, Mint) error{}"},
+		"others := []func(context.Context, TokenResponse) error{t.escrow}", "others := []func(context.Context, TokenResponse) error{}"},
 	{"the token is read by label instead of from its pinned version", "redeem.go", `
-	if i := slices.IndexFunc(t.mints, func(m Mint) bool { return m.Key == t.rec.Current.Mint }); i >= 0 {
-		m = t.mints[i]
+	if i := slices.IndexFunc(t.responses, func(m TokenResponse) bool { return m.Key == t.rec.Current.Response }); i >= 0 {
+		m = t.responses[i]
 	} else if doc, err := token.ParseDocument(seen.current.Value); err == nil && seen.current.ID == t.rec.Current.VersionID {
 		m = mintOf(doc)
 	}
@@ -129,8 +129,8 @@ var removals = []removal{
 	refresh := t.issuer.Parse(body).Pair.RefreshToken
 	if refresh.IsZero() || refresh.Fingerprint() != t.rec.Current.Fingerprint {
 `, `
-	if i := slices.IndexFunc(t.mints, func(m Mint) bool { return m.Key == t.rec.Current.Mint }); i >= 0 && seen.current.ID == "" {
-		m = t.mints[i]
+	if i := slices.IndexFunc(t.responses, func(m TokenResponse) bool { return m.Key == t.rec.Current.Response }); i >= 0 && seen.current.ID == "" {
+		m = t.responses[i]
 	} else if doc, err := token.ParseDocument(seen.current.Value); err == nil {
 		m = mintOf(doc)
 	}
@@ -142,51 +142,51 @@ var removals = []removal{
 	if refresh.IsZero() {
 `},
 	{"deciding is tied to the lease", "plan.go",
-		"	if m := decidable(rec, s.mints); m != nil {\n",
-		"	if m := decidable(rec, s.mints); m != nil && (rec.Attempt == nil || m.Key.Attempt == rec.Attempt.ID && s.now.Before(rec.Attempt.Until)) {\n"},
+		"	if m := decidable(rec, s.responses); m != nil {\n",
+		"	if m := decidable(rec, s.responses); m != nil && (rec.Attempt == nil || m.Key.Attempt == rec.Attempt.ID && s.now.Before(rec.Attempt.Until)) {\n"},
 	{"an unknown end becomes terminal by counting", "redeem.go",
 		"	if t.rec.Attempt.Presentations == 1 {\n",
 		"	if t.rec.Attempt.Presentations == 3 {\n		return nil, t.giveUp(ctx)\n	}\n	if t.rec.Attempt.Presentations == 1 {\n"},
 	{"publishing comes before deciding", "decide.go",
-		"	next, err := t.decideOn(ctx, t.rec, t.mints, m, body)\n",
+		"	next, err := t.decideOn(ctx, t.rec, t.responses, m, body)\n",
 		"	if soon, err := t.succeed(t.rec, m, t.issuer.Parse(body).Pair, Pin{}); err == nil && m.Source == FromRefresh {\n" +
 			"		value, _ := project(m, t.issuer.Parse(body).Pair).Encode()\n" +
 			"		_, _ = t.show(ctx, vaultView{current: Version{ID: t.rec.Published}}, soon.Current.VersionID, value)\n	}\n" +
-			"	next, err := t.decideOn(ctx, t.rec, t.mints, m, body)\n"},
+			"	next, err := t.decideOn(ctx, t.rec, t.responses, m, body)\n"},
 	{"there is no quiet period, on servers that detect reuse", "plan.go",
 		"s.now.Before(over) || mine {", "false && s.now.Before(over) || mine {"},
 	{"a new access token is used before its pair is saved", "redeem.go",
-		"	m := t.mint(p, body)\n",
-		"	m := t.mint(p, body)\n	_, _ = t.identify(ctx, p.app, t.issuer.Parse(body).Pair.AccessToken, \"\")\n"},
+		"	m := t.response(p, body)\n",
+		"	m := t.response(p, body)\n	_, _ = t.identify(ctx, p.app, t.issuer.Parse(body).Pair.AccessToken, \"\")\n"},
 	{"needs_consent is a hard terminal state", "plan.go",
 		"	return (rec.Status == Active || rec.Status == NeedsConsent) && rec.Current != nil &&\n", "	return rec.Status == Active && rec.Current != nil &&\n"},
 	{"promoting does not name the version it replaces", "publish.go",
-		"return t.vault.Promote(ctx, t.conn, id, seen.current.ID) })\n",
-		"\n		now, _ := t.vault.Current(ctx, t.conn)\n		return t.vault.Promote(ctx, t.conn, id, now.ID)\n	})\n"},
+		"return t.secrets.Promote(ctx, t.conn, id, seen.current.ID) })\n",
+		"\n		now, _ := t.secrets.Current(ctx, t.conn)\n		return t.secrets.Promote(ctx, t.conn, id, now.ID)\n	})\n"},
 
-	{"saving ends with the caller", "keeper.go",
+	{"saving ends with the caller", "engine.go",
 		"context.WithDeadline(context.WithoutCancel(ctx), deadline.Add(-reserve))", "context.WithDeadline(ctx, deadline.Add(-reserve))"},
 	{"no attempt is written before the POST", "redeem.go",
 		"	if err := t.begin(ctx); err != nil {\n		return nil, err\n	}\n",
 		"	t.rec.Attempt = &Attempt{ID: newID(), Fingerprint: t.rec.Current.Fingerprint, Until: t.clock().Add(t.settings.Lease), Presentations: 1}\n	t.presented = t.rec.Attempt.ID\n"},
-	{"writes do not compare the revision", "keeper.go",
+	{"writes do not compare the revision", "engine.go",
 		"		_, err := k.ledger.Write(ctx, change)\n		return err\n",
 		"		now, _, err := k.ledger.Load(ctx, rec.Connection)\n		if err == nil {\n			change.Record.Revision = now.Revision\n			_, err = k.ledger.Write(ctx, change)\n		}\n		return err\n"},
 	{"a POST may end after the lease", "redeem.go",
 		"t.clock().Add(t.settings.RedeemTimeout).After(t.rec.Attempt.Until) || ", ""},
-	{"the vault is not looked at before a token is spent", "redeem.go",
+	{"the secret store is not looked at before a token is spent", "redeem.go",
 		"	case seen.adopt != nil:\n		return nil, nil, t.adopt(ctx, *seen.adopt)\n", ""},
 	{"a sweep tells who must consent", "rotator.go",
 		"	run.tellUntold(ctx)\n	if run.outOfTime", "	if run.outOfTime"},
-	{"nobody searches for what was on its way at a disconnect", "keeper.go",
+	{"nobody searches for what was on its way at a disconnect", "engine.go",
 		"	r.Residue, r.Attempt = until.Add(quiet+15*time.Minute).UTC(), nil\n", "	r.Attempt = nil\n"},
-	{"an imported pair waits for the vault to show it", "redeem.go",
+	{"an imported pair waits for the secret store to show it", "redeem.go",
 		"	case seen.drift != \"\" && t.rec.Current.VersionID != \"\":", "	case seen.drift != \"\":"},
 	{"one run may present twice", "plan.go", "	case s.presented != \"\", s.spendless,", "	case s.spendless,"},
-	{"an attempt that is overtaken has no row in the history", "keeper.go",
+	{"an attempt that is overtaken has no row in the history", "engine.go",
 		"	if r.Attempt == nil || r.Attempt.ID == by {\n", "	if true {\n"},
 	{"what is over is not revoked while an end is unknown", "plan.go",
 		"		if a, ok := planActive(s); ok && a.outcome != Unknown && a.outcome != Held {\n", "		if a, ok := planActive(s); ok {\n"},
-	{"a store that hangs is waited for", "keeper.go",
+	{"a store that hangs is waited for", "engine.go",
 		"			err := within(ctx, storeTimeout, func(ctx context.Context) error { return store(ctx, m) })\n", "			err := store(ctx, m)\n"},
 }

@@ -14,37 +14,37 @@ import (
 // What stands around the rotation of one connection: one machine, damaged rows,
 // and what a desk asks.
 
-var rareScenes = []namedScene{
-	{"a server that asks for time", scene{rare: true, before: tire, actors: []actor{rotator("rotator"), sweeper}}},
-	{"one machine", scene{rare: true, before: unlimited, actors: []actor{alone, sweeper}}},
-	{"a consent that nobody's name is known of is lost", scene{rare: true, before: loseNameless, actors: []actor{inviter, sweeper}}},
-	{"a hand edit, and a caller that goes away", scene{rare: true, before: edit, actors: []actor{leaver, sweeper}}},
-	{"a rotator and the document of another connection", scene{rare: true, actors: []actor{rotator("rotator"), confuser}}},
-	{"a server that is down for maintenance", scene{rare: true, before: shut, actors: []actor{rotator("rotator"), sweeper}}},
-	{"a server that ignores revocations", scene{rare: true, before: meet(func(b *bench) rotation.Issuer { return deaf{b.Issuer, time.Now().Add(20 * time.Minute)} }), actors: []actor{disconnecter, sweeper}}},
-	{"a server that gives a stranger the pair that is there", scene{rare: true, before: echo, actors: []actor{stray, sweeper}}},
-	{"a search for what was on its way at a disconnect", scene{rare: true, before: depart, actors: []actor{sweeper}}},
-	{"a row that changes while a request is found faulty", scene{rare: true, before: meet(func(b *bench) rotation.Issuer { return &demanding{Issuer: b.Issuer} }), actors: []actor{disturbed}}},
-	{"a row that never stops changing", scene{long: true, actors: []actor{harried}}},
-	{"a row that never stops changing, of an answer that is held", scene{long: true, before: hold, actors: []actor{harried}}},
-	{"a row that never stops changing, of a lost consent", scene{long: true, before: keepUntoldAcme, actors: []actor{harried}}},
-	{"damaged answers of an earlier life", scene{rare: true, before: damage, actors: []actor{rotator("rotator")}}},
-	{"a code that is refused", scene{rare: true, actors: []actor{dawdler, sweeper}}},
-	{"two rotators whose clocks differ", scene{rare: true, actors: []actor{ahead, behind}}},
-	{"a rotator whose clock is ahead, and a disconnect", scene{rare: true, actors: []actor{ahead, disconnecter}}},
-	{"a rotator, and one that finds no app credentials", scene{rare: true, actors: []actor{rotator("rotator"), unset}}},
-	{"an answer that could not be opened is discarded", scene{rare: true, before: sealAway, actors: []actor{discarder, sweeper}}},
-	{"an answer that cannot be opened is discarded", scene{rare: true, before: sealAway, actors: []actor{fumbler, sweeper}}},
-	{"an answer that could not be opened is released", scene{rare: true, before: sealAway, actors: []actor{releaser, sweeper}}},
-	{"a desk, and a connection that was imported", scene{rare: true, pending: true, before: importOnce, actors: []actor{desk}}},
-	{"a desk, and a rotation", scene{rare: true, before: readToken, actors: []actor{rotator("rotator"), desk}}},
+var rareScenarios = []namedScenario{
+	{"a server that asks for time", scenario{rare: true, before: tire, actors: []actor{rotator("rotator"), sweeper}}},
+	{"one machine", scenario{rare: true, before: unlimited, actors: []actor{alone, sweeper}}},
+	{"a consent that nobody's name is known of is lost", scenario{rare: true, before: loseNameless, actors: []actor{inviter, sweeper}}},
+	{"a hand edit, and a caller that goes away", scenario{rare: true, before: edit, actors: []actor{leaver, sweeper}}},
+	{"a rotator and the document of another connection", scenario{rare: true, actors: []actor{rotator("rotator"), confuser}}},
+	{"a server that is down for maintenance", scenario{rare: true, before: shut, actors: []actor{rotator("rotator"), sweeper}}},
+	{"a server that ignores revocations", scenario{rare: true, before: meet(func(b *harness) rotation.Issuer { return deaf{b.Issuer, time.Now().Add(20 * time.Minute)} }), actors: []actor{disconnecter, sweeper}}},
+	{"a server that gives a stranger the pair that is there", scenario{rare: true, before: echo, actors: []actor{stray, sweeper}}},
+	{"a search for what was on its way at a disconnect", scenario{rare: true, before: depart, actors: []actor{sweeper}}},
+	{"a row that changes while a request is found faulty", scenario{rare: true, before: meet(func(b *harness) rotation.Issuer { return &demanding{Issuer: b.Issuer} }), actors: []actor{disturbed}}},
+	{"a row that never stops changing", scenario{long: true, actors: []actor{harried}}},
+	{"a row that never stops changing, of an answer that is held", scenario{long: true, before: hold, actors: []actor{harried}}},
+	{"a row that never stops changing, of a lost consent", scenario{long: true, before: keepUntoldAcme, actors: []actor{harried}}},
+	{"damaged answers of an earlier life", scenario{rare: true, before: damage, actors: []actor{rotator("rotator")}}},
+	{"a code that is refused", scenario{rare: true, actors: []actor{dawdler, sweeper}}},
+	{"two rotators whose clocks differ", scenario{rare: true, actors: []actor{ahead, behind}}},
+	{"a rotator whose clock is ahead, and a disconnect", scenario{rare: true, actors: []actor{ahead, disconnecter}}},
+	{"a rotator, and one that finds no app credentials", scenario{rare: true, actors: []actor{rotator("rotator"), unset}}},
+	{"an answer that could not be opened is discarded", scenario{rare: true, before: sealAway, actors: []actor{discarder, sweeper}}},
+	{"an answer that cannot be opened is discarded", scenario{rare: true, before: sealAway, actors: []actor{fumbler, sweeper}}},
+	{"an answer that could not be opened is released", scenario{rare: true, before: sealAway, actors: []actor{releaser, sweeper}}},
+	{"a desk, and a connection that was imported", scenario{rare: true, pending: true, before: importOnce, actors: []actor{desk}}},
+	{"a desk, and a rotation", scenario{rare: true, before: readToken, actors: []actor{rotator("rotator"), desk}}},
 }
 
 // tire makes the server ask for time with each error.
-func tire(b *bench) { b.Issuer.Wait = 20 * time.Minute }
+func tire(b *harness) { b.Issuer.Wait = 20 * time.Minute }
 
 // readToken leaves the current refresh token on somebody's screen.
-func readToken(b *bench) {
+func readToken(b *harness) {
 	seen := &odd{Issuer: b.Issuer, change: func(body string) string { return body }}
 	_, _ = b.rotatorWith(seen).Rotate(context.Background(), acme)
 	b.right = seen.right
@@ -52,7 +52,7 @@ func readToken(b *bench) {
 }
 
 // importOnce imports a refresh token, which stays on somebody's screen.
-func importOnce(b *bench) {
+func importOnce(b *harness) {
 	ctx := context.Background()
 	answer := b.Issuer.Redeem(ctx, app, rotation.Grant{Code: b.Issuer.Authorize(pat, redirectURI, ""), RedirectURI: redirectURI})
 	b.right = b.Issuer.Parse(answer.Body).Pair.RefreshToken
@@ -61,28 +61,28 @@ func importOnce(b *bench) {
 	time.Sleep(time.Hour)
 }
 
-// unlimited is a vault that takes any number of versions.
-func unlimited(b *bench) { b.settings.PutsPerDay = 0 }
+// unlimited is a secret store that takes any number of versions.
+func unlimited(b *harness) { b.settings.PutsPerDay = 0 }
 
 // damage leaves answers of the epoch before the first whose bytes are damaged.
-func damage(b *bench) {
-	_, mints, err := b.Ledger.Load(context.Background(), acme)
+func damage(b *harness) {
+	_, responses, err := b.Ledger.Load(context.Background(), acme)
 	if err != nil {
 		panic(err)
 	}
-	flipped := slices.Clone(mints[0].Sealed)
+	flipped := slices.Clone(responses[0].Sealed)
 	flipped[len(flipped)-1] ^= 1
 	for i, sealed := range [][]byte{{}, {1, 255, 255, 0}, flipped} {
-		m := rotation.Mint{Connection: acme, Key: rotation.MintKey{Attempt: string(rune('a' + i))}, Source: rotation.FromCode,
+		m := rotation.TokenResponse{Connection: acme, Key: rotation.ResponseKey{Attempt: string(rune('a' + i))}, Source: rotation.FromCode,
 			SavedAt: time.Now(), State: rotation.Saved, Sealed: sealed, Stack: b.settings.Stack}
-		if err := b.Ledger.SaveMint(context.Background(), m); err != nil {
+		if err := b.Ledger.SaveResponse(context.Background(), m); err != nil {
 			panic(err)
 		}
 	}
 }
 
 // loseNameless takes the consent of somebody back whose login is not known.
-func loseNameless(b *bench) {
+func loseNameless(b *harness) {
 	b.rewrite(func(r *rotation.Record) rotation.Change {
 		r.Pin.Login = ""
 		return rotation.Change{}
@@ -91,23 +91,23 @@ func loseNameless(b *bench) {
 }
 
 // keepUntoldAcme lets a follow-up find that the consent was taken back.
-func keepUntoldAcme(b *bench) {
+func keepUntoldAcme(b *harness) {
 	withdrawer.act(context.Background(), b)
 	reader.act(context.Background(), b)
 	time.Sleep(5 * time.Minute)
 }
 
 // edit is a hand edit that nobody has seen yet.
-func edit(b *bench) { editor.act(context.Background(), b) }
+func edit(b *harness) { editor.act(context.Background(), b) }
 
 // depart disconnects, and lets the time pass until nothing can be on its way any more.
-func depart(b *bench) {
+func depart(b *harness) {
 	_, _ = b.rotator().Disconnect(context.Background(), acme)
 	time.Sleep(time.Hour)
 }
 
 // shut takes the server down for maintenance; it says for how long.
-func shut(b *bench) {
+func shut(b *harness) {
 	b.Issuer.Wait = 10 * time.Minute
 	b.Issuer.ShutUntil = time.Now().Add(b.Issuer.Wait)
 }
@@ -130,7 +130,7 @@ func (e *echoing) Redeem(ctx context.Context, app rotation.Application, grant ro
 }
 
 // echo makes the pair of today the answer to every code.
-func echo(b *bench) {
+func echo(b *harness) {
 	b.issuer = &echoing{Issuer: b.Issuer}
 	rotateOnce(b)
 }
@@ -160,12 +160,12 @@ type torn struct {
 
 var errTorn = errors.New("the table is gone")
 
-func (l *torn) SaveMint(ctx context.Context, m rotation.Mint) error {
+func (l *torn) SaveResponse(ctx context.Context, m rotation.TokenResponse) error {
 	if l.gone {
 		return errTorn
 	}
 	l.gone = true
-	return l.Ledger.SaveMint(ctx, m)
+	return l.Ledger.SaveResponse(ctx, m)
 }
 
 func (l *torn) Write(ctx context.Context, change rotation.Change) (string, error) {
@@ -176,7 +176,7 @@ func (l *torn) Write(ctx context.Context, change rotation.Change) (string, error
 }
 
 // sealAway leaves a saved answer, which a process with other keys cannot open.
-func sealAway(b *bench) {
+func sealAway(b *harness) {
 	ctx := context.Background()
 	seen := &odd{Issuer: b.Issuer, change: func(body string) string { return body }}
 	_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Ledger, cfg.Issuer = &torn{Ledger: b.Ledger}, seen }).Rotate(ctx, acme)
@@ -187,7 +187,7 @@ func sealAway(b *bench) {
 
 // off is a rotator whose clock is wrong.
 func off(name string, by time.Duration) actor {
-	return actor{name, func(ctx context.Context, b *bench) {
+	return actor{name, func(ctx context.Context, b *harness) {
 		_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Now = func() time.Time { return time.Now().Add(by) } }).Rotate(ctx, acme)
 	}}
 }
@@ -198,36 +198,36 @@ var (
 
 	// unset is a process that finds no app credentials, neither for rotating nor
 	// for revoking.
-	unset = actor{"unset", func(ctx context.Context, b *bench) {
+	unset = actor{"unset", func(ctx context.Context, b *harness) {
 		r := b.rotatorBut(func(cfg *rotation.Config) { cfg.Applications = &rotationtest.Applications{Gate: b.Applications.Gate} })
 		_, _ = r.Rotate(ctx, acme)
 		_, _ = r.Disconnect(ctx, acme)
 	}}
 
 	// confuser puts another connection's document into the secret.
-	confuser = actor{"operator", func(ctx context.Context, b *bench) {
+	confuser = actor{"operator", func(ctx context.Context, b *harness) {
 		b.by(ctx, "copy the wrong document", func() {
 			if doc, err := b.read(context.Background()); err == nil {
 				doc.Connection.Name = "other"
 				if value, err := doc.Encode(); err == nil {
-					_ = b.Vault.Edit(ctx, acme, value)
+					_ = b.SecretStore.Edit(ctx, acme, value)
 				}
 			}
 		})
 	}}
 
 	// stray is pat, who follows an invitation that was meant for sam.
-	stray = actor{"stray", func(ctx context.Context, b *bench) { b.allow(ctx, pat, rotation.Identity{Login: sam.Login}) }}
+	stray = actor{"stray", func(ctx context.Context, b *harness) { b.allow(ctx, pat, rotation.Identity{Login: sam.Login}) }}
 
 	// disturbed rotates, and finds the row changed when it wants to write what came of it.
-	disturbed = actor{"disturbed", func(ctx context.Context, b *bench) {
+	disturbed = actor{"disturbed", func(ctx context.Context, b *harness) {
 		_, _ = b.rotatorBut(func(cfg *rotation.Config) {
 			cfg.Ledger, cfg.Issuer = &restless{b.Ledger, 1, 1}, b.issuer
 		}).Rotate(ctx, acme)
 	}}
 
 	// harried does everything while somebody else changes the row before each write.
-	harried = actor{"harried", func(ctx context.Context, b *bench) {
+	harried = actor{"harried", func(ctx context.Context, b *harness) {
 		ledger := &restless{b.Ledger, 0, 1000}
 		r := b.rotatorBut(func(cfg *rotation.Config) { cfg.Ledger = ledger })
 		_, _ = r.Sweep(ctx)
@@ -239,22 +239,22 @@ var (
 			_, _ = exchange.Redeem(ctx, rotation.Consent{Code: b.Issuer.Authorize(pat, redirectURI, ""), RedirectURI: redirectURI})
 		}
 		nobody := token.Connection{Environment: "sandbox", Name: "nobody"}
-		_, _ = rotation.Register(ctx, b.Ledger, b.Vault, b.settings.Stack, nobody)
+		_, _ = rotation.Register(ctx, b.Ledger, b.SecretStore, b.settings.Stack, nobody)
 		_, _ = consents.Prepare(ctx, nobody, 0)
 		_, _ = r.ServiceAccount(ctx, nobody, "42")
 	}}
 
 	// fumbler has other keys than the held answer was sealed with, and so can only discard it.
-	fumbler = actor{"operator", func(ctx context.Context, b *bench) {
+	fumbler = actor{"operator", func(ctx context.Context, b *harness) {
 		r := b.rotatorBut(func(cfg *rotation.Config) { cfg.Sealer = otherKeys{b.Sealer} })
 		_, _ = r.Release(ctx, acme, b.right)
 		_, _ = r.Discard(ctx, acme)
 	}}
 
 	// alone is a process with nothing but the stores and the server.
-	alone = actor{"alone", func(ctx context.Context, b *bench) {
+	alone = actor{"alone", func(ctx context.Context, b *harness) {
 		r := b.rotatorBut(func(cfg *rotation.Config) {
-			cfg.FollowUps, cfg.Pace, cfg.Announcements, cfg.Log = nil, nil, nil, nil
+			cfg.FollowUps, cfg.RateLimiter, cfg.Announcements, cfg.Log = nil, nil, nil, nil
 		})
 		_, _ = r.Rotate(ctx, acme)
 		_, _ = r.Sweep(ctx)
@@ -265,7 +265,7 @@ var (
 	}}
 
 	// dawdler brings a code that has run out.
-	dawdler = actor{"dawdler", func(ctx context.Context, b *bench) {
+	dawdler = actor{"dawdler", func(ctx context.Context, b *harness) {
 		exchange, err := b.consents().Prepare(ctx, acme, b.epoch)
 		if err != nil {
 			return
@@ -276,7 +276,7 @@ var (
 	}}
 
 	// desk asks about connections, and for what cannot be.
-	desk = actor{"desk", func(ctx context.Context, b *bench) {
+	desk = actor{"desk", func(ctx context.Context, b *harness) {
 		nobody := token.Connection{Environment: "sandbox", Name: "nobody"}
 		consents, r := b.consents(), b.rotator()
 		for _, c := range []token.Connection{acme, nobody} {
@@ -294,8 +294,8 @@ var (
 		if known[acme] != nil {
 			_ = known[acme].Error()
 		}
-		_, _ = rotation.Register(ctx, b.Ledger, b.Vault, b.settings.Stack, acme)
-		_, _ = rotation.Register(ctx, b.Ledger, b.Vault, b.settings.Stack, nobody)
+		_, _ = rotation.Register(ctx, b.Ledger, b.SecretStore, b.settings.Stack, acme)
+		_, _ = rotation.Register(ctx, b.Ledger, b.SecretStore, b.settings.Stack, nobody)
 		neighbours := b.consentsBut(func(cfg *rotation.ConsentsConfig) { cfg.Settings.Stack = "neighbour" })
 		_, _ = neighbours.Prepare(ctx, acme, b.epoch)
 	}}

@@ -32,9 +32,9 @@ var (
 
 type play = func(awstest.Call) (any, error)
 
-func vault(p play) (*secretsmanager.Vault, *awstest.Script) {
+func secrets(p play) (*secretsmanager.SecretStore, *awstest.Script) {
 	script := awstest.Play(p)
-	return secretsmanager.NewVault(sdk.NewFromConfig(script.Config()), naming), script
+	return secretsmanager.NewSecretStore(sdk.NewFromConfig(script.Config()), naming), script
 }
 
 // by answers each operation by a function of its own.
@@ -64,7 +64,7 @@ func labels(ids ...string) play {
 }
 
 func TestRequestsAreShapedAsTheProtocolNeeds(t *testing.T) {
-	v, script := vault(by(map[string]play{
+	v, script := secrets(by(map[string]play{
 		"CreateSecret":             give(nil),
 		"PutSecretValue":           give(nil),
 		"UpdateSecretVersionStage": give(nil),
@@ -108,19 +108,19 @@ var known = []error{rotation.ErrNoSecret, rotation.ErrNoVersion, rotation.ErrVer
 	rotation.ErrSecretDeleted, rotation.ErrVersionLimit}
 
 func TestErrorsMeanWhatTheServiceMeans(t *testing.T) {
-	current := func(v *secretsmanager.Vault) error { _, err := v.Current(t.Context(), acme); return err }
-	byID := func(v *secretsmanager.Vault) error { _, err := v.Version(t.Context(), acme, first); return err }
-	versions := func(v *secretsmanager.Vault) error { _, err := v.Versions(t.Context(), acme); return err }
-	create := func(v *secretsmanager.Vault) error { return v.Create(t.Context(), acme, first, value) }
-	put := func(v *secretsmanager.Vault) error { return v.Put(t.Context(), acme, first, value) }
-	promote := func(v *secretsmanager.Vault) error { return v.Promote(t.Context(), acme, second, first) }
+	current := func(v *secretsmanager.SecretStore) error { _, err := v.Current(t.Context(), acme); return err }
+	byID := func(v *secretsmanager.SecretStore) error { _, err := v.Version(t.Context(), acme, first); return err }
+	versions := func(v *secretsmanager.SecretStore) error { _, err := v.Versions(t.Context(), acme); return err }
+	create := func(v *secretsmanager.SecretStore) error { return v.Create(t.Context(), acme, first, value) }
+	put := func(v *secretsmanager.SecretStore) error { return v.Put(t.Context(), acme, first, value) }
+	promote := func(v *secretsmanager.SecretStore) error { return v.Promote(t.Context(), acme, second, first) }
 	missing := refuse("ResourceNotFoundException")
 	deleted := refuse("InvalidRequestException")
 	stored := func(s string) play { return give(map[string]any{"VersionId": first, "SecretString": s}) }
 
 	for _, test := range []struct {
 		what string
-		call func(*secretsmanager.Vault) error
+		call func(*secretsmanager.SecretStore) error
 		play map[string]play
 		want error // nil: some other error
 		done bool  // no error at all
@@ -162,7 +162,7 @@ func TestErrorsMeanWhatTheServiceMeans(t *testing.T) {
 		{"promote, lost", promote, map[string]play{"UpdateSecretVersionStage": lose}, nil, false},
 	} {
 		t.Run(test.what, func(t *testing.T) {
-			v, _ := vault(by(test.play))
+			v, _ := secrets(by(test.play))
 			err := test.call(v)
 			if (err == nil) != test.done {
 				t.Fatalf("got %v", err)
@@ -180,7 +180,7 @@ func TestErrorsMeanWhatTheServiceMeans(t *testing.T) {
 
 func TestVersionsIncludesThoseWithoutLabels(t *testing.T) {
 	page := 0
-	v, script := vault(by(map[string]play{
+	v, script := secrets(by(map[string]play{
 		"ListSecretVersionIds": func(c awstest.Call) (any, error) {
 			page++
 			if page == 1 {
@@ -203,7 +203,7 @@ func TestVersionsIncludesThoseWithoutLabels(t *testing.T) {
 
 func TestLostAnswerOfAPutIsRepeatedUnderTheSameID(t *testing.T) {
 	asked := 0
-	v, script := vault(func(awstest.Call) (any, error) {
+	v, script := secrets(func(awstest.Call) (any, error) {
 		asked++
 		if asked == 1 {
 			return nil, errReset
@@ -221,7 +221,7 @@ func TestLostAnswerOfAPutIsRepeatedUnderTheSameID(t *testing.T) {
 
 func TestWritesKeepToFourFifthsOfTheQuota(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		v, script := vault(give(nil))
+		v, script := secrets(give(nil))
 		begun, inFirstSecond := time.Now(), 0
 		for range 50 {
 			for _, err := range []error{v.Put(t.Context(), acme, first, value), v.Promote(t.Context(), acme, second, first)} {

@@ -11,20 +11,20 @@ import (
 const (
 	// redeemBurst is how many redeems an environment takes at once after a rest.
 	redeemBurst = 10
-	// vaultRate is the number of rotations a second that the vault takes: of the
+	// vaultRate is the number of rotations a second that the secret store takes: of the
 	// 50 writes a second that Secrets Manager grants an account and Region,
 	// fixed, a rotation needs two, and a fifth is left to others.
-	vaultRate = 20
+	putRate = 20
 	// vaultClock is the pace that all environments share. No environment has a
 	// space in its name.
-	vaultClock = "the vault"
+	putClock = "the secret store"
 )
 
 var errNoTime = errors.New("no time left in this run")
 
 // pacer gives the runs of one process their turns to redeem.
-type pacer struct {
-	shared   Pace // nil: this process has the whole pace
+type limiter struct {
+	shared   RateLimiter // nil: this process has the whole pace
 	own      ownPace
 	settings Settings
 	log      *slog.Logger
@@ -33,21 +33,21 @@ type pacer struct {
 	spare map[string]int // turns that were waited for and then not needed
 }
 
-func newPacer(shared Pace, settings Settings, log *slog.Logger) *pacer {
-	return &pacer{shared: shared, own: ownPace{next: map[string]time.Time{}}, settings: settings, log: log, spare: map[string]int{}}
+func newPacer(shared RateLimiter, settings Settings, log *slog.Logger) *limiter {
+	return &limiter{shared: shared, own: ownPace{next: map[string]time.Time{}}, settings: settings, log: log, spare: map[string]int{}}
 }
 
 // wait returns when a redeem at the environment has its turn, and whether that
 // took any time. errNoTime if the run would be over first.
-func (p *pacer) wait(ctx context.Context, environment string) (waited bool, err error) {
+func (p *limiter) wait(ctx context.Context, environment string) (waited bool, err error) {
 	if p.takeSpare(environment) {
 		return false, nil
 	}
 	at := p.turn(ctx, environment, p.settings.RedeemRate)
-	// The four environments that Procore has stay within what the vault takes
+	// The four environments that Procore has stay within what the secret store takes
 	// as long as each does with a quarter of it.
-	if p.settings.PutsPerDay > 0 && p.settings.RedeemRate > vaultRate/4 {
-		if other := p.turn(ctx, vaultClock, vaultRate); other.After(at) {
+	if p.settings.PutsPerDay > 0 && p.settings.RedeemRate > putRate/4 {
+		if other := p.turn(ctx, putClock, putRate); other.After(at) {
 			at = other
 		}
 	}
@@ -69,7 +69,7 @@ func (p *pacer) wait(ctx context.Context, environment string) (waited bool, err 
 // turn takes the next turn of a clock. Where the shared one cannot be reached,
 // this process goes by its own: pace is a courtesy, and a token that runs out
 // meanwhile would be the greater harm.
-func (p *pacer) turn(ctx context.Context, name string, rate float64) (at time.Time) {
+func (p *limiter) turn(ctx context.Context, name string, rate float64) (at time.Time) {
 	every := time.Duration(float64(time.Second) / rate)
 	earliest := time.Now().Add(-(redeemBurst - 1) * every)
 	own := p.own.Turn(name, earliest, every)
@@ -88,13 +88,13 @@ func (p *pacer) turn(ctx context.Context, name string, rate float64) (at time.Ti
 }
 
 // giveBack leaves a turn that was not needed to the next one who asks.
-func (p *pacer) giveBack(environment string) {
+func (p *limiter) giveBack(environment string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.spare[environment] = min(p.spare[environment]+1, redeemBurst)
 }
 
-func (p *pacer) takeSpare(environment string) bool {
+func (p *limiter) takeSpare(environment string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.spare[environment] == 0 {

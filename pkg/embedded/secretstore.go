@@ -27,29 +27,29 @@ const (
 	versionAge   = 24 * time.Hour
 )
 
-// Vault keeps one secret per connection, encrypted under the key file. Its
+// SecretStore keeps one secret per connection, encrypted under the key file. Its
 // reads are never stale, and there is no limit to the versions of a day.
-type Vault struct{ s *Store }
+type SecretStore struct{ s *Store }
 
-var _ rotation.Vault = Vault{}
+var _ rotation.SecretStore = SecretStore{}
 
-// Vault returns the store's rotation.Vault.
-func (s *Store) Vault() Vault { return Vault{s} }
+// SecretStore returns the store's rotation.SecretStore.
+func (s *Store) SecretStore() SecretStore { return SecretStore{s} }
 
-// Current implements rotation.Vault.
-func (v Vault) Current(ctx context.Context, c token.Connection) (rotation.Version, error) {
+// Current implements rotation.SecretStore.
+func (v SecretStore) Current(ctx context.Context, c token.Connection) (rotation.Version, error) {
 	return v.find(ctx, "reading the current token of "+c.String(), c, `SELECT id, sealed FROM version JOIN label
 		USING (connection, id) WHERE connection = ? AND label = ?`, current)
 }
 
-// Version implements rotation.Vault.
-func (v Vault) Version(ctx context.Context, c token.Connection, id string) (rotation.Version, error) {
+// Version implements rotation.SecretStore.
+func (v SecretStore) Version(ctx context.Context, c token.Connection, id string) (rotation.Version, error) {
 	return v.find(ctx, fmt.Sprintf("reading version %s of %s", id, c), c,
 		`SELECT id, sealed FROM version WHERE connection = ? AND id = ?`, id)
 }
 
 // find reads the version that query yields for c and by.
-func (v Vault) find(ctx context.Context, what string, c token.Connection, query, by string) (version rotation.Version, err error) {
+func (v SecretStore) find(ctx context.Context, what string, c token.Connection, query, by string) (version rotation.Version, err error) {
 	err = v.s.read(ctx, what, func(tx *sql.Tx) error {
 		if err := mustExist(ctx, tx, c); err != nil {
 			return err
@@ -68,8 +68,8 @@ func (v Vault) find(ctx context.Context, what string, c token.Connection, query,
 	return version, err
 }
 
-// Versions implements rotation.Vault, newest first.
-func (v Vault) Versions(ctx context.Context, c token.Connection) (versions []rotation.VersionInfo, err error) {
+// Versions implements rotation.SecretStore, newest first.
+func (v SecretStore) Versions(ctx context.Context, c token.Connection) (versions []rotation.VersionInfo, err error) {
 	err = v.s.read(ctx, "listing the versions of "+c.String(), func(tx *sql.Tx) error {
 		if err := mustExist(ctx, tx, c); err != nil {
 			return err
@@ -95,8 +95,8 @@ func (v Vault) Versions(ctx context.Context, c token.Connection) (versions []rot
 	return versions, err
 }
 
-// Create implements rotation.Vault.
-func (v Vault) Create(ctx context.Context, c token.Connection, id string, value token.Secret) error {
+// Create implements rotation.SecretStore.
+func (v SecretStore) Create(ctx context.Context, c token.Connection, id string, value token.Secret) error {
 	return v.s.write(ctx, "creating the secret of "+c.String(), func(tx *sql.Tx) error {
 		switch err := mustExist(ctx, tx, c); {
 		case errors.Is(err, rotation.ErrNoSecret):
@@ -115,8 +115,8 @@ func (v Vault) Create(ctx context.Context, c token.Connection, id string, value 
 	})
 }
 
-// Put implements rotation.Vault.
-func (v Vault) Put(ctx context.Context, c token.Connection, id string, value token.Secret) error {
+// Put implements rotation.SecretStore.
+func (v SecretStore) Put(ctx context.Context, c token.Connection, id string, value token.Secret) error {
 	return v.s.write(ctx, fmt.Sprintf("putting version %s of %s", id, c), func(tx *sql.Tx) error {
 		if err := mustExist(ctx, tx, c); err != nil {
 			return err
@@ -131,8 +131,8 @@ func (v Vault) Put(ctx context.Context, c token.Connection, id string, value tok
 	})
 }
 
-// Promote implements rotation.Vault.
-func (v Vault) Promote(ctx context.Context, c token.Connection, id, replaces string) error {
+// Promote implements rotation.SecretStore.
+func (v SecretStore) Promote(ctx context.Context, c token.Connection, id, replaces string) error {
 	return v.s.write(ctx, fmt.Sprintf("promoting version %s of %s", id, c), func(tx *sql.Tx) error {
 		if err := mustExist(ctx, tx, c); err != nil {
 			return err
@@ -162,7 +162,7 @@ func (v Vault) Promote(ctx context.Context, c token.Connection, id, replaces str
 
 // same reports whether the version is there with this value; with another
 // one, ErrVersionTaken.
-func (v Vault) same(ctx context.Context, tx *sql.Tx, c token.Connection, id string, value token.Secret) (bool, error) {
+func (v SecretStore) same(ctx context.Context, tx *sql.Tx, c token.Connection, id string, value token.Secret) (bool, error) {
 	var sealed []byte
 	err := tx.QueryRowContext(ctx, `SELECT sealed FROM version WHERE connection = ? AND id = ?`, c.String(), id).Scan(&sealed)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -178,7 +178,7 @@ func (v Vault) same(ctx context.Context, tx *sql.Tx, c token.Connection, id stri
 }
 
 // add stores a new version with a label.
-func (v Vault) add(ctx context.Context, tx *sql.Tx, c token.Connection, id string, value token.Secret, label string) error {
+func (v SecretStore) add(ctx context.Context, tx *sql.Tx, c token.Connection, id string, value token.Secret, label string) error {
 	if _, err := tx.ExecContext(ctx, `INSERT INTO version (connection, id, created_at, sealed) VALUES (?, ?, ?, ?)`,
 		c.String(), id, time.Now().UnixMicro(), seal(v.s.keys.versions, value.Reveal(), c.String(), id)); err != nil {
 		return err

@@ -10,12 +10,12 @@ import (
 )
 
 // vaultView is what checkVault saw.
-type vaultView struct {
-	absent  bool    // there is no secret
-	current Version // zero: the secret has no value yet
-	adopt   *Mint   // the vault is ahead of the ledger by this pair, which is ours
-	drift   string  // AWSCURRENT is not on what the ledger published last; why
-	foreign bool    // nor is it anything that this program could have left there
+type secretView struct {
+	absent  bool           // there is no secret
+	current Version        // zero: the secret has no value yet
+	adopt   *TokenResponse // the secret store is ahead of the ledger by this pair, which is ours
+	drift   string         // AWSCURRENT is not on what the ledger published last; why
+	foreign bool           // nor is it anything that this program could have left there
 }
 
 // otherStackError: the secret belongs to another installation.
@@ -34,8 +34,8 @@ const secondLook = 2 * time.Second
 
 // checkVault looks at AWSCURRENT before anything is put or spent. What does not
 // fit is looked at twice, for reads by label may be stale.
-func (t *turn) checkVault(ctx context.Context) (vaultView, error) {
-	v, err := t.readVault(ctx)
+func (t *turn) checkSecret(ctx context.Context) (secretView, error) {
+	v, err := t.readSecret(ctx)
 	if err != nil || v.drift == "" && v.adopt == nil {
 		return v, err
 	}
@@ -44,12 +44,12 @@ func (t *turn) checkVault(ctx context.Context) (vaultView, error) {
 		return v, fmt.Errorf("reading the secret of %s again: %w", t.conn, ctx.Err())
 	case <-time.After(secondLook):
 	}
-	return t.readVault(ctx)
+	return t.readSecret(ctx)
 }
 
-func (t *turn) readVault(ctx context.Context) (v vaultView, err error) {
+func (t *turn) readSecret(ctx context.Context) (v secretView, err error) {
 	err = within(ctx, storeTimeout, func(ctx context.Context) error {
-		v.current, err = t.vault.Current(ctx, t.conn)
+		v.current, err = t.secrets.Current(ctx, t.conn)
 		return err
 	})
 	switch {
@@ -72,11 +72,11 @@ func (t *turn) readVault(ctx context.Context) (v vaultView, err error) {
 	if v.current.ID == t.rec.Published || t.rec.Current != nil && v.current.ID == t.rec.Current.VersionID {
 		return v, nil // by its id, the content is what was published
 	}
-	return t.compareVault(ctx, v)
+	return t.compareSecret(ctx, v)
 }
 
 // compareVault judges an AWSCURRENT that the ledger did not publish.
-func (t *turn) compareVault(ctx context.Context, v vaultView) (vaultView, error) {
+func (t *turn) compareSecret(ctx context.Context, v secretView) (secretView, error) {
 	doc, err := token.ParseDocument(v.current.Value)
 	switch {
 	case err != nil:
@@ -91,7 +91,7 @@ func (t *turn) compareVault(ctx context.Context, v vaultView) (vaultView, error)
 		v.drift = fmt.Sprintf("AWSCURRENT is on generation %d of epoch %d", doc.Generation, doc.Epoch)
 		return v, nil
 	}
-	m := mintOf(doc)
+	m := responseOf(doc)
 	if _, err := t.open(ctx, m); errors.Is(err, ErrUnsealable) {
 		v.drift, v.foreign = "AWSCURRENT claims a later generation that this installation did not seal", true
 		return v, nil
@@ -103,24 +103,24 @@ func (t *turn) compareVault(ctx context.Context, v vaultView) (vaultView, error)
 }
 
 // tellDrift tells people, once a turn.
-func (t *turn) tellDrift(ctx context.Context, v vaultView) {
+func (t *turn) tellDrift(ctx context.Context, v secretView) {
 	if !t.drifted {
 		t.drifted = true
 		t.notify(ctx, NoticeDrift, t.conn, "The secret of %s does not show what was published: %s. It is put right; find out who wrote it.", t.conn, v.drift)
 	}
 }
 
-// mintOf rebuilds the mint that a document shows.
-func mintOf(doc token.Document) Mint {
-	return Mint{Connection: doc.Connection, Key: MintKey{doc.Epoch, doc.Generation, doc.Attempt}, Parent: doc.Parent,
+// mintOf rebuilds the response that a document shows.
+func responseOf(doc token.Document) TokenResponse {
+	return TokenResponse{Connection: doc.Connection, Key: ResponseKey{doc.Epoch, doc.Generation, doc.Attempt}, Parent: doc.Parent,
 		Source: Source(doc.Source), SavedAt: doc.SavedAt, State: Saved, Sealed: doc.SealedAnswer,
 		APIURL: doc.APIURL, Company: doc.CompanyID, Stack: doc.Stack}
 }
 
-// adopt makes the pair that the vault shows the ledger's current one: the
-// ledger is older than the vault, as after restoring a backup. Nothing is
+// adopt makes the pair that the secret store shows the ledger's current one: the
+// ledger is older than the secret store, as after restoring a backup. Nothing is
 // presented and nothing put.
-func (t *turn) adopt(ctx context.Context, m Mint) error {
+func (t *turn) adopt(ctx context.Context, m TokenResponse) error {
 	body, err := t.open(ctx, m)
 	if err != nil {
 		return err
@@ -134,8 +134,8 @@ func (t *turn) adopt(ctx context.Context, m Mint) error {
 		return err
 	}
 	next.Published, next.Ancestor = next.Current.VersionID, nil
-	change := Change{Copy: []Mint{m}, History: []Event{{Kind: "adopted", Attempt: m.Key.Attempt, Detail: "the vault was ahead of the ledger"}}}
-	for _, old := range t.mints { // ancestors: spent, but of the same grant, so not to be revoked
+	change := Change{Copy: []TokenResponse{m}, History: []Event{{Kind: "adopted", Attempt: m.Key.Attempt, Detail: "the secret store was ahead of the ledger"}}}
+	for _, old := range t.responses { // ancestors: spent, but of the same grant, so not to be revoked
 		if old.Key.Epoch == m.Key.Epoch && old.Key.Generation < m.Key.Generation {
 			change.Bury = append(change.Bury, old.Key)
 		}

@@ -11,43 +11,43 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-func TestTheVaultIsPutRight(t *testing.T) {
+func TestTheSecretStoreIsPutRight(t *testing.T) {
 	edited := token.NewSecret(`{"hello":"operator"}`)
 	tests := []struct {
 		name    string
-		disturb func(t *testing.T, b *bench)
+		disturb func(t *testing.T, b *harness)
 		outcome rotation.Outcome
 		notices []string
 	}{
-		{"edited by hand", func(t *testing.T, b *bench) { must(t, b.Vault.Edit(t.Context(), acme, edited)) },
+		{"edited by hand", func(t *testing.T, b *harness) { must(t, b.SecretStore.Edit(t.Context(), acme, edited)) },
 			rotation.Rotated, []string{rotation.NoticeDrift}},
-		{"rolled back", func(t *testing.T, b *bench) {
-			must(t, b.Vault.RollBack(t.Context(), acme, b.Vault.Label(acme, "AWSPREVIOUS")))
+		{"rolled back", func(t *testing.T, b *harness) {
+			must(t, b.SecretStore.RollBack(t.Context(), acme, b.SecretStore.Label(acme, "AWSPREVIOUS")))
 		},
 			rotation.Rotated, []string{rotation.NoticeDrift}},
-		{"deleted for good", func(_ *testing.T, b *bench) { b.Vault.Purge(acme) }, rotation.Rotated, []string{rotation.NoticeDrift}},
-		{"scheduled for deletion", func(_ *testing.T, b *bench) { b.Vault.Delete(acme) }, rotation.ConfigError, []string{rotation.NoticeConfigError}},
-		{"of another stack", func(t *testing.T, b *bench) {
+		{"deleted for good", func(_ *testing.T, b *harness) { b.SecretStore.Purge(acme) }, rotation.Rotated, []string{rotation.NoticeDrift}},
+		{"scheduled for deletion", func(_ *testing.T, b *harness) { b.SecretStore.Delete(acme) }, rotation.ConfigError, []string{rotation.NoticeConfigError}},
+		{"of another stack", func(t *testing.T, b *harness) {
 			doc, err := b.read(t.Context())
 			must(t, err)
 			doc.Stack = "other"
 			value, err := doc.Encode()
 			must(t, err)
-			must(t, b.Vault.Edit(t.Context(), acme, value))
+			must(t, b.SecretStore.Edit(t.Context(), acme, value))
 		}, rotation.ConfigError, []string{rotation.NoticeConfigError}},
-		{"a forged later generation", func(t *testing.T, b *bench) {
+		{"a forged later generation", func(t *testing.T, b *harness) {
 			doc, err := b.read(t.Context())
 			must(t, err)
 			doc.Generation += 5
 			value, err := doc.Encode()
 			must(t, err)
-			must(t, b.Vault.Edit(t.Context(), acme, value))
+			must(t, b.SecretStore.Edit(t.Context(), acme, value))
 		}, rotation.Rotated, []string{rotation.NoticeDrift}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := newBench(rotationtest.Personality{})
+				b := newHarness(rotationtest.Personality{})
 				b.connect(t)
 				b.rotate(t)
 				test.disturb(t, b)
@@ -73,9 +73,9 @@ func TestTheVaultIsPutRight(t *testing.T) {
 	}
 }
 
-func TestARestoredLedgerTakesOverWhatTheVaultShows(t *testing.T) {
+func TestARestoredLedgerTakesOverWhatTheSecretStoreShows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(rotationtest.Personality{KillFamily: true})
+		b := newHarness(rotationtest.Personality{KillFamily: true})
 		b.connect(t)
 		restore := b.Ledger.Backup()
 		for range 3 {

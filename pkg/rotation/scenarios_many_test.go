@@ -11,19 +11,19 @@ import (
 
 // Several connections, their turns to redeem, and runs that have little time.
 
-var manyScenes = []namedScene{
-	{"many lose their consent", scene{long: true, before: loseMany, actors: []actor{inviter}}},
-	{"three lose their consent, and a run with little time", scene{rare: true, before: loseSome, actors: []actor{hurried, inviter}}},
-	{"three have lost their consent, and two sweeps tell of it", scene{rare: true, before: keepUntold, actors: []actor{inviter, sweeper}}},
-	{"three lose their consent, and an operator finds one after the other", scene{rare: true, before: loseSome, actors: []actor{oneByOne}}},
-	{"two sweeps of two connections", scene{rare: true, before: accompany, actors: []actor{sweeper, second}}},
-	{"a run whose time ends among the turns, and what it hands on", scene{rare: true, before: slowDown, actors: []actor{brisk, nextRun}}},
-	{"everything is rotated, and interrupted", scene{rare: true, before: accompany, actors: []actor{interrupted, sweeper}}},
-	{"many meet a server that finds fault", scene{rare: true, before: findFaultWithMany, actors: []actor{sweeper}}},
-	{"a queue for turns", scene{rare: true, before: queueUp, actors: []actor{rotator("rotator"), hasty}}},
-	{"a queue for turns, and a caller that goes away", scene{rare: true, before: queueUp, actors: []actor{leaver, rotator("rotator")}}},
-	{"a server that asks for seconds, and a caller that goes away", scene{rare: true, before: tireForSeconds, actors: []actor{leaver, sweeper}}},
-	{"a server that asks for seconds", scene{rare: true, before: tireForSeconds, actors: []actor{sweeper}}},
+var manyScenarios = []namedScenario{
+	{"many lose their consent", scenario{long: true, before: loseMany, actors: []actor{inviter}}},
+	{"three lose their consent, and a run with little time", scenario{rare: true, before: loseSome, actors: []actor{hurried, inviter}}},
+	{"three have lost their consent, and two sweeps tell of it", scenario{rare: true, before: keepUntold, actors: []actor{inviter, sweeper}}},
+	{"three lose their consent, and an operator finds one after the other", scenario{rare: true, before: loseSome, actors: []actor{oneByOne}}},
+	{"two sweeps of two connections", scenario{rare: true, before: accompany, actors: []actor{sweeper, second}}},
+	{"a run whose time ends among the turns, and what it hands on", scenario{rare: true, before: slowDown, actors: []actor{brisk, nextRun}}},
+	{"everything is rotated, and interrupted", scenario{rare: true, before: accompany, actors: []actor{interrupted, sweeper}}},
+	{"many meet a server that finds fault", scenario{rare: true, before: findFaultWithMany, actors: []actor{sweeper}}},
+	{"a queue for turns", scenario{rare: true, before: queueUp, actors: []actor{rotator("rotator"), hasty}}},
+	{"a queue for turns, and a caller that goes away", scenario{rare: true, before: queueUp, actors: []actor{leaver, rotator("rotator")}}},
+	{"a server that asks for seconds, and a caller that goes away", scenario{rare: true, before: tireForSeconds, actors: []actor{leaver, sweeper}}},
+	{"a server that asks for seconds", scenario{rare: true, before: tireForSeconds, actors: []actor{sweeper}}},
 }
 
 // wiped is the environment that Procore overwrites each month.
@@ -34,7 +34,7 @@ func other(environment string, i int) token.Connection {
 }
 
 // others are connections beside acme.
-func (b *bench) others(environment string, n int) (names []token.Connection) {
+func (b *harness) others(environment string, n int) (names []token.Connection) {
 	b.settings.Concurrency = 1 // or a run has no order
 	ctx := context.Background()
 	theirs := app
@@ -42,7 +42,7 @@ func (b *bench) others(environment string, n int) (names []token.Connection) {
 	b.Applications.Set(theirs)
 	for i := range n {
 		c := other(environment, i)
-		if _, err := rotation.Register(ctx, b.Ledger, b.Vault, b.settings.Stack, c); err != nil {
+		if _, err := rotation.Register(ctx, b.Ledger, b.SecretStore, b.settings.Stack, c); err != nil {
 			panic(err)
 		}
 		b.consentTo(ctx, c)
@@ -54,15 +54,15 @@ func (b *bench) others(environment string, n int) (names []token.Connection) {
 }
 
 // accompany gives acme company.
-func accompany(b *bench) { b.others(acme.Environment, 1) }
+func accompany(b *harness) { b.others(acme.Environment, 1) }
 
 // loseMany ends the consents of six connections, acme's not; loseSome those of
 // just so many that they are one notice.
-func loseMany(b *bench) { b.lose(b.others(wiped, 6)) }
-func loseSome(b *bench) { b.lose(b.others(wiped, 3)) }
+func loseMany(b *harness) { b.lose(b.others(wiped, 6)) }
+func loseSome(b *harness) { b.lose(b.others(wiped, 3)) }
 
 // keepUntold lets follow-ups find that, which leave the telling to sweeps.
-func keepUntold(b *bench) {
+func keepUntold(b *harness) {
 	loseSome(b)
 	for i := range 3 {
 		_, _ = b.rotator().Do(context.Background(), rotation.Request{Op: "ensure", Connection: other(wiped, i).String(), MinTTLSeconds: 5000})
@@ -70,9 +70,9 @@ func keepUntold(b *bench) {
 	time.Sleep(5 * time.Minute)
 }
 
-func (b *bench) lose(connections []token.Connection) {
+func (b *harness) lose(connections []token.Connection) {
 	for _, c := range connections {
-		v, err := b.Vault.Current(context.Background(), c)
+		v, err := b.SecretStore.Current(context.Background(), c)
 		if err != nil {
 			panic(err)
 		}
@@ -97,7 +97,7 @@ func (f *faultfinder) Redeem(ctx context.Context, app rotation.Application, gran
 	return f.Issuer.Redeem(ctx, app, grant)
 }
 
-func findFaultWithMany(b *bench) {
+func findFaultWithMany(b *harness) {
 	b.others(acme.Environment, 3)
 	b.issuer = &faultfinder{Issuer: b.Issuer}
 }
@@ -116,28 +116,28 @@ func (l *limiting) Redeem(ctx context.Context, app rotation.Application, grant r
 	return l.Issuer.Redeem(ctx, app, grant)
 }
 
-func tireForSeconds(b *bench) {
+func tireForSeconds(b *harness) {
 	b.others(acme.Environment, 2)
 	b.issuer = &limiting{Issuer: b.Issuer}
 }
 
 // queueUp gives the turns of half a minute to others.
-func queueUp(b *bench) {
+func queueUp(b *harness) {
 	b.settings.RedeemRate = 6
 	every := time.Second / 6
 	for range 200 {
-		if _, err := b.Pace.Turn(context.Background(), "sandbox", time.Now().Add(-9*every), every); err != nil {
+		if _, err := b.RateLimiter.Turn(context.Background(), "sandbox", time.Now().Add(-9*every), every); err != nil {
 			panic(err)
 		}
 	}
 }
 
 // slowDown has three connections, and a turn every ten seconds, the next one in ten.
-func slowDown(b *bench) {
+func slowDown(b *harness) {
 	b.others(acme.Environment, 2)
 	b.settings.RedeemRate = 0.1
 	for range 10 {
-		if _, err := b.Pace.Turn(context.Background(), "sandbox", time.Now().Add(-90*time.Second), 10*time.Second); err != nil {
+		if _, err := b.RateLimiter.Turn(context.Background(), "sandbox", time.Now().Add(-90*time.Second), 10*time.Second); err != nil {
 			panic(err)
 		}
 	}
@@ -158,20 +158,20 @@ var (
 	second = actor{"second sweeper", sweeper.act}
 
 	// brisk is a run with the time for two turns of slowDown.
-	brisk = actor{"brisk", func(ctx context.Context, b *bench) {
+	brisk = actor{"brisk", func(ctx context.Context, b *harness) {
 		ctx, cancel := context.WithTimeout(ctx, time.Minute)
 		defer cancel()
 		_, _ = b.rotator().Sweep(ctx)
 	}}
 
 	// nextRun delivers what has been handed on.
-	nextRun = actor{"next run", func(ctx context.Context, b *bench) {
+	nextRun = actor{"next run", func(ctx context.Context, b *harness) {
 		time.Sleep(2*time.Minute + time.Second)
 		courier.act(ctx, b)
 	}}
 
 	// oneByOne is an operator who rotates what others are.
-	oneByOne = actor{"operator", func(ctx context.Context, b *bench) {
+	oneByOne = actor{"operator", func(ctx context.Context, b *harness) {
 		for i := range 3 {
 			_, _ = b.rotator().Rotate(ctx, other(wiped, i))
 			time.Sleep(time.Minute)
@@ -180,28 +180,28 @@ var (
 
 	// interrupted is an operator who rotates everything, and thinks better of it
 	// after the first.
-	interrupted = actor{"operator", func(ctx context.Context, b *bench) {
+	interrupted = actor{"operator", func(ctx context.Context, b *harness) {
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 		defer cancel()
 		b.rotator().RotateAll(ctx, []token.Connection{acme, other(acme.Environment, 0)}, func(rotation.ConnectionReport) { cancel() })
 	}}
 
 	// leaver goes away in the midst of it.
-	leaver = actor{"leaver", func(ctx context.Context, b *bench) {
+	leaver = actor{"leaver", func(ctx context.Context, b *harness) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer time.AfterFunc(time.Second, cancel).Stop()
 		_, _ = b.rotator().Sweep(ctx)
 	}}
 
 	// hurried is a run without the time for a single connection.
-	hurried = actor{"hurried", func(ctx context.Context, b *bench) {
+	hurried = actor{"hurried", func(ctx context.Context, b *harness) {
 		ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 		defer cancel()
 		_, _ = b.rotator().Sweep(ctx)
 	}}
 
 	// inviter sweeps, and makes links for those who must consent.
-	inviter = actor{"inviter", func(ctx context.Context, b *bench) {
-		_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Invitations = links{b.Vault.Gate} }).Sweep(ctx)
+	inviter = actor{"inviter", func(ctx context.Context, b *harness) {
+		_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Invitations = links{b.SecretStore.Gate} }).Sweep(ctx)
 	}}
 )

@@ -12,53 +12,53 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// escrowPrefix begins the id of a vault version that keeps an answer which the
+// escrowPrefix begins the id of a secret store version that keeps an answer which the
 // ledger would not take. Escrow never becomes AWSCURRENT.
 const escrowPrefix = "escrow-"
 
-// escrowed is the value of an escrow version: the mint as it is, so every
-// copier makes the same mint. Its answer is sealed; nothing else in it is secret.
+// escrowed is the value of an escrow version: the response as it is, so every
+// copier makes the same response. Its answer is sealed; nothing else in it is secret.
 type escrowed struct {
-	Escrow int  `json:"escrow"` // number of this form
-	Mint   Mint `json:"mint"`
+	Escrow        int           `json:"escrow"` // number of this form
+	TokenResponse TokenResponse `json:"mint"`
 }
 
-// escrow keeps m in the vault.
-func (t *turn) escrow(ctx context.Context, m Mint) error {
+// escrow keeps m in the secret store.
+func (t *turn) escrow(ctx context.Context, m TokenResponse) error {
 	raw, err := json.Marshal(escrowed{1, m})
 	if err != nil {
 		return err
 	}
 	value := token.NewSecret(string(raw))
-	return t.vault.Put(ctx, t.conn, escrowPrefix+token.VersionID(value), value)
+	return t.secrets.Put(ctx, t.conn, escrowPrefix+token.VersionID(value), value)
 }
 
-// EscrowedMint reads a vault version that keeps an answer. Its bytes stay sealed.
-func EscrowedMint(v Version) (m Mint, ok bool) {
+// EscrowedMint reads a secret store version that keeps an answer. Its bytes stay sealed.
+func EscrowedResponse(v Version) (m TokenResponse, ok bool) {
 	var e escrowed
 	ok = strings.HasPrefix(v.ID, escrowPrefix) && json.Unmarshal([]byte(v.Value.Reveal()), &e) == nil && e.Escrow == 1
-	return e.Mint, ok
+	return e.TokenResponse, ok
 }
 
 // look searches for what an attempt with an unknown end may have brought. The
-// ledger's own mints were in the load; what is left is the vault.
+// ledger's own responses were in the load; what is left is the secret store.
 func (t *turn) look(ctx context.Context) (*ConnectionReport, error) {
 	a := t.rec.Attempt
 	if a != nil && a.ID == t.refusal {
 		a.Refused = true // kept by whatever is written next
 	}
-	seen, err := t.readVault(ctx)
+	seen, err := t.readSecret(ctx)
 	if err != nil {
-		return t.vaultFailure(ctx, Look, err)
+		return t.secretFailure(ctx, Look, err)
 	}
 	if seen.adopt != nil {
 		return nil, t.adopt(ctx, *seen.adopt)
 	}
-	stored, err := t.storedMints(ctx, t.mayHoldAnswer)
+	stored, err := t.storedResponses(ctx, t.mayHoldAnswer)
 	if err != nil {
-		return t.vaultFailure(ctx, Look, err)
+		return t.secretFailure(ctx, Look, err)
 	}
-	found := slices.DeleteFunc(stored, func(m Mint) bool { return !successor(t.rec, m) || t.has(m.Key) })
+	found := slices.DeleteFunc(stored, func(m TokenResponse) bool { return !successor(t.rec, m) || t.has(m.Key) })
 	if len(found) > 0 {
 		for range found { // escrow was put, and counts
 			t.rec.Puts = append(t.recentPuts(), t.clock().Unix())
@@ -74,7 +74,7 @@ func (t *turn) look(ctx context.Context) (*ConnectionReport, error) {
 
 // giveUp: the issuer does not know the refresh token (any more), and after
 // everything that may hold a successor was read again, that is the end of it
-// until a person consents, or a mint turns up after all. The next sweep that
+// until a person consents, or a response turns up after all. The next sweep that
 // sees it tells people.
 func (t *turn) giveUp(ctx context.Context) error {
 	refused := Event{Kind: "needs_consent", Attempt: t.rec.Attempt.ID, Detail: "invalid_grant, and no successor is saved anywhere",
@@ -82,19 +82,19 @@ func (t *turn) giveUp(ctx context.Context) error {
 	next := t.rec.clone() // nobody is told of what could not be written
 	next.Attempt, next.Status, next.Failure, next.Untold = nil, NeedsConsent, nil, true
 	next.DueAt = t.clock().Add(t.settings.Quiet)
-	return t.keeper.write(ctx, next, t.mints, Change{History: []Event{refused}})
+	return t.engine.write(ctx, next, t.responses, Change{History: []Event{refused}})
 }
 
-// has reports whether the ledger has a live mint of that key.
-func (t *turn) has(key MintKey) bool {
-	return slices.ContainsFunc(t.mints, func(m Mint) bool { return m.Key == key })
+// has reports whether the ledger has a live response of that key.
+func (t *turn) has(key ResponseKey) bool {
+	return slices.ContainsFunc(t.responses, func(m TokenResponse) bool { return m.Key == key })
 }
 
-// storedMints reads the mints that the wanted versions hold.
-func (t *turn) storedMints(ctx context.Context, wanted func(VersionInfo) bool) ([]Mint, error) {
+// storedMints reads the responses that the wanted versions hold.
+func (t *turn) storedResponses(ctx context.Context, wanted func(VersionInfo) bool) ([]TokenResponse, error) {
 	var versions []VersionInfo
 	err := within(ctx, 2*storeTimeout, func(ctx context.Context) (err error) {
-		versions, err = t.vault.Versions(ctx, t.conn)
+		versions, err = t.secrets.Versions(ctx, t.conn)
 		return err
 	})
 	if errors.Is(err, ErrNoSecret) {
@@ -103,20 +103,20 @@ func (t *turn) storedMints(ctx context.Context, wanted func(VersionInfo) bool) (
 	if err != nil {
 		return nil, fmt.Errorf("listing the versions of %s: %w", t.conn, err)
 	}
-	var mints []Mint
+	var responses []TokenResponse
 	for _, v := range versions {
 		if v.ID == t.rec.Published || !wanted(v) {
 			continue
 		}
-		m, ok, err := t.storedMint(ctx, v.ID)
+		m, ok, err := t.storedResponse(ctx, v.ID)
 		if err != nil {
 			return nil, err
 		}
 		if ok {
-			mints = append(mints, m)
+			responses = append(responses, m)
 		}
 	}
-	return mints, nil
+	return responses, nil
 }
 
 // mayHoldAnswer: all escrow, and documents that are labelled or not older than
@@ -130,19 +130,19 @@ func isEscrow(v VersionInfo) bool { return strings.HasPrefix(v.ID, escrowPrefix)
 
 // storedMint reads one version. A value that is neither escrow nor a document
 // of this connection and stack is passed over.
-func (t *turn) storedMint(ctx context.Context, id string) (m Mint, ok bool, err error) {
+func (t *turn) storedResponse(ctx context.Context, id string) (m TokenResponse, ok bool, err error) {
 	var v Version
 	err = within(ctx, storeTimeout, func(ctx context.Context) error {
-		v, err = t.vault.Version(ctx, t.conn, id)
+		v, err = t.secrets.Version(ctx, t.conn, id)
 		return err
 	})
 	if err != nil {
-		return Mint{}, false, fmt.Errorf("reading version %s of %s: %w", id, t.conn, err)
+		return TokenResponse{}, false, fmt.Errorf("reading version %s of %s: %w", id, t.conn, err)
 	}
-	if kept, ok := EscrowedMint(v); ok {
+	if kept, ok := EscrowedResponse(v); ok {
 		m = kept
 	} else if doc, err := token.ParseDocument(v.Value); err == nil {
-		m = mintOf(doc)
+		m = responseOf(doc)
 	}
 	return m, m.Connection == t.conn && m.Stack == t.settings.Stack, nil
 }

@@ -48,7 +48,7 @@ func anyText(t *testing.T, v *vaultUser) {
 	}
 }
 
-func vaultErrorsDiscloseNothing(t *testing.T, v *vaultUser) {
+func secretStoreErrorsDiscloseNothing(t *testing.T, v *vaultUser) {
 	mine, others := token.NewSecret("canary-mine-5b1c"), token.NewSecret("canary-others-77aa")
 	taken := token.VersionID(others)
 	cancelled, cancel := context.WithCancel(t.Context())
@@ -74,7 +74,7 @@ func vaultErrorsDiscloseNothing(t *testing.T, v *vaultUser) {
 	}
 }
 
-func cancelledVault(t *testing.T, v *vaultUser) {
+func cancelledSecretStore(t *testing.T, v *vaultUser) {
 	v.create(acme, 1)
 	v.put(acme, 2)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -13,7 +13,7 @@ import (
 // passes a gate.
 
 // Edit stores a value as a person would: as a new version that takes AWSCURRENT at once.
-func (v *Vault) Edit(ctx context.Context, c token.Connection, value token.Secret) error {
+func (v *SecretStore) Edit(ctx context.Context, c token.Connection, value token.Secret) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	s, err := v.find(c)
@@ -29,7 +29,7 @@ func (v *Vault) Edit(ctx context.Context, c token.Connection, value token.Secret
 }
 
 // RollBack moves AWSCURRENT onto an existing version, whatever it replaces.
-func (v *Vault) RollBack(ctx context.Context, c token.Connection, id string) error {
+func (v *SecretStore) RollBack(ctx context.Context, c token.Connection, id string) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	s, err := v.find(c)
@@ -44,14 +44,14 @@ func (v *Vault) RollBack(ctx context.Context, c token.Connection, id string) err
 }
 
 // MakeEmpty creates a secret without any version.
-func (v *Vault) MakeEmpty(c token.Connection) {
+func (v *SecretStore) MakeEmpty(c token.Connection) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.empty(c)
 }
 
 // Delete schedules the secret for deletion.
-func (v *Vault) Delete(c token.Connection) {
+func (v *SecretStore) Delete(c token.Connection) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if s := v.secrets[c]; s != nil {
@@ -60,7 +60,7 @@ func (v *Vault) Delete(c token.Connection) {
 }
 
 // Restore takes the schedule back; the versions are as they were.
-func (v *Vault) Restore(c token.Connection) {
+func (v *SecretStore) Restore(c token.Connection) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if s := v.secrets[c]; s != nil {
@@ -69,7 +69,7 @@ func (v *Vault) Restore(c token.Connection) {
 }
 
 // Purge removes the secret at once and for good.
-func (v *Vault) Purge(c token.Connection) {
+func (v *SecretStore) Purge(c token.Connection) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	delete(v.secrets, c)
@@ -77,7 +77,7 @@ func (v *Vault) Purge(c token.Connection) {
 }
 
 // Label returns the id of the version that carries the label now; empty if none does.
-func (v *Vault) Label(c token.Connection, label string) string {
+func (v *SecretStore) Label(c token.Connection, label string) string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if s := v.secrets[c]; s != nil {

@@ -87,21 +87,21 @@ var broken = map[string]func(*testing.T){
 			return revision, err
 		}}
 	}),
-	"ledger: history is lost":            ledgerChanging(func(c *rotation.Change) { c.History = nil }),
-	"ledger: nothing is buried":          ledgerChanging(func(c *rotation.Change) { c.Bury = nil }),
-	"ledger: nothing is copied":          ledgerChanging(func(c *rotation.Change) { c.Copy = nil }),
-	"ledger: nothing is marked":          ledgerChanging(func(c *rotation.Change) { c.Mark = nil }),
-	"ledger: a field is forgotten":       ledgerChanging(func(c *rotation.Change) { c.Record.Residue = time.Time{} }),
-	"ledger: an old field is kept":       ledgerChanging(func(c *rotation.Change) { c.Record.Stack = "stack" }),
-	"ledger: times are whole seconds":    ledgerChanging(func(c *rotation.Change) { c.Record.RotatedAt = c.Record.RotatedAt.Truncate(time.Second) }),
-	"ledger: a context is ignored":       ledgerWith(func(l *Ledger) rotation.Ledger { return &deafLedger{l} }),
-	"ledger: a second mint replaces":     ledgerSaving(func(l *Ledger, m rotation.Mint) { delete(l.of(m.Connection).mints, m.Key) }),
-	"ledger: a mint is cut at 64 KiB":    ledgerSaving(func(_ *Ledger, m rotation.Mint) { clear(m.Sealed[min(len(m.Sealed), 64<<10):]) }),
-	"ledger: due is in no order":         ledgerDue(func(due []token.Connection) []token.Connection { slices.Reverse(due); return due }),
-	"ledger: due is one page":            ledgerDue(func(due []token.Connection) []token.Connection { return due[:min(100, len(due))] }),
-	"ledger: due comes a second later":   ledgerWith(func(l *Ledger) rotation.Ledger { return &oddLedger{Ledger: l, shift: -time.Second} }),
-	"ledger: due comes a second early":   ledgerWith(func(l *Ledger) rotation.Ledger { return &oddLedger{Ledger: l, shift: time.Second} }),
-	"ledger: names match by their start": ledgerWith(func(l *Ledger) rotation.Ledger { return &prefixLedger{l} }),
+	"ledger: history is lost":             ledgerChanging(func(c *rotation.Change) { c.History = nil }),
+	"ledger: nothing is buried":           ledgerChanging(func(c *rotation.Change) { c.Bury = nil }),
+	"ledger: nothing is copied":           ledgerChanging(func(c *rotation.Change) { c.Copy = nil }),
+	"ledger: nothing is marked":           ledgerChanging(func(c *rotation.Change) { c.Mark = nil }),
+	"ledger: a field is forgotten":        ledgerChanging(func(c *rotation.Change) { c.Record.Residue = time.Time{} }),
+	"ledger: an old field is kept":        ledgerChanging(func(c *rotation.Change) { c.Record.Stack = "stack" }),
+	"ledger: times are whole seconds":     ledgerChanging(func(c *rotation.Change) { c.Record.RotatedAt = c.Record.RotatedAt.Truncate(time.Second) }),
+	"ledger: a context is ignored":        ledgerWith(func(l *Ledger) rotation.Ledger { return &deafLedger{l} }),
+	"ledger: a second response replaces":  ledgerSaving(func(l *Ledger, m rotation.TokenResponse) { delete(l.of(m.Connection).responses, m.Key) }),
+	"ledger: a response is cut at 64 KiB": ledgerSaving(func(_ *Ledger, m rotation.TokenResponse) { clear(m.Sealed[min(len(m.Sealed), 64<<10):]) }),
+	"ledger: due is in no order":          ledgerDue(func(due []token.Connection) []token.Connection { slices.Reverse(due); return due }),
+	"ledger: due is one page":             ledgerDue(func(due []token.Connection) []token.Connection { return due[:min(100, len(due))] }),
+	"ledger: due comes a second later":    ledgerWith(func(l *Ledger) rotation.Ledger { return &oddLedger{Ledger: l, shift: -time.Second} }),
+	"ledger: due comes a second early":    ledgerWith(func(l *Ledger) rotation.Ledger { return &oddLedger{Ledger: l, shift: time.Second} }),
+	"ledger: names match by their start":  ledgerWith(func(l *Ledger) rotation.Ledger { return &prefixLedger{l} }),
 	"ledger: the conflict is not me": func(t *testing.T) {
 		TestLedgerRepeats(t, func(t *testing.T, transport http.RoundTripper) rotation.Ledger {
 			server := &ledgerServer{} // a nil map of nonces cannot remember any
@@ -121,10 +121,10 @@ var broken = map[string]func(*testing.T){
 		})
 	},
 
-	"vault: Put takes AWSCURRENT": vaultWith(oddVault{put: func(ctx context.Context, v *Vault, c token.Connection, id string, value token.Secret) error {
+	"secret store: Put takes AWSCURRENT": secretStoreWith(oddSecretStore{put: func(ctx context.Context, v *SecretStore, c token.Connection, id string, value token.Secret) error {
 		return errors.Join(v.Put(ctx, c, id, value), v.RollBack(ctx, c, id))
 	}}),
-	"vault: Put overwrites": vaultWith(oddVault{put: func(ctx context.Context, v *Vault, c token.Connection, id string, value token.Secret) error {
+	"secret store: Put overwrites": secretStoreWith(oddSecretStore{put: func(ctx context.Context, v *SecretStore, c token.Connection, id string, value token.Secret) error {
 		err := v.Put(ctx, c, id, value)
 		if errors.Is(err, rotation.ErrVersionTaken) {
 			v.secrets[c].version(id).Value = value
@@ -132,36 +132,36 @@ var broken = map[string]func(*testing.T){
 		}
 		return err
 	}}),
-	"vault: a late Put takes AWSPENDING": vaultWith(oddVault{put: func(ctx context.Context, v *Vault, c token.Connection, id string, value token.Secret) error {
+	"secret store: a late Put takes AWSPENDING": secretStoreWith(oddSecretStore{put: func(ctx context.Context, v *SecretStore, c token.Connection, id string, value token.Secret) error {
 		err := v.Put(ctx, c, id, value)
 		if err == nil {
 			v.secrets[c].labels[pending] = id
 		}
 		return err
 	}}),
-	"vault: Put makes the secret": vaultWith(oddVault{put: func(ctx context.Context, v *Vault, c token.Connection, id string, value token.Secret) error {
+	"secret store: Put makes the secret": secretStoreWith(oddSecretStore{put: func(ctx context.Context, v *SecretStore, c token.Connection, id string, value token.Secret) error {
 		err := v.Put(ctx, c, id, value)
 		if errors.Is(err, rotation.ErrNoSecret) {
 			return v.Create(ctx, c, id, value)
 		}
 		return err
 	}}),
-	"vault: an error tells the value": vaultWith(oddVault{put: func(ctx context.Context, v *Vault, c token.Connection, id string, value token.Secret) error {
+	"secret store: an error tells the value": secretStoreWith(oddSecretStore{put: func(ctx context.Context, v *SecretStore, c token.Connection, id string, value token.Secret) error {
 		if err := v.Put(ctx, c, id, value); err != nil {
 			return fmt.Errorf("putting %s: %w", value.Reveal(), err)
 		}
 		return nil
 	}}),
-	"vault: Promote does not compare": vaultWith(oddVault{promote: func(ctx context.Context, v *Vault, c token.Connection, id, _ string) error {
+	"secret store: Promote does not compare": secretStoreWith(oddSecretStore{promote: func(ctx context.Context, v *SecretStore, c token.Connection, id, _ string) error {
 		return v.Promote(ctx, c, id, v.Label(c, current))
 	}}),
-	"vault: Promote fails where the label is": vaultWith(oddVault{promote: func(ctx context.Context, v *Vault, c token.Connection, id, replaces string) error {
+	"secret store: Promote fails where the label is": secretStoreWith(oddSecretStore{promote: func(ctx context.Context, v *SecretStore, c token.Connection, id, replaces string) error {
 		if v.Label(c, current) == id {
 			return rotation.ErrNotCurrent
 		}
 		return v.Promote(ctx, c, id, replaces)
 	}}),
-	"vault: versions without labels are hidden": vaultWith(oddVault{versions: func(infos []rotation.VersionInfo) []rotation.VersionInfo {
+	"secret store: versions without labels are hidden": secretStoreWith(oddSecretStore{versions: func(infos []rotation.VersionInfo) []rotation.VersionInfo {
 		return slices.DeleteFunc(infos, func(i rotation.VersionInfo) bool { return len(i.Labels) == 0 })
 	}}),
 
@@ -189,7 +189,7 @@ func ledgerChanging(edit func(*rotation.Change)) func(*testing.T) {
 	})
 }
 
-func ledgerSaving(first func(*Ledger, rotation.Mint)) func(*testing.T) {
+func ledgerSaving(first func(*Ledger, rotation.TokenResponse)) func(*testing.T) {
 	return ledgerWith(func(l *Ledger) rotation.Ledger { return &oddLedger{Ledger: l, save: first} })
 }
 
@@ -201,7 +201,7 @@ func ledgerDue(edit func([]token.Connection) []token.Connection) func(*testing.T
 type oddLedger struct {
 	*Ledger
 	write func(context.Context, rotation.Change) (string, error)
-	save  func(*Ledger, rotation.Mint)
+	save  func(*Ledger, rotation.TokenResponse)
 	due   func([]token.Connection) []token.Connection
 	shift time.Duration
 }
@@ -213,12 +213,12 @@ func (l *oddLedger) Write(ctx context.Context, c rotation.Change) (string, error
 	return l.Ledger.Write(ctx, c)
 }
 
-func (l *oddLedger) SaveMint(ctx context.Context, m rotation.Mint) error {
+func (l *oddLedger) SaveResponse(ctx context.Context, m rotation.TokenResponse) error {
 	if l.save != nil {
 		m = deepCopy(m)
 		l.save(l.Ledger, m)
 	}
-	return l.Ledger.SaveMint(ctx, m)
+	return l.Ledger.SaveResponse(ctx, m)
 }
 
 func (l *oddLedger) Due(ctx context.Context, now time.Time) ([]token.Connection, error) {
@@ -232,57 +232,57 @@ func (l *oddLedger) Due(ctx context.Context, now time.Time) ([]token.Connection,
 // deafLedger does not hear that its context has ended.
 type deafLedger struct{ *Ledger }
 
-func (l *deafLedger) SaveMint(ctx context.Context, m rotation.Mint) error {
-	return l.Ledger.SaveMint(context.WithoutCancel(ctx), m)
+func (l *deafLedger) SaveResponse(ctx context.Context, m rotation.TokenResponse) error {
+	return l.Ledger.SaveResponse(context.WithoutCancel(ctx), m)
 }
 
-// prefixLedger finds the mints of every connection whose name begins like the one asked for.
+// prefixLedger finds the responses of every connection whose name begins like the one asked for.
 type prefixLedger struct{ *Ledger }
 
-func (l *prefixLedger) Load(ctx context.Context, c token.Connection) (rotation.Record, []rotation.Mint, error) {
-	record, mints, err := l.Ledger.Load(ctx, c)
+func (l *prefixLedger) Load(ctx context.Context, c token.Connection) (rotation.Record, []rotation.TokenResponse, error) {
+	record, responses, err := l.Ledger.Load(ctx, c)
 	for other := range l.tables {
 		if other != c && strings.HasPrefix(other.String(), c.String()) {
-			mints = append(mints, l.mintsOf(other)...)
+			responses = append(responses, l.responsesOf(other)...)
 		}
 	}
-	return record, mints, err
+	return record, responses, err
 }
 
-func vaultWith(odd oddVault) func(*testing.T) {
+func secretStoreWith(odd oddSecretStore) func(*testing.T) {
 	return func(t *testing.T) {
-		TestVault(t, func(*testing.T) rotation.Vault {
+		TestSecretStore(t, func(*testing.T) rotation.SecretStore {
 			v := odd
-			v.Vault = &Vault{}
+			v.SecretStore = &SecretStore{}
 			return &v
 		})
 	}
 }
 
 // oddVault departs from a right one where a field is set.
-type oddVault struct {
-	*Vault
-	put      func(context.Context, *Vault, token.Connection, string, token.Secret) error
-	promote  func(context.Context, *Vault, token.Connection, string, string) error
+type oddSecretStore struct {
+	*SecretStore
+	put      func(context.Context, *SecretStore, token.Connection, string, token.Secret) error
+	promote  func(context.Context, *SecretStore, token.Connection, string, string) error
 	versions func([]rotation.VersionInfo) []rotation.VersionInfo
 }
 
-func (v *oddVault) Put(ctx context.Context, c token.Connection, id string, value token.Secret) error {
+func (v *oddSecretStore) Put(ctx context.Context, c token.Connection, id string, value token.Secret) error {
 	if v.put != nil {
-		return v.put(ctx, v.Vault, c, id, value)
+		return v.put(ctx, v.SecretStore, c, id, value)
 	}
-	return v.Vault.Put(ctx, c, id, value)
+	return v.SecretStore.Put(ctx, c, id, value)
 }
 
-func (v *oddVault) Promote(ctx context.Context, c token.Connection, id, replaces string) error {
+func (v *oddSecretStore) Promote(ctx context.Context, c token.Connection, id, replaces string) error {
 	if v.promote != nil {
-		return v.promote(ctx, v.Vault, c, id, replaces)
+		return v.promote(ctx, v.SecretStore, c, id, replaces)
 	}
-	return v.Vault.Promote(ctx, c, id, replaces)
+	return v.SecretStore.Promote(ctx, c, id, replaces)
 }
 
-func (v *oddVault) Versions(ctx context.Context, c token.Connection) ([]rotation.VersionInfo, error) {
-	infos, err := v.Vault.Versions(ctx, c)
+func (v *oddSecretStore) Versions(ctx context.Context, c token.Connection) ([]rotation.VersionInfo, error) {
+	infos, err := v.SecretStore.Versions(ctx, c)
 	if v.versions != nil {
 		infos = v.versions(infos)
 	}

@@ -10,16 +10,16 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-var _ rotation.Pace = (*Pace)(nil)
+var _ rotation.RateLimiter = (*RateLimiter)(nil)
 
 // Pace keeps its clocks in memory. The zero value has none yet.
-type Pace struct {
+type RateLimiter struct {
 	Gate   Gate
 	mu     sync.Mutex
 	clocks map[string]time.Time
 }
 
-func (p *Pace) Turn(ctx context.Context, name string, earliest time.Time, every time.Duration) (time.Time, error) {
+func (p *RateLimiter) Turn(ctx context.Context, name string, earliest time.Time, every time.Duration) (time.Time, error) {
 	return Through(ctx, p.Gate, "pace.Turn", token.Connection{}, func(bool) (time.Time, error) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -37,7 +37,7 @@ func (p *Pace) Turn(ctx context.Context, name string, earliest time.Time, every 
 
 // TestPace is the contract of rotation.Pace. open returns one without clocks,
 // behind a transport that may repeat calls and so skip turns.
-func TestPace(t *testing.T, open func(t *testing.T) rotation.Pace) {
+func TestPace(t *testing.T, open func(t *testing.T) rotation.RateLimiter) {
 	const every = 500 * time.Millisecond
 	nextAfter := func(t *testing.T, at, earliest time.Time) {
 		t.Helper()
@@ -45,7 +45,7 @@ func TestPace(t *testing.T, open func(t *testing.T) rotation.Pace) {
 			t.Errorf("the turn is at %v, want %v, or some whole turns later", at, earliest)
 		}
 	}
-	turn := func(t *testing.T, p rotation.Pace, name string, earliest time.Time) time.Time {
+	turn := func(t *testing.T, p rotation.RateLimiter, name string, earliest time.Time) time.Time {
 		t.Helper()
 		at, err := p.Turn(t.Context(), name, earliest, every)
 		if err != nil {

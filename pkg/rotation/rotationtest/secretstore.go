@@ -25,13 +25,13 @@ const (
 	maxValue    = 65536          // bytes
 )
 
-var _ rotation.Vault = (*Vault)(nil)
+var _ rotation.SecretStore = (*SecretStore)(nil)
 
-// Vault plays AWS Secrets Manager in memory: a label is on one version at a
+// SecretStore plays AWS Secrets Manager in memory: a label is on one version at a
 // time and is stolen by whoever sets it; AWSPREVIOUS follows AWSCURRENT; a put
 // that is repeated is ignored; versions without labels stay until there is no
 // room. The zero value is an empty one.
-type Vault struct {
+type SecretStore struct {
 	Gate    Gate
 	Journal *Journal
 	// DropPending takes AWSPENDING off a version when AWSCURRENT moves onto it.
@@ -87,7 +87,7 @@ func (s *secret) currentAt(at time.Time, stale bool) string {
 }
 
 // find returns a secret that can be used.
-func (v *Vault) find(c token.Connection) (*secret, error) {
+func (v *SecretStore) find(c token.Connection) (*secret, error) {
 	s := v.secrets[c]
 	switch {
 	case s == nil:
@@ -99,7 +99,7 @@ func (v *Vault) find(c token.Connection) (*secret, error) {
 }
 
 // on runs effect on a secret that can be used, between the gates.
-func on[T any](ctx context.Context, v *Vault, call string, c token.Connection,
+func on[T any](ctx context.Context, v *SecretStore, call string, c token.Connection,
 	effect func(s *secret, stale bool) (T, error)) (T, error) {
 	return Through(ctx, v.Gate, call, c, func(stale bool) (T, error) {
 		v.mu.Lock()
@@ -113,8 +113,8 @@ func on[T any](ctx context.Context, v *Vault, call string, c token.Connection,
 	})
 }
 
-func (v *Vault) Current(ctx context.Context, c token.Connection) (rotation.Version, error) {
-	return on(ctx, v, "vault.Current", c, func(s *secret, stale bool) (rotation.Version, error) {
+func (v *SecretStore) Current(ctx context.Context, c token.Connection) (rotation.Version, error) {
+	return on(ctx, v, "secrets.Current", c, func(s *secret, stale bool) (rotation.Version, error) {
 		if found := s.version(s.currentAt(time.Now().Add(-v.Lag), stale)); found != nil {
 			return found.Version, nil
 		}
@@ -122,8 +122,8 @@ func (v *Vault) Current(ctx context.Context, c token.Connection) (rotation.Versi
 	})
 }
 
-func (v *Vault) Version(ctx context.Context, c token.Connection, id string) (rotation.Version, error) {
-	return on(ctx, v, "vault.Version", c, func(s *secret, stale bool) (rotation.Version, error) {
+func (v *SecretStore) Version(ctx context.Context, c token.Connection, id string) (rotation.Version, error) {
+	return on(ctx, v, "secrets.Version", c, func(s *secret, stale bool) (rotation.Version, error) {
 		found := s.version(id)
 		if found == nil || stale && found == s.versions[len(s.versions)-1] {
 			return rotation.Version{}, fmt.Errorf("version %s of %s: %w", id, c, rotation.ErrNoVersion)
@@ -132,8 +132,8 @@ func (v *Vault) Version(ctx context.Context, c token.Connection, id string) (rot
 	})
 }
 
-func (v *Vault) Versions(ctx context.Context, c token.Connection) ([]rotation.VersionInfo, error) {
-	return on(ctx, v, "vault.Versions", c, func(s *secret, stale bool) ([]rotation.VersionInfo, error) {
+func (v *SecretStore) Versions(ctx context.Context, c token.Connection) ([]rotation.VersionInfo, error) {
+	return on(ctx, v, "secrets.Versions", c, func(s *secret, stale bool) ([]rotation.VersionInfo, error) {
 		versions := s.versions
 		if stale && len(versions) > 0 {
 			versions = versions[:len(versions)-1]
@@ -152,8 +152,8 @@ func (v *Vault) Versions(ctx context.Context, c token.Connection) ([]rotation.Ve
 	})
 }
 
-func (v *Vault) Create(ctx context.Context, c token.Connection, id string, value token.Secret) error {
-	_, err := Through(ctx, v.Gate, "vault.Create", c, func(bool) (struct{}, error) {
+func (v *SecretStore) Create(ctx context.Context, c token.Connection, id string, value token.Secret) error {
+	_, err := Through(ctx, v.Gate, "secrets.Create", c, func(bool) (struct{}, error) {
 		v.mu.Lock()
 		defer v.mu.Unlock()
 		s := v.secrets[c]
@@ -177,8 +177,8 @@ func (v *Vault) Create(ctx context.Context, c token.Connection, id string, value
 	return err
 }
 
-func (v *Vault) Put(ctx context.Context, c token.Connection, id string, value token.Secret) error {
-	_, err := on(ctx, v, "vault.Put", c, func(s *secret, _ bool) (struct{}, error) {
+func (v *SecretStore) Put(ctx context.Context, c token.Connection, id string, value token.Secret) error {
+	_, err := on(ctx, v, "secrets.Put", c, func(s *secret, _ bool) (struct{}, error) {
 		if found := s.version(id); found != nil {
 			if found.Value == value {
 				return struct{}{}, nil
@@ -202,8 +202,8 @@ func (v *Vault) Put(ctx context.Context, c token.Connection, id string, value to
 	return err
 }
 
-func (v *Vault) Promote(ctx context.Context, c token.Connection, id, replaces string) error {
-	_, err := on(ctx, v, "vault.Promote", c, func(s *secret, _ bool) (struct{}, error) {
+func (v *SecretStore) Promote(ctx context.Context, c token.Connection, id, replaces string) error {
+	_, err := on(ctx, v, "secrets.Promote", c, func(s *secret, _ bool) (struct{}, error) {
 		switch {
 		case s.version(id) == nil:
 			return struct{}{}, fmt.Errorf("version %s of %s: %w", id, c, rotation.ErrNoVersion)
@@ -229,7 +229,7 @@ func check(c token.Connection, id string, value token.Secret) error {
 	return nil
 }
 
-func (v *Vault) empty(c token.Connection) *secret {
+func (v *SecretStore) empty(c token.Connection) *secret {
 	if v.secrets == nil {
 		v.secrets = map[token.Connection]*secret{}
 	}
@@ -238,7 +238,7 @@ func (v *Vault) empty(c token.Connection) *secret {
 	return s
 }
 
-func (v *Vault) store(ctx context.Context, c token.Connection, s *secret, id string, value token.Secret) {
+func (v *SecretStore) store(ctx context.Context, c token.Connection, s *secret, id string, value token.Secret) {
 	stored := rotation.Version{ID: id, Value: value}
 	s.versions = append(s.versions, &version{stored, time.Now()})
 	v.Journal.Add(ctx, c, Stored{stored})
@@ -268,7 +268,7 @@ func (s *secret) labelled(id string) bool {
 }
 
 // moveCurrent moves AWSCURRENT and what follows it.
-func (v *Vault) moveCurrent(ctx context.Context, c token.Connection, s *secret, to string, byHand bool) {
+func (v *SecretStore) moveCurrent(ctx context.Context, c token.Connection, s *secret, to string, byHand bool) {
 	from := s.labels[current]
 	if from == to {
 		return
@@ -283,7 +283,7 @@ func (v *Vault) moveCurrent(ctx context.Context, c token.Connection, s *secret, 
 	s.moves = append(s.moves, move{time.Now(), to})
 }
 
-func (v *Vault) setLabel(ctx context.Context, c token.Connection, s *secret, label, to string, byHand bool) {
+func (v *SecretStore) setLabel(ctx context.Context, c token.Connection, s *secret, label, to string, byHand bool) {
 	if from := s.labels[label]; from != to {
 		s.labels[label] = to
 		v.Journal.Add(ctx, c, Moved{label, from, to, byHand})

@@ -5,16 +5,16 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// Bench is one fake of every port, behind one gate and with one journal.
-type Bench struct {
+// Harness is one fake of every port, behind one gate and with one journal.
+type Harness struct {
 	Journal      *Journal
 	Ledger       *Ledger
-	Vault        *Vault
+	SecretStore  *SecretStore
 	Sealer       *Sealer
 	Issuer       *Issuer
 	Applications *Applications
 	FollowUps    *FollowUps
-	Pace         *Pace
+	RateLimiter  *RateLimiter
 	Notifier     *Notifier
 	// Announcements of all processes.
 	Announcements *Announcements
@@ -23,29 +23,29 @@ type Bench struct {
 	Log *Log
 }
 
-// Sandbox is the app of a new Bench.
+// Sandbox is the app of a new Harness.
 var Sandbox = rotation.Application{Environment: "sandbox", ClientID: "client-1",
 	ClientSecret: token.NewSecret("client+/secret=="), RedirectURI: "https://example.com/callback/sandbox",
 	LoginURL: "https://login.example.com", APIURL: "https://api.example.com"}
 
-// NewBench makes one whose calls pass gate (nil: freely), with the app
+// NewHarness makes one whose calls pass gate (nil: freely), with the app
 // credentials of Sandbox.
-func NewBench(gate Gate, personality Personality) *Bench {
+func NewHarness(gate Gate, personality Personality) *Harness {
 	j := &Journal{}
 	sealer := NewSealer()
 	sealer.Gate = gate
-	b := &Bench{
+	b := &Harness{
 		Journal:       j,
 		Ledger:        &Ledger{Gate: gate, Journal: j},
-		Vault:         &Vault{Gate: gate, Journal: j},
+		SecretStore:   &SecretStore{Gate: gate, Journal: j},
 		Sealer:        sealer,
 		Issuer:        &Issuer{Gate: gate, Journal: j, Personality: personality},
 		Applications:  &Applications{Gate: gate},
 		FollowUps:     &FollowUps{Gate: gate, Journal: j},
-		Pace:          &Pace{Gate: gate},
+		RateLimiter:   &RateLimiter{Gate: gate},
 		Notifier:      &Notifier{Gate: gate, Journal: j},
 		Announcements: &Announcements{Gate: gate},
-		Settings:      rotation.DefaultSettings("bench"),
+		Settings:      rotation.DefaultSettings("harness"),
 		Log:           &Log{},
 	}
 	b.Applications.Set(Sandbox)

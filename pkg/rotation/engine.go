@@ -19,16 +19,16 @@ const (
 	saveReserve = 15 * time.Second
 	// saveAtMost bounds saving where the caller has no deadline.
 	saveAtMost = 5 * time.Minute
-	// maxEscrow is the largest answer that fits a vault version beside its envelope.
+	// maxEscrow is the largest answer that fits a secret store version beside its envelope.
 	maxEscrow = 24 << 10
 )
 
 // implausiblyLarge answers can be saved in the ledger only, and never published.
 func implausiblyLarge(body token.Secret) bool { return len(body.Reveal()) > maxEscrow }
 
-// keeper is what a Rotator and Consents have in common: saving an answer,
+// engine is what a Rotator and Consents have in common: saving an answer,
 // judging it, and deciding on it.
-type keeper struct {
+type engine struct {
 	ledger   Ledger
 	apps     Applications
 	issuer   Issuer
@@ -40,12 +40,12 @@ type keeper struct {
 }
 
 // notify tells people of c. What cannot be delivered is in the log only.
-func (k *keeper) notify(ctx context.Context, kind string, c token.Connection, format string, args ...any) {
+func (k *engine) notify(ctx context.Context, kind string, c token.Connection, format string, args ...any) {
 	_ = k.deliver(ctx, Notice{Kind: kind, Connection: c, Environment: c.Environment, Summary: fmt.Sprintf(format, args...)})
 }
 
 // deliver logs a notice and has people told. The error is logged, too.
-func (k *keeper) deliver(ctx context.Context, n Notice) error {
+func (k *engine) deliver(ctx context.Context, n Notice) error {
 	n.At = k.clock().UTC()
 	about := n.Connection.String()
 	if n.Connection.IsZero() {
@@ -65,10 +65,10 @@ func (k *keeper) deliver(ctx context.Context, n Notice) error {
 // save keeps m in the first store that acknowledges it: the ledger, and from
 // the first failure on the ledger and the others in turn. Cancelling ctx does
 // not stop it; its deadline does, for after it the process is gone anyway.
-func (k *keeper) save(ctx context.Context, m Mint, others ...func(context.Context, Mint) error) error {
+func (k *engine) save(ctx context.Context, m TokenResponse, others ...func(context.Context, TokenResponse) error) error {
 	ctx, cancel := outlive(ctx, 3*time.Second) // to tell people, should it come to that
 	defer cancel()
-	stores := append([]func(context.Context, Mint) error{k.ledger.SaveMint}, others...)
+	stores := append([]func(context.Context, TokenResponse) error{k.ledger.SaveResponse}, others...)
 	pause := 100 * time.Millisecond
 	for {
 		var errs []error
@@ -98,20 +98,20 @@ func outlive(ctx context.Context, reserve time.Duration) (context.Context, conte
 	return context.WithDeadline(context.WithoutCancel(ctx), deadline.Add(-reserve))
 }
 
-// loadRow reads the record and the live mints of c.
-func (k *keeper) loadRow(ctx context.Context, c token.Connection) (rec Record, mints []Mint, err error) {
+// loadRow reads the record and the live responses of c.
+func (k *engine) loadRow(ctx context.Context, c token.Connection) (rec Record, responses []TokenResponse, err error) {
 	err = within(ctx, storeTimeout, func(ctx context.Context) error {
-		rec, mints, err = k.ledger.Load(ctx, c)
+		rec, responses, err = k.ledger.Load(ctx, c)
 		return err
 	})
 	if err != nil {
 		err = fmt.Errorf("loading %s: %w", c, err)
 	}
-	return rec, mints, err
+	return rec, responses, err
 }
 
 // identify asks the issuer whose the access token is.
-func (k *keeper) identify(ctx context.Context, app Application, access token.Secret, company string) (id Identity, err error) {
+func (k *engine) identify(ctx context.Context, app Application, access token.Secret, company string) (id Identity, err error) {
 	err = within(ctx, k.settings.RedeemTimeout, func(ctx context.Context) error {
 		id, err = k.issuer.Identify(ctx, app, access, company)
 		return err
@@ -120,12 +120,12 @@ func (k *keeper) identify(ctx context.Context, app Application, access token.Sec
 }
 
 // endToken revokes the token at the issuer.
-func (k *keeper) endToken(ctx context.Context, app Application, t token.Secret) error {
+func (k *engine) endToken(ctx context.Context, app Application, t token.Secret) error {
 	return within(ctx, k.settings.RedeemTimeout, func(ctx context.Context) error { return k.issuer.Revoke(ctx, app, t) })
 }
 
 // readApplication reads the app credentials of an environment.
-func (k *keeper) readApplication(ctx context.Context, environment string) (app Application, err error) {
+func (k *engine) readApplication(ctx context.Context, environment string) (app Application, err error) {
 	err = within(ctx, 2*storeTimeout, func(ctx context.Context) error {
 		app, err = k.apps.Application(ctx, environment)
 		return err
@@ -141,10 +141,10 @@ func within(ctx context.Context, d time.Duration, f func(context.Context) error)
 }
 
 // write makes rec the new row, with due_at and held by the one rule for each.
-func (k *keeper) write(ctx context.Context, rec Record, mints []Mint, change Change) error {
+func (k *engine) write(ctx context.Context, rec Record, responses []TokenResponse, change Change) error {
 	now := k.clock()
-	mints = applied(mints, change)
-	rec.DueAt, rec.Held = k.settings.dueAt(rec, mints, now), held(rec, mints)
+	responses = applied(responses, change)
+	rec.DueAt, rec.Held = k.settings.dueAt(rec, responses, now), held(rec, responses)
 	for i := range change.History {
 		h := &change.History[i]
 		h.At = now.UTC()
@@ -163,11 +163,11 @@ func (k *keeper) write(ctx context.Context, rec Record, mints []Mint, change Cha
 	return nil
 }
 
-// applied gives the mints as they are after the change.
-func applied(mints []Mint, change Change) []Mint {
-	var out []Mint
+// applied gives the responses as they are after the change.
+func applied(responses []TokenResponse, change Change) []TokenResponse {
+	var out []TokenResponse
 next:
-	for _, m := range slices.Concat(mints, change.Copy) {
+	for _, m := range slices.Concat(responses, change.Copy) {
 		for _, key := range change.Bury {
 			if m.Key == key {
 				continue next
@@ -186,24 +186,24 @@ next:
 // decideOn judges m by its body and writes what follows: m is the record's
 // current pair, or is quarantined, or rejected. Any other error means that
 // nothing was decided.
-func (k *keeper) decideOn(ctx context.Context, rec Record, mints []Mint, m Mint, body token.Secret) (Record, error) {
+func (k *engine) decideOn(ctx context.Context, rec Record, responses []TokenResponse, m TokenResponse, body token.Secret) (Record, error) {
 	verdict := k.judge(m.Source, body)
 	switch {
 	case m.Source == FromImport && !verdict.Pair.RefreshToken.IsZero():
 		verdict.Pair.AccessToken = token.Secret{}
 	case implausiblyLarge(body):
-		return rec, k.mark(ctx, rec, mints, m, Quarantined, "the answer is implausibly large")
+		return rec, k.mark(ctx, rec, responses, m, Quarantined, "the answer is implausibly large")
 	case verdict.Verdict == Contradictory:
-		return rec, k.mark(ctx, rec, mints, m, Quarantined, verdict.Reason)
+		return rec, k.mark(ctx, rec, responses, m, Quarantined, verdict.Reason)
 	case verdict.Verdict == Empty:
-		return rec, k.mark(ctx, rec, mints, m, Rejected, verdict.Reason)
+		return rec, k.mark(ctx, rec, responses, m, Rejected, verdict.Reason)
 	case verdict.Verdict == Salvaged:
 		k.notify(ctx, NoticeSalvaged, m.Connection, "The token endpoint's answer was odd (%s); a refresh token could be saved from it.", verdict.Reason)
 	}
 	pin, err := k.checkIdentity(ctx, rec, m, verdict.Pair)
 	switch wrong, isWrong := errors.AsType[*identityError](err); {
 	case isWrong:
-		if err := k.mark(ctx, rec, mints, m, Rejected, wrong.Error()); err != nil {
+		if err := k.mark(ctx, rec, responses, m, Rejected, wrong.Error()); err != nil {
 			return rec, err
 		}
 		return rec, wrong
@@ -220,9 +220,9 @@ func (k *keeper) decideOn(ctx context.Context, rec Record, mints []Mint, m Mint,
 	}
 	change := Change{History: append(rec.overtaken(m.Key.Attempt), Event{Kind: "decided", Attempt: m.Key.Attempt, Detail: string(m.Source), Spent: m.Parent})}
 	if rec.Ancestor != nil && m.Key.Epoch == rec.Epoch { // what succeeded it was never published
-		change.Bury = []MintKey{*rec.Ancestor}
+		change.Bury = []ResponseKey{*rec.Ancestor}
 	}
-	return next, k.write(ctx, next, mints, change)
+	return next, k.write(ctx, next, responses, change)
 }
 
 // overtaken is the history of an attempt that ends because something else than
@@ -235,9 +235,9 @@ func (r Record) overtaken(by string) []Event {
 }
 
 // succeed gives the record in which m is current.
-func (k *keeper) succeed(rec Record, m Mint, pair token.Pair, pin Pin) (Record, error) {
+func (k *engine) succeed(rec Record, m TokenResponse, pair token.Pair, pin Pin) (Record, error) {
 	next := rec.clone()
-	next.Current = &Current{Fingerprint: lineage(pair), Mint: m.Key, SavedAt: m.SavedAt}
+	next.Current = &Current{Fingerprint: lineage(pair), Response: m.Key, SavedAt: m.SavedAt}
 	if !pair.AccessToken.IsZero() {
 		value, err := project(m, pair).Encode()
 		if err != nil {
@@ -251,7 +251,7 @@ func (k *keeper) succeed(rec Record, m Mint, pair token.Pair, pin Pin) (Record, 
 	}
 	next.Ancestor = nil
 	if m.Key.Epoch == rec.Epoch && rec.Current != nil {
-		next.Ancestor = &rec.Current.Mint
+		next.Ancestor = &rec.Current.Response
 	}
 	if m.Key.Epoch != rec.Epoch && rec.Status != Pending {
 		until := k.clock()
@@ -284,8 +284,8 @@ func (c *Current) lifetime() time.Duration {
 	return c.ExpiresAt.Sub(c.SavedAt)
 }
 
-// project is what consumers get to read of a mint: a function of the mint alone.
-func project(m Mint, pair token.Pair) token.Document {
+// project is what consumers get to read of a response: a function of the response alone.
+func project(m TokenResponse, pair token.Pair) token.Document {
 	return token.Document{Connection: m.Connection, Environment: m.Connection.Environment, APIURL: m.APIURL,
 		CompanyID: m.Company, AccessToken: pair.AccessToken, TokenType: pair.TokenType,
 		CreatedAt: pair.IssuedAt(m.SavedAt).Truncate(time.Second), ExpiresAt: pair.ExpiresAt(m.SavedAt),
@@ -296,7 +296,7 @@ func project(m Mint, pair token.Pair) token.Document {
 // mark tells people that m is quarantined or rejected, and writes it. In this
 // order, because what is written is never told again: a crash in between costs
 // a second notice, the other way round it would cost the only one.
-func (k *keeper) mark(ctx context.Context, rec Record, mints []Mint, m Mint, state MintState, reason string, added ...Mint) error {
+func (k *engine) mark(ctx context.Context, rec Record, responses []TokenResponse, m TokenResponse, state ResponseState, reason string, added ...TokenResponse) error {
 	m.State, m.Reason = state, reason
 	switch {
 	case state == Quarantined && m.Source == FromCode:
@@ -307,7 +307,7 @@ func (k *keeper) mark(ctx context.Context, rec Record, mints []Mint, m Mint, sta
 	default:
 		k.notify(ctx, NoticeRejected, m.Connection, "A new pair was not accepted: %s.", reason)
 	}
-	return k.write(ctx, rec.clone(), mints, Change{Copy: added, Mark: []Mint{m}, History: []Event{{Kind: string(state),
+	return k.write(ctx, rec.clone(), responses, Change{Copy: added, Mark: []TokenResponse{m}, History: []Event{{Kind: string(state),
 		Epoch: m.Key.Epoch, Generation: m.Key.Generation, Attempt: m.Key.Attempt, Detail: reason}}})
 }
 
@@ -320,7 +320,7 @@ func (e *identityError) Error() string { return e.what }
 // is checked against what was asked for and what is pinned; identityError if
 // it does not fit. After an import, and as long as the pin lacks the user, the
 // pin is completed where the issuer answers.
-func (k *keeper) checkIdentity(ctx context.Context, rec Record, m Mint, pair token.Pair) (Pin, error) {
+func (k *engine) checkIdentity(ctx context.Context, rec Record, m TokenResponse, pair token.Pair) (Pin, error) {
 	pin := Pin{Environment: m.Connection.Environment, Company: m.Company}
 	if rec.Pin != nil {
 		pin = *rec.Pin
@@ -355,7 +355,7 @@ func (k *keeper) checkIdentity(ctx context.Context, rec Record, m Mint, pair tok
 	return pin, nil
 }
 
-func compare(app Application, m Mint, pin *Pin, id Identity) error {
+func compare(app Application, m TokenResponse, pin *Pin, id Identity) error {
 	expect := Identity{}
 	if m.Expect != nil {
 		expect = *m.Expect

@@ -64,7 +64,7 @@ func (t *told) first(ctx context.Context, log *slog.Logger, event string, now, u
 // takes, and for as long as it covers only afterwards: a crash in between costs a
 // second notice, not the only one. It returns errBeingTold while another process
 // may be at it, of which nobody knows whether it lives.
-func (k *keeper) tellOnce(ctx context.Context, event string, covers time.Duration, n Notice) error {
+func (k *engine) tellOnce(ctx context.Context, event string, covers time.Duration, n Notice) error {
 	now := k.clock()
 	if !k.told.first(ctx, k.log, event, now, now) { // claims nothing
 		return nil
@@ -81,7 +81,7 @@ func (k *keeper) tellOnce(ctx context.Context, event string, covers time.Duratio
 
 // announce tells people, once in a while, of what concerns an environment.
 // which tells events of one kind apart.
-func (k *keeper) announce(ctx context.Context, kind, environment, which, format string, args ...any) {
+func (k *engine) announce(ctx context.Context, kind, environment, which, format string, args ...any) {
 	_ = k.tellOnce(ctx, kind+" "+environment+" "+which, announcedFor,
 		Notice{Kind: kind, Environment: environment, Summary: fmt.Sprintf(format, args...)})
 }
@@ -242,12 +242,12 @@ func (p *Pin) Whose() string {
 // nowTold writes that people were told of c.
 func (r *run) nowTold(ctx context.Context, c token.Connection) error {
 	for range maxSteps {
-		rec, mints, err := r.loadRow(ctx, c)
+		rec, responses, err := r.loadRow(ctx, c)
 		if err != nil || !rec.Untold {
 			return err
 		}
 		rec.Untold = false
-		if err = r.write(ctx, rec, mints, Change{}); !errors.Is(err, ErrConflict) {
+		if err = r.write(ctx, rec, responses, Change{}); !errors.Is(err, ErrConflict) {
 			return err
 		}
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 )
 
-var _ rotation.Pace = (*Table)(nil)
+var _ rotation.RateLimiter = (*Table)(nil)
 
 const (
 	pacePrefix = "PACE#"

@@ -1,0 +1,164 @@
+package rotation_test
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+)
+
+// scenarios are what the explorer plays. Each is small enough to try every list
+// with one fault and one switch. Rare ones are about something else than the
+// server, so that one server is enough for trying them as a whole; long ones are
+// played at random only.
+var scenarios = slices.Concat([]namedScenario{
+	{"a rotator", scenario{actors: []actor{rotator("rotator")}}},
+	{"a rotator and its recovery", scenario{actors: []actor{rotator("rotator")}, recovery: true}},
+	{"two rotators", scenario{actors: []actor{rotator("rotator 1"), rotator("rotator 2")}}},
+	{"a rotator and a later sweep", scenario{actors: []actor{rotator("rotator"), latecomer}}},
+	{"a rotator and an impatient one", scenario{actors: []actor{rotator("rotator"), impatient}}},
+	{"a rotator and a published consent", scenario{actors: []actor{rotator("rotator"), renewer}}},
+	{"a rotator and a sweep", scenario{actors: []actor{rotator("rotator"), sweeper}}},
+	{"a rotator and a consent", scenario{actors: []actor{rotator("rotator"), consenter}}},
+	{"a rotator and an import", scenario{actors: []actor{rotator("rotator"), importer}}},
+	{"a rotator and a disconnect", scenario{actors: []actor{rotator("rotator"), disconnecter}}},
+	{"a rotator and a withdrawal", scenario{actors: []actor{rotator("rotator"), withdrawer}}},
+	{"a withdrawal that nobody has noticed", scenario{before: takeBack, actors: []actor{rotator("rotator")}}},
+	{"a rotator and a hand edit", scenario{rare: true, actors: []actor{rotator("rotator"), editor}}},
+	{"a rotator and a roll back", scenario{rare: true, before: rotateOnce, actors: []actor{rotator("rotator"), rollbacker}}},
+	{"a rotator and a deleted secret", scenario{rare: true, actors: []actor{rotator("rotator"), deleter}}},
+	{"a rotator and a purged secret", scenario{rare: true, actors: []actor{rotator("rotator"), purger}}},
+	{"a first consent and a sweep", scenario{pending: true, actors: []actor{renewer, sweeper}}},
+	{"two first consents", scenario{pending: true, actors: []actor{callback("callback 1"), callback("callback 2")}}},
+	{"a held answer is released", scenario{before: hold, actors: []actor{releaser, sweeper}}},
+	{"a held answer is discarded", scenario{before: hold, actors: []actor{discarder, consenter}}},
+	{"a rotator and a reader", scenario{rare: true, actors: []actor{rotator("rotator"), reader}}},
+	{"a hasty run and a sweep", scenario{rare: true, actors: []actor{hasty, sweeper}}},
+	{"a rotator and a stranger", scenario{actors: []actor{rotator("rotator"), stranger}}},
+	{"a rotator and another client secret", scenario{rare: true, actors: []actor{rotator("rotator"), portal}}},
+	{"a restored table", scenario{before: restore, actors: []actor{rotator("rotator"), sweeper}}},
+	{"a consent where one is needed", scenario{before: lose, actors: []actor{renewer, sweeper}}},
+	{"an import after a disconnect", scenario{before: leave, actors: []actor{importer, sweeper}}},
+	{"an import of a token that is spent", scenario{pending: true, actors: []actor{lateImporter, sweeper}}},
+	{"a first import and a sweep", scenario{pending: true, actors: []actor{importer, sweeper}}},
+	{"an import after the table was lost", scenario{rare: true, before: startAnew, actors: []actor{importer, sweeper}}},
+	{"two callbacks", scenario{actors: []actor{callback("callback 1"), callback("callback 2")}}},
+	{"a consent and a disconnect", scenario{actors: []actor{consenter, disconnecter}}},
+	{"a consent and a publisher", scenario{rare: true, actors: []actor{consenter, publisher}}},
+	{"a disconnect of an expired pair", scenario{age: 100 * time.Minute, actors: []actor{disconnecter}}},
+	{"a rotator, a consent and a disconnect", scenario{rare: true, actors: []actor{rotator("rotator"), consenter, disconnecter}}},
+	{"a rotator and three strangers", scenario{rare: true, actors: []actor{rotator("rotator"), strangers}}},
+	{"a connection that is handed over", scenario{rare: true, actors: []actor{heir, sweeper}}},
+	{"a rotator and another app", scenario{rare: true, actors: []actor{rotator("rotator"), replacer}}},
+	{"a rotator and a misconfigured one", scenario{rare: true, actors: []actor{rotator("rotator"), misconfigured}}},
+	{"a rotator and another installation", scenario{rare: true, actors: []actor{rotator("rotator"), neighbour}}},
+	{"a rotator and nonsense", scenario{rare: true, actors: []actor{rotator("rotator"), nonsense}}},
+	{"everything is rotated, and swept", scenario{rare: true, actors: []actor{everything, sweeper}}},
+	{"a fault in the program", scenario{rare: true, before: meet(func(b *harness) rotation.Issuer { return &startling{Issuer: b.Issuer} }), actors: []actor{rotator("rotator"), sweeper}}},
+	{"a server that rambles", scenario{rare: true, before: meet(func(b *harness) rotation.Issuer { return rambling(b.Issuer) }), actors: []actor{rotator("rotator"), consenter}}},
+	{"a server that answers too much", scenario{rare: true, before: meet(func(b *harness) rotation.Issuer { return immense(b.Issuer) }), actors: []actor{rotator("rotator"), consenter}}},
+	{"a server that contradicts itself", scenario{rare: true, before: meet(func(b *harness) rotation.Issuer { return contradicting(b.Issuer) }), actors: []actor{rotator("rotator"), consenter}}},
+	{"a server that says little", scenario{rare: true, before: meet(func(b *harness) rotation.Issuer { return taciturn(b.Issuer) }), actors: []actor{rotator("rotator"), sweeper}}},
+	{"a server that finds fault with requests", scenario{rare: true, before: meet(func(b *harness) rotation.Issuer { return &demanding{Issuer: b.Issuer} }), actors: []actor{rotator("rotator"), sweeper}}},
+	{"another lifetime than before", scenario{rare: true, before: hurry, actors: []actor{rotator("rotator"), sweeper}}},
+	{"another release of the program", scenario{rare: true, before: upgrade, actors: []actor{rotator("rotator"), sweeper}}},
+	{"a row whose response is gone", scenario{rare: true, before: forget, actors: []actor{rotator("rotator"), sweeper}}},
+}, shortScenarios, manyScenarios, serviceScenarios, rareScenarios)
+
+// namedScenario is a scenario with the name it has in reports.
+type namedScenario struct {
+	name string
+	scenario
+}
+
+func rotateOnce(b *harness) {
+	_, _ = b.rotator().Rotate(context.Background(), acme)
+	time.Sleep(time.Hour)
+}
+
+// takeBack takes the consent back, where a former version is in the secret.
+func takeBack(b *harness) {
+	rotateOnce(b)
+	withdrawer.act(context.Background(), b)
+}
+
+// restore puts the table back to where it was two generations ago.
+func restore(b *harness) {
+	back := b.Ledger.Backup()
+	rotateOnce(b)
+	rotateOnce(b)
+	back()
+}
+
+// lose takes the consent back, and lets that be noticed.
+func lose(b *harness) {
+	withdrawer.act(context.Background(), b)
+	rotateOnce(b)
+}
+
+// leave disconnects.
+func leave(b *harness) {
+	_, _ = b.rotator().Disconnect(context.Background(), acme)
+	time.Sleep(time.Hour)
+	_, _ = b.rotator().Sweep(context.Background())
+}
+
+// loseTable makes the table anew, with a row for acme.
+func loseTable(b *harness) {
+	b.Ledger.Drop()
+	_, _ = rotation.Register(context.Background(), b.Ledger, b.SecretStore, "neighbour", acme) // is refused
+	if _, err := rotation.Register(context.Background(), b.Ledger, b.SecretStore, b.settings.Stack, acme); err != nil {
+		panic(err)
+	}
+}
+
+// startAnew takes the consent back and loses the table; the secret stays.
+func startAnew(b *harness) {
+	withdrawer.act(context.Background(), b)
+	loseTable(b)
+}
+
+// hold gets an answer with two refresh tokens in it, which waits for a person.
+func hold(b *harness) {
+	two := contradicting(b.Issuer)
+	_, _ = b.rotatorWith(two).Rotate(context.Background(), acme)
+	b.right = two.right
+	time.Sleep(10 * time.Minute)
+}
+
+// meet gives the actors another issuer than they should have.
+func meet(issuer func(*harness) rotation.Issuer) func(*harness) {
+	return func(b *harness) { b.issuer = issuer(b) }
+}
+
+// hurry lets access tokens live for an hour from now on.
+func hurry(b *harness) { b.Issuer.Personality.Lifetime = time.Hour }
+
+// upgrade makes the row that of a release which publishes other bytes.
+func upgrade(b *harness) {
+	b.rewrite(func(r *rotation.Record) rotation.Change {
+		r.Current.VersionID, r.Published = "of another release", ""
+		return rotation.Change{}
+	})
+}
+
+// forget loses the response of the current pair.
+func forget(b *harness) {
+	b.rewrite(func(r *rotation.Record) rotation.Change {
+		return rotation.Change{Bury: []rotation.ResponseKey{r.Current.Response}}
+	})
+}
+
+// rewrite changes the row by hand.
+func (b *harness) rewrite(edit func(*rotation.Record) rotation.Change) {
+	rec, _, err := b.Ledger.Load(context.Background(), acme)
+	if err != nil {
+		panic(err)
+	}
+	change := edit(&rec)
+	change.Record = rec
+	if _, err := b.Ledger.Write(context.Background(), change); err != nil {
+		panic(err)
+	}
+}
