@@ -19,26 +19,57 @@ type Pair struct {
 	CreatedAt    time.Time     // by the server's clock; zero if the answer had none
 }
 
-// ExpiresAt is when the access token dies: its lifetime after IssuedAt.
-func (p Pair) ExpiresAt(saved time.Time) time.Time {
-	return p.IssuedAt(saved).Add(p.Lifetime).UTC().Truncate(time.Second)
+// ClockTolerance is the longest time that an answer takes from being written to
+// being saved. A larger difference between created_at and that time is one
+// between two clocks.
+const ClockTolerance = time.Minute
+
+// maxSkew bounds what is taken for a difference between two clocks. A created_at
+// further away than this was not written at that time by any clock that a TLS
+// connection works with: it is in another unit, or made up.
+const maxSkew = 365 * 24 * time.Hour
+
+// ExpiresAt is the time that readers are told: the lifetime after IssuedAt.
+func (p Pair) ExpiresAt(saved time.Time) time.Time { return p.after(p.IssuedAt(saved)) }
+
+// EarliestExpiry counts the lifetime from the earlier of created_at and saved,
+// by whichever clock that is. Due times count from it: nobody knows which clock
+// is right, and a token that dies before it is replaced costs more than one
+// that is replaced early. It may lie before saved.
+func (p Pair) EarliestExpiry(saved time.Time) time.Time {
+	return p.after(saved.Add(min(0, p.ClockSkew(saved))))
 }
 
-// longestAnswer is the age at which a created_at says more of the server's clock
-// than of its answer: none takes that long from being written to being saved.
-const longestAnswer = time.Minute
+func (p Pair) after(issued time.Time) time.Time {
+	return issued.Add(p.Lifetime).UTC().Truncate(time.Second)
+}
 
-// IssuedAt is when the answer was generated, from which expires_in counts (RFC
-// 6749 section 5.1): the earlier of created_at and the time it was saved, so a
-// clock that is a little ahead on either side shortens the token's life rather
-// than stretching it. A created_at further back than an answer can take is that of
-// a clock that is behind, or of a token that was issued before and given once
-// more; it would make a good token look dead, and is left out of account.
+// IssuedAt is the time from which readers count expires_in: created_at, unless
+// that is more than ClockTolerance before the answer was saved or unknown. Then
+// it is the later one, when the answer was saved: a token that looks dead too
+// early is of no use to anybody, and a reader who meets a dead one reads again.
 func (p Pair) IssuedAt(saved time.Time) time.Time {
-	if age := saved.Sub(p.CreatedAt); age <= 0 || age > longestAnswer {
-		return saved
+	if skew, known := p.skew(saved); known && skew >= -ClockTolerance {
+		return p.CreatedAt
 	}
-	return p.CreatedAt
+	return saved
+}
+
+// ClockSkew is how far the server's clock was ahead of the clock that saved the
+// answer: created_at minus saved. It includes the time that the answer took, and
+// the age of a token that the server has given before. 0 if created_at is
+// missing or absurd. Beyond ClockTolerance, either way, the clocks disagree.
+func (p Pair) ClockSkew(saved time.Time) time.Duration {
+	skew, _ := p.skew(saved)
+	return skew
+}
+
+func (p Pair) skew(saved time.Time) (_ time.Duration, known bool) {
+	skew := p.CreatedAt.Sub(saved) // saturates
+	if p.CreatedAt.IsZero() || skew > maxSkew || skew < -maxSkew {
+		return 0, false
+	}
+	return skew, true
 }
 
 // Format is the number of the document form that this package writes. Within
@@ -59,7 +90,7 @@ type Document struct {
 	CompanyID    string
 	AccessToken  Secret
 	TokenType    string
-	CreatedAt    time.Time // when the answer was saved or, if earlier, issued
+	CreatedAt    time.Time // from which ExpiresAt counts; see Pair.IssuedAt
 	ExpiresAt    time.Time
 	Epoch        int64
 	Generation   int64
