@@ -193,7 +193,7 @@ func (k *engine) decideOn(ctx context.Context, rec Record, responses []TokenResp
 		verdict.Pair.AccessToken = token.Secret{}
 	case implausiblyLarge(body):
 		return rec, k.mark(ctx, rec, responses, m, Quarantined, "the answer is implausibly large")
-	case verdict.Verdict == Contradictory:
+	case verdict.Verdict == Contradictory, verdict.Verdict == Unreadable:
 		return rec, k.mark(ctx, rec, responses, m, Quarantined, verdict.Reason)
 	case verdict.Verdict == Empty:
 		return rec, k.mark(ctx, rec, responses, m, Rejected, verdict.Reason)

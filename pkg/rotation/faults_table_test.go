@@ -221,6 +221,8 @@ var faults = []fault{
 		}},
 	{name: "an answer that is too large for the secret store", outcome: rotation.Held, notices: []string{toldHeld},
 		happens: func(m *faultScenario) rotation.Outcome { return m.meets(immense(m.Issuer)).rotate() }},
+	{name: "an answer that no known encoding explains", outcome: rotation.Held, notices: []string{toldHeld},
+		happens: func(m *faultScenario) rotation.Outcome { return m.meets(illegibly(m.Issuer)).rotate() }},
 	{name: "a consent whose answer has several refresh tokens", outcome: rotation.Outcome(rotation.Lost), notices: []string{toldHeld},
 		happens: func(m *faultScenario) rotation.Outcome { return m.meets(contradicting(m.Issuer)).consentAgain() }},
 	{name: "a consent whose answer is too large for the secret store", outcome: rotation.Outcome(rotation.Lost), notices: []string{toldHeld},

@@ -297,6 +297,7 @@ func TestOneLoginHostDoesNotHoldUpOthers(t *testing.T) {
 		"too many requests": {rotation.Answer{Class: rotation.RateLimited, Wait: 5 * time.Minute, Detail: "HTTP 429"}, 1, rotation.Deferred},
 		"maintenance":       {rotation.Answer{Class: rotation.UnknownResult, Wait: 10 * time.Minute, Detail: "HTTP 503"}, 1, rotation.Unknown},
 		"errors":            {rotation.Answer{Class: rotation.UnknownResult, Detail: "HTTP 500"}, 3, rotation.Unknown},
+		"a firewall":        {rotation.Answer{Class: rotation.OddRefusal, Detail: "HTTP 403"}, 3, rotation.Unknown},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

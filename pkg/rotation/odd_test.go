@@ -49,6 +49,20 @@ func taciturn(i *rotationtest.Issuer) *odd {
 	return &odd{Issuer: i, change: func(body string) string { return strings.Replace(body, `"expires_in"`, `"expires"`, 1) }}
 }
 
+// illegible answers in an encoding that nobody knows.
+type illegible struct{ *odd }
+
+func illegibly(i *rotationtest.Issuer) illegible {
+	return illegible{&odd{Issuer: i, change: func(body string) string { return "\x1b" + body }}}
+}
+
+func (i illegible) Parse(body token.Secret) rotation.Judgement {
+	if strings.HasPrefix(body.Reveal(), "\x1b") {
+		return rotation.Judgement{Verdict: rotation.Unreadable, Reason: "the answer is in no known encoding"}
+	}
+	return i.Issuer.Parse(body)
+}
+
 // demanding finds fault with the first request.
 type demanding struct {
 	*rotationtest.Issuer

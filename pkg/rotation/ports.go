@@ -33,7 +33,20 @@ var (
 	ErrUnsealable = errors.New("cannot be unsealed")
 	// ErrTokenRefused: the issuer does not accept the access token.
 	ErrTokenRefused = errors.New("the issuer refuses the access token")
+	// ErrAppNotInstalled: the access token is good, but an administrator has not
+	// installed the app in the company. Asking again later can help.
+	ErrAppNotInstalled = errors.New("the app is not installed in the company")
 )
+
+// WaitError is an error of the Issuer with which the server asked not to be
+// asked again before Wait is over. Wait is bounded.
+type WaitError struct {
+	Wait time.Duration
+	Err  error
+}
+
+func (e *WaitError) Error() string { return e.Err.Error() }
+func (e *WaitError) Unwrap() error { return e.Err }
 
 // Ledger keeps records, responses and history. It is safe for concurrent use by
 // many processes. Once a write returned nil it is durable and seen by every
@@ -147,8 +160,10 @@ type Issuer interface {
 	Parse(body token.Secret) Judgement
 	// Identify asks whose the access token is. company, if not empty, is
 	// returned in Identity.Company only if the token may act there.
-	// ErrTokenRefused if the issuer does not accept the token. What was found
-	// out before an error comes with it; a ClientID means that the token was used.
+	// ErrTokenRefused if the issuer does not accept the token, ErrAppNotInstalled
+	// if only an administrator of the company can let it in. After any other
+	// error, a *WaitError among them, it is not known whose the token is. What was
+	// found out before an error comes with it; a ClientID means that the token was used.
 	Identify(ctx context.Context, app Application, access token.Secret, company string) (Identity, error)
 	// Revoke ends the token, and with it its pair. A token that is dead or
 	// unknown already is no error.
@@ -184,6 +199,7 @@ const (
 	GrantFault    Class = "grant_fault"    // unauthorized_client: the app may not use this kind of grant; not spent
 	RequestFault  Class = "request_fault"  // invalid_request, unsupported_grant_type, invalid_scope: not spent
 	NotSent       Class = "not_sent"       // no connection, or the request was never written: not spent
+	OddRefusal    Class = "odd_refusal"    // a 3xx, or a 4xx without a known OAuth error: whether it is spent is not known
 	UnknownResult Class = "unknown_result" // anything else: nobody knows
 )
 
@@ -201,8 +217,9 @@ const (
 	Sound         Verdict = "sound"
 	Salvaged      Verdict = "salvaged"      // an odd body with exactly one plausible refresh token; Pair may lack the rest
 	AccessOnly    Verdict = "access_only"   // sound but for the refresh token, of which there is none
-	Empty         Verdict = "empty"         // no whole refresh token in it
+	Empty         Verdict = "empty"         // nothing, or text without a whole refresh token in it
 	Contradictory Verdict = "contradictory" // several, different ones: a person must look
+	Unreadable    Verdict = "unreadable"    // bytes that no known encoding explains: a person or a newer program must look
 )
 
 // FollowUps asks for a later run. Delivery is at least once and may be late.

@@ -237,7 +237,8 @@ func (t *turn) heed(ctx context.Context, answer Answer) {
 	switch {
 	case answer.Class == RateLimited && wait == 0:
 		wait = time.Minute
-	case answer.Class == NotSent, answer.Class == UnknownResult && t.answerLost(t.conn.Environment):
+	case answer.Class == NotSent,
+		(answer.Class == UnknownResult || answer.Class == OddRefusal) && t.answerLost(t.conn.Environment):
 		wait = max(wait, time.Minute)
 	}
 	if wait > 0 {

@@ -92,7 +92,7 @@ func (t *turn) clientAnswered(ctx context.Context, p *presentation, answer Answe
 	case Captured:
 		t.heed(ctx, answer)
 		return t.clientCaptured(ctx, p, answer.Body)
-	case UnknownResult:
+	case UnknownResult, OddRefusal:
 		t.heed(ctx, answer)
 		return t.attemptEnded(ctx, classIssuer, answer.Wait, fmt.Errorf("getting a token for %s: %s", t.conn, answer.Detail))
 	case Refused, GrantFault, RequestFault:
