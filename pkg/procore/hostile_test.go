@@ -1,8 +1,6 @@
 package procore
 
 import (
-	"bytes"
-	"compress/gzip"
 	"fmt"
 	"io"
 	"net"
@@ -11,7 +9,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf16"
 
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/token"
@@ -66,22 +63,6 @@ func endless(head, text string) func(net.Conn) {
 	}
 }
 
-func gzipped(text string) string {
-	var b bytes.Buffer
-	w := gzip.NewWriter(&b)
-	_, _ = io.WriteString(w, text)
-	_ = w.Close()
-	return b.String()
-}
-
-func inUTF16(text string) string {
-	b := []byte{0xff, 0xfe}
-	for _, unit := range utf16.Encode([]rune(text)) {
-		b = append(b, byte(unit), byte(unit>>8))
-	}
-	return string(b)
-}
-
 const ok = "HTTP/1.1 200 OK\r\n"
 
 // Why a body is not taken as it is.
@@ -93,7 +74,9 @@ const (
 	noAccess   = "it has no access token, or several"
 	notBearer  = "its token_type is not bearer"
 	noLifetime = "it does not say how long the access token lives"
-	noneAtAll  = noAccess + "; " + notBearer + "; " + noLifetime
+	noEncoding = "the answer is in no known encoding"
+	tooLong    = "the answer unpacks to more than an answer can be"
+	damaged    = "the compressed answer is damaged"
 )
 
 var hostiles = []hostile{
@@ -106,8 +89,10 @@ var hostiles = []hostile{
 	{"trailing garbage", answer(200, whole+"}]x"), rotation.Captured, "HTTP 200", rotation.Salvaged, notJSON},
 	{"two documents, alike", answer(200, whole+"\n"+whole), rotation.Captured, "HTTP 200", rotation.Salvaged, notJSON},
 	{"two documents, different", answer(200, whole+strings.Replace(whole, "canary-refresh", "canary-other", 1)), rotation.Captured, "HTTP 200", rotation.Contradictory, different},
-	{"byte order mark", answer(200, "\uFEFF"+whole), rotation.Captured, "HTTP 200", rotation.Salvaged, notJSON},
-	{"UTF-16", answer(200, inUTF16(whole)), rotation.Captured, "HTTP 200", rotation.Empty, noRefresh},
+	{"byte order mark", answer(200, "\uFEFF"+whole), rotation.Captured, "HTTP 200", rotation.Sound, ""},
+	{"UTF-16", answer(200, inUTF16(whole)), rotation.Captured, "HTTP 200", rotation.Sound, ""},
+	{"gzip", answer(200, gzipped(whole), "Content-Encoding: gzip"), rotation.Captured, "HTTP 200", rotation.Sound, ""},
+	{"brotli", answer(200, inBrotli, "Content-Encoding: br"), rotation.Captured, "HTTP 200", rotation.Unreadable, noEncoding},
 	{"form-encoded", answer(200, "access_token=canary-access&refresh_token=canary-refresh&token_type=bearer&expires_in=5400\n"), rotation.Captured, "HTTP 200", rotation.Salvaged, notJSON},
 	{"HTML 200", answer(200, "<!DOCTYPE html><title>canary</title>", "Content-Type: text/html"), rotation.Captured, "HTTP 200", rotation.Empty, noRefresh},
 	{"HTML 502", answer(502, "<html>canary</html>", "Content-Type: text/html"), rotation.UnknownResult, "HTTP 502", "", ""},
@@ -147,7 +132,7 @@ var hostiles = []hostile{
 	{"created_at in the future", but("1795000000", "4000000000"), rotation.Captured, "HTTP 200", rotation.Sound, ""},
 
 	// The transport.
-	{"gzip bomb", answer(200, gzipped(strings.Repeat("0", 64<<20)), "Content-Encoding: gzip"), rotation.Captured, "HTTP 200", rotation.Empty, noRefresh},
+	{"gzip bomb", answer(200, gzipped(strings.Repeat("0", 64<<20)), "Content-Encoding: gzip"), rotation.Captured, "HTTP 200", rotation.Unreadable, tooLong},
 	{"Content-Length too long", bytesOf(ok + "Content-Length: 500\r\n\r\n" + whole), rotation.Captured,
 		"HTTP 200, body cut off after 129 bytes: the server closed the connection", rotation.Sound, ""},
 	{"Content-Length too short", bytesOf(ok + "Content-Length: 60\r\n\r\n" + whole), rotation.Captured, "HTTP 200", rotation.Empty, noRefresh},

@@ -16,7 +16,8 @@ import (
 // expires_in_seconds are Doorkeeper's). All others are ignored.
 var known = []string{"refresh_token", "access_token", "token_type", "expires_in", "expires_in_seconds", "created_at"}
 
-// Parse judges the body of a 2xx answer of the token endpoint.
+// Parse judges the body of a 2xx answer of the token endpoint, in any encoding
+// that decode knows.
 //
 // Sound is a JSON object with a refresh token, an access token, a bearer
 // token_type in any case, and a positive expires_in or expires_in_seconds,
@@ -25,23 +26,45 @@ var known = []string{"refresh_token", "access_token", "token_type", "expires_in"
 //
 // Salvaged is anything else in which exactly one whole refresh token is found:
 // JSON that breaks off or goes wrong after it, text around it, an object inside
-// another, a form. Pair then has what else was whole, and Reason names what is
-// missing. Lifetime 0 means that the answer does not say how long the access
-// token lives, or says something that is not a positive time: treat it as
-// expired. A refresh token without an access token, as an import stores it, is
-// Salvaged too.
+// another, a form, a damaged stream. Pair then has what else was whole, and
+// Reason names what is missing. Lifetime 0 means that the answer does not say
+// how long the access token lives, or says something that is not a positive
+// time: nothing else in the answer says it. A refresh token without an access
+// token, as an import stores it, is Salvaged too.
 //
 // AccessOnly is what the client credentials grant gives: all that Sound has but
 // the refresh token.
 //
-// Empty is anything else without a whole refresh token: a token that breaks off before its
-// closing quote, or in a form before the next field, is none. Contradictory has
-// several different ones, be it under one name twice.
+// Empty is text without a whole refresh token, or nothing: an error page, an
+// answer that breaks off first. A token that breaks off before its closing
+// quote, or in a form before the next field, is none. Contradictory has several
+// different ones, be it under one name twice.
 //
-// What is returned is in the body as a whole, and Reason contains none of it
-// except an error code that the OAuth RFCs define.
+// Unreadable is anything else without a refresh token: some of the bytes belong
+// to no encoding that decode knows, so nobody can say that there is none. So is
+// what unpacks to more than an answer has, whatever is in it.
+//
+// What is returned is in the decoded body as a whole, and Reason contains none
+// of it except an error code that the OAuth RFCs define.
 func Parse(body token.Secret) rotation.Judgement {
-	text := body.Reveal()
+	read := decode(body.Reveal(), maxLayers)
+	j := parseText(read.text)
+	switch {
+	case read.packed && len(read.text) > maxPair && j.Verdict != rotation.Empty:
+		return rotation.Judgement{Verdict: rotation.Unreadable, Reason: "the answer unpacks to more than an answer can be"}
+	case (j.Verdict == rotation.Empty || j.Verdict == rotation.AccessOnly) && !read.explained:
+		return rotation.Judgement{Verdict: rotation.Unreadable, Reason: read.odd}
+	case j.Verdict == rotation.Sound && !read.explained:
+		j.Verdict, j.Reason = rotation.Salvaged, read.odd
+	}
+	return j
+}
+
+// maxPair is the size from which a text is no pair that a secret could hold.
+const maxPair = 24 << 10
+
+// parseText judges an answer's text.
+func parseText(text string) rotation.Judgement {
 	sound, ok := strict(text)
 	if ok && len(sound["refresh_token"]) > 0 {
 		return judge(sound, "")

@@ -65,7 +65,8 @@ func TestParse(t *testing.T) {
 		"cut off in the last number":     {whole[:len(whole)-3], rotation.Salvaged, noCreated},
 		"cut off right at its quote":     {`{"refresh_token":"canary-refresh"`, rotation.Salvaged, refreshOnly},
 		"text after it":                  {whole + "<html>oops</html>", rotation.Salvaged, full},
-		"text before it":                 {"\uFEFF" + whole, rotation.Salvaged, full},
+		"text before it":                 {"OK " + whole, rotation.Salvaged, full},
+		"a byte order mark":              {"\uFEFF" + whole, rotation.Sound, full},
 		"the same answer twice":          {whole + whole, rotation.Salvaged, full},
 		"and again, cut off":             {whole + whole[:strings.Index(whole, "refresh\",")], rotation.Salvaged, full},
 		"wrapped in an object":           {`{"data":` + whole + `}`, rotation.Salvaged, full},
@@ -89,7 +90,11 @@ func TestParse(t *testing.T) {
 		"cut off after a backslash":      {`{"refresh_token":"canary\`, rotation.Empty, token.Pair{}},
 		"a form cut off in the token":    {"access_token=canary-access&refresh_token=canary-re", rotation.Empty, token.Pair{}},
 		"the token runs into a page":     {`{"refresh_token":"canary-re<html class="x"></html>`, rotation.Empty, token.Pair{}},
-		"invalid UTF-8 in the token":     {"{\"refresh_token\":\"canary\xff\"}", rotation.Empty, token.Pair{}},
+		"the token runs into a tag":      {`{"refresh_token":"canary-re<p/id="x">`, rotation.Empty, token.Pair{}},
+		"bytes after it":                 {whole + "\x00\x00\x01", rotation.Salvaged, full},
+		"an old web page":                {"<html><title>Caf\xe9 du P\xe8re</title><p>Nous revenons bient\xf4t.</html>", rotation.Empty, token.Pair{}},
+		"cut off in a character":         {"<html>Caf\xc3", rotation.Empty, token.Pair{}},
+		"invalid UTF-8 in the token":     {"{\"refresh_token\":\"canary\xff\"}", rotation.Unreadable, token.Pair{}},
 		"an error":                       {`{"error":"invalid_grant"}`, rotation.Empty, token.Pair{}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -135,7 +140,8 @@ func TestParseCutAnywhere(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{whole, whole + whole, whole[:60], `{"data":` + whole + `}`, `{"refresh_token":"a\/b"}`, `{"refresh_token":"a\`,
-		"access_token=a&refresh_token=b%2Fc&x", `{"expires_in":"1e9","refresh_token":"x","refresh_token":"y"}`, "\xff\"refresh_token\" : \"z\""} {
+		"access_token=a&refresh_token=b%2Fc&x", `{"expires_in":"1e9","refresh_token":"x","refresh_token":"y"}`, "\xff\"refresh_token\" : \"z\"",
+		gzipped(whole), zlibbed(whole), deflated(whole), inUTF16(whole), gzipped(inUTF16(whole)), gzipped(whole)[:90]} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, body string) {
@@ -145,8 +151,15 @@ func FuzzParse(f *testing.F) {
 		if has != (refresh != "") {
 			t.Fatalf("%s with the refresh token %q", got.Verdict, refresh)
 		}
-		if has && !inQuotes(body, refresh) && !inForm(body, refresh) {
+		read := decode(body, maxLayers)
+		if len(read.text) > max(maxText, len(body)*3/2) { // UTF-8 has three bytes for two of UTF-16
+			t.Fatalf("%d bytes became %d", len(body), len(read.text))
+		}
+		if has && !inQuotes(read.text, refresh) && !inForm(read.text, refresh) {
 			t.Fatalf("the refresh token %q is not in the input as a whole", refresh)
+		}
+		if (got.Verdict == rotation.Empty || got.Verdict == rotation.AccessOnly) && !read.explained {
+			t.Fatalf("%q is not understood and taken for %s", body, got.Verdict)
 		}
 		if got.Pair.Lifetime < 0 || (got.Verdict == rotation.Sound && (got.Pair.Lifetime == 0 || got.Pair.AccessToken.IsZero())) {
 			t.Fatalf("%s: %v", got.Verdict, open(got.Pair))
@@ -167,7 +180,7 @@ func FuzzParse(f *testing.F) {
 
 // knownReasons are words that a fuzzer may use as a token by chance.
 const knownReasons = "the answer is not the JSON object it should be; it has no access token, or several; " +
-	"its token_type is not bearer; it does not say how long the access token lives"
+	"its token_type is not bearer; it does not say how long the access token lives; the compressed answer is damaged"
 
 // inQuotes reports whether some string literal in body means text.
 func inQuotes(body, text string) bool {
