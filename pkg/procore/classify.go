@@ -37,30 +37,37 @@ func classify(status int, header http.Header, body []byte, cut error, now time.T
 	if cut != nil {
 		detail += ", body cut off after " + strconv.Itoa(len(body)) + " bytes: " + fault(cut)
 	}
+	wait := max(retryAfter(header, now), exhausted(header, now))
 	switch {
 	case 200 <= status && status <= 299:
 		if cut == nil && len(body) == maxBody {
 			detail += fmt.Sprintf(", only the first %d bytes of the body were read", maxBody)
 		}
-		return rotation.Answer{Class: rotation.Captured, Body: token.NewSecret(string(body)), Wait: exhausted(header, now), Detail: detail}
+		return rotation.Answer{Class: rotation.Captured, Body: token.NewSecret(string(body)),
+			Wait: exhausted(header, now), Detail: detail}
 	case status == http.StatusTooManyRequests:
 		return rotation.Answer{Class: rotation.RateLimited, Wait: askedWait(header, now), Detail: detail}
+	case 300 <= status && status <= 399:
+		return rotation.Answer{Class: rotation.OddRefusal, Wait: wait, Detail: detail}
 	case 400 <= status && status <= 499:
 		// The code decides, not the status: releases of Doorkeeper differ in it.
-		if code := errorCode(body); code != "" {
+		switch code := errorCode(decode(string(body), maxLayers).text); {
+		case code != "":
 			return rotation.Answer{Class: meaning[code], Detail: detail + " " + code}
+		case cut == nil: // else the code may be in what is missing
+			return rotation.Answer{Class: rotation.OddRefusal, Wait: wait, Detail: detail}
 		}
 	}
-	return rotation.Answer{Class: rotation.UnknownResult, Wait: max(retryAfter(header, now), exhausted(header, now)), Detail: detail}
+	return rotation.Answer{Class: rotation.UnknownResult, Wait: wait, Detail: detail}
 }
 
-// errorCode returns the body's error if it is one of those in meaning, so that
-// nothing else of a body gets into a text.
-func errorCode(body []byte) string {
+// errorCode returns the error of a body's text if it is one of those in meaning,
+// so that nothing else of a body gets into a message.
+func errorCode(text string) string {
 	var answer struct {
 		Error string `json:"error"`
 	}
-	if json.Unmarshal(body, &answer) != nil {
+	if json.Unmarshal([]byte(text), &answer) != nil {
 		return ""
 	}
 	if _, known := meaning[answer.Error]; !known {

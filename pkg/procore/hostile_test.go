@@ -153,14 +153,14 @@ var hostiles = []hostile{
 	{"an endless body", endless(ok+"\r\n", "canary"), rotation.Captured, "HTTP 200, only the first 262144 bytes of the body were read", rotation.Empty, noRefresh},
 	{"1xx flood", endless("", "HTTP/1.1 103 Early Hints\r\nLink: canary\r\n\r\n"), rotation.UnknownResult,
 		"sent, but no answer: the connection failed or its answer is not HTTP", "", ""},
-	{"301", answer(301, "", "Location: /canary"), rotation.UnknownResult, "HTTP 301", "", ""},
-	{"302", answer(302, "", "Location: /canary"), rotation.UnknownResult, "HTTP 302", "", ""},
-	{"303", answer(303, "", "Location: /canary"), rotation.UnknownResult, "HTTP 303", "", ""},
-	{"305", answer(305, "", "Location: /canary"), rotation.UnknownResult, "HTTP 305", "", ""},
-	{"304", answer(304, ""), rotation.UnknownResult, "HTTP 304", "", ""},
-	{"307", answer(307, "", "Location: /canary"), rotation.UnknownResult, "HTTP 307", "", ""},
-	{"308", answer(308, "", "Location: /canary"), rotation.UnknownResult, "HTTP 308", "", ""},
-	{"300 with the answer in it", answer(300, whole), rotation.UnknownResult, "HTTP 300", "", ""},
+	{"301", answer(301, "", "Location: /canary"), rotation.OddRefusal, "HTTP 301", "", ""},
+	{"302", answer(302, "", "Location: /canary"), rotation.OddRefusal, "HTTP 302", "", ""},
+	{"303", answer(303, "", "Location: /canary"), rotation.OddRefusal, "HTTP 303", "", ""},
+	{"305", answer(305, "", "Location: /canary"), rotation.OddRefusal, "HTTP 305", "", ""},
+	{"304", answer(304, ""), rotation.OddRefusal, "HTTP 304", "", ""},
+	{"307", answer(307, "", "Location: /canary"), rotation.OddRefusal, "HTTP 307", "", ""},
+	{"308", answer(308, "", "Location: /canary"), rotation.OddRefusal, "HTTP 308", "", ""},
+	{"300 with the answer in it", answer(300, whole), rotation.OddRefusal, "HTTP 300", "", ""},
 	{"reset after headers", func(conn net.Conn) {
 		_, _ = io.WriteString(conn, ok+"Content-Length: 129\r\n\r\n")
 		time.Sleep(100 * time.Millisecond) // a reset overtakes what is still on its way
@@ -168,10 +168,12 @@ var hostiles = []hostile{
 	}, rotation.Captured, "HTTP 200, body cut off after 0 bytes: connection reset by peer", rotation.Empty, "the answer is empty"},
 
 	// Refusals.
+	{"403 of a firewall", answer(403, "<html>canary</html>", "Content-Type: text/html"), rotation.OddRefusal, "HTTP 403", "", ""},
+	{"415", answer(415, "canary", "Content-Type: text/plain"), rotation.OddRefusal, "HTTP 415", "", ""},
 	{"401 invalid_client", answer(401, `{"error":"invalid_client"}`), rotation.ClientFault, "HTTP 401 invalid_client", "", ""},
-	{"400 invalid_grant as HTML", answer(400, "<html>invalid_grant</html>", "Content-Type: text/html"), rotation.UnknownResult, "HTTP 400", "", ""},
-	{"error as an object", answer(400, `{"error":{"code":"invalid_grant","text":"canary"}}`), rotation.UnknownResult, "HTTP 400", "", ""},
-	{"error deeply nested", answer(400, strings.Repeat(`{"error":`, 20_000)), rotation.UnknownResult, "HTTP 400", "", ""},
+	{"400 invalid_grant as HTML", answer(400, "<html>invalid_grant</html>", "Content-Type: text/html"), rotation.OddRefusal, "HTTP 400", "", ""},
+	{"error as an object", answer(400, `{"error":{"code":"invalid_grant","text":"canary"}}`), rotation.OddRefusal, "HTTP 400", "", ""},
+	{"error deeply nested", answer(400, strings.Repeat(`{"error":`, 20_000)), rotation.OddRefusal, "HTTP 400", "", ""},
 	{"429 without Retry-After", answer(429, ""), rotation.RateLimited, "HTTP 429", "", ""},
 	{"429 with seconds", answer(429, "", "Retry-After: 30"), rotation.RateLimited, "HTTP 429", "", ""},
 	{"429 with a date", answer(429, "", "Date: Sat, 21 Nov 2026 22:00:00 GMT", "Retry-After: Sat, 21 Nov 2026 22:00:30 GMT"), rotation.RateLimited, "HTTP 429", "", ""},
@@ -238,10 +240,13 @@ func FuzzClassify(f *testing.F) {
 		header := http.Header{"Retry-After": {retryAfter}, "X-Rate-Limit-Reset": {reset}}
 		got := classify(status, header, []byte(body), nil, time.Now())
 		captured, limited := got.Class == rotation.Captured, got.Class == rotation.RateLimited
+		odd, refused := got.Class == rotation.OddRefusal, 300 <= status && status <= 499
 		switch {
 		case got.Class == "", got.Wait < 0, got.Wait > maxWait:
 			t.Errorf("%+v", got)
 		case captured != (200 <= status && status <= 299), limited != (status == 429):
+			t.Errorf("%d is %s", status, got.Class)
+		case odd && !refused, refused && got.Class == rotation.UnknownResult:
 			t.Errorf("%d is %s", status, got.Class)
 		case captured && got.Body.Reveal() != body, !captured && !got.Body.IsZero():
 			t.Errorf("the body became %q", got.Body.Reveal())

@@ -142,7 +142,7 @@ func (i *Issuer) Revoke(ctx context.Context, app rotation.Application, t token.S
 	case err != nil:
 	case got.status == http.StatusOK:
 		return nil
-	case slices.Contains([]rotation.Class{rotation.ClientFault, rotation.GrantFault}, meaning[errorCode(got.body)]):
+	case slices.Contains([]rotation.Class{rotation.ClientFault, rotation.GrantFault}, meaning[errorCode(string(got.body))]):
 		err = fmt.Errorf("%w of the app credentials of %s; run `tokenturn app set %[2]s`", ErrCredentialsRefused, app.Environment)
 	default:
 		err = got.unexpected()
@@ -173,7 +173,7 @@ type reply struct {
 
 // unexpected is the error for a reply that says nothing about what was asked.
 func (r reply) unexpected() error {
-	if code := errorCode(r.body); code != "" {
+	if code := errorCode(string(r.body)); code != "" {
 		return fmt.Errorf("unexpected answer HTTP %d %s", r.status, code)
 	}
 	return fmt.Errorf("unexpected answer HTTP %d", r.status)

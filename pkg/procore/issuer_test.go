@@ -131,7 +131,7 @@ func TestRedeemScripted(t *testing.T) {
 		"too many requests":     {procoretest.TooManyRequests(wait), rotation.RateLimited, "", false},
 		"500":                   {procoretest.Unavailable(500), rotation.UnknownResult, "", false},
 		"503":                   {procoretest.Unavailable(503), rotation.UnknownResult, "", false},
-		"307":                   {procoretest.Redirect("/oauth/token"), rotation.UnknownResult, "", false},
+		"307":                   {procoretest.Redirect("/oauth/token"), rotation.OddRefusal, "", false},
 		"text after the answer": {procoretest.Rewritten(func(sound string) string { return sound + "<!-- 3 ms -->" }), rotation.Captured, rotation.Salvaged, true},
 		"no refresh token": {procoretest.Rewritten(func(sound string) string { return strings.Replace(sound, "refresh_token", "x", 1) }),
 			rotation.Captured, rotation.AccessOnly, true},

@@ -208,7 +208,7 @@ func createdAt(text string) time.Time {
 }
 
 func whyEmpty(text string) string {
-	switch code := errorCode([]byte(text)); {
+	switch code := errorCode(text); {
 	case strings.TrimSpace(text) == "":
 		return "the answer is empty"
 	case code != "":

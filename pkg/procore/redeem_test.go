@@ -171,7 +171,7 @@ func TestRedeemFaults(t *testing.T) {
 		"endless headers":           {say("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("canary", 20_000)), rotation.UnknownResult, "", "sent, but no answer: the connection failed or its answer is not HTTP"},
 		"early hints":               {say("HTTP/1.1 103 Early Hints\r\nX: y\r\n\r\n" + answered), rotation.Captured, "{\"canary\":1}\r\n", "HTTP 200"},
 		"switching protocols":       {stall("HTTP/1.1 101 Switching Protocols\r\nUpgrade: canary\r\nConnection: Upgrade\r\n\r\n"), rotation.UnknownResult, "", "HTTP 101"},
-		"temporary redirect":        {say("HTTP/1.1 307 Temporary Redirect\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n"), rotation.UnknownResult, "", "HTTP 307"},
+		"temporary redirect":        {say("HTTP/1.1 307 Temporary Redirect\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n"), rotation.OddRefusal, "", "HTTP 307"},
 		"a proxy's error page":      {say("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 6\r\n\r\ncanary"), rotation.UnknownResult, "", "HTTP 502"},
 		"unavailable, asks to wait": {say("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n"), rotation.UnknownResult, "", "HTTP 503"},
 		"too much": {say("HTTP/1.1 200 OK\r\n\r\n" + strings.Repeat("x", 2*maxBody)), rotation.Captured, strings.Repeat("x", maxBody),
@@ -372,7 +372,7 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 		server := httptest.NewServer(http.RedirectHandler(elsewhere.URL+"/oauth/token", status))
 		issuer := New(Config{})
 		app := testApp(server.URL)
-		if got := issuer.Redeem(t.Context(), app, refreshGrant); got.Class != rotation.UnknownResult {
+		if got := issuer.Redeem(t.Context(), app, refreshGrant); got.Class != rotation.OddRefusal {
 			t.Errorf("%d: %+v", status, got)
 		}
 		if _, err := issuer.Identify(t.Context(), app, token.NewSecret("canary"), ""); err == nil {
