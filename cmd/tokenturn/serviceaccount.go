@@ -72,7 +72,7 @@ func (c *cli) serviceAccount(ctx context.Context, in *installation, conn token.C
 		return err
 	}
 	id, err := in.issuer.Identify(ctx, app, doc.AccessToken, company)
-	if err != nil {
+	if err != nil && !errors.Is(err, rotation.ErrAppNotInstalled) {
 		return exitf(tryLater, "%s has a token, but whether it may act in company %s could not be found out: %w", conn, company, err)
 	}
 	a := serviceAccountAnswer{conn, r.Outcome, company, id.Company == company, r.ExpiresAt}

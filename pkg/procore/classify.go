@@ -37,16 +37,15 @@ func classify(status int, header http.Header, body []byte, cut error, now time.T
 	if cut != nil {
 		detail += ", body cut off after " + strconv.Itoa(len(body)) + " bytes: " + fault(cut)
 	}
-	wait := max(retryAfter(header, now), exhausted(header, now))
+	wait := serverWait(status, header, now)
 	switch {
 	case 200 <= status && status <= 299:
 		if cut == nil && len(body) == maxBody {
 			detail += fmt.Sprintf(", only the first %d bytes of the body were read", maxBody)
 		}
-		return rotation.Answer{Class: rotation.Captured, Body: token.NewSecret(string(body)),
-			Wait: exhausted(header, now), Detail: detail}
+		return rotation.Answer{Class: rotation.Captured, Body: token.NewSecret(string(body)), Wait: wait, Detail: detail}
 	case status == http.StatusTooManyRequests:
-		return rotation.Answer{Class: rotation.RateLimited, Wait: askedWait(header, now), Detail: detail}
+		return rotation.Answer{Class: rotation.RateLimited, Wait: wait, Detail: detail}
 	case 300 <= status && status <= 399:
 		return rotation.Answer{Class: rotation.OddRefusal, Wait: wait, Detail: detail}
 	case 400 <= status && status <= 499:
@@ -76,12 +75,20 @@ func errorCode(text string) string {
 	return answer.Error
 }
 
-// askedWait returns how long a server that answers 429 asks to wait: the longer
-// of Retry-After and X-Rate-Limit-Reset (Procore, "Rate Limiting": Unix
-// seconds); 0 if it says neither. Points in time are taken relative to the answer's own
-// Date, so the two clocks need not agree.
-func askedWait(header http.Header, now time.Time) time.Duration {
-	return min(max(retryAfter(header, now), untilReset(header, byServer(header, now))), maxWait)
+// serverWait returns how long a server asks to be left alone, at most maxWait:
+// with a 429, the longer of Retry-After and X-Rate-Limit-Reset (Procore, "Rate
+// Limiting": Unix seconds); with any other failure, Retry-After; with any answer,
+// X-Rate-Limit-Reset if nothing is left until then. 0 if it asks for nothing.
+// Points in time are taken relative to the answer's own Date, so the two clocks
+// need not agree.
+func serverWait(status int, header http.Header, now time.Time) time.Duration {
+	switch {
+	case 200 <= status && status <= 299:
+		return exhausted(header, now)
+	case status == http.StatusTooManyRequests:
+		return min(max(retryAfter(header, now), untilReset(header, byServer(header, now))), maxWait)
+	}
+	return max(retryAfter(header, now), exhausted(header, now))
 }
 
 // retryAfter reads Retry-After (RFC 9110 section 10.2.3): seconds or a date.

@@ -9,8 +9,10 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/token"
@@ -27,9 +29,11 @@ var ErrCredentialsRefused = errors.New("the server refuses the client id or clie
 // Whether the token may act in a company is asked with /me for that company: of
 // the calls that Procore documents it is the one that needs membership of the
 // company and, like every call with Procore-Company-Id, the app's installation
-// there, while /companies and plain /me answer without an installation. A
-// refusal (400, 401, 403, 404) means that it may not; anything else but
-// success is an error.
+// there, while /companies and plain /me answer without an installation. Only an
+// answer that the API itself wrote refuses a company (see reply.refuses), and
+// one that names the missing installation is ErrAppNotInstalled. A 401 of the
+// API refuses nothing: token info has just accepted the token. It is an error,
+// as are 429, 5xx, redirects, pages and whatever else: nothing is known then.
 //
 // Every request ends within 10 seconds. This is the first use of a token: do
 // not call it before its pair is saved.
@@ -61,7 +65,7 @@ func (i *Issuer) tokenInfo(ctx context.Context, app rotation.Application, access
 	switch {
 	case err != nil:
 		return rotation.Identity{}, err
-	case got.status == http.StatusUnauthorized:
+	case got.status == http.StatusUnauthorized && !got.isPage():
 		return rotation.Identity{}, rotation.ErrTokenRefused
 	}
 	return identityOf(got)
@@ -89,7 +93,7 @@ func (i *Issuer) login(ctx context.Context, app rotation.Application, access tok
 	switch {
 	case err != nil:
 		return "", err
-	case got.status == http.StatusForbidden, got.status == http.StatusBadRequest: // the latter to a service account, which is nobody but in a company
+	case got.refuses() && got.status != http.StatusNotFound: // 400 to a service account, which is nobody but in a company
 		return "", nil
 	case got.status != http.StatusOK:
 		return "", got.unexpected()
@@ -108,13 +112,14 @@ func (i *Issuer) mayActIn(ctx context.Context, app rotation.Application, access 
 	if err != nil {
 		return false, err
 	}
-	switch got.status {
-	case http.StatusOK:
-		if !json.Valid(got.body) {
-			return false, errors.New("/rest/v1.0/me answered something else than JSON")
-		}
+	switch {
+	case got.status == http.StatusOK && !json.Valid(got.body):
+		return false, errors.New("/rest/v1.0/me answered something else than JSON")
+	case got.status == http.StatusOK:
 		return true, nil
-	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound:
+	case got.appNotInstalled():
+		return false, rotation.ErrAppNotInstalled
+	case got.refuses():
 		return false, nil
 	}
 	return false, got.unexpected()
@@ -168,15 +173,49 @@ func (i *Issuer) CheckCredentials(ctx context.Context, app rotation.Application)
 type reply struct {
 	status int
 	header http.Header
-	body   []byte
+	body   []byte        // decoded
+	wait   time.Duration // see serverWait
 }
 
 // unexpected is the error for a reply that says nothing about what was asked.
 func (r reply) unexpected() error {
+	err := fmt.Errorf("unexpected answer HTTP %d", r.status)
 	if code := errorCode(string(r.body)); code != "" {
-		return fmt.Errorf("unexpected answer HTTP %d %s", r.status, code)
+		err = fmt.Errorf("%w %s", err, code)
 	}
-	return fmt.Errorf("unexpected answer HTTP %d", r.status)
+	if r.wait > 0 {
+		return &rotation.WaitError{Wait: r.wait, Err: err}
+	}
+	return err
+}
+
+// isPage reports whether the body is HTML, which gateways and firewalls write.
+func (r reply) isPage() bool { return bytes.HasPrefix(bytes.TrimSpace(r.body), []byte("<")) }
+
+// refuses reports whether the API itself says no: 403 or 404 with JSON or
+// nothing, or 400, which it answers in plain text too where the company is what
+// is wrong. Other text comes from something in front of it, such as a firewall.
+func (r reply) refuses() bool {
+	own := len(bytes.TrimSpace(r.body)) == 0 || json.Valid(r.body)
+	switch r.status {
+	case http.StatusForbidden, http.StatusNotFound:
+		return own
+	case http.StatusBadRequest:
+		return own || !r.isPage() && bytes.Contains(bytes.ToLower(r.body), []byte("company"))
+	}
+	return false
+}
+
+// notInstalled matches what Procore says where an app is missing from a company,
+// "App is not connected to this company.", and what may become of that text.
+var notInstalled = regexp.MustCompile(`(?i)\bapp(lication)?[^a-z].{0,60}?(not|n['’]t|never|no longer)[^a-z].{0,20}?(connected|installed)` +
+	`|(not|n['’]t|never|no longer)[^a-z].{0,20}?(connected|installed)[^a-z].{0,20}?app`)
+
+// appNotInstalled reports whether the API refuses because an administrator has
+// not installed the app in the company.
+func (r reply) appNotInstalled() bool {
+	refusal := []int{http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound}
+	return slices.Contains(refusal, r.status) && notInstalled.Match(r.body)
 }
 
 func (i *Issuer) get(ctx context.Context, address string, access token.Secret, company string) (reply, error) {
@@ -210,7 +249,8 @@ func (i *Issuer) ask(ctx context.Context, method, address, body string, dress fu
 	if err != nil {
 		return reply{}, fmt.Errorf("reading the answer: %w", harmless(ctx, err))
 	}
-	return reply{resp.StatusCode, resp.Header, got}, nil
+	return reply{resp.StatusCode, resp.Header, []byte(decode(string(got), maxLayers).text),
+		serverWait(resp.StatusCode, resp.Header, i.now())}, nil
 }
 
 // harmless keeps what a caller may want to know of a connection's error, and

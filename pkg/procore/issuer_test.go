@@ -205,15 +205,16 @@ func TestIdentifyCompany(t *testing.T) {
 		}
 	}
 	b.Uninstall(b.app.ClientID, b.user.Companies[0])
-	if got := ask(own); got != "" {
-		t.Errorf("not installed: %q", got)
+	id, err := b.issuer.Identify(t.Context(), b.app, pair.AccessToken, own)
+	if !errors.Is(err, rotation.ErrAppNotInstalled) || id.ClientID != b.app.ClientID || id.Company != "" || id.Login != b.user.Login {
+		t.Errorf("not installed: %+v, %v", id, err)
 	}
 	b.Install(b.app.ClientID, b.user.Companies[0])
 	if got := ask(own); got != own {
 		t.Errorf("installed again: %q", got)
 	}
 	b.RevokeAll(b.app.ClientID, b.user.Login)
-	_, err := b.issuer.Identify(t.Context(), b.app, pair.AccessToken, own)
+	_, err = b.issuer.Identify(t.Context(), b.app, pair.AccessToken, own)
 	if !errors.Is(err, rotation.ErrTokenRefused) {
 		t.Errorf("revoked: %v", err)
 	}
@@ -237,8 +238,21 @@ func TestIdentifyAnswers(t *testing.T) {
 		"/me forbidden":         {answer{200, info}, answer{403, ""}, answer{403, ""}, owner, ""},
 		"id as a number":        {answer{200, strings.ReplaceAll(info, `"9007199254740993"`, "9007199254740993")}, answer{403, ""}, answer{403, ""}, owner, ""},
 		"no user":               {answer{200, strings.ReplaceAll(info, `"9007199254740993"`, "null")}, answer{403, ""}, answer{403, ""}, rotation.Identity{ClientID: "id-1"}, ""},
-		"company needs install": {answer{200, info}, answer{200, `{"login":"x"}`}, answer{401, "canary"}, rotation.Identity{ClientID: "id-1", ResourceOwner: owner.ResourceOwner, Login: "x"}, ""},
-		"company unknown":       {answer{200, info}, answer{200, `{}`}, answer{404, "canary"}, owner, ""},
+		"company 401":           {answer{200, info}, answer{200, `{}`}, answer{401, ""}, owner, "unexpected answer HTTP 401"},
+		"company unknown":       {answer{200, info}, answer{200, `{}`}, answer{404, `{"errors":"canary"}`}, owner, ""},
+		"company forbidden":     {answer{200, info}, answer{200, `{}`}, answer{403, `{"errors":["You do not have access to this company."]}`}, owner, ""},
+		"company in bad form":   {answer{200, info}, answer{200, `{}`}, answer{400, "Procore-Company-Id must be a number"}, owner, ""},
+		"company, a firewall":   {answer{200, info}, answer{200, `{}`}, answer{403, "<html>canary</html>"}, owner, "unexpected answer HTTP 403"},
+		"company, another one":  {answer{200, info}, answer{200, `{}`}, answer{403, "error code: 1020"}, owner, "unexpected answer HTTP 403"},
+		"company, a lost route": {answer{200, info}, answer{200, `{}`}, answer{404, "404 page not found"}, owner, "unexpected answer HTTP 404"},
+		"company, a gateway":    {answer{200, info}, answer{200, `{}`}, answer{400, "Bad Request"}, owner, "unexpected answer HTTP 400"},
+		"company redirected":    {answer{200, info}, answer{200, `{}`}, answer{302, ""}, owner, "unexpected answer HTTP 302"},
+		"company 500":           {answer{200, info}, answer{200, `{}`}, answer{500, "canary"}, owner, "unexpected answer HTTP 500"},
+		"/me, a firewall":       {answer{200, info}, answer{403, "<html>canary</html>"}, answer{}, owner, "unexpected answer HTTP 403"},
+		"/me 404":               {answer{200, info}, answer{404, ""}, answer{}, owner, "unexpected answer HTTP 404"},
+		"/me 429":               {answer{200, info}, answer{429, "canary"}, answer{}, owner, "unexpected answer HTTP 429"},
+		"info, a firewall's":    {answer{401, "<html>canary</html>"}, answer{}, answer{}, rotation.Identity{}, "unexpected answer HTTP 401"},
+		"in gzip":               {answer{200, gzipped(info)}, answer{200, gzipped(`{"login":"x"}`)}, answer{200, gzipped("{}")}, rotation.Identity{ClientID: "id-1", ResourceOwner: owner.ResourceOwner, Login: "x", Company: "42"}, ""},
 		"info 401":              {answer{401, "canary"}, answer{}, answer{}, rotation.Identity{}, "refuses the access token"},
 		"info without uid":      {answer{200, `{"resource_owner_id":1}`}, answer{}, answer{}, rotation.Identity{}, "no application uid"},
 		"info HTML":             {answer{200, "<html>canary"}, answer{}, answer{}, rotation.Identity{}, "no application uid"},
@@ -276,6 +290,71 @@ func TestIdentifyAnswers(t *testing.T) {
 			}
 			if errors.Is(err, rotation.ErrTokenRefused) != (name == "info 401") {
 				t.Errorf("error %v", err)
+			}
+			noCanary(t, err)
+		})
+	}
+}
+
+// Procore's words for an app that an administrator has yet to install, and what
+// may become of them, are told from other refusals.
+func TestAppNotInstalled(t *testing.T) {
+	for text, want := range map[string]bool{
+		`{"errors":["App is not connected to this company."]}`:                         true,
+		`{"errors":"The app is not connected to this company"}`:                        true,
+		`{"message":"App is not installed"}`:                                           true,
+		`{"error":"The application has not yet been installed in this company."}`:      true,
+		`{"error":"APPLICATION ISN'T INSTALLED"}`:                                      true,
+		`{"code":"app_not_installed"}`:                                                 true,
+		`{"errors":["This company has not installed the app."]}`:                       true,
+		`{"errors":["The app is no longer connected to company 42"]}`:                  true,
+		`{"errors":["You do not have access to this company."]}`:                       false,
+		`{"errors":["You do not have permission to use this application"]}`:            false,
+		`{"errors":["Your account is not connected"]}`:                                 false,
+		`{"errors":["The tool happens to be disabled; it is not installed anywhere"]}`: false,
+		"": false,
+	} {
+		for _, status := range []int{200, 400, 401, 403, 404, 429, 500} {
+			got := reply{status: status, body: []byte(text)}.appNotInstalled()
+			if refusal := slices.Contains([]int{400, 401, 403, 404}, status); got != (want && refusal) {
+				t.Errorf("%d %s: %v", status, text, got)
+			}
+		}
+	}
+}
+
+// A server that asks to be left alone is left alone, for a bounded time.
+func TestIdentifyHasToWait(t *testing.T) {
+	for name, c := range map[string]struct {
+		path, retryAfter string
+		status           int
+		want             time.Duration
+	}{
+		"info 429":               {"/oauth/token/info", "30", 429, 30 * time.Second},
+		"/me 503":                {"/rest/v1.0/me", "30", 503, 30 * time.Second},
+		"/me 429, a day":         {"/rest/v1.0/me", "86400", 429, maxWait},
+		"/me 429, without words": {"/rest/v1.0/me", "", 429, 0},
+		"/me 403 of a firewall":  {"/rest/v1.0/me", "60", 403, time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path != c.path {
+					_, _ = io.WriteString(w, `{"application":{"uid":"id-1"}}`)
+					return
+				}
+				if c.retryAfter != "" {
+					w.Header().Set("Retry-After", c.retryAfter)
+				}
+				w.WriteHeader(c.status)
+				_, _ = io.WriteString(w, "<html>canary</html>")
+			}))
+			defer server.Close()
+			issuer := New(Config{})
+			defer issuer.CloseIdleConnections()
+			_, err := issuer.Identify(t.Context(), testApp(server.URL), token.NewSecret("canary-access"), "")
+			wait, has := errors.AsType[*rotation.WaitError](err)
+			if err == nil || has != (c.want > 0) || has && wait.Wait != c.want {
+				t.Errorf("got %v, %+v", err, wait)
 			}
 			noCanary(t, err)
 		})

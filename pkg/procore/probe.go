@@ -40,10 +40,10 @@ type Probe struct {
 // requests at most, of 10 seconds each.
 func (i *Issuer) Probe(ctx context.Context, app rotation.Application, access token.Secret, company string) Probe {
 	info, err := i.get(ctx, app.LoginURL+"/oauth/token/info", access, "")
-	if p, ended := i.unanswered("the login host", info, err); ended {
+	if p, ended := unanswered("the login host", info, err); ended {
 		return p
 	}
-	if info.status == http.StatusUnauthorized {
+	if info.status == http.StatusUnauthorized && !info.isPage() {
 		return Probe{Health: TokenRefused, Detail: "the login host does not accept it: it has expired, was revoked, or is of another environment"}
 	}
 	id, err := identityOf(info)
@@ -66,33 +66,33 @@ func (i *Issuer) probeAPI(ctx context.Context, app rotation.Application, access 
 		address += "?company_id=" + url.QueryEscape(company)
 	}
 	me, err := i.get(ctx, address, access, company)
-	if p, ended := i.unanswered("the API", me, err); ended {
+	if p, ended := unanswered("the API", me, err); ended {
 		return p
 	}
 	switch {
 	case me.status == http.StatusOK && json.Valid(me.body):
 		return Probe{Health: Works}
-	case me.status == http.StatusUnauthorized:
+	case me.appNotInstalled():
+		return Probe{Health: NotInstalled, Detail: "the token is good, but the app is not installed in company " + company}
+	case me.status == http.StatusUnauthorized && !me.isPage():
 		return Probe{Health: TokenRefused, Detail: "the login host accepts it and the API does not: are both of one environment?"}
 	case bytes.Contains(me.body, []byte("Missing Procore-Company-Id header")):
 		return Probe{Health: CompanyMissing, Detail: "the API wants to be told a company, and this connection has none"}
-	case me.status == http.StatusForbidden && bytes.Contains(me.body, []byte("not connected to this company")):
-		return Probe{Health: NotInstalled, Detail: "the token is good, but the app is not installed in company " + company}
-	case me.status == http.StatusForbidden && company == "":
+	case me.refuses() && me.status == http.StatusForbidden && company == "":
 		return Probe{Health: NoAccess, Detail: "the token is good, but the API refuses its user (HTTP 403)"}
-	case me.status == http.StatusForbidden || me.status == http.StatusBadRequest || me.status == http.StatusNotFound:
+	case me.refuses():
 		return Probe{Health: NoAccess, Detail: "the token is good, but its user has no access to company " + company}
 	}
 	return Probe{Health: Unavailable, Detail: "the API: " + me.unexpected().Error()}
 }
 
 // unanswered judges what says nothing about the token.
-func (i *Issuer) unanswered(who string, got reply, err error) (Probe, bool) {
+func unanswered(who string, got reply, err error) (Probe, bool) {
 	switch {
 	case err != nil:
 		return Probe{Health: Unavailable, Detail: who + " was not reached: " + err.Error()}, true
 	case got.status == http.StatusTooManyRequests:
-		return Probe{Health: RateLimited, Detail: who + " asks to wait (HTTP 429)", Wait: askedWait(got.header, i.now())}, true
+		return Probe{Health: RateLimited, Detail: who + " asks to wait (HTTP 429)", Wait: got.wait}, true
 	case got.status >= 500 || got.status == http.StatusRequestTimeout:
 		return Probe{Health: Unavailable, Detail: who + ": " + got.unexpected().Error()}, true
 	}
