@@ -40,6 +40,15 @@
 //   - Revoking an unknown token answers 200. Up to 5.8.0 so does revoking one
 //     whose access token has expired, which then revokes nothing.
 //
+// # What is in between
+//
+// Firewalls, gateways and content delivery networks answer too, and change
+// answers. Proxy variables of the environment are ignored. An answer may be
+// compressed although that was not asked for, or in UTF-16; see Parse. A refusal
+// counts for what the server's own error says; a page, a redirect or another
+// text says nothing about a token, a user or a company. Waits that are asked for
+// are obeyed for 15 minutes at most.
+//
 // # What no answer reveals
 //
 // No error, detail or reason of this package contains a token, a code, a client

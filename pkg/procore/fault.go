@@ -50,3 +50,23 @@ func fault(err error) string {
 	}
 	return "the connection failed or its answer is not HTTP"
 }
+
+// proxyVariables are those that HTTP clients go by.
+var proxyVariables = []string{"HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"}
+
+// unreached is fault for a request for which there was no connection. Where the
+// host was not reached at all and a proxy variable is set, it adds that the
+// variable is not used, because that is the likely cause.
+func unreached(err error) string {
+	text := fault(err)
+	op, isOp := errors.AsType[*net.OpError](err)
+	if !isOp || op.Op != "dial" || errors.Is(err, context.Canceled) {
+		return text
+	}
+	for _, name := range proxyVariables {
+		if os.Getenv(name) != "" {
+			return text + " (" + name + " is set and not used: secrets go to this host directly)"
+		}
+	}
+	return text
+}

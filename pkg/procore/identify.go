@@ -259,5 +259,5 @@ func harmless(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return errors.New(fault(err))
+	return errors.New(unreached(err))
 }

@@ -61,9 +61,9 @@ func New(cfg Config) *Issuer {
 	}
 }
 
-// plainTransport uses no proxy, whatever the environment variables say: a proxy
-// could keep what passes through it. Being used without an http.Client, it
-// follows no redirect and keeps no cookie.
+// plainTransport uses no proxy, whatever the environment variables say (see
+// unreached): a proxy could keep what passes through it. Being used without an
+// http.Client, it follows no redirect and keeps no cookie.
 func plainTransport() *http.Transport {
 	return &http.Transport{
 		DialContext:            (&net.Dialer{Timeout: askTimeout}).DialContext,
@@ -124,7 +124,7 @@ func (i *Issuer) Redeem(ctx context.Context, app rotation.Application, grant rot
 	resp, err := i.tokens.RoundTrip(req)
 	switch {
 	case err != nil && !connected:
-		return rotation.Answer{Class: rotation.NotSent, Detail: "not sent: " + fault(err)}
+		return rotation.Answer{Class: rotation.NotSent, Detail: "not sent: " + unreached(err)}
 	case err != nil:
 		return rotation.Answer{Class: rotation.UnknownResult, Detail: "sent, but no answer: " + fault(err)}
 	}

@@ -226,6 +226,7 @@ func TestRedeemNotSent(t *testing.T) {
 		_, _ = io.Copy(io.Discard, conn)
 	})
 
+	noProxies(t)
 	for name, c := range map[string]struct{ url, detail string }{
 		"refused":                 {"http://" + closed.Addr().String(), "not sent: connection refused"},
 		"unknown host":            {"https://login.invalid", "not sent: the host name "},
@@ -383,26 +384,6 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 		}
 		issuer.CloseIdleConnections()
 		server.Close()
-	}
-}
-
-func TestNoProxy(t *testing.T) {
-	proxy := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		t.Errorf("%s %s arrived at the proxy", r.Method, r.URL)
-	}))
-	defer proxy.Close()
-	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"} {
-		t.Setenv(name, proxy.URL)
-	}
-	t.Setenv("NO_PROXY", "")
-	t.Setenv("no_proxy", "")
-	issuer := New(Config{RedeemTimeout: time.Second})
-	app := testApp("http://login.invalid")
-	if got := issuer.Redeem(t.Context(), app, refreshGrant); got.Class != rotation.NotSent {
-		t.Errorf("got %+v", got)
-	}
-	if _, err := issuer.Identify(t.Context(), app, token.NewSecret("canary"), ""); err == nil {
-		t.Error("identified")
 	}
 }
 
