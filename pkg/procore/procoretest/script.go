@@ -1,9 +1,14 @@
 package procoretest
 
 import (
+	"bytes"
+	"compress/gzip"
+	"encoding/binary"
+	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"time"
+	"unicode/utf16"
 )
 
 // Answer spoils one answer of the token endpoint. The zero Answer leaves it as it is.
@@ -17,10 +22,12 @@ type Answer struct {
 	Hold  <-chan struct{}
 	Delay time.Duration
 	// Status, ContentType and Body replace what is not zero. Body gets the
-	// true body; Location and Wait (Retry-After and X-Rate-Limit-Reset) are headers.
+	// true body; Encoding (Content-Encoding), Location and Wait (Retry-After and
+	// X-Rate-Limit-Reset) are headers.
 	Status      int
 	ContentType string
 	Body        func(sound string) string
+	Encoding    string
 	Location    string
 	Wait        time.Duration
 	// Cut ends the connection: before anything is answered if CutAfter is 0,
@@ -47,15 +54,66 @@ func Truncated(n int) Answer { return Answer{Cut: true, CutAfter: n} }
 // Rewritten takes effect and changes the body.
 func Rewritten(body func(sound string) string) Answer { return Answer{Body: body} }
 
+// Gzipped takes effect and answers in gzip, whatever the client accepts.
+func Gzipped() Answer { return Answer{Body: gzipped, Encoding: "gzip"} }
+
+// InUTF16 takes effect and answers in UTF-16 with a byte order mark.
+func InUTF16() Answer {
+	return Answer{Body: inUTF16, ContentType: "application/json; charset=utf-16"}
+}
+
+// Unreadable takes effect and answers with bytes that no common encoding
+// explains, as one in brotli is to a client that has no brotli. Reading them is
+// Unveil's alone.
+func Unreadable() Answer { return Answer{Body: Unveil, Encoding: "br"} }
+
+// Unveil gives the true body of an Unreadable answer, and the reverse.
+func Unveil(body string) string {
+	veiled := []byte(body)
+	stream := rand.NewChaCha8([32]byte{})
+	for i := range veiled {
+		veiled[i] ^= byte(stream.Uint64())
+	}
+	return string(veiled)
+}
+
+func gzipped(text string) string {
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	_, _ = w.Write([]byte(text)) // into memory
+	_ = w.Close()
+	return b.String()
+}
+
+func inUTF16(text string) string {
+	b := []byte{0xff, 0xfe}
+	for _, unit := range utf16.Encode([]rune(text)) {
+		b = binary.LittleEndian.AppendUint16(b, unit)
+	}
+	return string(b)
+}
+
+// Refused answers invalid_grant without effect: the token is as good as before.
+func Refused() Answer {
+	return Answer{Unreceived: true, Status: http.StatusBadRequest, ContentType: "application/json; charset=utf-8",
+		Body: fixed(`{"error":"invalid_grant","error_description":"` + invalidGrant.description + `"}`)}
+}
+
 // Unavailable answers with a status such as 500 or 503 and no effect.
 func Unavailable(status int) Answer {
 	return Answer{Unreceived: true, Status: status, ContentType: "application/json", Body: fixed(`{"error":"server_error"}`)}
 }
 
-// HTML answers with a page and any status, without effect, as gateways and captive portals do.
+// HTML answers with a page and any status, without effect, as gateways and
+// captive portals do and, with 403, web application firewalls.
 func HTML(status int) Answer {
 	return Answer{Unreceived: true, Status: status, ContentType: "text/html; charset=utf-8",
 		Body: fixed("<!DOCTYPE html><html><head><title>A gateway</title></head><body><h1>This is a page of a gateway.</h1></body></html>")}
+}
+
+// Text answers with plain text and any status, without effect, such as 415.
+func Text(status int) Answer {
+	return Answer{Unreceived: true, Status: status, ContentType: "text/plain; charset=utf-8", Body: fixed(http.StatusText(status))}
 }
 
 // TooManyRequests answers 429 without effect and asks to wait, in both of the ways Procore has.
@@ -67,6 +125,11 @@ func TooManyRequests(wait time.Duration) Answer {
 // Redirect answers 307, which asks the client to send the same body elsewhere, without effect.
 func Redirect(location string) Answer {
 	return Answer{Unreceived: true, Status: http.StatusTemporaryRedirect, ContentType: "text/html", Location: location, Body: fixed("")}
+}
+
+// Found answers 302, which sends a browser elsewhere, without effect.
+func Found(location string) Answer {
+	return Answer{Unreceived: true, Status: http.StatusFound, ContentType: "text/html", Location: location, Body: fixed("")}
 }
 
 func fixed(body string) func(string) string { return func(string) string { return body } }
@@ -141,6 +204,9 @@ func (a Answer) apply(header http.Header, sound *response, now time.Time) {
 	}
 	if a.Body != nil {
 		sound.body = a.Body(sound.body)
+	}
+	if a.Encoding != "" {
+		header.Set("Content-Encoding", a.Encoding)
 	}
 	if a.Location != "" {
 		header.Set("Location", a.Location)

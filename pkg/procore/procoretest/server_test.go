@@ -2,6 +2,7 @@ package procoretest_test
 
 import (
 	"net/http"
+	"net/url"
 	"os/exec"
 	"runtime"
 	"strings"
@@ -67,6 +68,51 @@ func TestHeld(t *testing.T) {
 	close(release)
 	if got := <-done; got.status != 200 {
 		t.Errorf("%d %s", got.status, got.text)
+	}
+}
+
+// What spoils an answer leaves its effect as it says.
+func TestSpoiledAnswers(t *testing.T) {
+	for name, c := range map[string]struct {
+		script   procoretest.Answer
+		status   int
+		encoding string
+		kind     string
+		takes    bool // effect
+	}{
+		"gzip":             {procoretest.Gzipped(), 200, "gzip", "application/json; charset=utf-8", true},
+		"UTF-16":           {procoretest.InUTF16(), 200, "", "application/json; charset=utf-16", true},
+		"unreadable":       {procoretest.Unreadable(), 200, "br", "application/json; charset=utf-8", true},
+		"a firewall":       {procoretest.HTML(403), 403, "", "text/html; charset=utf-8", false},
+		"415":              {procoretest.Text(415), 415, "", "text/plain; charset=utf-8", false},
+		"302":              {procoretest.Found("/elsewhere"), 302, "", "text/html", false},
+		"a false refusal":  {procoretest.Refused(), 400, "", "application/json; charset=utf-8", false},
+		"nothing is wrong": {procoretest.Answer{}, 200, "", "application/json; charset=utf-8", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newClient(t)
+			_, refresh := s.pair()
+			s.Script(c.script)
+			req, err := http.NewRequestWithContext(t.Context(), "POST", s.URL+"/oauth/token", strings.NewReader(url.Values{"grant_type": {"refresh_token"},
+				"refresh_token": {refresh}, "client_id": {s.app.ClientID}, "client_secret": {s.app.ClientSecret.Reveal()}}.Encode()))
+			if err == nil {
+				req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+				req.Header.Set("Accept-Encoding", "identity")
+			}
+			got := s.do(req, err)
+			if got.status != c.status || got.header.Get("Content-Encoding") != c.encoding || got.header.Get("Content-Type") != c.kind {
+				t.Errorf("%d, headers %v", got.status, got.header)
+			}
+			if s.Accepts(token.NewSecret(refresh)) == c.takes || len(s.Presentations()) != 1 {
+				t.Errorf("still accepted: %v, presented %d times", !c.takes, len(s.Presentations()))
+			}
+			if name == "unreadable" && !strings.Contains(procoretest.Unveil(got.text), s.Live()[0].RefreshToken.Reveal()) {
+				t.Error("the answer is not in the bytes")
+			}
+			if name == "a false refusal" {
+				s.refused(s.refresh("unknown"), 400, got.get("error"))
+			}
+		})
 	}
 }
 
