@@ -92,7 +92,8 @@ var hostiles = []hostile{
 	{"byte order mark", answer(200, "\uFEFF"+whole), rotation.Captured, "HTTP 200", rotation.Sound, ""},
 	{"UTF-16", answer(200, inUTF16(whole)), rotation.Captured, "HTTP 200", rotation.Sound, ""},
 	{"gzip", answer(200, gzipped(whole), "Content-Encoding: gzip"), rotation.Captured, "HTTP 200", rotation.Sound, ""},
-	{"brotli", answer(200, inBrotli, "Content-Encoding: br"), rotation.Captured, "HTTP 200", rotation.Unreadable, noEncoding},
+	{"brotli", answer(200, inBrotli, "Content-Encoding: br"), rotation.Captured, "HTTP 200", rotation.Unreadable,
+		noEncoding},
 	{"form-encoded", answer(200, "access_token=canary-access&refresh_token=canary-refresh&token_type=bearer&expires_in=5400\n"), rotation.Captured, "HTTP 200", rotation.Salvaged, notJSON},
 	{"HTML 200", answer(200, "<!DOCTYPE html><title>canary</title>", "Content-Type: text/html"), rotation.Captured, "HTTP 200", rotation.Empty, noRefresh},
 	{"HTML 502", answer(502, "<html>canary</html>", "Content-Type: text/html"), rotation.UnknownResult, "HTTP 502", "", ""},
@@ -132,7 +133,8 @@ var hostiles = []hostile{
 	{"created_at in the future", but("1795000000", "4000000000"), rotation.Captured, "HTTP 200", rotation.Sound, ""},
 
 	// The transport.
-	{"gzip bomb", answer(200, gzipped(strings.Repeat("0", 64<<20)), "Content-Encoding: gzip"), rotation.Captured, "HTTP 200", rotation.Unreadable, tooLong},
+	{"gzip bomb", answer(200, gzipped(strings.Repeat("0", 64<<20)), "Content-Encoding: gzip"), rotation.Captured,
+		"HTTP 200", rotation.Unreadable, tooLong},
 	{"Content-Length too long", bytesOf(ok + "Content-Length: 500\r\n\r\n" + whole), rotation.Captured,
 		"HTTP 200, body cut off after 129 bytes: the server closed the connection", rotation.Sound, ""},
 	{"Content-Length too short", bytesOf(ok + "Content-Length: 60\r\n\r\n" + whole), rotation.Captured, "HTTP 200", rotation.Empty, noRefresh},
@@ -168,11 +170,14 @@ var hostiles = []hostile{
 	}, rotation.Captured, "HTTP 200, body cut off after 0 bytes: connection reset by peer", rotation.Empty, "the answer is empty"},
 
 	// Refusals.
-	{"403 of a firewall", answer(403, "<html>canary</html>", "Content-Type: text/html"), rotation.OddRefusal, "HTTP 403", "", ""},
+	{"403 of a firewall", answer(403, "<html>canary</html>", "Content-Type: text/html"), rotation.OddRefusal, "HTTP 403",
+		"", ""},
 	{"415", answer(415, "canary", "Content-Type: text/plain"), rotation.OddRefusal, "HTTP 415", "", ""},
 	{"401 invalid_client", answer(401, `{"error":"invalid_client"}`), rotation.ClientFault, "HTTP 401 invalid_client", "", ""},
-	{"400 invalid_grant as HTML", answer(400, "<html>invalid_grant</html>", "Content-Type: text/html"), rotation.OddRefusal, "HTTP 400", "", ""},
-	{"error as an object", answer(400, `{"error":{"code":"invalid_grant","text":"canary"}}`), rotation.OddRefusal, "HTTP 400", "", ""},
+	{"400 invalid_grant as HTML", answer(400, "<html>invalid_grant</html>", "Content-Type: text/html"),
+		rotation.OddRefusal, "HTTP 400", "", ""},
+	{"error as an object", answer(400, `{"error":{"code":"invalid_grant","text":"canary"}}`), rotation.OddRefusal,
+		"HTTP 400", "", ""},
 	{"error deeply nested", answer(400, strings.Repeat(`{"error":`, 20_000)), rotation.OddRefusal, "HTTP 400", "", ""},
 	{"429 without Retry-After", answer(429, ""), rotation.RateLimited, "HTTP 429", "", ""},
 	{"429 with seconds", answer(429, "", "Retry-After: 30"), rotation.RateLimited, "HTTP 429", "", ""},

@@ -147,7 +147,8 @@ func (i *Issuer) Revoke(ctx context.Context, app rotation.Application, t token.S
 	case err != nil:
 	case got.status == http.StatusOK:
 		return nil
-	case slices.Contains([]rotation.Class{rotation.ClientFault, rotation.GrantFault}, meaning[errorCode(string(got.body))]):
+	case slices.Contains([]rotation.Class{rotation.ClientFault, rotation.GrantFault},
+		meaning[errorCode(string(got.body))]):
 		err = fmt.Errorf("%w of the app credentials of %s; run `tokenturn app set %[2]s`", ErrCredentialsRefused, app.Environment)
 	default:
 		err = got.unexpected()
@@ -208,8 +209,9 @@ func (r reply) refuses() bool {
 
 // notInstalled matches what Procore says where an app is missing from a company,
 // "App is not connected to this company.", and what may become of that text.
-var notInstalled = regexp.MustCompile(`(?i)\bapp(lication)?[^a-z].{0,60}?(not|n['’]t|never|no longer)[^a-z].{0,20}?(connected|installed)` +
-	`|(not|n['’]t|never|no longer)[^a-z].{0,20}?(connected|installed)[^a-z].{0,20}?app`)
+var notInstalled = regexp.MustCompile(
+	`(?i)\bapp(lication)?[^a-z].{0,60}?(not|n['’]t|never|no longer)[^a-z].{0,20}?(connected|installed)` +
+		`|(not|n['’]t|never|no longer)[^a-z].{0,20}?(connected|installed)[^a-z].{0,20}?app`)
 
 // appNotInstalled reports whether the API refuses because an administrator has
 // not installed the app in the company.

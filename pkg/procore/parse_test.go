@@ -92,10 +92,11 @@ func TestParse(t *testing.T) {
 		"the token runs into a page":     {`{"refresh_token":"canary-re<html class="x"></html>`, rotation.Empty, token.Pair{}},
 		"the token runs into a tag":      {`{"refresh_token":"canary-re<p/id="x">`, rotation.Empty, token.Pair{}},
 		"bytes after it":                 {whole + "\x00\x00\x01", rotation.Salvaged, full},
-		"an old web page":                {"<html><title>Caf\xe9 du P\xe8re</title><p>Nous revenons bient\xf4t.</html>", rotation.Empty, token.Pair{}},
-		"cut off in a character":         {"<html>Caf\xc3", rotation.Empty, token.Pair{}},
-		"invalid UTF-8 in the token":     {"{\"refresh_token\":\"canary\xff\"}", rotation.Unreadable, token.Pair{}},
-		"an error":                       {`{"error":"invalid_grant"}`, rotation.Empty, token.Pair{}},
+		"an old web page": {"<html><title>Caf\xe9 du P\xe8re</title><p>Nous revenons bient\xf4t.</html>",
+			rotation.Empty, token.Pair{}},
+		"cut off in a character":     {"<html>Caf\xc3", rotation.Empty, token.Pair{}},
+		"invalid UTF-8 in the token": {"{\"refresh_token\":\"canary\xff\"}", rotation.Unreadable, token.Pair{}},
+		"an error":                   {`{"error":"invalid_grant"}`, rotation.Empty, token.Pair{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := Parse(token.NewSecret(c.body))
@@ -140,7 +141,8 @@ func TestParseCutAnywhere(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{whole, whole + whole, whole[:60], `{"data":` + whole + `}`, `{"refresh_token":"a\/b"}`, `{"refresh_token":"a\`,
-		"access_token=a&refresh_token=b%2Fc&x", `{"expires_in":"1e9","refresh_token":"x","refresh_token":"y"}`, "\xff\"refresh_token\" : \"z\"",
+		"access_token=a&refresh_token=b%2Fc&x", `{"expires_in":"1e9","refresh_token":"x","refresh_token":"y"}`,
+		"\xff\"refresh_token\" : \"z\"",
 		gzipped(whole), zlibbed(whole), deflated(whole), inUTF16(whole), gzipped(inUTF16(whole)), gzipped(whole)[:90]} {
 		f.Add(seed)
 	}

@@ -50,7 +50,8 @@ func TestExpiry(t *testing.T) {
 			if got := pair.IssuedAt(saved).Add(life).Truncate(time.Second); !got.Equal(pair.ExpiresAt(saved)) {
 				t.Errorf("issued at %v does not fit its expiry", pair.IssuedAt(saved))
 			}
-			if _, err := (Document{Connection: Connection{"sandbox", "acme"}, ExpiresAt: pair.ExpiresAt(saved)}).Encode(); err != nil {
+			document := Document{Connection: Connection{"sandbox", "acme"}, ExpiresAt: pair.ExpiresAt(saved)}
+			if _, err := document.Encode(); err != nil {
 				t.Errorf("the document cannot be written: %v", err)
 			}
 		})

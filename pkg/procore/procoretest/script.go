@@ -113,7 +113,8 @@ func HTML(status int) Answer {
 
 // Text answers with plain text and any status, without effect, such as 415.
 func Text(status int) Answer {
-	return Answer{Unreceived: true, Status: status, ContentType: "text/plain; charset=utf-8", Body: fixed(http.StatusText(status))}
+	return Answer{Unreceived: true, Status: status, ContentType: "text/plain; charset=utf-8",
+		Body: fixed(http.StatusText(status))}
 }
 
 // TooManyRequests answers 429 without effect and asks to wait, in both of the ways Procore has.
@@ -129,7 +130,8 @@ func Redirect(location string) Answer {
 
 // Found answers 302, which sends a browser elsewhere, without effect.
 func Found(location string) Answer {
-	return Answer{Unreceived: true, Status: http.StatusFound, ContentType: "text/html", Location: location, Body: fixed("")}
+	return Answer{Unreceived: true, Status: http.StatusFound, ContentType: "text/html", Location: location,
+		Body: fixed("")}
 }
 
 func fixed(body string) func(string) string { return func(string) string { return body } }

@@ -93,14 +93,17 @@ func TestSpoiledAnswers(t *testing.T) {
 			s := newClient(t)
 			_, refresh := s.pair()
 			s.Script(c.script)
-			req, err := http.NewRequestWithContext(t.Context(), "POST", s.URL+"/oauth/token", strings.NewReader(url.Values{"grant_type": {"refresh_token"},
-				"refresh_token": {refresh}, "client_id": {s.app.ClientID}, "client_secret": {s.app.ClientSecret.Reveal()}}.Encode()))
+			form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refresh},
+				"client_id": {s.app.ClientID}, "client_secret": {s.app.ClientSecret.Reveal()}}
+			body := strings.NewReader(form.Encode())
+			req, err := http.NewRequestWithContext(t.Context(), "POST", s.URL+"/oauth/token", body)
 			if err == nil {
 				req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 				req.Header.Set("Accept-Encoding", "identity")
 			}
 			got := s.do(req, err)
-			if got.status != c.status || got.header.Get("Content-Encoding") != c.encoding || got.header.Get("Content-Type") != c.kind {
+			if got.status != c.status || got.header.Get("Content-Encoding") != c.encoding ||
+				got.header.Get("Content-Type") != c.kind {
 				t.Errorf("%d, headers %v", got.status, got.header)
 			}
 			if s.Accepts(token.NewSecret(refresh)) == c.takes || len(s.Presentations()) != 1 {
