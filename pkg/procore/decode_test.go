@@ -124,8 +124,8 @@ func TestParseUnreadable(t *testing.T) {
 		"gzip, its checksum wrong": {string(flawed), damaged},
 		"gzip and more":            {gzipped("<html>"+strings.Repeat("a page", 9)) + inBrotli, damaged},
 		"deflate and more":         {zlibbed("<html>"+strings.Repeat("a page", 9)) + inBrotli, damaged},
-		"a page without end":       {gzipped("<html>" + strings.Repeat(" ", 64<<20)), tooLong},
-		"a pair without end":       {gzipped(whole + strings.Repeat(" ", 64<<20)), tooLong},
+		"a page without end":       {gzipped("<html>" + strings.Repeat(" ", 4<<20)), tooLong},
+		"a pair without end":       {gzipped(whole + strings.Repeat(" ", 4<<20)), tooLong},
 		"a pair no secret holds": {gzipped(strings.Replace(whole, "canary-access", strings.Repeat("a", 60<<10), 1)),
 			tooLong},
 		"zeros":                    {strings.Repeat("\x00", 100), noEncoding},
@@ -147,7 +147,7 @@ func TestParseUnreadable(t *testing.T) {
 	t.Run("encrypted", func(t *testing.T) {
 		source := rand.NewChaCha8([32]byte{})
 		for _, size := range []int{32, 64, 100, 129, 250, 1000} {
-			for range 2000 {
+			for range 500 {
 				body := make([]byte, size)
 				_, _ = source.Read(body)
 				if got := Parse(token.NewSecret(string(body))); got.Verdict != rotation.Unreadable {
