@@ -49,7 +49,9 @@ var faults = []fault{
 		i.hours(1)
 	}, []string{"Unknown"}},
 	{"the secret takes no new version", func(i *installation) {
-		i.gate(rotationtest.Nth(1, "secrets.Put", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Throttle}))
+		i.gate(rotationtest.Always("secrets.Put", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Throttle}))
+		i.hours(1)
+		i.gate(nil)
 		i.hours(1)
 	}, []string{"Unpublished"}},
 	{"an answer contradicts itself", func(i *installation) {
@@ -67,7 +69,7 @@ var faults = []fault{
 		i.hours(1)
 		i.gate(nil)
 		i.hours(1)
-	}, []string{"Unsaved", "Unknown"}},
+	}, []string{"TokenLifeLeft", "Unsaved", "Unknown"}},
 	{"the app credentials are refused", func(i *installation) {
 		i.gate(rotationtest.Nth(1, "issuer.Redeem", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Deny}))
 		i.hours(1)

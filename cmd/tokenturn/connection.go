@@ -27,14 +27,15 @@ func (c *cli) connectionCommand() *cobra.Command {
 
 // connectionAnswer is what is told of one connection. Nothing in it is secret.
 type connectionAnswer struct {
-	Connection token.Connection  `json:"connection"`
-	Status     rotation.Status   `json:"status"`
-	Epoch      int64             `json:"epoch"`
-	Generation int64             `json:"generation"`
-	ExpiresAt  time.Time         `json:"expires_at,omitzero"` // of the access token
-	RotatedAt  time.Time         `json:"rotated_at,omitzero"`
-	DueAt      time.Time         `json:"due_at,omitzero"`
-	Failure    *rotation.Failure `json:"failure,omitempty"`
+	Connection token.Connection   `json:"connection"`
+	Status     rotation.Status    `json:"status"`
+	Epoch      int64              `json:"epoch"`
+	Generation int64              `json:"generation"`
+	ExpiresAt  time.Time          `json:"expires_at,omitzero"` // of the access token
+	RotatedAt  time.Time          `json:"rotated_at,omitzero"`
+	DueAt      time.Time          `json:"due_at,omitzero"`
+	Failure    *rotation.Failure  `json:"failure,omitempty"` // the gravest of Failures
+	Failures   []rotation.Failure `json:"failures,omitempty"`
 	// Held: a person must say what becomes of an answer that is quarantined.
 	Held bool `json:"held,omitempty"`
 	// ServiceAccount: the app itself, for its own credentials.
@@ -43,7 +44,7 @@ type connectionAnswer struct {
 
 func newConnectionAnswer(r rotation.Record) connectionAnswer {
 	a := connectionAnswer{Connection: r.Connection, Status: r.Status, Epoch: r.Epoch, Generation: r.Generation,
-		RotatedAt: r.RotatedAt, DueAt: r.DueAt, Failure: r.Failure, Held: r.Held, ServiceAccount: r.ServiceAccount}
+		RotatedAt: r.RotatedAt, DueAt: r.DueAt, Failure: r.Failure(), Failures: r.Failures, Held: r.Held, ServiceAccount: r.ServiceAccount}
 	if r.Current != nil {
 		a.ExpiresAt = r.Current.ExpiresAt
 	}
@@ -216,7 +217,7 @@ func (d connectionDetail) print(w io.Writer, now time.Time) {
 	if a := d.Attempt; a != nil {
 		line("attempt", "begun %s, over %s, presentation %d of its token", stamp(a.BegunAt), stamp(a.Until), a.Presentations)
 	}
-	if f := d.Failure; f != nil {
+	for _, f := range d.Failures {
 		line("failure", "%s at step %s, %d in a row: %s", f.Class, f.Step, f.Count, f.Detail)
 		at("tried again", f.NextAt)
 	}

@@ -115,11 +115,11 @@ func (in *installation) disconnected(ctx context.Context, conn token.Connection,
 	}
 	a := &disconnectAnswer{Connection: conn, Status: rec.Status, Revocations: []revocation{}, Unrevoked: len(responses), Detail: detail,
 		Secret: "kept"}
-	if rec.Overtaken {
-		a.RetryAt = rec.Residue
-	}
 	for _, e := range events { // newest first
 		if e.Kind == "disconnected" {
+			if refreshWasOpen(events, e.At) {
+				a.RetryAt = rec.SearchAt
+			}
 			break
 		}
 		if e.Kind == "revoked" {
@@ -128,6 +128,12 @@ func (in *installation) disconnected(ctx context.Context, conn token.Connection,
 	}
 	slices.Reverse(a.Revocations)
 	return a, nil
+}
+
+// refreshWasOpen reports whether the disconnection at that time has ended an attempt, whose
+// answer may still arrive. Both rows are written at once, in any order.
+func refreshWasOpen(events []rotation.Event, at time.Time) bool {
+	return slices.ContainsFunc(events, func(e rotation.Event) bool { return e.Kind == "ended" && e.At.Equal(at) })
 }
 
 func (a *disconnectAnswer) deleteSecret(ctx context.Context, d deletions, recovery time.Duration) (err error) {

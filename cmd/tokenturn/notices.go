@@ -120,7 +120,7 @@ func fromHere(r *http.Request) bool {
 
 func whoNeeds(records []rotation.Record) (needed []attention) {
 	for _, r := range records {
-		switch f := r.Failure; {
+		switch f := r.Failure(); {
 		case r.Status == rotation.NeedsConsent:
 			needed = append(needed, attention{r.Connection.String(), "needs consent", fmt.Sprintf("tokenturn connection invite %s", r.Connection)})
 		case r.Held:

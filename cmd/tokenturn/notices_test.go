@@ -28,7 +28,7 @@ func TestNoticesAreOnAPageOfThisMachine(t *testing.T) {
 	acme, bolt := token.Connection{Environment: "sandbox", Name: "acme"}, token.Connection{Environment: "sandbox", Name: "bolt"}
 	b := &board{host: "localhost:8080", ledger: rows{records: []rotation.Record{
 		{Connection: acme, Status: rotation.NeedsConsent},
-		{Connection: bolt, Status: rotation.Active, Failure: &rotation.Failure{Class: "config", Detail: "run `tokenturn app set sandbox`"}},
+		{Connection: bolt, Status: rotation.Active, Failures: []rotation.Failure{{Class: "config", Detail: "run `tokenturn app set sandbox`"}}},
 		{Connection: token.Connection{Environment: "sandbox", Name: "core"}, Status: rotation.Active, Held: true},
 		{Connection: token.Connection{Environment: "sandbox", Name: "fine"}, Status: rotation.Active},
 	}}}

@@ -46,7 +46,7 @@ func (d *Doctor) connection(ctx context.Context, r rotation.Record, apps map[str
 // standing tells of failures that the ledger has on record.
 func (d *Doctor) standing(r rotation.Record) Finding {
 	name := r.Connection.String()
-	f := r.Failure
+	f := r.Failure()
 	switch {
 	case f != nil && f.NextAt.After(d.Now()) && f.Class != "config":
 		return Finding{"connection", name, Later, fmt.Sprintf("%s at step %s, %d in a row: %s", f.Class, f.Step, f.Count, f.Detail),

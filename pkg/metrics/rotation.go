@@ -13,7 +13,7 @@ func (m *Meter) Report(report rotation.Report) {
 	if m == nil {
 		return
 	}
-	if report.Op == "sweep" {
+	if report.Op == "sweep" && !report.Skipped {
 		m.record(map[string]any{"due": report.Due, "handed_on": report.HandedOn, "duration_ms": report.Duration},
 			measure{[][]string{{"stack"}}, []value{{"Sweeps", count, 1}}})
 	}

@@ -25,7 +25,7 @@ func rotator(name string) actor {
 }
 
 var (
-	sweeper = actor{"sweeper", func(ctx context.Context, b *harness) { _, _ = b.rotator().Sweep(ctx) }}
+	sweeper = actor{"sweeper", func(ctx context.Context, b *harness) { _, _ = b.rotator().Sweep(rotationtest.Scheduled(ctx)) }}
 
 	// renewer is a callback whose consent is published at once.
 	renewer = actor{"renewer", func(ctx context.Context, b *harness) {
@@ -51,7 +51,7 @@ var (
 	// courier delivers the follow-ups that are due.
 	courier = actor{"courier", func(ctx context.Context, b *harness) {
 		for _, request := range b.FollowUps.Take() {
-			_, _ = b.rotator().Do(ctx, request)
+			_, _ = b.rotator().Do(rotationtest.Scheduled(ctx), request)
 		}
 	}}
 
@@ -62,7 +62,7 @@ var (
 
 	// hasty is a run that will have to end soon.
 	hasty = actor{"hasty", func(ctx context.Context, b *harness) {
-		ctx, cancel := context.WithTimeout(ctx, b.settings.RedeemTimeout+16*time.Second)
+		ctx, cancel := rotationtest.Within(rotationtest.Scheduled(ctx), b.settings.RedeemTimeout+16*time.Second)
 		defer cancel()
 		_, _ = b.rotator().Sweep(ctx)
 	}}
@@ -150,7 +150,7 @@ var (
 	// latecomer sweeps once lease and quiet period are over.
 	latecomer = actor{"latecomer", func(ctx context.Context, b *harness) {
 		time.Sleep(b.settings.Lease + b.settings.Quiet + 30*time.Second)
-		_, _ = b.rotator().Sweep(ctx)
+		_, _ = b.rotator().Sweep(rotationtest.Scheduled(ctx))
 	}}
 
 	publisher = actor{"publisher", func(ctx context.Context, b *harness) { _, _ = b.rotator().Publish(ctx, acme) }}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/tokenturn/tokenturn/pkg/token"
@@ -27,18 +28,20 @@ type ConsentsConfig struct {
 	Issuer       Issuer
 	FollowUps    FollowUps // nil: the next sweep publishes
 	Notifier     Notifier
-	Log          *slog.Logger
-	Now          func() time.Time
-	Settings     Settings
+	// Announcements keep notices about an environment to one a day. nil: one of each process.
+	Announcements Announcements
+	Log           *slog.Logger
+	Now           func() time.Time
+	Settings      Settings
 }
 
 // Consents turns an authorization code into a connection's current pair. It can
 // seal but not open, and it does not touch the secret store: publishing what it
 // decided is left to a Rotator. Safe for concurrent use.
 type Consents struct {
-	engine
-	sealer    Sealer
-	followUps FollowUps
+	engine   *engine
+	sealer   Sealer
+	requests *requester
 }
 
 // NewConsents checks the configuration.
@@ -49,9 +52,9 @@ func NewConsents(cfg ConsentsConfig) (*Consents, error) {
 	if err := cfg.Settings.Validate(); err != nil {
 		return nil, fmt.Errorf("settings: %w", err)
 	}
-	k := engine{cfg.Ledger, cfg.Applications, cfg.Issuer, cfg.Notifier, cfg.Settings, cfg.Log, cfg.Now, newTold(nil)}
-	k.fill()
-	return &Consents{k, cfg.Sealer, cfg.FollowUps}, nil
+	e := newEngine(engine{ledger: cfg.Ledger, apps: cfg.Applications, issuer: cfg.Issuer, notifier: cfg.Notifier,
+		settings: cfg.Settings, log: cfg.Log, clock: cfg.Now}, cfg.Announcements)
+	return &Consents{e, cfg.Sealer, &requester{cfg.FollowUps, e}}, nil
 }
 
 // Register makes sure that c has a ledger row, as Pending if it is new, and
@@ -102,7 +105,7 @@ type Standing struct {
 
 // Standing says where c stands. ErrNotRegistered.
 func (s *Consents) Standing(ctx context.Context, c token.Connection) (Standing, error) {
-	rec, _, err := s.loadRow(ctx, c)
+	rec, _, err := s.engine.load(ctx, c)
 	if err == nil && rec.Revision == "" {
 		err = fmt.Errorf("%s: %w", c, ErrNotRegistered)
 	}
@@ -125,7 +128,7 @@ type Exchange struct {
 func (s *Consents) Prepare(ctx context.Context, c token.Connection, epoch int64) (*Exchange, error) {
 	x := &Exchange{s: s, conn: c, epoch: epoch}
 	err := within(ctx, 2*storeTimeout, func(ctx context.Context) (err error) {
-		if x.app, err = s.apps.Application(ctx, c.Environment); err != nil {
+		if x.app, err = s.engine.apps.Application(ctx, c.Environment); err != nil {
 			return fmt.Errorf("reading the app credentials for %s: %w", c, err)
 		}
 		if x.key, err = newKeyring(s.sealer).ready(ctx); err != nil {
@@ -140,25 +143,20 @@ func (s *Consents) Prepare(ctx context.Context, c token.Connection, epoch int64)
 // expect makes the connection due once the exchange is over, whatever else happens to it, so
 // that a sweep finds what this process may leave behind, and returns whom it belongs to so far.
 func (s *Consents) expect(ctx context.Context, c token.Connection, epoch int64) (*Pin, error) {
-	for range maxSteps {
-		rec, responses, err := s.loadRow(ctx, c)
+	rec, err := s.engine.update(ctx, c, func(rec *Record, _ []TokenResponse) (Change, bool, error) {
 		switch {
-		case err != nil:
-			return nil, err
 		case rec.Revision == "":
-			return nil, fmt.Errorf("%s: %w", c, ErrNotRegistered)
+			return Change{}, false, fmt.Errorf("%s: %w", c, ErrNotRegistered)
 		case rec.Epoch != epoch:
-			return nil, fmt.Errorf("%s: %w", c, ErrSuperseded)
+			return Change{}, false, fmt.Errorf("%s: %w", c, ErrSuperseded)
+		case rec.Stack != s.engine.settings.Stack:
+			return Change{}, false, &otherStackError{c, s.engine.settings.Stack, rec.Stack}
 		}
-		if rec.Stack != s.settings.Stack {
-			return nil, &otherStackError{c, s.settings.Stack, rec.Stack}
-		}
-		rec.Expected = s.clock().Add(s.settings.Lease + s.settings.Quiet)
-		if err = s.write(ctx, rec, responses, Change{}); !errors.Is(err, ErrConflict) {
-			return rec.Pin, err
-		}
-	}
-	return nil, fmt.Errorf("the row of %s kept changing: %w", c, ErrConflict)
+		over := s.engine.clock().Add(s.engine.settings.Lease + s.engine.settings.Quiet).UTC()
+		rec.SearchAt = later(rec.SearchAt, over)
+		return Change{}, true, nil
+	})
+	return rec.Pin, err
 }
 
 // ConsentResult says how an exchange ended.
@@ -196,8 +194,12 @@ type Consent struct {
 // it current. The error explains every result but Connected and contains
 // nothing secret. From the POST on, cancelling ctx changes nothing.
 func (x *Exchange) Redeem(ctx context.Context, consent Consent) (ConsentResult, error) {
-	post, cancel := context.WithTimeout(context.WithoutCancel(ctx), x.s.settings.RedeemTimeout)
-	answer := x.s.issuer.Redeem(post, x.app, Grant{Code: consent.Code, RedirectURI: consent.RedirectURI, Verifier: consent.Verifier})
+	e := x.s.engine
+	if !e.settings.timeLeft(ctx, 0) {
+		return Unavailable, fmt.Errorf("exchanging the code for %s: %w to save the answer; the code was not used", x.conn, errNoTime)
+	}
+	post, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.settings.RedeemTimeout)
+	answer := e.issuer.Redeem(post, x.app, Grant{Code: consent.Code, RedirectURI: consent.RedirectURI, Verifier: consent.Verifier})
 	cancel()
 	cause := fmt.Errorf("exchanging the code for %s: %s", x.conn, answer.Detail)
 	switch answer.Class {
@@ -219,8 +221,8 @@ func (x *Exchange) captured(ctx context.Context, expect Identity, body token.Sec
 	if m.Company == "" && x.pin != nil {
 		m.Company = x.pin.Company
 	}
-	if err := x.s.save(ctx, m); err != nil {
-		x.s.notify(ctx, NoticeUnsaved, x.conn, "A new consent for %s could not be saved. Invite the person again once the store answers.", x.conn)
+	if _, err := x.s.engine.save(ctx, m, nil); err != nil {
+		x.s.engine.notify(ctx, NoticeUnsaved, x.conn, "A new consent for %s could not be saved. Invite the person again once the store answers.", x.conn)
 		return Lost, err
 	}
 	return x.s.adoptConsent(ctx, x, m, body)
@@ -228,7 +230,7 @@ func (x *Exchange) captured(ctx context.Context, expect Identity, body token.Sec
 
 func (x *Exchange) response(source Source, body token.Secret) TokenResponse {
 	m := TokenResponse{Connection: x.conn, Key: ResponseKey{x.epoch + 1, 0, newID()}, Source: source,
-		SavedAt: x.s.clock().UTC().Truncate(time.Millisecond), State: Saved, APIURL: x.app.APIURL, Stack: x.s.settings.Stack}
+		SavedAt: x.s.engine.clock().UTC().Truncate(time.Millisecond), State: Saved, APIURL: x.app.APIURL, Stack: x.s.engine.settings.Stack}
 	m.Sealed = x.key.seal(body, x.conn, m.Key)
 	return m
 }
@@ -238,19 +240,16 @@ func (x *Exchange) response(source Source, body token.Secret) TokenResponse {
 func (s *Consents) adoptConsent(ctx context.Context, x *Exchange, m TokenResponse, body token.Secret) (ConsentResult, error) {
 	ctx, cancel := outlive(ctx, 0)
 	defer cancel()
-	defer s.publishSoon(ctx, x.conn)
+	defer func() { _ = s.requests.send(ctx, Request{Op: "publish", Connection: x.conn.String()}, 0) }()
 	for range maxSteps {
-		rec, responses, err := s.loadRow(ctx, x.conn)
-		switch {
-		case err != nil:
+		rec, responses, err := s.engine.load(ctx, x.conn)
+		if err != nil {
 			return Verifying, err
-		case rec.Current != nil && rec.Current.Response == m.Key:
-			return Connected, nil // a run was faster
-		case rec.Epoch != x.epoch:
-			s.makeDue(ctx, rec, responses) // an orphan now; a run revokes it
-			return Superseded, fmt.Errorf("%s: %w", x.conn, ErrSuperseded)
 		}
-		next, err := s.decideOn(ctx, rec, responses, m, body)
+		if result, err := s.standing(ctx, x, m, rec, responses); result != "" {
+			return result, err
+		}
+		next, _, err := s.engine.decideOn(ctx, rec, responses, m, body)
 		switch _, wrong := errors.AsType[*identityError](err); {
 		case errors.Is(err, ErrConflict):
 			continue
@@ -268,18 +267,38 @@ func (s *Consents) adoptConsent(ctx context.Context, x *Exchange, m TokenRespons
 	return Verifying, fmt.Errorf("the row of %s kept changing; a run finishes it", x.conn)
 }
 
+// standing says what a run, or a later consent, has made of the saved consent
+// meanwhile; empty: nothing yet.
+func (s *Consents) standing(ctx context.Context, x *Exchange, m TokenResponse, rec Record, responses []TokenResponse) (ConsentResult, error) {
+	i := slices.IndexFunc(responses, func(other TokenResponse) bool { return other.Key == m.Key })
+	switch {
+	case rec.Current != nil && rec.Current.Response == m.Key:
+		return Connected, nil
+	case rec.Epoch != x.epoch:
+		s.makeDue(ctx, rec, responses) // an orphan now; a run revokes it
+		return Superseded, fmt.Errorf("%s: %w", x.conn, ErrSuperseded)
+	case i < 0:
+		return WrongIdentity, fmt.Errorf("%s: the consent was rejected by a run that checked it first", x.conn)
+	case responses[i].State == Rejected:
+		return WrongIdentity, fmt.Errorf("%s: %s", x.conn, responses[i].Reason)
+	case responses[i].State == Quarantined:
+		return Lost, fmt.Errorf("the answer for %s has no usable pair", x.conn)
+	}
+	return "", nil
+}
+
 // makeDue writes the row again, so that its due time takes account of what was
 // saved. Should it fail, the time that Prepare has set still holds.
 func (s *Consents) makeDue(ctx context.Context, rec Record, responses []TokenResponse) {
-	if err := s.write(ctx, rec, responses, Change{}); err != nil {
-		s.log.WarnContext(ctx, "a saved consent was not made due; a sweep finds it later", "connection", rec.Connection.String(), "error", err)
+	if _, _, err := s.engine.write(ctx, rec, responses, Change{}); err != nil {
+		s.engine.log.WarnContext(ctx, "a saved consent was not made due; a sweep finds it later", "connection", rec.Connection.String(), "error", err)
 	}
 }
 
 // revokeRejected ends a pair that was just marked as rejected, unless the server has
 // answered with the pair that is current. Should it fail, the next run does it.
 func (s *Consents) revokeRejected(ctx context.Context, app Application, rec Record, body token.Secret) {
-	pair := s.issuer.Parse(body).Pair
+	pair := s.engine.issuer.Parse(body).Pair
 	if rec.Current != nil && lineage(pair) == rec.Current.Fingerprint {
 		return
 	}
@@ -287,19 +306,7 @@ func (s *Consents) revokeRejected(ctx context.Context, app Application, rec Reco
 	if half.IsZero() {
 		half = pair.RefreshToken
 	}
-	if err := s.endToken(ctx, app, half); err != nil {
-		s.log.WarnContext(ctx, "rejected pair not revoked yet; the next run does it", "error", err)
-	}
-}
-
-func (s *Consents) publishSoon(ctx context.Context, c token.Connection) {
-	if s.followUps == nil {
-		return
-	}
-	err := within(ctx, storeTimeout, func(ctx context.Context) error {
-		return s.followUps.Send(ctx, Request{Op: "publish", Connection: c.String()}, 0)
-	})
-	if err != nil {
-		s.log.WarnContext(ctx, "publishing not queued; the next sweep does it", "connection", c.String(), "error", err)
+	if err := s.engine.endToken(ctx, app, half); err != nil {
+		s.engine.log.WarnContext(ctx, "rejected pair not revoked yet; the next run does it", "error", err)
 	}
 }

@@ -262,22 +262,36 @@ func TestAContradictoryConsentAsksForANewInvitation(t *testing.T) {
 	})
 }
 
-func TestAConsentOfNobodyKnowsWhomIsRejectedAndRevoked(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newHarness(rotationtest.Personality{})
-		_, err := rotation.Register(t.Context(), b.Ledger, b.SecretStore, "harness", acme)
-		must(t, err)
-		consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: b.Ledger, Sealer: b.Sealer, Applications: b.Applications,
-			Issuer: accessless{b.Issuer}, Notifier: b.Notifier, Settings: b.settings})
-		must(t, err)
-		exchange, err := consents.Prepare(t.Context(), acme, 0)
-		must(t, err)
-		code := b.Issuer.Authorize(pat, redirectURI, "")
-		result, _ := exchange.Redeem(t.Context(), rotation.Consent{Code: code, RedirectURI: redirectURI, Expect: rotation.Identity{Login: pat.Login}})
-		if rec := b.record(t); result != rotation.WrongIdentity || rec.Status != rotation.Pending || b.livePairs(t) != 0 {
-			t.Errorf("the consent ended %s, status %s, %d pairs alive", result, rec.Status, b.livePairs(t))
-		}
-	})
+// An answer without an access token says nothing about whose consent it is. Its
+// refresh token gives another one, with which that is checked.
+func TestAConsentWithoutAnAccessTokenIsRefreshedAndChecked(t *testing.T) {
+	for _, c := range []struct {
+		who    rotation.Identity
+		status rotation.Status
+		live   int
+	}{{pat, rotation.Active, 1}, {sam, rotation.Pending, 0}} {
+		t.Run(c.who.Login, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newHarness(rotationtest.Personality{})
+				_, err := rotation.Register(t.Context(), b.Ledger, b.SecretStore, "harness", acme)
+				must(t, err)
+				consents := b.consentsBut(func(cfg *rotation.ConsentsConfig) { cfg.Issuer = accessless{b.Issuer} })
+				exchange, err := consents.Prepare(t.Context(), acme, 0)
+				must(t, err)
+				code := b.Issuer.Authorize(c.who, redirectURI, "")
+				consent := rotation.Consent{Code: code, RedirectURI: redirectURI, Expect: rotation.Identity{Login: pat.Login}}
+				result, _ := exchange.Redeem(t.Context(), consent)
+				if rec := b.record(t); result != rotation.Verifying || rec.Status != rotation.Pending {
+					t.Errorf("the consent ended %s, status %s", result, rec.Status)
+				}
+				b.deliver(t.Context())
+				b.sweep(t)
+				if rec := b.record(t); rec.Status != c.status || b.livePairs(t) != c.live {
+					t.Errorf("status %s, %d pairs alive; want %s and %d", rec.Status, b.livePairs(t), c.status, c.live)
+				}
+			})
+		})
+	}
 }
 
 // accessless answers with the refresh token alone.

@@ -4,38 +4,479 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// decide judges a saved response. A crash before its write leaves the response as it
-// is, to be decided by the next run; after it, the pair is current and only
-// remains to be published.
-func (t *turn) decide(ctx context.Context, m TokenResponse) (*ConnectionReport, error) {
-	body, err := t.open(ctx, m)
-	if errors.Is(err, ErrUnsealable) {
-		// Far more often a wrong setting than damage, so it must heal with it.
-		return t.failure(ctx, Decide, m.Key, classConfig, 0, fmt.Errorf("a saved answer of %s cannot be opened: check TOKENTURN_STACK and TOKENTURN_SEAL_KEY (on one machine, the key file); "+
-			"if it is damaged, run `tokenturn connection discard %s`: %w", t.conn, t.conn, err))
+// errNoLiveToken: a consent has no access token with which anybody could check whose
+// it is: it has expired, or the answer had none. That proves nothing about the
+// consent, whose refresh token gives another one.
+var errNoLiveToken = errors.New("there is no live access token to check whose consent it is")
+
+// decideOn judges m by its body and writes what follows: m is the record's
+// current response, or is quarantined, or rejected. It returns the row as it is
+// then. With any other error nothing was decided.
+func (e *engine) decideOn(ctx context.Context, rec Record, responses []TokenResponse, m TokenResponse, body token.Secret) (Record, []TokenResponse, error) {
+	verdict := e.judge(m.Source, body)
+	verdict.Pair.Lifetime = m.lifetime(verdict.Pair)
+	switch {
+	case m.Source == FromImport && !verdict.Pair.RefreshToken.IsZero():
+		verdict.Pair.AccessToken = token.Secret{}
+	case implausiblyLarge(body):
+		return e.mark(ctx, rec, responses, m, Quarantined, "the answer is implausibly large")
+	case verdict.Verdict == Contradictory || verdict.Verdict == Unreadable:
+		return e.mark(ctx, rec, responses, m, Quarantined, verdict.Reason)
+	case verdict.Verdict == Empty:
+		return e.mark(ctx, rec, responses, m, Rejected, verdict.Reason)
+	case verdict.Verdict == Salvaged:
+		e.notify(ctx, NoticeSalvaged, m.Connection, "The token endpoint's answer was odd (%s); a refresh token could be saved from it.", verdict.Reason)
 	}
+	pin, err := e.checkIdentity(ctx, rec, m, verdict.Pair)
+	switch wrong, isWrong := errors.AsType[*identityError](err); {
+	case isWrong:
+		next, left, err := e.mark(ctx, rec, responses, m, Rejected, wrong.Error())
+		if err != nil {
+			return rec, responses, err
+		}
+		return next, left, wrong
+	case err != nil:
+		return rec, responses, err
+	}
+	next, err := e.succeed(rec, m, verdict.Pair, pin)
 	if err != nil {
-		return t.failure(ctx, Decide, m.Key, classStore, 0, err)
+		return rec, responses, err
+	}
+	e.notifyOfLifetime(ctx, rec.Current, next.Current, m.Connection.Environment)
+	e.notifyOfClock(ctx, rec, m, verdict.Pair)
+	change := Change{History: append(rec.endedBy(m.Key.Attempt), Event{Kind: "decided", Attempt: m.Key.Attempt, Detail: string(m.Source), Spent: m.Parent})}
+	for _, old := range responses { // a consent that had to be refreshed before it could be checked: of the same grant
+		if m.Consent != "" && old.Key.Epoch == m.Key.Epoch && old.consent() == m.Consent && old.Key != m.Key {
+			change.Bury = append(change.Bury, old.Key)
+		}
+	}
+	if rec.Ancestor != nil && m.Key.Epoch == rec.Epoch { // what succeeded it was never published
+		change.Bury = append(change.Bury, *rec.Ancestor)
+	}
+	return e.write(ctx, next, responses, change)
+}
+
+// notifyOfLifetime notifies people of another lifetime than before.
+func (e *engine) notifyOfLifetime(ctx context.Context, old, current *Current, environment string) {
+	if was, is := old.lifetime(), current.lifetime(); was > 0 && is > 0 && (is-was).Abs() > max(was/20, 10*time.Second) {
+		e.announce(ctx, NoticeLifetimeChanged, environment, is.Round(time.Minute).String(),
+			"Access tokens of %s now live %v; they lived %v before. All due times follow; no action is needed.", environment, is, was)
+	}
+}
+
+// notifyOfClock notifies people of a clock that is wrong. A process that was frozen
+// between the answer and saving it has only been slow.
+func (e *engine) notifyOfClock(ctx context.Context, rec Record, m TokenResponse, pair token.Pair) {
+	skew := pair.ClockSkew(m.SavedAt)
+	if a := rec.Attempt; a != nil && a.ID == m.Key.Attempt && skew < 0 {
+		skew = min(0, pair.ClockSkew(a.BegunAt))
+	}
+	if skew.Abs() > token.ClockTolerance {
+		e.announce(ctx, NoticeClock, m.Connection.Environment, "", "The clock of the server of %s and the clock of this machine differ by %v. "+
+			"Tokens are replaced early until they agree. Check the time synchronization of this machine.", m.Connection.Environment, skew.Abs().Round(time.Second))
+	}
+}
+
+// endedBy is the history of an attempt that ends because something else than its
+// own answer decides.
+func (r Record) endedBy(attempt string) []Event {
+	if r.Attempt == nil || r.Attempt.ID == attempt {
+		return nil
+	}
+	return []Event{{Kind: "ended", Epoch: r.Epoch, Generation: r.Generation, Attempt: r.Attempt.ID, Detail: "overtaken; its end is unknown"}}
+}
+
+// succeed gives the record in which m is current.
+func (e *engine) succeed(rec Record, m TokenResponse, pair token.Pair, pin Pin) (Record, error) {
+	next := rec.clone()
+	next.Current = &Current{Fingerprint: lineage(pair), Response: m.Key, SavedAt: m.SavedAt, IssuedAt: m.SavedAt}
+	if !pair.AccessToken.IsZero() {
+		value, err := project(m, pair).Encode()
+		if err != nil {
+			return rec, err
+		}
+		next.Current.VersionID = token.VersionID(value)
+		next.Current.ExpiresAt = pair.ExpiresAt(m.SavedAt)
+		next.Current.Lifetime = Seconds(pair.Lifetime / time.Second)
+		next.Current.IssuedAt = pair.EarliestExpiry(m.SavedAt).Add(-pair.Lifetime)
+	}
+	if m.Source == FromImport {
+		next.Imported = append(next.Imported, next.Current.Fingerprint)
+	}
+	next.Ancestor = nil
+	if m.Key.Epoch == rec.Epoch && rec.Current != nil {
+		next.Ancestor = &rec.Current.Response
+		next.Spent = append(next.Spent[max(0, len(next.Spent)-3):], rec.Current.Fingerprint)
+	}
+	if m.Key.Epoch != rec.Epoch {
+		next.Spent = nil // what comes after it is an orphan, which whoever saves it makes due
+		next.SearchAt = time.Time{}
+		if rec.Status != Pending {
+			next.endEpoch(e.clock(), e.settings.Quiet)
+		}
+	}
+	next.Epoch, next.Generation, next.Status = m.Key.Epoch, m.Key.Generation, Active
+	next.Attempt, next.ConsentAttempt, next.Refusal, next.Pin, next.RotatedAt = nil, nil, nil, &pin, m.SavedAt
+	next.ServiceAccount, next.Untold = m.Source == FromClient, false
+	next.forget(func(f Failure) bool { return f.Response == (ResponseKey{}) && f.Step != Revoke || f.Response == m.Key })
+	return next, nil
+}
+
+// endEpoch clears the attempts of an epoch that is over. What may still be on its
+// way is searched for once it can no longer arrive.
+func (r *Record) endEpoch(until time.Time, quiet time.Duration) {
+	if a := r.Attempt; a != nil && a.Until.After(until) {
+		until = a.Until
+	}
+	if a := r.ConsentAttempt; a != nil && a.Until.After(until) {
+		until = a.Until
+	}
+	r.SearchAt = until.Add(quiet + 15*time.Minute).UTC()
+	r.Attempt, r.ConsentAttempt = nil, nil
+}
+
+// project is what consumers get to read of a response: a function of the response alone.
+func project(m TokenResponse, pair token.Pair) token.Document {
+	return token.Document{Connection: m.Connection, Environment: m.Connection.Environment, APIURL: m.APIURL,
+		CompanyID: m.Company, AccessToken: pair.AccessToken, TokenType: pair.TokenType,
+		CreatedAt: pair.IssuedAt(m.SavedAt).Truncate(time.Second), ExpiresAt: pair.ExpiresAt(m.SavedAt),
+		Epoch: m.Key.Epoch, Generation: m.Key.Generation, Parent: m.Parent, Stack: m.Stack, SealedAnswer: m.Sealed,
+		Attempt: m.Key.Attempt, Source: string(m.Source), SavedAt: m.SavedAt}
+}
+
+// lifetime of the access token: what the answer says or, where it does not, that of
+// the pair before.
+func (m TokenResponse) lifetime(pair token.Pair) time.Duration {
+	if pair.Lifetime > 0 || pair.AccessToken.IsZero() {
+		return pair.Lifetime
+	}
+	return m.Before.Duration()
+}
+
+// lineage is the fingerprint by which a successor names the pair it came from.
+func lineage(p token.Pair) token.Fingerprint {
+	if p.RefreshToken.IsZero() {
+		return p.AccessToken.Fingerprint()
+	}
+	return p.RefreshToken.Fingerprint()
+}
+
+// judge is the issuer's judgement of an answer to what source says: an access token
+// alone is all that a service account gets (RFC 6749 section 4.4.3), and no answer to
+// anybody else.
+func (e *engine) judge(source Source, body token.Secret) Judgement {
+	j := e.issuer.Parse(body)
+	switch {
+	case source == FromClient && (j.Verdict == AccessOnly || j.Verdict == Sound):
+		j.Verdict, j.Pair.RefreshToken = Sound, token.Secret{}
+	case source == FromClient || j.Verdict == AccessOnly:
+		j = Judgement{Verdict: Empty, Reason: j.Reason}
+	}
+	return j
+}
+
+// mark notifies people that m is quarantined or rejected, and writes it. In this
+// order, because what is written is not announced again: a crash in between costs
+// a second notice, the other way round it would cost the only one. A response that
+// was quarantined before only gets another time to be judged again.
+func (e *engine) mark(ctx context.Context, rec Record, responses []TokenResponse, m TokenResponse, state ResponseState, reason string, added ...TokenResponse) (Record, []TokenResponse, error) {
+	rec = rec.clone()
+	change := Change{Copy: added}
+	if state == Rejected {
+		rec.forget(func(f Failure) bool { return f.Step == Decide && f.Response == m.Key })
+	} else {
+		rec.judgeAgain(m.Key, e.settings.Quiet, e.clock())
+	}
+	if m.State != state {
+		// Another process may just have decided it: then it has also notified people.
+		if now, others, err := e.load(ctx, m.Connection); err != nil {
+			return rec, responses, err
+		} else if now.Revision != rec.Revision || !has(others, m.Key) {
+			return rec, responses, ErrConflict
+		}
+		m.State, m.Reason = state, reason
+		change.Mark = []TokenResponse{m}
+		for _, old := range responses { // what it was refreshed from is nobody else's
+			if state == Rejected && m.Consent != "" && old.Key.Epoch == m.Key.Epoch && old.consent() == m.Consent && old.Key != m.Key {
+				old.State, old.Reason = state, reason
+				change.Mark = append(change.Mark, old)
+			}
+		}
+		change.History = []Event{{Kind: string(state), Epoch: m.Key.Epoch, Generation: m.Key.Generation, Attempt: m.Key.Attempt, Detail: reason}}
+		e.notifyOfMark(ctx, m)
+	}
+	return e.write(ctx, rec, responses, change)
+}
+
+// judgeAgain notes when a quarantined response is read again, which a newer
+// program may be able to decide: after the quiet period, then daily.
+func (r *Record) judgeAgain(key ResponseKey, quiet time.Duration, now time.Time) {
+	f := Failure{Step: Decide, Response: key, Class: classQuarantine, Count: 1, NextAt: now.Add(quiet).UTC()}
+	if old := r.failure(Decide, key); old != nil && old.Class == classQuarantine {
+		f.Count, f.NextAt = old.Count+1, now.Add(daily).UTC()
+	}
+	r.failed(f)
+}
+
+func (e *engine) notifyOfMark(ctx context.Context, m TokenResponse) {
+	switch {
+	case m.State == Quarantined && m.Source == FromCode:
+		e.notify(ctx, NoticeQuarantined, m.Connection, "The answer to a consent cannot be used as it is (%s). Invite the person again: "+
+			"`tokenturn connection invite %s`.", m.Reason, m.Connection)
+	case m.State == Quarantined:
+		e.notify(ctx, NoticeQuarantined, m.Connection, "The token endpoint's answer cannot be used as it is (%s). Nothing is presented until you "+
+			"run `tokenturn connection release %[2]s` or `tokenturn connection discard %[2]s`, or somebody consents again.", m.Reason, m.Connection)
+	default:
+		e.notify(ctx, NoticeRejected, m.Connection, "A new token pair was not accepted: %s.", m.Reason)
+	}
+}
+
+// identityError says that a consent is not the one that was asked for.
+type identityError struct{ what string }
+
+func (e *identityError) Error() string { return e.what }
+
+// checkIdentity gives the pin that the record has once m is current. A consent
+// is checked against what was asked for and what is pinned; identityError if
+// it does not fit, errNoLiveToken if it has waited too long to be checked. After
+// an import, and as long as the pin lacks the user, the pin is completed where the
+// issuer answers.
+func (e *engine) checkIdentity(ctx context.Context, rec Record, m TokenResponse, pair token.Pair) (Pin, error) {
+	pin := Pin{Environment: m.Connection.Environment, Company: m.Company}
+	if rec.Pin != nil {
+		pin = *rec.Pin
+	}
+	consent := m.Source == FromCode || m.Consent != ""
+	mayHaveExpired := pair.Lifetime == 0 || !e.clock().Before(pair.EarliestExpiry(m.SavedAt))
+	switch {
+	case consent && pair.AccessToken.IsZero() && !pair.RefreshToken.IsZero():
+		return pin, errNoLiveToken
+	case consent && pair.AccessToken.IsZero():
+		return pin, &identityError{"the answer has no access token, so nobody can say whose consent it is"}
+	case consent && pair.Lifetime > 0 && !e.clock().Before(pair.ExpiresAt(m.SavedAt)):
+		return pin, errNoLiveToken
+	case m.Source == FromClient || !consent && m.Source == FromRefresh && pin.ResourceOwner != "" || pair.AccessToken.IsZero():
+		return pin, nil
+	}
+	app, err := e.readApplication(ctx, m.Connection.Environment)
+	if err != nil {
+		return pin, fmt.Errorf("checking whose consent %s has: %w", m.Connection, err)
+	}
+	pin.Client = token.NewSecret(app.ClientID).Fingerprint()
+	id, err := e.identify(ctx, app, pair.AccessToken, m.Company)
+	switch {
+	case !consent: // the refresh itself proved the pair; the pin can wait
+		if err == nil {
+			pin.ResourceOwner, pin.Login = id.ResourceOwner, id.Login
+		}
+		return pin, nil
+	case errors.Is(err, ErrTokenRefused) && mayHaveExpired:
+		return pin, errNoLiveToken
+	case errors.Is(err, ErrTokenRefused):
+		return pin, &identityError{"the server did not accept the new access token when asked whose it is"}
+	case err != nil:
+		return pin, fmt.Errorf("checking whose consent %s has: %w", m.Connection, err)
+	}
+	if err := compare(app, m, rec.Pin, id); err != nil {
+		return pin, err
+	}
+	pin.ResourceOwner, pin.Login, pin.Company = id.ResourceOwner, id.Login, m.Company
+	return pin, nil
+}
+
+func compare(app Application, m TokenResponse, pin *Pin, id Identity) error {
+	expect := Identity{}
+	if m.Expect != nil {
+		expect = *m.Expect
+	}
+	switch {
+	case id.ClientID != app.ClientID:
+		return &identityError{"the consent is for another client id than the app's"}
+	case expect.ResourceOwner != "" && expect.ResourceOwner != id.ResourceOwner:
+		return &identityError{"the consent is of another user than the invited one"}
+	case expect.Login != "" && !strings.EqualFold(expect.Login, id.Login): // people write e-mail addresses either way
+		return &identityError{"the consent is of another login than the invited one"}
+	case m.Company != "" && m.Company != id.Company:
+		return &identityError{"the user has no access to company " + m.Company + ", or the app is not installed there"}
+	case pin != nil && pin.Company != "" && pin.Company != m.Company && !expect.Repin:
+		return &identityError{"the connection belongs to company " + pin.Company + "; invite with --repin to move it"}
+	case pin != nil && pin.ResourceOwner != "" && pin.ResourceOwner != id.ResourceOwner && !expect.Repin:
+		return &identityError{"the connection belongs to another user; invite with --repin to hand it over"}
+	}
+	return nil
+}
+
+// decide judges a saved response. A crash before its write leaves the response as
+// it is, to be decided by the next run; after it, the pair is current and only
+// remains to be published.
+func (t *reconciliation) decide(ctx context.Context, m TokenResponse) (*ConnectionReport, error) {
+	body, err := t.open(ctx, m)
+	if err != nil {
+		return t.openFailed(ctx, Decide, m.Key, err)
 	}
 	a := t.rec.Attempt
-	abandoned := t.rec.Status == NeedsConsent || a != nil && a.ID != t.presented && !t.now.Before(a.Until)
-	next, err := t.decideOn(ctx, t.rec, t.responses, m, body)
+	abandoned := t.rec.Status == NeedsConsent || m.State == Quarantined || a != nil && a.ID != t.presented && !t.now.Before(a.Until)
+	rec, responses, err := t.engine.decideOn(ctx, t.rec, t.responses, m, body)
 	switch _, wrong := errors.AsType[*identityError](err); {
+	case errors.Is(err, errNoLiveToken):
+		return t.refreshConsent(ctx, m, t.engine.judge(m.Source, body).Pair.RefreshToken)
 	case wrong:
+		t.set(rec, responses)
 		return nil, nil // rejected; plan goes on to revoke it
 	case errors.Is(err, ErrConflict):
 		return nil, err
+	case errors.Is(err, ErrAppNotInstalled):
+		return t.notInstalled(ctx, m, err)
 	case err != nil:
-		return t.failure(ctx, Decide, m.Key, classIssuer, 0, err)
+		return t.failure(ctx, Decide, m.Key, classIssuer, waitOf(err), err)
 	}
-	if next.Current == nil || next.Current.Response != m.Key {
-		return nil, nil // quarantined or rejected
+	t.set(rec, responses)
+	if rec.Current == nil || rec.Current.Response != m.Key { // quarantined or rejected
+		t.failed[act{Decide, m.Key}] = true
+		return nil, nil
 	}
 	if m.Source == FromRefresh && abandoned {
 		t.did = Recovered
-		t.notify(ctx, NoticeRecovered, t.conn, "A pair that an earlier run had saved was found; the connection is in order again.")
+		t.engine.notify(ctx, NoticeRecovered, t.conn, "%s is in order again: a token pair that an earlier run had saved was found, or the refresh token was accepted after all.", t.conn)
 	}
 	return nil, nil
+}
+
+// waitOf is how long the server asked to be left alone; 0: it did not.
+func waitOf(err error) time.Duration {
+	if asked, ok := errors.AsType[*WaitError](err); ok {
+		return min(asked.Wait, longestWait)
+	}
+	return 0
+}
+
+// notInstalled: the consent is all right, and useless until an administrator
+// installs the app in the company. It waits.
+func (t *reconciliation) notInstalled(ctx context.Context, m TokenResponse, cause error) (*ConnectionReport, error) {
+	if t.rec.failure(Decide, m.Key) == nil {
+		t.engine.notify(ctx, NoticeAppNotInstalled, t.conn, "The consent for %s is saved, but the app is not installed in company %s. "+
+			"An administrator of that company has to install it. tokenturn then continues by itself.", t.conn, m.Company)
+	}
+	return t.failure(ctx, Decide, m.Key, classIssuer, 0, cause)
+}
+
+// refreshConsent presents the refresh token of a consent that has waited longer
+// than its access token lives, under an attempt of its own, so that it can still be
+// checked whose consent it is. What comes of it is decided like the consent itself.
+func (t *reconciliation) refreshConsent(ctx context.Context, m TokenResponse, refresh token.Secret) (*ConnectionReport, error) {
+	if fingerprint := refresh.Fingerprint(); t.rec.Current != nil && (fingerprint == t.rec.Current.Fingerprint || slices.Contains(t.rec.Spent, fingerprint)) {
+		return t.copyOfOurs(ctx, m) // which is presented for the current pair, and for nothing else
+	}
+	if f := t.rec.failure(Decide, m.Key); m.Consent != "" && f == nil { // the server gave no access token, twice
+		return t.failure(ctx, Decide, m.Key, classIssuer, time.Hour, errNoLiveToken)
+	}
+	if a := t.rec.ConsentAttempt; a != nil && a.Consent != m.consent() {
+		return t.failure(ctx, Decide, m.Key, classIssuer, a.Until.Add(t.engine.settings.Quiet).Sub(t.now), errors.New("another consent is being refreshed"))
+	} else if a != nil && t.refreshed == "" { // its answer may be in escrow
+		if found, err := t.escrowOf(ctx, m); err != nil {
+			return t.failure(ctx, Decide, m.Key, classStore, 0, err)
+		} else if len(found) > 0 {
+			return nil, t.write(ctx, Change{Copy: found})
+		}
+	}
+	if t.publishOnly || t.refreshed != "" {
+		t.failed[act{Decide, m.Key}] = true
+		return nil, nil
+	}
+	p, end, err := t.readyToPresent(ctx, act{Decide, m.Key})
+	if p == nil {
+		return end, err
+	}
+	p.grant.RefreshToken = refresh
+	now := t.engine.clock().UTC()
+	a := ConsentAttempt{Attempt: Attempt{ID: newID(), Fingerprint: refresh.Fingerprint(), BegunAt: now,
+		Until: now.Add(t.engine.settings.Lease), Presentations: 1}, Consent: m.consent()}
+	t.rec.ConsentAttempt = &a
+	if err := t.write(ctx, Change{Bury: t.before(m)}); err != nil {
+		return nil, err
+	}
+	t.refreshed = a.ID
+	answer, posted := t.post(ctx, p, a.Until)
+	if !posted {
+		t.rec.ConsentAttempt = nil
+		return t.failure(ctx, Decide, m.Key, classNotSent, 0, errTooLateToPresent)
+	}
+	if answer.Class == Captured {
+		next := t.response(p, answer.Body, ResponseKey{m.Key.Epoch, m.Key.Generation + 1, a.ID}, a.Fingerprint, FromRefresh)
+		next.Company, next.Expect, next.Consent = m.Company, m.Expect, m.consent()
+		return t.captured(ctx, p, next, answer.Body)
+	}
+	return t.consentNotRefreshed(ctx, m, answer)
+}
+
+// before are the responses of the same consent that m succeeds.
+func (t *reconciliation) before(m TokenResponse) (keys []ResponseKey) {
+	for _, old := range t.responses {
+		if old.Key.Epoch == m.Key.Epoch && old.consent() == m.consent() && old.Key.Generation < m.Key.Generation {
+			keys = append(keys, old.Key)
+		}
+	}
+	return keys
+}
+
+// copyOfOurs: the server has answered a consent with the pair that the connection
+// has, or had. It goes on with that.
+func (t *reconciliation) copyOfOurs(ctx context.Context, m TokenResponse) (*ConnectionReport, error) {
+	rec, responses, err := t.engine.mark(ctx, t.rec, t.responses, m, Rejected, "it is the token pair that the connection already has")
+	if err == nil {
+		t.set(rec, responses)
+	}
+	return nil, err
+}
+
+// consentNotRefreshed acts on every answer but a captured one.
+func (t *reconciliation) consentNotRefreshed(ctx context.Context, m TokenResponse, answer Answer) (*ConnectionReport, error) {
+	t.heed(ctx, answer)
+	cause := fmt.Errorf("refreshing the waiting consent of %s: %s", t.conn, answer.Detail)
+	switch answer.Class {
+	case UnknownResult, OddRefusal:
+		return nil, nil // the attempt stays; what became of it is looked for once it is over
+	case Refused:
+		count := 1
+		if f := t.rec.failure(Decide, m.Key); f != nil && f.Class == classRefused {
+			count = f.Count + 1
+		}
+		if count > len(retryAfter) {
+			t.rec.ConsentAttempt = nil
+			rec, responses, err := t.engine.mark(ctx, t.rec, t.responses, m, Rejected, "the server does not accept the refresh token of the consent")
+			if err == nil {
+				t.set(rec, responses)
+			}
+			return nil, err
+		}
+		t.rec.ConsentAttempt = nil
+		return t.failure(ctx, Decide, m.Key, classRefused, retryAfter[count-1], cause)
+	case ClientFault, GrantFault, RequestFault:
+		t.rec.ConsentAttempt = nil
+		return t.failure(ctx, Decide, m.Key, classConfig, 0, cause)
+	}
+	t.rec.ConsentAttempt = nil
+	return t.failure(ctx, Decide, m.Key, classIssuer, answer.Wait, cause)
+}
+
+// escrowOf reads what the secret store holds of a consent that was refreshed.
+func (t *reconciliation) escrowOf(ctx context.Context, m TokenResponse) ([]TokenResponse, error) {
+	stored, unread, err := t.storedResponses(ctx, escrowOnly)
+	if err == nil {
+		err = unread
+	}
+	var found []TokenResponse
+	for _, s := range stored {
+		if s.Key.Epoch == m.Key.Epoch && s.Consent == m.consent() && !has(t.responses, s.Key) {
+			found = append(found, s)
+		}
+	}
+	return found, err
 }

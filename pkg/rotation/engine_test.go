@@ -143,7 +143,7 @@ func TestARunWithoutTimeDefersAndAsksForAnother(t *testing.T) {
 		if report.Outcomes[rotation.Deferred] != 1 || len(b.presentations()) != 0 {
 			t.Errorf("%+v", report)
 		}
-		time.Sleep(time.Minute)
+		time.Sleep(2 * time.Minute)
 		b.deliver(t.Context())
 		if err := b.works(t.Context()); err != nil || b.record(t).Generation != 1 {
 			t.Errorf("the follow-up sweep did not do it: %v", err)

@@ -32,13 +32,13 @@ var faults = []fault{
 		happens: func(m *faultScenario) rotation.Outcome { return m.nth(begin, "ledger.Write", after, crash).rotate() }},
 	{name: "crash in the POST, which never arrives", outcome: crashed, shown: 2,
 		happens: func(m *faultScenario) rotation.Outcome { return m.first("issuer.Redeem", before, crash).rotate() }},
-	{name: "crash in the POST, which has arrived (W1)", outcome: crashed, shown: 2, notices: []string{toldConsent}, status: rotation.NeedsConsent,
+	{name: "crash in the POST, which has arrived (W1)", outcome: crashed, shown: 3, notices: []string{toldConsent}, status: rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome { return m.first("issuer.Redeem", after, crash).rotate() }},
 	{name: "crash in the POST, on a server that overlaps", server: overlap, outcome: crashed, shown: 2,
 		happens: func(m *faultScenario) rotation.Outcome { return m.first("issuer.Redeem", after, crash).rotate() }},
-	{name: "crash with the answer in memory (W2)", outcome: crashed, shown: 2, notices: []string{toldConsent}, status: rotation.NeedsConsent,
+	{name: "crash with the answer in memory (W2)", outcome: crashed, shown: 3, notices: []string{toldConsent}, status: rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome { return m.first("ledger.SaveResponse", before, crash).rotate() }},
-	{name: "crash with the answer in memory, on a server that ends the family", server: family, outcome: crashed, shown: 2,
+	{name: "crash with the answer in memory, on a server that ends the family", server: family, outcome: crashed, shown: 3,
 		notices: []string{toldConsent}, status: rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome { return m.first("ledger.SaveResponse", before, crash).rotate() }},
 	{name: "crash after Save", outcome: crashed, notices: []string{toldRecovered},
@@ -63,7 +63,7 @@ var faults = []fault{
 	// A call takes effect, and its answer is lost.
 	{name: "the answer to Begin's write is lost", outcome: rotation.Rotated,
 		happens: func(m *faultScenario) rotation.Outcome { return m.nth(begin, "ledger.Write", after, fail).rotate() }},
-	{name: "the answer to the POST is lost (W1)", outcome: rotation.Unknown, shown: 2, notices: []string{toldUnknown, toldConsent}, status: rotation.NeedsConsent,
+	{name: "the answer to the POST is lost (W1)", outcome: rotation.Unknown, shown: 3, notices: []string{toldUnknown, toldConsent}, status: rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome { return m.first("issuer.Redeem", after, fail).rotate() }},
 	{name: "the answer to the POST is lost, on a server that overlaps", server: overlap, outcome: rotation.Unknown, shown: 2, notices: []string{toldUnknown},
 		happens: func(m *faultScenario) rotation.Outcome { return m.first("issuer.Redeem", after, fail).rotate() }},
@@ -71,9 +71,9 @@ var faults = []fault{
 		happens: func(m *faultScenario) rotation.Outcome { return m.first("ledger.SaveResponse", after, fail).rotate() }},
 	{name: "the answer to Decide's write is lost", outcome: rotation.Rotated,
 		happens: func(m *faultScenario) rotation.Outcome { return m.nth(decide, "ledger.Write", after, fail).rotate() }},
-	{name: "the answer to the put is lost", outcome: rotation.Deferred,
+	{name: "the answer to the put is lost", outcome: rotation.Rotated,
 		happens: func(m *faultScenario) rotation.Outcome { return m.first("secrets.Put", after, fail).rotate() }},
-	{name: "the answer to the promote is lost", outcome: rotation.Deferred,
+	{name: "the answer to the promote is lost", outcome: rotation.Rotated,
 		happens: func(m *faultScenario) rotation.Outcome { return m.first("secrets.Promote", after, fail).rotate() }},
 	{name: "the answer to Publish's write is lost", outcome: rotation.Failed,
 		happens: func(m *faultScenario) rotation.Outcome { return m.nth(publish, "ledger.Write", after, fail).rotate() }},
@@ -93,7 +93,7 @@ var faults = []fault{
 		happens: func(m *faultScenario) rotation.Outcome {
 			return m.downAfter(1, "issuer.Redeem", "ledger.Write", "ledger.SaveResponse").rotate()
 		}},
-	{name: "both stores go down during the POST and stay down (W3)", outcome: rotation.Unknown, shown: 2,
+	{name: "both stores go down during the POST and stay down (W3)", outcome: rotation.Unknown, shown: 3,
 		notices: []string{toldUnsaved, toldConsent}, status: rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome {
 			return m.downAfter(1, "issuer.Redeem", "ledger.", "secrets.").rotate()
@@ -143,9 +143,9 @@ var faults = []fault{
 			}
 			return outcome
 		}},
-	{name: "a burst of throttled writes to the secret store", outcome: rotation.Deferred,
+	{name: "a burst of throttled writes to the secret store", outcome: rotation.Rotated,
 		happens: func(m *faultScenario) rotation.Outcome { return m.burst(8, "secrets.Put") }},
-	{name: "a burst of throttled writes to the ledger before the POST", outcome: rotation.Rotated,
+	{name: "a burst of throttled writes to the ledger before the POST", outcome: rotation.Failed,
 		happens: func(m *faultScenario) rotation.Outcome { return m.burst(4, "ledger.Write") }},
 	{name: "the ledger takes no writes", outcome: rotation.Failed,
 		happens: func(m *faultScenario) rotation.Outcome { return m.unspent(m.down("ledger.Write").rotate) }},
@@ -192,9 +192,9 @@ var faults = []fault{
 		}},
 
 	// Answers that are not what they should be.
-	{name: "half an answer (W1)", outcome: rotation.Unknown, shown: 2, notices: []string{toldRejected, toldConsent}, status: rotation.NeedsConsent,
+	{name: "half an answer (W1)", outcome: rotation.Unknown, shown: 3, notices: []string{toldRejected, toldConsent}, status: rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome { return m.first("issuer.Redeem", after, cut).rotate() }},
-	{name: "half an answer in both stores, and nobody consents for days", outcome: rotation.Fresh, shown: 2, notices: []string{toldRejected, toldConsent}, status: rotation.NeedsConsent,
+	{name: "half an answer in both stores, and nobody consents for days", outcome: rotation.Fresh, shown: 6, notices: []string{toldRejected, toldConsent}, status: rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome {
 			m.first("issuer.Redeem", after, cut).first("ledger.SaveResponse", before, fail).rotate()
 			return m.hourly(4 * 24)
@@ -212,7 +212,7 @@ var faults = []fault{
 			m.issuer = nil
 			return m.process(func(ctx context.Context) (rotation.Report, error) { return m.rotator().Release(ctx, acme, two.right) })
 		}},
-	{name: "an answer with several refresh tokens, which a person gives up", outcome: rotation.Busy, shown: 2,
+	{name: "an answer with several refresh tokens, which a person gives up", outcome: rotation.Busy, shown: 3,
 		notices: []string{toldHeld, toldRejected, toldConsent}, status: rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome {
 			m.meets(contradicting(m.Issuer)).rotate()
@@ -221,7 +221,7 @@ var faults = []fault{
 		}},
 	{name: "an answer that is too large for the secret store", outcome: rotation.Held, notices: []string{toldHeld},
 		happens: func(m *faultScenario) rotation.Outcome { return m.meets(immense(m.Issuer)).rotate() }},
-	{name: "an answer that no known encoding explains", outcome: rotation.Held, notices: []string{toldHeld},
+	{name: "an answer that no known encoding explains", outcome: rotation.Held, notices: []string{toldHeld, toldSalvaged, toldRecovered},
 		happens: func(m *faultScenario) rotation.Outcome { return m.meets(illegibly(m.Issuer)).rotate() }},
 	{name: "a consent whose answer has several refresh tokens", outcome: rotation.Outcome(rotation.Lost), notices: []string{toldHeld},
 		happens: func(m *faultScenario) rotation.Outcome { return m.meets(contradicting(m.Issuer)).consentAgain() }},
@@ -229,7 +229,7 @@ var faults = []fault{
 		happens: func(m *faultScenario) rotation.Outcome { return m.meets(immense(m.Issuer)).consentAgain() }},
 	{name: "an answer that this program cannot read for a fault of its own", outcome: rotation.Failed,
 		happens: func(m *faultScenario) rotation.Outcome { return m.meets(&startling{Issuer: m.Issuer}).rotate() }},
-	{name: "the answer comes after the timeout (W1)", outcome: rotation.Unknown, shown: 2, notices: []string{toldUnknown, toldConsent}, status: rotation.NeedsConsent,
+	{name: "the answer comes after the timeout (W1)", outcome: rotation.Unknown, shown: 3, notices: []string{toldUnknown, toldConsent}, status: rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome {
 			return m.first("issuer.Redeem", before, slow(45*time.Second)).rotate()
 		}},
@@ -249,7 +249,7 @@ var faults = []fault{
 	// Time.
 	{name: "a process is frozen between Begin and the POST", outcome: rotation.Deferred,
 		happens: func(m *faultScenario) rotation.Outcome {
-			return m.unspent(m.during(2, "ledger.Load", after, func() { time.Sleep(45 * time.Second) }).rotate)
+			return m.unspent(m.during(1, "ledger.Write", after, func() { time.Sleep(45 * time.Second) }).rotate)
 		}},
 	{name: "a process is frozen with the answer in memory, past its lease", outcome: rotation.Rotated,
 		happens: func(m *faultScenario) rotation.Outcome {
@@ -302,7 +302,7 @@ var faults = []fault{
 		}},
 
 	// Effects that come late, and reads that come early.
-	{name: "Begin's write lands when nobody waits for it any more", outcome: rotation.Rotated,
+	{name: "Begin's write lands when nobody waits for it any more", outcome: rotation.Deferred,
 		happens: func(m *faultScenario) rotation.Outcome {
 			return m.nth(begin, "ledger.Write", before, late(100*time.Second)).rotate()
 		}},
@@ -310,15 +310,15 @@ var faults = []fault{
 		happens: func(m *faultScenario) rotation.Outcome {
 			return m.first("ledger.SaveResponse", before, late(100*time.Second)).rotate()
 		}},
-	{name: "the put lands after a later run's", outcome: rotation.Deferred,
+	{name: "the put lands after a later run's", outcome: rotation.Rotated,
 		happens: func(m *faultScenario) rotation.Outcome {
 			return m.first("secrets.Put", before, late(30*time.Minute)).rotate()
 		}},
-	{name: "the promote lands after a later generation's", outcome: rotation.Deferred,
+	{name: "the promote lands after a later generation's", outcome: rotation.Rotated,
 		happens: func(m *faultScenario) rotation.Outcome {
 			return m.first("secrets.Promote", before, late(30*time.Minute)).rotate()
 		}},
-	{name: "the POST arrives minutes later (W1)", outcome: rotation.Unknown, shown: 2, notices: []string{toldUnknown, toldConsent}, status: rotation.NeedsConsent,
+	{name: "the POST arrives minutes later (W1)", outcome: rotation.Unknown, shown: 3, notices: []string{toldUnknown, toldConsent}, status: rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome {
 			return m.first("issuer.Redeem", before, late(100*time.Second)).rotate()
 		}},
@@ -417,19 +417,19 @@ var faults = []fault{
 		}},
 
 	// People.
-	{name: "the user takes the consent back", outcome: rotation.ConsentNeeded, notices: []string{toldConsent}, status: rotation.NeedsConsent,
+	{name: "the user takes the consent back", outcome: rotation.ConsentNeeded, shown: 2, notices: []string{toldConsent}, status: rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome { m.withdraw(); return m.rotate() }},
-	{name: "the user takes the consent back, and the ledger does not take that", outcome: rotation.Failed, notices: []string{toldConsent}, shown: 2, status: rotation.NeedsConsent,
+	{name: "the user takes the consent back, and the ledger does not take that", outcome: rotation.Failed, notices: []string{toldConsent}, shown: 3, status: rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome {
 			m.withdraw()
 			return m.nth(giveUp, "ledger.Write", before, fail).sweep()
 		}},
-	{name: "the user takes the consent back, and a process dies right after writing so", outcome: crashed, notices: []string{toldConsent}, status: rotation.NeedsConsent,
+	{name: "the user takes the consent back, and a process dies right after writing so", outcome: crashed, shown: 2, notices: []string{toldConsent}, status: rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome {
 			m.withdraw()
 			return m.nth(giveUp, "ledger.Write", after, crash).rotate()
 		}},
-	{name: "the user takes the consent back, and a process dies right after writing that people were told", outcome: crashed, notices: []string{toldConsent}, status: rotation.NeedsConsent,
+	{name: "the user takes the consent back, and a process dies right after writing that people were told", outcome: crashed, shown: 2, notices: []string{toldConsent}, status: rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome {
 			m.withdraw()
 			return m.nth(noteTold, "ledger.Write", after, crash).sweep()
@@ -467,7 +467,7 @@ var faults = []fault{
 			return m.sweep()
 		}},
 	{name: "an operator whose keys are wrong discards an answer, whose pair is revoked after the next consent", outcome: rotation.Outcome(rotation.Connected), shown: 2,
-		notices: []string{toldConfig, toldRejected, toldConsent},
+		notices: []string{toldConfig, toldRejected, toldConfig, toldConsent},
 		happens: func(m *faultScenario) rotation.Outcome {
 			sealAway(m.harness)
 			fumbler.act(context.Background(), m.harness)

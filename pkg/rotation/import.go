@@ -98,7 +98,7 @@ func CheckImports(ctx context.Context, archive Archive, imports map[token.Connec
 // compared with. ErrNotRegistered, ErrConnected; ErrSuperseded if the connection
 // changed meanwhile.
 func (s *Consents) Import(ctx context.Context, c token.Connection, refresh token.Secret, company string) error {
-	rec, _, err := s.loadRow(ctx, c)
+	rec, _, err := s.engine.load(ctx, c)
 	switch {
 	case err != nil:
 		return err
@@ -117,7 +117,7 @@ func (s *Consents) Import(ctx context.Context, c token.Connection, refresh token
 	}
 	m := x.response(FromImport, body)
 	m.Company = company
-	if err := s.save(ctx, m); err != nil {
+	if _, err := s.engine.save(ctx, m, nil); err != nil {
 		return err
 	}
 	_, err = s.adoptConsent(ctx, x, m, body)

@@ -197,10 +197,8 @@ func TestARefusedTokenIsNotPresentedAgainBecauseTheSecretStoreCouldNotBeSearched
 			t.Errorf("status %s before everything was searched", rec.Status)
 		}
 		b.gate(nil)
-		for range 3 {
-			time.Sleep(10 * time.Minute)
-			b.sweep(t)
-		}
+		time.Sleep(10 * time.Minute)
+		b.sweep(t)
 		if n, rec := b.presentations()[current], b.record(t); n != 1 || rec.Status != rotation.NeedsConsent {
 			t.Errorf("presented %d times, status %s", n, rec.Status)
 		}

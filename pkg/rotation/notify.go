@@ -17,7 +17,7 @@ import (
 
 const (
 	// announcedFor is how long an event that concerns an environment as a whole
-	// is not told of again.
+	// is not announced again.
 	announcedFor = daily
 	// many connections of an environment that need a consent within an hour have
 	// one cause, and are one notice. Fewer are a notice each.
@@ -25,64 +25,92 @@ const (
 	oneCause = time.Hour
 )
 
-var errBeingTold = errors.New("another process may be telling")
-
-// told is what this process, and where there are Announcements all of them,
-// told people of environments.
-type told struct {
-	shared Announcements // may be nil
-	mu     sync.Mutex
-	until  map[string]time.Time
+// notify notifies people of c. What cannot be delivered is in the log only.
+func (e *engine) notify(ctx context.Context, kind string, c token.Connection, format string, args ...any) {
+	_ = e.deliver(ctx, Notice{Kind: kind, Connection: c, Environment: c.Environment, Summary: fmt.Sprintf(format, args...)})
 }
 
-func newTold(shared Announcements) *told { return &told{shared: shared, until: map[string]time.Time{}} }
-
-// first claims the telling of an event until then. Where it cannot be found out
-// whether another process has told, people are told once more.
-func (t *told) first(ctx context.Context, log *slog.Logger, event string, now, until time.Time) (first bool) {
-	t.mu.Lock()
-	known := now.Before(t.until[event])
-	if !known {
-		t.until[event] = until
+// deliver logs a notice and sends it. The error is logged, too.
+func (e *engine) deliver(ctx context.Context, n Notice) error {
+	n.At = e.clock().UTC()
+	about := n.Connection.String()
+	if n.Connection.IsZero() {
+		about = n.Environment
 	}
-	t.mu.Unlock()
-	if known || t.shared == nil {
-		return !known
-	}
-	err := within(ctx, storeTimeout, func(ctx context.Context) (err error) {
-		first, err = t.shared.First(ctx, event, now, until)
-		return err
-	})
-	if err != nil {
-		log.WarnContext(ctx, "whether people were told cannot be found out; they are told once more", "event", event, "error", err)
-	}
-	return first || err != nil
-}
-
-// tellOnce tells people of an event, unless they were told of it already and
-// that covers what happens now. Whoever tells first claims it for as long as that
-// takes, and for as long as it covers only afterwards: a crash in between costs a
-// second notice, not the only one. It returns errBeingTold while another process
-// may be at it, of which nobody knows whether it lives.
-func (k *engine) tellOnce(ctx context.Context, event string, covers time.Duration, n Notice) error {
-	now := k.clock()
-	if !k.told.first(ctx, k.log, event, now, now) { // claims nothing
+	e.log.WarnContext(ctx, "notice", "kind", n.Kind, "about", about, "summary", n.Summary)
+	if e.notifier == nil {
 		return nil
 	}
-	if !k.told.first(ctx, k.log, event+", being told", now, now.Add(k.settings.Lease)) {
-		return errBeingTold
-	}
-	err := k.deliver(ctx, n)
-	if err == nil {
-		k.told.first(ctx, k.log, event, now, now.Add(covers))
+	err := e.notifier.Notify(context.WithoutCancel(ctx), n)
+	if err != nil {
+		e.log.ErrorContext(ctx, "notice not delivered", "kind", n.Kind, "about", about, "error", err)
 	}
 	return err
 }
 
-// announce tells people, once in a while, of what concerns an environment.
-// which tells events of one kind apart.
-func (k *engine) announce(ctx context.Context, kind, environment, which, format string, args ...any) {
-	_ = k.tellOnce(ctx, kind+" "+environment+" "+which, announcedFor,
+// claims are the events that this process, and where there are Announcements all
+// of them, have claimed.
+type claims struct {
+	shared Announcements // may be nil
+	log    *slog.Logger
+
+	mu    sync.Mutex
+	until map[string]time.Time
+}
+
+// first claims an event until then and reports whether it was free. Where it
+// cannot be found out whether another process has claimed it, it counts as free.
+func (c *claims) first(ctx context.Context, event string, now, until time.Time) (free bool) {
+	c.mu.Lock()
+	known := now.Before(c.until[event])
+	if !known {
+		maps.DeleteFunc(c.until, func(_ string, until time.Time) bool { return !now.Before(until) })
+		c.until[event] = until
+	}
+	c.mu.Unlock()
+	if known || c.shared == nil {
+		return !known
+	}
+	err := within(ctx, storeTimeout, func(ctx context.Context) (err error) {
+		free, err = c.shared.First(ctx, event, now, until)
+		return err
+	})
+	if err != nil {
+		c.log.WarnContext(ctx, "whether another process has announced an event cannot be found out; it is announced once more", "event", event, "error", err)
+	}
+	return free || err != nil
+}
+
+// announced reports whether an event is claimed. It claims nothing.
+func (c *claims) announced(ctx context.Context, event string, now time.Time) bool {
+	return !c.first(ctx, event, now, now)
+}
+
+var errBeingAnnounced = errors.New("another process may be announcing it")
+
+// announceOnce notifies people of an event, unless that was done already and
+// covers what happens now. The claim comes after the delivery: a crash in between
+// costs a second notice, not the only one. It returns errBeingAnnounced while
+// another process may be at it, of which nobody knows whether it lives.
+func (e *engine) announceOnce(ctx context.Context, event string, covers time.Duration, n Notice) error {
+	now := e.clock()
+	if e.claims.announced(ctx, event, now) {
+		return nil
+	}
+	if !e.claims.first(ctx, event+", being announced", now, now.Add(e.settings.Lease)) {
+		return errBeingAnnounced
+	}
+	err := e.deliver(ctx, n)
+	if err == nil {
+		e.claims.first(ctx, event, now, now.Add(covers))
+	}
+	return err
+}
+
+// announce notifies people, once a day, of what concerns an environment. which
+// tells events of one kind apart.
+func (e *engine) announce(ctx context.Context, kind, environment, which, format string, args ...any) {
+	_ = e.announceOnce(ctx, kind+" "+environment+" "+which, announcedFor,
 		Notice{Kind: kind, Environment: environment, Summary: fmt.Sprintf(format, args...)})
 }
 
@@ -95,98 +123,96 @@ type appError struct {
 
 func (e *appError) Error() string { return e.text }
 
-func (t *turn) tellConfigError(ctx context.Context, cause error) {
+// environmentError is a fault of what lies between us and an environment.
+type environmentError struct{ environment, text string }
+
+func (e *environmentError) Error() string { return e.text }
+
+func (e *engine) notifyOfConfigError(ctx context.Context, c token.Connection, cause error) {
 	if ofApp, ok := errors.AsType[*appError](cause); ok {
-		t.announce(ctx, NoticeConfigError, t.conn.Environment, string(ofApp.app.ClientSecret.Fingerprint()), "%v", cause)
-		return
+		e.announce(ctx, NoticeConfigError, c.Environment, string(ofApp.app.ClientSecret.Fingerprint()), "%v", cause)
+	} else if _, ok := errors.AsType[*environmentError](cause); ok {
+		e.announce(ctx, NoticeConfigError, c.Environment, "", "%v", cause)
+	} else {
+		e.notify(ctx, NoticeConfigError, c, "%v", cause)
 	}
-	t.notify(ctx, NoticeConfigError, t.conn, "%v", cause)
 }
 
-// noteUntold keeps a connection that needs a consent of which nobody was told.
-func (r *run) noteUntold(rec Record) {
-	r.appsMu.Lock()
-	defer r.appsMu.Unlock()
-	r.untold = append(r.untold, rec)
-}
-
-// leaveUntold asks for a sweep, which sees those that have the same cause as well.
-// Where one should have told already, the schedule's next one will.
-func (r *run) leaveUntold(ctx context.Context) {
-	for _, rec := range r.untold {
-		if rec.DueAt.After(r.clock()) {
-			r.sweepBy(ctx, rec.DueAt)
+// leavePending asks for a sweep, which sees those that have the same cause as well.
+// Where one should have notified already, the schedule's next one will.
+func (r *run) leavePending(ctx context.Context) {
+	for _, rec := range r.pending {
+		if rec.Refusal != nil && r.engine.clock().Sub(rec.Refusal.At) < r.engine.settings.Quiet {
+			r.requests.sweepBy(ctx, rec.Refusal.At.Add(r.engine.settings.Quiet))
 		}
 	}
 }
 
-// tellUntold tells people who must consent, at the end of a run, so that a cause
-// which many connections have in common is one notice. That it was told is
-// written afterwards: a crash in between costs a second notice, not the only one.
-func (r *run) tellUntold(ctx context.Context) {
-	slices.SortFunc(r.untold, func(a, b Record) int { return cmp.Compare(a.Connection.String(), b.Connection.String()) })
-	of, later := map[string][]Record{}, map[token.Connection]bool{}
-	for _, rec := range r.untold {
+// notifyPending notifies people who must consent, at the end of a run, so that a
+// cause which many connections have in common is one notice. That it was delivered
+// is written afterwards: a crash in between costs a second notice, not the only one.
+func (r *run) notifyPending(ctx context.Context) {
+	slices.SortFunc(r.pending, func(a, b Record) int { return cmp.Compare(a.Connection.String(), b.Connection.String()) })
+	of := map[string][]Record{}
+	for _, rec := range r.pending {
 		of[rec.Connection.Environment] = append(of[rec.Connection.Environment], rec)
 	}
 	for _, environment := range slices.Sorted(maps.Keys(of)) {
-		for _, rec := range r.tellOf(ctx, environment, of[environment]) {
-			later[rec.Connection] = true
-		}
-	}
-	for _, rec := range r.untold {
-		if later[rec.Connection] {
-			continue
-		}
-		if err := r.nowTold(ctx, rec.Connection); err != nil {
-			r.log.WarnContext(ctx, "that people were told is not written; they will be told again", "connection", rec.Connection.String(), "error", err)
-		}
-	}
-}
-
-// tellOf tells people of connections of one environment that need a consent, and
-// returns those of which they are still to be told: by the next sweep of the
-// schedule, which may meet a better time, or soon where another process is at it.
-func (r *run) tellOf(ctx context.Context, environment string, records []Record) (left []Record) {
-	together := records
-	if len(records) < many {
-		together = nil
-		for _, rec := range records {
-			switch place, free := r.alone(ctx, environment); {
-			case !free:
-				together = append(together, rec)
-			case r.tellOne(ctx, rec) != nil:
-				left = append(left, rec)
-			default:
-				r.told.first(ctx, r.log, place, r.clock(), r.clock().Add(oneCause))
+		for _, rec := range r.notifyEnvironment(ctx, environment, of[environment]) {
+			_, err := r.engine.update(ctx, rec.Connection, func(rec *Record, _ []TokenResponse) (Change, bool, error) {
+				was := rec.Untold
+				rec.Untold = false
+				return Change{}, was, nil
+			})
+			if err != nil {
+				r.engine.log.WarnContext(ctx, "that people were notified is not written; they will be notified again", "connection", rec.Connection.String(), "error", err)
 			}
 		}
 	}
-	if len(together) == 0 {
-		return left
-	}
-	err := r.tellMany(ctx, environment, together)
-	if err == nil {
-		return left
-	}
-	if errors.Is(err, errBeingTold) {
-		r.sweepBy(ctx, r.clock().Add(r.settings.Lease))
-	}
-	return append(left, together...)
 }
 
-// alone reports whether so few needed a consent lately that one more is a notice
-// of its own, and the event to claim when that was told.
-func (r *run) alone(ctx context.Context, environment string) (place string, free bool) {
-	now := r.clock()
+// notifyEnvironment notifies people of connections of one environment that need a
+// consent, and returns those of which they were notified. The others are left to
+// the next sweep.
+func (r *run) notifyEnvironment(ctx context.Context, environment string, records []Record) (done []Record) {
+	var together []Record
+	for _, rec := range records {
+		if len(records) >= many {
+			together = records
+			break
+		}
+		switch place, free := r.single(ctx, environment); {
+		case !free:
+			together = append(together, rec)
+		case r.notifySingle(ctx, rec) == nil:
+			r.engine.claims.first(ctx, place, r.engine.clock(), r.engine.clock().Add(oneCause))
+			done = append(done, rec)
+		}
+	}
+	if len(together) == 0 {
+		return done
+	}
+	err := r.notifyIncident(ctx, environment, together)
+	if errors.Is(err, errBeingAnnounced) {
+		r.requests.sweepBy(ctx, r.engine.clock().Add(r.engine.settings.Lease))
+	}
+	if err != nil {
+		return done
+	}
+	return append(done, together...)
+}
+
+// single reports whether so few needed a consent lately that one more is a notice
+// of its own, and the event to claim when that was delivered.
+func (r *run) single(ctx context.Context, environment string) (place string, free bool) {
 	for n := 1; n < many && !free; n++ {
 		place = fmt.Sprintf("%s %s %d", NoticeNeedsConsent, environment, n)
-		free = r.told.first(ctx, r.log, place, now, now) // claims nothing
+		free = !r.engine.claims.announced(ctx, place, r.engine.clock())
 	}
 	return place, free
 }
 
-func (r *run) tellMany(ctx context.Context, environment string, records []Record) error {
+func (r *run) notifyIncident(ctx context.Context, environment string, records []Record) error {
 	var names []string
 	for _, rec := range records[:min(len(records), 5)] {
 		names = append(names, rec.Connection.String())
@@ -194,15 +220,16 @@ func (r *run) tellMany(ctx context.Context, environment string, records []Record
 	if len(records) > len(names) {
 		names = append(names, fmt.Sprintf("and %d more", len(records)-len(names)))
 	}
-	cause := "The client secret may have been reset in the Developer Portal, or the app's access taken back."
+	cause := "The client secret may have been reset in the Developer Portal, the app's access revoked, or the server is in trouble."
 	if environment == "monthly-sandbox" {
 		cause = "Procore overwrites this environment on the first working day of each month, which ends every consent in it."
 	}
-	return r.tellOnce(ctx, NoticeNeedsConsent+" "+environment, oneCause, Notice{Kind: NoticeNeedsConsent, Environment: environment, Summary: fmt.Sprintf("Connections of %s need a consent in numbers: %s. %s "+
-		"See all with `tokenturn connection list`, and make a link for each with `tokenturn connection invite`.", environment, strings.Join(names, ", "), cause)})
+	return r.engine.announceOnce(ctx, NoticeNeedsConsent+" "+environment, oneCause, Notice{Kind: NoticeNeedsConsent, Environment: environment,
+		Summary: fmt.Sprintf("Several connections of %s need a consent: %s. %s tokenturn tries their tokens again for a day. "+
+			"See all with `tokenturn connection list`, and make a link for each with `tokenturn connection invite`.", environment, strings.Join(names, ", "), cause)})
 }
 
-func (r *run) tellOne(ctx context.Context, rec Record) error {
+func (r *run) notifySingle(ctx context.Context, rec Record) error {
 	n := Notice{Kind: NoticeNeedsConsent, Connection: rec.Connection, Environment: rec.Connection.Environment}
 	how := fmt.Sprintf("run `tokenturn connection invite %s` and send them the link", rec.Connection)
 	if link, until, ok := r.invite(ctx, rec); ok {
@@ -211,7 +238,7 @@ func (r *run) tellOne(ctx context.Context, rec Record) error {
 	}
 	n.Summary = fmt.Sprintf("Procore no longer accepts the refresh token of %s, and no successor of it is saved. %s must allow access again: %s.",
 		rec.Connection, rec.Pin.Whose(), how)
-	return r.deliver(ctx, n)
+	return r.engine.deliver(ctx, n)
 }
 
 func (r *run) invite(ctx context.Context, rec Record) (link token.Secret, until time.Time, ok bool) {
@@ -219,11 +246,11 @@ func (r *run) invite(ctx context.Context, rec Record) (link token.Secret, until 
 		return token.Secret{}, time.Time{}, false
 	}
 	err := within(ctx, 2*storeTimeout, func(ctx context.Context) (err error) {
-		link, until, err = r.invitations.Renew(ctx, rec, r.clock())
+		link, until, err = r.invitations.Renew(ctx, rec, r.engine.clock())
 		return err
 	})
 	if err != nil {
-		r.log.WarnContext(ctx, "no link could be made for a notice", "connection", rec.Connection.String(), "error", err)
+		r.engine.log.WarnContext(ctx, "no link could be made for a notice", "connection", rec.Connection.String(), "error", err)
 	}
 	return link, until, err == nil
 }
@@ -237,19 +264,4 @@ func (p *Pin) Whose() string {
 		return "Procore user " + p.ResourceOwner
 	}
 	return fmt.Sprintf("%s (Procore user %s)", p.Login, p.ResourceOwner)
-}
-
-// nowTold writes that people were told of c.
-func (r *run) nowTold(ctx context.Context, c token.Connection) error {
-	for range maxSteps {
-		rec, responses, err := r.loadRow(ctx, c)
-		if err != nil || !rec.Untold {
-			return err
-		}
-		rec.Untold = false
-		if err = r.write(ctx, rec, responses, Change{}); !errors.Is(err, ErrConflict) {
-			return err
-		}
-	}
-	return ErrConflict
 }

@@ -17,51 +17,42 @@ import (
 // itself is left to the caller.
 func (r *Rotator) Disconnect(ctx context.Context, c token.Connection) (Report, error) {
 	started := time.Now()
-	rec, responses, err := r.loadRow(ctx, c)
+	rec, _, err := r.engine.load(ctx, c)
 	if err != nil {
 		return Report{}, err
 	}
 	detail := ""
-	if rec.Status == Active && !rec.ServiceAccount && rec.Current.ExpiresAt.Sub(r.clock()) < time.Minute {
+	if rec.Status == Active && !rec.ServiceAccount && rec.Current.ExpiresAt.Sub(r.engine.clock()) < time.Minute {
 		first := r.newRun().connection(ctx, c, situation{force: true})
 		if first.Outcome != Rotated {
 			detail = fmt.Sprintf("could not be rotated first (%s), so an expired pair may have escaped revocation", first.Outcome)
 		}
 	}
-	for range maxSteps {
-		if rec, responses, err = r.loadRow(ctx, c); err != nil {
-			return Report{}, err
-		}
+	_, err = r.engine.update(ctx, c, func(rec *Record, _ []TokenResponse) (Change, bool, error) {
 		if rec.Revision == "" || rec.Status == Disconnected {
-			break
+			return Change{}, false, nil
 		}
-		if err = r.disconnect(ctx, rec, responses); err == nil {
-			break
-		}
-		if !errors.Is(err, ErrConflict) {
-			return Report{}, err
-		}
+		return Change{History: rec.disconnect(r.engine.clock().Add(r.engine.settings.Lease), r.engine.settings.Quiet)}, true, nil
+	})
+	if err != nil {
+		return Report{}, err
 	}
-	report := r.newRun().connection(ctx, c, situation{spendless: true})
+	report := r.newRun().connection(ctx, c, situation{publishOnly: true})
 	if report.Detail == "" {
 		report.Detail = detail
 	}
 	return newReport("disconnect", started, []ConnectionReport{report}), nil
 }
 
-func (r *Rotator) disconnect(ctx context.Context, rec Record, responses []TokenResponse) error {
-	// A consent may be on its way even where no attempt is; who exchanges its
-	// code may die right after saving the pair, and nothing else makes a
-	// disconnected row due.
-	until := r.clock().Add(r.settings.Lease)
-	if rec.Attempt != nil && rec.Attempt.Until.After(until) {
-		until = rec.Attempt.Until
-	}
-	next := rec.clone()
-	next.endEpoch(until, r.settings.Quiet)
-	next.Epoch, next.Generation, next.Status = rec.Epoch+1, 0, Disconnected
-	next.Current, next.Ancestor, next.Published, next.Failure, next.Untold = nil, nil, "", nil, false
-	return r.write(ctx, next, responses, Change{History: append(rec.overtaken(""), Event{Kind: "disconnected"})})
+// disconnect takes a connection out of use. A consent may be on its way even where
+// no attempt is, until then; who exchanges its code may die right after saving the
+// pair, and nothing else makes a disconnected row due.
+func (r *Record) disconnect(until time.Time, quiet time.Duration) []Event {
+	history := append(r.endedBy(""), Event{Kind: "disconnected", Epoch: r.Epoch + 1})
+	r.endEpoch(until, quiet)
+	r.Epoch, r.Generation, r.Status = r.Epoch+1, 0, Disconnected
+	r.Current, r.Ancestor, r.Published, r.Failures, r.Refusal, r.Untold = nil, nil, "", nil, nil, false
+	return history
 }
 
 // ErrNothingHeld: the connection has no quarantined answer to release or discard,
@@ -91,7 +82,7 @@ func (r *Rotator) Release(ctx context.Context, c token.Connection, refresh token
 		if body, err = importBody(refresh); err != nil {
 			return nil, err
 		}
-		m.State, m.Reason, m.SavedAt = Saved, "", r.clock().UTC().Truncate(time.Millisecond)
+		m.State, m.Reason, m.SavedAt = Saved, "", r.engine.clock().UTC().Truncate(time.Millisecond)
 		m.Key.Attempt = newID()
 		m.Sealed = key.seal(body, c, m.Key)
 		return []TokenResponse{m}, nil
@@ -124,15 +115,19 @@ func (r *Rotator) Discard(ctx context.Context, c token.Connection) (Report, erro
 func (r *Rotator) settle(ctx context.Context, op string, c token.Connection, reason string, instead func(TokenResponse) ([]TokenResponse, error)) (Report, error) {
 	started := time.Now()
 	for range maxSteps {
-		rec, responses, m, err := r.heldResponse(ctx, c)
+		rec, responses, err := r.engine.load(ctx, c)
 		if err != nil {
 			return Report{}, err
 		}
-		added, err := instead(m)
+		m := stuck(rec, responses)
+		if m == nil {
+			return Report{}, fmt.Errorf("%s: %w", c, ErrNothingHeld)
+		}
+		added, err := instead(*m)
 		if err != nil {
 			return Report{}, err
 		}
-		err = r.mark(ctx, rec, responses, m, Rejected, reason, added...)
+		_, _, err = r.engine.mark(ctx, rec, responses, *m, Rejected, reason, added...)
 		if errors.Is(err, ErrConflict) { // such as a sweep that found it still held
 			continue
 		}
@@ -144,17 +139,15 @@ func (r *Rotator) settle(ctx context.Context, op string, c token.Connection, rea
 	return Report{}, fmt.Errorf("the row of %s kept changing: %w", c, ErrConflict)
 }
 
-func (r *Rotator) heldResponse(ctx context.Context, c token.Connection) (Record, []TokenResponse, TokenResponse, error) {
-	rec, responses, err := r.loadRow(ctx, c)
-	if err != nil {
-		return rec, nil, TokenResponse{}, err
-	}
-	for _, m := range responses {
-		f := rec.Failure
-		unopened := f != nil && f.Step == Decide && f.Class == classConfig && f.Response == m.Key // what waits for a store or the server is no loss yet
-		if (m.State == Quarantined || unopened) && successor(rec, m) {
-			return rec, responses, m, nil
+// stuck returns a response that is quarantined or cannot be opened, or nil. One
+// that waits for a store or the server is no loss yet. Of several, that of the
+// current epoch comes first.
+func stuck(rec Record, responses []TokenResponse) (found *TokenResponse) {
+	for _, m := range candidates(rec, responses) {
+		f := rec.failure(Decide, m.Key)
+		if m.State == Quarantined || f != nil && f.Class == classConfig {
+			found = &m
 		}
 	}
-	return rec, nil, TokenResponse{}, fmt.Errorf("%s: %w", c, ErrNothingHeld)
+	return found
 }

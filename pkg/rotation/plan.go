@@ -1,8 +1,12 @@
 package rotation
 
 import (
+	"cmp"
+	"hash/fnv"
 	"slices"
 	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
 // situation is all that plan looks at.
@@ -12,146 +16,283 @@ type situation struct {
 	now       time.Time
 	settings  Settings
 
-	force     bool          // rotate, due or not
-	minTTL    time.Duration // ensure: due if less life than this is left; 0: by the rule
-	onlyAt    *ResponseKey  // of a follow-up: the (epoch, generation) it was asked for
-	spendless bool          // publish: never redeem
-	looked    bool          // the secret store was searched in this turn, in vain
-	presented string        // id of the attempt that this turn presented with, if any
-	rests     func(Step, ResponseKey) bool
+	force       bool          // rotate, due or not
+	minTTL      time.Duration // ensure: due if less life than this is left; 0: by the rule
+	onlyAt      *ResponseKey  // of a follow-up: the (epoch, generation) it was asked for
+	publishOnly bool          // publish: never present
+	searched    bool          // this run has searched the secret store in vain
+	presented   string        // id of the attempt with which this run has presented, if any
+	refreshed   string        // id of the attempt with which it has refreshed a waiting consent, if any
+	failed      map[act]bool  // what has failed in this run and is not tried again in it
 }
 
-// action is what plan decides.
-type action struct {
+// act is one step for one response, or, without a response, for the connection.
+type act struct {
 	step     Step
-	response TokenResponse // of Decide; of Revoke, or zero to search for more
-	outcome  Outcome       // of the rows that end the turn: Hold, Wait, Nothing, and Look when it found nothing
+	response ResponseKey
+}
+
+// move is what one rule gives: the step, and the time from which it is to be taken.
+type move struct {
+	step     Step
+	response TokenResponse // of Decide and Revoke; Revoke without one searches
+	at       time.Time     // zero: never
+	due      time.Time     // when a run has to come for it; zero: at
+	outcome  Outcome       // what the run reports if nothing else is left to do
 	retryAt  time.Time     // when trying again makes sense, where that is known
 }
 
-// plan is a pure function: the first row that fits wins. The happy path and
-// every recovery go through it.
-func plan(s situation) action {
-	rec := s.rec
-	if m := decidable(rec, s.responses); m != nil {
-		if !s.rests(Decide, m.Key) {
-			return action{step: Decide, response: *m}
-		}
-		if m.Key.Epoch == rec.Epoch { // its parent is spent: nothing else may happen
-			return s.waitForFailure()
+// plan is a pure function. The first move whose time has come is taken. If there
+// is none, the first one that has an outcome says what the run reports.
+func plan(s situation) move {
+	moves := s.moves()
+	for _, m := range moves {
+		if !m.at.IsZero() && !s.now.Before(m.at) && !s.failed[act{m.step, m.response.Key}] {
+			return move{step: m.step, response: m.response}
 		}
 	}
-	end := action{step: Nothing, outcome: restingOutcome(rec)}
-	switch rec.Status {
-	case Active:
-		if a, ok := planActive(s); ok && a.outcome != Unknown && a.outcome != Held {
-			return a
-		} else if ok {
-			end = a // may last; what is over is revoked all the same
-		}
-	case NeedsConsent:
-		if !s.looked && !s.rests(Look, ResponseKey{}) && (s.force || !s.now.Before(rec.DueAt)) {
-			return action{step: Look}
-		}
-	}
-	if !rec.Residue.IsZero() && !s.now.Before(rec.Residue) && !s.rests(Revoke, ResponseKey{}) {
-		return action{step: Revoke}
-	}
-	for _, m := range s.responses {
-		if orphan(rec, m) && !s.rests(Revoke, m.Key) {
-			return action{step: Revoke, response: m}
-		}
+	end := moves[slices.IndexFunc(moves, func(m move) bool { return m.outcome != "" })]
+	if end.retryAt.IsZero() && waits(end.outcome) {
+		end.retryAt = end.at
 	}
 	return end
 }
 
-func planActive(s situation) (action, bool) {
-	rec := s.rec
-	if rec.unpublished() {
-		if s.rests(Publish, ResponseKey{}) {
-			return s.waitForFailure(), true
+// dueAt is when a run next has something to do for rec; zero: never. Every write
+// of a record sets it, from the same moves that plan chooses from.
+func (s Settings) dueAt(rec Record, responses []TokenResponse, now time.Time) (due time.Time) {
+	for _, m := range (situation{rec: rec, responses: responses, now: now, settings: s}).moves() {
+		at := m.due
+		if at.IsZero() {
+			at = m.at
 		}
-		if theirs := s.othersUntil(); s.now.Before(theirs) {
-			return action{step: Wait, outcome: Busy, retryAt: theirs}, true
+		if !at.IsZero() && (due.IsZero() || at.Before(due)) {
+			due = at
 		}
-		return action{step: Publish}, true
 	}
-	if held(rec, s.responses) {
-		return action{step: Hold, outcome: Held}, true
-	}
-	if a := rec.Attempt; a != nil && !rec.overSpendingNothing(s.now) {
-		mine := a.ID == s.presented
-		if s.now.Before(a.Until) && !mine {
-			return action{step: Wait, outcome: Busy, retryAt: a.Until}, true
-		}
-		if s.rests(Look, ResponseKey{}) || s.rests(Redeem, ResponseKey{}) {
-			return s.waitForFailure(), true
-		}
-		if !s.looked {
-			return action{step: Look}, true
-		}
-		if over := a.Until.Add(s.settings.Quiet); s.now.Before(over) || mine {
-			return action{step: Look, outcome: Unknown, retryAt: over}, true
-		}
-		if s.spendless {
-			return action{step: Wait, outcome: Unknown}, true
-		}
-		return action{step: Redeem}, true
-	}
-	if s.due() {
-		if s.rests(Redeem, ResponseKey{}) {
-			return s.waitForFailure(), true
-		}
-		return action{step: Redeem}, true
-	}
-	return action{}, false
+	return due.UTC()
 }
 
-// othersUntil is when the current pair stops being the business of the run that
-// brought it: half a lease after it was saved. Anybody may publish it; but twenty runs that do so beside its own
-// would spend twenty times the secret store's quota.
-func (s situation) othersUntil() time.Time {
+// waits reports whether a run with this outcome is to be repeated at a known time.
+func waits(o Outcome) bool { return o == Busy || o == Deferred || o == ConfigError || o == Unknown }
+
+// moves are the rules, in their order. The happy path and every recovery go
+// through them.
+func (s situation) moves() []move {
+	moves := s.decisions()
+	var busy bool
+	var busyUntil time.Time
+	if s.rec.Status == Active || s.rec.Status == NeedsConsent {
+		m := s.tokenMove()
+		moves, busy, busyUntil = append(moves, m), m.outcome == Busy, m.retryAt
+	}
+	for _, m := range s.revocations() {
+		if busy { // another run is at it, and does this as well
+			m.at, m.due = time.Time{}, later(m.at, busyUntil)
+		}
+		moves = append(moves, m)
+	}
+	end := move{step: Nothing, outcome: standing(s.rec)}
+	if s.rec.Untold { // for a sweep, which notifies
+		end.due = s.now
+	}
+	return append(moves, end)
+}
+
+// decisions: every response that may become the current one, each on its own.
+// One that waits hides no other.
+func (s situation) decisions() (moves []move) {
+	for _, m := range candidates(s.rec, s.responses) {
+		at := s.next(Decide, m.Key)
+		if a := s.rec.ConsentAttempt; a != nil && a.Consent == m.consent() && a.ID != m.Key.Attempt {
+			at = later(at, a.Until.Add(s.settings.Quiet)) // until then its answer may still arrive
+		}
+		moves = append(moves, move{step: Decide, response: m, at: at})
+	}
+	return moves
+}
+
+// tokenMove is what is to be done for the current pair: publish it, or present
+// its refresh token, or wait.
+func (s situation) tokenMove() move {
+	if s.rec.unpublished() {
+		return s.publication()
+	}
+	if m := s.successor(); m != nil {
+		return s.spent(*m)
+	}
+	a := s.rec.Attempt
+	if a != nil && !s.now.Before(a.Until) && s.rec.ServiceAccount { // asking again loses nothing
+		a = nil
+	}
+	if a == nil {
+		return s.presentation(time.Time{})
+	}
+	open := a.Until.Add(s.settings.Quiet) // until then its answer may still arrive
+	due := open
+	if s.rec.ServiceAccount {
+		due = a.Until
+	}
+	mine := a.ID == s.presented
+	switch {
+	case s.now.Before(a.Until) && !mine:
+		return move{step: Wait, outcome: Busy, retryAt: a.Until, due: due}
+	case !s.searched:
+		m := s.waiting(Recover, ResponseKey{})
+		m.at = later(m.at, a.Until)
+		if mine {
+			m.at = s.next(Recover, ResponseKey{})
+		}
+		m.due = later(m.at, open)
+		return m
+	case s.now.Before(open) || mine:
+		return move{step: Wait, outcome: Unknown, retryAt: open, due: open}
+	case s.publishOnly:
+		return move{step: Wait, outcome: Unknown, due: s.now}
+	}
+	return s.presentation(open)
+}
+
+// publication: anybody may publish. The run that brought the pair is given half a
+// lease for it, because twenty runs that publish beside it would spend twenty
+// times the secret store's quota.
+func (s situation) publication() move {
+	m := s.waiting(Publish, ResponseKey{})
 	cur := s.rec.Current
-	if cur.Response.Generation == 0 || s.brought() || s.spendless {
+	if others := cur.SavedAt.Add(s.settings.Lease / 2); s.now.Before(others) && cur.Response.Generation > 0 && !s.brought() && !s.publishOnly {
+		return move{step: Wait, outcome: Busy, retryAt: others, due: m.at}
+	}
+	return m
+}
+
+// spent: a response to the current refresh token is saved, so the token is not
+// presented. The response has its own time to be decided.
+func (s situation) spent(m TokenResponse) move {
+	if m.State == Quarantined {
+		return move{step: Quarantine, outcome: Held}
+	}
+	wait := s.waiting(Decide, m.Key)
+	return move{step: Wait, outcome: wait.outcome, retryAt: wait.at}
+}
+
+// presentation: the current refresh token is presented from then on, not before open.
+func (s situation) presentation(open time.Time) move {
+	if s.rec.Status == NeedsConsent {
+		return s.repetition(open)
+	}
+	at := s.replaceAt()
+	m := s.waiting(Redeem, ResponseKey{})
+	m.at = s.backOff(Redeem, ResponseKey{})
+	failing := s.failed[act{step: Redeem}] || s.now.Before(m.at) && !at.After(m.at)
+	if !failing || s.rec.failure(Redeem, ResponseKey{}) == nil {
+		m.outcome = Fresh
+	}
+	if at.IsZero() {
+		return move{step: Nothing, outcome: m.outcome, retryAt: m.at, due: later(s.settings.redeemAt(s.rec.Connection, *s.rec.Current), m.at)}
+	}
+	m.at = later(at, m.at, open)
+	if cur := s.rec.Current; cur.clocksDiffer() && !s.force && !s.now.Before(cur.SavedAt) {
+		// Everybody's clock but the saver's calls it due in good time; the saver's own
+		// must not find it due again at once.
+		m.at, m.due = later(m.at, cur.SavedAt.Add(min(putInterval, cur.lifetime()-margin(cur.lifetime())))), m.at
+	}
+	return m
+}
+
+// repetition: a refused token is presented again by the schedule of its refusal,
+// and whenever a person asks, each time after a complete Recover.
+func (s situation) repetition(open time.Time) move {
+	refusal := s.rec.Refusal
+	if refusal == nil { // of a row that another program wrote
+		refusal = &Refusal{Tries: len(retryAfter), NextAt: s.now}
+	}
+	m := move{step: Redeem, outcome: ConsentNeeded, at: later(refusal.NextAt, s.backOff(Redeem, ResponseKey{}), open)}
+	if s.force {
+		m.at = later(s.next(Redeem, ResponseKey{}), open)
+	}
+	switch {
+	case s.publishOnly || s.minTTL > 0 || s.presented != "":
+		m.step, m.due, m.at = Wait, m.at, time.Time{}
+	case !s.searched:
+		m.step = Recover
+		m.at = later(m.at, s.next(Recover, ResponseKey{}))
+	case !refusal.presents() && !s.force:
+		m.step, m.due, m.at = Wait, m.at, time.Time{}
+	}
+	return m
+}
+
+// revocations: responses that can no longer be decided, and the search for more of them.
+func (s situation) revocations() (moves []move) {
+	if at := s.rec.SearchAt; !at.IsZero() {
+		moves = append(moves, move{step: Revoke, at: later(at, s.next(Revoke, ResponseKey{}))})
+	}
+	for _, m := range s.responses {
+		if orphan(s.rec, m) {
+			moves = append(moves, move{step: Revoke, response: m, at: s.next(Revoke, m.Key)})
+		}
+	}
+	return moves
+}
+
+// next is when the step may be tried for the response: now, or after the wait of
+// its failure.
+func (s situation) next(step Step, key ResponseKey) time.Time {
+	return later(s.now, s.backOff(step, key))
+}
+
+// backOff is the end of the wait of a failure; zero: there is none. A person's
+// rotate ends every wait that nobody but us asked for.
+func (s situation) backOff(step Step, key ResponseKey) time.Time {
+	f := s.rec.failure(step, key)
+	if f == nil || s.force && f.Class != classRateLimited && f.Class != classBudget {
 		return time.Time{}
 	}
-	return cur.SavedAt.Add(s.settings.Lease / 2)
+	return f.NextAt
 }
 
-// brought reports whether the current pair is what this turn presented for.
-func (s situation) brought() bool {
-	return s.presented != "" && s.rec.Current != nil && s.rec.Current.Response.Attempt == s.presented
-}
-
-// due reports whether the current pair is to be replaced.
-func (s situation) due() bool {
-	cur := *s.rec.Current
-	switch {
-	case s.presented != "", s.spendless, s.onlyAt != nil && after(s.rec.Epoch, s.rec.Generation, s.onlyAt.Epoch, s.onlyAt.Generation):
-		return false
-	case s.force:
-		return true
-	case s.minTTL > 0 && s.minTTL < cur.lifetime(): // more than a new token could give is no reason to get one
-		left := cur.ExpiresAt.Sub(s.now)
-		return left < s.minTTL && (left <= margin(cur.lifetime()) || s.settings.roomFor(s.rec, s.now))
-	}
-	return !s.now.Before(s.settings.redeemAt(s.rec.Connection, cur))
-}
-
-// waitForFailure is the action while a failure asks to wait.
-func (s situation) waitForFailure() action {
-	a := action{step: Wait, outcome: Failed}
-	if f := s.rec.Failure; f != nil {
-		a.outcome, a.retryAt = Deferred, f.NextAt
+// waiting is a step that may have failed before, with what is reported while it waits.
+func (s situation) waiting(step Step, key ResponseKey) move {
+	m := move{step: step, at: s.next(step, key), outcome: Failed}
+	if f := s.rec.failure(step, key); f != nil {
+		m.outcome, m.retryAt = Deferred, f.NextAt
 		if f.Class == classConfig {
-			a.outcome = ConfigError
+			m.outcome = ConfigError
 		}
 	}
-	return a
+	return m
 }
 
-// restingOutcome names the state of a connection that needs nothing done.
-func restingOutcome(rec Record) Outcome {
+// brought reports whether the current pair is what this run presented for.
+func (s situation) brought() bool {
+	if s.rec.Current == nil {
+		return false
+	}
+	by := s.rec.Current.Response.Attempt
+	return by != "" && (by == s.presented || by == s.refreshed)
+}
+
+// replaceAt is when the current pair is to be replaced; zero: not in this run.
+func (s situation) replaceAt() time.Time {
+	cur := *s.rec.Current
+	lifetime := cur.lifetime()
+	switch at := s.onlyAt; {
+	case s.presented != "", s.publishOnly, at != nil && after(s.rec.Epoch, s.rec.Generation, at.Epoch, at.Generation):
+		return time.Time{}
+	case s.force:
+		return s.now
+	case s.minTTL > 0 && s.minTTL < lifetime: // more than a new token could give is no reason to get one
+		left := cur.earliestExpiry().Sub(s.now)
+		if left < s.minTTL && (left <= margin(lifetime) || s.settings.hasSpareRoom(s.rec, s.now)) {
+			return s.now
+		}
+		return time.Time{}
+	}
+	return s.settings.redeemAt(s.rec.Connection, cur)
+}
+
+// standing names the state of a connection that needs nothing done.
+func standing(rec Record) Outcome {
 	switch rec.Status {
 	case Active:
 		return Fresh
@@ -166,33 +307,20 @@ func (r Record) unpublished() bool {
 	return r.Status == Active && r.Current.VersionID != "" && r.Published != r.Current.VersionID
 }
 
-// resting reports whether an earlier failure asks the step to wait. A step on
-// one response rests only for that response: a new one is a new chance.
-func (r Record) resting(step Step, key ResponseKey, now time.Time) bool {
-	f := r.Failure
-	return f != nil && f.Step == step && now.Before(f.NextAt) && f.Response == key
-}
-
-// besides reports whether the rest of the loop goes on while f waits.
-func (f Failure) besides(rec Record) bool {
-	return f.Step == Revoke || f.Step == Decide && f.Response.Epoch > rec.Epoch
-}
-
-// decidable returns the saved response that may become the record's current pair:
-// of the next epoch before a successor in this one, then the earliest.
-func decidable(rec Record, responses []TokenResponse) *TokenResponse {
-	var best *TokenResponse
-	for i, m := range responses {
-		if m.State != Saved || !(nextEpoch(rec, m) || successor(rec, m)) {
-			continue
-		}
-		if best == nil || after(m.Key.Epoch, 0, best.Key.Epoch, 0) ||
-			m.Key.Epoch == best.Key.Epoch && (m.SavedAt.Before(best.SavedAt) ||
-				m.SavedAt.Equal(best.SavedAt) && m.Key.Attempt < best.Key.Attempt) {
-			best = &responses[i]
+// candidates are the responses that may become the record's current one: of the
+// next epoch before a successor in this one, then the earliest. A quarantined one
+// is judged again from time to time, for a newer program may be able to read it.
+func candidates(rec Record, responses []TokenResponse) []TokenResponse {
+	var found []TokenResponse
+	for _, m := range responses {
+		if m.State != Rejected && (waitingConsent(rec, m) && !continued(m, responses) || successor(rec, m)) {
+			found = append(found, m)
 		}
 	}
-	return best
+	slices.SortFunc(found, func(a, b TokenResponse) int {
+		return cmp.Or(cmp.Compare(b.Key.Epoch, a.Key.Epoch), a.SavedAt.Compare(b.SavedAt), cmp.Compare(a.Key.Attempt, b.Key.Attempt))
+	})
+	return found
 }
 
 // successor reports lineage: m answers the presentation of the current refresh token.
@@ -202,8 +330,39 @@ func successor(rec Record, m TokenResponse) bool {
 		m.Source == rec.renewal() && m.Parent == rec.Current.Fingerprint
 }
 
-func nextEpoch(rec Record, m TokenResponse) bool {
-	return m.Key.Epoch == rec.Epoch+1 && m.Key.Generation == 0 && (m.Source == FromCode || m.Source == FromImport)
+// successor returns a response that shows that the current refresh token is spent
+// and that may still become the current one, or nil. While there is one, the token
+// is not presented.
+func (s situation) successor() *TokenResponse {
+	for _, m := range s.responses {
+		if m.State != Rejected && successor(s.rec, m) {
+			return &m
+		}
+	}
+	return nil
+}
+
+// waitingConsent reports whether m is a consent or import of the next epoch, or
+// what became of one that had to be refreshed before it could be checked.
+func waitingConsent(rec Record, m TokenResponse) bool {
+	return m.Key.Epoch == rec.Epoch+1 &&
+		(m.Key.Generation == 0 && (m.Source == FromCode || m.Source == FromImport) || m.Consent != "")
+}
+
+// consent names the consent that m is, or that it continues.
+func (m TokenResponse) consent() string {
+	if m.Consent != "" {
+		return m.Consent
+	}
+	return m.Key.Attempt
+}
+
+// continued reports whether a later response of the same consent is saved, so
+// that the refresh token of m is spent.
+func continued(m TokenResponse, responses []TokenResponse) bool {
+	return slices.ContainsFunc(responses, func(other TokenResponse) bool {
+		return other.Key.Epoch == m.Key.Epoch && other.Consent == m.consent() && other.Key.Generation > m.Key.Generation
+	})
 }
 
 // held reports whether a quarantined successor of the current pair exists: the
@@ -212,15 +371,128 @@ func held(rec Record, responses []TokenResponse) bool {
 	return slices.ContainsFunc(responses, func(m TokenResponse) bool { return m.State == Quarantined && successor(rec, m) })
 }
 
-// orphan reports whether m is live but can no longer be decided. An answer of the
+// orphan reports whether m is live but can no longer be decided. An answer to the
 // current refresh token that was rejected is none until something follows: as long
-// as its response is there, its copy in the secret store is not taken home as a new one.
+// as it is there, its copy in the secret store is not taken for a new one.
 func orphan(rec Record, m TokenResponse) bool {
-	if rec.Current != nil && m.Key == rec.Current.Response || rec.Ancestor != nil && m.Key == *rec.Ancestor {
+	switch {
+	case rec.Current != nil && m.Key == rec.Current.Response, rec.Ancestor != nil && m.Key == *rec.Ancestor:
 		return false
-	}
-	if m.State != Saved && m.Source != FromRefresh { // nobody can release a consent: there is another for the asking
+	case m.Consent != "" && m.Key.Epoch <= rec.Epoch && !successor(rec, m): // of another consent than the one decided
+		return true
+	case m.State == Rejected && (m.Source != FromRefresh || m.Consent != ""):
 		return true
 	}
 	return !after(m.Key.Epoch, m.Key.Generation, rec.Epoch, rec.Generation)
+}
+
+func later(times ...time.Time) time.Time { return slices.MaxFunc(times, time.Time.Compare) }
+
+const (
+	// putInterval is the shortest sustained time between two versions of one
+	// secret, 99 in a day: AWS keeps about 100 and drops none younger than 24
+	// hours (Secrets Manager quotas).
+	putInterval = 873 * time.Second
+	daily       = 24 * time.Hour
+)
+
+// margin is the life an access token should have left when it is replaced: as
+// much as 99 replacements a day allow, one each 875 s, but some seconds for doing it.
+func margin(lifetime time.Duration) time.Duration {
+	allowed := lifetime - 875*time.Second
+	if allowed < 5*time.Second { // the day has more of these than the secret store takes, come what may
+		allowed = 25 * time.Second
+	}
+	return min(10*time.Minute, allowed, lifetime/2)
+}
+
+// lifetime of the access token from when it was begun; 0: there is none, or it was not told.
+func (c *Current) lifetime() time.Duration {
+	if c == nil || c.VersionID == "" {
+		return 0
+	}
+	if told := c.Lifetime.Duration(); c.clocksDiffer() || c.ExpiresAt.Sub(c.SavedAt) > told {
+		return told
+	}
+	return c.ExpiresAt.Sub(c.SavedAt)
+}
+
+// begun is the time from which its lifetime counts.
+func (c *Current) begun() time.Time {
+	if c.clocksDiffer() {
+		return c.IssuedAt
+	}
+	return c.SavedAt
+}
+
+// earliestExpiry is when the access token may be dead, whichever clock is right.
+func (c *Current) earliestExpiry() time.Time { return c.begun().Add(c.lifetime()) }
+
+// clocksDiffer reports whether our clock and the server's were apart when the pair was saved.
+// IssuedAt is in whole seconds.
+func (c *Current) clocksDiffer() bool {
+	return c.SavedAt.Sub(c.IssuedAt) > token.ClockTolerance+time.Second
+}
+
+// redeemAt is when the current pair is due: late enough that each rotation is
+// worth one, early enough that the sweep after that still leaves the margin. An
+// imported pair has no access token yet and is due at once.
+func (s Settings) redeemAt(c token.Connection, cur Current) time.Time {
+	if cur.VersionID == "" {
+		return cur.SavedAt
+	}
+	lifetime := cur.lifetime()
+	if lifetime <= 0 { // not told; nothing says when it ends
+		return cur.SavedAt.Add(putInterval)
+	}
+	earliest := cur.begun().Add(min(putInterval, lifetime-margin(lifetime)))
+	latest := cur.earliestExpiry().Add(-s.Cadence - margin(lifetime))
+	if !latest.After(earliest) {
+		return earliest
+	}
+	// Spread over the last tenth of the room, so that connections which were
+	// connected together do not stay together.
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(c.String()))
+	room := latest.Sub(earliest) / 10
+	return latest.Add(-time.Duration(h.Sum32()%1000) * room / 1000)
+}
+
+// ensureAt is when a follow-up must replace the current pair because waiting
+// for the sweep after it is due would leave less than the margin; zero: the
+// sweeps suffice, or the secret store cannot take versions that fast.
+func (s Settings) ensureAt(c token.Connection, cur Current) time.Time {
+	lifetime := cur.lifetime()
+	if cur.VersionID == "" || lifetime <= 0 {
+		return time.Time{}
+	}
+	life := lifetime - margin(lifetime)
+	at := cur.begun().Add(life)
+	switch {
+	case s.PutsPerDay > 0 && life < putInterval, !s.redeemAt(c, cur).Add(s.Cadence).After(at):
+		return time.Time{}
+	case cur.clocksDiffer(): // the sender's own clock measures at least how long it is until then
+		return cur.SavedAt.Add(life)
+	}
+	return at
+}
+
+// hasSpareRoom reports whether the secret store takes more versions in a day than
+// the schedule needs: who asks for more life than is left must not use those up.
+func (s Settings) hasSpareRoom(rec Record, now time.Time) bool {
+	if s.PutsPerDay == 0 {
+		return true
+	}
+	cur := *rec.Current
+	every := max(s.Cadence, s.redeemAt(rec.Connection, cur).Sub(cur.begun()))
+	if at := s.ensureAt(rec.Connection, cur); !at.IsZero() {
+		every = cur.lifetime() - margin(cur.lifetime())
+	}
+	return len(recentPuts(rec, now))+int(daily/every)+1 < s.PutsPerDay
+}
+
+// recentPuts are those that still count against the secret store's limit.
+func recentPuts(rec Record, now time.Time) []int64 {
+	since := now.Add(-daily).Unix()
+	return slices.DeleteFunc(slices.Clone(rec.Puts), func(at int64) bool { return at <= since })
 }

@@ -15,8 +15,9 @@ var (
 // active is a published connection whose 90-minute token was saved at noon.
 func active() Record {
 	return Record{Connection: acme, Revision: "1", Epoch: 1, Generation: 5, Status: Active, Published: "v5",
-		Current: &Current{Fingerprint: "fp5", Response: ResponseKey{1, 5, "a5"}, VersionID: "v5", SavedAt: noon, ExpiresAt: noon.Add(90 * time.Minute)},
-		DueAt:   noon.Add(20 * time.Minute)}
+		Current: &Current{Fingerprint: "fp5", Response: ResponseKey{1, 5, "a5"}, VersionID: "v5", SavedAt: noon, IssuedAt: noon,
+			ExpiresAt: noon.Add(90 * time.Minute), Lifetime: 5400},
+		DueAt: noon.Add(20 * time.Minute)}
 }
 
 func currentResponse() TokenResponse {
@@ -25,6 +26,14 @@ func currentResponse() TokenResponse {
 
 func successorResponse() TokenResponse {
 	return TokenResponse{Connection: acme, Key: ResponseKey{1, 6, "a6"}, Parent: "fp5", Source: FromRefresh, SavedAt: noon.Add(time.Hour), State: Saved}
+}
+
+// refusedBefore is a refusal that long before the hour, with so many repetitions since.
+func refusedBefore(ago time.Duration, tries int) func(*situation) {
+	return func(s *situation) {
+		s.rec.Status, s.rec.Refusal = NeedsConsent, &Refusal{At: s.now.Add(-ago), Tries: tries}
+		s.rec.Refusal.schedule(s.rec.Refusal.At)
+	}
 }
 
 func TestPlanTakesTheFirstRowThatFits(t *testing.T) {
@@ -44,7 +53,7 @@ func TestPlanTakesTheFirstRowThatFits(t *testing.T) {
 		{"fresh", noon.Add(10 * time.Minute), nil, Nothing, Fresh},
 		{"due", due, nil, Redeem, ""},
 		{"forced", noon.Add(time.Minute), func(s *situation) { s.force = true }, Redeem, ""},
-		{"publish spends nothing", due, func(s *situation) { s.spendless = true }, Nothing, Fresh},
+		{"publish spends nothing", due, func(s *situation) { s.publishOnly = true }, Nothing, Fresh},
 		{"enough life left", noon.Add(30 * time.Minute), func(s *situation) { s.minTTL = 30 * time.Minute }, Nothing, Fresh},
 		{"too little life left", noon.Add(70 * time.Minute), func(s *situation) { s.minTTL = 30 * time.Minute }, Redeem, ""},
 		{"more than a new token could give", noon.Add(10 * time.Minute), func(s *situation) { s.minTTL = 90 * time.Minute }, Nothing, Fresh},
@@ -60,38 +69,45 @@ func TestPlanTakesTheFirstRowThatFits(t *testing.T) {
 		{"a consent", due, func(s *situation) { s.responses = append(s.responses, consent) }, Decide, ""},
 		{"a consent that cannot be checked yet", due, func(s *situation) {
 			s.responses = append(s.responses, consent)
-			s.rec.Failure = &Failure{Step: Decide, Response: consent.Key, NextAt: due.Add(time.Minute)}
+			s.rec.Failures = []Failure{{Step: Decide, Response: consent.Key, NextAt: due.Add(time.Minute)}}
 		}, Redeem, ""},
 		{"a successor that cannot be opened yet", due, func(s *situation) {
 			s.responses = append(s.responses, successorResponse())
-			s.rec.Failure = &Failure{Step: Decide, Response: successorResponse().Key, NextAt: due.Add(time.Minute)}
+			s.rec.Failures = []Failure{{Step: Decide, Response: successorResponse().Key, NextAt: due.Add(time.Minute)}}
 		}, Wait, Deferred},
 		{"not published", due, func(s *situation) { s.rec.Published = "v4" }, Publish, ""},
 		{"not published, just brought by another run", noon.Add(10 * time.Second), func(s *situation) { s.rec.Published = "v4" }, Wait, Busy},
-		{"not published, just brought by another run, asked to publish", noon.Add(10 * time.Second), func(s *situation) { s.rec.Published, s.spendless = "v4", true }, Publish, ""},
+		{"not published, just brought by another run, asked to publish", noon.Add(10 * time.Second), func(s *situation) { s.rec.Published, s.publishOnly = "v4", true }, Publish, ""},
 		{"not published, just brought by this turn", noon.Add(10 * time.Second), func(s *situation) { s.rec.Published, s.presented = "v4", "a5" }, Publish, ""},
 		{"a first consent is published by anybody", noon.Add(time.Second), func(s *situation) {
 			s.rec.Published, s.rec.Generation, s.rec.Current.Response.Generation = "", 0, 0
 			s.responses = nil
 		}, Publish, ""},
 		{"not published, the secret store is down", due, func(s *situation) {
-			s.rec.Published, s.rec.Failure = "v4", &Failure{Step: Publish, NextAt: due.Add(time.Minute)}
+			s.rec.Published, s.rec.Failures = "v4", []Failure{{Step: Publish, NextAt: due.Add(time.Minute)}}
 		}, Wait, Deferred},
 		{"a quarantined successor", due, func(s *situation) {
 			m := successorResponse()
 			m.State = Quarantined
 			s.responses = append(s.responses, m)
-		}, Hold, Held},
+			s.rec.judgeAgain(m.Key, settings.Quiet, due)
+		}, Quarantine, Held},
+		{"a quarantined successor, to be judged again", due, func(s *situation) {
+			m := successorResponse()
+			m.State = Quarantined
+			s.responses = append(s.responses, m)
+			s.rec.judgeAgain(m.Key, settings.Quiet, due.Add(-settings.Quiet))
+		}, Decide, ""},
 		{"a live attempt", due, func(s *situation) { s.rec.Attempt = attempt(due.Add(time.Second)) }, Wait, Busy},
-		{"an attempt that ran out", due, func(s *situation) { s.rec.Attempt = attempt(due) }, Look, ""},
-		{"looked in vain, quiet period", due, func(s *situation) { s.rec.Attempt, s.looked = attempt(due.Add(-settings.Quiet+1)), true }, Look, Unknown},
-		{"looked in vain, quiet period over", due, func(s *situation) { s.rec.Attempt, s.looked = attempt(due.Add(-settings.Quiet)), true }, Redeem, ""},
-		{"my own attempt, saved in the secret store", due, func(s *situation) { s.rec.Attempt, s.presented = attempt(due.Add(time.Minute)), "a6" }, Look, ""},
+		{"an attempt that ran out", due, func(s *situation) { s.rec.Attempt = attempt(due) }, Recover, ""},
+		{"looked in vain, quiet period", due, func(s *situation) { s.rec.Attempt, s.searched = attempt(due.Add(-settings.Quiet+1)), true }, Recover, Unknown},
+		{"looked in vain, quiet period over", due, func(s *situation) { s.rec.Attempt, s.searched = attempt(due.Add(-settings.Quiet)), true }, Redeem, ""},
+		{"my own attempt, saved in the secret store", due, func(s *situation) { s.rec.Attempt, s.presented = attempt(due.Add(time.Minute)), "a6" }, Recover, ""},
 		{"asked to wait", due, func(s *situation) {
-			s.rec.Failure = &Failure{Step: Redeem, Class: classRateLimited, NextAt: due.Add(1)}
+			s.rec.Failures = []Failure{{Step: Redeem, Class: classRateLimited, NextAt: due.Add(1)}}
 		}, Wait, Deferred},
-		{"misconfigured", due, func(s *situation) { s.rec.Failure = &Failure{Step: Redeem, Class: classConfig, NextAt: due.Add(1)} }, Wait, ConfigError},
-		{"waited long enough", due, func(s *situation) { s.rec.Failure = &Failure{Step: Redeem, NextAt: due} }, Redeem, ""},
+		{"misconfigured", due, func(s *situation) { s.rec.Failures = []Failure{{Step: Redeem, Class: classConfig, NextAt: due.Add(1)}} }, Wait, ConfigError},
+		{"waited long enough", due, func(s *situation) { s.rec.Failures = []Failure{{Step: Redeem, NextAt: due}} }, Redeem, ""},
 		{"an orphan", noon.Add(time.Minute), func(s *situation) {
 			s.responses = append(s.responses, TokenResponse{Key: ResponseKey{1, 5, "other"}, State: Saved, Source: FromRefresh})
 		}, Revoke, ""},
@@ -105,11 +121,39 @@ func TestPlanTakesTheFirstRowThatFits(t *testing.T) {
 		{"needs consent, what was given up stays, lest its copy in the secret store be taken for another", due, func(s *situation) {
 			m := successorResponse()
 			m.State = Rejected
-			s.rec.Status, s.looked, s.responses = NeedsConsent, true, append(s.responses, m)
+			s.rec.Status, s.searched, s.responses = NeedsConsent, true, append(s.responses, m)
 		}, Nothing, ConsentNeeded},
-		{"needs consent, due for a search", due, func(s *situation) { s.rec.Status = NeedsConsent }, Look, ""},
-		{"needs consent, not due", due, func(s *situation) { s.rec.Status, s.rec.DueAt = NeedsConsent, due.Add(1) }, Nothing, ConsentNeeded},
-		{"needs consent is never redeemed", due, func(s *situation) { s.rec.Status, s.looked, s.force = NeedsConsent, true, true }, Nothing, ConsentNeeded},
+		{"needs consent, due for a search", due, refusedBefore(15*time.Minute, 0), Recover, ""},
+		{"needs consent, not due", due, refusedBefore(14*time.Minute, 0), Nothing, ConsentNeeded},
+		{"needs consent, searched in vain, due for a repetition", due, func(s *situation) {
+			refusedBefore(15*time.Minute, 0)(s)
+			s.searched = true
+		}, Redeem, ""},
+		{"needs consent, asked by a person", due, func(s *situation) {
+			refusedBefore(time.Minute, 0)(s)
+			s.force = true
+		}, Recover, ""},
+		{"needs consent, asked by a person, searched in vain", due, func(s *situation) {
+			refusedBefore(time.Minute, 0)(s)
+			s.force, s.searched = true, true
+		}, Redeem, ""},
+		{"needs consent, all repetitions used up, searched in vain", due, func(s *situation) {
+			refusedBefore(72*time.Hour, 4)(s)
+			s.searched = true
+		}, Nothing, ConsentNeeded},
+		{"needs consent, publishing presents nothing", due, func(s *situation) {
+			refusedBefore(time.Hour, 0)(s)
+			s.publishOnly = true
+		}, Nothing, ConsentNeeded},
+		{"a consent that waits does not hide a saved successor", due, func(s *situation) {
+			s.responses = append(s.responses, consent, successorResponse())
+			s.rec.Failures = []Failure{{Step: Decide, Response: consent.Key, NextAt: due.Add(time.Minute)}}
+		}, Decide, ""},
+		{"a consent that was refreshed before it could be checked", due, func(s *situation) {
+			next := TokenResponse{Connection: acme, Key: ResponseKey{2, 1, "d"}, Source: FromRefresh, Consent: "c", SavedAt: due, State: Saved}
+			s.responses = append(s.responses, consent, next)
+			s.rec.Failures = []Failure{{Step: Decide, Response: next.Key, NextAt: due.Add(time.Minute)}}
+		}, Redeem, ""}, // the consent itself is spent, and hides nothing
 		{"pending", due, func(s *situation) { s.rec, s.responses = Record{Connection: acme, Revision: "1", Status: Pending}, nil }, Nothing, ConsentNeeded},
 		{"disconnected", due, func(s *situation) {
 			s.rec, s.responses, s.force = Record{Connection: acme, Revision: "1", Status: Disconnected, Epoch: 2}, nil, true
@@ -124,9 +168,8 @@ func TestPlanTakesTheFirstRowThatFits(t *testing.T) {
 			if test.change != nil {
 				test.change(&s)
 			}
-			s.rests = func(step Step, key ResponseKey) bool { return s.rec.resting(step, key, s.now) }
 			got := plan(s)
-			if got.step != test.step || got.outcome != test.outcome {
+			if got.outcome != test.outcome || test.outcome == "" && got.step != test.step {
 				t.Errorf("plan = %s %q, want %s %q", got.step, got.outcome, test.step, test.outcome)
 			}
 		})
@@ -137,14 +180,14 @@ func TestOfSeveralDecidableResponsesTheHigherEpochThenTheEarliestWins(t *testing
 	late, early := successorResponse(), successorResponse()
 	late.Key.Attempt, late.SavedAt = "late", early.SavedAt.Add(time.Second)
 	consent := TokenResponse{Key: ResponseKey{2, 0, "c"}, Source: FromCode, SavedAt: late.SavedAt.Add(time.Hour), State: Saved}
-	if got := decidable(active(), []TokenResponse{late, early}); got == nil || got.Key != early.Key {
+	if got := candidates(active(), []TokenResponse{late, early}); len(got) != 2 || got[0].Key != early.Key {
 		t.Errorf("of two siblings %v was chosen, want the earlier one", got)
 	}
-	if got := decidable(active(), []TokenResponse{early, consent}); got == nil || got.Key != consent.Key {
+	if got := candidates(active(), []TokenResponse{early, consent}); len(got) != 2 || got[0].Key != consent.Key {
 		t.Errorf("beside a consent %v was chosen, want the consent", got)
 	}
 	skipped := TokenResponse{Key: ResponseKey{3, 0, "c"}, Source: FromCode, State: Saved}
-	if got := decidable(active(), []TokenResponse{skipped}); got != nil {
+	if got := candidates(active(), []TokenResponse{skipped}); len(got) != 0 {
 		t.Errorf("a consent two epochs ahead was chosen: %v", got)
 	}
 }
@@ -169,7 +212,8 @@ func TestDueTimesFollowTheLifetime(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			cur := Current{VersionID: "v", SavedAt: noon, ExpiresAt: noon.Add(test.lifetime)}
+			cur := Current{VersionID: "v", SavedAt: noon, IssuedAt: noon,
+				ExpiresAt: noon.Add(test.lifetime), Lifetime: Seconds(test.lifetime / time.Second)}
 			at := test.settings.redeemAt(acme, cur).Sub(noon)
 			if at < test.early || at > test.late {
 				t.Errorf("due after %v, want between %v and %v", at, test.early, test.late)
@@ -182,7 +226,7 @@ func TestDueTimesFollowTheLifetime(t *testing.T) {
 	}
 	unlimited := hourly
 	unlimited.PutsPerDay = 0
-	cur := Current{VersionID: "v", SavedAt: noon, ExpiresAt: noon.Add(time.Minute)}
+	cur := Current{VersionID: "v", SavedAt: noon, IssuedAt: noon, ExpiresAt: noon.Add(time.Minute), Lifetime: 60}
 	if got := unlimited.ensureAt(acme, cur); !got.Equal(noon.Add(35 * time.Second)) {
 		t.Errorf("without a limit a one-minute token is followed up at %v, want 35 s after saving", got)
 	}
@@ -202,20 +246,34 @@ func TestEveryStateHasItsDueTime(t *testing.T) {
 		{"attempt", func(r *Record, _ *[]TokenResponse) { r.Attempt = &Attempt{Until: in(time.Minute)} }, in(3 * time.Minute)},
 		{"undecided successor", func(_ *Record, m *[]TokenResponse) { *m = append(*m, successorResponse()) }, now},
 		{"unpublished", func(r *Record, _ *[]TokenResponse) { r.Published = "v4" }, now},
-		{"failure", func(r *Record, _ *[]TokenResponse) { r.Failure = &Failure{Step: Redeem, NextAt: in(time.Minute)} }, in(time.Minute)},
+		{"failure", func(r *Record, _ *[]TokenResponse) { r.Failures = []Failure{{Step: Redeem, NextAt: in(time.Hour)}} }, in(time.Hour)},
 		{"failure while unpublished", func(r *Record, _ *[]TokenResponse) {
-			r.Published, r.Failure = "v4", &Failure{Step: Publish, NextAt: in(time.Minute)}
+			r.Published, r.Failures = "v4", []Failure{{Step: Publish, NextAt: in(time.Minute)}}
 		}, in(time.Minute)},
-		{"quarantine before the quiet period's end", func(r *Record, m *[]TokenResponse) {
-			*m, r.DueAt = append(*m, quarantined), in(time.Minute)
+		{"quarantine", func(r *Record, m *[]TokenResponse) {
+			*m = append(*m, quarantined)
+			r.judgeAgain(quarantined.Key, settings.Quiet, now)
+		}, in(settings.Quiet)},
+		{"quarantine after the quiet period", func(r *Record, m *[]TokenResponse) {
+			*m = append(*m, quarantined)
+			r.judgeAgain(quarantined.Key, settings.Quiet, now)
+			r.judgeAgain(quarantined.Key, settings.Quiet, now)
+		}, in(daily)},
+		{"needs consent, later", func(r *Record, _ *[]TokenResponse) {
+			r.Status, r.Refusal = NeedsConsent, &Refusal{At: noon, Tries: 4, NextAt: in(daily)}
+		}, in(daily)},
+		{"needs consent, to be presented again", func(r *Record, _ *[]TokenResponse) {
+			r.Status, r.Refusal = NeedsConsent, &Refusal{At: noon, NextAt: in(5 * time.Minute)}
+		}, in(5 * time.Minute)},
+		{"a consent that waits while the pair is fresh", func(r *Record, m *[]TokenResponse) {
+			consent := TokenResponse{Key: ResponseKey{2, 0, "c"}, Source: FromCode, State: Saved}
+			*m, r.Failures = append(*m, consent), []Failure{{Step: Decide, Response: consent.Key, NextAt: in(time.Minute)}}
 		}, in(time.Minute)},
-		{"quarantine after it", func(r *Record, m *[]TokenResponse) { *m = append(*m, quarantined) }, in(daily)},
-		{"needs consent, later", func(r *Record, _ *[]TokenResponse) { r.Status = NeedsConsent }, in(daily)},
 		{"pending", func(r *Record, m *[]TokenResponse) { *r, *m = Record{Connection: acme, Status: Pending}, nil }, time.Time{}},
 		{"disconnected", func(r *Record, m *[]TokenResponse) { *r, *m = Record{Connection: acme, Status: Disconnected}, nil }, time.Time{}},
 		{"disconnected with a pair to revoke", func(r *Record, _ *[]TokenResponse) { *r = Record{Connection: acme, Status: Disconnected, Epoch: 2} }, now},
 		{"disconnected with a search to come", func(r *Record, m *[]TokenResponse) {
-			*r, *m = Record{Connection: acme, Status: Disconnected, Residue: in(time.Hour)}, nil
+			*r, *m = Record{Connection: acme, Status: Disconnected, SearchAt: in(time.Hour)}, nil
 		}, in(time.Hour)},
 	}
 	for _, test := range tests {

@@ -36,6 +36,8 @@ var (
 	// ErrAppNotInstalled: the access token is good, but an administrator has not
 	// installed the app in the company. Asking again later can help.
 	ErrAppNotInstalled = errors.New("the app is not installed in the company")
+	// ErrNotHandedOn: what is left for a follow-up could neither be sent nor noted.
+	ErrNotHandedOn = errors.New("a follow-up could neither be sent nor noted")
 )
 
 // WaitError is an error of the Issuer with which the server asked not to be
@@ -78,7 +80,7 @@ const MaxDue = 20_000
 type Change struct {
 	Record  Record          // the new row; its Revision is the one that was loaded
 	Copy    []TokenResponse // responses to append: copies of what the secret store keeps; one that is there already stays as it is
-	Mark    []TokenResponse // live responses whose State and Reason are rewritten; one that is not there is an error
+	Mark    []TokenResponse // live responses whose State and Reason are rewritten; one that is not there is ErrConflict
 	Bury    []ResponseKey   // responses that become history: their bytes go away; one that is not there is no error
 	History []Event         // rows to append
 	_       struct{}        // use field names
@@ -284,6 +286,8 @@ const (
 	NoticeDrift           = "drift"   // the secret store did not show what the ledger decided
 	NoticeUnsaved         = "unsaved" // an answer could be saved nowhere: the connection is probably lost
 	NoticeLifetimeChanged = "lifetime_changed"
+	NoticeClock           = "clock"             // our clock and the server's differ
+	NoticeAppNotInstalled = "app_not_installed" // a consent waits for an administrator of the company
 )
 
 // Request is an operation in the form that queue messages and direct calls have.
@@ -294,4 +298,5 @@ type Request struct {
 	Epoch         int64     `json:"epoch,omitempty"`      // of a follow-up: dropped once the
 	Generation    int64     `json:"generation,omitempty"` // connection has moved on from here
 	NotBefore     time.Time `json:"not_before,omitzero"`
+	FollowUp      bool      `json:"follow_up,omitempty"` // of a sweep that a run has asked for: one works at a time, for a minute
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
@@ -13,35 +14,55 @@ import (
 // repeated by anybody at any time: the same response gives the same bytes under the
 // same id, and the label only moves up. A crash anywhere leaves the row
 // unpublished, so the next run does it again.
-func (t *turn) publish(ctx context.Context) (*ConnectionReport, error) {
+func (t *reconciliation) publish(ctx context.Context) (*ConnectionReport, error) {
 	cur := *t.rec.Current
 	value, id, err := t.projection(ctx, cur)
 	if err != nil {
-		return t.failure(ctx, Publish, ResponseKey{}, classStore, 0, err)
+		return t.openFailed(ctx, Publish, ResponseKey{}, err)
 	}
 	if id != cur.VersionID { // another release of this program publishes other bytes: agree on them first
 		t.rec.Current.VersionID = id
 		return nil, t.write(ctx, Change{})
 	}
-	seen, err := t.checkSecret(ctx)
-	if err != nil {
-		return t.secretFailure(ctx, Publish, err)
+	for pause := time.Second; ; pause = min(2*pause, 15*time.Second) {
+		seen, err := t.checkSecret(ctx)
+		if err == nil && seen.adopt != nil {
+			return nil, t.adopt(ctx, *seen.adopt)
+		}
+		if err == nil && seen.foreign {
+			t.notifyOfDrift(ctx, seen)
+		}
+		if err == nil {
+			err = t.show(ctx, seen, id, value)
+		}
+		if err == nil {
+			return nil, t.published(ctx, id)
+		}
+		if classOfSecret(err) == classConfig || !t.persists(ctx, pause) || t.run.sleep(ctx, pause) != nil {
+			return t.secretFailure(ctx, Publish, err)
+		}
 	}
-	if seen.adopt != nil {
-		return nil, t.adopt(ctx, *seen.adopt)
-	}
-	if seen.foreign {
-		t.tellDrift(ctx, seen)
-	}
-	put, err := t.show(ctx, seen, id, value)
-	if err != nil {
-		return t.secretFailure(ctx, Publish, err)
-	}
-	return nil, t.published(ctx, id, put)
 }
 
+// persists reports whether this run tries to publish again after a pause: readers
+// have no live token until then. Of the runs that meet at one connection only the
+// one that brought the pair, or was asked to publish it, does.
+func (t *reconciliation) persists(ctx context.Context, pause time.Duration) bool {
+	if !t.brought() && !t.publishOnly {
+		return false
+	}
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = t.rec.Current.SavedAt.Add(saveAtMost)
+	}
+	return time.Until(deadline) > pause+publishReserve
+}
+
+// publishReserve is the time a run keeps for ending after its last try to publish.
+const publishReserve = 20 * time.Second
+
 // projection gives the bytes to publish, and their id.
-func (t *turn) projection(ctx context.Context, cur Current) (token.Secret, string, error) {
+func (t *reconciliation) projection(ctx context.Context, cur Current) (token.Secret, string, error) {
 	i := slices.IndexFunc(t.responses, func(m TokenResponse) bool { return m.Key == cur.Response })
 	if i < 0 {
 		return token.Secret{}, "", fmt.Errorf("publishing %s: the response of its current pair is not in the ledger", t.conn)
@@ -50,7 +71,9 @@ func (t *turn) projection(ctx context.Context, cur Current) (token.Secret, strin
 	if err != nil {
 		return token.Secret{}, "", fmt.Errorf("publishing %s: %w", t.conn, err)
 	}
-	value, err := project(t.responses[i], t.issuer.Parse(body).Pair).Encode()
+	pair := t.engine.issuer.Parse(body).Pair
+	pair.Lifetime = t.responses[i].lifetime(pair)
+	value, err := project(t.responses[i], pair).Encode()
 	if err != nil {
 		return token.Secret{}, "", fmt.Errorf("publishing %s: %w", t.conn, err)
 	}
@@ -58,51 +81,55 @@ func (t *turn) projection(ctx context.Context, cur Current) (token.Secret, strin
 }
 
 // show puts the version where it is missing and moves AWSCURRENT onto it.
-func (t *turn) show(ctx context.Context, seen secretView, id string, value token.Secret) (put bool, err error) {
+func (t *reconciliation) show(ctx context.Context, seen secretView, id string, value token.Secret) error {
 	if seen.current.ID == id {
-		return false, nil
+		return nil
 	}
-	err = within(ctx, 2*storeTimeout, func(ctx context.Context) error {
+	err := within(ctx, 2*storeTimeout, func(ctx context.Context) error {
 		if seen.absent {
-			return t.secrets.Create(ctx, t.conn, id, value)
+			return t.run.secrets.Create(ctx, t.conn, id, value)
 		}
-		return t.secrets.Put(ctx, t.conn, id, value)
+		return t.run.secrets.Put(ctx, t.conn, id, value)
 	})
 	if err != nil {
-		return false, fmt.Errorf("putting the new version of %s: %w", t.conn, err)
+		return fmt.Errorf("putting the new version of %s: %w", t.conn, err)
 	}
 	if seen.absent || seen.current.ID == "" { // the first version is current by itself
-		return true, nil
+		return nil
 	}
-	err = within(ctx, 2*storeTimeout, func(ctx context.Context) error { return t.secrets.Promote(ctx, t.conn, id, seen.current.ID) })
+	err = within(ctx, 2*storeTimeout, func(ctx context.Context) error { return t.run.secrets.Promote(ctx, t.conn, id, seen.current.ID) })
 	if err != nil {
-		return true, fmt.Errorf("moving AWSCURRENT of %s: %w", t.conn, err)
+		return fmt.Errorf("moving AWSCURRENT of %s: %w", t.conn, err)
 	}
-	return true, nil
+	return nil
 }
 
-// published writes that the secret store shows the current pair; the ancestor's bytes
-// go away with it. Where sweeps alone would come too late, a follow-up is asked
-// for first: sent twice it does no harm, not sent it would be missed.
-func (t *turn) published(ctx context.Context, id string, put bool) error {
+// published writes that the secret store shows the current pair; the ancestor's
+// bytes go away with it. Where sweeps alone would come too late, a follow-up is
+// requested first: sent twice it does no harm, not sent it would be missed. If it
+// cannot be sent, the row is due when it would have come.
+func (t *reconciliation) published(ctx context.Context, id string) error {
 	cur := *t.rec.Current
-	if at := t.settings.ensureAt(t.conn, cur); !at.IsZero() {
-		now := t.clock()
+	if at := t.engine.settings.ensureAt(t.conn, cur); !at.IsZero() {
 		ttl := int64(margin(cur.lifetime()).Seconds()) + 1
-		t.later(ctx, Request{Op: "ensure", Connection: t.conn.String(), MinTTLSeconds: ttl, Epoch: t.rec.Epoch,
-			Generation: t.rec.Generation, NotBefore: at.UTC()}, at.Sub(now))
+		request := Request{Op: "ensure", Connection: t.conn.String(), MinTTLSeconds: ttl, Epoch: t.rec.Epoch,
+			Generation: t.rec.Generation, NotBefore: at.UTC()}
+		if err := t.run.requests.send(ctx, request, at.Sub(t.engine.clock())); err != nil {
+			t.run.requests.sweepBy(ctx, at)
+		}
 	}
 	change := Change{History: []Event{{Kind: "published", Attempt: cur.Response.Attempt, Detail: "version " + id}}}
 	if a := t.rec.Ancestor; a != nil {
-		if slices.ContainsFunc(t.responses, func(m TokenResponse) bool { return m.Key == *a }) {
+		if has(t.responses, *a) {
 			change.Bury = []ResponseKey{*a}
 		}
 		t.rec.Ancestor = nil
 	}
-	t.rec.Published, t.rec.Failure = id, nil
-	if put {
-		t.rec.Puts = append(t.recentPuts(), t.clock().Unix())
+	if t.rec.Published != id { // whoever put it: an earlier run may have died before it could count
+		t.rec.Puts = append(t.recentPuts(), t.engine.clock().Unix())
 	}
+	t.rec.Published = id
+	t.rec.forget(func(f Failure) bool { return f.Step == Publish })
 	if err := t.write(ctx, change); err != nil {
 		return err
 	}
@@ -113,19 +140,26 @@ func (t *turn) published(ctx context.Context, id string, put bool) error {
 }
 
 // recentPuts are those that still count against the secret store's limit.
-func (t *turn) recentPuts() []int64 {
-	if t.settings.PutsPerDay == 0 {
+func (t *reconciliation) recentPuts() []int64 {
+	if t.engine.settings.PutsPerDay == 0 {
 		return nil
 	}
-	return recentPuts(t.rec, t.clock())
+	return recentPuts(t.rec, t.engine.clock())
 }
 
-// vaultFailure lets the row rest. What only a person can mend is a
+// secretFailure lets the step wait. What only a person can mend is a
 // configuration fault.
-func (t *turn) secretFailure(ctx context.Context, step Step, err error) (*ConnectionReport, error) {
-	class := classStore
-	if _, other := errors.AsType[*otherStackError](err); other || errors.Is(err, ErrSecretDeleted) {
-		class = classConfig
+func (t *reconciliation) secretFailure(ctx context.Context, step Step, err error) (*ConnectionReport, error) {
+	wait := time.Duration(0)
+	if step == Publish {
+		wait = 30 * time.Second // readers have no live token until then
 	}
-	return t.failure(ctx, step, ResponseKey{}, class, 0, err)
+	return t.failure(ctx, step, ResponseKey{}, classOfSecret(err), wait, err)
+}
+
+func classOfSecret(err error) string {
+	if _, other := errors.AsType[*otherStackError](err); other || errors.Is(err, ErrSecretDeleted) {
+		return classConfig
+	}
+	return classStore
 }

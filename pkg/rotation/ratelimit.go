@@ -11,21 +11,24 @@ import (
 const (
 	// redeemBurst is how many redeems an environment takes at once after a rest.
 	redeemBurst = 10
-	// vaultRate is the number of rotations a second that the secret store takes: of the
+	// putRate is the number of rotations a second that the secret store takes: of the
 	// 50 writes a second that Secrets Manager grants an account and Region,
 	// fixed, a rotation needs two, and a fifth is left to others.
 	putRate = 20
-	// vaultClock is the pace that all environments share. No environment has a
+	// putClock is the limiter that all environments share. No environment has a
 	// space in its name.
 	putClock = "the secret store"
+	// farAhead is how far a shared reservation may lie ahead of what the backlog
+	// explains. One that lies further ahead was moved there by a wrong clock.
+	farAhead = time.Minute
 )
 
 var errNoTime = errors.New("no time left in this run")
 
-// pacer gives the runs of one process their turns to redeem.
+// limiter gives the runs of one process their turns to redeem.
 type limiter struct {
-	shared   RateLimiter // nil: this process has the whole pace
-	own      ownPace
+	shared   RateLimiter // nil: this process has the whole rate
+	own      ownLimiter
 	settings Settings
 	log      *slog.Logger
 
@@ -33,21 +36,22 @@ type limiter struct {
 	spare map[string]int // turns that were waited for and then not needed
 }
 
-func newPacer(shared RateLimiter, settings Settings, log *slog.Logger) *limiter {
-	return &limiter{shared: shared, own: ownPace{next: map[string]time.Time{}}, settings: settings, log: log, spare: map[string]int{}}
+func newLimiter(shared RateLimiter, settings Settings, log *slog.Logger) *limiter {
+	return &limiter{shared: shared, own: ownLimiter{next: map[string]time.Time{}}, settings: settings, log: log, spare: map[string]int{}}
 }
 
 // wait returns when a redeem at the environment has its turn, and whether that
-// took any time. errNoTime if the run would be over first.
-func (p *limiter) wait(ctx context.Context, environment string) (waited bool, err error) {
-	if p.takeSpare(environment) {
+// took any time. backlog is how many connections of it this run has to handle.
+// errNoTime if the run would be over first.
+func (l *limiter) wait(ctx context.Context, environment string, backlog int) (waited bool, err error) {
+	if l.takeSpare(environment) {
 		return false, nil
 	}
-	at := p.turn(ctx, environment, p.settings.RedeemRate)
+	at := l.reserve(ctx, environment, l.settings.RedeemRate, backlog)
 	// The four environments that Procore has stay within what the secret store takes
 	// as long as each does with a quarter of it.
-	if p.settings.PutsPerDay > 0 && p.settings.RedeemRate > putRate/4 {
-		if other := p.turn(ctx, putClock, putRate); other.After(at) {
+	if l.settings.PutsPerDay > 0 && l.settings.RedeemRate > putRate/4 {
+		if other := l.reserve(ctx, putClock, putRate, backlog); other.After(at) {
 			at = other
 		}
 	}
@@ -55,7 +59,7 @@ func (p *limiter) wait(ctx context.Context, environment string) (waited bool, er
 	if wait <= 0 {
 		return false, nil
 	}
-	if !p.settings.timeLeft(ctx, wait) {
+	if !l.settings.timeLeft(ctx, wait) {
 		return false, errNoTime
 	}
 	select {
@@ -66,64 +70,64 @@ func (p *limiter) wait(ctx context.Context, environment string) (waited bool, er
 	}
 }
 
-// turn takes the next turn of a clock. Where the shared one cannot be reached,
-// this process goes by its own: pace is a courtesy, and a token that runs out
-// meanwhile would be the greater harm.
-func (p *limiter) turn(ctx context.Context, name string, rate float64) (at time.Time) {
+// reserve takes the next turn. Where the shared limiter cannot be reached or is
+// hours ahead, this process goes by its own: the rate is a courtesy, and a token
+// that expires meanwhile would be the greater harm.
+func (l *limiter) reserve(ctx context.Context, name string, rate float64, backlog int) (at time.Time) {
 	every := time.Duration(float64(time.Second) / rate)
-	earliest := time.Now().Add(-(redeemBurst - 1) * every)
-	own := p.own.Turn(name, earliest, every)
-	if p.shared == nil {
+	now := time.Now()
+	earliest := now.Add(-(redeemBurst - 1) * every)
+	own := l.own.reserve(name, earliest, every)
+	if l.shared == nil {
 		return own
 	}
 	err := within(ctx, storeTimeout, func(ctx context.Context) (err error) {
-		at, err = p.shared.Turn(ctx, name, earliest, every)
+		at, err = l.shared.Turn(ctx, name, earliest, every)
 		return err
 	})
 	if err != nil {
-		p.log.WarnContext(ctx, "the shared pace cannot be reached; this process keeps to its own", "pace", name, "error", err)
+		l.log.WarnContext(ctx, "the shared rate limiter cannot be reached; this process keeps to its own", "name", name, "error", err)
+		return own
+	}
+	explained := time.Duration(backlog+l.settings.Concurrency) * every
+	if ahead := at.Sub(now); ahead > farAhead+explained {
+		l.log.WarnContext(ctx, "the shared rate limiter is further ahead than any backlog explains; this process keeps to its own. "+
+			"Check the clocks of all machines that use this installation", "name", name, "ahead", ahead.Round(time.Second).String())
 		return own
 	}
 	return at
 }
 
 // giveBack leaves a turn that was not needed to the next one who asks.
-func (p *limiter) giveBack(environment string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.spare[environment] = min(p.spare[environment]+1, redeemBurst)
+func (l *limiter) giveBack(environment string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.spare[environment] = min(l.spare[environment]+1, redeemBurst)
 }
 
-func (p *limiter) takeSpare(environment string) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.spare[environment] == 0 {
+func (l *limiter) takeSpare(environment string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.spare[environment] == 0 {
 		return false
 	}
-	p.spare[environment]--
+	l.spare[environment]--
 	return true
 }
 
-// ownPace is the pace of one process.
-type ownPace struct {
+// ownLimiter is the rate limiter of one process.
+type ownLimiter struct {
 	mu   sync.Mutex
 	next map[string]time.Time
 }
 
-func (p *ownPace) Turn(name string, earliest time.Time, every time.Duration) time.Time {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	at := p.next[name]
+func (l *ownLimiter) reserve(name string, earliest time.Time, every time.Duration) time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at := l.next[name]
 	if at.Before(earliest) {
 		at = earliest
 	}
-	p.next[name] = at.Add(every)
+	l.next[name] = at.Add(every)
 	return at
-}
-
-// timeLeft reports whether after wait there is still time in this run to wait
-// for an answer and save it.
-func (s Settings) timeLeft(ctx context.Context, wait time.Duration) bool {
-	deadline, ok := ctx.Deadline()
-	return !ok || time.Until(deadline)-wait >= s.RedeemTimeout+saveReserve
 }

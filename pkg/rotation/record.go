@@ -36,20 +36,25 @@ type Record struct {
 	Published string       `json:"published,omitempty"` // version id that AWSCURRENT was put on
 	Attempt   *Attempt     `json:"attempt,omitempty"`
 	DueAt     time.Time    `json:"due_at,omitzero"` // when the loop next has something to do; zero: never
-	Failure   *Failure     `json:"failure,omitempty"`
-	Puts      []int64      `json:"puts,omitempty"` // Unix seconds of the secret store versions put in the last 24 hours, oldest first
-	Pin       *Pin         `json:"pin,omitempty"`
+	// Failures are what could not be done lately: at most one for each step and response.
+	Failures []Failure `json:"failures,omitempty"`
+	Puts     []int64   `json:"puts,omitempty"` // Unix seconds of the secret store versions put in the last 24 hours, oldest first
+	Pin      *Pin      `json:"pin,omitempty"`
+	// Spent are the fingerprints of the pairs before Current in this epoch, the newest
+	// last, and no more than a late save can bring back.
+	Spent []token.Fingerprint `json:"spent,omitempty"`
 	// Imported are the fingerprints of the refresh tokens that were ever imported.
 	Imported []token.Fingerprint `json:"imported,omitempty"`
-	// Residue is when the secret store must be searched for pairs of an epoch that
-	// ended while somebody could still receive one; zero: nothing to search.
-	// Overtaken: a refresh was open then, and not only could a code have been on its way.
-	Residue   time.Time `json:"residue,omitzero"`
-	Overtaken bool      `json:"overtaken,omitempty"`
+	// Refusal is set in NeedsConsent: when the issuer refused the refresh token, and what follows.
+	Refusal *Refusal `json:"refusal,omitempty"`
+	// ConsentAttempt is the right to refresh a waiting consent, whose access token
+	// expired before anybody could check whose it is.
+	ConsentAttempt *ConsentAttempt `json:"consent_attempt,omitempty"`
+	// SearchAt is when something may have arrived that must be searched for: the end
+	// of a consent or import that is under way, or the time after which an answer of
+	// an ended epoch can no longer arrive. Zero: there is nothing to search for.
+	SearchAt  time.Time `json:"search_at,omitzero"`
 	RotatedAt time.Time `json:"rotated_at,omitzero"` // when the current pair was saved
-	// Expected is when a consent or an import that is under way is over. What it has
-	// saved by then and not decided is found afterwards. Zero or past: none is.
-	Expected time.Time `json:"expected,omitzero"`
 	// ServiceAccount: the app itself is who acts, and its tokens come for its own
 	// credentials (RFC 6749 section 4.4). There is no refresh token to lose.
 	ServiceAccount bool `json:"service_account,omitempty"`
@@ -66,8 +71,19 @@ type Current struct {
 	Response    ResponseKey       `json:"mint"`
 	VersionID   string            `json:"version_id,omitempty"` // empty: imported, has no access token to publish
 	SavedAt     time.Time         `json:"saved_at"`
-	ExpiresAt   time.Time         `json:"expires_at,omitzero"`
+	ExpiresAt   time.Time         `json:"expires_at,omitzero"` // what readers are told
+	// IssuedAt is the earlier of SavedAt and the time that the server says it issued
+	// the pair. Due times count from it, because nobody knows which clock is right.
+	IssuedAt time.Time `json:"issued_at,omitzero"`
+	// Lifetime of the access token; 0: the server did not tell it.
+	Lifetime Seconds `json:"lifetime,omitempty"`
 }
+
+// Seconds is a duration that is stored as a number of seconds.
+type Seconds int64
+
+// Duration of the seconds.
+func (s Seconds) Duration() time.Duration { return time.Duration(s) * time.Second }
 
 // Attempt is the right to present one refresh token until Until. Only its
 // holder may present; anybody may save what an attempt brought.
@@ -92,14 +108,84 @@ func (a Attempt) withoutLast(quiet time.Duration, now time.Time) *Attempt {
 	return &a
 }
 
-// Failure makes one row of the plan rest until NextAt. Other rows go on.
+// ConsentAttempt is an Attempt for a consent that waits.
+type ConsentAttempt struct {
+	Attempt
+	Consent string `json:"consent"` // attempt id of the consent
+}
+
+// Refusal is an invalid_grant after which no successor was found. The token is
+// presented again at retryAfter: a refused token is either dead or works.
+type Refusal struct {
+	At     time.Time `json:"at"`
+	Tries  int       `json:"tries"`   // presentations since, begun by the schedule
+	NextAt time.Time `json:"next_at"` // when to look again, and while Tries allows it to present
+}
+
+// retryAfter are the times after a refusal at which the token is presented again.
+// After the last one, what may hold a successor is read once a day.
+var retryAfter = [...]time.Duration{15 * time.Minute, time.Hour, 6 * time.Hour, 24 * time.Hour}
+
+// presents reports whether the schedule still has a presentation.
+func (r *Refusal) presents() bool { return r != nil && r.Tries < len(retryAfter) }
+
+// schedule sets NextAt by Tries.
+func (r *Refusal) schedule(now time.Time) {
+	r.NextAt = now.Add(daily).UTC()
+	if r.presents() {
+		r.NextAt = r.At.Add(retryAfter[r.Tries]).UTC()
+	}
+}
+
+// Failure makes one step for one response wait until NextAt. It neither hides
+// nor delays any other.
 type Failure struct {
 	Step     Step        `json:"step"`
+	Response ResponseKey `json:"mint,omitzero"` // the response concerned; zero: the connection as a whole
 	Class    string      `json:"class"`
 	Count    int         `json:"count"` // in a row
 	NextAt   time.Time   `json:"next_at"`
-	Response ResponseKey `json:"mint,omitzero"` // the response that could not be decided or revoked
 	Detail   string      `json:"detail,omitempty"`
+	// Cause is the fingerprint of the credentials or the setting that a failure of
+	// class config is about. The failure ends as soon as that is another one.
+	Cause string `json:"cause,omitempty"`
+}
+
+// failure returns what failed lately for the step and response, or nil.
+func (r Record) failure(step Step, key ResponseKey) *Failure {
+	for i := range r.Failures {
+		if f := &r.Failures[i]; f.Step == step && f.Response == key {
+			return f
+		}
+	}
+	return nil
+}
+
+// Failure returns the gravest of the failures, for people: one that only a person
+// can mend before one that ends by itself. nil: there is none.
+func (r Record) Failure() (gravest *Failure) {
+	for i, f := range r.Failures {
+		switch {
+		case f.Class == classQuarantine: // Held says it
+		case gravest == nil, f.Class == classConfig && gravest.Class != classConfig:
+			gravest = &r.Failures[i]
+		}
+	}
+	return gravest
+}
+
+// forget drops failures. It does not change the slice it was given.
+func (r *Record) forget(drop func(Failure) bool) {
+	r.Failures = slices.DeleteFunc(slices.Clone(r.Failures), drop)
+	if len(r.Failures) == 0 {
+		r.Failures = nil
+	}
+}
+
+// failed notes f in place of an earlier failure of the same step and response.
+func (r *Record) failed(f Failure) {
+	r.forget(func(old Failure) bool { return old.Step == f.Step && old.Response == f.Response })
+	r.Failures = append(r.Failures, f)
 }
 
 // Pin is the identity that a connection keeps across consents. A pair of
@@ -150,6 +236,11 @@ type TokenResponse struct {
 	State      ResponseState     `json:"state"`
 	Reason     string            `json:"reason,omitempty"` // why it is quarantined or rejected
 	Sealed     []byte            `json:"sealed"`
+	// Before is the lifetime of the access token that this one replaces. It counts where
+	// the answer does not tell one.
+	Before Seconds `json:"before,omitempty"`
+	// Consent is the attempt id of the waiting consent that this refresh continues.
+	Consent string `json:"consent,omitempty"`
 	// Expect is the identity that a consent was asked for.
 	Expect *Identity `json:"expect,omitempty"`
 	// What is published besides the answer; kept here so that the document
@@ -192,10 +283,13 @@ func (r Record) clone() Record {
 	r.Current = clonePtr(r.Current)
 	r.Ancestor = clonePtr(r.Ancestor)
 	r.Attempt = clonePtr(r.Attempt)
-	r.Failure = clonePtr(r.Failure)
+	r.Failures = slices.Clone(r.Failures)
+	r.Refusal = clonePtr(r.Refusal)
+	r.ConsentAttempt = clonePtr(r.ConsentAttempt)
 	r.Pin = clonePtr(r.Pin)
 	r.Puts = slices.Clone(r.Puts)
 	r.Imported = slices.Clone(r.Imported)
+	r.Spent = slices.Clone(r.Spent)
 	return r
 }
 

@@ -24,13 +24,13 @@ type escrowed struct {
 }
 
 // escrow keeps m in the secret store.
-func (t *turn) escrow(ctx context.Context, m TokenResponse) error {
+func (t *reconciliation) escrow(ctx context.Context, m TokenResponse) error {
 	raw, err := json.Marshal(escrowed{1, m})
 	if err != nil {
 		return err
 	}
 	value := token.NewSecret(string(raw))
-	return t.secrets.Put(ctx, t.conn, escrowPrefix+token.VersionID(value), value)
+	return t.run.secrets.Put(ctx, t.conn, escrowPrefix+token.VersionID(value), value)
 }
 
 // EscrowedMint reads a secret store version that keeps an answer. Its bytes stay sealed.
@@ -40,100 +40,139 @@ func EscrowedResponse(v Version) (m TokenResponse, ok bool) {
 	return e.TokenResponse, ok
 }
 
-// look searches for what an attempt with an unknown end may have brought. The
+// recover searches for what an attempt with an unknown end may have brought. The
 // ledger's own responses were in the load; what is left is the secret store.
-func (t *turn) look(ctx context.Context) (*ConnectionReport, error) {
+func (t *reconciliation) recover(ctx context.Context) (*ConnectionReport, error) {
 	a := t.rec.Attempt
 	if a != nil && a.ID == t.refusal {
 		a.Refused = true // kept by whatever is written next
 	}
 	seen, err := t.readSecret(ctx)
 	if err != nil {
-		return t.secretFailure(ctx, Look, err)
+		return t.secretFailure(ctx, Recover, err)
 	}
 	if seen.adopt != nil {
 		return nil, t.adopt(ctx, *seen.adopt)
 	}
-	stored, err := t.storedResponses(ctx, t.mayHoldAnswer)
+	stored, unread, err := t.storedResponses(ctx, t.notOlder)
 	if err != nil {
-		return t.secretFailure(ctx, Look, err)
+		return t.secretFailure(ctx, Recover, err)
 	}
-	found := slices.DeleteFunc(stored, func(m TokenResponse) bool { return !successor(t.rec, m) || t.has(m.Key) })
+	found := slices.DeleteFunc(stored, func(m TokenResponse) bool { return !successor(t.rec, m) || has(t.responses, m.Key) })
 	if len(found) > 0 {
 		for range found { // escrow was put, and counts
-			t.rec.Puts = append(t.recentPuts(), t.clock().Unix())
+			t.rec.Puts = append(t.recentPuts(), t.engine.clock().Unix())
 		}
 		return nil, t.write(ctx, Change{Copy: found})
 	}
-	if a != nil && a.Refused {
-		return nil, t.giveUp(ctx)
+	if unread != nil {
+		return t.versionUnread(ctx, unread)
 	}
-	t.looked = true
+	t.searched = true
+	t.rec.forget(func(f Failure) bool { return f.Step == Recover })
+	switch {
+	case a != nil && a.Refused:
+		return nil, t.refused(ctx)
+	case a != nil && t.rec.Status == NeedsConsent && a.ID != t.presented && !t.now.Before(a.Until.Add(t.engine.settings.Quiet)):
+		// The refusal has its own times to present again.
+		t.rec.Attempt = nil
+		return nil, t.write(ctx, Change{History: []Event{{Kind: "ended", Attempt: a.ID, Detail: "its answer was lost and nothing was saved anywhere"}}})
+	case t.rec.Status == NeedsConsent && !t.rec.Refusal.presents() && !t.force: // until tomorrow
+		if t.rec.Refusal == nil {
+			t.rec.Refusal = &Refusal{At: t.now.UTC(), Tries: len(retryAfter)}
+		}
+		t.rec.Refusal.schedule(t.now)
+		return nil, t.write(ctx, Change{})
+	}
 	return nil, nil
 }
 
-// giveUp: the issuer does not know the refresh token (any more), and after
-// everything that may hold a successor was read again, that is the end of it
-// until a person consents, or a response turns up after all. The next sweep that
-// sees it tells people.
-func (t *turn) giveUp(ctx context.Context) error {
-	refused := Event{Kind: "needs_consent", Attempt: t.rec.Attempt.ID, Detail: "invalid_grant, and no successor is saved anywhere",
+// versionUnread: a version that may hold the successor cannot be read. Nothing is
+// presented until it can. What stays like this only a person can mend.
+func (t *reconciliation) versionUnread(ctx context.Context, cause error) (*ConnectionReport, error) {
+	f := t.rec.failure(Recover, ResponseKey{})
+	if f == nil || f.Class != classConfig && f.Count < 3 {
+		return t.failure(ctx, Recover, ResponseKey{}, classStore, 0, cause)
+	}
+	return t.failure(ctx, Recover, ResponseKey{}, classConfig, 0, fmt.Errorf("%w: it may hold the new token pair, so nothing is presented: "+
+		"make it readable again (is its KMS key disabled?), or invite the person again with `tokenturn connection invite %s`", cause, t.conn))
+}
+
+// refused: the issuer does not know the refresh token (any more), and everything
+// that may hold a successor was read again. The next sweep notifies people. The
+// token is presented again by the schedule, for the server may be wrong, and a
+// response that turns up after all still wins.
+func (t *reconciliation) refused(ctx context.Context) error {
+	event := Event{Kind: "needs_consent", Attempt: t.rec.Attempt.ID, Detail: "invalid_grant, and no successor is saved anywhere",
 		Spent: t.rec.Attempt.Fingerprint}
-	next := t.rec.clone() // nobody is told of what could not be written
-	next.Attempt, next.Status, next.Failure, next.Untold = nil, NeedsConsent, nil, true
-	next.DueAt = t.clock().Add(t.settings.Quiet)
-	return t.engine.write(ctx, next, t.responses, Change{History: []Event{refused}})
+	t.rec.Attempt = nil
+	if t.rec.Status == NeedsConsent {
+		event.Kind, event.Detail = "refused", "invalid_grant again"
+		return t.write(ctx, Change{History: []Event{event}})
+	}
+	t.rec.Status, t.rec.Untold = NeedsConsent, true
+	t.rec.Refusal = &Refusal{At: t.engine.clock().UTC()}
+	t.rec.Refusal.schedule(t.engine.clock())
+	t.rec.forget(func(f Failure) bool { return f.Response == (ResponseKey{}) && f.Step != Revoke })
+	return t.write(ctx, Change{History: []Event{event}})
 }
 
-// has reports whether the ledger has a live response of that key.
-func (t *turn) has(key ResponseKey) bool {
-	return slices.ContainsFunc(t.responses, func(m TokenResponse) bool { return m.Key == key })
-}
-
-// storedMints reads the responses that the wanted versions hold.
-func (t *turn) storedResponses(ctx context.Context, wanted func(VersionInfo) bool) ([]TokenResponse, error) {
+// storedResponses reads the responses that the wanted versions hold. unread is why some of
+// them could not be read.
+func (t *reconciliation) storedResponses(ctx context.Context, which func([]VersionInfo) func(VersionInfo) bool) (responses []TokenResponse, unread, err error) {
 	var versions []VersionInfo
-	err := within(ctx, 2*storeTimeout, func(ctx context.Context) (err error) {
-		versions, err = t.secrets.Versions(ctx, t.conn)
+	err = within(ctx, 2*storeTimeout, func(ctx context.Context) (err error) {
+		versions, err = t.run.secrets.Versions(ctx, t.conn)
 		return err
 	})
 	if errors.Is(err, ErrNoSecret) {
-		return nil, nil
+		return nil, nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("listing the versions of %s: %w", t.conn, err)
+		return nil, nil, fmt.Errorf("listing the versions of %s: %w", t.conn, err)
 	}
-	var responses []TokenResponse
+	wanted := which(versions)
 	for _, v := range versions {
 		if v.ID == t.rec.Published || !wanted(v) {
 			continue
 		}
 		m, ok, err := t.storedResponse(ctx, v.ID)
 		if err != nil {
-			return nil, err
-		}
-		if ok {
+			unread = errors.Join(unread, err)
+		} else if ok && !has(responses, m.Key) {
 			responses = append(responses, m)
 		}
 	}
-	return responses, nil
+	return responses, unread, nil
 }
 
-// mayHoldAnswer: all escrow, and documents that are labelled or not older than
-// the current pair.
-func (t *turn) mayHoldAnswer(v VersionInfo) bool {
-	young := t.rec.Current != nil && v.CreatedAt.After(t.rec.Current.SavedAt.Add(-5*time.Minute)) // clocks differ
-	return isEscrow(v) || len(v.Labels) > 0 || young
+// notOlder wants the versions that are not older than the current pair: an older
+// one cannot be its successor. Both times that are known of the pair count, for
+// clocks differ.
+func (t *reconciliation) notOlder(versions []VersionInfo) func(VersionInfo) bool {
+	if t.rec.Current == nil {
+		return func(VersionInfo) bool { return true }
+	}
+	since := t.rec.Current.IssuedAt
+	for _, v := range versions {
+		if v.ID == t.rec.Published && v.CreatedAt.Before(since) {
+			since = v.CreatedAt
+		}
+	}
+	since = since.Add(-5 * time.Minute)
+	return func(v VersionInfo) bool { return v.CreatedAt.After(since) }
 }
+
+func escrowOnly([]VersionInfo) func(VersionInfo) bool { return isEscrow }
 
 func isEscrow(v VersionInfo) bool { return strings.HasPrefix(v.ID, escrowPrefix) }
 
-// storedMint reads one version. A value that is neither escrow nor a document
+// storedResponse reads one version. A value that is neither escrow nor a document
 // of this connection and stack is passed over.
-func (t *turn) storedResponse(ctx context.Context, id string) (m TokenResponse, ok bool, err error) {
+func (t *reconciliation) storedResponse(ctx context.Context, id string) (m TokenResponse, ok bool, err error) {
 	var v Version
 	err = within(ctx, storeTimeout, func(ctx context.Context) error {
-		v, err = t.secrets.Version(ctx, t.conn, id)
+		v, err = t.run.secrets.Version(ctx, t.conn, id)
 		return err
 	})
 	if err != nil {
@@ -144,5 +183,5 @@ func (t *turn) storedResponse(ctx context.Context, id string) (m TokenResponse, 
 	} else if doc, err := token.ParseDocument(v.Value); err == nil {
 		m = responseOf(doc)
 	}
-	return m, m.Connection == t.conn && m.Stack == t.settings.Stack, nil
+	return m, m.Connection == t.conn && m.Stack == t.engine.settings.Stack, nil
 }

@@ -20,71 +20,62 @@ type presentation struct {
 
 // redeem presents the current refresh token, once, or a service account's
 // credentials. A crash before Begin's write leaves nothing; after it, an attempt
-// whose end is unknown, which is looked into after its lease; after Save's
+// whose end is unknown, which is recovered after its lease; after Save's
 // acknowledgement, a response that anybody may decide.
-func (t *turn) redeem(ctx context.Context) (*ConnectionReport, error) {
+func (t *reconciliation) redeem(ctx context.Context) (*ConnectionReport, error) {
 	p, end, err := t.preflight(ctx)
 	if p == nil {
 		return end, err
 	}
-	// A crashed attempt is looked at in minutes rather than at the next
-	// scheduled sweep.
-	t.sweepBy(ctx, t.clock().Add(t.settings.Lease+t.settings.Quiet))
-	if err := t.begin(ctx); err != nil {
-		return nil, err
+	// A crashed attempt is recovered in minutes rather than at the next scheduled sweep.
+	t.run.requests.sweepBy(ctx, t.engine.clock().Add(t.engine.settings.Lease+t.engine.settings.Quiet))
+	if end, err := t.begin(ctx); t.presented == "" {
+		return end, err
 	}
-	// The process may have been frozen since: a POST that could end after the
-	// lease may meet another one's.
-	if t.clock().Add(t.settings.RedeemTimeout).After(t.rec.Attempt.Until) || !t.settings.timeLeft(ctx, 0) {
-		return t.attemptEnded(ctx, classNotSent, 0, errors.New("no time left in this attempt to present the refresh token"))
+	answer, posted := t.post(ctx, p, t.rec.Attempt.Until)
+	if !posted {
+		return t.attemptEnded(ctx, classNotSent, 0, errTooLateToPresent)
 	}
-	t.hasTurn = false
-	post, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.settings.RedeemTimeout)
-	answer := t.issuer.Redeem(post, p.app, p.grant)
-	cancel()
-	if p.grant.ClientCredentials {
+	if t.rec.ServiceAccount {
 		return t.clientAnswered(ctx, p, answer)
 	}
 	return t.answered(ctx, p, answer)
 }
 
+var errTooLateToPresent = errors.New("no time left in this attempt to present the refresh token")
+
+// post presents the grant with one POST, or none if that might not end before the
+// attempt does. Cancelling ctx does not end it.
+func (t *reconciliation) post(ctx context.Context, p *presentation, until time.Time) (answer Answer, posted bool) {
+	// The process may have been frozen since the attempt was written: a POST that
+	// could end after the lease may meet another one's.
+	if t.engine.clock().Add(t.engine.settings.RedeemTimeout).After(until) || !t.engine.settings.timeLeft(ctx, 0) {
+		return Answer{}, false
+	}
+	t.hasPermit = false
+	post, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.engine.settings.RedeemTimeout)
+	defer cancel()
+	answer = t.engine.issuer.Redeem(post, p.app, p.grant)
+	answer.Wait = min(answer.Wait, longestWait)
+	return answer, true
+}
+
+// longestWait bounds the time for which a server may ask to be left alone.
+const longestWait = 15 * time.Minute
+
 // preflight does everything that can fail before a token is at stake. A nil
-// presentation comes with what the turn does instead.
-func (t *turn) preflight(ctx context.Context) (*presentation, *ConnectionReport, error) {
-	if h, halted := t.halted(t.conn.Environment); halted {
-		return nil, t.rest(ctx, h), nil
-	}
-	if !t.hasTurn {
-		waited, err := t.pace.wait(ctx, t.conn.Environment)
-		if err != nil {
-			return nil, t.noTime(), nil
-		}
-		t.hasTurn = true
-		if waited { // and meanwhile another run may have been here: plan again
-			return nil, nil, nil
-		}
-	}
-	if !t.settings.timeLeft(ctx, 0) {
-		return nil, t.noTime(), nil
-	}
-	fail := func(class string, wait time.Duration, err error) (*presentation, *ConnectionReport, error) {
-		end, err := t.failure(ctx, Redeem, ResponseKey{}, class, wait, err)
+// presentation comes with what the run does instead.
+func (t *reconciliation) preflight(ctx context.Context) (*presentation, *ConnectionReport, error) {
+	redeem := act{step: Redeem}
+	p, end, err := t.readyToPresent(ctx, redeem)
+	if p == nil {
 		return nil, end, err
 	}
-	var p presentation
-	err := within(ctx, storeTimeout, func(ctx context.Context) (err error) {
-		p.key, err = t.keys.ready(ctx)
-		return err
-	})
-	if err != nil {
-		return fail(classStore, 0, err)
-	}
-	if p.app, err = t.fittingApplication(ctx); err != nil {
-		return fail(classOfApp(err), 0, err)
-	}
-	if puts := t.recentPuts(); t.settings.PutsPerDay > 0 && len(puts) >= t.settings.PutsPerDay {
-		wait := time.Unix(puts[0], 0).Add(24 * time.Hour).Sub(t.clock())
-		return fail(classBudget, wait, fmt.Errorf("the secret of %s has had %d versions in 24 hours, as many as the secret store takes", t.conn, len(puts)))
+	if puts := t.recentPuts(); t.engine.settings.PutsPerDay > 0 && len(puts) >= t.engine.settings.PutsPerDay {
+		wait := time.Unix(puts[0], 0).Add(daily).Sub(t.engine.clock())
+		end, err := t.failure(ctx, Redeem, ResponseKey{}, classBudget, wait,
+			fmt.Errorf("the secret of %s has had %d versions in 24 hours, as many as the secret store takes", t.conn, len(puts)))
+		return nil, end, err
 	}
 	seen, err := t.checkSecret(ctx)
 	switch {
@@ -94,48 +85,87 @@ func (t *turn) preflight(ctx context.Context) (*presentation, *ConnectionReport,
 	case seen.adopt != nil:
 		return nil, nil, t.adopt(ctx, *seen.adopt)
 	case seen.drift != "" && t.rec.Current.VersionID != "": // an imported pair has nothing to put there yet
-		t.tellDrift(ctx, seen)
+		t.notifyOfDrift(ctx, seen)
 		t.rec.Published = ""
 		return nil, nil, t.write(ctx, Change{})
 	}
 	if t.rec.ServiceAccount {
 		p.grant.ClientCredentials = true
 	} else if p.grant.RefreshToken, err = t.currentRefreshToken(ctx, seen); err != nil {
-		return fail(classStore, 0, err)
+		end, err := t.openFailed(ctx, Redeem, ResponseKey{}, err)
+		return nil, end, err
+	}
+	return p, nil, nil
+}
+
+// readyToPresent gets leave to present, a data key and the app credentials. If it
+// cannot, it returns no presentation and what the run does instead; for is the step
+// that waits then.
+func (t *reconciliation) readyToPresent(ctx context.Context, step act) (*presentation, *ConnectionReport, error) {
+	environment := t.conn.Environment
+	if o, blocked := t.run.breaker.blocks(environment); blocked {
+		return nil, t.heedBreaker(ctx, o), nil
+	}
+	if !t.hasPermit {
+		waited, err := t.run.limiter.wait(ctx, environment, t.run.due[environment])
+		if err != nil {
+			return nil, t.outOfTime(), nil
+		}
+		t.hasPermit = true
+		if waited { // and meanwhile another run may have been here: plan again
+			t.loaded = false
+			return nil, nil, nil
+		}
+	}
+	if !t.engine.settings.timeLeft(ctx, 0) {
+		return nil, t.outOfTime(), nil
+	}
+	fail := func(class string, err error) (*presentation, *ConnectionReport, error) {
+		end, err := t.failure(ctx, step.step, step.response, class, 0, err)
+		return nil, end, err
+	}
+	var p presentation
+	err := within(ctx, storeTimeout, func(ctx context.Context) (err error) {
+		p.key, err = t.run.keys.ready(ctx)
+		return err
+	})
+	if err != nil {
+		return fail(classStore, err)
+	}
+	if p.app, err = t.fittingApplication(ctx); err != nil {
+		return fail(classOfApp(err), err)
 	}
 	return &p, nil, nil
 }
 
-// shortRest is how long a turn waits for an environment rather than leave the
-// connection to a later run: Procore's spike limit counts ten seconds.
-const shortRest = 12 * time.Second
+// shortPause is how long a connection waits for an environment rather than leave
+// that to a later run: Procore's spike limit counts ten seconds.
+const shortPause = 12 * time.Second
 
-// rest ends the turn, unless what is to be waited for is soon over.
-func (t *turn) rest(ctx context.Context, h halt) *ConnectionReport {
-	wait := h.until.Sub(t.clock())
-	if h.outcome == Deferred && wait <= shortRest && t.settings.timeLeft(ctx, wait) {
-		select {
-		case <-time.After(wait):
-			return nil // plan again
-		case <-ctx.Done():
-		}
+// heedBreaker ends the run for this connection, unless the pause is soon over.
+func (t *reconciliation) heedBreaker(ctx context.Context, o opened) *ConnectionReport {
+	wait := o.until.Sub(t.engine.clock())
+	if o.outcome == Deferred && wait <= shortPause && t.engine.settings.timeLeft(ctx, wait) && t.run.sleep(ctx, wait) == nil {
+		t.loaded = false
+		return nil // plan again
 	}
-	t.detail = h.why
-	r := t.report(h.outcome, h.until.UTC(), nil)
+	t.detail = o.why
+	r := t.report(o.outcome, o.until.UTC(), nil)
 	return &r
 }
 
-// noTime ends the turn because the run has to; the connection stays due.
-func (t *turn) noTime() *ConnectionReport {
-	t.outOfTime.Store(true)
+// outOfTime ends the run for this connection, and for others of its environment,
+// which stay due.
+func (t *reconciliation) outOfTime() *ConnectionReport {
+	t.run.breaker.outOfTime(t.conn.Environment)
 	t.detail = errNoTime.Error()
 	r := t.report(Deferred, time.Time{}, nil)
 	return &r
 }
 
 // fittingApplication gives the app credentials that the connection's consent was given to.
-func (t *turn) fittingApplication(ctx context.Context) (Application, error) {
-	app, err := t.application(ctx, t.conn.Environment)
+func (t *reconciliation) fittingApplication(ctx context.Context) (Application, error) {
+	app, err := t.run.application(ctx, t.conn.Environment)
 	if err != nil {
 		err = fmt.Errorf("reading the app credentials for %s: %w", t.conn, err)
 		if errors.Is(err, ErrNoApplication) {
@@ -145,7 +175,8 @@ func (t *turn) fittingApplication(ctx context.Context) (Application, error) {
 	}
 	if pin := t.rec.Pin; pin != nil && (pin.Client != "" && pin.Client != token.NewSecret(app.ClientID).Fingerprint() ||
 		pin.Environment != t.conn.Environment) {
-		return app, &appError{app, fmt.Sprintf("%s belongs to another client id than the app credentials of %s: run `tokenturn app set %[2]s` with the right ones, or invite anew",
+		return app, &appError{app, fmt.Sprintf("%s belongs to another client id than the app credentials of %s: "+
+			"run `tokenturn app set %[2]s` with the right ones, or invite the person again with `tokenturn connection invite %[1]s`",
 			t.conn, t.conn.Environment)}
 	}
 	return app, nil
@@ -159,8 +190,8 @@ func classOfApp(err error) string {
 }
 
 // currentRefreshToken opens the current pair: from its response or, where the
-// ledger has lost that, from the version that the secret store shows, found by its id.
-func (t *turn) currentRefreshToken(ctx context.Context, seen secretView) (token.Secret, error) {
+// ledger has lost that, from the version that the secret shows, found by its id.
+func (t *reconciliation) currentRefreshToken(ctx context.Context, seen secretView) (token.Secret, error) {
 	m := TokenResponse{Connection: t.conn, Key: t.rec.Current.Response}
 	if i := slices.IndexFunc(t.responses, func(m TokenResponse) bool { return m.Key == t.rec.Current.Response }); i >= 0 {
 		m = t.responses[i]
@@ -171,17 +202,19 @@ func (t *turn) currentRefreshToken(ctx context.Context, seen secretView) (token.
 	if err != nil {
 		return token.Secret{}, err
 	}
-	refresh := t.issuer.Parse(body).Pair.RefreshToken
+	refresh := t.engine.issuer.Parse(body).Pair.RefreshToken
 	if refresh.IsZero() || refresh.Fingerprint() != t.rec.Current.Fingerprint {
-		return token.Secret{}, fmt.Errorf("the stored pair of %s is not the one in the ledger; restore it or invite anew", t.conn)
+		return token.Secret{}, fmt.Errorf("the stored pair of %s is not the one in the ledger: "+
+			"restore the ledger, or invite the person again with `tokenturn connection invite %[1]s`", t.conn)
 	}
 	return refresh, nil
 }
 
-// begin writes the attempt that gives the right to present.
-func (t *turn) begin(ctx context.Context) error {
-	now := t.clock().UTC()
-	a := Attempt{ID: newID(), Fingerprint: t.rec.Current.Fingerprint, BegunAt: now, Until: now.Add(t.settings.Lease), Presentations: 1}
+// begin writes the attempt that gives the right to present, and sets presented
+// if this run has it.
+func (t *reconciliation) begin(ctx context.Context) (*ConnectionReport, error) {
+	now := t.engine.clock().UTC()
+	a := Attempt{ID: newID(), Fingerprint: t.rec.Current.Fingerprint, BegunAt: now, Until: now.Add(t.engine.settings.Lease), Presentations: 1}
 	var history []Event
 	if old := t.rec.Attempt; old != nil {
 		history = append(history, Event{Kind: "ended", Attempt: old.ID, Detail: "its answer was lost and nothing was saved anywhere; presenting again"})
@@ -189,74 +222,84 @@ func (t *turn) begin(ctx context.Context) error {
 			a.Presentations += old.Presentations
 		}
 	}
+	before := t.rec.Revision
 	t.rec.Attempt = &a
+	if r := t.rec.Refusal; r != nil {
+		r.Tries++
+		r.schedule(now)
+	}
 	err := t.write(ctx, Change{History: history})
 	if errors.Is(err, ErrConflict) {
-		return err
+		return nil, err
 	}
-	// Loading gives the revision for what follows and tells, where the write's
-	// answer was lost, whether it took effect.
-	if loadErr := t.load(ctx); loadErr != nil {
-		return errors.Join(err, loadErr)
-	}
-	if t.rec.Attempt == nil || t.rec.Attempt.ID != a.ID {
-		return errors.Join(err, ErrConflict)
+	if err != nil { // whether it took effect, the row tells
+		if loadErr := t.load(ctx); loadErr != nil {
+			return nil, errors.Join(err, loadErr)
+		}
+		switch mine := t.rec.Attempt != nil && t.rec.Attempt.ID == a.ID; {
+		case !mine && t.rec.Revision == before:
+			return t.failure(ctx, Redeem, ResponseKey{}, classStore, 0, err)
+		case !mine:
+			return nil, errors.Join(err, ErrConflict)
+		}
 	}
 	t.presented = a.ID
-	return nil
+	return nil, nil
 }
 
 // answered acts on what came of the POST.
-func (t *turn) answered(ctx context.Context, p *presentation, answer Answer) (*ConnectionReport, error) {
+func (t *reconciliation) answered(ctx context.Context, p *presentation, answer Answer) (*ConnectionReport, error) {
+	if answer.Class == Captured { // saved before anything else is done
+		key := ResponseKey{t.rec.Epoch, t.rec.Generation + 1, t.presented}
+		end, err := t.captured(ctx, p, t.response(p, answer.Body, key, t.rec.Attempt.Fingerprint, t.rec.renewal()), answer.Body)
+		t.heed(ctx, answer)
+		return end, err
+	}
 	t.heed(ctx, answer)
 	cause := fmt.Errorf("refreshing %s: %s", t.conn, answer.Detail)
 	switch answer.Class {
-	case Captured:
-		return t.captured(ctx, p, answer.Body)
 	case RateLimited:
 		return t.attemptEnded(ctx, classRateLimited, answer.Wait, cause)
 	case NotSent:
 		return t.attemptEnded(ctx, classNotSent, 0, cause)
 	case Refused:
-		t.refusal, t.looked = t.presented, false // look says what that means
+		t.refusal, t.searched = t.presented, false // recover says what that means
 		return nil, nil
 	case ClientFault, GrantFault:
 		return t.clientFault(ctx, p.app, answer)
 	case RequestFault:
-		if t.requestFault(t.conn.Environment) {
-			t.stopApp(t.conn.Environment, "three connections' requests were called faulty: "+answer.Detail)
+		if t.run.breaker.requestFault(t.conn.Environment) {
+			t.run.breaker.stop(t.conn.Environment, "three connections' requests were called faulty: "+answer.Detail)
 		}
 		return t.attemptEnded(ctx, classConfig, 0, cause)
+	case OddRefusal:
+		return t.oddRefusal(ctx, answer, cause)
 	}
 	return t.answerUnknown(ctx, answer, cause)
 }
 
 // heed leaves the login host alone where an answer asks for that, or shows that it is down.
-func (t *turn) heed(ctx context.Context, answer Answer) {
+func (t *reconciliation) heed(ctx context.Context, answer Answer) {
 	wait := answer.Wait
 	switch {
 	case answer.Class == RateLimited && wait == 0:
 		wait = time.Minute
 	case answer.Class == NotSent,
-		(answer.Class == UnknownResult || answer.Class == OddRefusal) && t.answerLost(t.conn.Environment):
+		(answer.Class == UnknownResult || answer.Class == OddRefusal) && t.run.breaker.answerLost(t.conn.Environment):
 		wait = max(wait, time.Minute)
 	}
 	if wait > 0 {
-		t.pause(ctx, t.conn.Environment, wait, answer.Detail)
+		t.run.breaker.pause(ctx, t.conn.Environment, wait, answer.Detail)
 	}
 }
 
-// answerUnknown: nobody knows whether the token is spent. It is looked into
+// answerUnknown: nobody knows whether the token is spent. That is looked into
 // after the quiet period, or when the server wants to be asked again.
-func (t *turn) answerUnknown(ctx context.Context, answer Answer, cause error) (*ConnectionReport, error) {
-	over := t.rec.Attempt.Until.Add(t.settings.Quiet)
-	if t.rec.Attempt.Presentations == 1 {
-		t.notify(ctx, NoticeUnknown, t.conn, "The answer to a refresh was lost (%s). It is looked into by itself after %s; nothing needs to be done now.",
-			answer.Detail, over.UTC().Format(time.RFC3339))
-	}
-	if asked := t.clock().Add(answer.Wait); asked.After(over) {
+func (t *reconciliation) answerUnknown(ctx context.Context, answer Answer, cause error) (*ConnectionReport, error) {
+	over := t.notifyOfUnknown(ctx, answer)
+	if asked := t.engine.clock().Add(answer.Wait); asked.After(over) {
 		over = asked
-		if _, err := t.failure(ctx, Look, ResponseKey{}, classIssuer, answer.Wait, cause); err != nil && !errors.Is(err, ErrConflict) {
+		if _, err := t.failure(ctx, Recover, ResponseKey{}, classRateLimited, answer.Wait, cause); err != nil && !errors.Is(err, ErrConflict) {
 			return nil, err
 		}
 	}
@@ -265,42 +308,99 @@ func (t *turn) answerUnknown(ctx context.Context, answer Answer, cause error) (*
 	return &r, nil
 }
 
-// captured saves the answer before anybody looks at it.
-func (t *turn) captured(ctx context.Context, p *presentation, body token.Secret) (*ConnectionReport, error) {
-	m := t.response(p, body)
-	others := []func(context.Context, TokenResponse) error{t.escrow}
-	if implausiblyLarge(body) {
-		others = nil
+// notifyOfUnknown notifies people of the first unknown end and returns when it is
+// looked into.
+func (t *reconciliation) notifyOfUnknown(ctx context.Context, answer Answer) (over time.Time) {
+	over = t.rec.Attempt.Until.Add(t.engine.settings.Quiet)
+	if t.rec.Attempt.Presentations == 1 {
+		t.engine.notify(ctx, NoticeUnknown, t.conn, "The answer to a refresh of %s was lost (%s). tokenturn checks again automatically after %s; no action is needed.",
+			t.conn, answer.Detail, over.UTC().Format(time.RFC3339))
 	}
-	if err := t.save(ctx, m, others...); err != nil {
-		t.notify(ctx, NoticeUnsaved, t.conn, "A new pair of %s could be saved in neither store. If the next runs do not find the old one still valid, somebody must consent again.", t.conn)
+	return over
+}
+
+// oddRefusals is how many refusals in a row that OAuth does not know make a
+// configuration fault, such as a firewall in between.
+const oddRefusals = 3
+
+// oddRefusal: whether the token is spent is not known, so it is presented again
+// like after a lost answer, but less and less often once that repeats.
+func (t *reconciliation) oddRefusal(ctx context.Context, answer Answer, cause error) (*ConnectionReport, error) {
+	count, wait := t.countOdd()
+	if count < oddRefusals {
+		over := t.notifyOfUnknown(ctx, answer)
+		if _, err := t.failure(ctx, Redeem, ResponseKey{}, classOdd, over.Sub(t.engine.clock()), cause); err != nil {
+			return nil, err
+		}
+		r := t.report(Unknown, over, nil)
+		return &r, nil
+	}
+	if _, err := t.failure(ctx, Redeem, ResponseKey{}, classConfig, wait, t.notOAuth(answer)); err != nil {
+		return nil, err
+	}
+	r := t.report(ConfigError, t.engine.clock().Add(wait).UTC(), nil)
+	return &r, nil
+}
+
+func (t *reconciliation) notOAuth(answer Answer) error {
+	return &environmentError{t.conn.Environment, fmt.Sprintf("the login host of %s refuses requests with an answer that is not OAuth (%s): "+
+		"look for a firewall, a proxy or a wrong login URL in between", t.conn.Environment, answer.Detail)}
+}
+
+// countOdd is how many odd refusals in a row there are with this one, and the wait
+// after it once they are a configuration fault.
+func (t *reconciliation) countOdd() (count int, wait time.Duration) {
+	count = 1
+	if f := t.rec.failure(Redeem, ResponseKey{}); f != nil && (f.Class == classOdd || f.Class == classConfig && f.Count >= oddRefusals) {
+		count = f.Count + 1
+	}
+	return count, min(30*time.Minute<<min(max(count-oddRefusals, 0), 10), 6*time.Hour)
+}
+
+// captured saves the answer before anybody looks at it.
+func (t *reconciliation) captured(ctx context.Context, p *presentation, m TokenResponse, body token.Secret) (*ConnectionReport, error) {
+	escrow := t.escrow
+	if implausiblyLarge(body) {
+		escrow = nil
+	}
+	tried, err := t.engine.save(ctx, m, escrow)
+	t.escrowed = tried
+	if err != nil {
+		t.engine.notify(ctx, NoticeUnsaved, t.conn, "A new token pair of %s could be saved in neither store. If the next runs do not find the old one still valid, "+
+			"somebody must allow access again.", t.conn)
 		t.detail = err.Error()
-		r := t.report(Unknown, t.rec.Attempt.Until.Add(t.settings.Quiet), nil)
+		r := t.report(Unknown, t.engine.clock().Add(t.engine.settings.Lease+t.engine.settings.Quiet), nil)
 		return &r, nil
 	}
 	t.bodies[m.Key] = body
-	t.looked = false
+	t.searched, t.loaded = false, !tried
+	if t.loaded {
+		t.responses = append(slices.Clone(t.responses), m)
+	}
 	return nil, nil
 }
 
 // response gives an answer the form in which it is saved.
-func (t *turn) response(p *presentation, body token.Secret) TokenResponse {
-	m := TokenResponse{Connection: t.conn, Key: ResponseKey{t.rec.Epoch, t.rec.Generation + 1, t.presented}, Parent: t.rec.Attempt.Fingerprint,
-		Source: t.rec.renewal(), SavedAt: t.clock().UTC().Truncate(time.Millisecond), State: Saved, APIURL: p.app.APIURL, Stack: t.settings.Stack}
+func (t *reconciliation) response(p *presentation, body token.Secret, key ResponseKey, parent token.Fingerprint, source Source) TokenResponse {
+	m := TokenResponse{Connection: t.conn, Key: key, Parent: parent, Source: source,
+		SavedAt: t.engine.clock().UTC().Truncate(time.Millisecond), State: Saved, APIURL: p.app.APIURL, Stack: t.engine.settings.Stack}
 	if t.rec.Pin != nil {
 		m.Company = t.rec.Pin.Company
+	}
+	if t.rec.Current != nil {
+		m.Before = t.rec.Current.Lifetime
 	}
 	m.Sealed = p.key.seal(body, t.conn, m.Key)
 	return m
 }
 
-// attemptEnded: the refresh token was not spent. The attempt is over, and the
-// row rests.
-func (t *turn) attemptEnded(ctx context.Context, class string, wait time.Duration, cause error) (*ConnectionReport, error) {
+// attemptEnded: the refresh token was not spent. The attempt is over, and its
+// step waits.
+func (t *reconciliation) attemptEnded(ctx context.Context, class string, wait time.Duration, cause error) (*ConnectionReport, error) {
 	mine := t.presented
 	t.presented = ""
 	for range maxSteps {
-		t.rec.Attempt = t.rec.Attempt.withoutLast(t.settings.Quiet, t.clock())
+		t.rec.unspent(t.engine.settings.Quiet, t.engine.clock())
 		end, err := t.failure(ctx, Redeem, ResponseKey{}, class, wait, cause, Event{Kind: "ended", Attempt: mine, Detail: cause.Error()})
 		if !errors.Is(err, ErrConflict) {
 			return end, err
@@ -315,16 +415,32 @@ func (t *turn) attemptEnded(ctx context.Context, class string, wait time.Duratio
 	return nil, cause
 }
 
+// unspent takes back a presentation that is known to have spent nothing. What is
+// left of the attempt is none, or an earlier presentation whose end is still open
+// and is looked into before the token is presented again.
+func (r *Record) unspent(quiet time.Duration, now time.Time) {
+	if r.Refusal != nil {
+		r.Refusal.Tries = max(0, r.Refusal.Tries-1)
+		r.Refusal.schedule(now)
+	}
+	if r.Attempt.Presentations <= 1 {
+		r.Attempt = nil
+		return
+	}
+	r.Attempt.Presentations--
+	r.Attempt.Until = now.Add(-quiet).UTC()
+}
+
 // clientFault: the server does not accept the app credentials. They may have
 // been replaced since they were read.
-func (t *turn) clientFault(ctx context.Context, app Application, answer Answer) (*ConnectionReport, error) {
-	if t.credentialsChanged(ctx, app) {
-		t.rec.Attempt = t.rec.Attempt.withoutLast(t.settings.Quiet, t.clock())
+func (t *reconciliation) clientFault(ctx context.Context, app Application, answer Answer) (*ConnectionReport, error) {
+	if t.run.credentialsChanged(ctx, app) {
+		t.rec.unspent(t.engine.settings.Quiet, t.engine.clock())
 		ended := Event{Kind: "ended", Attempt: t.presented, Detail: "the app credentials were replaced meanwhile"}
 		t.presented = ""
 		return nil, t.write(ctx, Change{History: []Event{ended}})
 	}
 	why := fmt.Sprintf("the server does not accept the app credentials of %s (%s): run `tokenturn app set %s`", t.conn.Environment, answer.Detail, t.conn.Environment)
-	t.stopApp(t.conn.Environment, why)
+	t.run.breaker.stop(t.conn.Environment, why)
 	return t.attemptEnded(ctx, classConfig, 0, &appError{app, why})
 }

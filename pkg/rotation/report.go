@@ -14,6 +14,8 @@ type Report struct {
 	Connections []ConnectionReport `json:"connections"`
 	HandedOn    int                `json:"handed_on,omitempty"` // of those due: deferred unseen, left to the next sweep
 	Duration    Milliseconds       `json:"duration_ms"`
+	// Skipped: a follow-up sweep that left the work to another one. It is no sign of life.
+	Skipped bool `json:"-"`
 }
 
 // Milliseconds is a duration that JSON shows as a whole number of milliseconds.

@@ -13,9 +13,9 @@ import (
 // revoke ends, at the issuer, one pair that can no longer become current, and
 // then forgets its bytes. Nothing saved lives on after a disconnect or a new
 // consent.
-func (t *turn) revoke(ctx context.Context, m TokenResponse) (*ConnectionReport, error) {
+func (t *reconciliation) revoke(ctx context.Context, m TokenResponse) (*ConnectionReport, error) {
 	if m.Key == (ResponseKey{}) {
-		return t.searchResidue(ctx)
+		return t.search(ctx)
 	}
 	how, err := t.endPair(ctx, m)
 	if err != nil {
@@ -30,7 +30,7 @@ func (t *turn) revoke(ctx context.Context, m TokenResponse) (*ConnectionReport, 
 }
 
 // endPair revokes the pair of one response and says what can be said of it.
-func (t *turn) endPair(ctx context.Context, m TokenResponse) (how string, err error) {
+func (t *reconciliation) endPair(ctx context.Context, m TokenResponse) (how string, err error) {
 	body, err := t.open(ctx, m)
 	if errors.Is(err, ErrUnsealable) {
 		return "its bytes cannot be opened; not revoked", nil
@@ -38,14 +38,17 @@ func (t *turn) endPair(ctx context.Context, m TokenResponse) (how string, err er
 	if err != nil {
 		return "", err
 	}
-	pair := t.issuer.Parse(body).Pair
+	pair := t.engine.issuer.Parse(body).Pair
 	if t.rec.Current != nil && lineage(pair) == t.rec.Current.Fingerprint {
 		return "a copy of the current pair; not revoked", nil
+	}
+	if m.Key.Epoch == t.rec.Epoch && slices.Contains(t.rec.Spent, lineage(pair)) { // some servers would end the whole grant
+		return "a predecessor of the current pair; not revoked", nil
 	}
 	if pair.AccessToken.IsZero() && pair.RefreshToken.IsZero() {
 		return "no token could be read from it; nothing to revoke", nil
 	}
-	app, err := t.application(ctx, t.conn.Environment)
+	app, err := t.run.application(ctx, t.conn.Environment)
 	if err != nil {
 		return "", fmt.Errorf("reading the app credentials for %s: %w", t.conn, err)
 	}
@@ -58,7 +61,7 @@ func (t *turn) endPair(ctx context.Context, m TokenResponse) (how string, err er
 // revokePair revokes both halves, for which one a server looks at differs and
 // either ends the pair. Servers answer with success whatever they did (RFC 7009 section 2.2), so
 // "revoked" is said only of a pair whose access token is refused before its time.
-func (t *turn) revokePair(ctx context.Context, app Application, pair token.Pair, savedAt time.Time) (how string, err error) {
+func (t *reconciliation) revokePair(ctx context.Context, app Application, pair token.Pair, savedAt time.Time) (how string, err error) {
 	// A server that lets the parent live until the successor's first use would
 	// bring it back to life if the successor were revoked unused.
 	used, err := t.accepts(ctx, app, pair.AccessToken)
@@ -69,11 +72,11 @@ func (t *turn) revokePair(ctx context.Context, app Application, pair token.Pair,
 		if half.IsZero() {
 			continue
 		}
-		if err := t.endToken(ctx, app, half); err != nil {
+		if err := t.engine.endToken(ctx, app, half); err != nil {
 			return "", err
 		}
 	}
-	switch expired := !t.clock().Before(pair.ExpiresAt(savedAt)); {
+	switch expired := !t.engine.clock().Before(pair.ExpiresAt(savedAt)); {
 	case pair.AccessToken.IsZero():
 		return "revocation asked for; without an access token nothing shows whether it was done", nil
 	case !used && expired:
@@ -92,11 +95,11 @@ func (t *turn) revokePair(ctx context.Context, app Application, pair token.Pair,
 }
 
 // accepts reports whether the issuer accepts the access token, which counts as a use.
-func (t *turn) accepts(ctx context.Context, app Application, access token.Secret) (bool, error) {
+func (t *reconciliation) accepts(ctx context.Context, app Application, access token.Secret) (bool, error) {
 	if access.IsZero() {
 		return false, nil
 	}
-	id, err := t.identify(ctx, app, access, "")
+	id, err := t.engine.identify(ctx, app, access, "")
 	switch {
 	case err == nil || id.ClientID != "": // the rest of the answer does not matter
 		return true, nil
@@ -106,14 +109,18 @@ func (t *turn) accepts(ctx context.Context, app Application, access token.Secret
 	return false, err
 }
 
-// searchResidue copies what the secret store still holds in escrow of former epochs
-// into the ledger, where it is an orphan.
-func (t *turn) searchResidue(ctx context.Context) (*ConnectionReport, error) {
-	stored, err := t.storedResponses(ctx, isEscrow)
+// search looks for what arrived after somebody stopped waiting for it. The ledger's
+// own responses were in the load. What the secret store holds in escrow of former
+// epochs is copied into the ledger, where it is an orphan.
+func (t *reconciliation) search(ctx context.Context) (*ConnectionReport, error) {
+	stored, unread, err := t.storedResponses(ctx, escrowOnly)
 	if err != nil && !errors.Is(err, ErrSecretDeleted) {
 		return t.secretFailure(ctx, Revoke, err)
 	}
-	t.rec.Residue, t.rec.Overtaken = time.Time{}, false
+	if unread != nil {
+		t.engine.log.WarnContext(ctx, "a kept answer cannot be read, so its pair is not revoked", "connection", t.conn.String(), "error", unread)
+	}
+	t.rec.SearchAt = time.Time{}
 	former := slices.DeleteFunc(stored, func(m TokenResponse) bool { return m.Key.Epoch >= t.rec.Epoch })
 	return nil, t.write(ctx, Change{Copy: former})
 }

@@ -10,12 +10,10 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// Config wires a Rotator. FollowUps, Pace, Notifier, Log and Now may be left out.
+// Config wires a Rotator. FollowUps, RateLimiter, Notifier, Log and Now may be left out.
 type Config struct {
 	Ledger       Ledger
 	SecretStore  SecretStore
@@ -23,9 +21,10 @@ type Config struct {
 	Applications Applications
 	Issuer       Issuer
 	FollowUps    FollowUps   // nil: what a follow-up would do waits for the next sweep
-	RateLimiter  RateLimiter // nil: each process keeps the whole pace by itself
+	RateLimiter  RateLimiter // nil: each process keeps the whole rate by itself
 	Notifier     Notifier    // nil: notices are logged only
-	// Announcements keep notices about many connections to one each. nil: one of each process.
+	// Announcements keep notices about many connections, and requests for a sweep, to
+	// one each. nil: one of each process.
 	Announcements Announcements
 	Invitations   Invitations // nil: notices name the command that makes a link
 	Log           *slog.Logger
@@ -33,19 +32,15 @@ type Config struct {
 	Settings      Settings
 }
 
-// Rotator rotates connections. It keeps nothing between runs but its pace, and
+// Rotator rotates connections. It keeps nothing between runs but its rate, and
 // is safe for concurrent use; any number of Rotators may work on one ledger.
 type Rotator struct {
-	engine
-	secrets   SecretStore
-	sealer    Sealer
-	followUps FollowUps
-	pace      *limiter
-	// invitations may be nil.
-	invitations Invitations
-
-	mu    sync.Mutex
-	asked []time.Time // when the follow-up sweeps that were asked for come
+	engine      *engine
+	secrets     SecretStore
+	sealer      Sealer
+	requests    *requester
+	limiter     *limiter
+	invitations Invitations // may be nil
 }
 
 // NewRotator checks the configuration.
@@ -56,31 +51,23 @@ func NewRotator(cfg Config) (*Rotator, error) {
 	if err := cfg.Settings.Validate(); err != nil {
 		return nil, fmt.Errorf("settings: %w", err)
 	}
-	k := engine{cfg.Ledger, cfg.Applications, cfg.Issuer, cfg.Notifier, cfg.Settings, cfg.Log, cfg.Now, newTold(cfg.Announcements)}
-	k.fill()
-	return &Rotator{engine: k, secrets: cfg.SecretStore, sealer: cfg.Sealer, followUps: cfg.FollowUps, invitations: cfg.Invitations,
-		pace: newPacer(cfg.RateLimiter, cfg.Settings, k.log)}, nil
-}
-
-func (k *engine) fill() {
-	if k.log == nil {
-		k.log = slog.New(slog.DiscardHandler)
-	}
-	if k.clock == nil {
-		k.clock = time.Now
-	}
+	e := newEngine(engine{ledger: cfg.Ledger, apps: cfg.Applications, issuer: cfg.Issuer, notifier: cfg.Notifier,
+		settings: cfg.Settings, log: cfg.Log, clock: cfg.Now}, cfg.Announcements)
+	return &Rotator{engine: e, secrets: cfg.SecretStore, sealer: cfg.Sealer, invitations: cfg.Invitations,
+		requests: &requester{followUps: cfg.FollowUps, engine: e}, limiter: newLimiter(cfg.RateLimiter, cfg.Settings, e.log)}, nil
 }
 
 // ErrBadRequest says that a Request is not one of the accepted forms.
 var ErrBadRequest = errors.New(`accepted are {"op":"sweep"}, {"op":"rotate","connection":"environment/name"}, ` +
 	`{"op":"ensure","connection":"environment/name","min_ttl_seconds":600} and {"op":"publish","connection":"environment/name"}`)
 
-// Do carries out a request. ErrBadRequest if it is malformed; any other error
-// means that nothing could be done at all. What became of single connections
-// is in the report.
+// Do carries out a request. ErrBadRequest if it is malformed. ErrNotHandedOn if
+// what it leaves to a follow-up could neither be sent nor noted, so that the
+// request has to be repeated. Any other error means that nothing could be done at
+// all. What became of single connections is in the report.
 func (r *Rotator) Do(ctx context.Context, request Request) (Report, error) {
 	if request.Op == "sweep" && request.Connection == "" {
-		return r.Sweep(ctx)
+		return r.sweep(ctx, request.FollowUp)
 	}
 	c, err := token.ParseConnection(request.Connection)
 	if err != nil && request.Op != "sweep" {
@@ -100,64 +87,123 @@ func (r *Rotator) Do(ctx context.Context, request Request) (Report, error) {
 }
 
 // Sweep handles every connection that is due, the most overdue first. What does
-// not fit into the time of this run is left to a sweep that is asked for by
-// FollowUps. Sweeps may overlap, and be asked for twice or late: each lists
-// anew what is due, and those who meet at a connection find each other's attempt.
-func (r *Rotator) Sweep(ctx context.Context) (Report, error) {
+// not fit into the time of this run is left to a sweep that is requested by
+// FollowUps. Sweeps may overlap, and be requested twice or late: each lists
+// again what is due, and those who meet at a connection find each other's attempt.
+func (r *Rotator) Sweep(ctx context.Context) (Report, error) { return r.sweep(ctx, false) }
+
+// followUpTime is for how long a sweep that was requested by a follow-up begins
+// connections, and during which no second one works: the consumers of the queue
+// are few, and others wait for them.
+const followUpTime = time.Minute
+
+func (r *Rotator) sweep(ctx context.Context, followUp bool) (Report, error) {
 	started := time.Now()
+	if followUp {
+		now := r.engine.clock()
+		if !r.engine.claims.first(ctx, "follow-up sweep at work", now, now.Add(followUpTime)) {
+			r.requests.sweepBy(ctx, now.Add(followUpTime))
+			report := newReport("sweep", started, nil)
+			report.Skipped = true
+			return report, nil
+		}
+	}
 	var due []token.Connection
 	err := within(ctx, 2*storeTimeout, func(ctx context.Context) (err error) {
-		due, err = r.ledger.Due(ctx, r.clock())
+		due, err = r.engine.ledger.Due(ctx, r.engine.clock())
 		return err
 	})
 	if err != nil {
+		r.requests.sweepBy(ctx, r.engine.clock().Add(time.Minute))
 		return Report{}, fmt.Errorf("listing due connections: %w", err)
 	}
 	run := r.newRun()
+	for _, c := range due {
+		run.due[c.Environment]++
+	}
 	reports := make([]ConnectionReport, len(due))
-	var group errgroup.Group
-	group.SetLimit(r.settings.Concurrency)
-	begun := 0
-	for i, c := range due {
-		if !r.settings.timeLeft(ctx, 0) {
-			run.outOfTime.Store(true)
+	begun, handedOn := 0, false
+	handOn := func() {
+		if handedOn {
+			return
 		}
-		if run.outOfTime.Load() {
-			run.handOn(ctx)
-			break
+		handedOn = true
+		delay := time.Duration(0)
+		if begun == 0 || !followUp { // so that runs that never have time do not follow each other at once
+			delay = time.Minute
+		}
+		err = r.requests.sweepAt(ctx, r.engine.clock().Add(delay))
+	}
+	run.each(ctx, due, func(i int) bool {
+		if !r.engine.settings.timeLeft(ctx, 0) || !run.breaker.hasTime(due[i].Environment) || followUp && time.Since(started) >= followUpTime {
+			handOn()
+			return false
 		}
 		begun++
-		group.Go(func() error {
-			reports[i] = run.connection(ctx, c, situation{})
-			return nil
-		})
+		return true
+	}, func(i int, report ConnectionReport) { reports[i] = report }, situation{})
+	run.notifyPending(ctx)
+	if run.breaker.anyOutOfTime() || len(due) >= MaxDue {
+		handOn()
 	}
-	_ = group.Wait()
-	run.tellUntold(ctx)
-	if run.outOfTime.Load() || len(due) >= MaxDue {
-		run.handOn(ctx)
-	}
-	report := newReport("sweep", started, reports[:begun])
+	reports = slices.DeleteFunc(reports, func(r ConnectionReport) bool { return r.Connection.IsZero() })
+	report := newReport("sweep", started, reports)
 	report.leave(len(due) - begun)
-	return report, nil
+	return report, err
 }
 
-// Rotate replaces the pair of c, due or not. An attempt that is live, a quiet
-// period and a failure that asks to wait still hold.
+// Rotate replaces the pair of c, due or not, and presents a refused token again.
+// An attempt that is live, a quiet period and a wait that the server asked for
+// still hold.
 func (r *Rotator) Rotate(ctx context.Context, c token.Connection) (Report, error) {
 	return r.one(ctx, "rotate", c, situation{force: true}), nil
+}
+
+// RotateAll does what Rotate does for each of several connections, as one run:
+// app credentials are read once, and an app that is refused stops its own
+// connections only. Once ctx is cancelled none is begun any more, and what was
+// begun is finished. done, if not nil, is called with each report as it comes, never
+// twice at a time.
+func (r *Rotator) RotateAll(ctx context.Context, several []token.Connection, done func(ConnectionReport)) Report {
+	started := time.Now()
+	run := r.newRun()
+	working := context.WithoutCancel(ctx)
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		working, cancel = context.WithDeadline(working, deadline)
+		defer cancel()
+	}
+	reports := make([]ConnectionReport, len(several))
+	var mu sync.Mutex
+	keep := func(i int, report ConnectionReport) {
+		mu.Lock()
+		defer mu.Unlock()
+		reports[i] = report
+		if done != nil {
+			done(report)
+		}
+	}
+	run.each(working, several, func(i int) bool {
+		if ctx.Err() == nil {
+			return true
+		}
+		keep(i, ConnectionReport{Connection: several[i], Outcome: Deferred, Detail: "interrupted before its turn"})
+		return false
+	}, keep, situation{force: true})
+	run.notifyPending(working)
+	return newReport("rotate", started, reports)
 }
 
 // Ensure replaces the pair of c if its access token has less than
 // MinTTLSeconds left. A request with an epoch is a follow-up: it is sent on
 // until NotBefore, and dropped once the connection has moved on.
 func (r *Rotator) Ensure(ctx context.Context, c token.Connection, request Request) (Report, error) {
-	if wait := request.NotBefore.Sub(r.clock()); wait > 0 {
-		if overtaken, err := r.overtaken(ctx, c, request); overtaken || err != nil {
+	if wait := request.NotBefore.Sub(r.engine.clock()); wait > 0 {
+		if superseded, err := r.superseded(ctx, c, request); superseded || err != nil {
 			return newReport("ensure", time.Now(), []ConnectionReport{{Connection: c, Outcome: Fresh}}), err
 		}
-		r.later(ctx, request, min(wait, MaxDelay))
-		return newReport("ensure", time.Now(), []ConnectionReport{{Connection: c, Outcome: Deferred, RetryAt: request.NotBefore}}), nil
+		err := r.requests.send(ctx, request, wait)
+		return newReport("ensure", time.Now(), []ConnectionReport{{Connection: c, Outcome: Deferred, RetryAt: request.NotBefore}}), err
 	}
 	s := situation{minTTL: time.Duration(request.MinTTLSeconds) * time.Second}
 	if request.Epoch > 0 {
@@ -166,20 +212,20 @@ func (r *Rotator) Ensure(ctx context.Context, c token.Connection, request Reques
 	return r.one(ctx, "ensure", c, s), nil
 }
 
-// overtaken reports whether the connection has moved on from where a follow-up
+// superseded reports whether the connection has moved on from where a follow-up
 // was asked for. One that is not a follow-up, or waits longer than any token
 // lives, is not passed on at all.
-func (r *Rotator) overtaken(ctx context.Context, c token.Connection, request Request) (bool, error) {
-	if request.Epoch == 0 || request.NotBefore.Sub(r.clock()) > daily {
+func (r *Rotator) superseded(ctx context.Context, c token.Connection, request Request) (bool, error) {
+	if request.Epoch == 0 || request.NotBefore.Sub(r.engine.clock()) > daily {
 		return false, fmt.Errorf("not_before goes with epoch and generation and lies within a day: %w", ErrBadRequest)
 	}
-	rec, _, err := r.loadRow(ctx, c)
+	rec, _, err := r.engine.load(ctx, c)
 	return err == nil && after(rec.Epoch, rec.Generation, request.Epoch, request.Generation), err
 }
 
 // Publish takes the steps that spend nothing.
 func (r *Rotator) Publish(ctx context.Context, c token.Connection) (Report, error) {
-	return r.one(ctx, "publish", c, situation{spendless: true}), nil
+	return r.one(ctx, "publish", c, situation{publishOnly: true}), nil
 }
 
 func (r *Rotator) one(ctx context.Context, op string, c token.Connection, s situation) Report {
@@ -187,46 +233,97 @@ func (r *Rotator) one(ctx context.Context, op string, c token.Connection, s situ
 	run := r.newRun()
 	report := run.connection(ctx, c, s)
 	if s.force { // somebody wants this connection's state; follow-ups come in numbers, one by one
-		run.tellUntold(ctx)
+		run.notifyPending(ctx)
 	} else {
-		run.leaveUntold(ctx)
+		run.leavePending(ctx)
 	}
 	return newReport(op, started, []ConnectionReport{report})
 }
 
-// later asks for a follow-up. Losing one costs time, never a token: the next
-// sweep does what it would have done.
-func (r *Rotator) later(ctx context.Context, request Request, delay time.Duration) {
-	if r.followUps == nil {
-		return
-	}
-	err := within(context.WithoutCancel(ctx), storeTimeout, func(ctx context.Context) error {
-		return r.followUps.Send(ctx, request, max(0, min(delay, MaxDelay)))
-	})
+// EndWaits ends what waits in an environment because of its configuration, which
+// has been put right, and requests a sweep. It returns how many connections waited.
+func (r *Rotator) EndWaits(ctx context.Context, archive Archive, environment string) (ended int, err error) {
+	records, err := archive.List(ctx)
 	if err != nil {
-		r.log.WarnContext(ctx, "follow-up not sent; the next sweep does its work", "op", request.Op, "connection", request.Connection, "error", err)
+		return 0, err
+	}
+	ofConfig := func(f Failure) bool { return f.Class == classConfig }
+	for _, rec := range records {
+		if rec.Connection.Environment != environment || rec.Stack != r.engine.settings.Stack {
+			continue
+		}
+		_, err := r.engine.update(ctx, rec.Connection, func(rec *Record, _ []TokenResponse) (Change, bool, error) {
+			before := len(rec.Failures)
+			rec.forget(ofConfig)
+			if len(rec.Failures) == before {
+				return Change{}, false, nil
+			}
+			ended++
+			return Change{}, true, nil
+		})
+		if err != nil {
+			return ended, err
+		}
+	}
+	return ended, r.requests.send(ctx, Request{Op: "sweep", FollowUp: true}, 0)
+}
+
+// requester asks for later runs.
+type requester struct {
+	followUps FollowUps // may be nil
+	engine    *engine
+}
+
+// send asks for a follow-up. A queue that refuses it is asked again; then the
+// error is ErrNotHandedOn.
+func (q *requester) send(ctx context.Context, request Request, delay time.Duration) (err error) {
+	if q.followUps == nil {
+		return nil
+	}
+	ctx, cancel := outlive(ctx, 0)
+	defer cancel()
+	for pause := range 3 {
+		if pause > 0 {
+			select {
+			case <-time.After(time.Duration(pause) * time.Second):
+			case <-ctx.Done():
+			}
+		}
+		err = within(ctx, storeTimeout, func(ctx context.Context) error {
+			return q.followUps.Send(ctx, request, max(0, min(delay, MaxDelay)))
+		})
+		if err == nil {
+			return nil
+		}
+	}
+	q.engine.log.WarnContext(ctx, "follow-up not sent", "op", request.Op, "connection", request.Connection, "error", err)
+	return fmt.Errorf("%w: %w", ErrNotHandedOn, err)
+}
+
+// sweepBy asks for a sweep soon after at, unless the schedule's comes first anyway
+// or one was asked for, by whatever process, that serves as well. Losing it costs
+// time, never a token: the row is due at that time, and the next sweep finds it.
+func (q *requester) sweepBy(ctx context.Context, at time.Time) {
+	if delay := at.Sub(q.engine.clock()); delay <= MaxDelay && delay <= q.engine.settings.Cadence {
+		_ = q.sweepAt(ctx, at)
 	}
 }
 
-// sweepBy asks for a sweep soon after at, unless one that was asked for before
-// serves as well, or the schedule's comes first anyway.
-func (r *Rotator) sweepBy(ctx context.Context, at time.Time) {
-	const slack = 30 * time.Second
-	now := r.clock()
-	delay := at.Sub(now) + slack
-	if delay > MaxDelay || delay > r.settings.Cadence {
-		return
+// sweepWindow is the time in which one follow-up sweep serves all who ask for one.
+const sweepWindow = 30 * time.Second
+
+// sweepAt asks for a sweep at the end of the window in which at lies. ErrNotHandedOn
+// if nobody has and it cannot be sent.
+func (q *requester) sweepAt(ctx context.Context, at time.Time) error {
+	if q.followUps == nil {
+		return nil
 	}
-	r.mu.Lock()
-	r.asked = slices.DeleteFunc(r.asked, func(t time.Time) bool { return t.Before(now) })
-	onItsWay := slices.ContainsFunc(r.asked, func(t time.Time) bool { return !t.Before(at) && !t.After(at.Add(slack)) })
-	if !onItsWay {
-		r.asked = append(r.asked, at.Add(slack))
+	now := q.engine.clock()
+	comes := at.Truncate(sweepWindow).Add(sweepWindow)
+	if !q.engine.claims.first(ctx, "follow-up sweep "+comes.UTC().Format(time.RFC3339), now, comes) {
+		return nil
 	}
-	r.mu.Unlock()
-	if !onItsWay {
-		r.later(ctx, Request{Op: "sweep"}, delay)
-	}
+	return q.send(ctx, Request{Op: "sweep", FollowUp: true}, comes.Sub(now))
 }
 
 // newID names an attempt; 128 bits, so two never meet.

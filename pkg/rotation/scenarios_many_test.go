@@ -159,7 +159,7 @@ var (
 
 	// brisk is a run with the time for two turns of slowDown.
 	brisk = actor{"brisk", func(ctx context.Context, b *harness) {
-		ctx, cancel := context.WithTimeout(ctx, time.Minute)
+		ctx, cancel := rotationtest.Within(rotationtest.Scheduled(ctx), time.Minute)
 		defer cancel()
 		_, _ = b.rotator().Sweep(ctx)
 	}}
@@ -195,13 +195,13 @@ var (
 
 	// hurried is a run without the time for a single connection.
 	hurried = actor{"hurried", func(ctx context.Context, b *harness) {
-		ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+		ctx, cancel := rotationtest.Within(rotationtest.Scheduled(ctx), 20*time.Second)
 		defer cancel()
 		_, _ = b.rotator().Sweep(ctx)
 	}}
 
 	// inviter sweeps, and makes links for those who must consent.
 	inviter = actor{"inviter", func(ctx context.Context, b *harness) {
-		_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Invitations = links{b.SecretStore.Gate} }).Sweep(ctx)
+		_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Invitations = links{b.SecretStore.Gate} }).Sweep(rotationtest.Scheduled(ctx))
 	}}
 )

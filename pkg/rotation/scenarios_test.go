@@ -64,7 +64,7 @@ var scenarios = slices.Concat([]namedScenario{
 	{"another lifetime than before", scenario{rare: true, before: hurry, actors: []actor{rotator("rotator"), sweeper}}},
 	{"another release of the program", scenario{rare: true, before: upgrade, actors: []actor{rotator("rotator"), sweeper}}},
 	{"a row whose response is gone", scenario{rare: true, before: forget, actors: []actor{rotator("rotator"), sweeper}}},
-}, shortScenarios, manyScenarios, serviceScenarios, rareScenarios)
+}, shortScenarios, manyScenarios, serviceScenarios, rareScenarios, edgeScenarios)
 
 // namedScenario is a scenario with the name it has in reports.
 type namedScenario struct {

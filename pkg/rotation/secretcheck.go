@@ -34,7 +34,7 @@ const secondLook = 2 * time.Second
 
 // checkVault looks at AWSCURRENT before anything is put or spent. What does not
 // fit is looked at twice, for reads by label may be stale.
-func (t *turn) checkSecret(ctx context.Context) (secretView, error) {
+func (t *reconciliation) checkSecret(ctx context.Context) (secretView, error) {
 	v, err := t.readSecret(ctx)
 	if err != nil || v.drift == "" && v.adopt == nil {
 		return v, err
@@ -47,9 +47,9 @@ func (t *turn) checkSecret(ctx context.Context) (secretView, error) {
 	return t.readSecret(ctx)
 }
 
-func (t *turn) readSecret(ctx context.Context) (v secretView, err error) {
+func (t *reconciliation) readSecret(ctx context.Context) (v secretView, err error) {
 	err = within(ctx, storeTimeout, func(ctx context.Context) error {
-		v.current, err = t.secrets.Current(ctx, t.conn)
+		v.current, err = t.run.secrets.Current(ctx, t.conn)
 		return err
 	})
 	switch {
@@ -76,7 +76,7 @@ func (t *turn) readSecret(ctx context.Context) (v secretView, err error) {
 }
 
 // compareVault judges an AWSCURRENT that the ledger did not publish.
-func (t *turn) compareSecret(ctx context.Context, v secretView) (secretView, error) {
+func (t *reconciliation) compareSecret(ctx context.Context, v secretView) (secretView, error) {
 	doc, err := token.ParseDocument(v.current.Value)
 	switch {
 	case err != nil:
@@ -85,8 +85,8 @@ func (t *turn) compareSecret(ctx context.Context, v secretView) (secretView, err
 	case doc.Connection != t.conn:
 		v.drift, v.foreign = fmt.Sprintf("it has the document of %s, which readers of %s refuse", doc.Connection, t.conn), true
 		return v, nil
-	case doc.Stack != t.settings.Stack:
-		return v, &otherStackError{t.conn, t.settings.Stack, doc.Stack}
+	case doc.Stack != t.engine.settings.Stack:
+		return v, &otherStackError{t.conn, t.engine.settings.Stack, doc.Stack}
 	case !after(doc.Epoch, doc.Generation, t.rec.Epoch, t.rec.Generation):
 		v.drift = fmt.Sprintf("AWSCURRENT is on generation %d of epoch %d", doc.Generation, doc.Epoch)
 		return v, nil
@@ -102,15 +102,15 @@ func (t *turn) compareSecret(ctx context.Context, v secretView) (secretView, err
 	return v, nil
 }
 
-// tellDrift tells people, once a turn.
-func (t *turn) tellDrift(ctx context.Context, v secretView) {
+// notifyOfDrift tells people, once a turn.
+func (t *reconciliation) notifyOfDrift(ctx context.Context, v secretView) {
 	if !t.drifted {
 		t.drifted = true
-		t.notify(ctx, NoticeDrift, t.conn, "The secret of %s does not show what was published: %s. It is put right; find out who wrote it.", t.conn, v.drift)
+		t.engine.notify(ctx, NoticeDrift, t.conn, "The secret of %s does not show what was published: %s. It is put right; find out who wrote it.", t.conn, v.drift)
 	}
 }
 
-// mintOf rebuilds the response that a document shows.
+// responseOf rebuilds the response that a document shows.
 func responseOf(doc token.Document) TokenResponse {
 	return TokenResponse{Connection: doc.Connection, Key: ResponseKey{doc.Epoch, doc.Generation, doc.Attempt}, Parent: doc.Parent,
 		Source: Source(doc.Source), SavedAt: doc.SavedAt, State: Saved, Sealed: doc.SealedAnswer,
@@ -120,7 +120,7 @@ func responseOf(doc token.Document) TokenResponse {
 // adopt makes the pair that the secret store shows the ledger's current one: the
 // ledger is older than the secret store, as after restoring a backup. Nothing is
 // presented and nothing put.
-func (t *turn) adopt(ctx context.Context, m TokenResponse) error {
+func (t *reconciliation) adopt(ctx context.Context, m TokenResponse) error {
 	body, err := t.open(ctx, m)
 	if err != nil {
 		return err
@@ -129,7 +129,7 @@ func (t *turn) adopt(ctx context.Context, m TokenResponse) error {
 	if t.rec.Pin != nil {
 		pin = *t.rec.Pin
 	}
-	next, err := t.succeed(t.rec, m, t.judge(m.Source, body).Pair, pin)
+	next, err := t.engine.succeed(t.rec, m, t.engine.judge(m.Source, body).Pair, pin)
 	if err != nil {
 		return err
 	}
@@ -140,16 +140,16 @@ func (t *turn) adopt(ctx context.Context, m TokenResponse) error {
 			change.Bury = append(change.Bury, old.Key)
 		}
 	}
-	// Another run may just have got ahead of what this one has loaded; else
-	// people are told, and then it is written, lest a crash keeps it from them.
-	now, _, err := t.loadRow(ctx, t.conn)
+	// Another run may just have got ahead of what this one has loaded; else people
+	// are notified, and then it is written, so that a crash does not keep it from them.
+	now, _, err := t.engine.load(ctx, t.conn)
 	if err != nil {
 		return err
 	}
 	if now.Revision != t.rec.Revision {
 		return ErrConflict
 	}
-	t.notify(ctx, NoticeDrift, t.conn, "The ledger was behind the secret of %s (restored from a backup?) and takes over what the secret shows.", t.conn)
+	t.engine.notify(ctx, NoticeDrift, t.conn, "The ledger was behind the secret of %s (restored from a backup?) and takes over what the secret shows.", t.conn)
 	t.rec = next
 	if err := t.write(ctx, change); err != nil {
 		return err

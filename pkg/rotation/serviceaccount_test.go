@@ -74,7 +74,7 @@ func TestAServiceAccountAsksAgain(t *testing.T) {
 				if report := b.sweep(t); report.Outcomes[c.outcome] != 1 {
 					t.Errorf("%+v", report)
 				}
-				if rec := b.record(t); rec.Attempt != nil || rec.Status != rotation.Active || rec.Failure == nil {
+				if rec := b.record(t); rec.Attempt != nil || rec.Status != rotation.Active || rec.Failure() == nil {
 					t.Errorf("%+v", rec)
 				}
 				if at := b.FollowUps.Next(); time.Until(at) > 2*time.Minute {

@@ -1,18 +1,18 @@
 package rotation
 
-// Step is a row of the plan.
+// Step is what a run does next for one connection.
 type Step string
 
-// The rows, in the order in which plan tries them.
+// The steps. Their order of precedence is that of the moves in plan.go.
 const (
-	Decide  Step = "decide"
-	Publish Step = "publish"
-	Hold    Step = "hold"
-	Wait    Step = "wait"
-	Look    Step = "look"
-	Redeem  Step = "redeem"
-	Revoke  Step = "revoke"
-	Nothing Step = "nothing"
+	Decide     Step = "decide"
+	Publish    Step = "publish"
+	Quarantine Step = "hold"
+	Wait       Step = "wait"
+	Recover    Step = "look"
+	Redeem     Step = "redeem"
+	Revoke     Step = "revoke"
+	Nothing    Step = "nothing"
 )
 
 // Outcome is what a run reports of one connection.
@@ -21,11 +21,11 @@ type Outcome string
 const (
 	Rotated       Outcome = "rotated"
 	Published     Outcome = "published"
-	Recovered     Outcome = "recovered" // an earlier run's pair was found and finished
+	Recovered     Outcome = "recovered" // an earlier run's pair was found and finished, or a refused token works again
 	Fresh         Outcome = "fresh"     // nothing to do
 	Busy          Outcome = "busy"      // another attempt is live
 	Deferred      Outcome = "deferred"  // asked to wait, or no time left in this run
-	Unknown       Outcome = "unknown"   // the answer was lost; looked into after the quiet period
+	Unknown       Outcome = "unknown"   // the answer was lost; recovered after the quiet period
 	Held          Outcome = "quarantined"
 	ConsentNeeded Outcome = "needs_consent"
 	NotFound      Outcome = "not_found"

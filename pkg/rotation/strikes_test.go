@@ -74,6 +74,7 @@ var kinds = []struct {
 	{"freeze", rotationtest.Before, rotationtest.Freeze}, {"done, freeze", rotationtest.After, rotationtest.Freeze}, {"slow", rotationtest.Before, rotationtest.Slow},
 	{"late", rotationtest.Before, rotationtest.Late}, {"stale", rotationtest.Before, rotationtest.Stale},
 	{"unsent", rotationtest.Before, rotationtest.Unsent}, {"cut", rotationtest.After, rotationtest.Cut},
+	{"cancel", rotationtest.Before, rotationtest.Cancel},
 }
 
 func (s *strikes) calls() []string {

@@ -27,12 +27,16 @@ type scenario struct {
 	before   func(*harness) // nil: nothing special
 	actors   []actor
 	recovery bool
-	rare     bool // about something else than the server: one server is enough for trying all of it
-	long     bool // too long for trying all of it
+	menu     func(rotationtest.Passage) []rotationtest.Fault // nil: everything that can go wrong
+	rare     bool                                            // about something else than the server: one server is enough for trying all of it
+	long     bool                                            // too long for trying all of it
 	faults   int
 	switches int
 	seen     *strikes // counts the faults; nil: they are not counted
 }
+
+// runTime is what AWS Lambda gives a run of the rotate function.
+const runTime = 15 * time.Minute
 
 // actor is a process, or a person.
 type actor struct {
@@ -54,6 +58,9 @@ func (s scenario) strict() bool { return s.server == rotationtest.Personality{} 
 
 func (s scenario) world(c *rotationtest.Choices) error {
 	d := &rotationtest.Driver{Choices: c, Menu: menu, Faults: s.faults, Preemptions: s.switches}
+	if s.menu != nil {
+		d.Menu = s.menu
+	}
 	b := newHarness(s.server)
 	b.gate(rotationtest.Watch(b.Journal, s.seen.count(d.Gate)))
 	ctx := context.Background() // of no actor: passes every gate
@@ -88,7 +95,7 @@ func (s scenario) world(c *rotationtest.Choices) error {
 	if err == nil && s.recovery {
 		time.Sleep(b.settings.Lease + b.settings.Quiet + 30*time.Second)
 		d.Menu = consistent
-		d.Go("recovery", func(ctx context.Context) { _, _ = b.rotator().Sweep(ctx) })
+		d.Go("recovery", func(ctx context.Context) { _, _ = b.rotator().Sweep(rotationtest.Scheduled(ctx)) })
 		err = d.Run()
 	}
 	if err == nil {
@@ -125,7 +132,10 @@ func (b *harness) rest(ctx context.Context) error {
 	for sweeps := 0; sweeps < 3 && !settled(rec); sweeps++ {
 		time.Sleep(20 * time.Minute)
 		b.deliver(ctx)
-		if _, err := b.rotator().Sweep(ctx); err != nil {
+		run, cancel := rotationtest.Within(rotationtest.Scheduled(ctx), runTime)
+		_, err := b.rotator().Sweep(run)
+		cancel()
+		if err != nil {
 			return err
 		}
 		rec, responses, _ = b.Ledger.Load(ctx, acme)
@@ -143,7 +153,8 @@ func (b *harness) rest(ctx context.Context) error {
 
 // settled reports whether nothing is left to do for minutes.
 func settled(rec rotation.Record) bool {
-	return rec.Revision != "" && rec.Attempt == nil && !rec.Untold && rec.Failure == nil && rec.Residue.IsZero() && !rec.Overtaken &&
+	repeated := rec.Refusal == nil || rec.Refusal.Tries > 0 // a refused token once, for the server may be wrong
+	return rec.Revision != "" && rec.Attempt == nil && repeated && !rec.Untold && len(rec.Failures) == 0 && rec.SearchAt.IsZero() &&
 		(rec.DueAt.IsZero() || time.Until(rec.DueAt) > 10*time.Minute)
 }
 

@@ -49,7 +49,7 @@ type waiter struct {
 }
 
 // Go starts an actor. Its context is cancelled when it crashes. Call it before
-// Run, or between two of them.
+// Run, between two of them, or from an actor, which then lets other processes begin.
 func (d *Driver) Go(name string, act func(ctx context.Context)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -82,7 +82,9 @@ func (d *Driver) ended(name string, cancel context.CancelCauseFunc) {
 	cancel(nil)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.running[name]--
+	if d.running[name]--; d.running[name] == 0 {
+		delete(d.running, name)
+	}
 	d.ring()
 }
 
@@ -181,14 +183,7 @@ func (d *Driver) drive() error {
 	}
 }
 
-func (d *Driver) busy() bool {
-	for _, n := range d.running {
-		if n > 0 {
-			return true
-		}
-	}
-	return false
-}
+func (d *Driver) busy() bool { return len(d.running) > 0 }
 
 // pick takes out the waiter to go next: what is left of a crashed actor, so
 // that it ends; else, as the first option, the actor that went last.
@@ -241,23 +236,44 @@ func (d *Driver) decide(w *waiter) Fault {
 		fault = d.Script(w.ctx, w.at)
 	}
 	if fault.Kind == Continue && d.Menu != nil && d.Faults > 0 {
-		fault = Pick(d.Choices, w.at, append([]Fault{{}}, d.Menu(w.at)...))
+		options := []Fault{{}}
+		for _, f := range d.Menu(w.at) {
+			if f.possible(w.ctx) {
+				options = append(options, f)
+			}
+		}
+		fault = Pick(d.Choices, w.at, options)
 		if fault.Kind != Continue {
 			d.Faults--
 		}
 	}
-	if fault.Kind == Crash {
+	if ends := processOf(w.ctx).ends; !ends.IsZero() && !time.Now().Before(ends) {
+		fault = Fault{Kind: Crash} // a function is ended at its deadline, whatever it does
+	}
+	switch fault.Kind {
+	case Crash:
 		d.crash(w.at.Actor)
+	case Cancel:
+		d.end(w.at.Actor, errCancelled)
 	}
 	return fault
 }
 
 func (d *Driver) crash(name string) {
 	d.mu.Lock()
+	if d.cancel[name] != nil {
+		d.crashed[name] = true
+	}
+	d.mu.Unlock()
+	d.end(name, errCrashed)
+}
+
+// end ends the context of an actor.
+func (d *Driver) end(name string, why error) {
+	d.mu.Lock()
 	defer d.mu.Unlock()
 	if cancel := d.cancel[name]; cancel != nil {
-		d.crashed[name] = true
-		cancel(errCrashed)
+		cancel(why)
 	}
 }
 

@@ -44,13 +44,34 @@ type Gate func(ctx context.Context, at Passage) Fault
 type Fault struct {
 	Kind Kind
 	For  time.Duration // of Freeze, Slow and Late
+	// Left is of a Freeze, instead of For: the caller stands still until its run
+	// has only that much time left (see Within).
+	Left time.Duration
 }
 
 func (f Fault) String() string {
-	if f.For != 0 {
+	switch {
+	case f.Left != 0:
+		return fmt.Sprintf("%s until %v are left", f.Kind, f.Left)
+	case f.For != 0:
 		return fmt.Sprintf("%s for %v", f.Kind, f.For)
 	}
 	return string(f.Kind)
+}
+
+// possible reports whether the fault means anything to this caller: a run
+// without an end has no time left to freeze until.
+func (f Fault) possible(ctx context.Context) bool {
+	return f.Left == 0 || time.Until(processOf(ctx).ends) > f.Left
+}
+
+// freeze lets the caller stand still.
+func (f Fault) freeze(ctx context.Context) {
+	if f.Left == 0 {
+		time.Sleep(f.For)
+	} else if f.possible(ctx) {
+		time.Sleep(time.Until(processOf(ctx).ends) - f.Left)
+	}
 }
 
 // Kind names a fault. Before the effect it replaces or postpones the effect;
@@ -69,6 +90,7 @@ const (
 	Late     Kind = "late"     // Before: an error at once, and the effect still happens that much later
 	Stale    Kind = "stale"    // Before: an eventually consistent read answers with the state before the last change
 	Cut      Kind = "cut"      // After: only a part of the answer arrives; other than at the issuer the same as Fail
+	Cancel   Kind = "cancel"   // Before: the effect happens, and meanwhile the caller's process is asked to stop: its context ends, it goes on
 )
 
 // InjectedError is what a caller gets from a fault.
@@ -81,26 +103,16 @@ func (e *InjectedError) Error() string {
 	return fmt.Sprintf("%s %s its effect: injected fault %s", e.At.Call, e.At.When, e.Kind)
 }
 
-// Is makes a Slow answer that never came look like what it is.
+// Is makes an answer that never came look like what it is.
 func (e *InjectedError) Is(target error) bool {
-	return e.Kind == Slow && target == context.DeadlineExceeded
+	return e.Kind == Slow && target == context.DeadlineExceeded || e.Kind == Cancel && target == context.Canceled
 }
 
-// errCrashed is why the context of a crashed actor has ended.
-var errCrashed = errors.New("the actor has crashed")
-
-type actorKey struct{}
-
-// WithActor names who makes the calls under the returned context.
-func WithActor(ctx context.Context, name string) context.Context {
-	return context.WithValue(ctx, actorKey{}, name)
-}
-
-// Actor returns the name given by WithActor.
-func Actor(ctx context.Context) string {
-	name, _ := ctx.Value(actorKey{}).(string)
-	return name
-}
+// Why the context of an actor has ended.
+var (
+	errCrashed   = errors.New("the actor has crashed")
+	errCancelled = errors.New("the actor was asked to stop")
+)
 
 // Through carries one call through its two gates. The effect runs at most once
 // and, if the fault postpones it, on a goroutine of its own; stale asks it for
@@ -122,11 +134,16 @@ func Through[T any](ctx context.Context, g Gate, call string, c token.Connection
 	case Stale:
 		result, err = effect(true)
 	case Freeze:
-		time.Sleep(fault.For)
+		fault.freeze(ctx)
 		if err := ctx.Err(); err != nil {
 			return nothing, err
 		}
 		result, err = effect(false)
+	case Cancel: // by now the driver has ended the actor's context
+		result, err = effect(false)
+		if ctx.Err() != nil {
+			return nothing, &InjectedError{at, Cancel}
+		}
 	case Slow:
 		landed := land(ctx, g, at, fault.For, effect)
 		select {
@@ -147,7 +164,7 @@ func Through[T any](ctx context.Context, g Gate, call string, c token.Connection
 	case Continue:
 		return result, err
 	case Freeze:
-		time.Sleep(fault.For)
+		fault.freeze(ctx)
 		return result, err
 	case Cut:
 		return result, &InjectedError{at, Cut}

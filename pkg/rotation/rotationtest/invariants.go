@@ -14,20 +14,23 @@ import (
 // faults have stopped and enough sweeps have passed.
 //
 //	I1, I2    a refresh token is presented once at a time, and again only where that may be   presentedOnce
-//	I3, I4    nothing saved is lost, no consent is asked for without need                     nothingSavedIsLost (rest)
+//	I3        nothing saved is lost                                                           nothingSavedIsLost (rest)
+//	I4        no consent is asked for without need                                            consentIsNeeded, noConsentIsAskedFor (rest)
 //	I5        (epoch, generation) grows, each with one decided pair                           growsOnly
-//	I6        AWSCURRENT never goes back; at rest it shows what the ledger decided            neverGoesBack, vaultShowsLedger (rest)
-//	I7        an answer is saved before anything else, whatever has become of the rest        answersAreSaved
+//	I6        AWSCURRENT never goes back; at rest it shows what the ledger decided            neverGoesBack, secretStoreShowsLedger (rest)
+//	I7        an answer is saved before anything else, whatever has become of the rest        answersAreSaved, answersCanBeSaved, callersDoNotMatter
 //	I8        no access token is used before its pair is saved                                savedBeforeUse
 //	I9        nothing saved lives on after its time                                           oldEpochIsDead, nothingSavedLivesOn (rest)
 //	I10       readers see whole documents of their connection that were decided               readersSeeWhole
 //	I11       connections do not mix                                                          connectionsDoNotMix
 //	I12       a code is presented once; states and invitations: package consenttest           codesAreShownOnce
 //	I13       no secret is where it can be read                                               disclosesNothing
-//	I14, I16  three sweeps bring rest, and another one does nothing                           rest and idle of package rotation's tests
+//	I14, I16  three sweeps bring rest, and another one does nothing                           rest and idle of package rotation's tests, Calls
 //	I15       calls have deadlines; loops end: a Driver's run has a bound                     callsAreBounded
 //	I17       people are told                                                                 alarmsRaised (rest)
 //	I18       the history tells                                                               historyTells
+//	I19       a repair takes effect at once                                                   CheckRepaired (after the first run)
+//	I20       what a text tells people to do works                                            package rotation's tests
 
 // Check says which invariants the journal of a harness breaks. The journal keeps
 // everything, so one check at the end of a run is a check after every step of it.
@@ -36,7 +39,11 @@ func Check(b *Harness) error {
 		presentedOnce(b),       // I1, I2
 		growsOnly(b),           // I5
 		neverGoesBack(b),       // I6
+		consentIsNeeded(b),     // I4
 		answersAreSaved(b),     // I7
+		answersCanBeSaved(b),   // I7
+		callersDoNotMatter(b),  // I7
+		budgetsAreKept(b),      // I7
 		savedBeforeUse(b),      // I8
 		readersSeeWhole(b),     // I10
 		connectionsDoNotMix(b), // I11
@@ -54,7 +61,8 @@ func CheckAtRest(b *Harness) error {
 	for _, record := range b.Ledger.records() {
 		saved := savedPairs(b, record.Connection)
 		errs = append(errs,
-			nothingSavedIsLost(b, record, saved),  // I3, I4
+			nothingSavedIsLost(b, record, saved),  // I3
+			noConsentIsAskedFor(b, record),        // I4
 			secretStoreShowsLedger(b, record),     // I6
 			oldEpochIsDead(b, record),             // I9
 			nothingSavedLivesOn(b, record, saved), // I9
@@ -140,7 +148,7 @@ func neverGoesBack(b *Harness) error {
 	return nil
 }
 
-// vaultShowsLedger is the part of I6 that holds at rest.
+// secretStoreShowsLedger is the part of I6 that holds at rest.
 func secretStoreShowsLedger(b *Harness, r rotation.Record) error {
 	if r.Status != rotation.Active || r.Current == nil || r.Current.VersionID == "" {
 		return nil
@@ -152,60 +160,7 @@ func secretStoreShowsLedger(b *Harness, r rotation.Record) error {
 	return nil
 }
 
-// nothingSavedIsLost is I3 and I4 at rest: no saved successor waits, and none
-// that came whole was rejected; the current pair is one the issuer gave; and who needs
-// a new consent has lost a pair that was never saved, or had it taken away.
-func nothingSavedIsLost(b *Harness, r rotation.Record, saved map[token.Fingerprint]savedAs) error {
-	lost := fmt.Errorf("I3 is broken at rest: %s is %s at %v", r.Connection, r.Status, positionOf(r))
-	for _, m := range b.Ledger.responsesOf(r.Connection) {
-		decidable := r.Current != nil && m.Key.Epoch == r.Epoch && m.Key.Generation == r.Generation+1 && m.Parent == r.Current.Fingerprint ||
-			m.Key.Epoch == r.Epoch+1 && m.Source != rotation.FromRefresh
-		if m.State == rotation.Saved && decidable {
-			return fmt.Errorf("%w, and its saved successor %v is not decided", lost, m.Key)
-		}
-	}
-	for pair, as := range saved {
-		if as.rejected && as.key.Generation > 0 { // a consent may be of somebody else
-			return fmt.Errorf("%w, and the pair %s, saved whole for (%d,%d), was rejected", lost, short(pair), as.key.Epoch, as.key.Generation)
-		}
-	}
-	if r.Current != nil && !r.ServiceAccount && b.Issuer.Family(r.Current.Fingerprint) == 0 {
-		return fmt.Errorf("%w, and its current pair is none that the issuer gave", lost)
-	}
-	if r.Status != rotation.NeedsConsent {
-		return nil
-	}
-	if b.Issuer.Takes(r.Current.Fingerprint) {
-		return fmt.Errorf("I4 is broken at rest: %s needs consent, and the issuer still takes its refresh token", r.Connection)
-	}
-	if !b.lostUnsaved(r.Current.Fingerprint) && !b.takenAway(r.Current.Fingerprint) {
-		return fmt.Errorf("%w, and no answer to its refresh token was lost unsaved", lost)
-	}
-	return nil
-}
-
-// lostUnsaved reports whether the issuer answered the token more often with a
-// pair than usable responses of it were saved (W1, W2 and W3 of the protocol).
-func (b *Harness) lostUnsaved(parent token.Fingerprint) bool {
-	granted, saved := 0, successors{}
-	for _, e := range b.Journal.Entries() {
-		saved.note(e)
-		if g, ok := e.Effect.(Granted); ok && g.What == parent {
-			granted++
-		}
-	}
-	return granted > saved.of(parent)
-}
-
-// takenAway reports whether a person withdrew the consent.
-func (b *Harness) takenAway(pair token.Fingerprint) bool {
-	return slices.ContainsFunc(b.Journal.Entries(), func(e Entry) bool {
-		ended, ok := e.Effect.(Ended)
-		return ok && ended.Pair == pair && ended.Why == Withdrawn
-	})
-}
-
-// records and mintsOf read the ledger without passing a gate.
+// records and responsesOf read the ledger without passing a gate.
 func (l *Ledger) records() []rotation.Record {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -26,7 +26,7 @@ func alarmsRaised(b *Harness) error {
 	told, due := map[alarm]int{}, map[alarm]int{}
 	cause := map[alarm]bool{}
 	status, untold := map[token.Connection]rotation.Status{}, map[token.Connection]bool{}
-	attempts := map[token.Fingerprint]attemptOf{}
+	attempts, epoch := map[token.Fingerprint]attemptOf{}, map[token.Connection]int64{}
 	announced := map[string]time.Time{} // when an environment was told of as a whole
 	entries := b.Journal.Entries()
 	for i, e := range entries {
@@ -50,9 +50,13 @@ func alarmsRaised(b *Harness) error {
 			}
 		case Wrote:
 			r := effect.Change.Record
-			if r.Attempt != nil {
-				attempts[r.Attempt.Fingerprint] = attemptOf{e.Connection, *r.Attempt}
+			for _, a := range attemptsOf(r) {
+				attempts[a.Fingerprint] = attemptOf{e.Connection, a}
 			}
+			if status[e.Connection] == rotation.NeedsConsent && r.Status == rotation.Active && r.Epoch == epoch[e.Connection] && !died(entries[i:], e.Actor) {
+				demand(e.Connection, rotation.NoticeRecovered)
+			}
+			epoch[e.Connection] = r.Epoch
 			if asks := r.Status == rotation.NeedsConsent; asks && !r.Untold && (status[e.Connection] != r.Status || untold[e.Connection]) {
 				if e.At.Sub(announced[e.Connection.Environment]) > announcementCovers {
 					demand(e.Connection, rotation.NoticeNeedsConsent)
@@ -60,7 +64,7 @@ func alarmsRaised(b *Harness) error {
 				cause[alarm{e.Connection, rotation.NoticeNeedsConsent}] = true
 			}
 			status[e.Connection], untold[e.Connection] = r.Status, r.Untold
-			for _, mark := range effect.Change.Mark {
+			for _, mark := range effect.Change.Mark[:min(1, len(effect.Change.Mark))] { // the others are of the same grant
 				demand(e.Connection, map[rotation.ResponseState]string{
 					rotation.Quarantined: rotation.NoticeQuarantined, rotation.Rejected: rotation.NoticeRejected}[mark.State])
 			}
@@ -105,7 +109,7 @@ const announcementCovers = time.Hour
 
 // demandable are the notices whose cause the journal shows.
 var demandable = []string{rotation.NoticeNeedsConsent, rotation.NoticeUnknown, rotation.NoticeQuarantined,
-	rotation.NoticeRejected, rotation.NoticeDrift}
+	rotation.NoticeRejected, rotation.NoticeDrift, rotation.NoticeRecovered}
 
 type attemptOf struct {
 	connection token.Connection

@@ -24,7 +24,7 @@ func answersAreSaved(b *Harness) error {
 	for i, e := range entries {
 		switch effect := e.Effect.(type) {
 		case Wrote:
-			if a := effect.Change.Record.Attempt; a != nil {
+			for _, a := range attemptsOf(effect.Change.Record) {
 				owner[a.Fingerprint] = e.Connection
 			}
 		case Presented:
@@ -231,18 +231,38 @@ func oldEpochIsDead(b *Harness, r rotation.Record) error {
 	if r.Current != nil {
 		today = b.Issuer.Family(r.Current.Fingerprint)
 	}
+	spent := b.formerAncestors(r)
 	for _, e := range b.Journal.Entries() {
 		wrote, ok := e.Effect.(Wrote)
 		if !ok || e.Connection != r.Connection || wrote.Change.Record.Current == nil || wrote.Change.Record.Epoch >= r.Epoch {
 			continue
 		}
 		old := wrote.Change.Record.Current.Fingerprint
-		if b.Issuer.Family(old) != today && b.Issuer.Takes(old) && !b.Issuer.outlivedRevocation(old) {
+		if !spent[old] && b.Issuer.Family(old) != today && b.Issuer.Takes(old) && !b.Issuer.outlivedRevocation(old) {
 			return fmt.Errorf("I9 is broken at rest: %s is in epoch %d, and the pair %s of epoch %d can still be redeemed",
 				r.Connection, r.Epoch, short(old), wrote.Change.Record.Epoch)
 		}
 	}
 	return nil
+}
+
+// formerAncestors are the pairs that were succeeded by another one of their epoch.
+// On a server that ends a pair with the first use of its successor, one whose
+// successor nobody has used stays alive; its bytes are gone, so nobody can end it.
+func (b *Harness) formerAncestors(r rotation.Record) map[token.Fingerprint]bool {
+	last := map[int64]token.Fingerprint{}
+	for _, e := range b.Journal.Entries() {
+		if w, ok := e.Effect.(Wrote); ok && e.Connection == r.Connection && w.Change.Record.Current != nil {
+			last[w.Change.Record.Epoch] = w.Change.Record.Current.Fingerprint
+		}
+	}
+	ancestors := map[token.Fingerprint]bool{}
+	for _, pair := range last {
+		for _, ancestor := range b.Issuer.ancestry(pair) {
+			ancestors[ancestor] = ancestors[ancestor] || ancestor != pair
+		}
+	}
+	return ancestors
 }
 
 // nothingSavedLivesOn is I9 at rest: of all pairs that were saved, only the
@@ -252,7 +272,7 @@ func nothingSavedLivesOn(b *Harness, r rotation.Record, saved map[token.Fingerpr
 	if r.Attempt != nil {
 		return nil // not at rest
 	}
-	kept := map[token.Fingerprint]bool{}
+	kept := b.formerAncestors(r)
 	if r.Current != nil && r.Status != rotation.Disconnected {
 		for _, ancestor := range b.Issuer.ancestry(r.Current.Fingerprint) {
 			kept[ancestor] = true
@@ -276,7 +296,9 @@ func nothingSavedLivesOn(b *Harness, r rotation.Record, saved map[token.Fingerpr
 // savedAs is the response that a pair was saved as.
 type savedAs struct {
 	key      rotation.ResponseKey
+	response rotation.TokenResponse
 	rejected bool
+	rightly  bool // rejected, because the consent is not the one that was asked for
 }
 
 // savedPairs finds, for each pair that was saved whole for c, the response it was
@@ -290,6 +312,7 @@ func savedPairs(b *Harness, c token.Connection) map[token.Fingerprint]savedAs {
 	saved := map[token.Fingerprint]savedAs{}
 	unopened := rotation.ResponseKey{} // which a person may give up
 	inLedger := map[rotation.ResponseKey]bool{}
+	row, dead := rotation.Record{}, map[token.Fingerprint]bool{}
 	save := func(e Entry, m rotation.TokenResponse) {
 		if e.Connection != c || m.Connection != c {
 			return
@@ -299,13 +322,14 @@ func savedPairs(b *Harness, c token.Connection) map[token.Fingerprint]savedAs {
 			by = "actor " + e.Actor
 		}
 		if pair, found := granted[by]; found {
-			saved[pair] = savedAs{key: m.Key, rejected: saved[pair].rejected}
+			was := saved[pair]
+			saved[pair] = savedAs{m.Key, m, was.rejected, was.rightly}
 		}
 	}
 	for _, e := range b.Journal.Entries() {
 		switch effect := e.Effect.(type) {
 		case Wrote:
-			if a := effect.Change.Record.Attempt; a != nil {
+			for _, a := range attemptsOf(effect.Change.Record) {
 				attempts[a.Fingerprint] = a.ID
 			}
 			for _, mark := range effect.Change.Mark {
@@ -315,13 +339,22 @@ func savedPairs(b *Harness, c token.Connection) map[token.Fingerprint]savedAs {
 					case mark.State == rotation.Quarantined: // nobody knows which of its pairs is the right one
 						delete(saved, pair)
 					default:
-						saved[pair] = savedAs{as.key, as.key != unopened}
+						as.rejected = as.key != unopened
+						as.rightly = as.rightly || b.mayBeRejected(as.response, pair, row, dead[pair])
+						saved[pair] = as
 					}
 				}
 			}
-			if f := effect.Change.Record.Failure; f != nil && f.Step == rotation.Decide && e.Connection == c {
-				unopened = f.Response
+			if e.Connection == c {
+				row = effect.Change.Record
 			}
+			for _, f := range effect.Change.Record.Failures {
+				if f.Step == rotation.Decide && e.Connection == c {
+					unopened = f.Response
+				}
+			}
+		case Ended:
+			dead[effect.Pair] = true
 		case Presented:
 			under[effect.N] = "attempt " + attempts[effect.What]
 			if effect.Code {

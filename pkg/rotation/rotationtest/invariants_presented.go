@@ -2,6 +2,7 @@ package rotationtest
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -19,73 +20,163 @@ type presentation struct {
 	attempt  rotation.Attempt
 	answered bool
 	class    rotation.Class
-	dead     bool
 	hindered bool // a fault struck the presenter after the answer, so it may not have been able to act on it
 }
 
-// presentedOnce is I1: a refresh token is presented only under an attempt, and
-// never twice at a time; and I2: again only after an answer that spends
-// nothing, or when an unknown end is old enough and no successor is saved.
+// refusals is what became of a refresh token that the issuer has refused.
+type refusals struct {
+	asked   time.Time // when it was first written that the connection needs a consent
+	retries int       // of the schedule since
+}
+
+// retries are the times after needs_consent was written at which the schedule
+// presents a refused token once more. A person may ask for that at any time.
+var retries = []time.Duration{15 * time.Minute, time.Hour, 6 * time.Hour, 24 * time.Hour}
+
+// clocksDiffer is how much earlier a process may come whose clock is ahead.
+const clocksDiffer = 2 * time.Minute
+
+// presentedOnce is I1: a refresh token is presented only under an attempt, soon
+// enough to end within it, and never twice at a time; and I2: again only after an
+// answer that spends nothing, when an unknown end is old enough, or as a retry of
+// a connection that needs a consent; and never while a successor is saved.
 func presentedOnce(b *Harness) error {
 	attempts := map[token.Fingerprint]rotation.Attempt{}
 	last := map[token.Fingerprint]*presentation{}
+	refused := map[token.Fingerprint]*refusals{}
 	by := map[string]*presentation{} // the last one of an actor
 	saved := successors{}
 	for _, e := range b.Journal.Entries() {
 		saved.note(e)
 		switch effect := e.Effect.(type) {
 		case Wrote:
-			if a := effect.Change.Record.Attempt; a != nil {
-				attempts[a.Fingerprint] = *a
+			r := effect.Change.Record
+			for _, a := range attemptsOf(r) {
+				attempts[a.Fingerprint] = a
+			}
+			if r.Status == rotation.NeedsConsent && r.Current != nil && refused[r.Current.Fingerprint] == nil {
+				refused[r.Current.Fingerprint] = &refusals{asked: e.At}
 			}
 		case Presented:
 			if effect.Code {
 				continue
 			}
 			attempt, begun := attempts[effect.What]
+			now := e.At.Add(e.Skew)
 			switch before := last[effect.What]; {
 			case !begun:
 				return violated("I1", e, "%s is presented without an attempt", short(effect.What))
-			case e.At.After(attempt.Until):
+			case now.After(attempt.Until):
 				return violated("I1", e, "%s is presented after its attempt ran out at %s", short(effect.What), clock(attempt.Until))
+			case now.Add(b.Settings.RedeemTimeout).After(attempt.Until):
+				return violated("I1", e, "%s is presented, and the request may end after its attempt at %s", short(effect.What), clock(attempt.Until))
 			case before != nil:
-				if why := before.forbids(e.At, b.Settings.Quiet, saved.of(effect.What)); why != "" {
+				why := before.forbids(e.At, b.Settings.Quiet, saved.of(effect.What))
+				if why == "" && before.refused() {
+					why = refused[effect.What].forbid(e.At, effect.Scheduled)
+				}
+				if why != "" {
 					return violated("I2", e, "%s is presented again (#%d after #%d) %s", short(effect.What), effect.N, before.n, why)
 				}
 			}
 			last[effect.What] = &presentation{n: effect.N, attempt: attempt}
 			by[e.Actor] = last[effect.What]
-		case Faulted:
-			if p := by[e.Actor]; p != nil && p.answered {
+		case Faulted: // who is asked to stop may stop at once
+			if p := by[e.Actor]; p != nil && (p.answered || effect.Fault.Kind == Cancel) {
 				p.hindered = true
 			}
 		case Answered:
 			if p := last[effect.What]; p != nil && p.n == effect.N {
-				p.answered, p.class, p.dead = true, effect.Class, effect.Dead
+				p.answered, p.class = true, effect.Class
 			}
 		}
 	}
 	return nil
 }
 
+// attemptsOf lists the attempts that a row has.
+func attemptsOf(r rotation.Record) (attempts []rotation.Attempt) {
+	if r.ConsentAttempt != nil {
+		attempts = append(attempts, r.ConsentAttempt.Attempt)
+	}
+	if r.Attempt != nil {
+		attempts = append(attempts, *r.Attempt)
+	}
+	return attempts
+}
+
 // spendsNothing are the classes after which a token is as good as before.
 var spendsNothing = []rotation.Class{rotation.RateLimited, rotation.ClientFault, rotation.GrantFault, rotation.RequestFault, rotation.NotSent}
 
-// forbids says why the token must not be presented again now; empty: it may be.
+// forbids says why the token must not be presented again now; empty: it may be,
+// unless it was refused.
 func (p *presentation) forbids(now time.Time, quiet time.Duration, successors int) string {
 	switch {
-	case p.answered && slices.Contains(spendsNothing, p.class):
-		return ""
-	case p.answered && p.class == rotation.Refused && p.dead && !p.hindered:
-		return "after it was refused for good"
-	case p.answered && p.class == rotation.Refused && !p.dead:
-		return ""
 	case successors > 0:
 		return "although a successor is saved"
+	case p.answered && slices.Contains(spendsNothing, p.class), p.refused():
+		return ""
 	case now.Before(p.attempt.Until.Add(quiet)):
 		return "before the quiet period's end at " + clock(p.attempt.Until.Add(quiet))
 	}
 	return ""
+}
+
+// refused reports whether the presenter knows that the issuer has refused the token.
+func (p *presentation) refused() bool {
+	return p.answered && p.class == rotation.Refused && !p.hindered
+}
+
+// forbid says why a refused token must not be presented again now, and counts the retry.
+func (r *refusals) forbid(now time.Time, scheduled bool) string {
+	switch {
+	case r == nil:
+		return "after it was refused, and it is not written that a consent is needed"
+	case !scheduled:
+		return ""
+	case r.retries == len(retries):
+		return fmt.Sprintf("after it was refused and tried %d times again", r.retries)
+	}
+	due := r.asked.Add(retries[r.retries])
+	if now.Before(due.Add(-clocksDiffer)) {
+		return "after it was refused, before the time of its next retry at " + clock(due)
+	}
+	r.retries++
+	return ""
+}
+
+// timeToSave is how much time a run needs after a request to save its answer.
+const timeToSave = 10 * time.Second
+
+// answersCanBeSaved is I7 before the answer: nothing single-use is presented by a
+// run that could end before the answer is saved.
+func answersCanBeSaved(b *Harness) error {
+	for _, e := range b.Journal.Entries() {
+		p, ok := e.Effect.(Presented)
+		if !ok || p.RunEnds.IsZero() {
+			continue
+		}
+		if left := p.RunEnds.Sub(e.At); left < b.Settings.RedeemTimeout+timeToSave {
+			return violated("I7", e, "#%d is presented, and the run ends in %v", p.N, left)
+		}
+	}
+	return nil
+}
+
+// callersDoNotMatter is I7: an answer does not get lost because its caller is asked to stop.
+func callersDoNotMatter(b *Harness) error {
+	cancelled := map[string]bool{} // actors whose POST was on its way
+	for _, e := range b.Journal.Entries() {
+		switch effect := e.Effect.(type) {
+		case Faulted:
+			cancelled[e.Actor] = effect.Fault.Kind == Cancel && effect.At.Call == "issuer.Redeem"
+		case Answered:
+			if cancelled[e.Actor] && effect.Class == rotation.UnknownResult {
+				return violated("I7", e, "the request #%d ended with its caller", effect.N)
+			}
+		}
+	}
+	return nil
 }
 
 // successors are the responses that were saved somewhere, by parent.
@@ -121,6 +212,13 @@ func (s successors) note(e Entry) {
 				return m.response.Connection == e.Connection && !m.inLedger
 			})
 		}
+	}
+}
+
+// forget takes out everything of a connection.
+func (s successors) forget(c token.Connection) {
+	for _, responses := range s {
+		maps.DeleteFunc(responses, func(_ rotation.ResponseKey, m *kept) bool { return m.response.Connection == c })
 	}
 }
 

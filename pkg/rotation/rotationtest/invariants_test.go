@@ -60,13 +60,13 @@ func TestWhatIsRightPasses(t *testing.T) {
 			s.begin(p)
 			s.present(p)
 			s.waitOut()
-			s.begin(p)
-			s.present(p)
-			s.needsConsent()
+			s.ask(p)
 		},
 		"a held answer is given up, and whatever pair was in it lives on": func(s *story) {
-			s.giveUp(s.connect(1), rotation.Quarantined, rotation.Rejected)
-			s.needsConsent()
+			p := s.connect(1)
+			s.giveUp(p, rotation.Quarantined, rotation.Rejected)
+			s.waitOut()
+			s.ask(p)
 		},
 		"an answer that could not be saved was told of": func(s *story) {
 			p := s.connect(1)
@@ -74,9 +74,7 @@ func TestWhatIsRightPasses(t *testing.T) {
 			s.present(p)
 			s.tell(rotation.NoticeUnsaved)
 			s.waitOut()
-			s.begin(p)
-			s.present(p)
-			s.needsConsent()
+			s.ask(p)
 		},
 		"a process died with an answer": func(s *story) {
 			p := s.connect(1)
@@ -97,8 +95,69 @@ func TestWhatIsRightPasses(t *testing.T) {
 		"a withdrawal ends in a new consent": func(s *story) {
 			p := s.connect(1)
 			s.Issuer.Withdraw(s.ctx, p.AccessToken)
-			s.needsConsent()
+			s.ask(p)
 			s.connect(2)
+		},
+		"a server refuses once by mistake, and is asked again": func(s *story) {
+			p := s.connect(1)
+			s.refuseOnce()
+			s.ask(p)
+			next := s.scheduled().retry(p, 15*time.Minute)
+			s.save(successor(p, 1, 1))
+			s.decide(next, 1, 1)
+			s.tell(rotation.NoticeRecovered)
+			s.publish(next, 1, 1)
+		},
+		"a withdrawn token is tried at each of its times, and by a person": func(s *story) {
+			p := s.connect(1)
+			s.Issuer.Withdraw(s.ctx, p.AccessToken)
+			s.ask(p)
+			s.retry(p, time.Minute)
+			for _, after := range []time.Duration{14 * time.Minute, 45 * time.Minute, 5 * time.Hour, 18 * time.Hour} {
+				s.scheduled().retry(p, after)
+			}
+			s.retry(p, time.Minute)
+			s.change(func(r *rotation.Record) { r.Attempt = nil })
+		},
+		"a retry whose answer is lost": func(s *story) {
+			p := s.connect(1)
+			s.Issuer.Withdraw(s.ctx, p.AccessToken)
+			s.ask(p)
+			s.lose(Before)
+			s.scheduled().retry(p, 15*time.Minute)
+			s.Issuer.Gate = nil
+			s.scheduled().retry(p, s.Settings.Lease+s.Settings.Quiet+time.Second)
+			s.change(func(r *rotation.Record) { r.Attempt = nil })
+		},
+		"a consent of somebody else is rejected": func(s *story) {
+			s.rejectConsent(rotation.Identity{ResourceOwner: "8"}, rotation.Identity{ResourceOwner: "7"})
+		},
+		"a consent that was taken back is rejected": func(s *story) {
+			s.change(func(r *rotation.Record) { r.Status = rotation.Pending })
+			p := s.exchange()
+			s.Issuer.Withdraw(s.ctx, p.AccessToken)
+			s.reject(rotation.Identity{})
+		},
+		"a request that its caller leaves alone": func(s *story) {
+			p := s.connect(1)
+			s.Issuer.Gate = Watch(s.Journal, Nth(1, "issuer.Redeem", Before, Fault{Kind: Cancel}))
+			p = s.rotate(p, 1, 1)
+		},
+		"a run with time to save": func(s *story) {
+			ctx, cancel := Within(s.ctx, s.Settings.RedeemTimeout+timeToSave)
+			defer cancel()
+			(&story{s.Harness, ctx}).rotate(s.connect(1), 1, 1)
+		},
+		"a process whose clock is ahead": func(s *story) {
+			p := s.connect(1)
+			s.ctx = OffBy(s.ctx, time.Hour)
+			s.change(func(r *rotation.Record) {
+				r.Attempt = &rotation.Attempt{ID: "attempt", Fingerprint: p.RefreshToken.Fingerprint(), Until: time.Now().Add(time.Hour + s.Settings.Lease)}
+			})
+			next := s.present(p)
+			s.save(successor(p, 1, 1))
+			s.decide(next, 1, 1)
+			s.publish(next, 1, 1)
 		},
 		"a person moves AWSCURRENT and it is put back": func(s *story) {
 			p := s.connect(1)
@@ -164,12 +223,58 @@ func TestEachInvariantIsChecked(t *testing.T) {
 			s.begin(p)
 			s.present(p)
 		}},
-		"presented again after a refusal for good": {"I2", func(s *story) {
+		"presented at the end of the lease": {"I1", func(s *story) {
+			p := s.connect(1)
+			s.begin(p)
+			time.Sleep(s.Settings.Lease - s.Settings.RedeemTimeout + time.Second)
+			s.present(p)
+		}},
+		"presented again after a refusal that led to nothing": {"I2", func(s *story) {
 			p := s.connect(1)
 			s.Issuer.Withdraw(s.ctx, p.AccessToken)
 			s.begin(p)
 			s.present(p)
 			s.waitOut()
+			s.begin(p)
+			s.present(p)
+		}},
+		"presented again before the time of its retry": {"I2", func(s *story) {
+			p := s.connect(1)
+			s.Issuer.Withdraw(s.ctx, p.AccessToken)
+			s.ask(p)
+			s.scheduled().retry(p, 10*time.Minute)
+		}},
+		"presented again before the time of its second retry": {"I2", func(s *story) {
+			p := s.connect(1)
+			s.Issuer.Withdraw(s.ctx, p.AccessToken)
+			s.ask(p)
+			s.scheduled().retry(p, 15*time.Minute)
+			s.scheduled().retry(p, 15*time.Minute)
+		}},
+		"presented again for ever": {"I2", func(s *story) {
+			p := s.connect(1)
+			s.Issuer.Withdraw(s.ctx, p.AccessToken)
+			s.ask(p)
+			for range 5 {
+				s.scheduled().retry(p, 24*time.Hour/4)
+			}
+			s.scheduled().retry(p, time.Hour)
+		}},
+		"a retry although a successor is saved": {"I2", func(s *story) {
+			p := s.connect(1)
+			s.begin(p)
+			s.present(p)
+			s.waitOut()
+			s.ask(p)
+			s.save(successor(p, 1, 1)) // late
+			s.retry(p, 15*time.Minute)
+		}},
+		"presented again after a 429 although a successor is saved": {"I2", func(s *story) {
+			p := s.connect(1)
+			s.Issuer.Gate = Nth(1, "issuer.Redeem", Before, Fault{Kind: Throttle})
+			s.begin(p)
+			s.present(p)
+			s.save(successor(p, 1, 1))
 			s.begin(p)
 			s.present(p)
 		}},
@@ -195,18 +300,49 @@ func TestEachInvariantIsChecked(t *testing.T) {
 			s.connect(1)
 			s.change(func(r *rotation.Record) { r.Current.Fingerprint = "nowhere" })
 		}},
-		"a new consent although nothing was lost": {"I3 at rest", func(s *story) {
+		"an answer that came late is forgotten": {"I4 at rest", func(s *story) {
+			p := s.connect(1)
+			s.begin(p)
+			slow := &story{s.Harness, WithActor(s.ctx, "slow")}
+			slow.present(p)
+			s.waitOut()
+			s.ask(p)
+			slow.save(successor(p, 1, 1))
+			record, responses, _ := s.Ledger.Load(s.ctx, acme)
+			_, _ = s.Ledger.Write(s.ctx, rotation.Change{Record: record, Bury: []rotation.ResponseKey{responses[len(responses)-1].Key}})
+		}},
+		"a consent is asked for, and the issuer was never asked": {"I4", func(s *story) {
+			s.connect(1)
+			s.needsConsent()
+		}},
+		"a consent is asked for with a successor at hand": {"I4", func(s *story) {
 			p := s.connect(1)
 			s.begin(p)
 			s.present(p)
-			s.save(successor(p, 1, 1))
-			record, responses, _ := s.Ledger.Load(s.ctx, acme)
-			_, _ = s.Ledger.Write(s.ctx, rotation.Change{Record: record, Bury: []rotation.ResponseKey{responses[len(responses)-1].Key}})
+			value := token.NewSecret(fmt.Sprintf(`{"escrow":1,"mint":%s}`, encode(successor(p, 1, 1))))
+			_ = s.SecretStore.Put(s.ctx, acme, "escrow-"+token.VersionID(value), value)
+			s.waitOut()
+			s.begin(p)
+			s.present(p)
 			s.needsConsent()
 		}},
-		"a new consent although the issuer takes the token": {"I4 at rest", func(s *story) {
+		"a consent is asked for because the engine has ended the pair": {"I4", func(s *story) {
+			p := s.connect(1)
+			_ = s.Issuer.Revoke(s.ctx, Sandbox, p.AccessToken)
+			s.ask(p)
+		}},
+		"a server refuses once by mistake, and is not asked again": {"I4 at rest", func(s *story) {
+			p := s.connect(1)
+			s.refuseOnce()
+			s.ask(p)
+		}},
+		"a consent that waited too long is rejected": {"I3 at rest", func(s *story) {
+			s.rejectConsent(rotation.Identity{ResourceOwner: "7", Login: "Pat@example.com"}, rotation.Identity{ResourceOwner: "7", Login: "pat@example.com"})
+		}},
+		"a consent that was refreshed while it waited is forgotten": {"I3 at rest", func(s *story) {
 			s.connect(1)
-			s.needsConsent()
+			m := response(2, 1, "attempt")
+			s.save(m)
 		}},
 		"the row falls back": {"I5", func(s *story) {
 			p := s.connect(1)
@@ -259,6 +395,43 @@ func TestEachInvariantIsChecked(t *testing.T) {
 		}},
 		"the pair of an answer that was never held lives on": {"I9 at rest", func(s *story) {
 			s.giveUp(s.connect(1), rotation.Rejected)
+		}},
+		"a request ends with its caller": {"I7", func(s *story) {
+			p := s.connect(1)
+			s.begin(p)
+			ctx, cancel := context.WithCancel(s.ctx)
+			s.Issuer.Gate = Watch(s.Journal, func(_ context.Context, at Passage) Fault {
+				if at.When != Before {
+					return Fault{}
+				}
+				cancel()
+				return Fault{Kind: Cancel}
+			})
+			(&story{s.Harness, ctx}).present(p)
+		}},
+		"a run presents with its time nearly over": {"I7", func(s *story) {
+			p := s.connect(1)
+			s.begin(p)
+			ctx, cancel := Within(s.ctx, s.Settings.RedeemTimeout+timeToSave-time.Second)
+			defer cancel()
+			m := successor(p, 1, 1)
+			(&story{s.Harness, ctx}).present(p)
+			s.save(m)
+		}},
+		"a run exchanges a code with its time nearly over": {"I7", func(s *story) {
+			s.connect(1)
+			ctx, cancel := Within(s.ctx, s.Settings.RedeemTimeout)
+			defer cancel()
+			(&story{s.Harness, ctx}).exchange()
+			m := response(2, 0, "attempt")
+			m.Source = rotation.FromCode
+			s.save(m)
+		}},
+		"a secret is filled up": {"I7", func(s *story) {
+			s.SecretStore.MaxVersions = 2
+			p := s.connect(1)
+			p = s.rotate(p, 1, 1)
+			_ = s.SecretStore.Put(s.ctx, acme, id(3), token.NewSecret("one more"))
 		}},
 		"an answer is not saved first": {"I7", func(s *story) {
 			p := s.connect(1)
@@ -329,17 +502,20 @@ func TestEachInvariantIsChecked(t *testing.T) {
 			_, _, _ = s.Ledger.Load(context.WithoutCancel(s.ctx), acme)
 		}},
 		"nobody is told of a loss": {"I17 at rest", func(s *story) {
-			s.Issuer.Withdraw(s.ctx, s.connect(1).AccessToken)
+			p := s.connect(1)
+			s.Issuer.Withdraw(s.ctx, p.AccessToken)
+			s.begin(p)
+			s.present(p)
 			before, _, _ := s.Ledger.Load(s.ctx, acme)
 			record := before
-			record.Status = rotation.NeedsConsent
+			record.Attempt, record.Status = nil, rotation.NeedsConsent
 			_, _ = s.Ledger.Write(s.ctx, rotation.Change{Record: record, History: rowsOf(before, record)})
 		}},
 		"the notice of a loss was cut off by a fault": {"I17 at rest", func(s *story) {
 			p := s.connect(1)
 			s.Issuer.Withdraw(s.ctx, p.AccessToken)
 			s.Notifier.Gate = Watch(s.Journal, Nth(1, "notifier.Notify", Before, Fault{Kind: Fail}))
-			s.needsConsent()
+			s.ask(p)
 		}},
 		"nobody is told of an unknown end": {"I17 at rest", func(s *story) {
 			p := s.connect(1)
@@ -352,7 +528,16 @@ func TestEachInvariantIsChecked(t *testing.T) {
 			p := s.connect(1)
 			s.Issuer.Withdraw(s.ctx, p.AccessToken)
 			s.Notifier.Gate = Watch(s.Journal, Nth(1, "notifier.Notify", Before, Fault{Kind: Crash}))
-			go s.needsConsent()
+			go s.ask(p)
+		}},
+		"nobody is told that it works again": {"I17 at rest", func(s *story) {
+			p := s.connect(1)
+			s.refuseOnce()
+			s.ask(p)
+			next := s.retry(p, 15*time.Minute)
+			s.save(successor(p, 1, 1))
+			s.decide(next, 1, 1)
+			s.publish(next, 1, 1)
 		}},
 		"people are told of what never happened": {"I17 at rest", func(s *story) {
 			s.connect(1)
@@ -374,7 +559,7 @@ func TestEachInvariantIsChecked(t *testing.T) {
 		}},
 		"an access token is in the ledger": {"I13", func(s *story) {
 			p := s.connect(1)
-			s.change(func(r *rotation.Record) { r.Failure = &rotation.Failure{Detail: p.AccessToken.Reveal()} })
+			s.change(func(r *rotation.Record) { r.Failures = []rotation.Failure{{Detail: p.AccessToken.Reveal()}} })
 		}},
 		"a response is not sealed": {"I13", func(s *story) {
 			m := response(1, 1, "open")

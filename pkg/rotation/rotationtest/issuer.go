@@ -31,6 +31,12 @@ type Personality struct {
 	// RevokesOnlyFresh answers the revocation of a pair whose access token has
 	// expired with success, and does nothing (Doorkeeper before 5.8.1).
 	RevokesOnlyFresh bool
+	// RevokesFamily ends every pair of the consent with the one that is revoked
+	// (RFC 7009 section 2.1 leaves that to the server).
+	RevokesFamily bool
+	// RefusesOnce answers the first refresh of each consent with invalid_grant,
+	// and spends nothing: a server in trouble.
+	RefusesOnce bool
 	// Lifetime of an access token; zero: 5400 s.
 	Lifetime time.Duration
 	// Behind is how far the server's clock is, which created_at tells.
@@ -45,6 +51,7 @@ var Personalities = map[string]Personality{
 	"ends the family on reuse":              {KillFamily: true},
 	"ten seconds of grace, then the family": {Grace: 10 * time.Second, KillFamily: true},
 	"does not rotate":                       {NoRotation: true},
+	"ends the family on revocation":         {RevokesFamily: true},
 }
 
 // codeLife is how long an authorization code may be exchanged.
@@ -72,6 +79,7 @@ type Issuer struct {
 	byPrint  map[token.Fingerprint]*pair // of its refresh token
 	shown    int                         // presentations
 	families int
+	refused  map[int]bool // consents that RefusesOnce has refused
 }
 
 // Register makes the issuer refuse every other secret for that client, and
@@ -150,7 +158,8 @@ func (i *Issuer) present(ctx context.Context, what token.Fingerprint, isCode boo
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.shown++
-	i.Journal.Add(ctx, token.Connection{}, Presented{i.shown, what, isCode})
+	run := processOf(ctx)
+	i.Journal.Add(ctx, token.Connection{}, Presented{N: i.shown, What: what, Code: isCode, Scheduled: run.scheduled, RunEnds: run.ends})
 	return i.shown
 }
 
@@ -171,6 +180,8 @@ func (i *Issuer) received(answer rotation.Answer, err error) rotation.Answer {
 		return rotation.Answer{Class: rotation.RateLimited, Wait: i.Wait, Detail: "HTTP 429"}
 	case fault.Kind == Deny:
 		return rotation.Answer{Class: rotation.ClientFault, Detail: "invalid_client"}
+	case fault.Kind == Cancel:
+		return rotation.Answer{Class: rotation.UnknownResult, Detail: "the context ended first"}
 	case fault.Kind == Unsent:
 		return rotation.Answer{Class: rotation.NotSent, Detail: "connection refused"}
 	}
@@ -208,7 +219,11 @@ func (i *Issuer) Revoke(ctx context.Context, app rotation.Application, t token.S
 			return struct{}{}, errors.New("revoking a token: HTTP 403")
 		}
 		p := i.find(t)
-		if p != nil && (!i.Personality.RevokesOnlyFresh || time.Now().Before(p.expires)) {
+		switch {
+		case p == nil, i.Personality.RevokesOnlyFresh && !time.Now().Before(p.expires):
+		case i.Personality.RevokesFamily && p.family != 0:
+			i.endFamily(ctx, p.family, "revoked")
+		default:
 			i.end(ctx, p, "revoked")
 		}
 		return struct{}{}, nil

@@ -32,6 +32,7 @@ type pair struct {
 	redeemed        time.Time // when its refresh token was first redeemed
 	used            bool      // its access token
 	ended           string    // why; empty: alive
+	endedAt         time.Time
 }
 
 func (i *Issuer) redeem(ctx context.Context, app rotation.Application, grant rotation.Grant, n int) rotation.Answer {
@@ -59,6 +60,13 @@ func (i *Issuer) redeem(ctx context.Context, app rotation.Application, grant rot
 		if i.Personality.KillFamily {
 			i.endFamily(ctx, old.family, "reuse")
 		}
+		return refused
+	}
+	if i.Personality.RefusesOnce && !i.refused[old.family] {
+		if i.refused == nil {
+			i.refused = map[int]bool{}
+		}
+		i.refused[old.family] = true
 		return refused
 	}
 	next := &pair{parent: old, owner: old.owner, family: old.family}
@@ -184,6 +192,25 @@ func (i *Issuer) Takes(grant token.Fingerprint) bool {
 	return false
 }
 
+// Lives says from when until when the access token was accepted, as far as that
+// is known now; zero times: it is none of the issuer's.
+func (i *Issuer) Lives(access token.Secret) (from, until time.Time) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	p := i.find(access)
+	if p == nil || p.access != access {
+		return time.Time{}, time.Time{}
+	}
+	until = p.expires
+	if over := p.redeemed.Add(i.Personality.Grace); i.Personality.Grace > 0 && !p.redeemed.IsZero() && over.Before(until) {
+		until = over
+	}
+	if p.ended != "" && p.endedAt.Before(until) {
+		until = p.endedAt
+	}
+	return p.issued, until
+}
+
 // Family numbers the consent that the refresh token came from; 0: unknown.
 func (i *Issuer) Family(refresh token.Fingerprint) int {
 	i.mu.Lock()
@@ -240,7 +267,7 @@ func (i *Issuer) takes(p *pair) bool { return i.alive(p) && !p.refresh.IsZero() 
 
 func (i *Issuer) end(ctx context.Context, p *pair, why string) {
 	if p.ended == "" {
-		p.ended = why
+		p.ended, p.endedAt = why, time.Now()
 		i.Journal.Add(ctx, token.Connection{}, Ended{p.refresh.Fingerprint(), why})
 	}
 }

@@ -337,3 +337,25 @@ func TestClientCredentials(t *testing.T) {
 		t.Errorf("with a wrong secret: %s", answer.Class)
 	}
 }
+
+// A server that ends the family on revocation, and one that refuses by mistake.
+func TestTroublesomeServers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClient(t, Personality{RevokesFamily: true})
+		first := c.consent()
+		second := c.refresh(first)
+		other := c.consent()
+		if err := c.Revoke(t.Context(), Sandbox, first.RefreshToken); err != nil {
+			t.Fatal(err)
+		}
+		c.alive("the successor of what was revoked", second, false, false)
+		c.alive("another consent", other, true, true)
+
+		c = newClient(t, Personality{RefusesOnce: true})
+		first = c.consent()
+		c.refused(first)
+		second = c.refresh(first)
+		c.refresh(second)
+		c.refused(c.consent())
+	})
+}

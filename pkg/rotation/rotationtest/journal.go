@@ -22,6 +22,7 @@ type Journal struct {
 // Entry is one effect.
 type Entry struct {
 	At         time.Time
+	Skew       time.Duration // of the actor's clock; see OffBy
 	Actor      string
 	Connection token.Connection // zero at the issuer, which knows no connections
 	Effect     fmt.Stringer     // one of the types below
@@ -44,6 +45,8 @@ type (
 		Label, From, To string
 		ByHand          bool
 	}
+	// Full is a put that was refused because the secret has no room for a version.
+	Full struct{ ID string }
 	// Queued is a follow-up that was asked for.
 	Queued struct {
 		Request rotation.Request
@@ -58,9 +61,11 @@ type (
 type (
 	// Presented is a grant on its way to the issuer.
 	Presented struct {
-		N    int
-		What token.Fingerprint
-		Code bool
+		N         int
+		What      token.Fingerprint
+		Code      bool
+		Scheduled bool      // by a run that no person has asked for
+		RunEnds   time.Time // of a run that Within has bounded
 	}
 	// Granted is the issuer's decision to answer a presentation with a pair.
 	Granted struct {
@@ -93,8 +98,8 @@ func (e Wrote) String() string {
 	if r.Attempt != nil {
 		text += fmt.Sprintf(", attempt on %s until %s", short(r.Attempt.Fingerprint), clock(r.Attempt.Until))
 	}
-	if r.Failure != nil {
-		text += fmt.Sprintf(", %s failed: %s", r.Failure.Step, r.Failure.Class)
+	for _, f := range r.Failures {
+		text += fmt.Sprintf(", %s failed: %s", f.Step, f.Class)
 	}
 	for _, m := range e.Change.Mark {
 		text += fmt.Sprintf(", response (%d,%d) %s", m.Key.Epoch, m.Key.Generation, m.State)
@@ -129,6 +134,7 @@ func (e Moved) String() string {
 	}
 	return fmt.Sprintf("moved %s from %s to %s%s", e.Label, short(e.From), short(e.To), by)
 }
+func (e Full) String() string   { return "no room for version " + short(e.ID) }
 func (e Queued) String() string { return fmt.Sprintf("queued %s in %v", e.Request.Op, e.Delay) }
 func (e Noticed) String() string {
 	return "noticed " + e.Notice.Kind
@@ -146,9 +152,10 @@ func (j *Journal) Add(ctx context.Context, c token.Connection, effect fmt.String
 	if j == nil {
 		return
 	}
+	run := processOf(ctx)
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.entries = append(j.entries, Entry{time.Now(), Actor(ctx), c, effect})
+	j.entries = append(j.entries, Entry{time.Now(), run.skew, run.name, c, effect})
 }
 
 // Entries returns what has happened so far, in order. It is not to be changed.

@@ -3,6 +3,8 @@ package rotationtest
 import (
 	"slices"
 	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
 )
 
 // The durations of the faults that AnyFault offers, for the settings of a Harness:
@@ -15,6 +17,9 @@ const (
 	freezeFor = 10 * time.Minute
 )
 
+// saveReserve is what a run keeps of its time for saving an answer.
+const saveReserve = 15 * time.Second
+
 // AnyFault is a Driver.Menu with everything that can go wrong at a passage.
 func AnyFault(at Passage) []Fault {
 	if at.When == After {
@@ -26,7 +31,7 @@ func AnyFault(at Passage) []Fault {
 		}
 		return []Fault{{Kind: Fail}, {Kind: Crash}}
 	}
-	faults := []Fault{{Kind: Fail}, {Kind: Crash}, {Kind: Throttle}, {Kind: Deny}, {Kind: Freeze, For: freezeFor}}
+	faults := []Fault{{Kind: Fail}, {Kind: Crash}, {Kind: Throttle}, {Kind: Deny}, {Kind: Freeze, For: freezeFor}, {Kind: Cancel}}
 	if slices.Contains(lateCalls, at.Call) {
 		faults = append(faults, Fault{Kind: Slow, For: slowFor}, Fault{Kind: Late, For: lateFor})
 	}
@@ -45,3 +50,25 @@ var lateCalls = []string{"ledger.Write", "ledger.SaveResponse", "secrets.Create"
 
 // staleCalls are the reads that may answer with an older state.
 var staleCalls = []string{"ledger.Due", "secrets.Current", "secrets.Version", "secrets.Versions"}
+
+// Edges is a Driver.Menu of delays that end just before or just after a budget
+// of the settings does: the run's time, with what a POST and saving take of it; the
+// lease, with what a POST takes of it; the quiet period; the redeem timeout.
+func Edges(s rotation.Settings) func(Passage) []Fault {
+	var freezes, slow []Fault
+	for _, left := range []time.Duration{s.RedeemTimeout + saveReserve, s.RedeemTimeout + timeToSave, s.RedeemTimeout, saveReserve, 4 * time.Second} {
+		freezes = append(freezes, Fault{Kind: Freeze, Left: left + time.Second}, Fault{Kind: Freeze, Left: left - time.Second})
+	}
+	for _, edge := range []time.Duration{s.Lease - s.RedeemTimeout, s.Lease, s.Lease + s.Quiet} {
+		freezes = append(freezes, Fault{Kind: Freeze, For: edge - time.Second}, Fault{Kind: Freeze, For: edge + time.Second})
+	}
+	for _, d := range []time.Duration{-time.Second, 0, time.Second} {
+		slow = append(slow, Fault{Kind: Slow, For: s.RedeemTimeout + d})
+	}
+	return func(at Passage) []Fault {
+		if at.Call == "issuer.Redeem" && at.When == Before {
+			return slow
+		}
+		return freezes
+	}
+}

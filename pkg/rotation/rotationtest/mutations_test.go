@@ -91,7 +91,7 @@ var broken = map[string]func(*testing.T){
 	"ledger: nothing is buried":           ledgerChanging(func(c *rotation.Change) { c.Bury = nil }),
 	"ledger: nothing is copied":           ledgerChanging(func(c *rotation.Change) { c.Copy = nil }),
 	"ledger: nothing is marked":           ledgerChanging(func(c *rotation.Change) { c.Mark = nil }),
-	"ledger: a field is forgotten":        ledgerChanging(func(c *rotation.Change) { c.Record.Residue = time.Time{} }),
+	"ledger: a field is forgotten":        ledgerChanging(func(c *rotation.Change) { c.Record.SearchAt = time.Time{} }),
 	"ledger: an old field is kept":        ledgerChanging(func(c *rotation.Change) { c.Record.Stack = "stack" }),
 	"ledger: times are whole seconds":     ledgerChanging(func(c *rotation.Change) { c.Record.RotatedAt = c.Record.RotatedAt.Truncate(time.Second) }),
 	"ledger: a context is ignored":        ledgerWith(func(l *Ledger) rotation.Ledger { return &deafLedger{l} }),

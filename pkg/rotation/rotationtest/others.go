@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/token"
@@ -15,7 +14,6 @@ import (
 
 var (
 	_ rotation.Applications = (*Applications)(nil)
-	_ rotation.FollowUps    = (*FollowUps)(nil)
 	_ rotation.Notifier     = (*Notifier)(nil)
 )
 
@@ -34,9 +32,10 @@ func refreshTokensIn(body token.Secret) []token.Secret {
 
 // Applications holds app credentials in memory.
 type Applications struct {
-	Gate Gate
-	mu   sync.Mutex
-	apps map[string]rotation.Application
+	Gate  Gate
+	mu    sync.Mutex
+	apps  map[string]rotation.Application
+	moved []string // environments whose client id was changed
 }
 
 // Set adds or replaces the credentials of app.Environment.
@@ -46,7 +45,24 @@ func (a *Applications) Set(app rotation.Application) {
 	if a.apps == nil {
 		a.apps = map[string]rotation.Application{}
 	}
+	if was, found := a.apps[app.Environment]; found && was.ClientID != app.ClientID {
+		a.moved = append(a.moved, app.Environment)
+	}
 	a.apps[app.Environment] = app
+}
+
+// clientID is that of an environment now.
+func (a *Applications) clientID(environment string) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.apps[environment].ClientID
+}
+
+// otherClients reports whether an environment has ever had another client id.
+func (a *Applications) otherClients(environment string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Contains(a.moved, environment)
 }
 
 func (a *Applications) Application(ctx context.Context, environment string) (rotation.Application, error) {
@@ -59,59 +75,6 @@ func (a *Applications) Application(ctx context.Context, environment string) (rot
 		}
 		return app, nil
 	})
-}
-
-// FollowUps keeps requests until somebody takes them.
-type FollowUps struct {
-	Gate    Gate
-	Journal *Journal
-	mu      sync.Mutex
-	waiting []followUp
-}
-
-type followUp struct {
-	request rotation.Request
-	at      time.Time
-}
-
-func (f *FollowUps) Send(ctx context.Context, request rotation.Request, delay time.Duration) error {
-	_, err := Through(ctx, f.Gate, "followups.Send", token.Connection{}, func(bool) (struct{}, error) {
-		if delay < 0 || delay > rotation.MaxDelay {
-			return struct{}{}, fmt.Errorf("the delay %v is not between 0 and %v", delay, rotation.MaxDelay)
-		}
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.waiting = append(f.waiting, followUp{request, time.Now().Add(delay)})
-		f.Journal.Add(ctx, token.Connection{}, Queued{request, delay})
-		return struct{}{}, nil
-	})
-	return err
-}
-
-// Take returns the requests whose time has come, earliest first, and forgets them.
-func (f *FollowUps) Take() []rotation.Request {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	slices.SortStableFunc(f.waiting, func(a, b followUp) int { return a.at.Compare(b.at) })
-	var due []rotation.Request
-	for len(f.waiting) > 0 && !f.waiting[0].at.After(time.Now()) {
-		due = append(due, f.waiting[0].request)
-		f.waiting = f.waiting[1:]
-	}
-	return due
-}
-
-// Next is when the next request is to be delivered; zero: there is none.
-func (f *FollowUps) Next() time.Time {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	var next time.Time
-	for _, w := range f.waiting {
-		if next.IsZero() || w.at.Before(next) {
-			next = w.at
-		}
-	}
-	return next
 }
 
 // Notifier records notices in the journal.

@@ -1,6 +1,7 @@
 package rotationtest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -40,6 +41,8 @@ type SecretStore struct {
 	DropPending bool
 	// Lag is how old the state is that reads by label see.
 	Lag time.Duration
+	// MaxVersions is how many versions a secret has room for; 0: 100, as in AWS.
+	MaxVersions int
 
 	mu      sync.Mutex
 	secrets map[token.Connection]*secret
@@ -188,7 +191,8 @@ func (v *SecretStore) Put(ctx context.Context, c token.Connection, id string, va
 		if err := check(c, id, value); err != nil {
 			return struct{}{}, err
 		}
-		if !s.makeRoom() {
+		if !s.makeRoom(cmp.Or(v.MaxVersions, maxVersions)) {
+			v.Journal.Add(ctx, c, Full{id})
 			return struct{}{}, fmt.Errorf("version %s of %s: %w", id, c, rotation.ErrVersionLimit)
 		}
 		first := len(s.versions) == 0
@@ -245,8 +249,8 @@ func (v *SecretStore) store(ctx context.Context, c token.Connection, s *secret, 
 }
 
 // makeRoom drops the oldest version without a label if the secret is full.
-func (s *secret) makeRoom() bool {
-	if len(s.versions) < maxVersions {
+func (s *secret) makeRoom(limit int) bool {
+	if len(s.versions) < limit {
 		return true
 	}
 	for i, old := range s.versions {

@@ -85,3 +85,17 @@ func (v *SecretStore) Label(c token.Connection, label string) string {
 	}
 	return ""
 }
+
+// shown is what carries AWSCURRENT now.
+func (v *SecretStore) shown(c token.Connection) (rotation.Version, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	s, err := v.find(c)
+	if err != nil {
+		return rotation.Version{}, err
+	}
+	if found := s.version(s.labels[current]); found != nil {
+		return found.Version, nil
+	}
+	return rotation.Version{}, fmt.Errorf("AWSCURRENT of %s: %w", c, rotation.ErrNoVersion)
+}

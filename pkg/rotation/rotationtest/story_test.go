@@ -19,7 +19,7 @@ type story struct {
 
 func tell(t *testing.T, p Personality, steps func(*story)) (atAnyTime, atRest error) {
 	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithTimeout(WithActor(t.Context(), "story"), time.Hour)
+		ctx, cancel := context.WithTimeout(WithActor(t.Context(), "story"), 48*time.Hour)
 		defer cancel()
 		s := &story{NewHarness(nil, p), ctx}
 		steps(s)
@@ -164,5 +164,43 @@ func (s *story) lose(when Moment) {
 }
 
 func (s *story) needsConsent() {
-	s.change(func(r *rotation.Record) { r.Status = rotation.NeedsConsent })
+	s.change(func(r *rotation.Record) { r.Attempt, r.Status = nil, rotation.NeedsConsent })
+}
+
+// ask presents a token that is refused, and asks for a consent.
+func (s *story) ask(p token.Pair) {
+	s.begin(p)
+	s.present(p)
+	s.needsConsent()
+}
+
+// retry presents a token that was refused, so long after a consent was asked for.
+func (s *story) retry(p token.Pair, after time.Duration) token.Pair {
+	time.Sleep(after)
+	s.begin(p)
+	return s.present(p)
+}
+
+// scheduled is the same story by a run that nobody has asked for.
+func (s *story) scheduled() *story { return &story{s.Harness, Scheduled(s.ctx)} }
+
+// refuseOnce makes the issuer refuse once, by mistake.
+func (s *story) refuseOnce() { s.Issuer.Personality.RefusesOnce = true }
+
+// rejectConsent saves the first consent of is, who was to be asked for, and rejects it.
+func (s *story) rejectConsent(is, asked rotation.Identity) {
+	s.change(func(r *rotation.Record) { r.Status = rotation.Pending })
+	is.ClientID = Sandbox.ClientID
+	code := s.Issuer.Authorize(is, Sandbox.RedirectURI, "")
+	s.Issuer.Redeem(s.ctx, Sandbox, rotation.Grant{Code: code, RedirectURI: Sandbox.RedirectURI})
+	s.reject(asked)
+	s.Issuer.Wipe(s.ctx)
+}
+
+func (s *story) reject(asked rotation.Identity) {
+	m := response(1, 0, "attempt")
+	m.Source, m.Company, m.Expect = rotation.FromCode, asked.Company, &asked
+	s.save(m)
+	m.State = rotation.Rejected
+	s.change(func(*rotation.Record) {}, m)
 }

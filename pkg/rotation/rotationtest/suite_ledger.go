@@ -253,26 +253,31 @@ func fullRecord() rotation.Record {
 	key := rotation.ResponseKey{Epoch: 3, Generation: 1 << 40, Attempt: "attempt"}
 	return rotation.Record{
 		Connection: acme, Stack: "stack é", Epoch: 3, Generation: 1 << 40, Status: rotation.Active,
-		Current:   &rotation.Current{Fingerprint: "0123", Response: key, VersionID: "version", SavedAt: at(1), ExpiresAt: at(2)},
+		Current:   &rotation.Current{Fingerprint: "0123", Response: key, VersionID: "version", SavedAt: at(1), ExpiresAt: at(2), IssuedAt: at(0), Lifetime: 5400},
 		Ancestor:  &rotation.ResponseKey{Epoch: 3, Generation: 1<<40 - 1, Attempt: "ancestor"},
 		Published: "version", DueAt: at(3),
-		Attempt:  &rotation.Attempt{ID: "id", Fingerprint: "4567", BegunAt: at(4), Until: at(5), Presentations: 2, Refused: true},
-		Failure:  &rotation.Failure{Step: rotation.Publish, Class: "class", Count: 7, NextAt: at(6), Response: key, Detail: "a\n\"detail\""},
+		Attempt: &rotation.Attempt{ID: "id", Fingerprint: "4567", BegunAt: at(4), Until: at(5), Presentations: 2, Refused: true},
+		Failures: []rotation.Failure{
+			{Step: rotation.Publish, Class: "class", Count: 7, NextAt: at(6), Response: key, Detail: "a\n\"detail\"", Cause: "cause"},
+			{Step: rotation.Recover, Class: "other", Count: 1, NextAt: at(7)}},
+		Refusal: &rotation.Refusal{At: at(9), Tries: 3, NextAt: at(10)},
+		ConsentAttempt: &rotation.ConsentAttempt{Consent: "consent",
+			Attempt: rotation.Attempt{ID: "other", Fingerprint: "cdef", BegunAt: at(4), Until: at(5), Presentations: 1}},
 		Puts:     []int64{1, 2, 1 << 33},
 		Pin:      &rotation.Pin{Environment: "sandbox", Client: "89ab", ResourceOwner: "12", Login: "pat@example.com", Company: "34"},
-		Imported: []token.Fingerprint{"fedc"}, Residue: at(7), Overtaken: true, RotatedAt: at(8), Expected: at(9), ServiceAccount: true, Held: true, Untold: true,
+		Imported: []token.Fingerprint{"fedc"}, Spent: []token.Fingerprint{"aaaa", "bbbb"}, SearchAt: at(7), RotatedAt: at(8), ServiceAccount: true, Held: true, Untold: true,
 	}
 }
 
 func absentFields(t *testing.T, l *ledgerUser) {
 	record := rotation.Record{Connection: acme, Stack: "stack", Status: rotation.Active,
-		Current: &rotation.Current{Fingerprint: "0123", SavedAt: start}, // an import: no version, no end
-		Failure: &rotation.Failure{Step: rotation.Redeem, NextAt: start}, Pin: &rotation.Pin{Environment: "sandbox"}}
+		Current:  &rotation.Current{Fingerprint: "0123", SavedAt: start}, // an import: no version, no end
+		Failures: []rotation.Failure{{Step: rotation.Redeem, NextAt: start}}, Pin: &rotation.Pin{Environment: "sandbox"}}
 	l.write(rotation.Change{Record: record})
 	loaded, _ := l.load(acme)
 	same(t, "the row", loaded, record)
-	for name, at := range map[string]time.Time{"DueAt": loaded.DueAt, "Residue": loaded.Residue,
-		"RotatedAt": loaded.RotatedAt, "Expected": loaded.Expected, "ExpiresAt": loaded.Current.ExpiresAt} {
+	for name, at := range map[string]time.Time{"DueAt": loaded.DueAt, "SearchAt": loaded.SearchAt,
+		"RotatedAt": loaded.RotatedAt, "IssuedAt": loaded.Current.IssuedAt, "ExpiresAt": loaded.Current.ExpiresAt} {
 		if !at.IsZero() {
 			t.Errorf("%s is %v", name, at)
 		}

@@ -1,0 +1,424 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// run is what the connections handled together share: data keys, app credentials
+// read once, the circuit breaker, and the notices to be sent at its end.
+type run struct {
+	engine      *engine
+	secrets     SecretStore
+	invitations Invitations
+	requests    *requester
+	limiter     *limiter
+	keys        *keyring
+	breaker     *breaker
+	places      chan struct{}  // one for each connection that is being handled
+	due         map[string]int // connections of an environment that this run has to handle
+
+	mu      sync.Mutex // never held across a call of a port
+	apps    map[string]Application
+	pending []Record // connections that need a consent, of which nobody was notified yet
+}
+
+func (r *Rotator) newRun() *run {
+	e := r.engine
+	return &run{engine: e, secrets: r.secrets, invitations: r.invitations, requests: r.requests, limiter: r.limiter,
+		keys: newKeyring(r.sealer), breaker: newBreaker(e.log, e.clock), places: make(chan struct{}, e.settings.Concurrency),
+		due: map[string]int{}, apps: map[string]Application{}}
+}
+
+// each handles every connection, as many at once as there are places. begin says
+// whether one is still to be begun.
+func (r *run) each(ctx context.Context, connections []token.Connection, begin func(int) bool, done func(int, ConnectionReport), s situation) {
+	var group errgroup.Group
+	for i, c := range connections {
+		r.places <- struct{}{}
+		if !begin(i) {
+			<-r.places
+			continue
+		}
+		group.Go(func() error {
+			defer func() { <-r.places }()
+			done(i, r.connection(ctx, c, s))
+			return nil
+		})
+	}
+	_ = group.Wait()
+}
+
+// sleep lets a connection wait without holding a place.
+func (r *run) sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-r.places:
+		defer func() { r.places <- struct{}{} }()
+	default: // a single connection, which has none
+	}
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// application reads the app credentials of an environment once per run; those
+// who meet at the first time may each read them.
+func (r *run) application(ctx context.Context, environment string) (Application, error) {
+	r.mu.Lock()
+	app, known := r.apps[environment]
+	r.mu.Unlock()
+	if known {
+		return app, nil
+	}
+	app, err := r.engine.readApplication(ctx, environment)
+	if err == nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.apps[environment] = app
+	}
+	return app, err
+}
+
+// credentialsChanged reads the app credentials again after they were refused
+// and reports whether there are other ones to try now.
+func (r *run) credentialsChanged(ctx context.Context, refused Application) bool {
+	app, err := r.engine.readApplication(ctx, refused.Environment)
+	if err != nil || app == refused {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.apps[refused.Environment] = app
+	return true
+}
+
+// connection handles one connection. Whatever goes wrong with it, a panic
+// included, stays with it.
+func (r *run) connection(ctx context.Context, c token.Connection, s situation) (report ConnectionReport) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.engine.log.ErrorContext(ctx, "panic", "connection", c.String(), "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+			report = ConnectionReport{Connection: c, Outcome: Failed, Detail: "internal error; the log has more"}
+		}
+		r.engine.log.InfoContext(ctx, "connection handled", "connection", c.String(), "outcome", report.Outcome,
+			"epoch", report.Epoch, "generation", report.Generation, "detail", report.Detail)
+	}()
+	s.settings, s.failed = r.engine.settings, map[act]bool{}
+	t := &reconciliation{situation: s, engine: r.engine, run: r, conn: c, bodies: map[ResponseKey]token.Secret{}}
+	report = t.loop(ctx)
+	if t.hasPermit {
+		r.limiter.giveBack(c.Environment)
+	}
+	switch {
+	case report.Outcome == Failed:
+		r.requests.sweepBy(ctx, r.engine.clock().Add(time.Minute))
+	case waits(report.Outcome) && report.Outcome != Busy && !report.RetryAt.IsZero():
+		r.requests.sweepBy(ctx, report.RetryAt)
+	case report.Outcome == ConsentNeeded && t.rec.Refusal.presents():
+		r.requests.sweepBy(ctx, t.rec.Refusal.NextAt)
+	}
+	if t.rec.Untold {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.pending = append(r.pending, t.rec)
+	}
+	return report
+}
+
+// reconciliation is one connection's way through a run: load, plan, act, until
+// there is nothing to do.
+type reconciliation struct {
+	situation
+	engine *engine
+	run    *run
+	conn   token.Connection
+
+	loaded    bool                         // the situation is what the ledger has, as far as is known
+	found     *Record                      // the row as it was at first
+	stored    Record                       // the row as it was last loaded or written
+	bodies    map[ResponseKey]token.Secret // answers received or opened
+	did       Outcome                      // Published or Recovered, once that is so
+	detail    string                       // of the last failure
+	refusal   string                       // id of the attempt that the issuer refused
+	hasPermit bool                         // of the rate limiter, not used yet
+	drifted   bool                         // people were notified of a drift
+	escrowed  bool                         // escrow was tried for an answer, and may count as a version
+}
+
+// maxSteps bounds the loop; one that heals everything it can meet takes fewer
+// than ten.
+const maxSteps = 30
+
+func (t *reconciliation) loop(ctx context.Context) ConnectionReport {
+	for range maxSteps {
+		if err := t.load(ctx); err != nil {
+			return t.report(Failed, time.Time{}, err)
+		}
+		if t.rec.Revision == "" {
+			return t.report(NotFound, time.Time{}, nil)
+		}
+		if t.rec.Stack != t.engine.settings.Stack { // whose keys would not open what this installation seals
+			t.leaveToOthers(ctx)
+			return t.report(ConfigError, time.Time{}, &otherStackError{t.conn, t.engine.settings.Stack, t.rec.Stack})
+		}
+		m := plan(t.situation)
+		if m.outcome != "" {
+			return t.end(ctx, m)
+		}
+		end, err := t.act(ctx, m)
+		switch {
+		case errors.Is(err, ErrConflict): // somebody else was faster: see what is left to do
+			t.loaded = false
+		case err != nil:
+			return t.report(Failed, time.Time{}, err)
+		case end != nil:
+			return *end
+		}
+	}
+	return t.report(Failed, time.Time{}, errors.New("the row kept changing; the next run goes on"))
+}
+
+// load reads the row, unless what is known of it is what this run has written itself.
+func (t *reconciliation) load(ctx context.Context) error {
+	if !t.loaded {
+		rec, responses, err := t.engine.load(ctx, t.conn)
+		if err != nil {
+			return err
+		}
+		t.set(rec, responses)
+		if t.found == nil {
+			t.found = &rec
+		}
+		t.endMendedWaits(ctx)
+	}
+	t.now = t.engine.clock()
+	return nil
+}
+
+// set takes the row and the responses over.
+func (t *reconciliation) set(rec Record, responses []TokenResponse) {
+	t.rec, t.stored, t.responses, t.loaded = rec.clone(), rec, responses, true
+}
+
+// endMendedWaits drops the failures of class config that are about other
+// credentials than the present ones.
+func (t *reconciliation) endMendedWaits(ctx context.Context) {
+	for _, f := range t.rec.Failures {
+		if f.Class != classConfig || !strings.HasPrefix(f.Cause, causeApp) {
+			continue
+		}
+		app, err := t.run.application(ctx, t.conn.Environment)
+		if err != nil && !errors.Is(err, ErrNoApplication) {
+			return
+		}
+		if now := causeOf(app); now != f.Cause {
+			t.rec.forget(func(f Failure) bool {
+				return f.Class == classConfig && strings.HasPrefix(f.Cause, causeApp) && f.Cause != now
+			})
+			return
+		}
+	}
+}
+
+// leaveToOthers leaves a row of another installation until the next sweep. It would
+// stay at the head of the list for ever.
+func (t *reconciliation) leaveToOthers(ctx context.Context) {
+	now := t.engine.clock()
+	if t.rec.DueAt.IsZero() || t.rec.DueAt.After(now) {
+		return
+	}
+	rec := t.rec
+	rec.DueAt = now.Add(t.engine.settings.Cadence).UTC()
+	err := within(ctx, 2*storeTimeout, func(ctx context.Context) error {
+		_, err := t.engine.ledger.Write(ctx, Change{Record: rec})
+		return err
+	})
+	if err != nil {
+		t.engine.log.WarnContext(ctx, "the row of another installation stays due", "connection", t.conn.String(), "error", err)
+	}
+}
+
+// act takes one step. A report ends the run for this connection; so does an
+// error, except ErrConflict.
+func (t *reconciliation) act(ctx context.Context, m move) (*ConnectionReport, error) {
+	switch m.step {
+	case Decide:
+		return t.decide(ctx, m.response)
+	case Publish:
+		return t.publish(ctx)
+	case Recover:
+		return t.recover(ctx)
+	case Redeem:
+		return t.redeem(ctx)
+	case Revoke:
+		return t.revoke(ctx, m.response)
+	}
+	return nil, fmt.Errorf("step %q of %s has no act", m.step, t.conn)
+}
+
+// end closes a run that has nothing more to do. A due time that has passed is set
+// anew, or the row would stay at the head of the list.
+func (t *reconciliation) end(ctx context.Context, m move) ConnectionReport {
+	if !t.rec.DueAt.IsZero() && !t.rec.DueAt.After(t.now) && m.outcome != Busy {
+		if due := t.engine.settings.dueAt(t.rec, t.responses, t.now); !due.Equal(t.rec.DueAt) && !(t.rec.Untold && !due.After(t.now)) {
+			if err := t.write(ctx, Change{}); err != nil && !errors.Is(err, ErrConflict) {
+				return t.report(Failed, time.Time{}, err)
+			}
+		}
+	}
+	if m.outcome == Fresh {
+		m.outcome = t.achieved()
+	}
+	return t.report(m.outcome, m.retryAt, nil)
+}
+
+// achieved names what this run did for a connection that is in order now.
+func (t *reconciliation) achieved() Outcome {
+	switch {
+	case t.did == Recovered:
+		return Recovered
+	case t.brought():
+		return Rotated
+	case t.did != "":
+		return t.did
+	}
+	return Fresh
+}
+
+// write stores t.rec as it is now together with the change. If that fails, t.rec is
+// what it was, and is loaded again.
+func (t *reconciliation) write(ctx context.Context, change Change) error {
+	if t.escrowed { // and counts against the secret store's limit
+		t.rec.Puts = append(t.recentPuts(), t.engine.clock().Unix())
+	}
+	rec, responses, err := t.engine.write(ctx, t.rec, t.responses, change)
+	if err != nil {
+		t.rec, t.loaded = t.stored.clone(), false
+		return err
+	}
+	t.escrowed = false
+	t.set(rec, responses)
+	return nil
+}
+
+func (t *reconciliation) report(outcome Outcome, retryAt time.Time, err error) ConnectionReport {
+	r := ConnectionReport{Connection: t.conn, Outcome: outcome, Epoch: t.rec.Epoch, Generation: t.rec.Generation, RetryAt: retryAt, Detail: t.detail,
+		Versions: len(t.recentPuts()), Unpublished: t.rec.unpublished() && outcome != Busy}
+	if t.rec.Current != nil {
+		r.ExpiresAt = t.rec.Current.ExpiresAt
+	}
+	if t.found != nil && outcome == Rotated && t.found.Current != nil && !t.found.Current.ExpiresAt.IsZero() && t.found.Epoch == t.rec.Epoch {
+		r.Lapsed = max(0, t.rec.Current.SavedAt.Sub(t.found.Current.ExpiresAt))
+	}
+	if r.Detail == "" && (outcome == Deferred || outcome == ConfigError) {
+		for _, f := range t.rec.Failures {
+			if f.NextAt.Equal(retryAt) || r.Detail == "" {
+				r.Detail = f.Detail
+			}
+		}
+	}
+	if err != nil {
+		r.Detail = err.Error()
+	}
+	return r
+}
+
+// Classes of failures, as stored.
+const (
+	classConfig      = "config"
+	classRateLimited = "rate_limited" // the server asked for the wait
+	classNotSent     = "not_sent"
+	classStore       = "store"
+	classIssuer      = "issuer"
+	classBudget      = "budget"
+	classOdd         = "odd_refusal" // becomes config when it repeats
+	classRefused     = "refused"     // a waiting consent's refresh token
+	classQuarantine  = "quarantine"  // judged again from time to time
+)
+
+// causeApp begins the cause of a failure that other app credentials would end.
+const causeApp = "app:"
+
+// causeOf names the app credentials without telling them.
+func causeOf(app Application) string {
+	return causeApp + string(token.NewSecret(app.ClientID+"\x00"+app.ClientSecret.Reveal()).Fingerprint())
+}
+
+// failure makes one step for one response wait, in this run and in later ones.
+// Everything else goes on. wait 0 means the usual back-off.
+func (t *reconciliation) failure(ctx context.Context, step Step, key ResponseKey, class string, wait time.Duration, cause error, history ...Event) (*ConnectionReport, error) {
+	t.failed[act{step, key}] = true
+	f := Failure{Step: step, Response: key, Class: class, Count: 1, Detail: cause.Error()}
+	if ofApp, ok := errors.AsType[*appError](cause); ok {
+		f.Cause = causeOf(ofApp.app)
+	}
+	if old := t.rec.failure(step, key); old != nil && (old.Class == class || old.Class == classOdd && class == classConfig && f.Cause == "") {
+		f.Count = old.Count + 1
+	}
+	if wait <= 0 {
+		wait = backOff(class, f.Count)
+	}
+	f.NextAt = t.engine.clock().Add(wait).UTC()
+	if old := t.rec.failure(step, key); class == classConfig && (old == nil || old.Class != classConfig || old.Cause != f.Cause) {
+		t.engine.notifyOfConfigError(ctx, t.conn, cause)
+	}
+	t.rec.failed(f)
+	t.detail = f.Detail
+	err := t.write(ctx, Change{History: history})
+	if errors.Is(err, ErrConflict) { // the row is another one now, and perhaps that is why the step failed
+		delete(t.failed, act{step, key})
+	}
+	if err != nil {
+		return nil, errors.Join(err, cause)
+	}
+	return nil, nil // plan sees the failure and says what it means
+}
+
+func backOff(class string, count int) time.Duration {
+	first := 30 * time.Second
+	if class == classConfig {
+		first = time.Minute
+	}
+	return min(first<<min(count-1, 10), 15*time.Minute)
+}
+
+// open gives the body of a response.
+func (t *reconciliation) open(ctx context.Context, m TokenResponse) (body token.Secret, err error) {
+	if body, ok := t.bodies[m.Key]; ok {
+		return body, nil
+	}
+	err = within(ctx, storeTimeout, func(ctx context.Context) error {
+		body, err = t.run.keys.open(ctx, m.Sealed, m.Connection, m.Key)
+		return err
+	})
+	if err == nil {
+		t.bodies[m.Key] = body
+	}
+	return body, err
+}
+
+// openFailed: a response cannot be opened. That it never could be is far more
+// often a wrong setting than damage, so it must heal with it.
+func (t *reconciliation) openFailed(ctx context.Context, step Step, key ResponseKey, err error) (*ConnectionReport, error) {
+	if !errors.Is(err, ErrUnsealable) {
+		return t.failure(ctx, step, key, classStore, 0, err)
+	}
+	remedy := "invite the person again: `tokenturn connection invite " + t.conn.String() + "`"
+	if step == Decide {
+		remedy = "run `tokenturn connection discard " + t.conn.String() + "`"
+	}
+	return t.failure(ctx, step, key, classConfig, 0, fmt.Errorf("a saved answer of %s cannot be opened: check TOKENTURN_STACK and TOKENTURN_SEAL_KEY "+
+		"(on one machine, the key file); if it is damaged, %s: %w", t.conn, remedy, err))
+}

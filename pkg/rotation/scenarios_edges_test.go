@@ -1,0 +1,249 @@
+package rotation_test
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/rotation/rotationtest"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// Delays at the edge of every budget, clocks that are wrong by hours, secrets with
+// hardly any room, servers that refuse by mistake, and identities that no company
+// tells apart.
+
+var edgeScenarios = []namedScenario{
+	{"a run at the edges of its time", scenario{rare: true, menu: atTheEdges, actors: []actor{function("function"), latecomer}}},
+	{"a run at the edges of its time, and an impatient one", scenario{rare: true, menu: atTheEdges, actors: []actor{function("function"), impatient}}},
+	{"two runs at the edges of their time", scenario{rare: true, menu: atTheEdges, actors: []actor{function("function 1"), function("function 2")}}},
+	{"a first consent at the edges of its time", scenario{rare: true, pending: true, menu: atTheEdges, actors: []actor{timedCallback, latecomer}}},
+	{"a consent and a rotation at the edges of their time", scenario{rare: true, menu: atTheEdges, actors: []actor{timedCallback, function("function")}}},
+	{"a callback with little time", scenario{rare: true, pending: true, actors: []actor{hurriedCallback, latecomer}}},
+
+	{"what a process leaves whose clock is three hours ahead", scenario{rare: true, before: runWrong(3 * time.Hour), actors: []actor{function("function"), latecomer}}},
+	{"what a process leaves whose clock is three hours behind", scenario{rare: true, before: runWrong(-3 * time.Hour), actors: []actor{function("function"), latecomer}}},
+	{"a place in the queue for redeems that is three hours ahead", scenario{rare: true, before: reserveAhead, actors: []actor{function("function"), latecomer}}},
+
+	{"an import and a rotation, and an impatient one", scenario{rare: true, pending: true, actors: []actor{importRotator, impatient}}},
+	{"an import and a rotation, and a later sweep", scenario{rare: true, pending: true, actors: []actor{importRotator, latecomer}}},
+
+	{"an answer in escrow, and two versions after it", scenario{rare: true, before: escrowBelowOthers, actors: []actor{rotator("rotator"), sweeper}}},
+	{"an answer in escrow, two versions after it, and a consent", scenario{rare: true, before: escrowBelowOthers, actors: []actor{renewer, sweeper}}},
+	{"a secret with little room, after an answer in escrow", scenario{rare: true, before: littleRoom(escrowOnce), actors: []actor{insistent}}},
+	{"a secret with little room, after a crash in publishing", scenario{rare: true, before: littleRoom(crashInPublishing), actors: []actor{insistent}}},
+
+	{"a server that refuses by mistake", scenario{rare: true, before: refuseOnce, actors: []actor{sweeper, latecomer}}},
+	{"a server that refuses by mistake, and an operator", scenario{rare: true, before: refuseOnce, actors: []actor{sweeper, second}}},
+	{"a server that refuses an import by mistake", scenario{rare: true, pending: true, before: refuseOnce, actors: []actor{importer, sweeper}}},
+
+	{"a stranger, where no company was asked for", scenario{rare: true, pending: true, before: connectAnywhere, actors: []actor{rotator("rotator"), strangerAnywhere}}},
+	{"an heir, where no company was asked for", scenario{rare: true, pending: true, before: connectAnywhere, actors: []actor{heirAnywhere, sweeper}}},
+	{"a stranger, after an import that names no company", scenario{rare: true, pending: true, before: importAnywhere, actors: []actor{strangerAnywhere, sweeper}}},
+}
+
+// atTheEdges has delays only.
+var atTheEdges = rotationtest.Edges(rotation.DefaultSettings("harness"))
+
+// function is a run of AWS Lambda, with 15 minutes.
+func function(name string) actor {
+	return actor{name, func(ctx context.Context, b *harness) {
+		ctx, cancel := rotationtest.Within(rotationtest.Scheduled(ctx), runTime)
+		defer cancel()
+		_, _ = b.rotator().Sweep(ctx)
+	}}
+}
+
+var (
+	// timedCallback is a callback with the time that its function has.
+	timedCallback = timed("callback", 90*time.Second)
+
+	// hurriedCallback has too little time to save what it would get.
+	hurriedCallback = timed("callback", 25*time.Second)
+
+	// importRotator imports a refresh token and has it redeemed at once.
+	importRotator = actor{"importer", func(ctx context.Context, b *harness) {
+		importer.act(ctx, b)
+		_, _ = b.rotator().Rotate(ctx, acme)
+	}}
+
+	// insistent asks for one rotation after the other.
+	insistent = actor{"insistent", func(ctx context.Context, b *harness) {
+		for range 4 {
+			_, _ = b.rotator().Rotate(ctx, acme)
+			time.Sleep(10 * time.Minute)
+		}
+	}}
+
+	// strangerAnywhere follows an invitation that names neither a user nor a company.
+	strangerAnywhere = actor{"stranger", func(ctx context.Context, b *harness) { b.allow(ctx, at(sam, ""), rotation.Identity{}) }}
+
+	// heirAnywhere is somebody else, who was invited to take the connection over.
+	heirAnywhere = actor{"heir", func(ctx context.Context, b *harness) { b.allow(ctx, at(sam, ""), rotation.Identity{Repin: true}) }}
+)
+
+func timed(name string, d time.Duration) actor {
+	return actor{name, func(ctx context.Context, b *harness) {
+		ctx, cancel := rotationtest.Within(ctx, d)
+		defer cancel()
+		b.allow(ctx, pat, rotation.Identity{Company: "42"})
+	}}
+}
+
+// runWrong lets a process sweep and rotate whose clock is wrong, whatever it shares
+// with others. It is alone: a lease means nothing to a clock that is further off
+// than the quiet period.
+func runWrong(by time.Duration) func(*harness) {
+	return func(b *harness) {
+		accompanyEverywhere(b)
+		ctx, cancel := context.WithTimeout(rotationtest.OffBy(context.Background(), by), runTime)
+		defer cancel()
+		_, _ = b.offBy(by).Sweep(rotationtest.Scheduled(ctx))
+		_, _ = b.offBy(by).Rotate(ctx, acme)
+		time.Sleep(time.Hour)
+	}
+}
+
+// offBy is a process whose clock is wrong.
+func (b *harness) offBy(by time.Duration) *rotation.Rotator {
+	return b.rotatorBut(func(cfg *rotation.Config) {
+		cfg.Now = func() time.Time { return time.Now().Add(by) }
+		cfg.RateLimiter = otherClock{b.RateLimiter, by}
+	})
+}
+
+// otherClock is the shared rate limiter as a process whose clock is wrong sees it.
+// What reads the true time in that process would not do so elsewhere.
+type otherClock struct {
+	rotation.RateLimiter
+	by time.Duration
+}
+
+func (o otherClock) Turn(ctx context.Context, name string, earliest time.Time, every time.Duration) (time.Time, error) {
+	if time.Since(earliest).Abs() > o.by.Abs()/2 { // already by the wrong clock
+		return o.RateLimiter.Turn(ctx, name, earliest, every)
+	}
+	at, err := o.RateLimiter.Turn(ctx, name, earliest.Add(o.by), every)
+	return at.Add(-o.by), err
+}
+
+// accompanyEverywhere gives acme company, in another environment too.
+func accompanyEverywhere(b *harness) {
+	b.others(acme.Environment, 1)
+	b.others("production", 1)
+}
+
+// reserveAhead is what a process has left whose clock was three hours ahead.
+func reserveAhead(b *harness) {
+	accompanyEverywhere(b)
+	for range 20 {
+		if _, err := b.RateLimiter.Turn(context.Background(), acme.Environment, time.Now().Add(3*time.Hour), time.Second); err != nil {
+			panic(err)
+		}
+	}
+}
+
+// escrowOnce is a rotation whose answer the ledger does not take at first.
+func escrowOnce(b *harness) {
+	_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Ledger = &forgetfulLedger{Ledger: b.Ledger} }).Rotate(context.Background(), acme)
+}
+
+// forgetfulLedger takes no answer, and from then on nothing for as long as lasting says.
+type forgetfulLedger struct {
+	*rotationtest.Ledger
+	lasting, gone bool
+}
+
+func (l *forgetfulLedger) SaveResponse(context.Context, rotation.TokenResponse) error {
+	l.gone = l.lasting
+	return errTorn
+}
+
+func (l *forgetfulLedger) Write(ctx context.Context, change rotation.Change) (string, error) {
+	if l.gone {
+		return "", errTorn
+	}
+	return l.Ledger.Write(ctx, change)
+}
+
+// escrowBelowOthers leaves an answer in escrow, whose label has moved on to two
+// later versions: what another release of the program would publish of the pair before.
+func escrowBelowOthers(b *harness) {
+	ctx := context.Background()
+	_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Ledger = &forgetfulLedger{Ledger: b.Ledger, lasting: true} }).Rotate(ctx, acme)
+	for n := range 2 {
+		doc, err := b.read(ctx)
+		if err != nil {
+			panic(err)
+		}
+		doc.APIURL += fmt.Sprint("/release-", n)
+		value, err := doc.Encode()
+		if err != nil {
+			panic(err)
+		}
+		if err := b.SecretStore.Put(ctx, acme, token.VersionID(value), value); err != nil {
+			panic(err)
+		}
+	}
+	time.Sleep(10 * time.Minute)
+}
+
+// crashInPublishing is a rotation that ends before it could write that it has published.
+func crashInPublishing(b *harness) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		secrets := &abruptSecretStore{b.SecretStore}
+		_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.SecretStore = secrets }).Rotate(context.Background(), acme)
+	}()
+	<-done
+}
+
+// abruptSecretStore ends the process that has moved AWSCURRENT.
+type abruptSecretStore struct{ *rotationtest.SecretStore }
+
+func (s *abruptSecretStore) Promote(ctx context.Context, c token.Connection, id, replaces string) error {
+	_ = s.SecretStore.Promote(ctx, c, id, replaces)
+	panic("the process ends")
+}
+
+// littleRoom gives the secret room for one version more than the budget says, of
+// which a few are used up, some of them in a way that is easily overlooked.
+func littleRoom(use func(*harness)) func(*harness) {
+	return func(b *harness) {
+		b.settings.PutsPerDay = 6
+		b.SecretStore.MaxVersions = 7
+		for range 2 {
+			rotateOnce(b)
+		}
+		use(b)
+		time.Sleep(10 * time.Minute)
+		_, _ = b.rotator().Sweep(rotationtest.Scheduled(context.Background()))
+		time.Sleep(time.Hour)
+	}
+}
+
+// refuseOnce makes the server refuse the next refresh by mistake.
+func refuseOnce(b *harness) { b.Issuer.Personality.RefusesOnce = true }
+
+// connectAnywhere connects without naming a company.
+func connectAnywhere(b *harness) {
+	if result, err := b.consent(context.Background(), at(pat, ""), rotation.Identity{}); result != rotation.Connected {
+		panic(fmt.Sprintf("consent: %s, %v", result, err))
+	}
+	b.deliver(context.Background())
+	time.Sleep(time.Hour)
+}
+
+// importAnywhere imports a refresh token of pat's without naming a company.
+func importAnywhere(b *harness) {
+	ctx := context.Background()
+	answer := b.Issuer.Redeem(ctx, app, rotation.Grant{Code: b.Issuer.Authorize(at(pat, ""), redirectURI, ""), RedirectURI: redirectURI})
+	if err := b.consents().Import(ctx, acme, b.Issuer.Parse(answer.Body).Pair.RefreshToken, ""); err != nil {
+		panic(err)
+	}
+	b.deliver(ctx)
+	_, _ = b.rotator().Rotate(ctx, acme)
+	time.Sleep(time.Hour)
+}
