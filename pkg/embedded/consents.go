@@ -91,7 +91,11 @@ func (k Consents) State(ctx context.Context, hash string) (s consent.State, err 
 	return s, err
 }
 
-// Consume implements consent.Store.
+// exchangeTakes is longer than a callback has for the exchange of a code and for saving its answer.
+const exchangeTakes = 2 * time.Minute
+
+// Consume implements consent.Store. The code that came with the state is exchanged next, so
+// room for the answer is made first.
 func (k Consents) Consume(ctx context.Context, hash, cookie, environment, nonce string, now time.Time) (consent.State, error) {
 	var s consent.State
 	err := k.s.write(ctx, "consuming a state", func(tx *sql.Tx) (err error) {
@@ -112,10 +116,13 @@ func (k Consents) Consume(ctx context.Context, hash, cookie, environment, nonce 
 			return consent.ErrRefused
 		}
 		s.ConsumedAt = now.UTC()
-		return saveState(ctx, tx, s, nonce)
+		if err := saveState(ctx, tx, s, nonce); err != nil {
+			return err
+		}
+		return k.s.reserve.claim(ctx, tx, s.Connection, stateClaim(hash), now.Add(exchangeTakes))
 	})
 	if err != nil {
-		return consent.State{}, err
+		return consent.State{}, k.s.reserve.explain(err)
 	}
 	return s, nil
 }
@@ -125,6 +132,13 @@ func (k Consents) Conclude(ctx context.Context, s consent.State, result string, 
 	return k.s.write(ctx, "concluding the consent of "+s.Connection.String(), func(tx *sql.Tx) error {
 		stored, nonce, err := loadState(ctx, tx, s.Hash)
 		if err != nil {
+			return err
+		}
+		all, err := claims(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if _, err := k.s.reserve.release(ctx, tx, all, func(c claim) bool { return c.name == stateClaim(s.Hash) }); err != nil {
 			return err
 		}
 		stored.Result = result

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tokenturn/tokenturn/pkg/rotation"
@@ -29,6 +30,9 @@ func (s *Store) Ledger() Ledger { return Ledger{s} }
 func (l Ledger) Load(ctx context.Context, c token.Connection) (rotation.Record, []rotation.TokenResponse, error) {
 	record := rotation.Record{Connection: c}
 	var responses []rotation.TokenResponse
+	// Read before the database: an answer that is in the reserve no more has been in the
+	// database since.
+	reserved := l.s.reserve.read()
 	err := l.s.read(ctx, "loading "+c.String(), func(tx *sql.Tx) (err error) {
 		row := tx.QueryRowContext(ctx, `SELECT revision, json FROM record WHERE connection = ?`, c.String())
 		if record, err = scanRecord(row); errors.Is(err, sql.ErrNoRows) {
@@ -38,9 +42,30 @@ func (l Ledger) Load(ctx context.Context, c token.Connection) (rotation.Record, 
 		}
 		responses, err = selectJSON[rotation.TokenResponse](ctx, tx,
 			`SELECT json FROM mint WHERE connection = ? ORDER BY epoch, generation, attempt`, c.String())
+		if err != nil || reserved.none() {
+			return err
+		}
+		responses, err = withReserved(ctx, tx, reserved, c, responses)
 		return err
 	})
 	return record, responses, err
+}
+
+// withReserved adds the responses of c that the database does not have yet.
+func withReserved(ctx context.Context, tx *sql.Tx, reserved contents, c token.Connection,
+	responses []rotation.TokenResponse) ([]rotation.TokenResponse, error) {
+	all, err := claims(ctx, tx)
+	for _, claim := range all {
+		if claim.connection != c.String() {
+			continue
+		}
+		m, found, unread := reserved.of(claim)
+		if found && !slices.ContainsFunc(responses, func(there rotation.TokenResponse) bool { return there.Key == m.Key }) {
+			responses = append(responses, m)
+		}
+		err = errors.Join(err, unread)
+	}
+	return responses, err
 }
 
 // Due implements rotation.Ledger.
@@ -79,13 +104,27 @@ func (l Ledger) History(ctx context.Context, c token.Connection, limit int) ([]r
 	return events, l.s.fault("reading the history of "+c.String(), err)
 }
 
-// SaveResponse implements rotation.Ledger.
+// SaveResponse implements rotation.Ledger. An answer that the database does not take is
+// saved in the reserve.
 func (l Ledger) SaveResponse(ctx context.Context, m rotation.TokenResponse) error {
-	what := fmt.Sprintf("saving mint %s of %s", responseName(m.Key), m.Connection)
-	return l.s.write(ctx, what, func(tx *sql.Tx) error { return appendResponse(ctx, tx, m) })
+	what := fmt.Sprintf("saving response %s of %s", responseName(m.Key), m.Connection)
+	err := l.s.write(ctx, what, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM reserve WHERE connection = ? AND claim = ?`,
+			m.Connection.String(), attemptClaim(m.Key.Attempt)); err != nil {
+			return err
+		}
+		return appendResponse(ctx, tx, m)
+	})
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	if reserved := l.s.write(ctx, what, func(tx *sql.Tx) error { return l.s.reserve.save(ctx, tx, m) }); reserved != nil {
+		return errors.Join(err, reserved)
+	}
+	return nil
 }
 
-// appendMint leaves a response of the same key as it is.
+// appendResponse leaves a response of the same key as it is.
 func appendResponse(ctx context.Context, tx *sql.Tx, m rotation.TokenResponse) error {
 	text, err := json.Marshal(m)
 	if err != nil {
@@ -101,33 +140,86 @@ func appendResponse(ctx context.Context, tx *sql.Tx, m rotation.TokenResponse) e
 func (l Ledger) Write(ctx context.Context, change rotation.Change) (string, error) {
 	c := change.Record.Connection
 	revision := rand.Text() // never one that another history of this row had, such as that of a restored backup
-	err := l.s.write(ctx, "writing "+c.String(), func(tx *sql.Tx) error {
+	var begun []rotation.Attempt
+	var moved bool
+	err := l.s.write(ctx, "writing "+c.String(), func(tx *sql.Tx) (err error) {
+		if begun, err = attemptsBegun(ctx, tx, change.Record); err != nil {
+			return err
+		}
 		if err := replaceRecord(ctx, tx, change.Record, revision); err != nil {
 			return err
 		}
-		for _, m := range change.Copy {
-			if err := appendResponse(ctx, tx, m); err != nil {
+		if moved, err = l.s.reserve.settle(ctx, tx, c, attemptsOf(change.Record)); err != nil {
+			return err
+		}
+		if err := apply(ctx, tx, change); err != nil {
+			return err
+		}
+		for _, a := range begun {
+			if err := l.s.reserve.claim(ctx, tx, c, attemptClaim(a.ID), a.Until); err != nil {
 				return err
 			}
 		}
-		for _, m := range change.Mark {
-			if err := markResponse(ctx, tx, c, m); err != nil {
-				return err
-			}
-		}
-		for _, key := range change.Bury {
-			if _, err := tx.ExecContext(ctx, `DELETE FROM mint
-				WHERE connection = ? AND epoch = ? AND generation = ? AND attempt = ?`,
-				c.String(), key.Epoch, key.Generation, key.Attempt); err != nil {
-				return err
-			}
-		}
-		return appendEvents(ctx, tx, c, change.History)
+		return nil
 	})
 	if err != nil {
+		if len(begun) > 0 {
+			err = l.s.reserve.explain(err)
+		}
 		return "", err
 	}
+	if moved {
+		_ = l.s.tidy(ctx) // should it fail, the next opening of the store does it
+	}
 	return revision, nil
+}
+
+// attemptsOf lists the rights to present that a row gives.
+func attemptsOf(r rotation.Record) []rotation.Attempt {
+	if r.Attempt == nil {
+		return nil
+	}
+	return []rotation.Attempt{*r.Attempt}
+}
+
+// attemptsBegun lists the attempts of r that the stored row does not have.
+func attemptsBegun(ctx context.Context, tx *sql.Tx, r rotation.Record) (begun []rotation.Attempt, err error) {
+	if len(attemptsOf(r)) == 0 {
+		return nil, nil
+	}
+	stored, err := scanRecord(tx.QueryRowContext(ctx, `SELECT revision, json FROM record WHERE connection = ?`, r.Connection.String()))
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return nil, err
+	}
+	for _, a := range attemptsOf(r) {
+		if !slices.ContainsFunc(attemptsOf(stored), func(b rotation.Attempt) bool { return a.ID == b.ID }) {
+			begun = append(begun, a)
+		}
+	}
+	return begun, nil
+}
+
+// apply does what the change does besides replacing the record.
+func apply(ctx context.Context, tx *sql.Tx, change rotation.Change) error {
+	c := change.Record.Connection
+	for _, m := range change.Copy {
+		if err := appendResponse(ctx, tx, m); err != nil {
+			return err
+		}
+	}
+	for _, m := range change.Mark {
+		if err := markResponse(ctx, tx, c, m); err != nil {
+			return err
+		}
+	}
+	for _, key := range change.Bury {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM mint
+			WHERE connection = ? AND epoch = ? AND generation = ? AND attempt = ?`,
+			c.String(), key.Epoch, key.Generation, key.Attempt); err != nil {
+			return err
+		}
+	}
+	return appendEvents(ctx, tx, c, change.History)
 }
 
 // replaceRecord writes r as revision if the row is still r.Revision.
@@ -151,7 +243,7 @@ func replaceRecord(ctx context.Context, tx *sql.Tx, r rotation.Record, revision 
 	return expectOne(result, rotation.ErrConflict)
 }
 
-// markMint rewrites the state and reason of a response and nothing else of it.
+// markResponse rewrites the state and reason of a response and nothing else of it.
 func markResponse(ctx context.Context, tx *sql.Tx, c token.Connection, m rotation.TokenResponse) error {
 	result, err := tx.ExecContext(ctx, `UPDATE mint SET json = json_set(json, '$.state', ?, '$.reason', ?)
 		WHERE connection = ? AND epoch = ? AND generation = ? AND attempt = ?`,

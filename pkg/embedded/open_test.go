@@ -120,7 +120,7 @@ func TestOpenRefuses(t *testing.T) {
 			write(embedded.DatabaseName, nil)(t, dir)
 			query(`CREATE TABLE t (x); INSERT INTO t VALUES ('CANARY')`)(t, dir)
 		}, []string{"not a database of tokenturn", "another directory"}},
-		"database of a newer schema": {query(`PRAGMA user_version = 3`), []string{"schema 3", "newest tokenturn"}},
+		"database of a newer schema": {query(`PRAGMA user_version = 4`), []string{"schema 4", "newest tokenturn"}},
 		"database damaged":           {damage(100), []string{embedded.DatabaseName, "damaged", "backup"}},
 	}
 	for name, test := range tests {

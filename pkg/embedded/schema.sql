@@ -1,7 +1,7 @@
--- Version 2. Times are microseconds since 1970; json columns hold the types of
+-- Version 3. Times are microseconds since 1970; json columns hold the types of
 -- packages rotation and consent, beside the columns that queries need.
 PRAGMA application_id = 0x7474726e; -- "ttrn"
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;
 
 -- One row: which key file the sealed columns need.
 CREATE TABLE installation (key_id TEXT NOT NULL) STRICT;
@@ -23,6 +23,14 @@ CREATE TABLE mint (
   json       TEXT NOT NULL,
   PRIMARY KEY (connection, epoch, generation, attempt)
 ) STRICT, WITHOUT ROWID;
+
+-- Who may save an answer in which slot of the reserve; see reserve.go.
+CREATE TABLE reserve ( -- since version 3
+  slot       INTEGER PRIMARY KEY,
+  connection TEXT NOT NULL,
+  claim      TEXT NOT NULL,
+  until      INTEGER NOT NULL -- when its answer is there, or none comes
+) STRICT;
 
 CREATE TABLE event (
   id         INTEGER PRIMARY KEY,

@@ -35,7 +35,7 @@ const (
 
 const (
 	applicationID = 0x7474726e // "ttrn", at offset 68 of the file: https://www.sqlite.org/fileformat.html
-	schemaVersion = 2
+	schemaVersion = 3
 	// patience is how long a call waits for another process's transaction,
 	// unless its context ends earlier. Transactions take milliseconds.
 	patience = 10 * time.Second
@@ -44,16 +44,22 @@ const (
 //go:embed schema.sql
 var schema string
 
-// fromVersion1 brings a database of schema 1 to schema 2.
-const fromVersion1 = `CREATE TABLE deletion (connection TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-	PRAGMA user_version = 2`
+// upgrades bring a database of each earlier schema to the next one.
+var upgrades = map[int]string{
+	1: `CREATE TABLE deletion (connection TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+		PRAGMA user_version = 2`,
+	2: `CREATE TABLE reserve (slot INTEGER PRIMARY KEY, connection TEXT NOT NULL, claim TEXT NOT NULL,
+		until INTEGER NOT NULL) STRICT;
+		PRAGMA user_version = 3`,
+}
 
 // Store is an open directory. It is safe for concurrent use, and so are the
 // ports it hands out, which work until Close.
 type Store struct {
-	db   *sql.DB
-	path string // of the database
-	keys keys
+	db      *sql.DB
+	path    string // of the database
+	keys    keys
+	reserve reserve
 }
 
 // Open opens the store in dir, which it makes (mode 0700) together with both
@@ -76,7 +82,7 @@ func open(ctx context.Context, dir string) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the directory: %w; choose one that you may write to", err)
 	}
-	s := &Store{path: filepath.Join(dir, DatabaseName)}
+	s := &Store{path: filepath.Join(dir, DatabaseName), reserve: reserve{filepath.Join(dir, ReserveName)}}
 	// The key file always precedes the database. A database that is there
 	// before the key file is looked for must therefore have one.
 	_, err := os.Stat(s.path)
@@ -207,8 +213,9 @@ func checkHeader(path string) error {
 }
 
 // check makes sure that this program and this key file belong to the database
-// and that it can be written, before anything depends on it. A database of the
-// earlier schema is brought to this one, and secrets whose time has come are ended.
+// and that it can be written, before anything depends on it. A database of an
+// earlier schema is brought to this one, secrets whose time has come are ended, and
+// the reserve is tidied.
 func (s *Store) check(ctx context.Context) error {
 	return s.write(ctx, "checking the database", func(tx *sql.Tx) error {
 		var version int
@@ -227,13 +234,21 @@ func (s *Store) check(ctx context.Context) error {
 			return fmt.Errorf("%s is not the key file that %s was made with; put the right one back",
 				filepath.Join(filepath.Dir(s.path), KeyName), s.path)
 		}
-		if version == 1 {
-			if _, err := tx.ExecContext(ctx, fromVersion1); err != nil {
-				return fmt.Errorf("bringing the database to schema %d: %w", schemaVersion, err)
+		for ; version < schemaVersion; version++ {
+			if _, err := tx.ExecContext(ctx, upgrades[version]); err != nil {
+				return fmt.Errorf("bringing the database to schema %d: %w", version+1, err)
 			}
 		}
-		return purge(ctx, tx, time.Now())
+		if err := purge(ctx, tx, time.Now()); err != nil {
+			return err
+		}
+		return s.reserve.tidy(ctx, tx)
 	})
+}
+
+// tidy overwrites what is left in the reserve of answers that the database has.
+func (s *Store) tidy(ctx context.Context) error {
+	return s.write(ctx, "tidying the reserve", func(tx *sql.Tx) error { return s.reserve.tidy(ctx, tx) })
 }
 
 // write runs do in one transaction that holds the write lock from the start.

@@ -64,6 +64,11 @@ type Ledger interface {
 	// Write applies a change in one atomic step if the row's revision is still
 	// Record.Revision, and returns the new revision. Otherwise ErrConflict. A
 	// write that the transport repeated after it had taken effect is a success.
+	//
+	// A write whose Record begins an attempt (an Attempt.ID that the stored row
+	// does not have) succeeds only if from then on, as long as the row has that
+	// attempt, SaveResponse can save the largest answer to it without needing more
+	// disk space. Otherwise nothing is written.
 	Write(ctx context.Context, change Change) (revision string, err error)
 	// SaveResponse appends m under no condition but "not there yet". If a response
 	// with the same key is there, that is a success and nothing changes. One

@@ -1,0 +1,300 @@
+package embedded_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/consent"
+	"github.com/tokenturn/tokenturn/pkg/embedded"
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// begin gives c an attempt.
+func begin(t *testing.T, s *embedded.Store, c token.Connection, id string) rotation.Record {
+	t.Helper()
+	record, _, err := s.Ledger().Load(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	record.Status, record.Attempt = rotation.Active, attempt(id)
+	record.Revision = write(t, s.Ledger(), rotation.Change{Record: record})
+	return record
+}
+
+func attempt(id string) *rotation.Attempt {
+	return &rotation.Attempt{ID: id, BegunAt: time.Now(), Until: time.Now().Add(time.Minute), Presentations: 1}
+}
+
+// largest is the answer to an attempt that takes the most room: 256 KiB, sealed.
+func largest(c token.Connection, attempt string) rotation.TokenResponse {
+	m := numbered(1)
+	m.Connection, m.Key.Attempt = c, attempt
+	m.Sealed = bytes.Repeat([]byte("0123456789abcdef"), 256<<10/16+16)
+	m.Expect = &rotation.Identity{ClientID: strings.Repeat("c", 500), Login: strings.Repeat("l", 500)}
+	m.APIURL, m.Reason = "https://"+strings.Repeat("h", 2000), strings.Repeat("r", 2000)
+	return m
+}
+
+// has wants these responses, in this order and with their bytes.
+func has(t *testing.T, s *embedded.Store, c token.Connection, want ...rotation.TokenResponse) {
+	t.Helper()
+	_, responses, err := s.Ledger().Load(t.Context(), c)
+	if err != nil || len(responses) != len(want) {
+		t.Fatalf("%d responses, %v; want %d", len(responses), err, len(want))
+	}
+	for i, m := range responses {
+		if m.Key != want[i].Key || m.State != want[i].State || !bytes.Equal(m.Sealed, want[i].Sealed) {
+			t.Errorf("response %d is %v, %s, of %d bytes", i, m.Key, m.State, len(m.Sealed))
+		}
+	}
+}
+
+func fill(t *testing.T, s *embedded.Store) {
+	t.Helper()
+	if err := embedded.Fill(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func empty(t *testing.T, s *embedded.Store) {
+	t.Helper()
+	if err := embedded.Empty(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func save(t *testing.T, s *embedded.Store, m rotation.TokenResponse) {
+	t.Helper()
+	if err := s.Ledger().SaveResponse(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The disk fills up after an attempt began. Its answer is saved all the same, every process
+// sees it, and the next write keeps it in the database and nowhere else.
+func TestAnswerThatTheDatabaseDoesNotTake(t *testing.T) {
+	dir := t.TempDir()
+	s, other := openStore(t, dir), openStore(t, dir)
+	record := begin(t, s, acme, "a")
+	answer := largest(acme, "a")
+	fill(t, s)
+	for range 2 {
+		save(t, s, answer)
+	}
+	for _, s := range []*embedded.Store{s, other, openStore(t, dir)} {
+		has(t, s, acme, answer)
+	}
+	record.Status = rotation.NeedsConsent
+	if _, err := s.Ledger().Write(t.Context(), rotation.Change{Record: record}); err == nil || !strings.Contains(err.Error(), "make room on the disk") {
+		t.Errorf("a write that would have to move the answer into the full database: %v", err)
+	}
+	has(t, other, acme, answer)
+
+	empty(t, s)
+	rejected := answer
+	rejected.State = rotation.Rejected
+	record.Attempt = nil
+	record.Revision = write(t, other.Ledger(), rotation.Change{Record: record, Mark: []rotation.TokenResponse{rejected}})
+	has(t, s, acme, rejected)
+	if content := contents(t, dir)[embedded.ReserveName]; strings.Contains(content, "attempt/") || len(content) != embedded.SlotSize {
+		t.Errorf("the reserve, of %d bytes, still has the answer", len(content))
+	}
+	save(t, s, answer) // what is there stays as it is
+	has(t, s, acme, rejected)
+	write(t, s.Ledger(), rotation.Change{Record: record, Bury: []rotation.ResponseKey{answer.Key}})
+	has(t, s, acme)
+}
+
+// Without an attempt there is no promise, and a failure is told.
+func TestAnswerWithoutAnAttempt(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	begin(t, s, acme, "a")
+	fill(t, s)
+	for name, m := range map[string]rotation.TokenResponse{"other attempt": largest(acme, "b"), "other connection": largest(other, "a")} {
+		if err := s.Ledger().SaveResponse(t.Context(), m); err == nil || !strings.Contains(err.Error(), "no room is reserved") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	has(t, s, acme)
+	has(t, s, other)
+}
+
+// The room for the answer to a code is made when its state is consumed.
+func TestAnswerToACode(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	now := time.Now()
+	hour := now.Add(time.Hour)
+	k := s.Consents()
+	states := []consent.State{{Hash: "s1"}, {Hash: "s2"}}
+	for i := range states {
+		states[i].Cookie, states[i].Environment, states[i].Connection = "c", acme.Environment, acme
+		states[i].Invitation, states[i].CreatedAt, states[i].ExpiresAt = "i", now, hour
+	}
+	if err := k.CreateInvitation(t.Context(), consent.Invitation{Hash: "i", Connection: acme, CreatedAt: now, ExpiresAt: hour}); err != nil {
+		t.Fatal(err)
+	}
+	for _, state := range states {
+		if err := k.Start(t.Context(), state); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := k.Consume(t.Context(), state.Hash, "c", acme.Environment, "nonce", now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var answers []rotation.TokenResponse
+	fill(t, s)
+	for i := range states {
+		m := largest(acme, fmt.Sprint("exchange ", i))
+		m.Source = rotation.FromCode
+		save(t, s, m)
+		answers = append(answers, m)
+	}
+	has(t, s, acme, answers...)
+	empty(t, s)
+	for _, state := range states {
+		if err := k.Conclude(t.Context(), state, "verifying", false, now); err != nil { // moves nothing, loses nothing
+			t.Fatal(err)
+		}
+	}
+	has(t, s, acme, answers...)
+	write(t, s.Ledger(), rotation.Change{Record: rotation.Record{Connection: acme}})
+	has(t, openStore(t, dir), acme, answers...)
+	if slots := reserved(t, dir); slots != 2 {
+		t.Errorf("the reserve has %d slots", slots)
+	}
+}
+
+func reserved(t *testing.T, dir string) int64 {
+	t.Helper()
+	info, err := os.Stat(filepath.Join(dir, embedded.ReserveName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Size() / embedded.SlotSize
+}
+
+// Attempts that go on at once have a slot each; those that are over leave theirs to others,
+// also after a crash.
+func TestSlotsAreUsedAgain(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, dir)
+		for n := range 50 {
+			record := begin(t, s, acme, fmt.Sprint(n))
+			switch n % 3 {
+			case 0: // the answer is saved
+				save(t, s, largest(acme, fmt.Sprint(n)))
+			case 1: // the attempt ends without one
+				record.Attempt = nil
+				write(t, s.Ledger(), rotation.Change{Record: record})
+			} // or gives way to the next one
+		}
+		if slots := reserved(t, dir); slots != 1 {
+			t.Errorf("%d slots after one attempt at a time", slots)
+		}
+		connection := func(n int) token.Connection {
+			return token.Connection{Environment: "sandbox", Name: fmt.Sprint("c", n)}
+		}
+		for n := range 20 {
+			begin(t, s, connection(n), "a")
+		}
+		if slots := reserved(t, dir); slots < 20 || slots > 21 {
+			t.Errorf("%d slots for 20 attempts at once", slots)
+		}
+		fill(t, s)
+		save(t, s, largest(connection(3), "a")) // the others died
+		empty(t, s)
+		time.Sleep(3 * time.Minute)
+		for n := range 10 {
+			begin(t, s, connection(n), "b")
+		}
+		if slots := reserved(t, dir); slots > 21 {
+			t.Errorf("%d slots after a crash", slots)
+		}
+		has(t, s, connection(3), largest(connection(3), "a"))
+		time.Sleep(3 * time.Minute)
+		begin(t, s, acme, "last")
+	})
+	s := openStore(t, dir)
+	if slots := reserved(t, dir); slots != 8 {
+		t.Errorf("%d slots once the store is opened", slots)
+	}
+	has(t, s, token.Connection{Environment: "sandbox", Name: "c3"}, largest(token.Connection{Environment: "sandbox", Name: "c3"}, "a"))
+}
+
+// A slot that a crash left written in part holds no answer.
+func TestSlotWrittenInPart(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	begin(t, s, acme, "a")
+	fill(t, s)
+	save(t, s, largest(acme, "a"))
+	path := filepath.Join(dir, embedded.ReserveName)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []int{0, 25, 60, 300_000} {
+		torn := bytes.Clone(whole)
+		copy(torn[at:], make([]byte, 100_000))
+		if err := os.WriteFile(path, torn, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		has(t, s, acme)
+	}
+	save(t, s, largest(acme, "a"))
+	has(t, s, acme, largest(acme, "a"))
+	if err := os.Remove(path); err != nil { // as in a backup
+		t.Fatal(err)
+	}
+	has(t, s, acme)
+}
+
+// An attempt does not begin if the reserve cannot be made, and the row stays as it was.
+func TestNoAttemptWithoutReserve(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	revision := write(t, s.Ledger(), rotation.Change{Record: rotation.Record{Connection: acme}})
+	if err := os.Mkdir(filepath.Join(dir, embedded.ReserveName), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	change := rotation.Change{Record: rotation.Record{Connection: acme, Revision: revision, Attempt: attempt("a")}}
+	if _, err := s.Ledger().Write(t.Context(), change); err == nil || !strings.Contains(err.Error(), dir) || errors.Is(err, rotation.ErrConflict) {
+		t.Errorf("beginning: %v", err)
+	}
+	record, _, err := s.Ledger().Load(t.Context(), acme)
+	if err != nil || record.Revision != revision || record.Attempt != nil {
+		t.Errorf("the row is %+v, %v", record, err)
+	}
+	if err := os.Remove(filepath.Join(dir, embedded.ReserveName)); err != nil {
+		t.Fatal(err)
+	}
+	begin(t, s, acme, "a")
+}
+
+// Only an attempt that begins needs room: what ends or continues one does without.
+func TestWritesThatBeginNothing(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	record := begin(t, s, acme, "a")
+	save(t, s, largest(acme, "a"))
+	if err := os.Remove(filepath.Join(dir, embedded.ReserveName)); err != nil {
+		t.Fatal(err)
+	}
+	record.Attempt.Refused = true
+	record.Revision = write(t, s.Ledger(), rotation.Change{Record: record})
+	record.Attempt = nil
+	write(t, s.Ledger(), rotation.Change{Record: record})
+	if _, err := os.Stat(filepath.Join(dir, embedded.ReserveName)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the reserve was made: %v", err)
+	}
+}
