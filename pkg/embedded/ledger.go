@@ -251,7 +251,7 @@ func markResponse(ctx context.Context, tx *sql.Tx, c token.Connection, m rotatio
 	if err != nil {
 		return err
 	}
-	return expectOne(result, fmt.Errorf("marking mint %s: it is not there", responseName(m.Key)))
+	return expectOne(result, fmt.Errorf("response %s is not there to be marked: %w", responseName(m.Key), rotation.ErrConflict))
 }
 
 func appendEvents(ctx context.Context, tx *sql.Tx, c token.Connection, events []rotation.Event) error {

@@ -108,7 +108,7 @@ func (l *Ledger) Write(ctx context.Context, change rotation.Change) (string, err
 		}
 		for _, mark := range change.Mark {
 			if _, found := row.responses[mark.Key]; !found {
-				return "", fmt.Errorf("writing %s: the response to be marked is not there", c)
+				return "", fmt.Errorf("writing %s: the response to be marked is not there: %w", c, rotation.ErrConflict)
 			}
 		}
 		l.writes++

@@ -57,7 +57,7 @@ var broken = map[string]func(*testing.T){
 			if record.Revision != c.Record.Revision {
 				return "", rotation.ErrConflict
 			}
-			for {
+			for range 100 { // more than there are racers
 				runtime.Gosched()
 				record, _, _ = l.Load(ctx, c.Record.Connection)
 				c.Record.Revision = record.Revision
@@ -65,6 +65,7 @@ var broken = map[string]func(*testing.T){
 					return revision, err
 				}
 			}
+			return "", rotation.ErrConflict
 		}}
 	}),
 	"ledger: a refused write marks all the same": ledgerWith(func(l *Ledger) rotation.Ledger {
@@ -86,6 +87,38 @@ var broken = map[string]func(*testing.T){
 			}
 			return revision, err
 		}}
+	}),
+	"ledger: a copy replaces": ledgerWith(func(l *Ledger) rotation.Ledger {
+		return &oddLedger{Ledger: l, write: func(ctx context.Context, c rotation.Change) (string, error) {
+			revision, err := l.Write(ctx, c)
+			if err == nil {
+				for _, m := range c.Copy {
+					l.of(m.Connection).responses[m.Key] = throughJSON(m)
+				}
+			}
+			return revision, err
+		}}
+	}),
+	"ledger: a mark of nothing is left out": ledgerMarking(func(l *Ledger, c rotation.Change) (rotation.Change, error) {
+		c.Mark = slices.DeleteFunc(slices.Clone(c.Mark), func(m rotation.TokenResponse) bool { return !l.has(c.Record.Connection, m.Key) })
+		return c, nil
+	}),
+	"ledger: a mark makes its response": ledgerMarking(func(l *Ledger, c rotation.Change) (rotation.Change, error) {
+		for _, m := range c.Mark {
+			if !l.has(c.Record.Connection, m.Key) {
+				m.Connection = c.Record.Connection
+				return c, l.SaveResponse(context.Background(), m)
+			}
+		}
+		return c, nil
+	}),
+	"ledger: a mark of nothing is no conflict": ledgerMarking(func(l *Ledger, c rotation.Change) (rotation.Change, error) {
+		for _, m := range c.Mark {
+			if !l.has(c.Record.Connection, m.Key) {
+				return c, errors.New("the response is not there")
+			}
+		}
+		return c, nil
 	}),
 	"ledger: history is lost":             ledgerChanging(func(c *rotation.Change) { c.History = nil }),
 	"ledger: nothing is buried":           ledgerChanging(func(c *rotation.Change) { c.Bury = nil }),
@@ -187,6 +220,26 @@ func ledgerChanging(edit func(*rotation.Change)) func(*testing.T) {
 			return l.Write(ctx, c)
 		}}
 	})
+}
+
+// ledgerMarking edits changes with marks, whose revision is right, or refuses them.
+func ledgerMarking(edit func(*Ledger, rotation.Change) (rotation.Change, error)) func(*testing.T) {
+	return ledgerWith(func(l *Ledger) rotation.Ledger {
+		return &oddLedger{Ledger: l, write: func(ctx context.Context, c rotation.Change) (string, error) {
+			if record, _, _ := l.Load(ctx, c.Record.Connection); len(c.Mark) > 0 && record.Revision == c.Record.Revision {
+				var err error
+				if c, err = edit(l, c); err != nil {
+					return "", err
+				}
+			}
+			return l.Write(ctx, c)
+		}}
+	})
+}
+
+func (l *Ledger) has(c token.Connection, key rotation.ResponseKey) bool {
+	_, found := l.of(c).responses[key]
+	return found
 }
 
 func ledgerSaving(first func(*Ledger, rotation.TokenResponse)) func(*testing.T) {

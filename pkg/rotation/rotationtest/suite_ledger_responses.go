@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
 func copiedResponses(t *testing.T, l *ledgerUser) {
@@ -22,6 +24,28 @@ func copiedResponses(t *testing.T, l *ledgerUser) {
 	l.save(response(1, 0, "b"))
 	_, responses = l.load(acme)
 	same(t, "the responses after saving one again", responses, []rotation.TokenResponse{marked, response(1, 0, "b")})
+}
+
+// A copy is never of use where the response itself is, not even one that differs
+// in everything else, or is all that the write does.
+func copyOverResponse(t *testing.T, l *ledgerUser) {
+	record := l.create(acme)
+	full := fullResponse()
+	l.save(full)
+	other := response(full.Key.Epoch, full.Key.Generation, full.Key.Attempt)
+	other.Sealed, other.Reason, other.Parent = []byte("other"), "another reason", "4567"
+	record.Revision = l.write(rotation.Change{Record: record, Copy: []rotation.TokenResponse{other}})
+	loaded, responses := l.load(acme)
+	same(t, "the row", loaded, record)
+	same(t, "the responses", responses, []rotation.TokenResponse{full})
+
+	mark := rotation.TokenResponse{Connection: acme, Key: full.Key, State: rotation.Rejected, Reason: "of another user"}
+	record.Revision = l.write(rotation.Change{Record: record, Mark: []rotation.TokenResponse{mark}})
+	full.State, full.Reason = mark.State, mark.Reason
+	l.write(rotation.Change{Record: record, Copy: []rotation.TokenResponse{other},
+		History: []rotation.Event{{At: start, Kind: "copied"}}})
+	_, responses = l.load(acme)
+	same(t, "the responses after a mark", responses, []rotation.TokenResponse{full})
 }
 
 func responseOnce(t *testing.T, l *ledgerUser) {
@@ -48,7 +72,7 @@ func responseWithoutRow(t *testing.T, l *ledgerUser) {
 	same(t, "the responses", responses, []rotation.TokenResponse{response(1, 0, "a")})
 }
 
-// fullMint has a value in every field.
+// fullResponse has a value in every field.
 func fullResponse() rotation.TokenResponse {
 	m := response(2, 9, "attempt")
 	m.Parent, m.State, m.Reason = "0123", rotation.Quarantined, "a reason"
@@ -72,6 +96,39 @@ func largeResponse(t *testing.T, l *ledgerUser) {
 	if len(responses) != 1 || !bytes.Equal(responses[0].Sealed, large.Sealed) {
 		t.Errorf("256 KiB did not come back as they went")
 	}
+}
+
+// attemptsAnswer goes the way of an attempt whose answer is the largest there is: 256 KiB
+// and what sealing adds.
+func attemptsAnswer(t *testing.T, l *ledgerUser) {
+	record := l.create(acme)
+	record.Attempt = &rotation.Attempt{ID: "a", Fingerprint: "0123", BegunAt: start, Until: start.Add(time.Minute), Presentations: 1}
+	record.Revision = l.write(rotation.Change{Record: record})
+	loaded, responses := l.load(acme)
+	same(t, "the row with an attempt", loaded, record)
+	same(t, "the responses before the answer", responses, []rotation.TokenResponse(nil))
+
+	answer := fullResponse()
+	answer.Key, answer.Sealed = rotation.ResponseKey{Generation: 1, Attempt: "a"}, noise(256<<10+1024)
+	l.save(answer)
+	loaded, responses = l.load(acme)
+	same(t, "the row after the answer", loaded, record)
+	same(t, "the answer", responses, []rotation.TokenResponse{answer})
+
+	record.Attempt.Refused = true // the same attempt goes on
+	record.Revision = l.write(rotation.Change{Record: record})
+	mark := rotation.TokenResponse{Connection: acme, Key: answer.Key, State: rotation.Rejected, Reason: "too large"}
+	record.Attempt = &rotation.Attempt{ID: "b", Fingerprint: "0123", BegunAt: start, Until: start.Add(time.Hour), Presentations: 2}
+	record.Revision = l.write(rotation.Change{Record: record, Mark: []rotation.TokenResponse{mark}})
+	answer.State, answer.Reason = mark.State, mark.Reason
+	record.Attempt = nil
+	record.Revision = l.write(rotation.Change{Record: record})
+	loaded, responses = l.load(acme)
+	same(t, "the row without an attempt", loaded, record)
+	same(t, "the marked answer", responses, []rotation.TokenResponse{answer})
+	l.save(response(0, 1, "b")) // of an attempt that is over
+	_, responses = l.load(acme)
+	same(t, "the responses", responses, []rotation.TokenResponse{answer, response(0, 1, "b")})
 }
 
 func manyResponses(t *testing.T, l *ledgerUser) {
@@ -104,18 +161,35 @@ func markResponse(t *testing.T, l *ledgerUser) {
 
 func markWithoutResponse(t *testing.T, l *ledgerUser) {
 	record := l.create(acme)
-	l.save(response(1, 0, "a"))
+	for _, attempt := range []string{"a", "d", "e"} {
+		l.save(response(1, 0, attempt))
+	}
 	there, gone := response(1, 0, "a"), response(1, 0, "b")
 	there.State, gone.State = rotation.Rejected, rotation.Rejected
-	change := rotation.Change{Record: record, Mark: []rotation.TokenResponse{there, gone}, History: []rotation.Event{{At: start, Kind: "rejected"}}}
-	change.Record.Epoch = 1
-	if _, err := l.Write(t.Context(), change); err == nil {
-		t.Error("a response that is not there was marked")
+	ofNobody := gone
+	ofNobody.Connection.Name = "nobody"
+	buried := response(1, 0, "d")
+	record.Revision = l.write(rotation.Change{Record: record, Bury: []rotation.ResponseKey{buried.Key}})
+	buried.State = rotation.Rejected
+	for _, marks := range [][]rotation.TokenResponse{{gone}, {buried}, {ofNobody}, {there, gone}, {gone, there}} {
+		change := rotation.Change{Record: record, Mark: marks}
+		change.Record.Epoch, change.Record.DueAt = 1, start
+		l.conflicts(change) // so that the engine loads and sees that the response is gone
+		change.Copy = []rotation.TokenResponse{response(1, 0, "c")}
+		change.Bury = []rotation.ResponseKey{response(1, 0, "e").Key}
+		change.History = []rotation.Event{{At: start, Kind: "rejected"}}
+		l.conflicts(change)
 	}
 	loaded, responses := l.load(acme)
 	same(t, "the row", loaded, record)
-	same(t, "the responses", responses, []rotation.TokenResponse{response(1, 0, "a")})
+	if loaded.Revision != record.Revision {
+		t.Errorf("loaded revision %q, written %q", loaded.Revision, record.Revision)
+	}
+	same(t, "the responses", responses, []rotation.TokenResponse{response(1, 0, "a"), response(1, 0, "e")})
 	same(t, "the history", l.history(acme, 10), []rotation.Event(nil))
+	same(t, "due", l.due(start), []token.Connection(nil))
+	_, responses = l.load(ofNobody.Connection)
+	same(t, "the responses of nobody", responses, []rotation.TokenResponse(nil))
 }
 
 func responseAfterMark(t *testing.T, l *ledgerUser) {
