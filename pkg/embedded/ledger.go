@@ -76,14 +76,18 @@ func (l Ledger) Due(ctx context.Context, now time.Time) ([]token.Connection, err
 	if err != nil {
 		return nil, l.s.fault(what, err)
 	}
-	due, err := collect(rows, func(rows *sql.Rows) (token.Connection, error) {
-		var name string
-		if err := rows.Scan(&name); err != nil {
-			return token.Connection{}, err
+	names, err := collect(rows, func(rows *sql.Rows) (name string, err error) { return name, rows.Scan(&name) })
+	if err != nil {
+		return nil, l.s.fault(what, err)
+	}
+	var due []token.Connection
+	for _, name := range names {
+		// A row that names no connection is not ours and must not stop the others.
+		if c, err := token.ParseConnection(name); err == nil {
+			due = append(due, c)
 		}
-		return token.ParseConnection(name)
-	})
-	return due, l.s.fault(what, err)
+	}
+	return due, nil
 }
 
 // List returns every record, by the names of their connections.

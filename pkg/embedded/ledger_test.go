@@ -234,3 +234,19 @@ func TestDamageIsExplained(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// One row that another program wrote must not keep the others from being rotated.
+func TestDueSkipsWhatIsNoConnection(t *testing.T) {
+	dir := t.TempDir()
+	ledger := openStore(t, dir).Ledger()
+	now := time.Now()
+	for _, c := range []token.Connection{acme, other} {
+		write(t, ledger, rotation.Change{Record: rotation.Record{Connection: c, DueAt: now.Add(-time.Minute)}})
+	}
+	execute(t, filepath.Join(dir, embedded.DatabaseName), `INSERT INTO record (connection, revision, due_at, json)
+		VALUES ('Not A Connection', 'x', 1, '{}'), ('', 'x', 2, '{}'), ('production/', 'x', 3, 'x')`)
+	due, err := ledger.Due(t.Context(), now)
+	if err != nil || !slices.Equal(due, []token.Connection{acme, other}) {
+		t.Errorf("due %v, %v", due, err)
+	}
+}
