@@ -1,0 +1,86 @@
+//go:build conformance
+
+package embedded_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+func init() { children["full"] = onSmallDisk }
+
+// smallDisk is a file system in memory that another file fills.
+type smallDisk struct{ ballast string }
+
+const smallDiskSize = 4 << 20
+
+func (d smallDisk) leave(room int64) error {
+	f, err := os.Create(d.ballast)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, zeros{})
+	if !errors.Is(err, syscall.ENOSPC) {
+		return fmt.Errorf("filling the disk ended with %w", err)
+	}
+	info, err := f.Stat()
+	if err == nil && info.Size() < room {
+		err = errors.New("the disk has not so much room")
+	}
+	if err == nil {
+		err = f.Truncate(info.Size() - room)
+	}
+	return errors.Join(err, f.Close())
+}
+
+func (d smallDisk) free() error {
+	if err := os.Remove(d.ballast); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func (smallDisk) refusal() string {
+	return "has no room to save an answer, so nothing was presented; free at least "
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { return len(p), nil }
+
+// onSmallDisk is a process with a view of its own of what is mounted.
+func onSmallDisk(ctx context.Context, dir string) error {
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprint("size=", smallDiskSize)); err != nil {
+		return fmt.Errorf("mounting a small disk, for which this must be root or be let into a user namespace: %w", err)
+	}
+	all, err := onFullDisk(ctx, dir, smallDisk{filepath.Join(dir, "ballast")}, steps(0, 1<<20, 16<<10), false, true)
+	fmt.Println(all)
+	if err == nil && (all.saved == 0 || all.notBegun == 0) {
+		err = fmt.Errorf("there is always room, or never")
+	}
+	return err
+}
+
+// An attempt that can begin on a disk that is nearly full can save its answer, however much
+// room there is, whatever the size of the answer.
+func TestAttemptsOnAFullDisk(t *testing.T) {
+	cmd := child(t, "full", t.TempDir(), false)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	if os.Geteuid() != 0 {
+		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
+	}
+	out, err := cmd.CombinedOutput()
+	t.Log(strings.TrimSpace(string(out)))
+	if err != nil {
+		t.Error(err)
+	}
+}
