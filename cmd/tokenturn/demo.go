@@ -38,7 +38,7 @@ func (c *cli) demo(ctx context.Context, listener net.Listener, every time.Durati
 	if c.data == "" {
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	}
-	in, err := openEmbedded(ctx, dir, c.logger(slog.LevelWarn))
+	in, err := c.openEmbedded(ctx, dir, c.logger(slog.LevelWarn))
 	if err != nil {
 		return err
 	}

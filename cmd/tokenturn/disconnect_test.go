@@ -14,7 +14,7 @@ import (
 
 // A link whose success could not be published is not made, and the operator is told why.
 func TestInvitationSaysWhyTheSecretCannotBeRestored(t *testing.T) {
-	in, err := openEmbedded(t.Context(), t.TempDir(), slog.New(slog.DiscardHandler))
+	in, err := (&cli{}).openEmbedded(t.Context(), t.TempDir(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -138,7 +138,7 @@ func TestCodesThatAreRefused(t *testing.T) {
 
 // Where this program knows that ten minutes are over, it says so.
 func TestCodeRefusedLate(t *testing.T) {
-	in, err := openEmbedded(t.Context(), t.TempDir(), slog.New(slog.DiscardHandler))
+	in, err := (&cli{}).openEmbedded(t.Context(), t.TempDir(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -112,16 +112,21 @@ func (c *cli) open(ctx context.Context) (*installation, error) {
 	if err != nil {
 		return nil, err
 	}
-	return openEmbedded(ctx, dir, log)
+	return c.openEmbedded(ctx, dir, log)
 }
 
-func openEmbedded(ctx context.Context, dir string, log *slog.Logger) (*installation, error) {
+func (c *cli) openEmbedded(ctx context.Context, dir string, log *slog.Logger) (*installation, error) {
+	configured, err := config.Read(config.Local, c.environ)
+	if err != nil {
+		return nil, &exitError{usage, err}
+	}
+	settings := configured.Rotation()
+	settings.Stack = embeddedStack
+	settings.PutsPerDay = 0 // the embedded secret store takes any number of versions
 	store, err := embedded.Open(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
-	settings := rotation.DefaultSettings(embeddedStack)
-	settings.PutsPerDay = 0 // the embedded secret store takes any number of versions
 	return &installation{ledger: store.Ledger(), secrets: store.SecretStore(), deletions: store.Deletions(), sealer: store.Sealer(),
 		apps: store.Applications(procore.ParseApplication), consents: store.Consents(),
 		issuer:   procore.New(procore.Config{RedeemTimeout: settings.RedeemTimeout, Version: release.Version()}),

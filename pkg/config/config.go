@@ -81,6 +81,7 @@ const (
 	Rotate   Program = "rotate"   // the function that rotates
 	Callback Program = "callback" // the function that serves invitations and redirects
 	Operator Program = "operator" // the operator's command, on an AWS installation
+	Local    Program = "local"    // the operator's command, on the embedded store
 )
 
 // needs lists the variables that a program cannot do without.

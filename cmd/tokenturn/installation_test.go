@@ -1,0 +1,27 @@
+package main
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+)
+
+// The embedded store takes the protocol's times from the environment, as the functions do.
+func TestEmbeddedSettings(t *testing.T) {
+	c := &cli{environ: []string{"TOKENTURN_REDEEM_TIMEOUT=1s", "TOKENTURN_LEASE=7s", "TOKENTURN_QUIET=2s"}}
+	in, err := c.openEmbedded(t.Context(), t.TempDir(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.close()
+	if s := in.settings; s.RedeemTimeout != time.Second || s.Lease != 7*time.Second || s.Quiet != 2*time.Second ||
+		s.Stack != embeddedStack || s.PutsPerDay != 0 || s.Concurrency != 8 {
+		t.Errorf("settings %+v", s)
+	}
+	c.environ = []string{"TOKENTURN_LEASE=1s"}
+	if _, err := c.openEmbedded(t.Context(), t.TempDir(), c.logger(slog.LevelWarn)); exitCode(err) != usage ||
+		!strings.Contains(err.Error(), "TOKENTURN_LEASE") {
+		t.Errorf("a lease that is too short: %v", err)
+	}
+}
