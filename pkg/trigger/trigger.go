@@ -33,8 +33,9 @@ import (
 // ErrEvent says that an event is none of the accepted ones.
 var ErrEvent = errors.New("accepted are an EventBridge scheduled event, an SQS event whose bodies are requests, and a request")
 
-// Engine carries out a request. An error means that nothing could be done;
-// what became of single connections is in the report.
+// Engine carries out a request. An error means that nothing could be done, or,
+// beside a report, rotation.ErrNotHandedOn. What became of single connections
+// is in the report.
 type Engine interface {
 	Do(ctx context.Context, request rotation.Request) (rotation.Report, error)
 }
@@ -51,9 +52,10 @@ type Handler struct {
 }
 
 // Invoke answers one event: a request and a scheduled event with the report,
-// an SQS event with the messages that could not be processed at all
-// (ReportBatchItemFailures). An error is the function's error and says what is
-// accepted; nothing has been touched then.
+// an SQS event with the messages that are to be delivered again
+// (ReportBatchItemFailures). An error is the function's error, after which
+// Lambda repeats an asynchronous event. If it wraps rotation.ErrNotHandedOn,
+// the request was carried out; otherwise nothing could be done.
 func (h Handler) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 	defer h.Meter.Flush()
 	if h.Begin != nil {
@@ -142,14 +144,15 @@ func DecodeRequest(text []byte) (rotation.Request, error) {
 const reserve = 5 * time.Second
 
 // batch carries out messages one after the other and names those that could
-// not be processed at all. Everything else is done with, whatever its outcome:
-// each outcome has its own follow-up, and repeating it is not for the queue.
-// A message that can never be processed ends in the dead-letter queue.
+// not be processed, or whose own follow-up would be lost with them. Every other
+// message is done, whatever its outcome: each outcome has its own follow-up, and
+// the queue must not repeat it. A malformed message is named too, so that it
+// ends in the dead-letter queue, where a person sees it.
 func (h Handler) batch(ctx context.Context, messages []events.SQSMessage) events.SQSEventResponse {
 	failures := []events.SQSBatchItemFailure{}
 	for _, m := range messages {
 		if err := h.message(ctx, m); err != nil {
-			h.Log.ErrorContext(ctx, "message not processed", "message", m.MessageId, "error", err)
+			h.Log.ErrorContext(ctx, "message left in the queue", "message", m.MessageId, "error", err)
 			failures = append(failures, events.SQSBatchItemFailure{ItemIdentifier: m.MessageId})
 		}
 	}
@@ -170,10 +173,10 @@ func (h Handler) message(ctx context.Context, m events.SQSMessage) error {
 
 func (h Handler) do(ctx context.Context, request rotation.Request) (rotation.Report, error) {
 	report, err := h.Engine.Do(ctx, request)
-	if err != nil {
+	if err != nil && !errors.Is(err, rotation.ErrNotHandedOn) {
 		return report, err
 	}
 	h.Meter.Report(report)
 	h.Log.InfoContext(ctx, "request carried out", "op", report.Op, "due", report.Due, "outcomes", report.Outcomes, "duration_ms", report.Duration)
-	return report, nil
+	return report, err
 }

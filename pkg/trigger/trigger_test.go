@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tokenturn/tokenturn/pkg/metrics"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/token"
 	"github.com/tokenturn/tokenturn/pkg/trigger"
@@ -26,14 +28,16 @@ type engine struct {
 	err   map[string]error // by op
 }
 
+// Do gives no report beside an error, as the real one, but for ErrNotHandedOn.
 func (e *engine) Do(_ context.Context, r rotation.Request) (rotation.Report, error) {
 	e.asked = append(e.asked, r)
-	if err := e.err[r.Op]; err != nil {
+	err := e.err[r.Op]
+	if err != nil && !errors.Is(err, rotation.ErrNotHandedOn) {
 		return rotation.Report{}, err
 	}
 	return rotation.Report{Op: r.Op, Due: 1, Outcomes: map[rotation.Outcome]int{rotation.Failed: 1},
 		Connections: []rotation.ConnectionReport{{Connection: token.Connection{Environment: "sandbox", Name: "acme"},
-			Outcome: rotation.Failed, Detail: "the detail"}}, Duration: 12}, nil
+			Outcome: rotation.Failed, Detail: "the detail"}}, Duration: 12}, err
 }
 
 func handler(e *engine) (trigger.Handler, *bytes.Buffer) {
@@ -107,6 +111,51 @@ func TestOnlyUnprocessedMessagesFail(t *testing.T) {
 	}
 	if !strings.Contains(log.String(), "the table is away") {
 		t.Errorf("the log does not say why: %s", log)
+	}
+}
+
+// notHandedOn is how the engine says that a follow-up of what it did is lost.
+var notHandedOn = fmt.Errorf("following up sandbox/acme: %w", rotation.ErrNotHandedOn)
+
+// The message is the only thing left that can bring the follow-up about, so it
+// stays. What was done is measured and logged all the same.
+func TestMessageWithALostFollowUpStaysInTheQueue(t *testing.T) {
+	h, log := handler(&engine{err: map[string]error{"ensure": notHandedOn}})
+	var measured bytes.Buffer
+	h.Meter = metrics.New(&measured, "stack-a", time.Now)
+	answer, err := h.Invoke(t.Context(), batch(t, `{"op":"publish","connection":"sandbox/acme"}`,
+		`{"op":"ensure","connection":"sandbox/acme","min_ttl_seconds":600}`))
+	if want := `{"batchItemFailures":[{"itemIdentifier":"m1"}]}`; err != nil || string(answer) != want {
+		t.Errorf("answer %s, %v; want %s", answer, err, want)
+	}
+	if n := strings.Count(log.String(), `"outcomes":{"failed":1}`); n != 2 || !strings.Contains(log.String(), notHandedOn.Error()) {
+		t.Errorf("the log tells of %d requests, or not what is wrong: %s", n, log)
+	}
+	if n := strings.Count(measured.String(), "\n"); n != 2 { // one line a connection
+		t.Errorf("not both requests were measured: %s", &measured)
+	}
+}
+
+// Lambda repeats a scheduled sweep that fails.
+func TestSweepThatIsNotHandedOnFails(t *testing.T) {
+	h, log := handler(&engine{err: map[string]error{"sweep": notHandedOn}})
+	if answer, err := h.Invoke(t.Context(), sample(t, "schedule")); !errors.Is(err, rotation.ErrNotHandedOn) || answer != nil {
+		t.Errorf("answer %s, %v", answer, err)
+	}
+	if !strings.Contains(log.String(), `"outcomes":{"failed":1}`) {
+		t.Errorf("the log does not say what came of it: %s", log)
+	}
+}
+
+// Whatever keeps a message from being processed, it stays in the queue: what is
+// malformed too, so that it comes to the dead letters instead of vanishing.
+func TestEveryErrorLeavesTheMessageInTheQueue(t *testing.T) {
+	for _, cause := range []error{rotation.ErrBadRequest, rotation.ErrNotHandedOn, rotation.ErrConflict, context.DeadlineExceeded, errors.New("no table")} {
+		h, _ := handler(&engine{err: map[string]error{"publish": fmt.Errorf("because: %w", cause)}})
+		answer, err := h.Invoke(t.Context(), batch(t, `{"op":"publish","connection":"sandbox/acme"}`))
+		if want := `{"batchItemFailures":[{"itemIdentifier":"m0"}]}`; err != nil || string(answer) != want {
+			t.Errorf("%v: answer %s, %v; want %s", cause, answer, err, want)
+		}
 	}
 }
 
