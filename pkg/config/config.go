@@ -60,8 +60,9 @@ type Settings struct {
 	// RedeemRate is how many redeems a second all runs together make per environment.
 	// More than Procore grants brings 429s, which delay but lose nothing.
 	RedeemRate float64 `env:"REDEEM_RATE" envDefault:"2" form:"^[0-9.]+$" accepts:"a number of redeems a second, such as 2 or 0.5"`
-	// RedeemTimeout is the longest one POST to the token endpoint may take. A
-	// shorter one turns slow answers into lost ones.
+	// RedeemTimeout is the longest one POST to the token endpoint may take, at
+	// most 30 s. A shorter one turns slow answers into lost ones; a longer one
+	// leaves the callback function no time to save the answer.
 	RedeemTimeout time.Duration `env:"REDEEM_TIMEOUT" envDefault:"20s" accepts:"a duration such as 20s"`
 	// Lease is the life of one attempt, at least twice RedeemTimeout and 5 s.
 	Lease time.Duration `env:"LEASE" envDefault:"60s" accepts:"a duration such as 60s"`

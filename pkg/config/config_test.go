@@ -97,11 +97,30 @@ func TestContradictionsNameVariables(t *testing.T) {
 		{"TOKENTURN_CONCURRENCY=-2", "TOKENTURN_CONCURRENCY -2 is not positive"},
 		{"TOKENTURN_REDEEM_RATE=0", "TOKENTURN_REDEEM_RATE 0 is not positive"},
 		{"TOKENTURN_REDEEM_TIMEOUT=0s", "TOKENTURN_REDEEM_TIMEOUT 0s is not positive"},
+		{"TOKENTURN_REDEEM_TIMEOUT=-20s", "TOKENTURN_REDEEM_TIMEOUT -20s is not positive"},
 		{"TOKENTURN_QUIET=0s", "TOKENTURN_QUIET 0s is not positive"},
 		{"TOKENTURN_LEASE=44s", "TOKENTURN_LEASE 44s is shorter than twice TOKENTURN_REDEEM_TIMEOUT 20s"},
 	} {
 		_, err := config.Read(config.Rotate, least(c.set))
 		wantProblems(t, c.set, err, c.want)
+	}
+}
+
+// A callback has a minute for an exchange, a run of the rotate function 15: a POST
+// that may take as long leaves no time to save its answer.
+func TestRedeemTimeoutLeavesTimeToSave(t *testing.T) {
+	for set, accepted := range map[string]bool{"30s": true, "30001ms": false, "42s": false, "866s": false, "24h": false} {
+		_, err := config.Read(config.Callback, least("TOKENTURN_PUBLIC_URL=https://connect.example.com", "TOKENTURN_LEASE=49h", "TOKENTURN_REDEEM_TIMEOUT="+set))
+		if accepted {
+			if err != nil {
+				t.Errorf("%s: %v", set, err)
+			}
+			continue
+		}
+		wantProblems(t, set, err, "too long; it is at most 30s")
+		if err != nil && !strings.Contains(err.Error(), "TOKENTURN_REDEEM_TIMEOUT") {
+			t.Errorf("%s: the variable is not named: %v", set, err)
+		}
 	}
 }
 

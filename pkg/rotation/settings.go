@@ -24,6 +24,10 @@ func DefaultSettings(stack string) Settings {
 		RedeemTimeout: 20 * time.Second, Lease: time.Minute, Quiet: 2 * time.Minute, PutsPerDay: 99}
 }
 
+// longestRedeem keeps room beside a POST in the minute that a callback has for an
+// exchange: for saving the answer, and for what comes before the POST.
+const longestRedeem = 30 * time.Second
+
 // Validate reports every setting that is out of range or contradicts another.
 func (s Settings) Validate() error {
 	var errs []error
@@ -37,6 +41,7 @@ func (s Settings) Validate() error {
 	check(s.Concurrency > 0, "the concurrency %d is not positive", s.Concurrency)
 	check(s.RedeemRate > 0, "the redeem rate %v is not positive", s.RedeemRate)
 	check(s.RedeemTimeout > 0, "the redeem timeout %v is not positive", s.RedeemTimeout)
+	check(s.RedeemTimeout <= longestRedeem, "the redeem timeout %v is too long; it is at most %v", s.RedeemTimeout, longestRedeem)
 	check(s.Quiet > 0, "the quiet period %v is not positive", s.Quiet)
 	check(s.PutsPerDay >= 0, "the puts per day %d are negative", s.PutsPerDay)
 	check(s.Lease >= 2*s.RedeemTimeout+5*time.Second,
