@@ -126,7 +126,7 @@ func (t *Table) Start(ctx context.Context, s consent.State) error {
 	if err != nil {
 		return fmt.Errorf("starting the consent for %s: %w", s.Connection, err)
 	}
-	err = t.transact(ctx, nonce, []types.TransactWriteItem{{Update: count}, {Put: put}}, patient)
+	err = t.transact(ctx, nonce, []types.TransactWriteItem{{Update: count}, {Put: put}})
 	invitation, unusable := refused(err, 0)
 	state, _ := refused(err, 1)
 	switch {
@@ -187,7 +187,7 @@ func (t *Table) Conclude(ctx context.Context, s consent.State, result string, us
 		actions = append(actions, types.TransactWriteItem{Update: use})
 	}
 	if err == nil {
-		err = t.transact(ctx, rand.Text(), actions, patient)
+		err = t.transact(ctx, rand.Text(), actions)
 	}
 	if anyRefused(err) {
 		err = consent.ErrNotFound

@@ -115,6 +115,9 @@ func (t *Table) Write(ctx context.Context, change rotation.Change) (string, erro
 	return "", fmt.Errorf("writing the ledger row of %s to table %s: %w", c, t.name, err)
 }
 
+// write does the change in one transaction, which takes a hundred actions and one
+// for each item. Of Copy, what does not fit goes ahead of it: appended is appended,
+// whatever becomes of the rest. Of Bury, what does not fit is left to a later write.
 func (t *Table) write(ctx context.Context, change rotation.Change, revision string) error {
 	record, err := t.putRecord(change.Record, revision)
 	if err != nil {
@@ -123,36 +126,77 @@ func (t *Table) write(ctx context.Context, change rotation.Change, revision stri
 	if len(change.Copy)+len(change.Mark)+len(change.Bury)+len(change.History) == 0 {
 		return t.doPut(ctx, record)
 	}
-	actions := []types.TransactWriteItem{{Put: record}} // at position 0
+	room := maxActions - 1 - len(change.Mark) - len(change.History)
+	if room < 0 {
+		return fmt.Errorf("the change has %d marks and %d events and DynamoDB takes %d writes at once",
+			len(change.Mark), len(change.History), maxActions)
+	}
+	var ahead []rotation.TokenResponse
+	change.Copy, ahead = cut(distinct(change.Copy, keyOf), room)
+	change.Bury, _ = cut(distinct(change.Bury, itself), room-len(change.Copy))
+	for _, m := range ahead {
+		if err := t.SaveResponse(ctx, m); err != nil {
+			return err
+		}
+	}
+	besides, err := t.besides(change, revision)
+	if err != nil {
+		return err
+	}
+	return t.transact(ctx, revision, append([]types.TransactWriteItem{{Put: record}}, besides...))
+}
+
+// besides are the actions of a change that follow the record's, which is at position 0.
+func (t *Table) besides(change rotation.Change, revision string) (actions []types.TransactWriteItem, err error) {
+	c := change.Record.Connection
 	for _, m := range change.Copy {
 		response, err := t.copyResponse(m)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		actions = append(actions, types.TransactWriteItem{Update: response})
 	}
 	for _, m := range change.Mark {
 		mark, err := t.mark(m)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		actions = append(actions, types.TransactWriteItem{Update: mark})
 	}
-	c := change.Record.Connection
-	for _, m := range change.Bury {
-		actions = append(actions, types.TransactWriteItem{Delete: &types.Delete{TableName: &t.name, Key: responseKey(c, m).item()}})
+	for _, k := range change.Bury {
+		gone := types.Delete{TableName: &t.name, Key: responseKey(c, k).item()}
+		actions = append(actions, types.TransactWriteItem{Delete: &gone})
 	}
 	for i, e := range change.History {
 		event, err := t.put(eventRow{eventKey(c, e.At, revision, i), e.At.Add(historyLife).Unix(), e}, absent)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		actions = append(actions, types.TransactWriteItem{Put: event})
 	}
-	if len(actions) > maxActions {
-		return fmt.Errorf("the change has %d parts and DynamoDB takes %d at once", len(actions), maxActions)
+	return actions, nil
+}
+
+// distinct leaves out what has the key of an earlier one.
+func distinct[T any](all []T, key func(T) rotation.ResponseKey) []T {
+	var some []T
+	seen := map[rotation.ResponseKey]bool{}
+	for _, v := range all {
+		if k := key(v); !seen[k] {
+			seen[k], some = true, append(some, v)
+		}
 	}
-	return t.transact(ctx, revision, actions)
+	return some
+}
+
+func keyOf(m rotation.TokenResponse) rotation.ResponseKey { return m.Key }
+
+func itself(k rotation.ResponseKey) rotation.ResponseKey { return k }
+
+// cut returns the first n and the rest.
+func cut[T any](all []T, n int) (first, rest []T) {
+	n = min(n, len(all))
+	return all[:n], all[n:]
 }
 
 func (t *Table) putRecord(r rotation.Record, revision string) (*types.Put, error) {
@@ -175,7 +219,7 @@ func ceilUnix(at time.Time) int64 {
 	return at.Unix()
 }
 
-// copyMint appends a response. A condition on its absence would refuse the whole
+// copyResponse appends a response. A condition on its absence would refuse the whole
 // change, so an update leaves one that is there as it is.
 func (t *Table) copyResponse(m rotation.TokenResponse) (*types.Update, error) {
 	row, err := encode(responseRow{responseKey(m.Connection, m.Key), m})

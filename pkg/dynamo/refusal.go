@@ -2,7 +2,9 @@ package dynamo
 
 import (
 	"errors"
+	"math/rand/v2"
 	"slices"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
@@ -13,6 +15,8 @@ import (
 const (
 	conditionFailed = "ConditionalCheckFailed"
 	rivalPresent    = "TransactionConflict"
+	tooFast         = "ThrottlingError"
+	tooMuch         = "ProvisionedThroughputExceeded"
 )
 
 // refused reports whether the condition of the action at the position failed, and
@@ -41,17 +45,36 @@ func rivalled(err error) bool {
 	return single || cancelledFor(err, rivalPresent)
 }
 
-func cancelledFor(err error, code string) bool {
+func cancelledFor(err error, codes ...string) bool {
 	e, ok := errors.AsType[*types.TransactionCanceledException](err)
-	return ok && slices.ContainsFunc(e.CancellationReasons, func(r types.CancellationReason) bool { return aws.ToString(r.Code) == code })
+	return ok && slices.ContainsFunc(e.CancellationReasons, func(r types.CancellationReason) bool {
+		return slices.Contains(codes, aws.ToString(r.Code))
+	})
 }
 
-// patient lets the SDK repeat a write that met a rival, which it does not do by
-// itself: a second click must not cost a person the consent.
+// passing reports whether what stood in the way of the write is over in a moment.
+// A condition that failed as well will not hold then either.
+func passing(err error) bool {
+	return (rivalled(err) || cancelledFor(err, tooFast, tooMuch)) && !anyRefused(err)
+}
+
+// patient lets the SDK repeat a write that met a rival, or a transaction that was
+// throttled. It does neither by itself: it looks at the error's code, and that of
+// a cancelled transaction is the same whatever the reason. A second click must not
+// cost a person the consent, nor a busy second a connection its run.
 func patient(o *dynamodb.Options) { o.Retryer = patientRetryer{o.Retryer} }
 
 type patientRetryer struct{ aws.Retryer }
 
 func (r patientRetryer) IsErrorRetryable(err error) bool {
-	return rivalled(err) || r.Retryer.IsErrorRetryable(err)
+	return passing(err) || r.Retryer.IsErrorRetryable(err)
+}
+
+// RetryDelay is shorter than the SDK's, because callers have a few seconds for
+// all attempts.
+func (r patientRetryer) RetryDelay(attempt int, err error) (time.Duration, error) {
+	if passing(err) {
+		return rand.N(100 * time.Millisecond << attempt), nil
+	}
+	return r.Retryer.RetryDelay(attempt, err)
 }

@@ -1,13 +1,15 @@
 package dynamo_test
 
 import (
+	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
@@ -25,7 +27,7 @@ var (
 	key   = rotation.ResponseKey{Epoch: 1, Generation: 2, Attempt: "a"}
 	minty = rotation.TokenResponse{Connection: acme, Key: key, State: rotation.Rejected, Reason: "wrong user", SavedAt: noon, Sealed: []byte("sealed")}
 	whole = rotation.Change{Record: rotation.Record{Connection: acme, Revision: "old", DueAt: noon.Add(1)}, Mark: []rotation.TokenResponse{minty},
-		Bury: []rotation.ResponseKey{key}, History: []rotation.Event{{At: noon, Kind: "rejected"}}}
+		Bury: []rotation.ResponseKey{{Epoch: 2, Attempt: "b"}}, History: []rotation.Event{{At: noon, Kind: "rejected"}}}
 	state = consent.State{Hash: "s", Invitation: "i", Cookie: "c", Environment: "sandbox", Connection: acme, CreatedAt: noon, ExpiresAt: noon.Add(time.Minute)}
 )
 
@@ -35,6 +37,11 @@ func table(play func(awstest.Call) (any, error)) (*dynamo.Table, *awstest.Script
 }
 
 func nothing(awstest.Call) (any, error) { return nil, nil }
+
+// inBubble runs a subtest in virtual time.
+func inBubble(t *testing.T, what string, test func(t *testing.T)) {
+	t.Run(what, func(t *testing.T) { synctest.Test(t, test) })
+}
 
 // at walks a decoded request: members by name, elements by number.
 func at(from any, path ...any) any {
@@ -95,12 +102,11 @@ func TestWholeChangeIsOneTransaction(t *testing.T) {
 	if len(script.Calls()) != 1 || len(actions) != 4 || in["ClientRequestToken"] != revision {
 		t.Fatalf("asked for %v", script.Calls())
 	}
-	const responseSort = "MINT#0000000001#0000000002#a"
 	for what, pair := range map[string][2]any{
 		"row":           {at(actions, 0, "Put", "Item", "sk", "S"), "LEDGER"},
 		"row's refusal": {at(actions, 0, "Put", "ReturnValuesOnConditionCheckFailure"), "ALL_OLD"},
-		"marked":        {at(actions, 1, "Update", "Key", "sk", "S"), responseSort},
-		"buried":        {at(actions, 2, "Delete", "Key", "sk", "S"), responseSort},
+		"marked":        {at(actions, 1, "Update", "Key", "sk", "S"), "MINT#0000000001#0000000002#a"},
+		"buried":        {at(actions, 2, "Delete", "Key", "sk", "S"), "MINT#0000000002#0000000000#b"},
 		"kept until":    {at(actions, 3, "Put", "Item", "ttl", "N"), fmt.Sprint(noon.AddDate(0, 0, 90).Unix())},
 		"event":         {at(actions, 3, "Put", "Item", "event", "M", "kind", "S"), "rejected"},
 	} {
@@ -113,11 +119,186 @@ func TestWholeChangeIsOneTransaction(t *testing.T) {
 	}
 }
 
-func TestChangeBeyondATransactionIsRefusedUnsent(t *testing.T) {
+// numbered are responses of acme with different keys.
+func numbered(n int) (responses []rotation.TokenResponse, keys []rotation.ResponseKey) {
+	for i := range n {
+		k := rotation.ResponseKey{Epoch: 1, Generation: int64(i), Attempt: "x"}
+		responses, keys = append(responses, rotation.TokenResponse{Connection: acme, Key: k}), append(keys, k)
+	}
+	return responses, keys
+}
+
+// A transaction takes each item once: the same response found in two places of the
+// secret store must not make the change impossible.
+func TestResponseNamedTwiceIsOneAction(t *testing.T) {
+	other := minty
+	other.Sealed = []byte("of the second place")
+	tab, script := table(nothing)
+	change := rotation.Change{Record: whole.Record, Copy: []rotation.TokenResponse{minty, other, minty},
+		Bury: slices.Concat(whole.Bury, whole.Bury)}
+	if _, err := tab.Write(t.Context(), change); err != nil {
+		t.Fatal(err)
+	}
+	actions := at(script.Calls()[0].Input, "TransactItems").([]any)
+	if len(actions) != 3 || !strings.Contains(fmt.Sprint(actions[1]), base64.StdEncoding.EncodeToString(minty.Sealed)) {
+		t.Errorf("asked for %v", actions)
+	}
+}
+
+// A change that is too large for a transaction is done all the same: all responses
+// are appended, some of them ahead of it, and what it cannot bury waits for another.
+func TestChangeBeyondATransaction(t *testing.T) {
+	copies, _ := numbered(150)
+	_, buried := numbered(300)
+	mark, events := []rotation.TokenResponse{minty}, whole.History
+	for _, test := range []struct {
+		what        string
+		change      rotation.Change
+		ahead, gone int
+	}{
+		{"many copies", rotation.Change{Copy: copies}, 51, 0},
+		{"many to bury", rotation.Change{Bury: buried}, 0, 99},
+		{"as much as fits", rotation.Change{Copy: copies[:40], Bury: buried[200:257], Mark: mark, History: events}, 0, 57},
+		{"one more", rotation.Change{Copy: copies[:40], Bury: buried[200:258], Mark: mark, History: events}, 0, 57},
+		{"many of all", rotation.Change{Copy: copies, Bury: buried[200:], Mark: mark, History: events}, 53, 0},
+	} {
+		tab, script := table(nothing)
+		test.change.Record = whole.Record
+		if _, err := tab.Write(t.Context(), test.change); err != nil {
+			t.Errorf("%s: %v", test.what, err)
+			continue
+		}
+		ahead, last := script.Calls()[:len(script.Calls())-1], script.Calls()[len(script.Calls())-1]
+		appended, kinds := map[any]bool{}, map[string]int{}
+		for _, call := range ahead {
+			if got := sayings(call); !strings.HasSuffix(got[0], "if attribute_not_exists (pk)") {
+				t.Errorf("%s: ahead of it comes %s", test.what, got)
+			}
+			appended[at(call.Input, "Item", "sk", "S")] = true
+		}
+		for _, action := range at(last.Input, "TransactItems").([]any) {
+			for kind := range action.(map[string]any) {
+				kinds[kind]++
+			}
+			if sort := at(action, "Update", "Key", "sk", "S"); sort != nil {
+				appended[sort] = true
+			}
+		}
+		whole := len(appended) == len(test.change.Copy)+len(test.change.Mark) && kinds["Put"] == 1+len(test.change.History)
+		if !whole || len(ahead) != test.ahead || kinds["Delete"] != test.gone ||
+			kinds["Put"]+kinds["Update"]+kinds["Delete"] > 100 {
+			t.Errorf("%s: %d requests and a transaction of %v, which append or mark %d responses",
+				test.what, len(ahead), kinds, len(appended))
+		}
+	}
+}
+
+// What is saved ahead of a change must be saved, or the change is not made.
+func TestChangeIsNotMadeWithoutWhatGoesAheadOfIt(t *testing.T) {
+	copies, _ := numbered(101)
+	tab, script := table(func(c awstest.Call) (any, error) { return nil, awstest.Fault{Code: "AccessDeniedException"} })
+	_, err := tab.Write(t.Context(), rotation.Change{Record: whole.Record, Copy: copies})
+	if err == nil || errors.Is(err, rotation.ErrConflict) || slices.Contains(script.Operations(), "TransactWriteItems") {
+		t.Errorf("got %v after %v", err, script.Operations())
+	}
+}
+
+func TestChangeOfMoreThanATransactionTakesIsRefusedUnsent(t *testing.T) {
 	tab, script := table(nothing)
 	_, err := tab.Write(t.Context(), rotation.Change{Record: whole.Record, History: make([]rotation.Event, 100)})
 	if err == nil || errors.Is(err, rotation.ErrConflict) || len(script.Calls()) != 0 {
 		t.Errorf("got %v after %v", err, script.Operations())
+	}
+}
+
+var (
+	transactions = map[string]func(context.Context, *dynamo.Table) error{
+		"a change": func(ctx context.Context, tab *dynamo.Table) error { _, err := tab.Write(ctx, whole); return err },
+		"a start":  func(ctx context.Context, tab *dynamo.Table) error { return tab.Start(ctx, state) },
+		"an end": func(ctx context.Context, tab *dynamo.Table) error {
+			return tab.Conclude(ctx, state, "connected", true, noon)
+		},
+	}
+	singles = map[string]func(context.Context, *dynamo.Table) error{
+		"a row": func(ctx context.Context, tab *dynamo.Table) error {
+			_, err := tab.Write(ctx, rotation.Change{Record: whole.Record})
+			return err
+		},
+		"a response": func(ctx context.Context, tab *dynamo.Table) error { return tab.SaveResponse(ctx, minty) },
+		"a claim": func(ctx context.Context, tab *dynamo.Table) error {
+			_, err := tab.First(ctx, "e", noon, noon)
+			return err
+		},
+	}
+)
+
+// What is over in a moment is tried again with the same token, so that a first try
+// that took effect after all is not done twice. A condition that failed besides
+// does not hold the next time either.
+func TestWritesOutlastWhatIsOverInAMoment(t *testing.T) {
+	none, refusal, conflict := reason("None"), reason("ConditionalCheckFailed"), reason("TransactionConflict")
+	slow, full := reason("ThrottlingError"), reason("ProvisionedThroughputExceeded")
+	for what, test := range map[string]struct {
+		calls map[string]func(context.Context, *dynamo.Table) error
+		fault error
+		tries int
+	}{
+		"a rival":                       {transactions, cancelled(none, conflict), 2},
+		"a throttle":                    {transactions, cancelled(none, slow), 2},
+		"a partition that has too much": {transactions, cancelled(full, none), 2},
+		"a rival and a throttle":        {transactions, cancelled(conflict, slow), 2},
+		"a condition":                   {transactions, cancelled(refusal, none), 1},
+		"a condition and a throttle":    {transactions, cancelled(slow, refusal), 1},
+		"nonsense":                      {transactions, cancelled(none, reason("ValidationError")), 1},
+		"a rival in a transaction":      {singles, awstest.Fault{Code: "TransactionConflictException"}, 2},
+		"a throttle of single writes":   {singles, awstest.Fault{Code: "ProvisionedThroughputExceededException"}, 2},
+		"no right":                      {singles, awstest.Fault{Code: "AccessDeniedException"}, 1},
+	} {
+		for of, call := range test.calls {
+			inBubble(t, of+" meets "+what, func(t *testing.T) {
+				asked := 0
+				tab, script := table(func(awstest.Call) (any, error) {
+					if asked++; asked == 1 {
+						return nil, test.fault
+					}
+					return nil, nil
+				})
+				begun := time.Now()
+				err := call(t.Context(), tab)
+				if calls := script.Calls(); len(calls) != test.tries ||
+					calls[0].Input["ClientRequestToken"] != calls[len(calls)-1].Input["ClientRequestToken"] {
+					t.Errorf("asked for %v", calls)
+				}
+				if took := time.Since(begun); test.tries == 2 && err != nil || took > 200*time.Millisecond {
+					t.Errorf("%v after %v", err, took)
+				}
+			})
+		}
+	}
+}
+
+// Trying again has an end: the attempts of the client, and the caller's time.
+// A throttle says nothing of another writer.
+func TestWritesGiveUpOnWhatIsNotOver(t *testing.T) {
+	for code, conflict := range map[string]bool{
+		"TransactionConflict": true, "ThrottlingError": false, "ProvisionedThroughputExceeded": false,
+	} {
+		inBubble(t, code, func(t *testing.T) {
+			tab, script := table(func(awstest.Call) (any, error) { return nil, cancelled(reason("None"), reason(code)) })
+			begun := time.Now()
+			_, err := tab.Write(t.Context(), whole)
+			took, requests := time.Since(begun), len(script.Calls())
+			if err == nil || errors.Is(err, rotation.ErrConflict) != conflict || requests != 3 || took > 600*time.Millisecond {
+				t.Errorf("%v after %v and %d requests", err, took, requests)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+			defer cancel()
+			begun = time.Now()
+			_, err = tab.Write(ctx, whole)
+			if took := time.Since(begun); err == nil || took > time.Millisecond {
+				t.Errorf("%v after %v of a millisecond", err, took)
+			}
+		})
 	}
 }
 
@@ -169,7 +350,7 @@ func TestRefusedWrites(t *testing.T) {
 		{"transaction, invalid", whole, func(string) error { return cancelled(none, none, none, reason("ValidationError")) }, "unknown"},
 		{"transaction, under way", whole, func(string) error { return awstest.Fault{Code: "TransactionInProgressException"} }, "unknown"},
 	} {
-		t.Run(test.what, func(t *testing.T) {
+		inBubble(t, test.what, func(t *testing.T) {
 			tab, _ := table(func(c awstest.Call) (any, error) {
 				nonce := at(c.Input, "Item", "revision", "S")
 				if nonce == nil {
@@ -198,13 +379,12 @@ func TestRefusedWrites(t *testing.T) {
 func TestResponseThatIsThereIsSaved(t *testing.T) {
 	for code, saved := range map[string]bool{"ConditionalCheckFailedException": true, "ThrottlingException": false,
 		"TransactionConflictException": false, "AccessDeniedException": false} {
-		tab, script := table(func(awstest.Call) (any, error) { return nil, awstest.Fault{Code: code} })
-		if err := tab.SaveResponse(t.Context(), minty); (err == nil) != saved {
-			t.Errorf("%s: %v", code, err)
-		}
-		if in := script.Calls()[0].Input; in["ConditionExpression"] != "attribute_not_exists (#0)" {
-			t.Errorf("asked for %v", in)
-		}
+		inBubble(t, code, func(t *testing.T) {
+			tab, _ := table(func(awstest.Call) (any, error) { return nil, awstest.Fault{Code: code} })
+			if err := tab.SaveResponse(t.Context(), minty); (err == nil) != saved {
+				t.Error(err)
+			}
+		})
 	}
 }
 
@@ -297,24 +477,6 @@ func TestUnreadableRowIsAnError(t *testing.T) {
 	}
 }
 
-func TestStartAndConcludeOutlastARival(t *testing.T) {
-	for what, call := range map[string]func(*dynamo.Table) error{
-		"start":    func(tab *dynamo.Table) error { return tab.Start(t.Context(), state) },
-		"conclude": func(tab *dynamo.Table) error { return tab.Conclude(t.Context(), state, "connected", true, noon) },
-	} {
-		asked := 0
-		tab, script := table(func(awstest.Call) (any, error) {
-			if asked++; asked == 1 {
-				return nil, cancelled(reason("TransactionConflict"), reason("None"))
-			}
-			return nil, nil
-		})
-		if err := call(tab); err != nil || len(script.Calls()) != 2 {
-			t.Errorf("%s: %v after %v", what, err, script.Operations())
-		}
-	}
-}
-
 func TestRefusedStarts(t *testing.T) {
 	refusal := "ConditionalCheckFailed"
 	for _, test := range []struct {
@@ -342,65 +504,6 @@ func TestConsumeWithoutANonceIsNeverMine(t *testing.T) {
 	if _, err := tab.Consume(t.Context(), "s", "c", "sandbox", "", noon); !errors.Is(err, consent.ErrRefused) {
 		t.Errorf("got %v, want ErrRefused", err)
 	}
-}
-
-var bareName = regexp.MustCompile(`(^|[^#:\w.])[a-z]\w*`)
-
-// DynamoDB reserves several hundred words, "state" and "ttl" among them.
-func TestEveryNameInAnExpressionIsAliased(t *testing.T) {
-	tab, script := table(nothing)
-	ctx := t.Context()
-	_, _, _ = tab.Load(ctx, acme)
-	_, _ = tab.Due(ctx, noon)
-	_, _ = tab.Write(ctx, whole)
-	_ = tab.SaveResponse(ctx, minty)
-	_, _ = tab.List(ctx)
-	_, _ = tab.History(ctx, acme, 3)
-	_ = tab.CreateInvitation(ctx, consent.Invitation{Hash: "i", Connection: acme, ExpiresAt: noon})
-	_, _ = tab.Invitations(ctx, noon)
-	_ = tab.RevokeInvitation(ctx, "i", noon)
-	_ = tab.Start(ctx, state)
-	_, _ = tab.Consume(ctx, "s", "c", "sandbox", "n", noon)
-	_ = tab.Conclude(ctx, state, "connected", true, noon)
-	seen := 0
-	for _, call := range script.Calls() {
-		for name, expression := range expressions(call.Input) {
-			seen++
-			for _, word := range bareName.FindAllString(expression, -1) {
-				switch strings.Trim(word, " (") {
-				case "attribute_exists", "attribute_not_exists", "if_not_exists", "begins_with":
-				default:
-					t.Errorf("%s of %s has the bare name %q: %s", name, call.Operation, word, expression)
-				}
-			}
-		}
-	}
-	if seen < 15 {
-		t.Errorf("only %d expressions were seen", seen)
-	}
-}
-
-// expressions collects what is an expression at any depth of a request.
-func expressions(of any) map[string]string {
-	found := map[string]string{}
-	var walk func(path string, v any)
-	walk = func(path string, v any) {
-		switch v := v.(type) {
-		case map[string]any:
-			for name, value := range v {
-				if text, ok := value.(string); ok && strings.HasSuffix(name, "Expression") {
-					found[path+"/"+name] = text
-				}
-				walk(path+"/"+name, value)
-			}
-		case []any:
-			for i, value := range v {
-				walk(fmt.Sprint(path, "/", i), value)
-			}
-		}
-	}
-	walk("", of)
-	return found
 }
 
 func FuzzLoadReadsAnything(f *testing.F) {

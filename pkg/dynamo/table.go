@@ -210,7 +210,8 @@ func (t *Table) update(k key, set expression.UpdateBuilder, condition expression
 func (t *Table) doPut(ctx context.Context, p *types.Put) error {
 	_, err := t.client.PutItem(ctx, &dynamodb.PutItemInput{TableName: p.TableName, Item: p.Item,
 		ConditionExpression: p.ConditionExpression, ExpressionAttributeNames: p.ExpressionAttributeNames,
-		ExpressionAttributeValues: p.ExpressionAttributeValues, ReturnValuesOnConditionCheckFailure: p.ReturnValuesOnConditionCheckFailure})
+		ExpressionAttributeValues:           p.ExpressionAttributeValues,
+		ReturnValuesOnConditionCheckFailure: p.ReturnValuesOnConditionCheckFailure}, patient)
 	return err
 }
 
@@ -219,7 +220,7 @@ func (t *Table) doUpdate(ctx context.Context, u *types.Update) (item, error) {
 	out, err := t.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{TableName: u.TableName, Key: u.Key, UpdateExpression: u.UpdateExpression,
 		ConditionExpression: u.ConditionExpression, ExpressionAttributeNames: u.ExpressionAttributeNames,
 		ExpressionAttributeValues: u.ExpressionAttributeValues, ReturnValues: types.ReturnValueAllNew,
-		ReturnValuesOnConditionCheckFailure: u.ReturnValuesOnConditionCheckFailure})
+		ReturnValuesOnConditionCheckFailure: u.ReturnValuesOnConditionCheckFailure}, patient)
 	if err != nil {
 		return nil, err
 	}
@@ -229,8 +230,9 @@ func (t *Table) doUpdate(ctx context.Context, u *types.Update) (item, error) {
 // transact does all actions or none. The nonce, at most 36 characters, makes
 // DynamoDB itself recognise a repetition within ten minutes
 // (TransactWriteItems, ClientRequestToken).
-func (t *Table) transact(ctx context.Context, nonce string, actions []types.TransactWriteItem, options ...func(*dynamodb.Options)) error {
-	_, err := t.client.TransactWriteItems(ctx, &dynamodb.TransactWriteItemsInput{ClientRequestToken: &nonce, TransactItems: actions}, options...)
+func (t *Table) transact(ctx context.Context, nonce string, actions []types.TransactWriteItem) error {
+	_, err := t.client.TransactWriteItems(ctx,
+		&dynamodb.TransactWriteItemsInput{ClientRequestToken: &nonce, TransactItems: actions}, patient)
 	return err
 }
 

@@ -81,7 +81,14 @@ type Ledger interface {
 // within seconds, however long nobody came.
 const MaxDue = 20_000
 
-// Change is what one Ledger.Write does.
+// Change is what one Ledger.Write does. Copy and Bury may name a response several
+// times, which counts once; otherwise a response is in one of Copy, Mark and Bury
+// only.
+//
+// A store that limits one write does not refuse a large change: it may append some
+// of Copy ahead of the rest, as SaveResponse does, so that they stay even after
+// ErrConflict; and it may leave some of Bury undone, which Load lists as before and
+// a later write buries. All else of a change happens in one step.
 type Change struct {
 	Record  Record          // the new row; its Revision is the one that was loaded
 	Copy    []TokenResponse // responses to append: copies of what the secret store keeps; one that is there already stays as it is

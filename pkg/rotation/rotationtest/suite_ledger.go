@@ -35,6 +35,8 @@ func TestLedger(t *testing.T, open func(t *testing.T) rotation.Ledger) {
 		"a refused write changes nothing":               refusedWrite,
 		"responses are copied with a write":             copiedResponses,
 		"a copy never overwrites a response":            copyOverResponse,
+		"a response that is copied twice is there once": copiedTwice,
+		"a change may be large":                         largeChange,
 		"every field survives":                          everyField,
 		"absent fields stay absent":                     absentFields,
 		"a field can be taken away":                     removedFields,

@@ -48,6 +48,48 @@ func copyOverResponse(t *testing.T, l *ledgerUser) {
 	same(t, "the responses after a mark", responses, []rotation.TokenResponse{full})
 }
 
+func copiedTwice(t *testing.T, l *ledgerUser) {
+	record := l.create(acme)
+	other := response(1, 0, "a")
+	other.Sealed = []byte("sealed elsewhere")
+	l.write(rotation.Change{Record: record,
+		Copy: []rotation.TokenResponse{response(1, 0, "a"), other, response(1, 0, "b"), other}})
+	_, responses := l.load(acme)
+	same(t, "the responses", responses, []rotation.TokenResponse{response(1, 0, "a"), response(1, 0, "b")})
+}
+
+// largeChange is more than some stores do at once. What it is to bury may take
+// further writes.
+func largeChange(t *testing.T, l *ledgerUser) {
+	record := l.create(acme)
+	marked := response(0, 0, "marked")
+	l.save(marked)
+	marked.State = rotation.Rejected
+	var copies []rotation.TokenResponse
+	for generation := range int64(120) {
+		copies = append(copies, response(1, generation, "a"))
+	}
+	record.Revision = l.write(rotation.Change{Record: record, Copy: copies, Mark: []rotation.TokenResponse{marked},
+		History: []rotation.Event{{At: start, Kind: "copied"}}})
+	loaded, responses := l.load(acme)
+	same(t, "the row", loaded, record)
+	same(t, "the responses", responses, append([]rotation.TokenResponse{marked}, copies...))
+
+	for range 2 {
+		var live []rotation.ResponseKey
+		for _, m := range responses[1:] {
+			live = append(live, m.Key)
+		}
+		record.Revision = l.write(rotation.Change{Record: record, Bury: append(live, live...),
+			History: []rotation.Event{{At: start, Kind: "buried"}}})
+		_, responses = l.load(acme)
+	}
+	same(t, "the responses", responses, []rotation.TokenResponse{marked})
+	if events := l.history(acme, 10); len(events) != 3 {
+		t.Errorf("%d history rows of three writes", len(events))
+	}
+}
+
 func responseOnce(t *testing.T, l *ledgerUser) {
 	l.create(acme)
 	first := response(1, 0, "a")
