@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"time"
 
@@ -43,6 +44,10 @@ import (
 const (
 	patience = 5 * time.Second
 	attempts = 4
+	// sendPatience and sendPause are for messages. Who sends a follow-up or a notice
+	// waits for three or four seconds, and a second attempt has to fit into them.
+	sendPatience = time.Second
+	sendPause    = 100 * time.Millisecond // at most, before the second attempt; doubled before each further one
 )
 
 // Stack is one installation. Its parts are safe for concurrent use. A process
@@ -80,6 +85,9 @@ func Open(ctx context.Context, settings config.Settings, log *slog.Logger, meter
 	}
 	cfg.APIOptions = append(cfg.APIOptions, meter.Calls, tracer.Calls)
 	db, secrets := awsdynamodb.NewFromConfig(cfg), awssecretsmanager.NewFromConfig(cfg)
+	sending := cfg.Copy()
+	sending.HTTPClient, sending.Retryer = httpClient(settings.Concurrency).WithTimeout(sendPatience), sendRetryer
+	queues, topics := awssqs.NewFromConfig(sending), awssns.NewFromConfig(sending)
 	naming := secretsmanager.Naming{Prefix: settings.SecretPrefix, Stack: settings.Stack, KMSKey: settings.VaultKey}
 	s := &Stack{
 		Settings:     settings,
@@ -93,14 +101,14 @@ func Open(ctx context.Context, settings config.Settings, log *slog.Logger, meter
 		Applications: secretsmanager.NewApplications(secrets, naming, procore.ParseApplication),
 		Sealer:       kms.New(awskms.NewFromConfig(cfg), settings.SealKey, settings.Stack),
 		identity:     awssts.NewFromConfig(cfg),
-		clients:      clients{db, secrets, awssqs.NewFromConfig(cfg), awssns.NewFromConfig(cfg)},
+		clients:      clients{db, secrets, queues, topics},
 		Issuer:       procore.New(procore.Config{RedeemTimeout: settings.RedeemTimeout, Version: release.Version()}),
 	}
 	if settings.QueueURL != "" {
-		s.FollowUps = sqs.New(awssqs.NewFromConfig(cfg), settings.QueueURL)
+		s.FollowUps = sqs.New(queues, settings.QueueURL)
 	}
 	if settings.TopicARN != "" {
-		s.Notifier = sns.New(awssns.NewFromConfig(cfg), settings.TopicARN)
+		s.Notifier = sns.New(topics, settings.TopicARN)
 	}
 	return s, nil
 }
@@ -118,6 +126,16 @@ func retryer() aws.Retryer {
 	return retry.NewStandard(func(o *retry.StandardOptions) {
 		o.MaxAttempts = attempts
 		o.MaxBackoff = patience
+	})
+}
+
+// sendRetryer pauses for a random part of twice as long each time.
+func sendRetryer() aws.Retryer {
+	return retry.NewStandard(func(o *retry.StandardOptions) {
+		o.MaxAttempts = attempts
+		o.Backoff = retry.BackoffDelayerFunc(func(made int, _ error) (time.Duration, error) {
+			return rand.N(sendPause << max(made-1, 0)), nil
+		})
 	})
 }
 

@@ -22,3 +22,23 @@ func TestAnAnnouncementIsOneUpdate(t *testing.T) {
 		t.Errorf("it is kept at %v", key)
 	}
 }
+
+// A claim that the client repeated, because the answer got lost, is the claimant's
+// own; another's is not.
+func TestARepeatedClaimIsTheClaimantsOwn(t *testing.T) {
+	for _, own := range []bool{true, false} {
+		tab, _ := table(func(c awstest.Call) (any, error) {
+			nonce := map[string]any{"S": "another"}
+			for _, value := range c.Input["ExpressionAttributeValues"].(map[string]any) {
+				if own && at(value, "S") != nil {
+					nonce["S"] = at(value, "S")
+				}
+			}
+			held := map[string]any{"Item": map[string]any{"nonce": nonce}}
+			return nil, awstest.Fault{Code: "ConditionalCheckFailedException", More: held}
+		})
+		if first, err := tab.First(t.Context(), "e", noon, noon.Add(time.Hour)); err != nil || first != own {
+			t.Errorf("refused by a claim that is one's own: %t; got %t, %v", own, first, err)
+		}
+	}
+}

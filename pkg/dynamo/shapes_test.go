@@ -257,6 +257,9 @@ func TestOtherReadsAreStronglyConsistent(t *testing.T) {
 	if made := script.Operations(); !slices.Equal(made, []string{"Query", "GetItem", "GetItem"}) {
 		t.Errorf("asked for %v", made)
 	}
+	if in := script.Calls()[0].Input; in["ScanIndexForward"] != false {
+		t.Errorf("history is read from its beginning: %v", in)
+	}
 }
 
 // Rows that expire say when, in seconds, as DynamoDB wants it, and later than a

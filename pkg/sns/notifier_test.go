@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/http"
 	"reflect"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	awssns "github.com/aws/aws-sdk-go-v2/service/sns"
@@ -76,6 +78,27 @@ func TestSubjectFitsWhatSNSTakes(t *testing.T) {
 	if subject := calls[1].Input["Subject"]; subject != "tokenturn: config error sandbox" {
 		t.Errorf("subject %q", subject)
 	}
+}
+
+// silent never answers.
+type silent struct{}
+
+func (silent) RoundTrip(r *http.Request) (*http.Response, error) {
+	<-r.Context().Done()
+	return nil, r.Context().Err()
+}
+
+// Nobody waits long for a notice, whatever the service and the client do.
+func TestNoticeHoldsItsSenderUpForSeconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := awstest.Play(nil).Config()
+		cfg.HTTPClient = &http.Client{Transport: silent{}}
+		begun := time.Now()
+		err := sns.New(awssns.NewFromConfig(cfg), topic).Notify(t.Context(), notice)
+		if took := time.Since(begun); err == nil || took != 3*time.Second {
+			t.Errorf("%v after %v", err, took)
+		}
+	})
 }
 
 func TestUndeliverableNotice(t *testing.T) {

@@ -15,7 +15,8 @@ import (
 )
 
 // Client is what the package uses of *sqs.Client. Its configuration must bound
-// the time of a call.
+// the time of a call and let a second attempt fit into the seconds that the sender
+// of a follow-up waits.
 type Client interface {
 	SendMessage(context.Context, *sqs.SendMessageInput, ...func(*sqs.Options)) (*sqs.SendMessageOutput, error)
 }

@@ -3,7 +3,9 @@ package sqs_test
 import (
 	"encoding/json"
 	"errors"
+	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -46,6 +48,25 @@ func TestDelayStaysWithinWhatSQSTakes(t *testing.T) {
 		if got != want {
 			t.Errorf("delay %v became %v seconds, want %v", delay, got, want)
 		}
+	}
+}
+
+// A follow-up that got lost on its way is sent again; that it may then come twice
+// does no harm.
+func TestLostFollowUpIsSentAgain(t *testing.T) {
+	asked := 0
+	script := awstest.Play(func(awstest.Call) (any, error) {
+		if asked++; asked == 1 {
+			return nil, syscall.ECONNRESET
+		}
+		return nil, nil
+	})
+	f := sqs.New(awssqs.NewFromConfig(script.Config(), noChecksum), queue)
+	if err := f.Send(t.Context(), rotation.Request{Op: "sweep"}, time.Minute); err != nil {
+		t.Error(err)
+	}
+	if calls := script.Calls(); len(calls) != 2 || !reflect.DeepEqual(calls[0], calls[1]) {
+		t.Errorf("asked for %v", calls)
 	}
 }
 
