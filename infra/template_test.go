@@ -38,9 +38,9 @@ var rules = []struct {
 	{"no-circle", "no resource needs itself", noCircle},
 	{"table", "the table is what pkg/dynamo describes, encrypted, recoverable, protected", table},
 	{"functions", "functions run on arm64, provided.al2023, from what make builds", functions},
-	{"once", "Lambda repeats no run by itself and does not stop chains of follow-ups", once},
-	{"schedule", "hourly by default, on the minute, two retries within 15 minutes", schedule},
-	{"queue", "the queue waits six timeouts, reports single messages and gives up on them in the end", queue},
+	{"once", "Lambda repeats a failed sweep twice, a callback never, and does not stop chains of follow-ups", once},
+	{"schedule", "hourly by default, on the minute, handed to Lambda within 15 minutes", schedule},
+	{"queue", "a message comes back after its run is over and before tokens die, and is given up in the end", queue},
 	{"queue-policies", "a policy covers one queue, as Amazon SQS wants it", queuePolicies},
 	{"new-secrets", "who makes secrets passes the trial of their key", newSecrets},
 	{"missing-data", "an alarm for which time without data counts fills it in", missingData},
@@ -351,12 +351,26 @@ func functions(t template) (broken []string) {
 }
 
 func once(t template) (broken []string) {
+	for name, function := range t.ofType(functionKind) {
+		retries := 0
+		if name == "RotateFunction" {
+			retries = 2
+		}
+		broken = append(broken, function.differs("EventInvokeConfig.MaximumRetryAttempts", retries)...)
+	}
 	r := t.resource("RotateFunction")
-	for _, function := range t.ofType(functionKind) {
-		broken = append(broken, function.differs("EventInvokeConfig.MaximumRetryAttempts", 0)...)
+	timeout, _ := r.at("Timeout").(int)
+	age, _ := r.at("EventInvokeConfig.MaximumEventAgeInSeconds").(int)
+	if longest := timeout + 60; age <= longest || age > untilTokensDie {
+		broken = append(broken, fmt.Sprintf("a sweep is repeated for %d s, not for more than %d and at most %d",
+			age, longest, untilTokensDie))
 	}
 	return append(broken, r.differs("RecursiveLoop", "Allow")...)
 }
+
+// untilTokensDie is how many seconds after a missed sweep tokens of 5,400 s have
+// died, where sweeps are hourly.
+const untilTokensDie = 5400 - 3600
 
 func schedule(t template) (broken []string) {
 	for parameter, want := range map[string]any{"Schedule": "rate(1 hour)", "FlexibleWindowMinutes": 0} {
@@ -369,7 +383,7 @@ func schedule(t template) (broken []string) {
 		"Type": "ScheduleV2", "Properties.Name": map[string]any{"Fn::Sub": "${AWS::StackName}-sweep"}, "Properties.ScheduleExpression": map[string]any{"Ref": "Schedule"},
 		"Properties.FlexibleTimeWindow": map[string]any{"Fn::If": []any{"HasFlexibleWindow",
 			map[string]any{"Mode": "FLEXIBLE", "MaximumWindowInMinutes": map[string]any{"Ref": "FlexibleWindowMinutes"}}, map[string]any{"Mode": "OFF"}}},
-		"Properties.RetryPolicy.MaximumRetryAttempts": 2, "Properties.RetryPolicy.MaximumEventAgeInSeconds": 900,
+		"Properties.RetryPolicy.MaximumRetryAttempts": 185, "Properties.RetryPolicy.MaximumEventAgeInSeconds": 900,
 		"Properties.Input": `{"op":"sweep"}`, "Properties.DeadLetterConfig.Arn": getAtt("LostSweeps", "Arn"),
 	} {
 		broken = append(broken, r.differs("Events.Sweep."+path, want)...)
@@ -380,7 +394,11 @@ func schedule(t template) (broken []string) {
 func queue(t template) (broken []string) {
 	function, q := t.resource("RotateFunction"), t.resource("FollowUps")
 	timeout, _ := function.at("Timeout").(int)
-	broken = append(broken, q.differs("VisibilityTimeout", 6*timeout)...)
+	hidden, _ := q.at("VisibilityTimeout").(int)
+	if shortest := timeout + 60; hidden < shortest || hidden >= untilTokensDie {
+		broken = append(broken, fmt.Sprintf("a message is hidden for %d s, not for at least %d and less than %d",
+			hidden, shortest, untilTokensDie))
+	}
 	broken = append(broken, q.differs("RedrivePolicy.deadLetterTargetArn", getAtt("DeadLetters", "Arn"))...)
 	broken = append(broken, q.differs("RedrivePolicy.maxReceiveCount", 5)...) // what AWS advises at least, for throttles count
 	broken = append(broken, function.differs("Events.FollowUps.Properties.ScalingConfig.MaximumConcurrency", 2)...)
