@@ -44,9 +44,9 @@ import (
 const (
 	patience = 5 * time.Second
 	attempts = 4
-	// sendPatience and sendPause are for messages. Who sends a follow-up or a notice
-	// waits for three or four seconds, and a second attempt has to fit into them.
-	sendPatience = time.Second
+	// sendPatience and sendPause are for messages. Who sends a follow-up waits for 4 s
+	// and who sends a notice for 3 s, into which two attempts have to fit.
+	sendPatience = 1300 * time.Millisecond
 	sendPause    = 100 * time.Millisecond // at most, before the second attempt; doubled before each further one
 )
 

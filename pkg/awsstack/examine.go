@@ -98,7 +98,8 @@ const nowhere = "doctor/Nowhere"
 // Creating a secret has no such way, and is not tried.
 func (s *Stack) examinePermissions(ctx context.Context) []doctor.Finding {
 	key := map[string]types.AttributeValue{"pk": &types.AttributeValueMemberS{Value: nowhere}, "sk": &types.AttributeValueMemberS{Value: nowhere}}
-	there, table, db := aws.String("attribute_exists(pk)"), &s.Settings.Table, s.clients.dynamodb
+	there, pk := aws.String("attribute_exists(#pk)"), map[string]string{"#pk": "pk"}
+	table, db := &s.Settings.Table, s.clients.dynamodb
 	secret := aws.String(s.Settings.SecretPrefix + "/connection/" + nowhere)
 	version, secrets := aws.String("doctor-looks-whether-this-would-be-allowed"), s.clients.secrets
 	tries := []struct {
@@ -110,24 +111,28 @@ func (s *Stack) examinePermissions(ctx context.Context) []doctor.Finding {
 			return err
 		}},
 		{"dynamodb:PutItem", func() error {
-			_, err := db.PutItem(ctx, &awsdynamodb.PutItemInput{TableName: table, Item: key, ConditionExpression: there})
+			_, err := db.PutItem(ctx, &awsdynamodb.PutItemInput{TableName: table, Item: key,
+				ConditionExpression: there, ExpressionAttributeNames: pk})
 			return err
 		}},
 		{"dynamodb:UpdateItem", func() error {
-			_, err := db.UpdateItem(ctx, &awsdynamodb.UpdateItemInput{TableName: table, Key: key, ConditionExpression: there, UpdateExpression: aws.String("REMOVE nothing")})
+			_, err := db.UpdateItem(ctx, &awsdynamodb.UpdateItemInput{TableName: table, Key: key, ConditionExpression: there,
+				UpdateExpression: aws.String("REMOVE #nothing"), ExpressionAttributeNames: map[string]string{"#pk": "pk", "#nothing": "nothing"}})
 			return err
 		}},
 		{"dynamodb:DeleteItem", func() error {
-			_, err := db.DeleteItem(ctx, &awsdynamodb.DeleteItemInput{TableName: table, Key: key, ConditionExpression: there})
+			_, err := db.DeleteItem(ctx, &awsdynamodb.DeleteItemInput{TableName: table, Key: key,
+				ConditionExpression: there, ExpressionAttributeNames: pk})
 			return err
 		}},
 		{"dynamodb:Query", func() error {
-			_, err := db.Query(ctx, &awsdynamodb.QueryInput{TableName: table, KeyConditionExpression: aws.String("pk = :pk"),
-				ExpressionAttributeValues: map[string]types.AttributeValue{":pk": key["pk"]}})
+			_, err := db.Query(ctx, &awsdynamodb.QueryInput{TableName: table, KeyConditionExpression: aws.String("#pk = :pk"),
+				ExpressionAttributeNames: pk, ExpressionAttributeValues: map[string]types.AttributeValue{":pk": key["pk"]}})
 			return err
 		}},
 		{"dynamodb:Query on the index due", func() error {
-			_, err := db.Query(ctx, &awsdynamodb.QueryInput{TableName: table, IndexName: aws.String("due"), KeyConditionExpression: aws.String("due_bucket = :bucket"),
+			_, err := db.Query(ctx, &awsdynamodb.QueryInput{TableName: table, IndexName: aws.String("due"),
+				KeyConditionExpression: aws.String("#bucket = :bucket"), ExpressionAttributeNames: map[string]string{"#bucket": "due_bucket"},
 				ExpressionAttributeValues: map[string]types.AttributeValue{":bucket": key["pk"]}})
 			return err
 		}},
