@@ -117,7 +117,8 @@ func (s *Stack) examinePermissions(ctx context.Context) []doctor.Finding {
 		}},
 		{"dynamodb:UpdateItem", func() error {
 			_, err := db.UpdateItem(ctx, &awsdynamodb.UpdateItemInput{TableName: table, Key: key, ConditionExpression: there,
-				UpdateExpression: aws.String("REMOVE #nothing"), ExpressionAttributeNames: map[string]string{"#pk": "pk", "#nothing": "nothing"}})
+				UpdateExpression:         aws.String("REMOVE #nothing"),
+				ExpressionAttributeNames: map[string]string{"#pk": "pk", "#nothing": "nothing"}})
 			return err
 		}},
 		{"dynamodb:DeleteItem", func() error {
@@ -132,8 +133,8 @@ func (s *Stack) examinePermissions(ctx context.Context) []doctor.Finding {
 		}},
 		{"dynamodb:Query on the index due", func() error {
 			_, err := db.Query(ctx, &awsdynamodb.QueryInput{TableName: table, IndexName: aws.String("due"),
-				KeyConditionExpression: aws.String("#bucket = :bucket"), ExpressionAttributeNames: map[string]string{"#bucket": "due_bucket"},
-				ExpressionAttributeValues: map[string]types.AttributeValue{":bucket": key["pk"]}})
+				KeyConditionExpression:   aws.String("#bucket = :bucket"),
+				ExpressionAttributeNames: map[string]string{"#bucket": "due_bucket"}, ExpressionAttributeValues: map[string]types.AttributeValue{":bucket": key["pk"]}})
 			return err
 		}},
 		{"dynamodb:BatchGetItem", func() error {

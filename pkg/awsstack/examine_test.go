@@ -12,7 +12,8 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/doctor"
 )
 
-var bareName = regexp.MustCompile(`"(Condition|KeyCondition|Update)Expression":"(attribute_exists\(|REMOVE )?[a-z]\w*\b[^(]`)
+var bareName = regexp.MustCompile(
+	`"(Condition|KeyCondition|Update)Expression":"(attribute_exists\(|REMOVE )?[a-z]\w*\b[^(]`)
 
 // Where IAM refuses, the finding names each action.
 func TestRefusedPermissionsAreNamed(t *testing.T) {
