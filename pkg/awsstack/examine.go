@@ -133,8 +133,9 @@ func (s *Stack) examinePermissions(ctx context.Context) []doctor.Finding {
 		}},
 		{"dynamodb:Query on the index due", func() error {
 			_, err := db.Query(ctx, &awsdynamodb.QueryInput{TableName: table, IndexName: aws.String("due"),
-				KeyConditionExpression:   aws.String("#bucket = :bucket"),
-				ExpressionAttributeNames: map[string]string{"#bucket": "due_bucket"}, ExpressionAttributeValues: map[string]types.AttributeValue{":bucket": key["pk"]}})
+				KeyConditionExpression:    aws.String("#bucket = :bucket"),
+				ExpressionAttributeNames:  map[string]string{"#bucket": "due_bucket"},
+				ExpressionAttributeValues: map[string]types.AttributeValue{":bucket": key["pk"]}})
 			return err
 		}},
 		{"dynamodb:BatchGetItem", func() error {

@@ -115,9 +115,10 @@ func (t *Table) Write(ctx context.Context, change rotation.Change) (string, erro
 	return "", fmt.Errorf("writing the ledger row of %s to table %s: %w", c, t.name, err)
 }
 
-// write does the change in one transaction, which takes a hundred actions and one
-// for each item. Of Copy, what does not fit goes ahead of it: appended is appended,
-// whatever becomes of the rest. Of Bury, what does not fit is left to a later write.
+// write does the change in one transaction. DynamoDB accepts 100 actions in one, and
+// one action for each item. The part of Copy that does not fit is saved first, which
+// is safe whatever becomes of the transaction. The part of Bury that does not fit is
+// left to a later write.
 func (t *Table) write(ctx context.Context, change rotation.Change, revision string) error {
 	record, err := t.putRecord(change.Record, revision)
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 const (
 	conditionFailed = "ConditionalCheckFailed"
 	rivalPresent    = "TransactionConflict"
-	tooFast         = "ThrottlingError"
-	tooMuch         = "ProvisionedThroughputExceeded"
+	throttled       = "ThrottlingError"
+	overloaded      = "ProvisionedThroughputExceeded"
 )
 
 // refused reports whether the condition of the action at the position failed, and
@@ -52,28 +52,28 @@ func cancelledFor(err error, codes ...string) bool {
 	})
 }
 
-// passing reports whether what stood in the way of the write is over in a moment.
-// A condition that failed as well will not hold then either.
-func passing(err error) bool {
-	return (rivalled(err) || cancelledFor(err, tooFast, tooMuch)) && !anyRefused(err)
+// transient reports whether the same write may succeed a moment later: another
+// transaction or a throttle stood in its way, and no condition failed besides.
+func transient(err error) bool {
+	return (rivalled(err) || cancelledFor(err, throttled, overloaded)) && !anyRefused(err)
 }
 
-// patient lets the SDK repeat a write that met a rival, or a transaction that was
-// throttled. It does neither by itself: it looks at the error's code, and that of
-// a cancelled transaction is the same whatever the reason. A second click must not
-// cost a person the consent, nor a busy second a connection its run.
+// patient lets the SDK retry a write after a transient refusal. The SDK does not do
+// so by itself: it decides by the error's code, and a cancelled transaction has the
+// same code whatever the reason. Without a retry, a second click could cost a person
+// the consent, and a short throttle the run of a connection.
 func patient(o *dynamodb.Options) { o.Retryer = patientRetryer{o.Retryer} }
 
 type patientRetryer struct{ aws.Retryer }
 
 func (r patientRetryer) IsErrorRetryable(err error) bool {
-	return passing(err) || r.Retryer.IsErrorRetryable(err)
+	return transient(err) || r.Retryer.IsErrorRetryable(err)
 }
 
 // RetryDelay is shorter than the SDK's, because callers have a few seconds for
 // all attempts.
 func (r patientRetryer) RetryDelay(attempt int, err error) (time.Duration, error) {
-	if passing(err) {
+	if transient(err) {
 		return rand.N(100 * time.Millisecond << attempt), nil
 	}
 	return r.Retryer.RetryDelay(attempt, err)

@@ -171,7 +171,7 @@ func TestChangeBeyondATransaction(t *testing.T) {
 		ahead, last := script.Calls()[:len(script.Calls())-1], script.Calls()[len(script.Calls())-1]
 		appended, kinds := map[any]bool{}, map[string]int{}
 		for _, call := range ahead {
-			if got := sayings(call); !strings.HasSuffix(got[0], "if attribute_not_exists (pk)") {
+			if got := described(call); !strings.HasSuffix(got[0], "if attribute_not_exists (pk)") {
 				t.Errorf("%s: ahead of it comes %s", test.what, got)
 			}
 			appended[at(call.Input, "Item", "sk", "S")] = true
@@ -232,10 +232,9 @@ var (
 	}
 )
 
-// What is over in a moment is tried again with the same token, so that a first try
-// that took effect after all is not done twice. A condition that failed besides
-// does not hold the next time either.
-func TestWritesOutlastWhatIsOverInAMoment(t *testing.T) {
+// A retry carries the same token, so that a first attempt that took effect after all
+// is not done twice. After a failed condition there is nothing to retry.
+func TestTransientRefusalsAreRetried(t *testing.T) {
 	none, refusal, conflict := reason("None"), reason("ConditionalCheckFailed"), reason("TransactionConflict")
 	slow, full := reason("ThrottlingError"), reason("ProvisionedThroughputExceeded")
 	for what, test := range map[string]struct {
@@ -277,9 +276,9 @@ func TestWritesOutlastWhatIsOverInAMoment(t *testing.T) {
 	}
 }
 
-// Trying again has an end: the attempts of the client, and the caller's time.
-// A throttle says nothing of another writer.
-func TestWritesGiveUpOnWhatIsNotOver(t *testing.T) {
+// Retries end with the attempts of the client and with the caller's time. A throttle
+// is no conflict: it says nothing about another writer.
+func TestRetriesAreBounded(t *testing.T) {
 	for code, conflict := range map[string]bool{
 		"TransactionConflict": true, "ThrottlingError": false, "ProvisionedThroughputExceeded": false,
 	} {

@@ -37,8 +37,8 @@ func spelled(of any, expression string) string {
 	return strings.TrimSpace(text)
 }
 
-// said is what one write, or one action of a transaction, says to DynamoDB.
-func said(action string, in any) string {
+// describe puts one write, or one action of a transaction, into words.
+func describe(action string, in any) string {
 	keys := at(in, "Key")
 	if keys == nil {
 		keys = at(in, "Item")
@@ -57,15 +57,15 @@ func said(action string, in any) string {
 	return regexp.MustCompile(`[A-Z2-7]{26}`).ReplaceAllString(text, "nonce")
 }
 
-// sayings are those of each action of a request.
-func sayings(call awstest.Call) (all []string) {
+// described are the descriptions of all writes of a request.
+func described(call awstest.Call) (all []string) {
 	actions, _ := at(call.Input, "TransactItems").([]any)
 	if actions == nil {
-		return []string{said(strings.TrimSuffix(call.Operation, "Item"), call.Input)}
+		return []string{describe(strings.TrimSuffix(call.Operation, "Item"), call.Input)}
 	}
 	for _, action := range actions {
 		for kind, in := range action.(map[string]any) {
-			all = append(all, said(kind, in))
+			all = append(all, describe(kind, in))
 		}
 	}
 	return all
@@ -144,7 +144,7 @@ func TestWritesAreConditional(t *testing.T) {
 		}
 		var got []string
 		for _, call := range script.Calls() {
-			got = append(got, sayings(call)...)
+			got = append(got, described(call)...)
 		}
 		if !slices.Equal(got, test.want) {
 			t.Errorf("%s: asked for\n%s\nwant\n%s", what, strings.Join(got, "\n"), strings.Join(test.want, "\n"))
@@ -206,8 +206,8 @@ func TestATurnNeverMovesTheClockBack(t *testing.T) {
 		t.Fatalf("%d requests: %v", len(calls), calls)
 	}
 	for i, call := range calls {
-		if got := sayings(call); !slices.Equal(got, want[i%2:i%2+1]) {
-			t.Errorf("request %d says %q, want %q", i, got, want[i%2])
+		if got := described(call); !slices.Equal(got, want[i%2:i%2+1]) {
+			t.Errorf("request %d is %q, want %q", i, got, want[i%2])
 		}
 	}
 }
