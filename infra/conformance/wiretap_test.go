@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // wiretap stands between one installation's programs and both peers. It notes
@@ -21,11 +22,20 @@ import (
 type wiretap struct {
 	awsURL, loginURL string
 
-	mu      sync.Mutex
-	calls   []call
-	armed   *cut
-	blocked func(call) bool // nil: none
+	mu    sync.Mutex
+	calls []call
+	armed *cut
+	fates func(call) fate // nil: all calls are passed on and answered
 }
+
+// fate is what the wiretap does to a call.
+type fate int
+
+const (
+	passed     fate = iota
+	withheld        // the peer does not see it, and the program gets no answer
+	unanswered      // the peer carries it out, and the program gets no answer
+)
 
 // call is one request of a program.
 type call struct {
@@ -34,8 +44,11 @@ type call struct {
 	Who     string // access key of an AWS call
 	Service string // of an AWS call, as its signature names it
 	Body    []byte
-	Reached bool // the peer carried it out
-	Status  int  // of the peer's answer
+	Fate    fate
+	Began   time.Time // before the peer saw it
+	Ended   time.Time // after the peer answered; zero if it did not
+	Reached bool      // the peer carried it out
+	Status  int       // of the peer's answer
 }
 
 // cut strikes at the at-th call after it was armed.
@@ -79,16 +92,16 @@ func (w *wiretap) pass(transport http.RoundTripper, peer string, base *url.URL, 
 	if err != nil {
 		return // the program is gone
 	}
-	c := call{Peer: peer, Name: nameOf(in, body), Body: body}
+	c := call{Peer: peer, Name: nameOf(in, body), Body: body, Began: time.Now()}
 	if m := credential.FindStringSubmatch(in.Header.Get("Authorization")); m != nil {
 		c.Who, c.Service = m[1], m[2]
 		record(c)
 	}
-	index, strike, blocked := w.note(c)
+	index, strike, fate := w.note(c)
 	if strike != nil && !strike.after {
 		strike.do()
 	}
-	if blocked || strike != nil && !strike.after {
+	if fate == withheld || strike != nil && !strike.after {
 		panic(http.ErrAbortHandler)
 	}
 	request := in.Clone(in.Context())
@@ -107,7 +120,7 @@ func (w *wiretap) pass(transport http.RoundTripper, peer string, base *url.URL, 
 	if strike != nil {
 		strike.do()
 	}
-	if strike != nil || err != nil {
+	if strike != nil || fate == unanswered || err != nil {
 		panic(http.ErrAbortHandler)
 	}
 	for name, values := range answer.Header {
@@ -128,36 +141,49 @@ func nameOf(r *http.Request, body []byte) string {
 	return r.Method + " " + r.URL.Path
 }
 
-func (w *wiretap) note(c call) (index int, strike *cut, blocked bool) {
+func (w *wiretap) note(c call) (index int, strike *cut, fate fate) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.fates != nil {
+		c.Fate = w.fates(c)
+	}
 	w.calls = append(w.calls, c)
-	blocked = w.blocked != nil && w.blocked(c)
 	if a := w.armed; a != nil {
 		if a.seen++; a.seen == a.at {
 			a.hit = c
 			strike = a
 		}
 	}
-	return len(w.calls) - 1, strike, blocked
+	return len(w.calls) - 1, strike, c.Fate
 }
 
 // block cuts off every call that fits, before it is passed on, until unblock.
 // fits sees all calls, one at a time.
 func (w *wiretap) block(fits func(call) bool) (unblock func()) {
-	set := func(f func(call) bool) {
+	return w.decide(func(c call) fate {
+		if fits(c) {
+			return withheld
+		}
+		return passed
+	})
+}
+
+// decide gives every call its fate until undecide. fates sees all calls, one at a time.
+func (w *wiretap) decide(fates func(call) fate) (undecide func()) {
+	set := func(f func(call) fate) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		w.blocked = f
+		w.fates = f
 	}
-	set(fits)
+	set(fates)
 	return func() { set(nil) }
 }
 
 func (w *wiretap) reached(index, status int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.calls[index].Reached, w.calls[index].Status = true, status
+	c := &w.calls[index]
+	c.Reached, c.Status, c.Ended = true, status, time.Now()
 }
 
 // arm sets a cut and returns a function that takes it away again and says what
