@@ -3,7 +3,8 @@
 // and Doorkeeper, the OAuth server in Ruby that Procore's answers resemble.
 // See ../peers for both.
 //
-// The tests have the build tag conformance and are run by `make conformance`.
+// The tests have the build tag conformance and are run by `make conformance`;
+// only those of the models that judge histories need no more than Go.
 // They need Debian's Doorkeeper (installed by the starter), Python 3 with
 // moto[server], and a few minutes; where a peer is missing they fail and say
 // what to install. They use real time, since neither peer can be given another
