@@ -31,15 +31,15 @@ func TestProbe(t *testing.T) {
 		health  Health
 		detail  string
 	}{
-		"works":              {"4264807", nil, nil, Works, ""},
-		"works anywhere":     {"", nil, nil, Works, ""},
-		"revoked":            {"", func(b bench, _ token.Pair) { b.RevokeAll(b.app.ClientID, b.user.Login) }, nil,
+		"works":          {"4264807", nil, nil, Works, ""},
+		"works anywhere": {"", nil, nil, Works, ""},
+		"revoked": {"", func(b bench, _ token.Pair) { b.RevokeAll(b.app.ClientID, b.user.Login) }, nil,
 			TokenRefused, "was revoked"},
 		"refused by the API": {"", nil, answering(me, 401, ""), TokenRefused, "the API does not"},
-		"not installed":      {"4264807", func(b bench, _ token.Pair) { b.Uninstall(b.app.ClientID, 4264807) }, nil,
+		"not installed": {"4264807", func(b bench, _ token.Pair) { b.Uninstall(b.app.ClientID, 4264807) }, nil,
 			NotInstalled, "not installed in company 4264807"},
-		"another company":    {"99", nil, nil, NoAccess, "no access to company 99"},
-		"refused user":       {"", nil, answering(me, 403, `{"errors":["canary"]}`), NoAccess, "refuses its user"},
+		"another company": {"99", nil, nil, NoAccess, "no access to company 99"},
+		"refused user":    {"", nil, answering(me, 403, `{"errors":["canary"]}`), NoAccess, "refuses its user"},
 		"a firewall": {"4264807", nil, answering(me, 403, "<h1>canary</h1>"), Unavailable,
 			"the API: unexpected answer HTTP 403"},
 		"not installed, 401": {"4264807", nil, answering(me, 401, `{"errors":["App is not installed"]}`), NotInstalled,
