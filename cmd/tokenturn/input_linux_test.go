@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -163,12 +164,14 @@ func TestStoreRefusesAfterTheExchange(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newStation(t)
+			environ := append(slices.Clone(s.environ), "TOKENTURN_REDEEM_TIMEOUT=1s")
 			person, terminal := openTerminal(t)
-			ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second) // of which 3 are kept for telling people
+			// Of which the exchange wants 16 seconds for its answer and for saving it.
+			ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
 			defer cancel()
 			exit := make(chan int)
 			go func() {
-				exit <- run(ctx, []string{"connection", "authorize", "demo/acme"}, terminal, terminal, terminal, s.environ)
+				exit <- run(ctx, []string{"connection", "authorize", "demo/acme"}, terminal, terminal, terminal, environ)
 				terminal.Close()
 			}()
 			code := s.allow(person, codeQuestion)
