@@ -56,6 +56,9 @@ type appSetAnswer struct {
 	appAnswer
 	Check  string `json:"check"` // accepted by the login host, or skipped
 	Stored bool   `json:"stored"`
+	// WaitsEnded is how many connections had to wait because of the configuration, and are
+	// tried again now.
+	WaitsEnded int `json:"waits_ended"`
 	// Affected are the connections whose tokens may end with the replaced credentials.
 	Affected []affected `json:"affected"`
 }
@@ -89,9 +92,24 @@ func (c *cli) setApp(ctx context.Context, cmd *cobra.Command, in *installation, 
 			return err
 		}
 		a.Stored = true
+		a.WaitsEnded = c.endWaits(ctx, in, environment)
 	}
 	c.tellSet(ctx, in, a)
 	return c.answer(a, a.print)
+}
+
+// endWaits makes connections that wait because of former credentials due. Should it
+// fail, they still find out by themselves that the credentials are others now.
+func (c *cli) endWaits(ctx context.Context, in *installation, environment string) (ended int) {
+	rotator, err := in.rotator()
+	if err == nil {
+		ended, err = rotator.EndWaits(ctx, in.ledger, environment)
+	}
+	if err != nil {
+		c.say("Connections that wait because of the former credentials could not be made due (%v); "+
+			"try at once with: tokenturn connection rotate --all --environment %s", err, environment)
+	}
+	return ended
 }
 
 // newCredentials reads what is to be stored, and what is stored so far.
@@ -191,6 +209,10 @@ func (c *cli) tellSet(ctx context.Context, in *installation, a appSetAnswer) {
 	}
 	for _, other := range in.sharing(ctx, a.Environment, a.ClientID, a.Secret) {
 		c.say("%s has the same client id and keeps another secret; if that was reset: tokenturn app set %[1]s", other)
+	}
+	if a.WaitsEnded > 0 {
+		c.say("%d connections were waiting because of their configuration. The next run tries them again; at once with: "+
+			"tokenturn connection rotate --all --environment %s", a.WaitsEnded, a.Environment)
 	}
 	if len(a.Affected) > 0 {
 		c.say("%d connections are affected. Once the credentials are stored, find out at once what became of them: "+

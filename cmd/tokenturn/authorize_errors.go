@@ -55,6 +55,9 @@ func consentError(conn token.Connection, result rotation.ConsentResult, cause er
 	switch result {
 	case rotation.Verifying:
 		return exitf(tryLater, "the pair is saved, but whose it is could not be checked yet; the next run does that: %w", cause)
+	case rotation.NotInstalled:
+		return exitf(tryLater, "the pair of %s is saved, and the app is not installed in the company: have a Procore administrator of the company install it; "+
+			"the next runs look again by themselves: %w", conn, cause)
 	case rotation.WrongIdentity:
 		return fmt.Errorf("%s was not connected, because somebody else allowed it than was expected; sign out of Procore and begin again: %w", conn, cause)
 	case rotation.Superseded:

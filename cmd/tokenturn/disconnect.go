@@ -65,7 +65,7 @@ func (c *cli) disconnect(ctx context.Context, in *installation, conn token.Conne
 	if _, _, err := in.load(ctx, conn); err != nil {
 		return err
 	}
-	if err := c.confirmName(ctx, conn, yes, fmt.Sprintf("Nothing brings the tokens of %s back. Type its name to disconnect it", conn)); err != nil {
+	if err := c.confirm(ctx, conn.String(), yes, fmt.Sprintf("Nothing brings the tokens of %s back. Type its name to disconnect it", conn)); err != nil {
 		return err
 	}
 	rotator, err := in.rotator()
@@ -88,8 +88,8 @@ func (c *cli) disconnect(ctx context.Context, in *installation, conn token.Conne
 	return errors.Join(c.answer(a, a.print), a.unfinished())
 }
 
-// confirmName makes sure that this connection is meant.
-func (c *cli) confirmName(ctx context.Context, conn token.Connection, yes bool, question string) error {
+// confirm makes sure that what has this name is meant.
+func (c *cli) confirm(ctx context.Context, name string, yes bool, question string) error {
 	if yes {
 		return nil
 	}
@@ -97,8 +97,8 @@ func (c *cli) confirmName(ctx context.Context, conn token.Connection, yes bool, 
 	if err != nil {
 		return exitf(usage, "%w; nothing was changed; --yes does not ask", err)
 	}
-	if typed != conn.String() {
-		return exitf(usage, "that is not %s; nothing was changed", conn)
+	if typed != name {
+		return exitf(usage, "that is not %s; nothing was changed", name)
 	}
 	return nil
 }

@@ -176,7 +176,8 @@ func (in *installation) rotator() (*rotation.Rotator, error) {
 
 func (in *installation) exchanges() (*rotation.Consents, error) {
 	return rotation.NewConsents(rotation.ConsentsConfig{Ledger: in.ledger, Sealer: in.sealer, Applications: in.apps,
-		Issuer: in.issuer, FollowUps: in.followUps, Notifier: in.notifier, Log: in.log, Settings: in.settings})
+		Issuer: in.issuer, FollowUps: in.followUps, Notifier: in.notifier, Announcements: in.announcements,
+		Log: in.log, Settings: in.settings})
 }
 
 // application returns the app credentials of an environment.

@@ -22,7 +22,9 @@ func (c *cli) connectionRotate() *cobra.Command {
 		Long: `The waiting times of the protocol hold: while another run has the token in hand,
 after an answer was lost, and after a failure, this exits with 5.
 
---all takes every active connection, or those of one --environment. It exits with 1 if
+--all takes every connection that is active or needs a consent, or those of one
+--environment. A refresh token that Procore has refused is presented again, because
+a server in trouble may refuse one that is good. It exits with 1 if
 one of them failed, else with 3 if one needs the consent of a person, else with 5 if
 one has to wait.`,
 		Example: `  tokenturn connection rotate sandbox/acme
@@ -48,13 +50,13 @@ one has to wait.`,
 			if err != nil {
 				return usageError(cmd, err)
 			}
-			return c.report(ctx, conn, func(r *rotation.Rotator) (rotation.Report, error) {
+			return c.report(ctx, conn, func(_ *installation, r *rotation.Rotator) (rotation.Report, error) {
 				working, finished := c.seeThrough(ctx, pairAtStake)
 				defer finished()
 				return r.Rotate(working, conn)
 			})
 		}}
-	cmd.Flags().BoolVar(&all, "all", false, "every active connection")
+	cmd.Flags().BoolVar(&all, "all", false, "every connection that is active or needs a consent")
 	cmd.Flags().StringVar(&environment, "environment", "", "with --all: only those of this environment")
 	return cmd
 }
@@ -71,12 +73,13 @@ func (c *cli) rotateAll(ctx context.Context, cmd *cobra.Command, in *installatio
 	}
 	var active []token.Connection
 	for _, r := range records {
-		if r.Status == rotation.Active && (environment == "" || r.Connection.Environment == environment) {
+		wanted := r.Status == rotation.Active || r.Status == rotation.NeedsConsent
+		if wanted && (environment == "" || r.Connection.Environment == environment) {
 			active = append(active, r.Connection)
 		}
 	}
 	if len(active) == 0 {
-		c.say("There are no active connections; see: tokenturn connection list")
+		c.say("There is no connection to rotate; see: tokenturn connection list")
 	}
 	rotator, err := in.rotator()
 	if err != nil {

@@ -170,6 +170,8 @@ func pageOf(result rotation.ConsentResult) page {
 	switch result {
 	case rotation.Verifying:
 		return verifying
+	case rotation.NotInstalled:
+		return notInstalled
 	case rotation.WrongIdentity:
 		return wrongAccount
 	case rotation.Unavailable:

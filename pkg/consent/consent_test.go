@@ -29,6 +29,7 @@ const (
 	notFoundPage     = "There is nothing here"
 	connectedPage    = "Procore is connected"
 	verifyingPage    = "Saved, and still being checked"
+	notInstalledPage = "Saved: the app still has to be installed"
 	deniedPage       = "You did not allow access"
 	wrongAccountPage = "That was another account"
 	supersededPage   = "This connection was changed meanwhile"
@@ -165,6 +166,7 @@ func TestOutcomes(t *testing.T) {
 		{"unknown error", func(d *door) {}, failedPage, 0},
 		{"another user", func(d *door) { d.issuer.identity.Login = "sam@example.com" }, wrongAccountPage, 1},
 		{"identity not known yet", func(d *door) { d.issuer.fault = errors.New("HTTP 503") }, verifyingPage, 1},
+		{"app not installed", func(d *door) { d.issuer.fault = rotation.ErrAppNotInstalled }, notInstalledPage, 1},
 		{"code refused", answers(rotation.Refused), failedPage, 1},
 		{"client fault", answers(rotation.ClientFault), failedPage, 1},
 		{"answer lost", answers(rotation.UnknownResult), failedPage, 1},

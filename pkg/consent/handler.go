@@ -193,7 +193,7 @@ func (h *Handler) unavailable(w http.ResponseWriter, r *http.Request, event stri
 // connected and notConnected serve the result pages. They know nothing but what
 // the address says, and that can only choose between texts of this package.
 func (h *Handler) connected(w http.ResponseWriter, r *http.Request, _ string) {
-	h.showResult(w, r, connected, verifying, alreadyConnected)
+	h.showResult(w, r, connected, verifying, notInstalled, alreadyConnected)
 }
 
 func (h *Handler) notConnected(w http.ResponseWriter, r *http.Request, _ string) {
@@ -219,7 +219,7 @@ func (h *Handler) resultAddress(result page, state State) string {
 	switch result {
 	case connected:
 		return h.public.String() + "/connected"
-	case verifying, alreadyConnected:
+	case verifying, notInstalled, alreadyConnected:
 		path = "/connected"
 	}
 	query := url.Values{"result": {string(result)}, "reference": {reference(state.Hash)}}

@@ -25,6 +25,7 @@ const (
 	// Results.
 	connected        page = "connected"
 	verifying        page = "verifying"
+	notInstalled     page = "not-installed"
 	alreadyConnected page = "already-connected"
 	denied           page = "denied"
 	wrongAccount     page = "wrong-account"
@@ -65,7 +66,7 @@ func parsePages() pages {
 	}).ParseFS(assets, "pages/frame.html"))
 	all := pages{templates: map[page]*template.Template{}, styleHash: "sha256-" + base64.StdEncoding.EncodeToString(sum[:])}
 	for _, name := range []page{invite, linkExpired, linkUnusable, linkUsed, stillWorking, refused, notFound,
-		connected, verifying, alreadyConnected, denied, wrongAccount, superseded, failed, unavailable} {
+		connected, verifying, notInstalled, alreadyConnected, denied, wrongAccount, superseded, failed, unavailable} {
 		all.templates[name] = template.Must(template.Must(frame.Clone()).ParseFS(assets, "pages/"+string(name)+".html"))
 	}
 	return all

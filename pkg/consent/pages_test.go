@@ -90,6 +90,7 @@ func everyPage(t *testing.T) map[string]*http.Response {
 		notFoundPage:     b.do("GET", "/"),
 		connectedPage:    b.do("GET", "/connected"),
 		verifyingPage:    b.do("GET", "/connected?result=verifying&reference=ABCD-2345"),
+		notInstalledPage: b.do("GET", "/connected?result=not-installed&reference=ABCD-2345"),
 	}
 	for heading, result := range map[string]string{deniedPage: "denied", wrongAccountPage: "wrong-account",
 		supersededPage: "superseded", failedPage: "failed", unavailablePage: "unavailable"} {

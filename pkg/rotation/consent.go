@@ -168,6 +168,9 @@ const (
 	// Verifying: the pair is saved; whose it is could not be checked yet. A
 	// later run decides.
 	Verifying ConsentResult = "verifying"
+	// NotInstalled: the pair is saved; an administrator of the company has to install
+	// the app. Runs look again until then.
+	NotInstalled ConsentResult = "app_not_installed"
 	// WrongIdentity: another user, company or client than expected; the pair is rejected and revoked.
 	WrongIdentity ConsentResult = "wrong_identity"
 	// CodeRefused: the issuer refused the code (expired, used, or not for this client).
@@ -256,6 +259,9 @@ func (s *Consents) adoptConsent(ctx context.Context, x *Exchange, m TokenRespons
 		case wrong:
 			s.revokeRejected(ctx, x.app, rec, body)
 			return WrongIdentity, err
+		case errors.Is(err, ErrAppNotInstalled):
+			s.makeDue(ctx, rec, responses)
+			return NotInstalled, err
 		case err != nil:
 			s.makeDue(ctx, rec, responses)
 			return Verifying, err

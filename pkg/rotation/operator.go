@@ -110,6 +110,22 @@ func (r *Rotator) Discard(ctx context.Context, c token.Connection) (Report, erro
 	})
 }
 
+// DiscardAll does what Discard does for each of several connections. step is called
+// after each.
+func (r *Rotator) DiscardAll(ctx context.Context, several []token.Connection, step func()) Report {
+	started := time.Now()
+	var reports []ConnectionReport
+	for _, c := range several {
+		report, err := r.Discard(ctx, c)
+		if err != nil {
+			report.Connections = []ConnectionReport{{Connection: c, Outcome: Failed, Detail: err.Error()}}
+		}
+		reports = append(reports, report.Connections...)
+		step()
+	}
+	return newReport("discard", started, reports)
+}
+
 // settle rejects the held answer and adds what takes its place, both in one
 // write, and lets a run go on from there.
 func (r *Rotator) settle(ctx context.Context, op string, c token.Connection, reason string, instead func(TokenResponse) ([]TokenResponse, error)) (Report, error) {
@@ -138,6 +154,10 @@ func (r *Rotator) settle(ctx context.Context, op string, c token.Connection, rea
 	}
 	return Report{}, fmt.Errorf("the row of %s kept changing: %w", c, ErrConflict)
 }
+
+// HasQuarantined reports whether there is something to release or to discard: a
+// response that is quarantined or cannot be opened.
+func HasQuarantined(rec Record, responses []TokenResponse) bool { return stuck(rec, responses) != nil }
 
 // stuck returns a response that is quarantined or cannot be opened, or nil. One
 // that waits for a store or the server is no loss yet. Of several, that of the
