@@ -18,3 +18,12 @@ func plays(name string, s scenario) []play {
 	}
 	return []play{{1, 0, all}, {0, 1, all}, several}
 }
+
+// lastingPlays is, of trouble that lasts, each kind alone, on a server that ends
+// the old pair at once, and some in pairs.
+func lastingPlays(strict bool) []play {
+	if strict {
+		return []play{{1, 0, all}, {2, 1, lastingly(100, 2)}}
+	}
+	return []play{{1, 1, lastingly(20, 2)}, {2, 1, lastingly(10, 2)}}
+}

@@ -6,3 +6,10 @@ package rotation_test
 // time gives hardly anything to find; `make test` runs the explorer without
 // it, too.
 func plays(string, scenario) []play { return []play{{2, 2, some(4, 1)}} }
+
+func lastingPlays(strict bool) []play {
+	if strict {
+		return []play{{2, 1, lastingly(3, 1)}}
+	}
+	return nil
+}

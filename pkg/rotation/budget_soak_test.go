@@ -17,3 +17,8 @@ func plays(name string, s scenario) []play {
 	}
 	return append(tried, play{1, 1, all})
 }
+
+// lastingPlays is, of trouble that lasts, each kind alone, and many pairs.
+func lastingPlays(bool) []play {
+	return []play{{1, 1, all}, {2, 1, lastingly(20_000, uint64(time.Now().UnixNano()))}}
+}

@@ -32,6 +32,12 @@ func (p play) String() string {
 // all is every list of choices.
 var all = rotationtest.Exploration{}
 
+// lastingly is a number of random runs of trouble that lasts, which has a few
+// choices only, each as often this as that.
+func lastingly(n int, seed uint64) rotationtest.Exploration {
+	return rotationtest.Exploration{Runs: 1, Random: n, Seed: seed, Rate: 0.8}
+}
+
 // some is a number of random runs, each of which leaves the ordinary way about
 // three times.
 func some(n int, seed uint64) rotationtest.Exploration {
@@ -51,11 +57,7 @@ func TestEveryFaultIsSurvived(t *testing.T) {
 				if failFast && group.Failed() { // by now all have begun, so package testing stops none
 					return
 				}
-				s := x.scenario
-				if x.play.faults == 1 && x.Exploration == all {
-					s.seen = single.on(x.server)
-				}
-				counts, found := rotationtest.Search(t, x.Exploration, s.with(x.play.faults, x.play.switches))
+				counts, found := rotationtest.Search(t, x.Exploration, x.world(x.server, x.play, &single))
 				if found != nil {
 					line, _ := json.Marshal(failing{x.server, x.name, x.play.faults, x.play.switches, found.List})
 					t.Fatalf("after %v it fails. Add this line to %s, to try it at every run from now on:\n%s\n%v", counts, keptLists, line, found)
@@ -90,14 +92,11 @@ func TestListsThatFailedOnce(t *testing.T) {
 		var f failing
 		must(t, json.Unmarshal([]byte(line), &f))
 		t.Run(f.Server+"/"+f.Scenario, func(t *testing.T) {
-			i := slices.IndexFunc(scenarios, func(s namedScenario) bool { return s.name == f.Scenario })
-			server, known := rotationtest.Personalities[f.Server]
-			if i < 0 || !known {
+			world, known := worlds()[f.Scenario]
+			if _, server := rotationtest.Personalities[f.Server]; !known || !server {
 				t.Fatalf("there is no such scenario or server: %s", line)
 			}
-			s := scenarios[i].scenario
-			s.server = server
-			rotationtest.Replay(t, s.with(f.Faults, f.Switches), f.Choices...)
+			rotationtest.Replay(t, world(f.Server, play{faults: f.Faults, switches: f.Switches}, &strikes{}), f.Choices...)
 		})
 	}
 }
@@ -105,32 +104,63 @@ func TestListsThatFailedOnce(t *testing.T) {
 // performance is a scenario on a server and how much of it to try.
 type performance struct {
 	name, server string
-	scenario
+	world        worldOn
 	play
+	weight int // greater where more is to be tried
 }
 
-// program is everything to try, the longest first, lest a processor be idle at
-// the end.
+// worldOn makes the world of a scenario on a server, which counts its faults where
+// every single one is tried.
+type worldOn func(server string, p play, single *strikes) rotationtest.World
+
+func (s scenario) on(server string, p play, single *strikes) rotationtest.World {
+	s.server = rotationtest.Personalities[server]
+	if p.faults == 1 && p.switches == 0 && p.Exploration == all {
+		s.seen = single.on(server)
+	}
+	return s.with(p.faults, p.switches)
+}
+
+func (l lasting) on(server string, p play, _ *strikes) rotationtest.World {
+	l.server = rotationtest.Personalities[server]
+	return l.with(p.faults, p.switches)
+}
+
+// worlds are all scenarios, those of trouble that lasts among them, by their names.
+func worlds() map[string]worldOn {
+	worlds := map[string]worldOn{}
+	for _, s := range scenarios {
+		worlds[s.name] = s.on
+	}
+	for _, l := range lastings {
+		worlds[l.name] = l.on
+	}
+	return worlds
+}
+
+// program is everything to try, the longest first, so that no processor is idle
+// at the end.
 func program() []performance {
 	var todo []performance
 	for _, server := range slices.Sorted(maps.Keys(rotationtest.Personalities)) {
 		for _, s := range scenarios {
 			s.server = rotationtest.Personalities[server]
 			for _, p := range plays(s.name, s.scenario) {
-				todo = append(todo, performance{s.name, server, s.scenario, p})
+				weight := 0
+				if p.Exploration == all {
+					weight = p.faults * p.faults * len(s.actors)
+				}
+				todo = append(todo, performance{s.name, server, s.on, p, weight})
+			}
+		}
+		for _, l := range lastings {
+			for _, p := range lastingPlays(rotationtest.Personalities[server] == rotationtest.Personality{}) {
+				todo = append(todo, performance{l.name, server, l.on, p, 5})
 			}
 		}
 	}
 	slices.SortStableFunc(todo, func(a, b performance) int {
-		return cmp.Compare(b.weight(), a.weight())
+		return cmp.Compare(b.weight, a.weight)
 	})
 	return todo
-}
-
-// weight is greater where more is to be tried.
-func (x performance) weight() int {
-	if x.Exploration != all {
-		return 0
-	}
-	return x.play.faults * x.play.faults * len(x.actors)
 }

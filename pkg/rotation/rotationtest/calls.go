@@ -18,7 +18,7 @@ type Calls struct {
 	mu     sync.Mutex
 	hourly map[inHour]int
 	atOnce map[atOnce]int
-	worst  atOnce
+	worst  atOnce // of calls that are no search
 }
 
 type inHour struct {
@@ -55,7 +55,7 @@ func (c *Calls) count(at Passage) {
 	now := time.Now()
 	c.hourly[inHour{at.Call, at.Connection, now.Unix() / 3600}]++
 	burst := atOnce{at.Actor, at.Call, at.Connection, now.Unix()}
-	if c.atOnce[burst]++; c.atOnce[burst] > c.atOnce[c.worst] {
+	if c.atOnce[burst]++; c.atOnce[burst] > c.atOnce[c.worst] && at.Call != "secrets.Version" { // which reads each of up to 100
 		c.worst = burst
 	}
 }

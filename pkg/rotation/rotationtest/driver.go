@@ -26,6 +26,7 @@ type Driver struct {
 	Script      Gate                  // faults that are not up for choice; nil: none
 	Faults      int                   // how many of the menu's faults a run may still have
 	Preemptions int                   // how often an actor that could go on may still have to let another go first
+	InOrder     bool                  // who goes on is no choice: whoever went last, or else the first by name
 	MaxSteps    int                   // in one Run; 0: 10,000
 	MaxTime     time.Duration         // without any step; 0: a day
 
@@ -194,7 +195,7 @@ func (d *Driver) pick() *waiter {
 	slices.SortFunc(d.waiting, d.order)
 	options := d.waiting
 	isLast := options[0].rank(d) == 1
-	if options[0].rank(d) == 0 || isLast && d.Preemptions == 0 {
+	if options[0].rank(d) == 0 || isLast && d.Preemptions == 0 || d.InOrder {
 		options = options[:1]
 	}
 	w := Pick(d.Choices, "who goes on", options)
