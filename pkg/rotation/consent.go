@@ -252,7 +252,7 @@ func (s *Consents) adoptConsent(ctx context.Context, x *Exchange, m TokenRespons
 		if result, err := s.standing(ctx, x, m, rec, responses); result != "" {
 			return result, err
 		}
-		next, _, err := s.engine.decideOn(ctx, rec, responses, m, body)
+		next, _, err := s.engine.decideOn(ctx, rec, responses, m, body, false)
 		switch _, wrong := errors.AsType[*identityError](err); {
 		case errors.Is(err, ErrConflict):
 			continue

@@ -16,10 +16,11 @@ import (
 // consent, whose refresh token gives another one.
 var errNoLiveToken = errors.New("there is no live access token to check whose consent it is")
 
-// decideOn judges m by its body and writes what follows: m is the record's
+// decideOn judges m by its body and writes what follows; people are notified first if
+// that recovers the connection: m is the record's
 // current response, or is quarantined, or rejected. It returns the row as it is
 // then. With any other error nothing was decided.
-func (e *engine) decideOn(ctx context.Context, rec Record, responses []TokenResponse, m TokenResponse, body token.Secret) (Record, []TokenResponse, error) {
+func (e *engine) decideOn(ctx context.Context, rec Record, responses []TokenResponse, m TokenResponse, body token.Secret, recovers bool) (Record, []TokenResponse, error) {
 	verdict := e.judge(m.Source, body)
 	verdict.Pair.Lifetime = m.lifetime(verdict.Pair)
 	switch {
@@ -59,6 +60,10 @@ func (e *engine) decideOn(ctx context.Context, rec Record, responses []TokenResp
 	}
 	if rec.Ancestor != nil && m.Key.Epoch == rec.Epoch { // what succeeded it was never published
 		change.Bury = append(change.Bury, *rec.Ancestor)
+	}
+	if recovers {
+		e.notify(ctx, NoticeRecovered, m.Connection, "%s is in order again: a token pair that an earlier run had saved was found, "+
+			"or the refresh token was accepted after all.", m.Connection)
 	}
 	return e.write(ctx, next, responses, change)
 }
@@ -323,7 +328,8 @@ func (t *reconciliation) decide(ctx context.Context, m TokenResponse) (*Connecti
 	}
 	a := t.rec.Attempt
 	abandoned := t.rec.Status == NeedsConsent || m.State == Quarantined || a != nil && a.ID != t.presented && !t.now.Before(a.Until)
-	rec, responses, err := t.engine.decideOn(ctx, t.rec, t.responses, m, body)
+	recovers := abandoned && m.Source == FromRefresh && m.Consent == ""
+	rec, responses, err := t.engine.decideOn(ctx, t.rec, t.responses, m, body, recovers)
 	switch _, wrong := errors.AsType[*identityError](err); {
 	case errors.Is(err, errNoLiveToken):
 		return t.refreshConsent(ctx, m, t.engine.judge(m.Source, body).Pair.RefreshToken)
@@ -342,9 +348,8 @@ func (t *reconciliation) decide(ctx context.Context, m TokenResponse) (*Connecti
 		t.failed[act{Decide, m.Key}] = true
 		return nil, nil
 	}
-	if m.Source == FromRefresh && abandoned {
+	if recovers {
 		t.did = Recovered
-		t.engine.notify(ctx, NoticeRecovered, t.conn, "%s is in order again: a token pair that an earlier run had saved was found, or the refresh token was accepted after all.", t.conn)
 	}
 	return nil, nil
 }

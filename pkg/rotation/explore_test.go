@@ -153,6 +153,9 @@ func program() []performance {
 				todo = append(todo, performance{s.name, server, s.on, p, weight})
 			}
 		}
+		if rotationtest.Personalities[server].NoRotation {
+			continue // a server that gives no new refresh token cannot be served at all
+		}
 		for _, l := range lastings {
 			for _, p := range lastingPlays(rotationtest.Personalities[server] == rotationtest.Personality{}) {
 				todo = append(todo, performance{l.name, server, l.on, p, 5})

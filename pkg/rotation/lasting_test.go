@@ -156,6 +156,12 @@ func (s *site) play(l lasting, troubles []*outage) error {
 	if err := s.run(sweep.Add(s.settings.Cadence+s.settings.Lease+s.settings.Quiet+5*time.Minute), also...); err != nil {
 		return err
 	}
+	// A server that refuses by mistake only now is asked again a quarter of an hour later.
+	if rec, _, _ := s.Ledger.Load(context.Background(), acme); rec.Refusal != nil && rec.Refusal.Tries == 0 {
+		if err := s.run(rec.Refusal.NextAt.Add(5 * time.Minute)); err != nil {
+			return err
+		}
+	}
 	return s.inOrder()
 }
 

@@ -61,24 +61,38 @@ type claims struct {
 // first claims an event until then and reports whether it was free. Where it
 // cannot be found out whether another process has claimed it, it counts as free.
 func (c *claims) first(ctx context.Context, event string, now, until time.Time) (free bool) {
-	c.mu.Lock()
-	known := now.Before(c.until[event])
-	if !known {
-		maps.DeleteFunc(c.until, func(_ string, until time.Time) bool { return !now.Before(until) })
-		c.until[event] = until
+	free, err := c.claim(ctx, event, now, until)
+	if err != nil {
+		c.log.WarnContext(ctx, "whether another process has claimed an event cannot be found out; it counts as free", "event", event, "error", err)
 	}
-	c.mu.Unlock()
-	if known || c.shared == nil {
-		return !known
+	return free || err != nil
+}
+
+// claim is first for those who decide what an error means.
+func (c *claims) claim(ctx context.Context, event string, now, until time.Time) (free bool, err error) {
+	if !c.own(event, now, until) {
+		return false, nil
 	}
-	err := within(ctx, storeTimeout, func(ctx context.Context) (err error) {
+	if c.shared == nil {
+		return true, nil
+	}
+	err = within(ctx, storeTimeout, func(ctx context.Context) (err error) {
 		free, err = c.shared.First(ctx, event, now, until)
 		return err
 	})
-	if err != nil {
-		c.log.WarnContext(ctx, "whether another process has announced an event cannot be found out; it is announced once more", "event", event, "error", err)
+	return free, err
+}
+
+// own claims an event within this process.
+func (c *claims) own(event string, now, until time.Time) (free bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now.Before(c.until[event]) {
+		return false
 	}
-	return free || err != nil
+	maps.DeleteFunc(c.until, func(_ string, until time.Time) bool { return !now.Before(until) })
+	c.until[event] = until
+	return true
 }
 
 // announced reports whether an event is claimed. It claims nothing.

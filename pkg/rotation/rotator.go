@@ -67,7 +67,7 @@ var ErrBadRequest = errors.New(`accepted are {"op":"sweep"}, {"op":"rotate","con
 // all. What became of single connections is in the report.
 func (r *Rotator) Do(ctx context.Context, request Request) (Report, error) {
 	if request.Op == "sweep" && request.Connection == "" {
-		return r.sweep(ctx, request.FollowUp)
+		return r.sweep(ctx, request)
 	}
 	c, err := token.ParseConnection(request.Connection)
 	if err != nil && request.Op != "sweep" {
@@ -90,22 +90,21 @@ func (r *Rotator) Do(ctx context.Context, request Request) (Report, error) {
 // not fit into the time of this run is left to a sweep that is requested by
 // FollowUps. Sweeps may overlap, and be requested twice or late: each lists
 // again what is due, and those who meet at a connection find each other's attempt.
-func (r *Rotator) Sweep(ctx context.Context) (Report, error) { return r.sweep(ctx, false) }
+func (r *Rotator) Sweep(ctx context.Context) (Report, error) { return r.sweep(ctx, Request{}) }
 
 // followUpTime is for how long a sweep that was requested by a follow-up begins
 // connections, and during which no second one works: the consumers of the queue
 // are few, and others wait for them.
 const followUpTime = time.Minute
 
-func (r *Rotator) sweep(ctx context.Context, followUp bool) (Report, error) {
+func (r *Rotator) sweep(ctx context.Context, request Request) (Report, error) {
 	started := time.Now()
+	followUp := request.FollowUp
 	if followUp {
 		now := r.engine.clock()
 		if !r.engine.claims.first(ctx, "follow-up sweep at work", now, now.Add(followUpTime)) {
 			r.requests.sweepBy(ctx, now.Add(followUpTime))
-			report := newReport("sweep", started, nil)
-			report.Skipped = true
-			return report, nil
+			return skipped(started), nil
 		}
 	}
 	var due []token.Connection
@@ -114,8 +113,7 @@ func (r *Rotator) sweep(ctx context.Context, followUp bool) (Report, error) {
 		return err
 	})
 	if err != nil {
-		r.requests.sweepBy(ctx, r.engine.clock().Add(time.Minute))
-		return Report{}, fmt.Errorf("listing due connections: %w", err)
+		return r.notListed(ctx, request, fmt.Errorf("listing due connections: %w", err))
 	}
 	run := r.newRun()
 	for _, c := range due {
@@ -150,6 +148,30 @@ func (r *Rotator) sweep(ctx context.Context, followUp bool) (Report, error) {
 	report := newReport("sweep", started, reports)
 	report.leave(len(due) - begun)
 	return report, err
+}
+
+// notListed requests another sweep in place of one that could not list what is due.
+// A follow-up sends itself on, less and less often, so that the trouble does not
+// multiply what is in the queue.
+func (r *Rotator) notListed(ctx context.Context, request Request, err error) (Report, error) {
+	if !request.FollowUp {
+		r.requests.sweepBy(ctx, r.engine.clock().Add(time.Minute))
+		return Report{}, err
+	}
+	r.engine.log.ErrorContext(ctx, "a follow-up sweep is sent on", "tries", request.Tries+1, "error", err)
+	delay := time.Minute << min(request.Tries, 10)
+	request.Tries++
+	if unsent := r.requests.send(ctx, request, delay); unsent != nil {
+		return Report{}, errors.Join(err, unsent)
+	}
+	return skipped(time.Now()), nil
+}
+
+// skipped is the report of a follow-up sweep that left the work to another one.
+func skipped(started time.Time) Report {
+	report := newReport("sweep", started, nil)
+	report.Skipped = true
+	return report
 }
 
 // Rotate replaces the pair of c, due or not, and presents a refused token again.
@@ -320,7 +342,11 @@ func (q *requester) sweepAt(ctx context.Context, at time.Time) error {
 	}
 	now := q.engine.clock()
 	comes := at.Truncate(sweepWindow).Add(sweepWindow)
-	if !q.engine.claims.first(ctx, "follow-up sweep "+comes.UTC().Format(time.RFC3339), now, comes) {
+	free, err := q.engine.claims.claim(ctx, "follow-up sweep "+comes.UTC().Format(time.RFC3339), now, comes)
+	if err != nil { // nobody knows: one for each run, or each would bring forth several
+		free = q.engine.claims.own("follow-up sweep without a claim", now, now.Add(followUpTime))
+	}
+	if !free {
 		return nil
 	}
 	return q.send(ctx, Request{Op: "sweep", FollowUp: true}, comes.Sub(now))

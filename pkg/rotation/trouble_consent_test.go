@@ -18,7 +18,7 @@ var servers = map[string]rotationtest.Personality{"strict": {}, "overlap": overl
 // The callback seals by the given sealer; nil: by the installation's.
 func (b *harness) unverified(t *testing.T, who rotation.Identity, sealer rotation.Sealer) {
 	t.Helper()
-	b.gate(outage(forever, fail, "issuer.Identify"))
+	b.gate(breakdown(forever, fail, "issuer.Identify"))
 	rec, err := rotation.Register(t.Context(), b.Ledger, b.SecretStore, b.settings.Stack, acme)
 	must(t, err)
 	consents := b.consentsBut(func(cfg *rotation.ConsentsConfig) {
@@ -92,13 +92,13 @@ func TestASuccessorThatWaitsBesideAConsentIsNotOverlooked(t *testing.T) {
 				time.Sleep(10 * time.Minute)
 				m.unverified(t, pat, nil)
 				time.Sleep(50 * time.Minute)
-				m.through(outage(forever, fail, "issuer.Identify"))
+				m.through(breakdown(forever, fail, "issuer.Identify"))
 				m.first("ledger.SaveResponse", after, crash)
 				if outcome := m.rotate(); outcome != crashed {
 					t.Fatalf("the rotation ended %s", outcome)
 				}
-				m.calm().through(outage(forever, fail, "issuer.Identify"))
-				m.through(outage(time.Now().Add(5*time.Minute), fail, "sealer.Unwrap"))
+				m.calm().through(breakdown(forever, fail, "issuer.Identify"))
+				m.through(breakdown(time.Now().Add(5*time.Minute), fail, "sealer.Unwrap"))
 				m.operation(t).run(2*time.Hour + 10*time.Minute)
 				m.presentedOnce(t)
 				m.calm().operation(t).run(time.Hour)

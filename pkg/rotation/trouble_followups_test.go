@@ -14,8 +14,8 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// lifetimes are the lives of access tokens that Procore has, had and announced.
-var lifetimes = []time.Duration{900 * time.Second, 5400 * time.Second, 7200 * time.Second}
+// threeLifetimes are the lives of access tokens that Procore has, had and announced.
+var threeLifetimes = []time.Duration{900 * time.Second, 5400 * time.Second, 7200 * time.Second}
 
 // One failing call costs readers at most three minutes of a live token,
 // whichever call it is and however short tokens live: no failure waits for the
@@ -24,7 +24,7 @@ func TestOneFailureCostsReadersMinutesAtMost(t *testing.T) {
 	calls := []string{"ledger.Due", "ledger.Load", "ledger.Write", "ledger.SaveResponse", "followups.Send",
 		"secrets.Current", "secrets.Put", "secrets.Promote", "sealer.DataKey", "sealer.Unwrap",
 		"applications.Application", "issuer.Redeem"}
-	for _, lifetime := range lifetimes {
+	for _, lifetime := range threeLifetimes {
 		for _, call := range calls {
 			for nth := range 5 {
 				if nth == 0 && call == "issuer.Redeem" {
@@ -43,7 +43,7 @@ func TestOneFailureCostsReadersMinutesAtMost(t *testing.T) {
 						if gone := b.dead(t, acme, connected); gone != 0 {
 							t.Fatalf("before any failure readers had no live token for %v", gone)
 						}
-						gate := outage(time.Now().Add(time.Minute), fail, call)
+						gate := breakdown(time.Now().Add(time.Minute), fail, call)
 						if nth > 0 {
 							gate = rotationtest.Nth(nth, call, before, failureOf(call))
 						}
@@ -86,7 +86,7 @@ func failureOf(call string) rotationtest.Fault {
 // A queue that refuses messages for a while costs no token its life, either:
 // what it would have carried is done by a sweep.
 func TestAQueueThatRefusesMessages(t *testing.T) {
-	for _, lifetime := range lifetimes {
+	for _, lifetime := range threeLifetimes {
 		for _, lasts := range []time.Duration{time.Minute, 20 * time.Minute, 3 * time.Hour} {
 			t.Run(fmt.Sprintf("%v, for %v", lifetime, lasts), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
@@ -94,7 +94,7 @@ func TestAQueueThatRefusesMessages(t *testing.T) {
 					b.connect(t)
 					b.operation(t).run(b.nextRotation(t))
 					from, end := time.Now(), time.Now().Add(lasts)
-					b.gate(outage(end, fail, "followups.Send"))
+					b.gate(breakdown(end, fail, "followups.Send"))
 					o := b.operation(t)
 					o.run(lasts)
 					during := b.dead(t, acme, from)
@@ -105,7 +105,7 @@ func TestAQueueThatRefusesMessages(t *testing.T) {
 						t.Errorf("after the next sweep, readers still had no live token for %v", gone)
 					}
 					if after := b.dead(t, acme, from) - during; after > time.Hour || lasts == time.Minute && after > 3*time.Minute {
-						t.Errorf("when the outage was over, readers had no live token for another %v", after)
+						t.Errorf("when the breakdown was over, readers had no live token for another %v", after)
 					}
 					if lifetime >= 5400*time.Second && during > 0 { // for these, sweeps suffice
 						t.Errorf("readers had no live token for %v", during)
@@ -145,7 +145,7 @@ func TestAFailedRunIsFollowedByASweep(t *testing.T) {
 				b.connect(t)
 				time.Sleep(time.Hour)
 				b.FollowUps.Take()
-				b.gate(outage(time.Now().Add(time.Minute), fail, call))
+				b.gate(breakdown(time.Now().Add(time.Minute), fail, call))
 				_, _ = b.rotator().Sweep(t.Context())
 				b.gate(nil)
 				if b.record(t).Generation == 1 {

@@ -24,7 +24,7 @@ func TestARefusedBeginIsNoConflict(t *testing.T) {
 				b := newHarness(rotationtest.Personality{})
 				b.connect(t)
 				time.Sleep(time.Hour)
-				calls := b.counting(outage(time.Now().Add(time.Minute), rotationtest.Fault{Kind: kind}, "ledger.Write"))
+				calls := b.counting(breakdown(time.Now().Add(time.Minute), rotationtest.Fault{Kind: kind}, "ledger.Write"))
 				ctx, cancel := context.WithTimeout(t.Context(), functionLife)
 				defer cancel()
 				report, err := b.rotator().Sweep(ctx)

@@ -26,7 +26,7 @@ func mendables() []mendable {
 	elsewhere.ClientID = "client-2"
 	gated := func(fault rotationtest.Fault, calls ...string) func(*testing.T, *harness) func() {
 		return func(_ *testing.T, b *harness) func() {
-			b.gate(outage(forever, fault, calls...))
+			b.gate(breakdown(forever, fault, calls...))
 			return func() { b.gate(nil) }
 		}
 	}
@@ -249,7 +249,7 @@ func sinceRedeem(lasts time.Duration, fault rotationtest.Fault, calls ...string)
 		if at.Call == "issuer.Redeem" && at.When == after && end.IsZero() {
 			end = time.Now().Add(lasts)
 		}
-		return outage(end, fault, calls...)(ctx, at)
+		return breakdown(end, fault, calls...)(ctx, at)
 	}
 }
 

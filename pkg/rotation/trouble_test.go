@@ -16,13 +16,13 @@ import (
 // Of AWS Lambda and Amazon SQS, as the template sets them.
 const (
 	functionLife = 15 * time.Minute
-	consumers    = 2
+	atOnce       = 2
 	redelivery   = 90 * time.Minute // of a message that could not be processed
 )
 
 // operation is a harness that runs like a deployed installation: a sweep at
 // every full hour, and a queue whose messages are processed in order by two
-// consumers. Each invocation is a process of its own with 15 minutes to live.
+// atOnce. Each invocation is a process of its own with 15 minutes to live.
 type operation struct {
 	*harness
 	t     *testing.T
@@ -44,7 +44,7 @@ type message struct {
 }
 
 func (b *harness) operation(t *testing.T) *operation {
-	return &operation{harness: b, t: t, life: functionLife, slots: make(chan struct{}, consumers)}
+	return &operation{harness: b, t: t, life: functionLife, slots: make(chan struct{}, atOnce)}
 }
 
 // run lets time pass. Functions that are still running at its end are waited for.
@@ -76,7 +76,7 @@ func (o *operation) send(request rotation.Request) {
 	o.waiting = append(o.waiting, message{Request: request, sent: time.Now()})
 }
 
-// receive gives waiting messages to free consumers, the oldest first.
+// receive gives waiting messages to free atOnce, the oldest first.
 func (o *operation) receive() {
 	for _, request := range o.FollowUps.Take() {
 		o.send(request)
@@ -230,8 +230,8 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// outage is a gate that refuses calls until then.
-func outage(end time.Time, fault rotationtest.Fault, calls ...string) rotationtest.Gate {
+// breakdown is a gate that refuses calls until then.
+func breakdown(end time.Time, fault rotationtest.Fault, calls ...string) rotationtest.Gate {
 	return func(_ context.Context, at rotationtest.Passage) rotationtest.Fault {
 		if at.When == before && time.Now().Before(end) && slices.Contains(calls, at.Call) {
 			return fault
