@@ -8,7 +8,7 @@ import (
 )
 
 // breaker is the circuit breaker of one run: it ends presenting to an environment
-// whose app is refused or whose login host has to be left alone. Others go on.
+// if its app is refused or its login host has to be left alone. Others go on.
 type breaker struct {
 	log   *slog.Logger
 	clock func() time.Time

@@ -58,8 +58,8 @@ func NewConsents(cfg ConsentsConfig) (*Consents, error) {
 }
 
 // Register makes sure that c has a ledger row, as Pending if it is new, and
-// returns its record. A new row starts above whatever the secret store still shows of
-// an earlier life of c, so that a new consent comes after it. ErrSecretDeleted
+// returns its record. A new row starts above what the secret store still shows from an
+// earlier connection of that name, so that a new consent comes after it. ErrSecretDeleted
 // if the secret is scheduled for deletion.
 func Register(ctx context.Context, l Ledger, v SecretStore, stack string, c token.Connection) (rec Record, err error) {
 	for range maxSteps {
@@ -100,7 +100,7 @@ func register(ctx context.Context, l Ledger, v SecretStore, stack string, c toke
 type Standing struct {
 	Epoch  int64 // that the consent starts from
 	Status Status
-	Pin    *Pin // whom the connection belongs to; nil: nobody yet
+	Pin    *Pin // the owner of the connection; nil: nobody yet
 }
 
 // Standing says where c stands. ErrNotRegistered.
@@ -123,7 +123,7 @@ type Exchange struct {
 }
 
 // Prepare does everything that can fail before the code is spent, and makes a
-// sweep look at the connection should this process die on the way. Call it
+// sweep come for the connection should this process die on the way. Call it
 // before the state is consumed. ErrNotRegistered, ErrSuperseded, ErrNoApplication.
 func (s *Consents) Prepare(ctx context.Context, c token.Connection, epoch int64) (*Exchange, error) {
 	x := &Exchange{s: s, conn: c, epoch: epoch}
@@ -141,7 +141,7 @@ func (s *Consents) Prepare(ctx context.Context, c token.Connection, epoch int64)
 }
 
 // expect makes the connection due once the exchange is over, whatever else happens to it, so
-// that a sweep finds what this process may leave behind, and returns whom it belongs to so far.
+// that a sweep finds what this process may leave behind, and returns its owner so far.
 func (s *Consents) expect(ctx context.Context, c token.Connection, epoch int64) (*Pin, error) {
 	rec, err := s.engine.update(ctx, c, func(rec *Record, _ []TokenResponse) (Change, bool, error) {
 		switch {
@@ -165,7 +165,7 @@ type ConsentResult string
 const (
 	// Connected: the pair is saved and current.
 	Connected ConsentResult = "connected"
-	// Verifying: the pair is saved; whose it is could not be checked yet. A
+	// Verifying: the pair is saved; its owner could not be checked yet. A
 	// later run decides.
 	Verifying ConsentResult = "verifying"
 	// NotInstalled: the pair is saved; an administrator of the company has to install
@@ -193,8 +193,8 @@ type Consent struct {
 	Expect      Identity
 }
 
-// Redeem exchanges the code, once, saves the pair, checks whose it is and makes
-// it current. The error explains every result but Connected and contains
+// Redeem exchanges the code, once, saves the pair, checks its owner and makes it
+// current. The error explains every result but Connected and contains
 // nothing secret. From the POST on, cancelling ctx changes nothing.
 func (x *Exchange) Redeem(ctx context.Context, consent Consent) (ConsentResult, error) {
 	e := x.s.engine

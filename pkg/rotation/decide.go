@@ -11,9 +11,9 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// errNoLiveToken: a consent has no access token with which anybody could check whose
-// it is: it has expired, or the answer had none. That proves nothing about the
-// consent, whose refresh token gives another one.
+// errNoLiveToken: a consent has no access token with which its owner could be
+// checked: it has expired, or the answer had none. That proves nothing about the
+// consent, for its refresh token gives another one.
 var errNoLiveToken = errors.New("there is no live access token to check whose consent it is")
 
 // decideOn judges m by its body and writes what follows; people are notified first if
@@ -89,7 +89,7 @@ func (e *engine) notifyOfClock(ctx context.Context, rec Record, m TokenResponse,
 	}
 }
 
-// endedBy is the history of an attempt that ends because something else than its
+// endedBy is the history of an attempt that ends because something other than its
 // own answer decides.
 func (r Record) endedBy(attempt string) []Event {
 	if r.Attempt == nil || r.Attempt.ID == attempt {
@@ -121,7 +121,7 @@ func (e *engine) succeed(rec Record, m TokenResponse, pair token.Pair, pin Pin) 
 		next.Spent = append(next.Spent[max(0, len(next.Spent)-3):], rec.Current.Fingerprint)
 	}
 	if m.Key.Epoch != rec.Epoch {
-		next.Spent = nil // what comes after it is an orphan, which whoever saves it makes due
+		next.Spent = nil // what comes after it is an orphan, made due by the process that saves it
 		next.SearchAt = time.Time{}
 		if rec.Status != Pending {
 			next.endEpoch(e.clock(), e.settings.Quiet)
@@ -373,8 +373,8 @@ func (t *reconciliation) notInstalled(ctx context.Context, m TokenResponse, caus
 }
 
 // refreshConsent presents the refresh token of a consent that has waited longer
-// than its access token lives, under an attempt of its own, so that it can still be
-// checked whose consent it is. What comes of it is decided like the consent itself.
+// than its access token lives, under an attempt of its own, so that its owner can
+// still be checked. What comes of it is decided like the consent itself.
 func (t *reconciliation) refreshConsent(ctx context.Context, m TokenResponse, refresh token.Secret) (*ConnectionReport, error) {
 	if fingerprint := refresh.Fingerprint(); t.rec.Current != nil && (fingerprint == t.rec.Current.Fingerprint || slices.Contains(t.rec.Spent, fingerprint)) {
 		return t.copyOfOurs(ctx, m) // which is presented for the current pair, and for nothing else
@@ -447,7 +447,7 @@ func (t *reconciliation) consentNotRefreshed(ctx context.Context, m TokenRespons
 	cause := fmt.Errorf("refreshing the waiting consent of %s: %s", t.conn, answer.Detail)
 	switch answer.Class {
 	case UnknownResult, OddRefusal:
-		return nil, nil // the attempt stays; what became of it is looked for once it is over
+		return nil, nil // the attempt stays; once it is over, its answer is searched for
 	case Refused:
 		count := 1
 		if f := t.rec.failure(Decide, m.Key); f != nil && f.Class == classRefused {

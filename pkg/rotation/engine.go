@@ -168,7 +168,7 @@ func has(responses []TokenResponse, key ResponseKey) bool {
 	return slices.ContainsFunc(responses, func(m TokenResponse) bool { return m.Key == key })
 }
 
-// identify asks the issuer whose the access token is.
+// identify asks the issuer who owns the access token.
 func (e *engine) identify(ctx context.Context, app Application, access token.Secret, company string) (id Identity, err error) {
 	err = within(ctx, e.settings.RedeemTimeout, func(ctx context.Context) error {
 		id, err = e.issuer.Identify(ctx, app, access, company)

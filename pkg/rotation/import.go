@@ -29,7 +29,7 @@ func (e *KnownTokenError) Error() string {
 	return fmt.Sprintf("%s has that very refresh token now", e.Connection)
 }
 
-// Archive is what the fingerprints of tokens are looked up in.
+// Archive is searched for the fingerprints of tokens.
 type Archive interface {
 	// List returns every record.
 	List(ctx context.Context) ([]Record, error)
@@ -47,7 +47,7 @@ const (
 // CheckImports looks for tokens that must not be imported: those that a connection
 // has now, those that were imported before, and those that any connection is known
 // to have spent, as far back as histories go. The errors are *KnownTokenError, by
-// the connection to import to. begin is told how many histories there are to be
+// the connection to import to. begin gets the number of histories that are to be
 // read, and step is called after each, never twice at a time.
 func CheckImports(ctx context.Context, archive Archive, imports map[token.Connection]token.Secret, begin func(histories int) (step func())) (map[token.Connection]error, error) {
 	records, err := archive.List(ctx)
@@ -94,8 +94,8 @@ func CheckImports(ctx context.Context, archive Archive, imports map[token.Connec
 
 // Import makes a refresh token that was obtained elsewhere the connection's
 // current pair. It is only saved here; a Rotator redeems it. The connection must
-// have no consent of its own, whose user a bare refresh token could not be
-// compared with. ErrNotRegistered, ErrConnected; ErrSuperseded if the connection
+// have no consent of its own, because a bare refresh token cannot be compared with
+// the user of that consent. ErrNotRegistered, ErrConnected; ErrSuperseded if the connection
 // changed meanwhile.
 func (s *Consents) Import(ctx context.Context, c token.Connection, refresh token.Secret, company string) error {
 	rec, _, err := s.engine.load(ctx, c)

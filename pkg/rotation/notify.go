@@ -122,7 +122,7 @@ func (e *engine) announceOnce(ctx context.Context, event string, covers time.Dur
 }
 
 // announce notifies people, once a day, of what concerns an environment. which
-// tells events of one kind apart.
+// distinguishes events of one kind.
 func (e *engine) announce(ctx context.Context, kind, environment, which, format string, args ...any) {
 	_ = e.announceOnce(ctx, kind+" "+environment+" "+which, announcedFor,
 		Notice{Kind: kind, Environment: environment, Summary: fmt.Sprintf(format, args...)})
@@ -269,7 +269,7 @@ func (r *run) invite(ctx context.Context, rec Record) (link token.Secret, until 
 	return link, until, err == nil
 }
 
-// Whose names who consented, to people.
+// Whose names the person who consented, for a text that people read.
 func (p *Pin) Whose() string {
 	switch {
 	case p == nil || p.ResourceOwner == "":

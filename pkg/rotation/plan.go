@@ -406,7 +406,7 @@ func margin(lifetime time.Duration) time.Duration {
 	return min(10*time.Minute, allowed, lifetime/2)
 }
 
-// lifetime of the access token from when it was begun; 0: there is none, or it was not told.
+// lifetime of the access token from when it was begun; 0: there is none, or the server did not say.
 func (c *Current) lifetime() time.Duration {
 	if c == nil || c.VersionID == "" {
 		return 0
@@ -442,7 +442,7 @@ func (s Settings) redeemAt(c token.Connection, cur Current) time.Time {
 		return cur.SavedAt
 	}
 	lifetime := cur.lifetime()
-	if lifetime <= 0 { // not told; nothing says when it ends
+	if lifetime <= 0 { // the server did not say, so nobody knows when it ends
 		return cur.SavedAt.Add(putInterval)
 	}
 	earliest := cur.begun().Add(min(putInterval, lifetime-margin(lifetime)))

@@ -172,11 +172,11 @@ type Issuer interface {
 	Redeem(ctx context.Context, app Application, grant Grant) Answer
 	// Parse judges the body of a 2xx answer; see Judgement.
 	Parse(body token.Secret) Judgement
-	// Identify asks whose the access token is. company, if not empty, is
+	// Identify asks who owns the access token. company, if not empty, is
 	// returned in Identity.Company only if the token may act there.
 	// ErrTokenRefused if the issuer does not accept the token, ErrAppNotInstalled
 	// if only an administrator of the company can let it in. After any other
-	// error, a *WaitError among them, it is not known whose the token is. What was
+	// error, a *WaitError among them, the owner of the token is not known. What was
 	// found out before an error comes with it; a ClientID means that the token was used.
 	Identify(ctx context.Context, app Application, access token.Secret, company string) (Identity, error)
 	// Revoke ends the token, and with it its pair. A token that is dead or
@@ -232,8 +232,8 @@ const (
 	Salvaged      Verdict = "salvaged"      // an odd body with exactly one plausible refresh token; Pair may lack the rest
 	AccessOnly    Verdict = "access_only"   // sound but for the refresh token, of which there is none
 	Empty         Verdict = "empty"         // nothing, or text without a whole refresh token in it
-	Contradictory Verdict = "contradictory" // several, different ones: a person must look
-	Unreadable    Verdict = "unreadable"    // bytes that no known encoding explains: a person or a newer program must look
+	Contradictory Verdict = "contradictory" // several, different ones: a person must decide
+	Unreadable    Verdict = "unreadable"    // bytes in no known encoding: a person or a newer program must decide
 )
 
 // FollowUps asks for a later run. Delivery is at least once and may be late.
@@ -242,9 +242,9 @@ type FollowUps interface {
 	Send(ctx context.Context, request Request, delay time.Duration) error
 }
 
-// Pace is one rate for all runs of an installation: a clock per name, whose turns
-// are given out in order. It is safe for concurrent use by many processes. A
-// turn is lost if whoever took it ends first, or if the transport repeats the call.
+// RateLimiter is one rate for all runs of an installation: a clock per name, which
+// gives out turns in order. It is safe for concurrent use by many processes. A turn
+// is lost if the process that took it ends first, or if the transport repeats the call.
 type RateLimiter interface {
 	// Turn takes the next turn: it moves the clock on by every from where it
 	// stands, or from earliest if it stands before that, and returns where it stood.
@@ -255,8 +255,8 @@ type RateLimiter interface {
 // A request with a later NotBefore is sent on in hops.
 const MaxDelay = 15 * time.Minute
 
-// Notifier tells people. It must not block for long. After an error people may
-// or may not have been told.
+// Notifier notifies people. It must not block for long. After an error the notice
+// may or may not have been delivered.
 type Notifier interface {
 	Notify(ctx context.Context, n Notice) error
 }
@@ -268,20 +268,21 @@ type Notice struct {
 	Environment string           `json:"environment,omitempty"`
 	Summary     string           `json:"summary"` // what happened and what to do, in one or two sentences
 	// Link is where a person can allow access again, if one could be made. It is
-	// not in the log, for who has it can connect the connection.
+	// not in the log, because anyone with it can authorize the connection.
 	Link token.Secret `json:"-"`
 	At   time.Time    `json:"at"`
 }
 
-// Announcements keep, for all runs of an installation, which events that concern
-// many connections were told of. It is safe for concurrent use by many processes.
+// Announcements keep, for all runs of an installation, which events are claimed:
+// those that concern many connections and were announced, and requests for a sweep
+// that were sent. It is safe for concurrent use by many processes.
 type Announcements interface {
-	// First claims the telling of an event until then, and reports whether
-	// nobody holds that claim now.
+	// First claims an event until then, and reports whether nobody holds that
+	// claim now.
 	First(ctx context.Context, event string, now, until time.Time) (bool, error)
 }
 
-// Invitations make links by which a person can consent to a connection anew.
+// Invitations make links by which a person can consent to a connection again.
 type Invitations interface {
 	Renew(ctx context.Context, rec Record, now time.Time) (link token.Secret, until time.Time, err error)
 }

@@ -125,7 +125,7 @@ func (t *reconciliation) published(ctx context.Context, id string) error {
 		}
 		t.rec.Ancestor = nil
 	}
-	if t.rec.Published != id { // whoever put it: an earlier run may have died before it could count
+	if t.rec.Published != id { // by whichever run it was put: an earlier one may have died before it could count
 		t.rec.Puts = append(t.recentPuts(), t.engine.clock().Unix())
 	}
 	t.rec.Published = id

@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	// redeemBurst is how many redeems an environment takes at once after a rest.
+	// redeemBurst is how many redeems an environment takes at once after a pause.
 	redeemBurst = 10
 	// putRate is the number of rotations a second that the secret store takes: of the
 	// 50 writes a second that Secrets Manager grants an account and Region,

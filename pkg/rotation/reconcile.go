@@ -169,7 +169,7 @@ func (t *reconciliation) loop(ctx context.Context) ConnectionReport {
 		if t.rec.Revision == "" {
 			return t.report(NotFound, time.Time{}, nil)
 		}
-		if t.rec.Stack != t.engine.settings.Stack { // whose keys would not open what this installation seals
+		if t.rec.Stack != t.engine.settings.Stack { // of another installation, with keys that do not open what this one seals
 			t.leaveToOthers(ctx)
 			return t.report(ConfigError, time.Time{}, &otherStackError{t.conn, t.engine.settings.Stack, t.rec.Stack})
 		}
@@ -269,7 +269,7 @@ func (t *reconciliation) act(ctx context.Context, m move) (*ConnectionReport, er
 }
 
 // end closes a run that has nothing more to do. A due time that has passed is set
-// anew, or the row would stay at the head of the list.
+// again, or the row would stay at the head of the list.
 func (t *reconciliation) end(ctx context.Context, m move) ConnectionReport {
 	if !t.rec.DueAt.IsZero() && !t.rec.DueAt.After(t.now) && m.outcome != Busy {
 		if due := t.engine.settings.dueAt(t.rec, t.responses, t.now); !due.Equal(t.rec.DueAt) && !(t.rec.Untold && !due.After(t.now)) {
@@ -351,7 +351,7 @@ const (
 // causeApp begins the cause of a failure that other app credentials would end.
 const causeApp = "app:"
 
-// causeOf names the app credentials without telling them.
+// causeOf names the app credentials without revealing them.
 func causeOf(app Application) string {
 	return causeApp + string(token.NewSecret(app.ClientID+"\x00"+app.ClientSecret.Reveal()).Fingerprint())
 }

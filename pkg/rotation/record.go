@@ -7,7 +7,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// Status says what kind of life a connection leads.
+// Status is the state of a connection.
 type Status string
 
 const (
@@ -47,8 +47,8 @@ type Record struct {
 	Imported []token.Fingerprint `json:"imported,omitempty"`
 	// Refusal is set in NeedsConsent: when the issuer refused the refresh token, and what follows.
 	Refusal *Refusal `json:"refusal,omitempty"`
-	// ConsentAttempt is the right to refresh a waiting consent, whose access token
-	// expired before anybody could check whose it is.
+	// ConsentAttempt is the right to refresh a waiting consent with an access token
+	// that expired before its owner could be checked.
 	ConsentAttempt *ConsentAttempt `json:"consent_attempt,omitempty"`
 	// SearchAt is when something may have arrived that must be searched for: the end
 	// of a consent or import that is under way, or the time after which an answer of
@@ -61,7 +61,7 @@ type Record struct {
 	// Held: an answer to the current refresh token is quarantined, so nothing goes on
 	// until a person says which pair is right. Every write sets it by the responses.
 	Held bool `json:"held,omitempty"`
-	// Untold: nobody was told yet that it needs a consent.
+	// Untold: nobody was notified yet that it needs a consent.
 	Untold bool `json:"untold,omitempty"`
 }
 
@@ -71,11 +71,11 @@ type Current struct {
 	Response    ResponseKey       `json:"mint"`
 	VersionID   string            `json:"version_id,omitempty"` // empty: imported, has no access token to publish
 	SavedAt     time.Time         `json:"saved_at"`
-	ExpiresAt   time.Time         `json:"expires_at,omitzero"` // what readers are told
+	ExpiresAt   time.Time         `json:"expires_at,omitzero"` // as readers see it
 	// IssuedAt is the earlier of SavedAt and the time that the server says it issued
 	// the pair. Due times count from it, because nobody knows which clock is right.
 	IssuedAt time.Time `json:"issued_at,omitzero"`
-	// Lifetime of the access token; 0: the server did not tell it.
+	// Lifetime of the access token; 0: the server did not say.
 	Lifetime Seconds `json:"lifetime,omitempty"`
 }
 
@@ -92,13 +92,13 @@ type Attempt struct {
 	Fingerprint   token.Fingerprint `json:"fingerprint"`
 	BegunAt       time.Time         `json:"begun_at"`
 	Until         time.Time         `json:"until"`
-	Presentations int               `json:"presentations"`     // of this token whose end was open when the attempt began, and its own
-	Refused       bool              `json:"refused,omitempty"` // the issuer said invalid_grant; what is left is to look for a successor
+	Presentations int               `json:"presentations"`     // of this token without a known result when the attempt began, and its own
+	Refused       bool              `json:"refused,omitempty"` // the issuer said invalid_grant; what is left is to search for a successor
 }
 
 // withoutLast gives what is left of the attempt once its own presentation is
-// known to have spent nothing: nil, or an earlier presentation whose end is
-// still open and is looked into before the token is presented again.
+// known to have spent nothing: nil, or an earlier presentation with an unknown
+// result, which is recovered before the token is presented again.
 func (a Attempt) withoutLast(quiet time.Duration, now time.Time) *Attempt {
 	if a.Presentations <= 1 {
 		return nil
@@ -119,7 +119,7 @@ type ConsentAttempt struct {
 type Refusal struct {
 	At     time.Time `json:"at"`
 	Tries  int       `json:"tries"`   // presentations since, begun by the schedule
-	NextAt time.Time `json:"next_at"` // when to look again, and while Tries allows it to present
+	NextAt time.Time `json:"next_at"` // when to search again, and while Tries allows it to present
 }
 
 // retryAfter are the times after a refusal at which the token is presented again.
@@ -208,7 +208,7 @@ const (
 	FromClient  Source = "client_credentials" // of a service account; there is no refresh token
 )
 
-// MintState is the stored mark of a response. All else follows from the ledger.
+// ResponseState is the stored mark of a response. All else follows from the ledger.
 type ResponseState string
 
 const (
@@ -237,7 +237,7 @@ type TokenResponse struct {
 	Reason     string            `json:"reason,omitempty"` // why it is quarantined or rejected
 	Sealed     []byte            `json:"sealed"`
 	// Before is the lifetime of the access token that this one replaces. It counts where
-	// the answer does not tell one.
+	// the answer has none.
 	Before Seconds `json:"before,omitempty"`
 	// Consent is the attempt id of the waiting consent that this refresh continues.
 	Consent string `json:"consent,omitempty"`
@@ -250,7 +250,7 @@ type TokenResponse struct {
 	Stack   string `json:"stack"`
 }
 
-// Identity is whose consent a pair carries. In TokenResponse.Expect and in invitations
+// Identity is the owner of the consent that a pair carries. In TokenResponse.Expect and in invitations
 // empty fields are not compared.
 type Identity struct {
 	ClientID      string `json:"client_id,omitempty"`

@@ -33,14 +33,14 @@ func (t *reconciliation) escrow(ctx context.Context, m TokenResponse) error {
 	return t.run.secrets.Put(ctx, t.conn, escrowPrefix+token.VersionID(value), value)
 }
 
-// EscrowedMint reads a secret store version that keeps an answer. Its bytes stay sealed.
+// EscrowedResponse reads a secret store version that keeps an answer. Its bytes stay sealed.
 func EscrowedResponse(v Version) (m TokenResponse, ok bool) {
 	var e escrowed
 	ok = strings.HasPrefix(v.ID, escrowPrefix) && json.Unmarshal([]byte(v.Value.Reveal()), &e) == nil && e.Escrow == 1
 	return e.TokenResponse, ok
 }
 
-// recover searches for what an attempt with an unknown end may have brought. The
+// recover searches for the answer to an attempt with an unknown result. The
 // ledger's own responses were in the load; what is left is the secret store.
 func (t *reconciliation) recover(ctx context.Context) (*ConnectionReport, error) {
 	a := t.rec.Attempt

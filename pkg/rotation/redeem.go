@@ -20,7 +20,7 @@ type presentation struct {
 
 // redeem presents the current refresh token, once, or a service account's
 // credentials. A crash before Begin's write leaves nothing; after it, an attempt
-// whose end is unknown, which is recovered after its lease; after Save's
+// with an unknown result, which is recovered after its lease; after Save's
 // acknowledgement, a response that anybody may decide.
 func (t *reconciliation) redeem(ctx context.Context) (*ConnectionReport, error) {
 	p, end, err := t.preflight(ctx)
@@ -232,7 +232,7 @@ func (t *reconciliation) begin(ctx context.Context) (*ConnectionReport, error) {
 	if errors.Is(err, ErrConflict) {
 		return nil, err
 	}
-	if err != nil { // whether it took effect, the row tells
+	if err != nil { // the row shows whether it took effect
 		if loadErr := t.load(ctx); loadErr != nil {
 			return nil, errors.Join(err, loadErr)
 		}
@@ -293,8 +293,8 @@ func (t *reconciliation) heed(ctx context.Context, answer Answer) {
 	}
 }
 
-// answerUnknown: nobody knows whether the token is spent. That is looked into
-// after the quiet period, or when the server wants to be asked again.
+// answerUnknown: nobody knows whether the token is spent. That is checked after the
+// quiet period, or when the server wants to be asked again.
 func (t *reconciliation) answerUnknown(ctx context.Context, answer Answer, cause error) (*ConnectionReport, error) {
 	over := t.notifyOfUnknown(ctx, answer)
 	if asked := t.engine.clock().Add(answer.Wait); asked.After(over) {
@@ -308,8 +308,8 @@ func (t *reconciliation) answerUnknown(ctx context.Context, answer Answer, cause
 	return &r, nil
 }
 
-// notifyOfUnknown notifies people of the first unknown end and returns when it is
-// looked into.
+// notifyOfUnknown notifies people of the first unknown result and returns when it is
+// checked.
 func (t *reconciliation) notifyOfUnknown(ctx context.Context, answer Answer) (over time.Time) {
 	over = t.rec.Attempt.Until.Add(t.engine.settings.Quiet)
 	if t.rec.Attempt.Presentations == 1 {
@@ -357,7 +357,7 @@ func (t *reconciliation) countOdd() (count int, wait time.Duration) {
 	return count, min(30*time.Minute<<min(max(count-oddRefusals, 0), 10), 6*time.Hour)
 }
 
-// captured saves the answer before anybody looks at it.
+// captured saves the answer before anything reads it.
 func (t *reconciliation) captured(ctx context.Context, p *presentation, m TokenResponse, body token.Secret) (*ConnectionReport, error) {
 	escrow := t.escrow
 	if implausiblyLarge(body) {
@@ -416,8 +416,8 @@ func (t *reconciliation) attemptEnded(ctx context.Context, class string, wait ti
 }
 
 // unspent takes back a presentation that is known to have spent nothing. What is
-// left of the attempt is none, or an earlier presentation whose end is still open
-// and is looked into before the token is presented again.
+// left of the attempt is none, or an earlier presentation with an unknown result,
+// which is recovered before the token is presented again.
 func (r *Record) unspent(quiet time.Duration, now time.Time) {
 	if r.Refusal != nil {
 		r.Refusal.Tries = max(0, r.Refusal.Tries-1)

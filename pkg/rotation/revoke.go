@@ -11,7 +11,7 @@ import (
 )
 
 // revoke ends, at the issuer, one pair that can no longer become current, and
-// then forgets its bytes. Nothing saved lives on after a disconnect or a new
+// then deletes its bytes. Nothing saved lives on after a disconnect or a new
 // consent.
 func (t *reconciliation) revoke(ctx context.Context, m TokenResponse) (*ConnectionReport, error) {
 	if m.Key == (ResponseKey{}) {
@@ -58,9 +58,9 @@ func (t *reconciliation) endPair(ctx context.Context, m TokenResponse) (how stri
 	return how, nil
 }
 
-// revokePair revokes both halves, for which one a server looks at differs and
-// either ends the pair. Servers answer with success whatever they did (RFC 7009 section 2.2), so
-// "revoked" is said only of a pair whose access token is refused before its time.
+// revokePair revokes both halves, because either ends the pair and servers differ in
+// which one they accept. Servers answer with success whatever they did (RFC 7009 section 2.2), so
+// "revoked" is said only of a pair with an access token that is refused before its time.
 func (t *reconciliation) revokePair(ctx context.Context, app Application, pair token.Pair, savedAt time.Time) (how string, err error) {
 	// A server that lets the parent live until the successor's first use would
 	// bring it back to life if the successor were revoked unused.
@@ -109,7 +109,7 @@ func (t *reconciliation) accepts(ctx context.Context, app Application, access to
 	return false, err
 }
 
-// search looks for what arrived after somebody stopped waiting for it. The ledger's
+// search finds what arrived after the process that waited for it had given up. The ledger's
 // own responses were in the load. What the secret store holds in escrow of former
 // epochs is copied into the ledger, where it is an orphan.
 func (t *reconciliation) search(ctx context.Context) (*ConnectionReport, error) {

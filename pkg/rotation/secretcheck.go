@@ -9,7 +9,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// vaultView is what checkVault saw.
+// secretView is what checkSecret saw.
 type secretView struct {
 	absent  bool           // there is no secret
 	current Version        // zero: the secret has no value yet
@@ -32,8 +32,8 @@ func (e *otherStackError) Error() string {
 // consistent before it is believed.
 const secondLook = 2 * time.Second
 
-// checkVault looks at AWSCURRENT before anything is put or spent. What does not
-// fit is looked at twice, for reads by label may be stale.
+// checkSecret reads AWSCURRENT before anything is put or spent. What does not fit is
+// read twice, because reads by label may be stale.
 func (t *reconciliation) checkSecret(ctx context.Context) (secretView, error) {
 	v, err := t.readSecret(ctx)
 	if err != nil || v.drift == "" && v.adopt == nil {
@@ -75,7 +75,7 @@ func (t *reconciliation) readSecret(ctx context.Context) (v secretView, err erro
 	return t.compareSecret(ctx, v)
 }
 
-// compareVault judges an AWSCURRENT that the ledger did not publish.
+// compareSecret judges an AWSCURRENT that the ledger did not publish.
 func (t *reconciliation) compareSecret(ctx context.Context, v secretView) (secretView, error) {
 	doc, err := token.ParseDocument(v.current.Value)
 	switch {
@@ -102,7 +102,7 @@ func (t *reconciliation) compareSecret(ctx context.Context, v secretView) (secre
 	return v, nil
 }
 
-// notifyOfDrift tells people, once a turn.
+// notifyOfDrift notifies people, once a run.
 func (t *reconciliation) notifyOfDrift(ctx context.Context, v secretView) {
 	if !t.drifted {
 		t.drifted = true
