@@ -166,7 +166,7 @@ func (b *harness) read(ctx context.Context) (token.Document, error) {
 }
 
 // works reports why the connection is not in order: the secret store shows what
-// the ledger decided, its token is accepted, and nobody was told of a loss.
+// the ledger decided, its token is accepted, and nobody was notified of a loss.
 func (b *harness) works(ctx context.Context) error {
 	rec, responses, err := b.Ledger.Load(ctx, acme)
 	if err != nil {

@@ -202,8 +202,8 @@ func TestAFirstConsentIsFinishedHoweverSlowItsCallbackWas(t *testing.T) {
 	})
 }
 
-// A sweep in the time of one callback must not use up the time in which another's
-// pair would be looked for.
+// A sweep during one callback must not use up the time at which another's pair is
+// searched for.
 func TestAPairIsFoundWhoeverCameBeforeIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})

@@ -23,7 +23,7 @@ func FuzzEscrowedResponse(f *testing.F) {
 	f.Add("escrow-2", `{"escrow":2}`)
 	f.Fuzz(func(t *testing.T, id, value string) {
 		m, ok := EscrowedResponse(Version{ID: id, Value: token.NewSecret(value)})
-		if !ok || m.Connection.IsZero() { // of no connection is of none that is looked at
+		if !ok || m.Connection.IsZero() { // of no connection, so never read
 			return
 		}
 		text, err := json.Marshal(escrowed{1, m})

@@ -91,7 +91,7 @@ func TestAskingForMoreLifeLeavesRoomForTheDay(t *testing.T) {
 	}
 }
 
-// A lifetime that changes is noticed and told of once, however many connections
+// A lifetime that changes is noticed and announced once, however many connections
 // meet it and however long it stays so.
 func TestALifetimeThatChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -20,7 +20,7 @@ import (
 
 // Thirty days of fifty connections, hourly, where one call in a hundred meets a
 // fault before or after its effect, that is one rotation in six. People consent
-// anew when they are asked to. Nothing but what was never saved may be lost, the
+// again when they are asked to. Nothing but what was never saved may be lost, the
 // alarms are those that have a cause and no others, and the same seed gives the
 // same trace once more, byte for byte.
 func TestThirtyDaysWithFaults(t *testing.T) {
@@ -143,7 +143,7 @@ func (b *harness) unfounded() (surplus []string) {
 			n := effect.Notice
 			founded := map[string]bool{
 				rotation.NoticeUnknown:      lost[e.Actor],
-				rotation.NoticeNeedsConsent: waiting[n.Connection] || n.Connection.IsZero() && len(waiting) > 0, // with those of the last hour, whom people may have been told of one by one
+				rotation.NoticeNeedsConsent: waiting[n.Connection] || n.Connection.IsZero() && len(waiting) > 0, // with those of the last hour, each of which may have had a notice
 				rotation.NoticeUnsaved:      unsaved[e.Actor],
 				rotation.NoticeRejected:     inPart[n.Connection],
 				rotation.NoticeRecovered:    begunBy[n.Connection] != e.Actor,

@@ -113,8 +113,8 @@ func TestWhoMustAllowAgainIsTold(t *testing.T) {
 	})
 }
 
-// A loss of which people could not be told is told by the next sweep of the schedule that
-// can. None is asked for meanwhile, or there would be one after the other.
+// A loss of which people could not be notified is announced by the next scheduled sweep
+// that can. None is requested meanwhile, or there would be one after the other.
 func TestALossIsToldUntilItIsDelivered(t *testing.T) {
 	for name, n := range map[string]int{"one": 1, "in numbers": 5} {
 		t.Run(name, func(t *testing.T) {
@@ -383,7 +383,7 @@ func (e exhausted) Redeem(ctx context.Context, app rotation.Application, grant r
 	return answer
 }
 
-// What cannot be found out is told once more rather than kept back.
+// If it cannot be found out whether an event was announced, it is announced once more.
 func TestAnnouncementsThatCannotBeReached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})

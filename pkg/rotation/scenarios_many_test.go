@@ -61,7 +61,7 @@ func accompany(b *harness) { b.others(acme.Environment, 1) }
 func loseMany(b *harness) { b.lose(b.others(wiped, 6)) }
 func loseSome(b *harness) { b.lose(b.others(wiped, 3)) }
 
-// keepUntold lets follow-ups find that, which leave the telling to sweeps.
+// keepUntold lets follow-ups find that, which leave the notice to sweeps.
 func keepUntold(b *harness) {
 	loseSome(b)
 	for i := range 3 {

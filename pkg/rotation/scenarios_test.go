@@ -104,7 +104,7 @@ func leave(b *harness) {
 	_, _ = b.rotator().Sweep(context.Background())
 }
 
-// loseTable makes the table anew, with a row for acme.
+// loseTable makes the table again, with a row for acme.
 func loseTable(b *harness) {
 	b.Ledger.Drop()
 	_, _ = rotation.Register(context.Background(), b.Ledger, b.SecretStore, "neighbour", acme) // is refused

@@ -189,8 +189,8 @@ func (g grantless) Redeem(ctx context.Context, app rotation.Application, grant r
 	return g.Issuer.Redeem(ctx, app, grant)
 }
 
-// An app without service accounts keeps what people connected: whoever asked for one by
-// mistake is told, and stops nobody, though a run meets what is longest overdue first.
+// An app without service accounts keeps what people connected: a person who asked for
+// one by mistake is notified, and nobody is held up, though a run meets the most overdue first.
 func TestAnAppWithoutServiceAccountsGoesOn(t *testing.T) {
 	for _, answer := range []rotation.Class{rotation.GrantFault, rotation.RequestFault, rotation.Refused} {
 		t.Run(string(answer), func(t *testing.T) {

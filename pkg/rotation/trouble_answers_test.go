@@ -297,7 +297,7 @@ func blocked(i *rotationtest.Issuer, detail string) *scripted {
 }
 
 // A refusal that lasts and has no known OAuth error is a fault in the way to the
-// server, which people are told of; the token is presented less and less often
+// server, and people are notified of it; the token is presented less and less often
 // and the connection recovers when the way is free.
 func TestALastingOddRefusalIsAConfigurationError(t *testing.T) {
 	const detail = "HTTP 403 text/html"

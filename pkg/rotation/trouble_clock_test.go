@@ -29,7 +29,7 @@ func (b *harness) shownRight(t *testing.T) {
 
 // One rotation, or one consent, by a process whose clock is wrong: readers always
 // have a live token, the secret is right again with the next sweep, and people
-// are told once.
+// are notified once.
 func TestOneWrongClockLeavesNoDeadTokenBehind(t *testing.T) {
 	for _, skew := range []time.Duration{3 * time.Hour, -3 * time.Hour, 26 * time.Hour, -26 * time.Hour} {
 		for _, what := range []string{"rotation", "consent"} {
@@ -82,7 +82,7 @@ func (b *harness) consentByClock(t *testing.T, skew time.Duration) {
 }
 
 // Clocks that stay apart: readers always have a live token, whichever clock is
-// wrong, and people are told once a day. Clocks that are seconds apart are none
+// wrong, and people are notified once a day. Clocks that are seconds apart are none
 // of their business.
 func TestClocksThatStayApartAreToldOnceADay(t *testing.T) {
 	for _, test := range []struct {

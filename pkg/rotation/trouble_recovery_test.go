@@ -104,7 +104,7 @@ func (l conflicting) Write(ctx context.Context, change rotation.Change) (string,
 }
 
 // A wrong consent that a callback and a run decide at the same time is checked
-// once by each of them at most, and people are told once.
+// once by each of them at most, and people are notified once.
 func TestAWrongConsentDecidedByTwoIsToldOnce(t *testing.T) {
 	moments := []struct {
 		call string
@@ -229,7 +229,7 @@ func TestAResponseThatCannotBeOpenedIsAConfigurationError(t *testing.T) {
 	})
 }
 
-// unopenable expects that people are told once, and not of anything else, and that
+// unopenable expects that people are notified once, and not of anything else, and that
 // the next sweep after the repair puts everything right.
 func (b *harness) unopenable(t *testing.T, repair func()) {
 	t.Helper()

@@ -53,7 +53,7 @@ func (b *harness) withStore(store rotation.SecretStore) *rotation.Rotator {
 }
 
 // A version that can no longer be read and is older than the current pair cannot
-// be its successor, and does not keep a lost answer from being looked into.
+// be its successor, and does not block the recovery of a lost answer.
 func TestAnUnreadableOldVersionDoesNotBlockRecovery(t *testing.T) {
 	for name, server := range servers {
 		t.Run(name, func(t *testing.T) {
@@ -82,7 +82,7 @@ func TestAnUnreadableOldVersionDoesNotBlockRecovery(t *testing.T) {
 }
 
 // A young version that stays unreadable may be the successor: nothing is
-// presented, people are told, and recovery goes on once it can be read.
+// presented, people are notified, and recovery goes on once it can be read.
 func TestAnUnreadableYoungVersionIsTold(t *testing.T) {
 	for name, server := range servers {
 		t.Run(name, func(t *testing.T) {
