@@ -40,7 +40,7 @@ type runbook struct {
 var runbooks = []runbook{
 	{page: "first-deploy.md"},
 	{page: "connect.md", after: map[int]func(context.Context, *trial, string) error{0: acceptInvitation}, ends: active("sandbox/newcomer")},
-	{page: "needs-consent.md", before: withdrawn, after: map[int]func(context.Context, *trial, string) error{1: acceptInvitation}, ends: active(connection)},
+	{page: "needs-consent.md", before: withdrawn, after: map[int]func(context.Context, *trial, string) error{2: acceptInvitation}, ends: active(connection)},
 	{page: "unknown.md", before: spoiled("sandbox/lost", "unknown", procoretest.LostBefore())},
 	{page: "quarantine.md", before: spoiled("sandbox/odd", "quarantined", procoretest.Rewritten(twoRefreshTokens)),
 		after: map[int]func(context.Context, *trial, string) error{2: acceptInvitation}, ends: active("sandbox/odd")},
