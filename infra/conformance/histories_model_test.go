@@ -145,8 +145,9 @@ type tokenState struct {
 	Saved string // the attempt whose answer is in a store
 }
 
-// tokenModel is one refresh token: presented once for each attempt, successfully once,
-// and never while an answer to it is saved. An answer that was lost leaves open what became of the token.
+// tokenModel is one refresh token: presented once for each attempt, successfully once, and never
+// while an answer to it is saved. An answer that was lost leaves open what became of the token.
+// All answers must be sound: one that has to be rejected would be followed by another presentation.
 var tokenModel = (&porcupine.NondeterministicModel{
 	Init: func() []any { return []any{tokenState{}} },
 	Step: func(state, input, output any) []any {
@@ -223,4 +224,32 @@ func explain(history []porcupine.Operation, info porcupine.LinearizationInfo) st
 	first := slices.MinFunc(left, func(a, b porcupine.Operation) int { return cmp.Compare(a.Return, b.Return) })
 	return fmt.Sprintf("after %d operations in a right order, this one of client %d fits nowhere: %s",
 		len(longest), first.ClientId, describe(first.Input, first.Output))
+}
+
+// reduce leaves out what only looks on, as long as the history stays wrong. A right history
+// stays right without it, so what is wrong in the rest is wrong in the whole.
+func reduce(model porcupine.Model, history []porcupine.Operation) []porcupine.Operation {
+	for size := len(history); size > 0; size /= 2 {
+		for from := 0; from < len(history); {
+			n := 0
+			shorter := slices.DeleteFunc(slices.Clone(history), func(op porcupine.Operation) bool {
+				n++
+				return from < n && n <= from+size && looksOn(op)
+			})
+			if len(shorter) < len(history) && !porcupine.CheckOperations(model, shorter) {
+				history = shorter
+			} else {
+				from += size
+			}
+		}
+	}
+	return history
+}
+
+func looksOn(op porcupine.Operation) bool {
+	switch op.Input.(type) {
+	case read, show:
+		return true
+	}
+	return false
 }

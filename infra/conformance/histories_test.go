@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -132,6 +133,16 @@ func judgesRight(t *testing.T, model porcupine.Model, right, wrong histories) {
 		} else if text := explain(history, info); !strings.Contains(text, "fits nowhere") {
 			t.Errorf("%s: the explanation is %q", what, text)
 		}
+	}
+}
+
+// TestWrongHistoriesAreReduced leaves the one read that is wrong, and all that wrote.
+func TestWrongHistoriesAreReduced(t *testing.T) {
+	history := oneByOne(first, of(0), of(0), next(1), of(1), of(1), next(2), of(2), of(1), of(2), next(3), of(3))
+	want := oneByOne(first, nil, nil, next(1), nil, nil, next(2), nil, of(1), nil, next(3), nil)
+	want = slices.DeleteFunc(want, func(op porcupine.Operation) bool { return op.Input == nil })
+	if got := reduce(labelModel, history); !slices.Equal(got, want) {
+		t.Errorf("the history is reduced to %+v, want %+v", got, want)
 	}
 }
 

@@ -193,11 +193,18 @@ func (t *traffic) presentation(c call) {
 		return // an authorization code
 	}
 	fingerprint := string(token.NewSecret(in.RefreshToken).Fingerprint())
-	came := t.outcomeOfPresentation(c, fingerprint)
+	var by attempt // the last one before
+	for _, a := range t.attempts[fingerprint] {
+		if a.began.Before(c.Began) {
+			by = a
+		}
+	}
+	c.Who = by.who
+	came := t.outcomeOfPresentation(c, fingerprint, by)
 	t.tokens[fingerprint] = append(t.tokens[fingerprint], t.operation(c, present{}, came))
 }
 
-func (t *traffic) outcomeOfPresentation(c call, fingerprint string) outcome {
+func (t *traffic) outcomeOfPresentation(c call, fingerprint string, by attempt) outcome {
 	switch {
 	case c.Fate == withheld, c.Status == http.StatusServiceUnavailable, c.Status == http.StatusTooManyRequests:
 		return unspent
@@ -205,31 +212,24 @@ func (t *traffic) outcomeOfPresentation(c call, fingerprint string) outcome {
 		return unknown
 	case c.Status == http.StatusBadRequest:
 		return refused
-	case c.Status == http.StatusOK && t.arrived(c, fingerprint):
+	case c.Status == http.StatusOK && (t.isSaved(fingerprint, by) || !t.died(c)):
 		return done
 	}
 	return unknown
 }
 
-// arrived reports whether an answer that was sent must have been of use: its process lived on,
-// or at least until the answer was saved.
-func (t *traffic) arrived(c call, fingerprint string) bool {
-	var by attempt // the last one before the presentation
-	for _, a := range t.attempts[fingerprint] {
-		if a.began.Before(c.Began) {
-			by = a
-		}
-	}
-	for _, op := range t.tokens[fingerprint] {
-		if s, ok := op.Input.(save); ok && s.Attempt == by.id && op.Output == done {
-			return true
-		}
-	}
-	w := t.s.worker(by.who)
-	if w == nil {
-		return true // nobody kills the others
-	}
-	return !slices.ContainsFunc(w.events, func(e event) bool {
+// isSaved reports whether an answer is known to be in a store.
+func (t *traffic) isSaved(fingerprint string, by attempt) bool {
+	return slices.ContainsFunc(t.tokens[fingerprint], func(op porcupine.Operation) bool {
+		return op.Input == save{by.id} && op.Output == done
+	})
+}
+
+// died reports whether the process that made the call was killed before the end of its event, so
+// that what it was answered may have died with it.
+func (t *traffic) died(c call) bool {
+	w := t.s.worker(c.Who)
+	return w != nil && slices.ContainsFunc(w.events, func(e event) bool {
 		return e.died && e.began.Before(c.Began) && c.Began.Before(e.ended)
 	})
 }
