@@ -85,9 +85,10 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 	s.comeToRest()
 	stopReading()
 	s.report()
-	s.holds("label", labelModel, s.labels())
+	functions := s.traffic()
+	s.holds("label", labelModel, s.labels(functions.moves))
 	s.holds("token source", sourceModel, s.sources)
-	s.holds("refresh token", tokenModel, s.traffic().tokens)
+	s.holds("refresh token", tokenModel, functions.tokens)
 }
 
 // stress is an installation under load, and what was noted of it.
@@ -351,11 +352,11 @@ func (s *stress) report() {
 	s.t.Logf("outcomes: %v; the API answered readers with %v", s.outcomes, s.statuses)
 }
 
-// labels are the histories of AWSCURRENT: what functions wrote and what readers saw.
-func (s *stress) labels() map[string][]porcupine.Operation {
-	labels := s.traffic().moves
+// labels are the histories of AWSCURRENT: how functions moved it and what readers saw.
+func (s *stress) labels(moves map[string][]porcupine.Operation) map[string][]porcupine.Operation {
+	labels := map[string][]porcupine.Operation{}
 	for connection, reads := range s.reads {
-		labels[connection] = append(labels[connection], reads...)
+		labels[connection] = slices.Concat(moves[connection], reads)
 	}
 	return labels
 }
