@@ -2,6 +2,8 @@
 
 package rotation_test
 
+import "time"
+
 // plays is what two processors try in about two minutes: every single fault of
 // every scenario on every server (of rare ones on one), some runs with more, and, on
 // a server that ends the old pair at once, every single switch of every scenario and
@@ -27,3 +29,11 @@ func lastingPlays(strict bool) []play {
 	}
 	return []play{{1, 1, lastingly(20, 2)}, {2, 1, lastingly(10, 2)}}
 }
+
+// outageOffsets are how long after a sweep an hour of trouble begins.
+var outageOffsets = func() (offsets []time.Duration) {
+	for minute := 2; minute < 60; minute += 5 {
+		offsets = append(offsets, time.Duration(minute)*time.Minute)
+	}
+	return offsets
+}()

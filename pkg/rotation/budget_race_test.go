@@ -2,6 +2,8 @@
 
 package rotation_test
 
+import "time"
+
 // plays is little under the race detector, which the explorer's one actor at a
 // time gives hardly anything to find; `make test` runs the explorer without
 // it, too.
@@ -13,3 +15,6 @@ func lastingPlays(strict bool) []play {
 	}
 	return nil
 }
+
+// outageOffsets are how long after a sweep an hour of trouble begins.
+var outageOffsets = []time.Duration{47 * time.Minute}

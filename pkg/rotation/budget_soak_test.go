@@ -22,3 +22,11 @@ func plays(name string, s scenario) []play {
 func lastingPlays(bool) []play {
 	return []play{{1, 1, all}, {2, 1, lastingly(20_000, uint64(time.Now().UnixNano()))}}
 }
+
+// outageOffsets are how long after a sweep an hour of trouble begins.
+var outageOffsets = func() (offsets []time.Duration) {
+	for minute := 2; minute < 60; minute += 5 {
+		offsets = append(offsets, time.Duration(minute)*time.Minute)
+	}
+	return offsets
+}()

@@ -2,6 +2,8 @@
 
 package rotation_test
 
+import "time"
+
 // plays is what `go test` tries: every single fault of a rotation on every
 // server, every single fault and every single switch of every scenario that is not
 // rare or long on the one that Procore most probably is, and of the rest a few runs with more.
@@ -22,3 +24,6 @@ func lastingPlays(strict bool) []play {
 	}
 	return []play{{1, 1, lastingly(3, 1)}}
 }
+
+// outageOffsets are how long after a sweep an hour of trouble begins.
+var outageOffsets = []time.Duration{7 * time.Minute, 27 * time.Minute, 47 * time.Minute}

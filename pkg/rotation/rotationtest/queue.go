@@ -170,6 +170,18 @@ func (f *FollowUps) Waiting() (requests []rotation.Request) {
 	return requests
 }
 
+// Coming lists when the messages of an operation become visible that are not yet.
+func (f *FollowUps) Coming(op string) (at []time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, m := range f.queue {
+		if m.Request.Op == op && m.visibleAt.After(time.Now()) {
+			at = append(at, m.visibleAt)
+		}
+	}
+	return at
+}
+
 // Dead lists the messages that were received too often.
 func (f *FollowUps) Dead() []rotation.Request {
 	f.mu.Lock()
