@@ -60,12 +60,41 @@ func onSmallDisk(ctx context.Context, dir string) error {
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprint("size=", smallDiskSize)); err != nil {
 		return fmt.Errorf("mounting a small disk, for which this must be root or be let into a user namespace: %w", err)
 	}
-	all, err := onFullDisk(ctx, dir, smallDisk{filepath.Join(dir, "ballast")}, steps(0, 1<<20, 16<<10), false, true)
+	disk := smallDisk{filepath.Join(dir, "ballast")}
+	if err := madeOnFullDisk(ctx, filepath.Join(dir, "store"), disk); err != nil {
+		return err
+	}
+	all, err := onFullDisk(ctx, dir, disk, steps(0, 1<<20, 16<<10), false, true)
 	fmt.Println(all)
 	if err == nil && (all.saved == 0 || all.notBegun == 0) {
 		err = fmt.Errorf("there is always room, or never")
 	}
 	return err
+}
+
+// madeOnFullDisk makes stores with each size of room. One that could not be made is made once
+// there is room, and none is left that cannot be opened.
+func madeOnFullDisk(ctx context.Context, dir string, d disk) error {
+	made, refused := 0, 0
+	for _, room := range steps(0, 512<<10, 4<<10) {
+		err := d.leave(room)
+		if err != nil {
+			return err
+		}
+		if openAndClose(ctx, dir) == nil {
+			made++
+		} else {
+			refused++
+		}
+		if err := errors.Join(d.free(), openAndClose(ctx, dir), os.RemoveAll(dir)); err != nil {
+			return fmt.Errorf("making a store with room for %d bytes: %w", room, err)
+		}
+	}
+	fmt.Printf("%d stores made, %d not for lack of room\n", made, refused)
+	if made == 0 || refused == 0 {
+		return errors.New("there is always room, or never")
+	}
+	return nil
 }
 
 // An attempt that can begin on a disk that is nearly full can save its answer, however much

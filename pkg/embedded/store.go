@@ -160,8 +160,25 @@ func create(ctx context.Context, path, keyID string) error {
 		if err == nil {
 			_, err = db.ExecContext(ctx, `INSERT INTO installation (key_id) VALUES (?)`, keyID)
 		}
-		return errors.Join(err, db.Close()) // the last Close moves everything from the log into the file
+		if err == nil {
+			err = emptyLog(ctx, db)
+		}
+		return errors.Join(err, db.Close())
 	})
+}
+
+// emptyLog moves everything from the log into the database's file. The last Close does
+// that too, but does not tell if it could not.
+func emptyLog(ctx context.Context, db *sql.DB) error {
+	var busy bool
+	var left, moved int
+	if err := db.QueryRowContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`).Scan(&busy, &left, &moved); err != nil {
+		return err
+	}
+	if busy || left != 0 {
+		return errors.New("not all of it could be moved from the log into the file")
+	}
+	return nil
 }
 
 // place lets write make a file and links it to path unless a file is there,
