@@ -7,7 +7,7 @@
 #   make deploy-local the template and the runbooks tried on this machine, with moto as AWS; needs Go and Python
 #   make man          the command's manual pages, in build/man
 #   make deploy       build, infra/lint, then sam deploy (CONFIG=infra/sandbox.toml or infra/production.toml)
-#   make soak         the explorer with pairs of faults, the engine with its rules taken out, hours of fuzzing, random kills; a night
+#   make soak         the explorer with pairs of faults, the engine with its rules taken out, hours of fuzzing, random kills, every fault of a file; a night
 #   make bench        benchmarks
 #   make clean        removes build/
 
@@ -68,7 +68,7 @@ soak:
 	$(EXPLORER) go test -tags soak -count=1 -timeout 12h -v -run 'TestEveryFaultIsSurvived|TestThirtyDaysWithFaults' ./pkg/rotation
 	$(EXPLORER) go test -tags mutations -count=1 -timeout 1h -v -run TestEveryRuleIsNeeded ./pkg/rotation -thorough
 	infra/conformance/fuzz 3600
-	go test -tags 'conformance soak' -count=1 -timeout 1h -v -run TestKilledAtAnyTime ./infra/conformance
+	go test -tags 'conformance soak' -count=1 -timeout 1h -v -run 'TestKilledAtAnyTime|FilesFail' ./infra/conformance
 
 bench:
 	go test -run '^$$' -bench . -benchmem ./...
