@@ -349,7 +349,7 @@ func (f *files) recover() (code int, err error) {
 		if err != nil {
 			return 0, err
 		}
-		if s.record.Attempt != nil || s.record.Failure != nil { // no clock of the program can be wound
+		if s.record.Attempt != nil || s.record.Failure() != nil { // no clock of the program can be wound
 			time.Sleep(min(time.Until(s.record.DueAt)+50*time.Millisecond, time.Minute))
 		}
 		r, err := f.run(nil, "connection", "rotate", filesConnection.String())

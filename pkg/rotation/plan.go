@@ -468,11 +468,8 @@ func (s Settings) ensureAt(c token.Connection, cur Current) time.Time {
 	}
 	life := lifetime - margin(lifetime)
 	at := cur.begun().Add(life)
-	switch {
-	case s.PutsPerDay > 0 && life < putInterval, !s.redeemAt(c, cur).Add(s.Cadence).After(at):
+	if s.PutsPerDay > 0 && life < putInterval || !s.redeemAt(c, cur).Add(s.Cadence).After(at) {
 		return time.Time{}
-	case cur.clocksDiffer(): // the sender's own clock measures at least how long it is until then
-		return cur.SavedAt.Add(life)
 	}
 	return at
 }

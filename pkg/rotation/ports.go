@@ -311,6 +311,5 @@ type Request struct {
 	Epoch         int64     `json:"epoch,omitempty"`      // of a follow-up: dropped once the
 	Generation    int64     `json:"generation,omitempty"` // connection has moved on from here
 	NotBefore     time.Time `json:"not_before,omitzero"`
-	Tries         int       `json:"tries,omitempty"`     // of a follow-up sweep: how often it could not list what is due
 	FollowUp      bool      `json:"follow_up,omitempty"` // of a sweep that a run has asked for: one works at a time, for a minute
 }

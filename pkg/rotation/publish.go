@@ -53,7 +53,7 @@ func (t *reconciliation) persists(ctx context.Context, pause time.Duration) bool
 	}
 	deadline, ok := ctx.Deadline()
 	if !ok {
-		deadline = t.rec.Current.SavedAt.Add(saveAtMost)
+		deadline = time.Now().Add(saveAtMost - time.Since(t.begun))
 	}
 	return time.Until(deadline) > pause+publishReserve
 }
@@ -106,18 +106,10 @@ func (t *reconciliation) show(ctx context.Context, seen secretView, id string, v
 
 // published writes that the secret store shows the current pair; the ancestor's
 // bytes go away with it. Where sweeps alone would come too late, a follow-up is
-// requested first: sent twice it does no harm, not sent it would be missed. If it
-// cannot be sent, the row is due when it would have come.
+// requested first: sent twice it does no harm, not sent it would be missed.
 func (t *reconciliation) published(ctx context.Context, id string) error {
 	cur := *t.rec.Current
-	if at := t.engine.settings.ensureAt(t.conn, cur); !at.IsZero() {
-		ttl := int64(margin(cur.lifetime()).Seconds()) + 1
-		request := Request{Op: "ensure", Connection: t.conn.String(), MinTTLSeconds: ttl, Epoch: t.rec.Epoch,
-			Generation: t.rec.Generation, NotBefore: at.UTC()}
-		if err := t.run.requests.send(ctx, request, at.Sub(t.engine.clock())); err != nil {
-			t.run.requests.sweepBy(ctx, at)
-		}
-	}
+	unsent := t.requestNext(ctx, cur)
 	change := Change{History: []Event{{Kind: "published", Attempt: cur.Response.Attempt, Detail: "version " + id}}}
 	if a := t.rec.Ancestor; a != nil {
 		if has(t.responses, *a) {
@@ -136,7 +128,25 @@ func (t *reconciliation) published(ctx context.Context, id string) error {
 	if t.did == "" {
 		t.did = Published
 	}
+	for pause := 5 * time.Second; unsent != nil && t.persists(ctx, pause) && t.run.sleep(ctx, pause) == nil; pause = min(2*pause, 30*time.Second) {
+		unsent = t.requestNext(ctx, cur) // else the row is due when it would have come
+	}
 	return nil
+}
+
+// requestNext requests the run that replaces the pair, if no sweep comes in time. The
+// queue measures the time where the clocks differ.
+func (t *reconciliation) requestNext(ctx context.Context, cur Current) error {
+	at := t.engine.settings.ensureAt(t.conn, cur)
+	if at.IsZero() {
+		return nil
+	}
+	delay := at.Sub(t.engine.clock())
+	if cur.clocksDiffer() {
+		delay = at.Sub(cur.begun())
+	}
+	return t.run.requests.send(ctx, Request{Op: "ensure", Connection: t.conn.String(), MinTTLSeconds: int64(margin(cur.lifetime()).Seconds()) + 1,
+		Epoch: t.rec.Epoch, Generation: t.rec.Generation, NotBefore: at.UTC()}, delay)
 }
 
 // recentPuts are those that still count against the secret store's limit.

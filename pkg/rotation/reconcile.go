@@ -116,7 +116,7 @@ func (r *run) connection(ctx context.Context, c token.Connection, s situation) (
 			"epoch", report.Epoch, "generation", report.Generation, "detail", report.Detail)
 	}()
 	s.settings, s.failed = r.engine.settings, map[act]bool{}
-	t := &reconciliation{situation: s, engine: r.engine, run: r, conn: c, bodies: map[ResponseKey]token.Secret{}}
+	t := &reconciliation{situation: s, engine: r.engine, run: r, conn: c, begun: time.Now(), bodies: map[ResponseKey]token.Secret{}}
 	report = t.loop(ctx)
 	if t.hasPermit {
 		r.limiter.giveBack(c.Environment)
@@ -128,6 +128,11 @@ func (r *run) connection(ctx context.Context, c token.Connection, s situation) (
 		r.requests.sweepBy(ctx, report.RetryAt)
 	case report.Outcome == ConsentNeeded && t.rec.Refusal.presents():
 		r.requests.sweepBy(ctx, t.rec.Refusal.NextAt)
+	}
+	for _, f := range t.rec.Failures {
+		if f.Step == Decide && f.Class != classQuarantine { // a consent that waits, whatever else is in order
+			r.requests.sweepBy(ctx, f.NextAt)
+		}
 	}
 	if t.rec.Untold {
 		r.mu.Lock()
@@ -154,6 +159,7 @@ type reconciliation struct {
 	refusal   string                       // id of the attempt that the issuer refused
 	hasPermit bool                         // of the rate limiter, not used yet
 	drifted   bool                         // people were notified of a drift
+	begun     time.Time                    // by the clock of this process
 	escrowed  bool                         // escrow was tried for an answer, and may count as a version
 }
 

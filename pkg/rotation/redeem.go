@@ -259,7 +259,11 @@ func (t *reconciliation) answered(ctx context.Context, p *presentation, answer A
 	cause := fmt.Errorf("refreshing %s: %s", t.conn, answer.Detail)
 	switch answer.Class {
 	case RateLimited:
-		return t.attemptEnded(ctx, classRateLimited, answer.Wait, cause)
+		class := classIssuer
+		if answer.Wait > 0 { // a person's rotate does not end a wait that the server asked for
+			class = classRateLimited
+		}
+		return t.attemptEnded(ctx, class, answer.Wait, cause)
 	case NotSent:
 		return t.attemptEnded(ctx, classNotSent, 0, cause)
 	case Refused:

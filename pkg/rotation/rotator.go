@@ -151,17 +151,15 @@ func (r *Rotator) sweep(ctx context.Context, request Request) (Report, error) {
 }
 
 // notListed requests another sweep in place of one that could not list what is due.
-// A follow-up sends itself on, less and less often, so that the trouble does not
-// multiply what is in the queue.
+// A follow-up sends itself on, so that the trouble does not multiply what is in the
+// queue.
 func (r *Rotator) notListed(ctx context.Context, request Request, err error) (Report, error) {
 	if !request.FollowUp {
 		r.requests.sweepBy(ctx, r.engine.clock().Add(time.Minute))
 		return Report{}, err
 	}
-	r.engine.log.ErrorContext(ctx, "a follow-up sweep is sent on", "tries", request.Tries+1, "error", err)
-	delay := time.Minute << min(request.Tries, 10)
-	request.Tries++
-	if unsent := r.requests.send(ctx, request, delay); unsent != nil {
+	r.engine.log.ErrorContext(ctx, "a follow-up sweep is sent on", "error", err)
+	if unsent := r.requests.send(ctx, request, 2*time.Minute); unsent != nil {
 		return Report{}, errors.Join(err, unsent)
 	}
 	return skipped(time.Now()), nil
