@@ -1,0 +1,301 @@
+package rotation_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/rotation/rotationtest"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// Rules of the protocol that no other test is about. Each test fails if its rule is
+// taken out (see removals_test.go).
+
+func TestAConnectionKeepsItsIdentity(t *testing.T) {
+	tests := []struct {
+		name      string
+		connected rotation.Identity // whom pat's first consent was asked from
+		who       rotation.Identity
+		expect    rotation.Identity
+		want      rotation.ConsentResult
+		company   string // pinned afterwards
+	}{
+		{"another user, and no company is named", rotation.Identity{}, sam, rotation.Identity{}, rotation.WrongIdentity, ""},
+		{"another user is invited, and no company is named", rotation.Identity{}, sam, rotation.Identity{Repin: true}, rotation.Connected, ""},
+		{"another company", rotation.Identity{Company: "42"}, at(pat, "43"), rotation.Identity{Company: "43"}, rotation.WrongIdentity, "42"},
+		{"another company is invited", rotation.Identity{Company: "42"}, at(pat, "43"), rotation.Identity{Company: "43", Repin: true}, rotation.Connected, "43"},
+		{"the pinned company counts where none is named", rotation.Identity{Company: "42"}, pat, rotation.Identity{}, rotation.Connected, "42"},
+		{"a login in other letters", rotation.Identity{}, pat, rotation.Identity{Login: "Pat@Example.COM"}, rotation.Connected, ""},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newHarness(rotationtest.Personality{})
+				if result, err := b.consent(t.Context(), pat, test.connected); result != rotation.Connected {
+					t.Fatalf("the first consent: %s, %v", result, err)
+				}
+				b.deliver(t.Context())
+				if result, err := b.consent(t.Context(), test.who, test.expect); result != test.want {
+					t.Errorf("%s, %v; want %s", result, err, test.want)
+				}
+				b.deliver(t.Context())
+				want := pat.ResourceOwner
+				if test.want == rotation.Connected {
+					want = test.who.ResourceOwner
+				}
+				if pin := b.record(t).Pin; pin == nil || pin.ResourceOwner != want || pin.Company != test.company {
+					t.Errorf("it belongs to %+v, want user %s and company %q", pin, want, test.company)
+				}
+				if err := b.works(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// The row names a token by its fingerprint; a stored pair that is another one is
+// damage, and not presented.
+func TestAPairThatTheLedgerDoesNotNameIsNotPresented(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newHarness(rotationtest.Personality{})
+		b.connect(t)
+		rec := b.record(t)
+		rec.Current.Fingerprint = token.NewSecret("another").Fingerprint()
+		_, err := b.Ledger.Write(t.Context(), rotation.Change{Record: rec})
+		must(t, err)
+		if report := b.rotate(t); report.Outcome != rotation.Deferred || len(b.presentations()) != 0 {
+			t.Errorf("%+v, %d tokens presented", report, len(b.presentations()))
+		}
+	})
+}
+
+// impatientCaller gives up while its POST is in flight.
+type impatientCaller struct {
+	rotation.Issuer
+	giveUp context.CancelFunc
+}
+
+func (i impatientCaller) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
+	answer := i.Issuer.Redeem(ctx, app, grant)
+	i.giveUp()
+	if ctx.Err() != nil {
+		return rotation.Answer{Class: rotation.UnknownResult, Detail: ctx.Err().Error()}
+	}
+	return answer
+}
+
+func TestACallerThatGivesUpLosesNoAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newHarness(rotationtest.Personality{})
+		ctx, cancel := context.WithCancel(t.Context())
+		b.issuer = impatientCaller{b.Issuer, cancel}
+		if result, err := b.consent(ctx, pat, rotation.Identity{}); result == rotation.Lost {
+			t.Errorf("the consent: %s, %v", result, err)
+		}
+		b.issuer = nil
+		time.Sleep(5 * time.Minute)
+		b.sweep(t)
+		if err := b.works(t.Context()); err != nil {
+			t.Fatalf("after the consent: %v\n%s", err, b.Journal)
+		}
+		ctx, cancel = context.WithCancel(t.Context())
+		b.issuer = impatientCaller{b.Issuer, cancel}
+		_, err := b.rotator().Rotate(ctx, acme)
+		must(t, err)
+		b.issuer = nil
+		time.Sleep(5 * time.Minute)
+		b.sweep(t)
+		if err := b.works(t.Context()); err != nil {
+			t.Errorf("after the rotation: %v\n%s", err, b.Journal)
+		}
+	})
+}
+
+// Between Begin and the POST the run's time may have run out.
+func TestNothingIsPresentedWithoutTimeToSaveTheAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &faultScenario{harness: newHarness(rotationtest.Personality{}), t: t}
+		m.connect(t)
+		time.Sleep(time.Hour)
+		m.nth(begin, "ledger.Write", before, slow(3*time.Second))
+		ctx, cancel := context.WithTimeout(t.Context(), m.settings.RedeemTimeout+17*time.Second)
+		defer cancel()
+		report, err := m.rotator().Rotate(ctx, acme)
+		must(t, err)
+		if report.Outcomes[rotation.Deferred] != 1 || len(m.presentations()) != 0 || m.record(t).Attempt != nil {
+			t.Errorf("%+v, %d tokens presented, attempt %+v", report.Connections, len(m.presentations()), m.record(t).Attempt)
+		}
+	})
+}
+
+// throttledLate answers its first refresh, after lease and quiet period, with 429,
+// while the next one is in flight.
+type throttledLate struct {
+	rotation.Issuer
+	calls     *int
+	wait      time.Duration
+	inFlight  func()
+	throttled chan struct{}
+}
+
+func (i throttledLate) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
+	if *i.calls++; *i.calls == 1 {
+		time.Sleep(i.wait)
+		return rotation.Answer{Class: rotation.RateLimited, Detail: "HTTP 429"}
+	}
+	<-i.throttled
+	i.inFlight()
+	return i.Issuer.Redeem(ctx, app, grant)
+}
+
+func TestAnAttemptIsEndedByItsHolderOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newHarness(rotationtest.Personality{})
+		b.connect(t)
+		time.Sleep(time.Hour)
+		over := b.settings.Lease + b.settings.Quiet
+		looked, throttled := false, make(chan struct{})
+		b.issuer = throttledLate{b.Issuer, new(int), over + 5*time.Second, func() {
+			if looked = true; b.record(t).Attempt == nil {
+				t.Error("the attempt of the POST that is in flight was ended by another run")
+			}
+		}, throttled}
+		go func() {
+			defer close(throttled)
+			_, _ = b.rotator().Rotate(t.Context(), acme)
+		}()
+		time.Sleep(over + time.Second)
+		b.sweep(t)
+		if err := b.works(t.Context()); err != nil || !looked {
+			t.Errorf("%v, second POST %t\n%s", err, looked, b.Journal)
+		}
+	})
+}
+
+// A response that was saved late, of a pair that others have followed since, is of
+// the same grant, which some servers end with any pair of it.
+func TestAPredecessorThatComesBackIsNotRevoked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newHarness(rotationtest.Personality{RevokesFamily: true})
+		b.connect(t)
+		_, responses, err := b.Ledger.Load(t.Context(), acme)
+		must(t, err)
+		b.rotate(t)
+		b.rotate(t)
+		must(t, b.Ledger.SaveResponse(t.Context(), responses[0]))
+		time.Sleep(time.Hour)
+		b.sweep(t)
+		if err := b.works(t.Context()); err != nil {
+			t.Errorf("%v\n%s", err, b.Journal)
+		}
+	})
+}
+
+// repeatingCode answers a second code with the pair that the first one brought.
+type repeatingCode struct {
+	rotation.Issuer
+	first *rotation.Answer
+}
+
+func (r repeatingCode) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
+	if r.first.Class == "" {
+		*r.first = r.Issuer.Redeem(ctx, app, grant)
+	}
+	return *r.first
+}
+
+func TestAConsentThatBringsTheSamePairIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newHarness(rotationtest.Personality{})
+		b.issuer = repeatingCode{b.Issuer, &rotation.Answer{}}
+		b.connect(t)
+		if result, err := b.consent(t.Context(), pat, rotation.Identity{Company: "42"}); result != rotation.Connected {
+			t.Fatalf("%s, %v", result, err)
+		}
+		b.issuer = nil
+		b.deliver(t.Context())
+		time.Sleep(time.Hour)
+		b.sweep(t)
+		if err := b.works(t.Context()); err != nil {
+			t.Errorf("%v\n%s", err, b.Journal)
+		}
+	})
+}
+
+// Escrow of the current epoch is of the same grant, too, however old it is.
+func TestASearchLeavesTheCurrentEpochAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &faultScenario{harness: newHarness(rotationtest.Personality{RevokesFamily: true}), t: t}
+		m.connect(t)
+		time.Sleep(time.Hour)
+		m.downAfter(1, "issuer.Redeem", "ledger.").rotate()
+		m.calm()
+		for range 8 {
+			time.Sleep(time.Hour)
+			m.sweep()
+		}
+		_, err := m.consents().Prepare(t.Context(), acme, m.record(t).Epoch) // and then the person denies
+		must(t, err)
+		time.Sleep(time.Hour)
+		m.sweep()
+		if err := m.works(t.Context()); err != nil || !m.record(t).SearchAt.IsZero() {
+			t.Errorf("%v, search at %v\n%s", err, m.record(t).SearchAt, m.Journal)
+		}
+	})
+}
+
+// A response that is moved in the store cannot be opened where it does not belong.
+func TestSealedBytesStayWhereTheyBelong(t *testing.T) {
+	moved := map[string]func(*rotation.TokenResponse){
+		"connection": func(m *rotation.TokenResponse) { m.Connection.Name = "other" },
+		"epoch":      func(m *rotation.TokenResponse) { m.Key.Epoch++ },
+		"generation": func(m *rotation.TokenResponse) { m.Key.Generation++ },
+	}
+	for what, move := range moved {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newHarness(rotationtest.Personality{})
+				b.connect(t)
+				time.Sleep(10 * time.Minute)
+				_, responses, err := b.Ledger.Load(t.Context(), acme)
+				must(t, err)
+				rec, m := b.record(t), responses[0]
+				move(&m)
+				rec.Connection, rec.Epoch, rec.Generation, rec.Published, rec.Revision = m.Connection, m.Key.Epoch, m.Key.Generation, "", ""
+				if m.Connection == acme {
+					rec.Revision = b.record(t).Revision
+				}
+				rec.Current.Response = m.Key
+				_, err = b.Ledger.Write(t.Context(), rotation.Change{Record: rec, Copy: []rotation.TokenResponse{m}})
+				must(t, err)
+				report, err := b.rotator().Rotate(t.Context(), m.Connection)
+				must(t, err)
+				got := report.Connections[0]
+				if got.Outcome != rotation.ConfigError || !strings.Contains(got.Detail, "cannot be opened") || len(b.presentations()) != 0 {
+					t.Errorf("%s: %s; %d tokens presented", got.Outcome, got.Detail, len(b.presentations()))
+				}
+			})
+		})
+	}
+}
+
+// A row that is due without need would stay at the head of the list.
+func TestADueTimeThatHasPassedIsSetAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newHarness(rotationtest.Personality{})
+		b.connect(t)
+		rec := b.record(t)
+		want := rec.DueAt
+		rec.DueAt = time.Now().Add(-time.Hour)
+		_, err := b.Ledger.Write(t.Context(), rotation.Change{Record: rec})
+		must(t, err)
+		if report := b.sweep(t); report.Outcomes[rotation.Fresh] != 1 || !b.record(t).DueAt.Equal(want) {
+			t.Errorf("%v, due at %v; want %v", report.Outcomes, b.record(t).DueAt, want)
+		}
+	})
+}
