@@ -2,6 +2,8 @@ package rotation_test
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -297,5 +299,200 @@ func TestADueTimeThatHasPassedIsSetAgain(t *testing.T) {
 		if report := b.sweep(t); report.Outcomes[rotation.Fresh] != 1 || !b.record(t).DueAt.Equal(want) {
 			t.Errorf("%v, due at %v; want %v", report.Outcomes, b.record(t).DueAt, want)
 		}
+	})
+}
+
+func TestAHopThatCannotBeSentIsAnError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newHarness(rotationtest.Personality{})
+		b.connect(t)
+		b.gate(rotationtest.Always("followups.Send", before, fail))
+		_, err := b.rotator().Do(t.Context(), rotation.Request{Op: "ensure", Connection: acme.String(), MinTTLSeconds: 600, Epoch: 1,
+			NotBefore: time.Now().Add(time.Hour)})
+		if !errors.Is(err, rotation.ErrNotHandedOn) {
+			t.Errorf("%v; want that the message is to be delivered again", err)
+		}
+	})
+}
+
+// Whose token was imported may not be known yet; it is no free place all the same.
+func TestAnImportDoesNotReplaceAnActiveConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newHarness(rotationtest.Personality{})
+		_, err := rotation.Register(t.Context(), b.Ledger, b.SecretStore, b.settings.Stack, acme)
+		must(t, err)
+		b.gate(rotationtest.Always("issuer.Identify", before, fail))
+		importer.act(t.Context(), b)
+		b.sweep(t)
+		if rec := b.record(t); rec.Status != rotation.Active || rec.Generation != 1 || rec.Pin.ResourceOwner != "" {
+			t.Fatalf("%+v", rec)
+		}
+		if err := b.consents().Import(t.Context(), acme, token.NewSecret("another"), "42"); !errors.Is(err, rotation.ErrConnected) {
+			t.Errorf("importing over it: %v", err)
+		}
+	})
+}
+
+// answering gives every refresh the same answer.
+type answering struct {
+	rotation.Issuer
+	answer rotation.Answer
+}
+
+func (a answering) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
+	if !grant.Code.IsZero() {
+		return a.Issuer.Redeem(ctx, app, grant)
+	}
+	return a.answer
+}
+
+// counting counts refreshes.
+type counting struct {
+	rotation.Issuer
+	n *int
+}
+
+func (c counting) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
+	*c.n++
+	return c.Issuer.Redeem(ctx, app, grant)
+}
+
+func TestThreeFaultyRequestsStopTheApp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newHarness(rotationtest.Personality{})
+		b.settings.Concurrency = 1
+		names := connectMany(t, b, 6)
+		time.Sleep(time.Hour)
+		presented := 0
+		r := b.rotatorWith(counting{answering{b.Issuer, rotation.Answer{Class: rotation.RequestFault, Detail: "invalid_request"}}, &presented})
+		report, err := r.Sweep(t.Context())
+		must(t, err)
+		if presented != 3 || report.Outcomes[rotation.ConfigError] != len(names) {
+			t.Errorf("%d tokens were presented, want 3; %v", presented, report.Outcomes)
+		}
+	})
+}
+
+func TestAServersWaitIsBounded(t *testing.T) {
+	for _, class := range []rotation.Class{rotation.RateLimited, rotation.UnknownResult} {
+		t.Run(string(class), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newHarness(rotationtest.Personality{})
+				b.connect(t)
+				time.Sleep(time.Hour)
+				r := b.rotatorWith(answering{b.Issuer, rotation.Answer{Class: class, Wait: 200 * 365 * 24 * time.Hour, Detail: "HTTP 429"}})
+				_, err := r.Sweep(t.Context())
+				must(t, err)
+				time.Sleep(15*time.Minute + time.Second)
+				b.sweep(t)
+				if err := b.works(t.Context()); err != nil {
+					t.Errorf("%v\n%s", err, b.Journal)
+				}
+			})
+		})
+	}
+}
+
+// Only the schedule and a person's rotate present a refused token.
+func TestNobodyElsePresentsARefusedToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newHarness(rotationtest.Personality{})
+		b.connect(t)
+		time.Sleep(time.Hour)
+		doc, err := b.read(t.Context())
+		must(t, err)
+		b.Issuer.Withdraw(t.Context(), doc.AccessToken)
+		b.sweep(t)
+		refused := b.record(t)
+		if refused.Status != rotation.NeedsConsent {
+			t.Fatalf("status %s", refused.Status)
+		}
+		time.Sleep(20 * time.Minute)
+		for _, request := range []rotation.Request{{Op: "publish"}, {Op: "ensure", MinTTLSeconds: 60}} {
+			request.Connection = acme.String()
+			report, err := b.rotator().Do(t.Context(), request)
+			must(t, err)
+			if n := b.presentations()[refused.Current.Fingerprint]; n != 1 || report.Outcomes[rotation.ConsentNeeded] != 1 {
+				t.Errorf("after %s it was presented %d times; %v", request.Op, n, report.Outcomes)
+			}
+		}
+		b.sweep(t)
+		if n := b.presentations()[refused.Current.Fingerprint]; n != 2 {
+			t.Errorf("after the sweep that its time has come for it was presented %d times", n)
+		}
+	})
+}
+
+// A refused token is tried four times. A try that does not reach the server is none.
+func TestATryThatSpentNothingIsRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newHarness(rotationtest.Personality{})
+		b.connect(t)
+		time.Sleep(time.Hour)
+		_, err := b.rotatorWith(answering{b.Issuer, rotation.Answer{Class: rotation.Refused, Detail: "invalid_grant"}}).Sweep(t.Context())
+		must(t, err)
+		b.gate(rotationtest.Always("issuer.Redeem", before, unsent))
+		b.operation(t).run(72 * time.Hour)
+		b.gate(nil)
+		b.operation(t).run(25 * time.Hour)
+		if err := b.works(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// salvaging finds every answer odd.
+type salvaging struct{ rotation.Issuer }
+
+func (s salvaging) Parse(body token.Secret) rotation.Judgement {
+	j := s.Issuer.Parse(body)
+	if j.Verdict == rotation.Sound {
+		j.Verdict, j.Reason = rotation.Salvaged, "two documents in one body"
+	}
+	return j
+}
+
+func TestASalvagedTokenIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newHarness(rotationtest.Personality{})
+		b.connect(t)
+		_, err := b.rotatorWith(salvaging{b.Issuer}).Rotate(t.Context(), acme)
+		must(t, err)
+		if kinds := b.notices(); !slices.Equal(kinds, []string{rotation.NoticeSalvaged}) {
+			t.Errorf("people were told %v", kinds)
+		}
+		if err := b.works(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A consent and what it was refreshed to are one grant, which some servers end with
+// any pair of it.
+func TestAConsentIsNotRevokedAfterItsRefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newHarness(rotationtest.Personality{RevokesFamily: true})
+		b.unverified(t, pat, nil)
+		b.operation(t).run(2 * time.Hour)
+		b.gate(nil)
+		b.operation(t).run(2 * time.Hour)
+		b.presentedOnce(t)
+		b.inOrder(t)
+	})
+}
+
+// A server that answers a second consent with the pair of the first one.
+func TestACopyOfOurOwnPairIsNotPresentedAsAConsent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newHarness(family)
+		b.issuer = repeatingCode{b.Issuer, &rotation.Answer{}}
+		b.connect(t)
+		b.unverified(t, pat, nil)
+		b.issuer = nil
+		b.operation(t).run(3 * time.Hour)
+		b.gate(nil)
+		b.operation(t).run(3 * time.Hour)
+		b.presentedOnce(t)
+		b.inOrder(t)
 	})
 }
