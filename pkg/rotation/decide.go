@@ -126,9 +126,10 @@ func (e *engine) succeed(rec Record, m TokenResponse, pair token.Pair, pin Pin) 
 		if rec.Status != Pending {
 			next.endEpoch(e.clock(), e.settings.Quiet)
 		}
+		next.ConsentAttempt = nil // of the same epoch it goes on: its answer may still arrive, or be in escrow
 	}
 	next.Epoch, next.Generation, next.Status = m.Key.Epoch, m.Key.Generation, Active
-	next.Attempt, next.ConsentAttempt, next.Refusal, next.Pin, next.RotatedAt = nil, nil, nil, &pin, m.SavedAt
+	next.Attempt, next.Refusal, next.Pin, next.RotatedAt = nil, nil, &pin, m.SavedAt
 	next.ServiceAccount, next.Untold = m.Source == FromClient, false
 	next.forget(func(f Failure) bool { return f.Response == (ResponseKey{}) && f.Step != Revoke || f.Response == m.Key })
 	return next, nil
@@ -196,6 +197,9 @@ func (e *engine) mark(ctx context.Context, rec Record, responses []TokenResponse
 	change := Change{Copy: added}
 	if state == Rejected {
 		rec.forget(func(f Failure) bool { return f.Step == Decide && f.Response == m.Key })
+		if a := rec.ConsentAttempt; a != nil && a.Consent == m.consent() { // or another consent would wait for it
+			rec.ConsentAttempt = nil
+		}
 	} else {
 		rec.judgeAgain(m.Key, e.settings.Quiet, e.clock())
 	}

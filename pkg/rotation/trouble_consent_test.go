@@ -3,6 +3,7 @@ package rotation_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -303,4 +304,51 @@ type refusing struct{ *rotationtest.Issuer }
 
 func (refusing) Identify(context.Context, rotation.Application, token.Secret, string) (rotation.Identity, error) {
 	return rotation.Identity{}, rotation.ErrTokenRefused
+}
+
+// What the ledger did not take of a waiting consent's refresh is in the secret
+// store, if there is one yet.
+func TestAWaitingConsentsRefreshIsFoundInTheSecretStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &faultScenario{harness: newHarness(rotationtest.Personality{}), t: t}
+		m.connect(t)
+		m.unverified(t, pat, nil)
+		time.Sleep(3 * time.Hour)
+		waiting := false
+		m.calm().through(func(_ context.Context, at rotationtest.Passage) rotationtest.Fault {
+			waiting = waiting || at.Call == "issuer.Redeem" && at.When == after
+			if waiting && strings.HasPrefix(at.Call, "ledger.") && at.When == before {
+				return fail
+			}
+			return rotationtest.Fault{}
+		})
+		m.process(func(ctx context.Context) (rotation.Report, error) { return m.rotator().Sweep(ctx) })
+		m.calm().operation(t).run(2 * time.Hour)
+		if rec := m.record(t); rec.Epoch != 2 {
+			t.Errorf("%s, epoch %d; want active by the consent", rec.Status, rec.Epoch)
+		}
+		m.presentedOnce(t)
+		m.inOrder(t)
+	})
+}
+
+// A consent that was refreshed, checked and rejected holds up no other one.
+func TestARejectedConsentDoesNotHoldUpAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newHarness(rotationtest.Personality{})
+		b.gate(outage(forever, fail, "issuer.Identify"))
+		for _, who := range []rotation.Identity{sam, pat} {
+			if result, err := b.consent(t.Context(), who, rotation.Identity{Login: pat.Login}); result != rotation.Verifying {
+				t.Fatalf("%s, %v", result, err)
+			}
+			time.Sleep(time.Minute)
+		}
+		b.operation(t).run(3 * time.Hour)
+		b.gate(nil)
+		b.operation(t).run(3 * time.Hour)
+		if rec := b.record(t); rec.Status != rotation.Active || rec.Pin.ResourceOwner != pat.ResourceOwner {
+			t.Errorf("%s, %+v; want active by the second consent", rec.Status, rec.Pin)
+		}
+		b.inOrder(t)
+	})
 }
