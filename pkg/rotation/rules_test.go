@@ -496,3 +496,111 @@ func TestACopyOfOurOwnPairIsNotPresentedAsAConsent(t *testing.T) {
 		b.inOrder(t)
 	})
 }
+
+// Runs that meet at a pair which the secret store does not take leave it to the one
+// that brought it, and to the sweeps.
+func TestWhoDidNotBringThePairDoesNotPersistInPublishingIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &faultScenario{harness: newHarness(rotationtest.Personality{}), t: t}
+		m.connect(t)
+		time.Sleep(time.Hour)
+		m.nth(decide, "ledger.Write", after, crash).rotate()
+		m.calm().down("secrets.Put")
+		time.Sleep(5 * time.Minute)
+		started := time.Now()
+		if outcome := m.sweep(); outcome != rotation.Deferred || time.Since(started) > 10*time.Second {
+			t.Errorf("%s, after %v", outcome, time.Since(started))
+		}
+		m.calm().operation(t).run(10 * time.Minute)
+		m.inOrder(t)
+	})
+}
+
+// The secret store keeps versions for a while after their label has moved on.
+func TestEscrowIsFoundWhateverWasPutSince(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &faultScenario{harness: newHarness(rotationtest.Personality{}), t: t}
+		m.connect(t)
+		time.Sleep(time.Hour)
+		m.downAfter(1, "issuer.Redeem", "ledger.").rotate()
+		m.calm()
+		must(t, m.SecretStore.Put(t.Context(), acme, strings.Repeat("a", 32), token.NewSecret("by hand")))
+		time.Sleep(time.Hour)
+		if outcome := m.sweep(); outcome != rotation.Recovered {
+			t.Errorf("%s", outcome)
+		}
+		m.presentedOnce(t)
+		if counted := len(m.record(t).Puts); counted != 4 {
+			t.Errorf("%d puts are counted, want those of three pairs and of the escrow\n%s", counted, m.Journal)
+		}
+		if err := m.works(t.Context()); err != nil {
+			t.Errorf("%v\n%s", err, m.Journal)
+		}
+	})
+}
+
+// A ledger that was restored may have a saved successor that was decided since.
+func TestWhatTheSecretStoreHasSucceededIsNotRevoked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &faultScenario{harness: newHarness(rotationtest.Personality{RevokesFamily: true}), t: t}
+		m.connect(t)
+		time.Sleep(time.Hour)
+		m.first("ledger.SaveResponse", after, crash).rotate()
+		m.calm()
+		restore := m.Ledger.Backup()
+		for range 3 {
+			time.Sleep(time.Hour)
+			m.sweep()
+		}
+		restore()
+		m.operation(t).run(2 * time.Hour)
+		m.presentedOnce(t)
+		m.inOrder(t)
+	})
+}
+
+// arriving shows no escrow until the next refresh is presented.
+type arriving struct {
+	rotation.SecretStore
+	shown *bool
+}
+
+func (a arriving) Versions(ctx context.Context, c token.Connection) ([]rotation.VersionInfo, error) {
+	versions, err := a.SecretStore.Versions(ctx, c)
+	if !*a.shown {
+		versions = slices.DeleteFunc(versions, func(v rotation.VersionInfo) bool { return strings.HasPrefix(v.ID, "escrow-") })
+	}
+	return versions, err
+}
+
+type arrivingWith struct {
+	rotation.Issuer
+	shown *bool
+}
+
+func (a arrivingWith) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
+	*a.shown = true
+	return a.Issuer.Redeem(ctx, app, grant)
+}
+
+// An answer that reaches the secret store while its token is presented again is
+// found before anybody is asked for a consent.
+func TestASuccessorThatArrivesBesideARefusalIsTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &faultScenario{harness: newHarness(rotationtest.Personality{}), t: t}
+		m.connect(t)
+		time.Sleep(time.Hour)
+		m.downAfter(1, "issuer.Redeem", "ledger.").rotate()
+		m.calm()
+		time.Sleep(time.Hour)
+		shown := false
+		r := m.rotatorBut(func(cfg *rotation.Config) {
+			cfg.SecretStore, cfg.Issuer = arriving{m.SecretStore, &shown}, arrivingWith{m.Issuer, &shown}
+		})
+		report, err := r.Sweep(t.Context())
+		must(t, err)
+		if err := m.works(t.Context()); err != nil || !shown || slices.Contains(m.notices(), rotation.NoticeNeedsConsent) {
+			t.Errorf("%v, %v, people were told %v\n%s", report.Outcomes, err, m.notices(), m.Journal)
+		}
+	})
+}
