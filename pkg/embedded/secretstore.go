@@ -95,6 +95,26 @@ func (v SecretStore) Versions(ctx context.Context, c token.Connection) (versions
 	return versions, err
 }
 
+// Connections lists the connections that have a secret, except for those scheduled for deletion.
+func (v SecretStore) Connections(ctx context.Context) (connections []token.Connection, err error) {
+	err = v.s.read(ctx, "listing the secrets", func(tx *sql.Tx) error {
+		rows, err := tx.QueryContext(ctx, `SELECT DISTINCT connection FROM version
+			WHERE connection NOT IN (SELECT connection FROM deletion) ORDER BY connection`)
+		if err != nil {
+			return err
+		}
+		connections, err = collect(rows, func(rows *sql.Rows) (c token.Connection, err error) {
+			var name string
+			if err = rows.Scan(&name); err == nil {
+				c, err = token.ParseConnection(name)
+			}
+			return c, err
+		})
+		return err
+	})
+	return connections, err
+}
+
 // Create implements rotation.SecretStore.
 func (v SecretStore) Create(ctx context.Context, c token.Connection, id string, value token.Secret) error {
 	return v.s.write(ctx, "creating the secret of "+c.String(), func(tx *sql.Tx) error {

@@ -1,0 +1,66 @@
+package fsck
+
+import (
+	"slices"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+const (
+	// wholeHistory is more events than a connection has in the time they are kept.
+	wholeHistory = 100_000
+	// historyKept is less than the time they are kept, which is 90 days.
+	historyKept = 80 * day
+)
+
+// history checks what the events say. They come newest first.
+func (x *examination) history(events []rotation.Event) {
+	var last rotation.Event
+	decided, spent := false, false
+	cur := x.rec.Current
+	for _, e := range slices.Backward(events) {
+		if e.At.After(x.now.Add(clockTolerance)) {
+			x.found(HistoryAhead, "the history has an event at %s", stamp(e.At))
+		}
+		if e.Kind != "decided" && e.Kind != "adopted" {
+			continue
+		}
+		if cur != nil {
+			decided = decided || e.Epoch == cur.Response.Epoch && e.Generation == cur.Response.Generation
+			spent = spent || e.Spent != "" && e.Spent == cur.Fingerprint
+		}
+		x.sequence(last, e)
+		last = e
+	}
+	if cur == nil || !x.live() {
+		return
+	}
+	if !decided && cur.SavedAt.After(x.now.Add(-historyKept)) {
+		x.found(DecisionWithoutHistory, "the history does not say that %d.%d was decided", cur.Response.Epoch, cur.Response.Generation)
+	}
+	if (spent || slices.Contains(x.rec.Spent, cur.Fingerprint)) && !x.keepsToken(cur.Fingerprint) {
+		x.found(CurrentSpent, "the current refresh token is noted as spent")
+	}
+}
+
+// sequence checks that a decision comes after the one before. Two processes, each with
+// its clock, may have written them.
+func (x *examination) sequence(last, e rotation.Event) {
+	same := last.Epoch == e.Epoch && last.Generation == e.Generation
+	switch {
+	case last.At.IsZero():
+	case same:
+		x.found(DecidedTwice, "%d.%d was decided at %s and at %s", e.Epoch, e.Generation, stamp(last.At), stamp(e.At))
+	case !above(e.Epoch, e.Generation, last.Epoch, last.Generation) && e.At.Sub(last.At) > time.Minute:
+		x.found(HistoryOutOfOrder, "%d.%d was decided at %s, and after it %d.%d at %s",
+			last.Epoch, last.Generation, stamp(last.At), e.Epoch, e.Generation, stamp(e.At))
+	}
+}
+
+// keepsToken reports whether the server gave the refresh token again that was presented.
+func (x *examination) keepsToken(fingerprint token.Fingerprint) bool {
+	m, there := x.response(x.rec.Current.Response)
+	return there && m.Parent == fingerprint
+}

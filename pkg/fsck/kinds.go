@@ -1,0 +1,226 @@
+package fsck
+
+import (
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// Kind names a kind of damage.
+type Kind string
+
+// The kinds of damage, each with the rule or the invariant (I) of the protocol that it breaks.
+
+// Of the row.
+const (
+	// RowOfOtherStack: connections and installations do not mix (I11). Nothing else is
+	// checked of such a row.
+	RowOfOtherStack Kind = "row_of_other_stack"
+	// StatusUnknown: a status is one of four (state of one connection).
+	StatusUnknown Kind = "status_unknown"
+	// PendingWithPair: before the first consent there is no pair (state; first consent is (1, 0)).
+	PendingWithPair Kind = "pending_with_pair"
+	// DisconnectedWithPair: a disconnect clears current, published and attempt in its one
+	// write; nothing saved lives on after it (I9).
+	DisconnectedWithPair Kind = "disconnected_with_pair"
+	// CurrentMissing: an active row, or one that needs a consent, has a current pair (I3).
+	CurrentMissing Kind = "current_missing"
+	// PinMissing: a connection keeps its identity; without a pin any would do (I11).
+	PinMissing Kind = "pin_missing"
+	// PinOfOtherEnvironment: connections do not mix (I11).
+	PinOfOtherEnvironment Kind = "pin_of_other_environment"
+	// RefusalMissing: needs_consent is soft; its retry times come from the refusal (I4).
+	RefusalMissing Kind = "refusal_missing"
+	// RefusalLeft: success, consent and disconnect end a refusal (I4).
+	RefusalLeft Kind = "refusal_left"
+	// PeopleUntold: every loss raises its alarm (I17).
+	PeopleUntold Kind = "people_untold"
+	// FingerprintMissing: lineage is by the current fingerprint; without one no response
+	// can succeed (rule 3, I3).
+	FingerprintMissing Kind = "fingerprint_missing"
+	// FingerprintDiffers: what is presented is what the ledger names (I1).
+	FingerprintDiffers Kind = "fingerprint_differs"
+	// PositionDiffers: (epoch, generation) has one decided successor each (I5).
+	PositionDiffers Kind = "position_differs"
+	// RowTimesDiffer: due times count from the response (due time).
+	RowTimesDiffer Kind = "row_times_differ"
+	// AncestorNotBefore: an ancestor comes before current in the same epoch (orphan rule, I9).
+	AncestorNotBefore Kind = "ancestor_not_before"
+	// HeldDiffers: every write sets held by the responses (quarantine, I17).
+	HeldDiffers Kind = "held_differs"
+	// PairShared: a refresh token belongs to one connection; two would each present it (I1, I11).
+	PairShared Kind = "pair_shared"
+	// ImportedElsewhere: a token that was imported is not presented for another connection (I1, I11).
+	ImportedElsewhere Kind = "imported_elsewhere"
+)
+
+// Of attempts, waits and due times.
+const (
+	// AttemptWithoutFingerprint: an attempt is the right to present one token (I1).
+	AttemptWithoutFingerprint Kind = "attempt_without_fingerprint"
+	// AttemptOfOtherPair: every decision clears the attempt (I1).
+	AttemptOfOtherPair Kind = "attempt_of_other_pair"
+	// AttemptFarAhead: an attempt lasts one lease from when it is begun (Begin, I14).
+	AttemptFarAhead Kind = "attempt_far_ahead"
+	// ConsentAttemptAlone: a consent's attempt ends with the consent (consent, I12).
+	ConsentAttemptAlone Kind = "consent_attempt_alone"
+	// FailureOfNothing: a failure is kept per step and response, and goes with the response (failures).
+	FailureOfNothing Kind = "failure_of_nothing"
+	// FailureTwice: there is one failure for each step and response (failures).
+	FailureTwice Kind = "failure_twice"
+	// WaitTooLong: no wait is longer than a day (failures, I14, I19).
+	WaitTooLong Kind = "wait_too_long"
+	// SearchFarAhead: the search comes once nothing can arrive any more (search_at, I9).
+	SearchFarAhead Kind = "search_far_ahead"
+	// DueMissing: every write sets due_at if there is anything to do (due_at, I14).
+	DueMissing Kind = "due_missing"
+	// DueLate: due_at is the earliest next time of all rules (due_at, I14).
+	DueLate Kind = "due_late"
+	// Overdue: a run that finds nothing to do at a past due_at rewrites it, so nobody came (due_at, I14).
+	Overdue Kind = "overdue"
+	// PutsUnsorted: the oldest put comes first; the budget's wait counts from it (put budget).
+	PutsUnsorted Kind = "puts_unsorted"
+	// PutsAhead: a put that is yet to come would hold the budget for ever (put budget).
+	PutsAhead Kind = "puts_ahead"
+	// PutsTooMany: the budget is checked before presenting, and puts older than a day go (put budget, I15).
+	PutsTooMany Kind = "puts_too_many"
+)
+
+// Of saved responses.
+const (
+	// CurrentLost: nothing saved is lost (I3).
+	CurrentLost Kind = "current_lost"
+	// CurrentOnlyShown: the ledger keeps the current response; the secret only shows it (rule 3, I3).
+	CurrentOnlyShown Kind = "current_only_shown"
+	// CurrentUnopenable: the pair that is to be presented can be opened (preflight, I3).
+	CurrentUnopenable Kind = "current_unopenable"
+	// ResponseUnopenable: so can what may become current (Decide, I3).
+	ResponseUnopenable Kind = "response_unopenable"
+	// SealedForOther: sealed bytes cannot be moved to another connection, epoch or generation (I11).
+	SealedForOther Kind = "sealed_for_other"
+	// ResponseOfOtherConnection: connections do not mix (I11).
+	ResponseOfOtherConnection Kind = "response_of_other_connection"
+	// ResponseOfOtherStack: nor do installations (I11).
+	ResponseOfOtherStack Kind = "response_of_other_stack"
+	// ResponseStateUnknown: a state is saved, quarantined or rejected (state).
+	ResponseStateUnknown Kind = "response_state_unknown"
+	// ReasonMissing: each quarantine and rejection says why (I17, I18).
+	ReasonMissing Kind = "reason_missing"
+	// EpochAhead: a consent is of the epoch after the row's (I5).
+	EpochAhead Kind = "epoch_ahead"
+	// GenerationAhead: a response is of the generation after the row's (I5).
+	GenerationAhead Kind = "generation_ahead"
+	// SavedAhead: nobody saves in the future; its times would be wrong (I5, due time).
+	SavedAhead Kind = "saved_ahead"
+	// TwoSuccessors: a pair has one decided successor; the others are revoked (I5, I2).
+	TwoSuccessors Kind = "two_successors"
+	// Undecided: a saved response is decided by the next run (Decide, I3, I14).
+	Undecided Kind = "undecided"
+	// OrphanLives: what can no longer be decided is revoked (I9).
+	OrphanLives Kind = "orphan_lives"
+)
+
+// Of secrets.
+const (
+	// SecretMissing: at rest the secret store equals the ledger (I6).
+	SecretMissing Kind = "secret_missing"
+	// SecretDeleted: readers of an active connection can read (I6).
+	SecretDeleted Kind = "secret_deleted"
+	// UnknownSecret: a secret that nobody keeps fresh shows a dead token (I6, I9).
+	UnknownSecret Kind = "unknown_secret"
+	// LabelMissing: readers read AWSCURRENT (I6).
+	LabelMissing Kind = "label_missing"
+	// LabelAbove: the ledger is older than what it published (I6, secret store check).
+	LabelAbove Kind = "label_above"
+	// LabelBelow: AWSCURRENT never goes back (I6).
+	LabelBelow Kind = "label_below"
+	// LabelElsewhere: AWSCURRENT is on the published version (I6).
+	LabelElsewhere Kind = "label_elsewhere"
+	// VersionMissing: the published version is there (preflight opens the pair from it; I6).
+	VersionMissing Kind = "version_missing"
+	// VersionDiffers: a version's id is the hash of its bytes (pure function of the response).
+	VersionDiffers Kind = "version_differs"
+	// ValueNotDocument: a reader sees whole versions (I10).
+	ValueNotDocument Kind = "value_not_document"
+	// DocumentOfOtherConnection: of its own connection (I10, I11).
+	DocumentOfOtherConnection Kind = "document_of_other_connection"
+	// DocumentOfOtherStack: and installation (I10, I11).
+	DocumentOfOtherStack Kind = "document_of_other_stack"
+	// DocumentOfOtherEnvironment: and environment (I10, I11).
+	DocumentOfOtherEnvironment Kind = "document_of_other_environment"
+	// DocumentTimesDiffer: created_at and expires_at are a function of the response (what is published).
+	DocumentTimesDiffer Kind = "document_times_differ"
+	// DocumentDiffers: so is all else (what is published, I10).
+	DocumentDiffers Kind = "document_differs"
+	// OpenRefreshToken: a reader never sees an open refresh token (I10).
+	OpenRefreshToken Kind = "open_refresh_token"
+	// EscrowLeft: what the secret store acknowledged is taken to the ledger (I3).
+	EscrowLeft Kind = "escrow_left"
+)
+
+// Of the history, and of the files of one machine.
+const (
+	// HistoryAhead: no event is of the future (I18).
+	HistoryAhead Kind = "history_ahead"
+	// HistoryOutOfOrder: (epoch, generation) strictly grows (I5).
+	HistoryOutOfOrder Kind = "history_out_of_order"
+	// DecidedTwice: each has one decided successor (I5).
+	DecidedTwice Kind = "decided_twice"
+	// DecisionWithoutHistory: each decision is one history row, written with it (I18).
+	DecisionWithoutHistory Kind = "decision_without_history"
+	// CurrentSpent: a spent token is not presented again (I2).
+	CurrentSpent Kind = "current_spent"
+	// KeyFileMode: nobody else reads the key file (I13).
+	KeyFileMode Kind = "key_file_mode"
+)
+
+// What people can do about damage. ENV/NAME stands for the connection.
+const (
+	invite  = "invite the person again, which begins a new epoch: tokenturn connection invite ENV/NAME"
+	rotate  = "publish it again, which a rotation does first: tokenturn connection rotate ENV/NAME"
+	clock   = "set the clocks of all machines by NTP; if the time does not pass, " + invite
+	writeIt = "have a run write the row, which sets it again: tokenturn connection rotate ENV/NAME"
+	restore = "restore the table (on one machine the database with its key file) from a backup; if there is none, " + invite
+	stack   = "find out which installation it belongs to; give each its own table and secret prefix (TOKENTURN_STACK, TOKENTURN_SECRET_PREFIX)"
+	sweep   = "see that the schedule runs: tokenturn doctor; at once with: tokenturn connection rotate ENV/NAME"
+	revoke  = "have a run revoke it: tokenturn connection rotate ENV/NAME; if that does not help, revoke the app's access in Procore"
+	history = "find out who restored or wrote the ledger; the connection itself is not harmed"
+	exposed = "find out who read it; end the pair: tokenturn connection disconnect ENV/NAME, then tokenturn connection invite ENV/NAME"
+)
+
+var remedies = map[Kind]string{
+	RowOfOtherStack: stack, ResponseOfOtherStack: stack, DocumentOfOtherStack: stack,
+	AttemptFarAhead: clock, WaitTooLong: clock, SearchFarAhead: clock, PutsAhead: clock, SavedAhead: clock, HistoryAhead: clock, PutsUnsorted: clock,
+	DueMissing: writeIt, DueLate: writeIt, HeldDiffers: writeIt, FailureOfNothing: writeIt, FailureTwice: writeIt, RowTimesDiffer: writeIt,
+	AncestorNotBefore: writeIt, RefusalLeft: writeIt, PutsTooMany: "nothing: puts count for a day; if they stay, " + invite,
+	Overdue: sweep, Undecided: sweep, EscrowLeft: sweep, PeopleUntold: "see that notices arrive: tokenturn doctor; then " + invite,
+	SecretMissing: rotate, LabelMissing: rotate, LabelAbove: rotate, LabelBelow: rotate, LabelElsewhere: rotate, VersionMissing: rotate,
+	ValueNotDocument: rotate, DocumentOfOtherConnection: rotate, DocumentOfOtherEnvironment: rotate, DocumentTimesDiffer: rotate,
+	DocumentDiffers: rotate, VersionDiffers: rotate, CurrentOnlyShown: rotate,
+	SecretDeleted: "restore it: tokenturn connection undo ENV/NAME",
+	UnknownSecret: "if its readers are gone, delete the secret; else connect it: tokenturn connection invite ENV/NAME",
+	OrphanLives:   revoke, OpenRefreshToken: exposed,
+	StatusUnknown: restore, FingerprintMissing: restore, FingerprintDiffers: restore, PositionDiffers: restore,
+	CurrentMissing: restore, CurrentLost: restore, CurrentUnopenable: restore, ResponseUnopenable: restore, SealedForOther: restore,
+	HistoryOutOfOrder: history, DecidedTwice: history, DecisionWithoutHistory: history,
+}
+
+// remedy says what to do. What no run puts in order ends with a new consent.
+func remedy(kind Kind, c token.Connection) string {
+	text, known := remedies[kind]
+	if !known {
+		text = invite
+	}
+	return strings.ReplaceAll(text, "ENV/NAME", c.String())
+}
+
+// KeyFile checks the mode of the key file of an installation on one machine.
+func KeyFile(path string, mode fs.FileMode) []Finding {
+	if mode.Perm()&^0o600 == 0 {
+		return nil
+	}
+	return []Finding{{Kind: KeyFileMode, Detail: fmt.Sprintf("the key file %s has the mode %04o", path, mode.Perm()),
+		Remedy: fmt.Sprintf("if nobody else can have read it, run: chmod 600 '%s'", path)}}
+}
