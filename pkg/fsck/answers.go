@@ -68,7 +68,7 @@ func (x *examination) place(m rotation.TokenResponse, role rotation.Role) {
 // orphan checks that a response is revoked that can no longer be decided. It may have
 // become an orphan long after it was saved.
 func (x *examination) orphan(m rotation.TokenResponse) {
-	since := later(m.SavedAt, x.rec.RotatedAt, x.rec.SearchAt, x.waitOf(rotation.Revoke, m.Key))
+	since := later(m.SavedAt, x.overtaken(m), x.waitOf(rotation.Revoke, m.Key))
 	if x.past(since) {
 		x.found(OrphanLives, "the response %s, saved at %s, can no longer be decided and is not revoked", name(m.Key), stamp(m.SavedAt))
 	}

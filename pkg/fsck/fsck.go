@@ -247,6 +247,7 @@ type examination struct {
 	*checker
 	rec       rotation.Record
 	responses []rotation.TokenResponse
+	events    []rotation.Event // newest first
 	now       time.Time
 	opened    map[rotation.ResponseKey]rotation.Opened
 	damaged   []rotation.ResponseKey // responses that are damage by themselves
@@ -259,17 +260,17 @@ func (x *examination) all(ctx context.Context) error {
 	if x.foreign() {
 		return nil
 	}
+	var err error
+	if x.events, err = x.Ledger.History(ctx, x.rec.Connection, wholeHistory); err != nil {
+		return fmt.Errorf("reading the history: %w", err)
+	}
 	if err := x.answers(ctx); err != nil {
 		return err
 	}
 	x.row()
 	x.due()
 	x.others()
-	events, err := x.Ledger.History(ctx, x.rec.Connection, wholeHistory)
-	if err != nil {
-		return fmt.Errorf("reading the history: %w", err)
-	}
-	x.history(events)
+	x.history()
 	if err := x.secret(ctx); err != nil {
 		return err
 	}

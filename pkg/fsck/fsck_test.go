@@ -178,19 +178,20 @@ func TestEveryDamageIsFound(t *testing.T) {
 			saved(next, func(m *rotation.TokenResponse) { m.State = rotation.Quarantined })(t, in)
 			in.edit(t, acme, func(r *rotation.Record) { r.Held = true })
 		}},
-		"of an epoch to come":      {fsck.EpochAhead, acme, saved(next, func(m *rotation.TokenResponse) { m.Key.Epoch += 2 })},
-		"of a generation to come":  {fsck.GenerationAhead, acme, saved(next, func(m *rotation.TokenResponse) { m.Key.Generation++ })},
-		"saved tomorrow":           {fsck.SavedAhead, acme, saved(next, func(m *rotation.TokenResponse) { m.SavedAt = time.Now().Add(day) })},
-		"saved and not decided":    {fsck.Undecided, acme, saved(late, func(*rotation.TokenResponse) {})},
+		"of an epoch to come":     {fsck.EpochAhead, acme, saved(next, func(m *rotation.TokenResponse) { m.Key.Epoch += 2 })},
+		"of a generation to come": {fsck.GenerationAhead, acme, saved(next, func(m *rotation.TokenResponse) { m.Key.Generation++ })},
+		"saved tomorrow":          {fsck.SavedAhead, acme, saved(next, func(m *rotation.TokenResponse) { m.SavedAt = time.Now().Add(day) })},
+		"saved and not decided":   {fsck.Undecided, acme, saved(late, func(*rotation.TokenResponse) {})},
 		"an orphan nobody revokes": {fsck.OrphanLives, acme, func(t *testing.T, in *installation) {
-			saved(former, func(m *rotation.TokenResponse) { m.SavedAt = ago(2 * day) })(t, in)
-			in.edit(t, acme, func(r *rotation.Record) { r.RotatedAt = ago(day) })
+			saved(former, func(m *rotation.TokenResponse) { m.Key.Epoch, m.SavedAt = 0, ago(3*day) })(t, in)
+			in.happened(t, acme, rotation.Event{At: ago(2 * day), Kind: "disconnected", Epoch: 1})
 		}},
 		"one after a disconnect": {fsck.OrphanLives, gone, func(t *testing.T, in *installation) {
-			in.edit(t, gone, func(r *rotation.Record) { r.SearchAt, r.DueAt, r.RotatedAt = time.Time{}, time.Time{}, ago(2*day) })
+			in.edit(t, gone, func(r *rotation.Record) { r.SearchAt, r.DueAt = time.Time{}, time.Time{} })
 			m := in.current(t, beta)
-			m.Connection, m.Key.Epoch, m.SavedAt = gone, 1, ago(2*day)
+			m.Connection, m.Key.Epoch, m.SavedAt = gone, 0, ago(3*day)
 			in.save(t, gone, m)
+			in.happened(t, gone, rotation.Event{At: ago(2 * day), Kind: "disconnected", Epoch: 1})
 		}},
 		"two of one pair": {fsck.TwoSuccessors, acme, func(t *testing.T, in *installation) {
 			for _, attempt := range []string{"one", "two"} {

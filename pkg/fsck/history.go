@@ -15,12 +15,12 @@ const (
 	historyKept = 80 * day
 )
 
-// history checks what the events say. They come newest first.
-func (x *examination) history(events []rotation.Event) {
+// history checks what the events say.
+func (x *examination) history() {
 	var last rotation.Event
 	decided, spent := false, false
 	cur := x.rec.Current
-	for _, e := range slices.Backward(events) {
+	for _, e := range slices.Backward(x.events) {
 		if e.At.After(x.now.Add(clockTolerance)) {
 			x.found(HistoryAhead, "the history has an event at %s", stamp(e.At))
 		}
@@ -53,7 +53,7 @@ func (x *examination) sequence(last, e rotation.Event) {
 	case last.At.IsZero():
 	case same:
 		x.found(DecidedTwice, "%d.%d was decided at %s and at %s", e.Epoch, e.Generation, stamp(last.At), stamp(e.At))
-	case !above(e.Epoch, e.Generation, last.Epoch, last.Generation) && e.At.Sub(last.At) > time.Minute:
+	case !above(e.Epoch, e.Generation, last.Epoch, last.Generation) && e.At.Sub(last.At) > clockTolerance:
 		x.found(HistoryOutOfOrder, "%d.%d was decided at %s, and after it %d.%d at %s",
 			last.Epoch, last.Generation, stamp(last.At), e.Epoch, e.Generation, stamp(e.At))
 	}
@@ -63,4 +63,18 @@ func (x *examination) sequence(last, e rotation.Event) {
 func (x *examination) keepsToken(fingerprint token.Fingerprint) bool {
 	m, there := x.response(x.rec.Current.Response)
 	return there && m.Parent == fingerprint
+}
+
+// overtaken is when a response could no longer be decided; zero: the history does not say.
+func (x *examination) overtaken(m rotation.TokenResponse) time.Time {
+	for _, e := range slices.Backward(x.events) {
+		switch {
+		case e.Kind == "rejected" && e.Attempt == m.Key.Attempt:
+			return e.At
+		case e.Kind != "decided" && e.Kind != "adopted" && e.Kind != "disconnected":
+		case e.Attempt != m.Key.Attempt && !above(m.Key.Epoch, m.Key.Generation, e.Epoch, e.Generation):
+			return e.At
+		}
+	}
+	return time.Time{}
 }

@@ -76,6 +76,9 @@ func thirtyDays(t *testing.T, seed uint64, check bool) (trace string) {
 		}
 		if check {
 			w.check(t, connections*hours)
+			if err := b.undamaged(t.Context()); err != nil {
+				t.Error(err)
+			}
 		}
 		trace = b.Journal.String()
 	})

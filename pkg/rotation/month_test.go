@@ -2,6 +2,7 @@ package rotation_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,7 +32,7 @@ func TestAMonthWithoutFaults(t *testing.T) {
 				if err := b.works(t.Context()); err != nil {
 					t.Error(err)
 				}
-				if err := rotationtest.CheckAtRest(b.Harness); err != nil {
+				if err := errors.Join(rotationtest.CheckAtRest(b.Harness), b.undamaged(t.Context())); err != nil {
 					t.Error(err)
 				}
 				if kinds := b.notices(); len(kinds) != 0 {

@@ -22,7 +22,7 @@ var edgeScenarios = []namedScenario{
 	{"a consent and a rotation at the edges of their time", scenario{rare: true, menu: atTheEdges, actors: []actor{timedCallback, function("function")}}},
 	{"a callback with little time", scenario{rare: true, pending: true, actors: []actor{hurriedCallback, latecomer}}},
 
-	{"what a process leaves whose clock is three hours ahead", scenario{rare: true, before: runWrong(3 * time.Hour), actors: []actor{function("function"), latecomer}}},
+	{"what a process leaves whose clock is three hours ahead", scenario{rare: true, damage: ofWrongClock, before: runWrong(3 * time.Hour), actors: []actor{function("function"), latecomer}}},
 	{"what a process leaves whose clock is three hours behind", scenario{rare: true, before: runWrong(-3 * time.Hour), actors: []actor{function("function"), latecomer}}},
 	{"a place in the queue for redeems that is three hours ahead", scenario{rare: true, before: reserveAhead, actors: []actor{function("function"), latecomer}}},
 

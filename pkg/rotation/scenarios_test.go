@@ -63,7 +63,7 @@ var scenarios = slices.Concat([]namedScenario{
 	{"a server that finds fault with requests", scenario{rare: true, before: meet(func(b *harness) rotation.Issuer { return &demanding{Issuer: b.Issuer} }), actors: []actor{rotator("rotator"), sweeper}}},
 	{"another lifetime than before", scenario{rare: true, before: hurry, actors: []actor{rotator("rotator"), sweeper}}},
 	{"another release of the program", scenario{rare: true, before: upgrade, actors: []actor{rotator("rotator"), sweeper}}},
-	{"a row whose response is gone", scenario{rare: true, before: forget, actors: []actor{rotator("rotator"), sweeper}}},
+	{"a row whose response is gone", scenario{rare: true, damage: ofLoss, before: forget, actors: []actor{rotator("rotator"), sweeper}}},
 }, shortScenarios, manyScenarios, serviceScenarios, rareScenarios, edgeScenarios)
 
 // namedScenario is a scenario with the name it has in reports.

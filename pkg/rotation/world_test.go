@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tokenturn/tokenturn/pkg/fsck"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/rotation/rotationtest"
 )
@@ -32,7 +33,8 @@ type scenario struct {
 	long     bool                                            // too long for trying all of it
 	faults   int
 	switches int
-	seen     *strikes // counts the faults; nil: they are not counted
+	damage   []fsck.Kind // that is found once all is at rest
+	seen     *strikes    // counts the faults; nil: they are not counted
 }
 
 // runTime is what AWS Lambda gives a run of the rotate function.
@@ -100,6 +102,9 @@ func (s scenario) world(c *rotationtest.Choices) error {
 	}
 	if err == nil {
 		err = b.rest(ctx)
+	}
+	if err == nil {
+		err = b.undamaged(ctx, s.damage...)
 	}
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, b.Journal)
