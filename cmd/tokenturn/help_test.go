@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tokenturn/tokenturn/pkg/doctor"
+	"github.com/tokenturn/tokenturn/pkg/fsck"
 	"github.com/tokenturn/tokenturn/pkg/procore"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 )
@@ -77,7 +78,8 @@ func TestAnswersAreDocumented(t *testing.T) {
 		"connection history": {rotation.Event{}}, "connection rotate, release, discard": {rotation.ConnectionReport{}},
 		"connection rotate --all, connection import --batch": {rotation.Report{}}, "connection disconnect": {disconnectAnswer{}, revocation{}},
 		"connection undo": {undoAnswer{}}, "connection protect": {protectAnswer{}}, "invitation list, revoke": {invitationAnswer{}},
-		"token print": {tokenAnswer{}}, "doctor": {doctorAnswer{}, doctor.Finding{}}, "man": {manAnswer{}},
+		"token print": {tokenAnswer{}}, "doctor": {doctorAnswer{}, doctor.Finding{}}, "fsck": {fsck.Report{}, fsck.Finding{}, fsck.NotMade{}},
+		"man": {manAnswer{}},
 	} {
 		body, there := sections[title]
 		if !there {

@@ -107,6 +107,7 @@ func TestScripts(t *testing.T) {
 			"pairs":           cmdPairs,
 			"standin-down":    func(ts *testscript.TestScript, _ bool, _ []string) { worldOf(ts).standIn.Close() },
 			"await":           cmdAwait,
+			"sql":             cmdSQL,
 		},
 	})
 }

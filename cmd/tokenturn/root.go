@@ -51,7 +51,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a person must consent,
   tokenturn app set sandbox                   store the app's credentials
   tokenturn connection invite sandbox/acme    make a link for the person who connects
   tokenturn token print sandbox/acme          print a valid access token`,
-		c.serveCommand(), c.appCommand(), c.connectionCommand(), c.invitationCommand(), c.tokenCommand(), c.doctorCommand(), c.manCommand())
+		c.serveCommand(), c.appCommand(), c.connectionCommand(), c.invitationCommand(), c.tokenCommand(), c.doctorCommand(), c.fsckCommand(), c.manCommand())
 	root.Version = release.Version()
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetFlagErrorFunc(usageError)

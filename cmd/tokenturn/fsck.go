@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tokenturn/tokenturn/pkg/embedded"
+	"github.com/tokenturn/tokenturn/pkg/fsck"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// secondLook is how long after the first look fsck looks again at what it found: runs end
+// steps that they have begun, and reads by label become consistent.
+const secondLook = 2 * time.Second
+
+func (c *cli) fsckCommand() *cobra.Command {
+	return &cobra.Command{Use: "fsck [ENV/NAME...]", Short: "Look for damage in what is stored, and say what to do",
+		Long: `Compares ledger rows, saved answers, histories and secrets with each other and with the
+rules of the engine: of the connections named, or of all. It changes nothing, asks
+Procore nothing, and can run beside everything else. What it finds it looks at twice.
+
+What needs the sealing key is not checked without the right to use it; the answer
+says so. To examine settings, permissions and schedule, run "tokenturn doctor".
+
+Exit codes: 0 no damage; 1 damage, or something that cannot be read; 4 no such connection.`,
+		Example: `  tokenturn fsck
+  tokenturn fsck sandbox/acme
+  tokenturn --json fsck | jq -r '.findings[] | [.connection, .kind] | @tsv'`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var only []token.Connection
+			for _, arg := range args {
+				conn, err := token.ParseConnection(arg)
+				if err != nil {
+					return usageError(cmd, err)
+				}
+				only = append(only, conn)
+			}
+			if report, err := c.keyFile(); err != nil || len(report.Findings) > 0 {
+				return errors.Join(err, c.tellDamage(report)) // what others may have read is not used
+			}
+			return c.with(cmd.Context(), func(in *installation) error { return c.fsck(cmd.Context(), in, only) })
+		}}
+}
+
+// keyFile checks the key file of an installation on one machine, if there is one.
+func (c *cli) keyFile() (fsck.Report, error) {
+	report := fsck.Report{Findings: []fsck.Finding{}, NotMade: []fsck.NotMade{}}
+	if c.store != "embedded" {
+		return report, nil
+	}
+	dir, err := c.dataDir()
+	if err != nil {
+		return report, err
+	}
+	path := filepath.Join(dir, embedded.KeyName)
+	info, err := os.Stat(path)
+	if err != nil { // opening the store says it better
+		return report, nil
+	}
+	if report.Findings = append(report.Findings, fsck.KeyFile(path, info.Mode())...); len(report.Findings) > 0 {
+		report.NotMade = []fsck.NotMade{{Check: "all others", Reason: "the mode of the key file has to be corrected first"}}
+	}
+	return report, nil
+}
+
+func (c *cli) fsck(ctx context.Context, in *installation, only []token.Connection) error {
+	for _, conn := range only {
+		if _, _, err := in.load(ctx, conn); err != nil {
+			return err
+		}
+	}
+	end := func() {}
+	report, err := fsck.Check(ctx, fsck.Config{Ledger: in.ledger, Secrets: in.secrets, Sealer: in.sealer, Issuer: in.issuer,
+		Settings: in.settings, Pause: secondLook, Begin: func(connections int) (step func()) {
+			step, end = c.progress("Checking", connections)
+			return step
+		}}, only...)
+	end()
+	if err != nil && report.Findings == nil {
+		return err
+	}
+	return errors.Join(err, c.tellDamage(report))
+}
+
+func (c *cli) tellDamage(report fsck.Report) error {
+	if err := c.answer(report, func(w io.Writer) { printDamage(w, report, c.painter()) }); err != nil {
+		return err
+	}
+	if n := len(report.Findings); n > 0 {
+		return exitf(failed, "%d findings of damage; each says what to do", n)
+	}
+	return nil
+}
+
+func printDamage(w io.Writer, report fsck.Report, p painter) {
+	if len(report.Findings) > 0 {
+		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		fmt.Fprintf(t, "%s\tCONNECTION\tFINDING\n", p.paint("DAMAGE", plain))
+		for _, f := range report.Findings {
+			subject := "-"
+			if !f.Connection.IsZero() {
+				subject = f.Connection.String()
+			}
+			fmt.Fprintf(t, "%s\t%s\t%s\n%s\t\t→ %s\n", p.paint(string(f.Kind), red), subject, oneLine(f.Detail), p.paint("", plain), oneLine(f.Remedy))
+		}
+		t.Flush()
+	}
+	for _, m := range report.NotMade {
+		fmt.Fprintf(w, "not checked: %s, of %d connections: %s\n", m.Check, m.Connections, oneLine(m.Reason))
+	}
+	fmt.Fprintf(w, "%d connections checked\n", report.Connections)
+}
