@@ -32,8 +32,6 @@ func (e *engine) decideOn(ctx context.Context, rec Record, responses []TokenResp
 		return e.mark(ctx, rec, responses, m, Quarantined, verdict.Reason)
 	case verdict.Verdict == Empty:
 		return e.mark(ctx, rec, responses, m, Rejected, verdict.Reason)
-	case verdict.Verdict == Salvaged:
-		e.notify(ctx, NoticeSalvaged, m.Connection, "The token endpoint's answer was odd (%s); a refresh token could be saved from it.", verdict.Reason)
 	}
 	pin, err := e.checkIdentity(ctx, rec, m, verdict.Pair)
 	switch wrong, isWrong := errors.AsType[*identityError](err); {
@@ -49,6 +47,9 @@ func (e *engine) decideOn(ctx context.Context, rec Record, responses []TokenResp
 	next, err := e.succeed(rec, m, verdict.Pair, pin)
 	if err != nil {
 		return rec, responses, err
+	}
+	if verdict.Verdict == Salvaged {
+		e.notify(ctx, NoticeSalvaged, m.Connection, "The token endpoint's answer was odd (%s); a refresh token could be saved from it.", verdict.Reason)
 	}
 	e.notifyOfLifetime(ctx, rec.Current, next.Current, m.Connection.Environment)
 	e.notifyOfClock(ctx, rec, m, verdict.Pair)
@@ -450,8 +451,10 @@ func (t *reconciliation) consentNotRefreshed(ctx context.Context, m TokenRespons
 	t.heed(ctx, answer)
 	cause := fmt.Errorf("refreshing the waiting consent of %s: %s", t.conn, answer.Detail)
 	switch answer.Class {
-	case UnknownResult, OddRefusal:
-		return nil, nil // the attempt stays; once it is over, its answer is searched for
+	case UnknownResult, OddRefusal: // the attempt stays; once it is over, its answer is searched for
+		t.engine.notify(ctx, NoticeUnknown, t.conn, "The answer to the refresh of a saved consent of %s was lost (%s). "+
+			"tokenturn checks again automatically; no action is needed.", t.conn, answer.Detail)
+		return nil, nil
 	case Refused:
 		count := 1
 		if f := t.rec.failure(Decide, m.Key); f != nil && f.Class == classRefused {

@@ -230,7 +230,7 @@ func (h *outageHour) judge(s *site, from, repair, living time.Time, sent []time.
 	case toFollowUp:
 		runs := 0
 		h.least, runs = h.uncovered(s, from, repair, living, sent)
-		h.least = min(h.least, h.missing) // messages that are delivered again begin runs as well
+		h.least = min(h.least, h.missing)              // messages that are delivered again begin runs as well
 		h.allowed = time.Duration(runs)*runTime + soon // none has to wait for its own end
 	}
 }

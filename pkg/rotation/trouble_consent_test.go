@@ -336,7 +336,7 @@ func TestAWaitingConsentsRefreshIsFoundInTheSecretStore(t *testing.T) {
 func TestARejectedConsentDoesNotHoldUpAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})
-		b.gate(outage(forever, fail, "issuer.Identify"))
+		b.gate(breakdown(forever, fail, "issuer.Identify"))
 		for _, who := range []rotation.Identity{sam, pat} {
 			if result, err := b.consent(t.Context(), who, rotation.Identity{Login: pat.Login}); result != rotation.Verifying {
 				t.Fatalf("%s, %v", result, err)
