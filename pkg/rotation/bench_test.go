@@ -85,9 +85,7 @@ func (b *harness) consentsBut(change func(*rotation.ConsentsConfig)) *rotation.C
 	return c
 }
 
-func (b *harness) logger() *slog.Logger {
-	return slog.New(slog.NewTextHandler(b.Log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-}
+func (b *harness) logger() *slog.Logger { return b.Logger() }
 
 // consent lets a person connect acme.
 func (b *harness) consent(ctx context.Context, who, expect rotation.Identity) (rotation.ConsentResult, error) {

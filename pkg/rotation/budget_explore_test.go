@@ -7,7 +7,8 @@ import "time"
 // plays is what two processors try in about two minutes: every single fault of
 // every scenario on every server (of rare ones on one), some runs with more, and, on
 // a server that ends the old pair at once, every single switch of every scenario and
-// every pair of faults of one rotation and of two.
+// every pair of faults of one rotation and of two, and of some scenarios every fault
+// with every switch.
 func plays(name string, s scenario) []play {
 	several := play{2, 2, some(10, 2)}
 	switch {
@@ -15,10 +16,12 @@ func plays(name string, s scenario) []play {
 		return []play{several}
 	case !s.strict():
 		return []play{{1, 0, all}, several}
+	case s.sure:
+		return []play{{1, 1, all}, {1, 0, all}, several}
 	case name == "a rotator", name == "two rotators":
 		return []play{{2, 0, all}, {1, 0, all}, {0, 1, all}, several}
 	}
-	return []play{{1, 0, all}, {0, 1, all}, several}
+	return []play{{1, 0, all}, {0, 1, all}, {1, 1, some(20, 2)}, several}
 }
 
 // lastingPlays is, of trouble that lasts, each kind alone, on a server that ends

@@ -5,12 +5,15 @@ package rotation_test
 import "time"
 
 // plays is what `go test` tries: every single fault of a rotation on every
-// server, every single fault and every single switch of every scenario that is not
-// rare or long on the one that Procore most probably is, and of the rest a few runs with more.
+// server; on the one that Procore most probably is, every single fault and every single
+// switch of every scenario that is not rare or long, some runs with both at once, and of
+// some scenarios each of those; and of the rest a few runs with more.
 func plays(name string, s scenario) []play {
 	switch {
+	case s.strict() && s.sure:
+		return []play{{1, 1, all}}
 	case s.strict() && !s.rare && !s.long:
-		return []play{{0, 1, all}, {1, 0, all}}
+		return []play{{0, 1, all}, {1, 0, all}, {1, 1, some(20, 1)}}
 	case name == "a rotator":
 		return []play{{1, 0, all}}
 	}

@@ -26,7 +26,11 @@ var edgeScenarios = []namedScenario{
 	{"what a process leaves whose clock is three hours behind", scenario{rare: true, before: runWrong(-3 * time.Hour), actors: []actor{function("function"), latecomer}}},
 	{"a place in the queue for redeems that is three hours ahead", scenario{rare: true, before: reserveAhead, actors: []actor{function("function"), latecomer}}},
 
-	{"an import and a rotation, and an impatient one", scenario{rare: true, pending: true, actors: []actor{importRotator, impatient}}},
+	{"a run that stands still, and one at the moment it goes on", scenario{rare: true, sure: true, menu: standingStill, actors: []actor{rotator("rotator"), atThatMoment}}},
+	{"an answer that comes ten minutes late to the secret store only", scenario{rare: true, sure: true, menu: standingStill, actors: []actor{forgetfulRotator, atThatMoment}}},
+	{"a server that asks for time with its answer", scenario{rare: true, before: meet(func(b *harness) rotation.Issuer { return courteous{b.Issuer} }), actors: []actor{rotator("rotator"), sweeper}}},
+
+	{"an import and a rotation, and an impatient one", scenario{rare: true, sure: true, pending: true, actors: []actor{importRotator, impatient}}},
 	{"an import and a rotation, and a later sweep", scenario{rare: true, pending: true, actors: []actor{importRotator, latecomer}}},
 
 	{"an answer in escrow, and two versions after it", scenario{rare: true, before: escrowBelowOthers, actors: []actor{rotator("rotator"), sweeper}}},
@@ -46,6 +50,14 @@ var edgeScenarios = []namedScenario{
 // atTheEdges has delays only.
 var atTheEdges = rotationtest.Edges(rotation.DefaultSettings("harness"))
 
+// standingStill is a menu of runs that stop for ten minutes once a call has been answered.
+func standingStill(at rotationtest.Passage) []rotationtest.Fault {
+	if at.When == before || at.Actor == atThatMoment.name {
+		return nil
+	}
+	return []rotationtest.Fault{freeze(10 * time.Minute)}
+}
+
 // function is a run of AWS Lambda, with 15 minutes.
 func function(name string) actor {
 	return actor{name, func(ctx context.Context, b *harness) {
@@ -56,6 +68,17 @@ func function(name string) actor {
 }
 
 var (
+	// atThatMoment rotates when a run goes on that has stood still.
+	atThatMoment = actor{"at that moment", func(ctx context.Context, b *harness) {
+		time.Sleep(10 * time.Minute)
+		_, _ = b.rotator().Rotate(ctx, acme)
+	}}
+
+	// forgetfulRotator saves its answer in the secret store only.
+	forgetfulRotator = actor{"rotator", func(ctx context.Context, b *harness) {
+		_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Ledger = &forgetfulLedger{Ledger: b.Ledger} }).Rotate(ctx, acme)
+	}}
+
 	// timedCallback is a callback with the time that its function has.
 	timedCallback = timed("callback", 90*time.Second)
 
@@ -222,6 +245,15 @@ func littleRoom(use func(*harness)) func(*harness) {
 		_, _ = b.rotator().Sweep(rotationtest.Scheduled(context.Background()))
 		time.Sleep(time.Hour)
 	}
+}
+
+// courteous asks for time with each answer.
+type courteous struct{ *rotationtest.Issuer }
+
+func (c courteous) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
+	answer := c.Issuer.Redeem(ctx, app, grant)
+	answer.Wait = 30 * time.Second
+	return answer
 }
 
 // refuseOnce makes the server refuse the next refresh by mistake.

@@ -29,6 +29,7 @@ type scenario struct {
 	actors   []actor
 	recovery bool
 	menu     func(rotationtest.Passage) []rotationtest.Fault // nil: everything that can go wrong
+	sure     bool                                            // all of it with a fault and a switch at once, at any time
 	rare     bool                                            // about something else than the server: one server is enough for trying all of it
 	long     bool                                            // too long for trying all of it
 	faults   int

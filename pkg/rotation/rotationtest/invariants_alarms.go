@@ -40,6 +40,12 @@ func alarmsRaised(b *Harness) error {
 			if effect.Notice.Connection.IsZero() {
 				announced[effect.Notice.Environment] = e.At
 			}
+		case Restored, Purged:
+			cause[alarm{e.Connection, rotation.NoticeDrift}] = true
+		case Moved:
+			if effect.ByHand {
+				cause[alarm{e.Connection, rotation.NoticeDrift}] = true
+			}
 		case Faulted:
 			if effect.At.Call == "notifier.Notify" && effect.Fault.Kind != Crash {
 				for _, kind := range demandable {
@@ -95,8 +101,8 @@ func alarmsRaised(b *Harness) error {
 		}
 	}
 	for _, n := range b.Notifier.Notices() {
-		atIssuer := n.Kind == rotation.NoticeNeedsConsent || n.Kind == rotation.NoticeUnknown // what else is told may be overtaken before it is written
-		if a := (alarm{n.Connection, n.Kind}); atIssuer && !n.Connection.IsZero() && !cause[a] {
+		visible := n.Kind == rotation.NoticeNeedsConsent || n.Kind == rotation.NoticeUnknown || n.Kind == rotation.NoticeDrift // what else is told may be overtaken before it is written
+		if a := (alarm{n.Connection, n.Kind}); visible && !n.Connection.IsZero() && !cause[a] {
 			return fmt.Errorf("I17 is broken: of %s people were told %q, and it never happened", a.connection, a.kind)
 		}
 	}

@@ -37,45 +37,58 @@ func answersAreSaved(b *Harness) error {
 			answers := func(m rotation.TokenResponse) bool {
 				return m.Parent == effect.What || isCode[effect.What] && m.Source == rotation.FromCode
 			}
-			if at, what := unsaved(entries[i:], c, answers); at != nil {
+			saved, at, what := unsaved(entries[i:], c, answers)
+			if at != nil {
 				return violated("I7", *at, "the answer to #%d %s", effect.N, what)
+			}
+			if b.Log.wroteBetween(e.Actor, i, i+saved) {
+				return violated("I7", e, "something is logged before the answer to #%d is saved", effect.N)
 			}
 		}
 	}
 	return nil
 }
 
+// wroteBetween reports whether the actor has logged anything between two entries of the journal.
+func (l *Log) wroteBetween(actor string, after, before int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.ContainsFunc(l.logged, func(r logged) bool {
+		return r.actor == actor && r.entries > after && r.entries <= before
+	})
+}
+
 // unsaved says what the actor that has received an answer does other than saving
-// it; nil if it saves it, dies, or tells that it could not. The answer to a code
-// is of no connection yet.
-func unsaved(entries []Entry, c token.Connection, answers func(rotation.TokenResponse) bool) (at *Entry, what string) {
+// it; nil if it saves it, dies, or tells that it could not, by which entry. The
+// answer to a code is of no connection yet.
+func unsaved(entries []Entry, c token.Connection, answers func(rotation.TokenResponse) bool) (saved int, at *Entry, what string) {
 	answered := entries[0]
-	for _, e := range entries[1:] {
+	for n, e := range entries[1:] {
 		if e.Actor != answered.Actor || !c.IsZero() && !e.Connection.IsZero() && e.Connection != c {
 			continue
 		}
 		switch effect := e.Effect.(type) {
 		case Responded:
 			if answers(effect.TokenResponse) {
-				return nil, ""
+				return n + 1, nil, ""
 			}
 		case Stored:
 			if m, ok := escrowed(effect.Version); ok && answers(m) {
-				return nil, ""
+				return n + 1, nil, ""
 			}
 		case Noticed:
 			if effect.Notice.Kind == rotation.NoticeUnsaved {
-				return nil, ""
+				return 0, nil, ""
 			}
 		case Faulted:
 			if effect.Fault.Kind == Crash || effect.At.Call == "notifier.Notify" {
-				return nil, ""
+				return 0, nil, ""
 			}
 		case Wrote:
-			return &e, "is not saved yet"
+			return 0, &e, "is not saved yet"
 		}
 	}
-	return &answered, "is never saved, and nobody is told"
+	return 0, &answered, "is never saved, and nobody is told"
 }
 
 // savedBeforeUse is I8: a pair's access token is not used before the answer

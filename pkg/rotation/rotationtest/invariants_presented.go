@@ -163,16 +163,24 @@ func answersCanBeSaved(b *Harness) error {
 	return nil
 }
 
-// callersDoNotMatter is I7: an answer does not get lost because its caller is asked to stop.
+// callersDoNotMatter is I7: an answer does not get lost because its caller is asked to
+// stop, neither on its way nor when it is saved.
 func callersDoNotMatter(b *Harness) error {
-	cancelled := map[string]bool{} // actors whose POST was on its way
+	posting, asked, hindered := map[string]bool{}, map[string]bool{}, map[string]bool{} // actors
 	for _, e := range b.Journal.Entries() {
 		switch effect := e.Effect.(type) {
 		case Faulted:
-			cancelled[e.Actor] = effect.Fault.Kind == Cancel && effect.At.Call == "issuer.Redeem"
+			cancelled := effect.Fault.Kind == Cancel
+			posting[e.Actor] = cancelled && effect.At.Call == "issuer.Redeem"
+			asked[e.Actor] = asked[e.Actor] || cancelled
+			hindered[e.Actor] = hindered[e.Actor] || !cancelled
 		case Answered:
-			if cancelled[e.Actor] && effect.Class == rotation.UnknownResult {
+			if posting[e.Actor] && effect.Class == rotation.UnknownResult {
 				return violated("I7", e, "the request #%d ended with its caller", effect.N)
+			}
+		case Noticed:
+			if effect.Notice.Kind == rotation.NoticeUnsaved && asked[e.Actor] && !hindered[e.Actor] {
+				return violated("I7", e, "an answer for %s is given up because the run was asked to stop", e.Connection)
 			}
 		}
 	}

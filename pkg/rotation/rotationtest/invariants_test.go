@@ -14,6 +14,12 @@ import (
 
 func TestWhatIsRightPasses(t *testing.T) {
 	for name, steps := range map[string]func(*story){
+		"things are logged before and after an answer": func(s *story) {
+			p := s.connect(1)
+			s.Logger().InfoContext(s.ctx, "before")
+			s.rotate(p, 1, 1)
+			s.Logger().InfoContext(s.ctx, "after")
+		},
 		"ten generations": func(s *story) {
 			p := s.connect(1)
 			for generation := range int64(10) {
@@ -409,6 +415,22 @@ func TestEachInvariantIsChecked(t *testing.T) {
 			})
 			(&story{s.Harness, ctx}).present(p)
 		}},
+		"an answer is given up because its caller is asked to stop": {"I7", func(s *story) {
+			p := s.connect(1)
+			s.begin(p)
+			s.Issuer.Gate = Watch(s.Journal, Nth(1, "issuer.Redeem", Before, Fault{Kind: Cancel}))
+			s.present(p)
+			s.tell(rotation.NoticeUnsaved)
+		}},
+		"something is logged before an answer is saved": {"I7", func(s *story) {
+			p := s.connect(1)
+			s.begin(p)
+			next := s.present(p)
+			s.Logger().InfoContext(s.ctx, "got an answer")
+			s.save(successor(p, 1, 1))
+			s.decide(next, 1, 1)
+			s.publish(next, 1, 1)
+		}},
 		"a run presents with its time nearly over": {"I7", func(s *story) {
 			p := s.connect(1)
 			s.begin(p)
@@ -542,6 +564,10 @@ func TestEachInvariantIsChecked(t *testing.T) {
 		"people are told of what never happened": {"I17 at rest", func(s *story) {
 			s.connect(1)
 			s.tell(rotation.NoticeNeedsConsent)
+		}},
+		"people are told of a drift that was none": {"I17 at rest", func(s *story) {
+			s.connect(1)
+			s.tell(rotation.NoticeDrift)
 		}},
 		"an attempt ends without a row": {"I18", func(s *story) {
 			s.begin(s.connect(1))

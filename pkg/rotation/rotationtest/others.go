@@ -3,6 +3,7 @@ package rotationtest
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"regexp"
 	"slices"
 	"strings"
@@ -106,8 +107,15 @@ func (n *Notifier) Notices() []rotation.Notice {
 // Log is a writer for what the program under test logs, answers and returns as
 // errors, so that Check can search it for secrets. Safe for concurrent use.
 type Log struct {
-	mu   sync.Mutex
-	text strings.Builder
+	mu     sync.Mutex
+	text   strings.Builder
+	logged []logged
+}
+
+// logged is one record of a log: whose, and how much had happened by then.
+type logged struct {
+	actor   string
+	entries int
 }
 
 func (l *Log) Write(text []byte) (int, error) {
@@ -120,4 +128,21 @@ func (l *Log) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.String()
+}
+
+// Logger writes everything into the harness's log, and notes when each actor did so.
+func (b *Harness) Logger() *slog.Logger {
+	return slog.New(&handler{slog.NewTextHandler(b.Log, &slog.HandlerOptions{Level: slog.LevelDebug}), b})
+}
+
+type handler struct {
+	slog.Handler
+	b *Harness
+}
+
+func (h *handler) Handle(ctx context.Context, record slog.Record) error {
+	h.b.Log.mu.Lock()
+	h.b.Log.logged = append(h.b.Log.logged, logged{Actor(ctx), len(h.b.Journal.Entries())})
+	h.b.Log.mu.Unlock()
+	return h.Handler.Handle(ctx, record)
 }
