@@ -75,6 +75,9 @@ func eachFileCall(t *testing.T, prepare func(*testing.T) (*files, error), wrong 
 	if err != nil || first.code != 0 {
 		t.Fatalf("without a fault it exits with %d: %v\n%s", first.code, err, &f.said)
 	}
+	if err := synced(first.calls); err != nil {
+		t.Error(err)
+	}
 	var mu sync.Mutex
 	table := map[string]map[string]int{}
 	var all sync.WaitGroup // most of them wait, most of the time, so they are more than -parallel
@@ -112,6 +115,25 @@ func eachFileCall(t *testing.T, prepare func(*testing.T) (*files, error), wrong 
 		}
 		t.Logf("  %-32s %4d: %s", row, total, strings.Join(ends, ", "))
 	}
+}
+
+// synced wants what was written to a file to be on the disk before the lock is given to others
+// or the file is put in its place: a power cut must find all that anybody relied on. The shared
+// memory of the log is made anew after one.
+func synced(calls []fileCall) error {
+	written := map[string]bool{}
+	for i, c := range calls {
+		switch {
+		case strings.HasSuffix(c.File, "-shm") && c.Name != "lock":
+		case c.writes():
+			written[c.File] = true
+		case strings.HasSuffix(c.Name, "sync"):
+			delete(written, c.File)
+		case (c.Name == "lock" || strings.HasPrefix(c.Name, "link")) && len(written) > 0:
+			return fmt.Errorf("at call %d, %s, not all of %v is on the disk", i+1, c, slices.Sorted(maps.Keys(written)))
+		}
+	}
+	return nil
 }
 
 // faultsIn lists the faults that calls can have. In the ordinary run it leaves some out.

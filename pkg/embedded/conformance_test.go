@@ -12,6 +12,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/tokenturn/tokenturn/pkg/embedded"
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
 func init() { children["full"] = onSmallDisk }
@@ -64,6 +68,9 @@ func onSmallDisk(ctx context.Context, dir string) error {
 	if err := madeOnFullDisk(ctx, filepath.Join(dir, "store"), disk); err != nil {
 		return err
 	}
+	if err := refusedOnFullDisk(ctx, filepath.Join(dir, "store"), disk); err != nil {
+		return err
+	}
 	all, err := onFullDisk(ctx, dir, disk, steps(0, 1<<20, 16<<10), false, true)
 	fmt.Println(all)
 	if err == nil && (all.saved == 0 || all.notBegun == 0) {
@@ -93,6 +100,46 @@ func madeOnFullDisk(ctx context.Context, dir string, d disk) error {
 	fmt.Printf("%d stores made, %d not for lack of room\n", made, refused)
 	if made == 0 || refused == 0 {
 		return errors.New("there is always room, or never")
+	}
+	return nil
+}
+
+// refusedOnFullDisk lets a first and a second attempt meet a disk without room for a slot. What
+// there is stays for others.
+func refusedOnFullDisk(ctx context.Context, dir string, d disk) (err error) {
+	s, err := embedded.Open(ctx, dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close(), os.RemoveAll(dir)) }()
+	for _, name := range []string{"first", "second"} {
+		record := rotation.Record{Connection: token.Connection{Environment: "sandbox", Name: name}}
+		if record.Revision, err = s.Ledger().Write(ctx, rotation.Change{Record: record}); err != nil {
+			return err
+		}
+		record.Attempt = attempt(name)
+		const room = embedded.SlotSize / 2
+		if err := d.leave(room); err != nil {
+			return err
+		}
+		_, refusal := s.Ledger().Write(ctx, rotation.Change{Record: record})
+		var after syscall.Statfs_t
+		if err := syscall.Statfs(dir, &after); err != nil {
+			return err
+		}
+		if free := int64(after.Bavail) * after.Bsize; free != room {
+			return fmt.Errorf("%d bytes are free after the %s attempt did not begin, %d were before", free, name, room)
+		}
+		want := fmt.Sprintf("the disk of %s has no room to save an answer, so nothing was presented; free at least %d bytes", dir, embedded.SlotSize-room)
+		if refusal == nil || !strings.Contains(refusal.Error(), want) {
+			return fmt.Errorf("an attempt without room: %w; want %s", refusal, want)
+		}
+		if err := d.free(); err != nil {
+			return err
+		}
+		if _, err := s.Ledger().Write(ctx, rotation.Change{Record: record}); err != nil {
+			return fmt.Errorf("an attempt with room again: %w", err)
+		}
 	}
 	return nil
 }
