@@ -7,6 +7,7 @@
 // only those of the models that judge histories need no more than Go.
 // They need Debian's Doorkeeper (installed by the starter), Python 3 with
 // moto[server], and a few minutes; where a peer is missing they fail and say
-// what to install. They use real time, since neither peer can be given another
+// what to install. Those of files need root, to mount small disks, and Linux 5.19.
+// They use real time, since neither peer can be given another
 // clock: settings are short, and waiting is bounded.
 package conformance

@@ -188,21 +188,26 @@ func noFiles(t *testing.T) (*files, error) {
 	return f, err
 }
 
-// newFiles connects and rotates once, and takes away what the first attempt left to the later
-// ones, so that the next rotation makes it.
+// newFiles is a directory with a connection.
 func newFiles(t *testing.T) (*files, error) {
 	f, err := noFiles(t)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = f.connect(t.Context())
 	}
+	return f, err
+}
+
+// connect connects and rotates once, and takes away what the first attempt left to the later
+// ones, so that the next rotation makes it.
+func (f *files) connect(ctx context.Context) error {
 	pair, err := f.server.Issue("files", procoretest.DefaultUser().Login)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer working()()
-	store, err := embedded.Open(t.Context(), f.dir)
+	store, err := embedded.Open(ctx, f.dir)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	applications := store.Applications(procore.ParseApplication)
 	settings := rotation.DefaultSettings("embedded")
@@ -211,23 +216,23 @@ func newFiles(t *testing.T) (*files, error) {
 	rotator, err := rotation.NewRotator(rotation.Config{Ledger: store.Ledger(), SecretStore: store.SecretStore(), Sealer: store.Sealer(),
 		Applications: applications, Issuer: issuer, Log: log, Settings: settings})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: store.Ledger(), Sealer: store.Sealer(), Applications: applications,
 		Issuer: issuer, Log: log, Settings: settings})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	_, registered := rotation.Register(t.Context(), store.Ledger(), store.SecretStore(), settings.Stack, filesConnection)
-	if err := errors.Join(applications.Set(t.Context(), filesConnection.Environment, token.NewSecret(f.app)), registered,
-		consents.Import(t.Context(), filesConnection, pair.RefreshToken, "")); err != nil {
-		return nil, err
+	_, registered := rotation.Register(ctx, store.Ledger(), store.SecretStore(), settings.Stack, filesConnection)
+	if err := errors.Join(applications.Set(ctx, filesConnection.Environment, token.NewSecret(f.app)), registered,
+		consents.Import(ctx, filesConnection, pair.RefreshToken, "")); err != nil {
+		return err
 	}
-	report, err := rotator.Rotate(t.Context(), filesConnection)
+	report, err := rotator.Rotate(ctx, filesConnection)
 	if err == nil && report.Connections[0].Outcome != rotation.Rotated {
 		err = fmt.Errorf("connecting: %+v", report)
 	}
-	return f, errors.Join(err, store.Close(), os.Remove(filepath.Join(f.dir, embedded.ReserveName)))
+	return errors.Join(err, store.Close(), os.Remove(filepath.Join(f.dir, embedded.ReserveName)))
 }
 
 // ran is one run of the command.
@@ -364,15 +369,20 @@ func (f *files) rotateWrong(wrong fault) (end string, err error) {
 	return first.said(), err
 }
 
-// recover rotates without faults, as often as there is to wait for something.
+// recover rotates without faults, as often as there is to wait for something, which no clock of
+// the program can be wound for.
 func (f *files) recover() (code int, err error) {
-	for range 4 {
+	for range 10 {
 		s, err := f.state()
 		if err != nil {
 			return 0, err
 		}
-		if s.record.Attempt != nil || s.record.Failure() != nil { // no clock of the program can be wound
-			time.Sleep(min(time.Until(s.record.DueAt)+50*time.Millisecond, time.Minute))
+		wait := time.Until(s.record.DueAt) + 50*time.Millisecond
+		if code == 5 { // another run's part lasts half a lease, of which the due time does not tell
+			wait = max(wait, 2*time.Second)
+		}
+		if code == 5 || s.record.Attempt != nil || s.record.Failure() != nil {
+			time.Sleep(min(wait, time.Minute))
 		}
 		r, err := f.run(nil, "connection", "rotate", filesConnection.String())
 		if code = r.code; code != 5 || err != nil {
@@ -411,4 +421,86 @@ func (f *files) setWrong(wrong fault) (end string, err error) {
 		return "", err
 	}
 	return first.said(), nil
+}
+
+// TestRotationOnAFullDisk rotates on disks with more and more room, from none. Nothing is
+// presented whose answer could not be saved, and with room again the connection works.
+func TestRotationOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	ends := map[string]int{}
+	var all sync.WaitGroup
+	for room := int64(0); room <= 1<<20; room += 48 << 10 {
+		all.Go(func() {
+			end, err := rotateWithRoom(t, room)
+			if err != nil {
+				t.Errorf("room for %d bytes: %v", room, err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			ends[end]++
+		})
+	}
+	all.Wait()
+	t.Logf("a rotation with room for 0 to 1 MiB, and what then was known: %v", ends)
+	if ends["failed, not presented"] == 0 || ends["done, saved"] == 0 {
+		t.Error("there is always room, or never")
+	}
+}
+
+func rotateWithRoom(t *testing.T, room int64) (end string, err error) {
+	f, err := noFiles(t)
+	if err != nil {
+		return "", err
+	}
+	if err := os.Mkdir(f.dir, 0o700); err != nil {
+		return "", err
+	}
+	if err := syscall.Mount("tmpfs", f.dir, "tmpfs", 0, "size=4m,mode=0700"); err != nil {
+		return "", fmt.Errorf("mounting a small disk, for which this must be root: %w", err)
+	}
+	defer func() { err = errors.Join(err, syscall.Unmount(f.dir, 0)) }()
+	if err := f.connect(t.Context()); err != nil {
+		return "", err
+	}
+	before, err := f.state()
+	if err != nil {
+		return "", err
+	}
+	ballast := filepath.Join(f.dir, "ballast")
+	if err := fillDisk(ballast, room); err != nil {
+		return "", err
+	}
+	first, err := f.run(nil, "connection", "rotate", filesConnection.String())
+	if err = errors.Join(err, os.Remove(ballast)); err != nil {
+		return "", err
+	}
+	after, err := f.state()
+	if err != nil {
+		return "", err
+	}
+	end = first.said()
+	spent := before.record.Current.Fingerprint
+	switch presented := after.presented[spent] > 0; {
+	case presented && !after.has(spent):
+		return end, fmt.Errorf("the answer is lost\n%s", &f.said)
+	case presented:
+		end += ", saved"
+	default:
+		end += ", not presented"
+	}
+	code, err := f.recover()
+	if err == nil && code != 0 {
+		err = fmt.Errorf("with room again a rotation exits with %d\n%s", code, &f.said)
+	}
+	return end, err
+}
+
+// fillDisk leaves so much room, or all that there is.
+func fillDisk(ballast string, room int64) error {
+	var disk syscall.Statfs_t
+	if err := syscall.Statfs(filepath.Dir(ballast), &disk); err != nil {
+		return err
+	}
+	return os.WriteFile(ballast, make([]byte, max(0, int64(disk.Bavail)*disk.Bsize-room)), 0o600)
 }
