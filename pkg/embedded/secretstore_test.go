@@ -106,3 +106,25 @@ func TestLabelledVersionsStay(t *testing.T) {
 		}
 	})
 }
+
+// Secrets are listed by connection, but for those that are to be deleted.
+func TestConnectionsWithSecrets(t *testing.T) {
+	store := openStore(t, t.TempDir())
+	secrets := store.SecretStore()
+	beta := token.Connection{Environment: "production", Name: "beta"}
+	id, content := value(0)
+	for _, c := range []token.Connection{beta, acme} {
+		if err := secrets.Create(t.Context(), c, id, content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := secrets.Connections(t.Context()); err != nil || !slices.Equal(got, []token.Connection{acme, beta}) {
+		t.Errorf("%v, %v", got, err)
+	}
+	if _, err := store.Deletions().Schedule(t.Context(), beta, 7*24*time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := secrets.Connections(t.Context()); err != nil || !slices.Equal(got, []token.Connection{acme}) {
+		t.Errorf("%v, %v", got, err)
+	}
+}

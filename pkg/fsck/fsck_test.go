@@ -3,7 +3,11 @@ package fsck_test
 import (
 	"database/sql"
 	"errors"
+	"go/ast"
+	"go/parser"
+	gotoken "go/token"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,9 +27,9 @@ type damage struct {
 	wreak func(t *testing.T, in *installation)
 }
 
-// Each damage is found, as what it is and as nothing else.
-func TestEveryDamageIsFound(t *testing.T) {
-	base, next, former := build(t)
+// damages are one or more of each kind. next is the answer that acme's next rotation would
+// have saved, former one of an earlier rotation.
+func damages(next, former rotation.TokenResponse) map[string]damage {
 	late := next // saved, and nobody came
 	late.SavedAt = ago(2 * day)
 	row := func(change func(*rotation.Record)) func(*testing.T, *installation) {
@@ -70,7 +74,7 @@ func TestEveryDamageIsFound(t *testing.T) {
 		m.Sealed[len(m.Sealed)-1] ^= 1
 		return func(t *testing.T, in *installation) { in.save(t, c, m) }
 	}
-	for name, d := range map[string]damage{
+	return map[string]damage{
 		// Rows.
 		"of another installation":    {fsck.RowOfOtherStack, acme, row(func(r *rotation.Record) { r.Stack = "two" })},
 		"a status that nobody knows": {fsck.StatusUnknown, acme, row(func(r *rotation.Record) { r.Status = "asleep" })},
@@ -279,7 +283,13 @@ func TestEveryDamageIsFound(t *testing.T) {
 			in.happened(t, acme, rotation.Event{At: ago(day), Kind: "decided", Epoch: 0, Generation: 9, Spent: rec.Current.Fingerprint})
 		}},
 		"a token among the spent ones": {fsck.CurrentSpent, acme, row(func(r *rotation.Record) { r.Spent = append(r.Spent, r.Current.Fingerprint) })},
-	} {
+	}
+}
+
+// Each damage is found, as what it is and as nothing else.
+func TestEveryDamageIsFound(t *testing.T) {
+	base, next, former := build(t)
+	for name, d := range damages(next, former) {
 		t.Run(string(d.kind)+"/"+name, func(t *testing.T) {
 			in := base.copy(t)
 			d.wreak(t, in)
@@ -299,6 +309,36 @@ func TestEveryDamageIsFound(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Every kind is tried, and says which rule it is about.
+func TestEveryKindIsTriedAndExplained(t *testing.T) {
+	tried := map[string]bool{string(fsck.KeyFileMode): true} // by TestKeyFile
+	for _, d := range damages(rotation.TokenResponse{Sealed: []byte{0}}, rotation.TokenResponse{}) {
+		tried[string(d.kind)] = true
+	}
+	file, err := parser.ParseFile(gotoken.NewFileSet(), "kinds.go", nil, parser.ParseComments)
+	must(t, err)
+	kinds := 0
+	ast.Inspect(file, func(n ast.Node) bool {
+		c, ok := n.(*ast.ValueSpec)
+		if !ok {
+			return true
+		}
+		if id, named := c.Type.(*ast.Ident); !named || id.Name != "Kind" {
+			return false
+		}
+		kinds++
+		value := strings.Trim(c.Values[0].(*ast.BasicLit).Value, `"`)
+		if !tried[value] || !strings.HasPrefix(c.Doc.Text(), c.Names[0].Name+": ") {
+			t.Errorf("%s is not tried, or has no comment", value)
+		}
+		return false
+	})
+	if kinds < 30 {
+		t.Errorf("there are %d kinds", kinds)
+	}
+	t.Logf("%d kinds, %d damages", kinds, len(damages(rotation.TokenResponse{Sealed: []byte{0}}, rotation.TokenResponse{})))
 }
 
 // A sound installation has no damage, whole or in part, and whoever may not open answers
