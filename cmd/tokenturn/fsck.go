@@ -78,11 +78,12 @@ func (c *cli) fsck(ctx context.Context, in *installation, only []token.Connectio
 		}
 	}
 	end := func() {}
-	report, err := fsck.Check(ctx, fsck.Config{Ledger: in.ledger, Secrets: in.secrets, Sealer: in.sealer, Issuer: in.issuer,
-		Settings: in.settings, Pause: secondLook, Begin: func(connections int) (step func()) {
-			step, end = c.progress("Checking", connections)
-			return step
-		}}, only...)
+	begin := func(connections int) (step func()) {
+		step, end = c.progress("Checking", connections)
+		return step
+	}
+	report, err := fsck.Check(ctx, fsck.Config{Ledger: in.ledger, Secrets: in.secrets, Sealer: in.sealer,
+		Issuer: in.issuer, Settings: in.settings, Pause: secondLook, Begin: begin}, only...)
 	end()
 	if err != nil && report.Findings == nil {
 		return err
@@ -109,7 +110,8 @@ func printDamage(w io.Writer, report fsck.Report, p painter) {
 			if !f.Connection.IsZero() {
 				subject = f.Connection.String()
 			}
-			fmt.Fprintf(t, "%s\t%s\t%s\n%s\t\t→ %s\n", p.paint(string(f.Kind), red), subject, oneLine(f.Detail), p.paint("", plain), oneLine(f.Remedy))
+			fmt.Fprintf(t, "%s\t%s\t%s\n%s\t\t→ %s\n", p.paint(string(f.Kind), red), subject, oneLine(f.Detail),
+				p.paint("", plain), oneLine(f.Remedy))
 		}
 		t.Flush()
 	}

@@ -30,7 +30,8 @@ func (x *examination) answers(ctx context.Context) error {
 	}
 	switch {
 	case len(successors) > 1:
-		x.found(TwoSuccessors, "%d saved responses succeed the current pair: %s and %s", len(successors), name(successors[0].Key), name(successors[1].Key))
+		x.found(TwoSuccessors, "%d saved responses succeed the current pair: %s and %s", len(successors),
+			name(successors[0].Key), name(successors[1].Key))
 	case len(successors) == 1:
 		x.undecided(successors[0])
 	}
@@ -57,7 +58,8 @@ func (x *examination) place(m rotation.TokenResponse, role rotation.Role) {
 	case m.Key.Epoch > r.Epoch+1:
 		x.found(EpochAhead, "the response %s is of an epoch that cannot have begun; the row is in %d", name(m.Key), r.Epoch)
 	case m.Key.Epoch == r.Epoch && m.Key.Generation > r.Generation+1:
-		x.found(GenerationAhead, "the response %s is of a generation that cannot have come; the row is at %d.%d", name(m.Key), r.Epoch, r.Generation)
+		x.found(GenerationAhead, "the response %s is of a generation that cannot have come; the row is at %d.%d", name(m.Key),
+			r.Epoch, r.Generation)
 	case x.ahead(m.SavedAt, 0):
 		x.found(SavedAhead, "the response %s was saved at %s", name(m.Key), stamp(m.SavedAt))
 	case role == rotation.RoleOrphan:
@@ -70,7 +72,8 @@ func (x *examination) place(m rotation.TokenResponse, role rotation.Role) {
 func (x *examination) orphan(m rotation.TokenResponse) {
 	since := later(m.SavedAt, x.overtaken(m), x.waitOf(rotation.Revoke, m.Key))
 	if x.past(since) {
-		x.found(OrphanLives, "the response %s, saved at %s, can no longer be decided and is not revoked", name(m.Key), stamp(m.SavedAt))
+		x.found(OrphanLives, "the response %s, saved at %s, can no longer be decided and is not revoked", name(m.Key),
+			stamp(m.SavedAt))
 	}
 }
 

@@ -98,13 +98,14 @@ func (in *installation) rotator(t *testing.T) *rotation.Rotator {
 // connect lets a person of its own consent.
 func (in *installation) connect(t *testing.T, c token.Connection) {
 	t.Helper()
-	consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: in.Ledger(), Sealer: in.Sealer(), Applications: in.apps,
-		Issuer: in.issuer, Settings: settings})
+	consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: in.Ledger(), Sealer: in.Sealer(),
+		Applications: in.apps, Issuer: in.issuer, Settings: settings})
 	must(t, err)
 	exchange, err := consents.Prepare(t.Context(), c, 0)
 	must(t, err)
 	app := rotationtest.Sandbox
-	owner := rotation.Identity{ClientID: app.ClientID, ResourceOwner: c.Name, Login: c.Name + "@example.com", Company: "42"}
+	owner := rotation.Identity{ClientID: app.ClientID, ResourceOwner: c.Name, Login: c.Name + "@example.com",
+		Company: "42"}
 	result, err := exchange.Redeem(t.Context(), rotation.Consent{Code: in.issuer.Authorize(owner, app.RedirectURI, ""),
 		RedirectURI: app.RedirectURI, Expect: rotation.Identity{Company: "42"}})
 	if must(t, err); result != rotation.Connected {
@@ -201,7 +202,8 @@ func (in *installation) document(t *testing.T, change func(*token.Document)) tok
 }
 
 func (in *installation) config() fsck.Config {
-	return fsck.Config{Ledger: in.Ledger(), Secrets: in.SecretStore(), Sealer: in.Sealer(), Issuer: in.issuer, Settings: settings}
+	return fsck.Config{Ledger: in.Ledger(), Secrets: in.SecretStore(), Sealer: in.Sealer(), Issuer: in.issuer,
+		Settings: settings}
 }
 
 // sql changes what no port changes.

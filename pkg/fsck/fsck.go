@@ -117,7 +117,9 @@ func Check(ctx context.Context, cfg Config, only ...token.Connection) (Report, e
 			return Report{}, err
 		}
 	}
-	slices.SortStableFunc(findings, func(a, b Finding) int { return cmp.Compare(a.Connection.String(), b.Connection.String()) })
+	slices.SortStableFunc(findings, func(a, b Finding) int {
+		return cmp.Compare(a.Connection.String(), b.Connection.String())
+	})
 	report := Report{Connections: len(connections), Findings: append([]Finding{}, findings...), NotMade: []NotMade{}}
 	for _, m := range k.missed {
 		report.NotMade = append(report.NotMade, *m)
@@ -207,7 +209,8 @@ func (k *checker) connection(ctx context.Context, c token.Connection) ([]Finding
 	case rec.Revision == "":
 		return nil, fmt.Errorf("%s: %w", c, ErrUnknown)
 	}
-	x := &examination{checker: k, rec: rec, responses: responses, now: k.Now(), opened: map[rotation.ResponseKey]rotation.Opened{}}
+	x := &examination{checker: k, rec: rec, responses: responses, now: k.Now(),
+		opened: map[rotation.ResponseKey]rotation.Opened{}}
 	if err := x.all(ctx); err != nil {
 		return nil, fmt.Errorf("checking %s: %w", c, err)
 	}

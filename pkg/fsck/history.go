@@ -38,7 +38,8 @@ func (x *examination) history() {
 		return
 	}
 	if !decided && cur.SavedAt.After(x.now.Add(-historyKept)) {
-		x.found(DecisionWithoutHistory, "the history does not say that %d.%d was decided", cur.Response.Epoch, cur.Response.Generation)
+		x.found(DecisionWithoutHistory, "the history does not say that %d.%d was decided", cur.Response.Epoch,
+			cur.Response.Generation)
 	}
 	if (spent || slices.Contains(x.rec.Spent, cur.Fingerprint)) && !x.keepsToken(cur.Fingerprint) {
 		x.found(CurrentSpent, "the current refresh token is noted as spent")

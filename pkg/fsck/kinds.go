@@ -3,6 +3,7 @@ package fsck
 import (
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/tokenturn/tokenturn/pkg/token"
@@ -182,36 +183,49 @@ const (
 	rotate  = "publish it again, which a rotation does first: tokenturn connection rotate ENV/NAME"
 	clock   = "set the clocks of all machines by NTP; if the time does not pass, " + invite
 	writeIt = "have a run write the row, which sets it again: tokenturn connection rotate ENV/NAME"
-	restore = "restore the table (on one machine the database with its key file) from a backup; if there is none, " + invite
-	stack   = "find out which installation it belongs to; give each its own table and secret prefix (TOKENTURN_STACK, TOKENTURN_SECRET_PREFIX)"
-	sweep   = "see that the schedule runs: tokenturn doctor; at once with: tokenturn connection rotate ENV/NAME"
-	revoke  = "have a run revoke it: tokenturn connection rotate ENV/NAME; if that does not help, revoke the app's access in Procore"
+	restore = "restore the table (on one machine the database with its key file) from a backup; " +
+		"if there is none, " + invite
+	stack = "find out which installation it belongs to; " +
+		"give each its own table and secret prefix (TOKENTURN_STACK, TOKENTURN_SECRET_PREFIX)"
+	sweep  = "see that the schedule runs: tokenturn doctor; at once with: tokenturn connection rotate ENV/NAME"
+	revoke = "have a run revoke it: tokenturn connection rotate ENV/NAME; " +
+		"if that does not help, revoke the app's access in Procore"
 	history = "find out who restored or wrote the ledger; the connection itself is not harmed"
-	exposed = "find out who read it; end the pair: tokenturn connection disconnect ENV/NAME, then tokenturn connection invite ENV/NAME"
+	exposed = "find out who read it; end the pair: tokenturn connection disconnect ENV/NAME, " +
+		"then tokenturn connection invite ENV/NAME"
 )
 
-var remedies = map[Kind]string{
-	RowOfOtherStack: stack, ResponseOfOtherStack: stack, DocumentOfOtherStack: stack,
-	AttemptFarAhead: clock, WaitTooLong: clock, SearchFarAhead: clock, PutsAhead: clock, SavedAhead: clock, HistoryAhead: clock, PutsUnsorted: clock,
-	DueMissing: writeIt, DueLate: writeIt, HeldDiffers: writeIt, FailureOfNothing: writeIt, FailureTwice: writeIt, RowTimesDiffer: writeIt,
-	AncestorNotBefore: writeIt, RefusalLeft: writeIt, PutsTooMany: "nothing: puts count for a day; if they stay, " + invite,
-	Overdue: sweep, Undecided: sweep, EscrowLeft: sweep, PeopleUntold: "see that notices arrive: tokenturn doctor; then " + invite,
-	SecretMissing: rotate, LabelMissing: rotate, LabelAbove: rotate, LabelBelow: rotate, LabelElsewhere: rotate, VersionMissing: rotate,
-	ValueNotDocument: rotate, DocumentOfOtherConnection: rotate, DocumentOfOtherEnvironment: rotate, DocumentTimesDiffer: rotate,
-	DocumentDiffers: rotate, VersionDiffers: rotate, CurrentOnlyShown: rotate,
-	SecretDeleted: "restore it: tokenturn connection undo ENV/NAME",
-	UnknownSecret: "if its readers are gone, delete the secret; else connect it: tokenturn connection invite ENV/NAME",
-	OrphanLives:   revoke, OpenRefreshToken: exposed,
-	StatusUnknown: restore, FingerprintMissing: restore, FingerprintDiffers: restore, PositionDiffers: restore,
-	CurrentMissing: restore, CurrentLost: restore, CurrentUnopenable: restore, ResponseUnopenable: restore, SealedForOther: restore,
-	HistoryOutOfOrder: history, DecidedTwice: history, DecisionWithoutHistory: history,
+var remedies = []struct {
+	text  string
+	kinds []Kind
+}{
+	{stack, []Kind{RowOfOtherStack, ResponseOfOtherStack, DocumentOfOtherStack}},
+	{clock, []Kind{AttemptFarAhead, WaitTooLong, SearchFarAhead, PutsAhead, PutsUnsorted, SavedAhead, HistoryAhead}},
+	{writeIt, []Kind{DueMissing, DueLate, HeldDiffers, FailureOfNothing, FailureTwice, RowTimesDiffer,
+		AncestorNotBefore, RefusalLeft}},
+	{sweep, []Kind{Overdue, Undecided, EscrowLeft}},
+	{rotate, []Kind{SecretMissing, LabelMissing, LabelAbove, LabelBelow, LabelElsewhere, VersionMissing,
+		VersionDiffers, ValueNotDocument, DocumentOfOtherConnection, DocumentOfOtherEnvironment, DocumentTimesDiffer,
+		DocumentDiffers, CurrentOnlyShown}},
+	{restore, []Kind{StatusUnknown, FingerprintMissing, FingerprintDiffers, PositionDiffers, CurrentMissing,
+		CurrentLost, CurrentUnopenable, ResponseUnopenable, SealedForOther}},
+	{history, []Kind{HistoryOutOfOrder, DecidedTwice, DecisionWithoutHistory}},
+	{revoke, []Kind{OrphanLives}},
+	{exposed, []Kind{OpenRefreshToken}},
+	{"nothing: puts count for a day; if they stay, " + invite, []Kind{PutsTooMany}},
+	{"see that notices arrive: tokenturn doctor; then " + invite, []Kind{PeopleUntold}},
+	{"restore it: tokenturn connection undo ENV/NAME", []Kind{SecretDeleted}},
+	{"if its readers are gone, delete the secret; else connect it: tokenturn connection invite ENV/NAME",
+		[]Kind{UnknownSecret}},
 }
 
 // remedy says what to do. What no run puts in order ends with a new consent.
 func remedy(kind Kind, c token.Connection) string {
-	text, known := remedies[kind]
-	if !known {
-		text = invite
+	text := invite
+	for _, r := range remedies {
+		if slices.Contains(r.kinds, kind) {
+			text = r.text
+		}
 	}
 	return strings.ReplaceAll(text, "ENV/NAME", c.String())
 }

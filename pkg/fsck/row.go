@@ -12,11 +12,12 @@ const day = 24 * time.Hour
 // foreign reports a row about which nothing else can be said.
 func (x *examination) foreign() bool {
 	r := x.rec
+	statuses := []rotation.Status{rotation.Pending, rotation.Active, rotation.NeedsConsent, rotation.Disconnected}
 	switch {
 	case r.Stack != x.Settings.Stack:
 		x.found(RowOfOtherStack, "the row belongs to the installation %q and this is %q", r.Stack, x.Settings.Stack)
 		return true
-	case !slices.Contains([]rotation.Status{rotation.Pending, rotation.Active, rotation.NeedsConsent, rotation.Disconnected}, r.Status):
+	case !slices.Contains(statuses, r.Status):
 		x.found(StatusUnknown, "the row has the status %q", r.Status)
 		return true
 	}
@@ -55,7 +56,8 @@ func (x *examination) status() {
 	case r.Status == rotation.Pending && pair:
 		x.found(PendingWithPair, "nobody has consented yet, and the row has a pair, a published version or an attempt")
 	case r.Status == rotation.Disconnected && pair:
-		x.found(DisconnectedWithPair, "the connection is disconnected, and the row has a pair, a published version or an attempt")
+		x.found(DisconnectedWithPair,
+			"the connection is disconnected, and the row has a pair, a published version or an attempt")
 	case x.live() && r.Current == nil:
 		x.found(CurrentMissing, "the connection is %s, and the row has no pair", r.Status)
 	case x.live() && r.Pin == nil:
@@ -87,10 +89,12 @@ func (x *examination) current() {
 		x.found(FingerprintMissing, "the row has a pair without a fingerprint")
 	}
 	if cur.Response.Epoch != r.Epoch || cur.Response.Generation != r.Generation {
-		x.found(PositionDiffers, "the row is at %d.%d, and its pair's response is %s", r.Epoch, r.Generation, name(cur.Response))
+		x.found(PositionDiffers, "the row is at %d.%d, and its pair's response is %s", r.Epoch, r.Generation,
+			name(cur.Response))
 	}
 	if a := r.Ancestor; a != nil && (a.Epoch != cur.Response.Epoch || a.Generation >= cur.Response.Generation) {
-		x.found(AncestorNotBefore, "the ancestor %s does not come before the current response %s", name(*a), name(cur.Response))
+		x.found(AncestorNotBefore, "the ancestor %s does not come before the current response %s", name(*a),
+			name(cur.Response))
 	}
 	m, ok := x.response(cur.Response)
 	o, opened := x.opened[cur.Response]
@@ -99,7 +103,8 @@ func (x *examination) current() {
 	}
 	switch shown := o.Document; {
 	case o.Lineage != cur.Fingerprint && cur.Fingerprint != "":
-		x.found(FingerprintDiffers, "the row's fingerprint of the current refresh token is not that of its response %s", name(m.Key))
+		x.found(FingerprintDiffers, "the row's fingerprint of the current refresh token is not that of its response %s",
+			name(m.Key))
 	case !cur.SavedAt.Equal(m.SavedAt), cur.VersionID != "" && !cur.ExpiresAt.Equal(shown.ExpiresAt):
 		x.found(RowTimesDiffer, "the row says saved at %s and expires at %s, and its response says %s and %s",
 			stamp(cur.SavedAt), stamp(cur.ExpiresAt), stamp(m.SavedAt), stamp(shown.ExpiresAt))
@@ -193,7 +198,8 @@ func (x *examination) due() {
 		return // there is no rule for that
 	}
 	// What is damage by itself is no reason to come.
-	responses := slices.DeleteFunc(slices.Clone(x.responses), func(m rotation.TokenResponse) bool { return slices.Contains(x.damaged, m.Key) })
+	responses := slices.DeleteFunc(slices.Clone(x.responses),
+		func(m rotation.TokenResponse) bool { return slices.Contains(x.damaged, m.Key) })
 	rule := x.Settings.DueAt(r, responses, x.now)
 	switch {
 	case rule.IsZero():

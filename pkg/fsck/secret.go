@@ -79,10 +79,12 @@ func (x *examination) missing(shown rotation.Version) {
 		return
 	}
 	if shown.ID != "" && shown.ID == r.Current.VersionID {
-		x.found(CurrentOnlyShown, "the response %s of the current pair is not in the ledger; the secret shows it", name(r.Current.Response))
+		x.found(CurrentOnlyShown, "the response %s of the current pair is not in the ledger; the secret shows it",
+			name(r.Current.Response))
 		return
 	}
-	x.found(CurrentLost, "the response %s of the current pair is not in the ledger, and the secret does not show it", name(r.Current.Response))
+	x.found(CurrentLost, "the response %s of the current pair is not in the ledger, and the secret does not show it",
+		name(r.Current.Response))
 }
 
 // ours is the form of the ids that tokenturn gives versions.
@@ -114,7 +116,8 @@ func (x *examination) showsRefreshToken(value token.Secret) bool {
 	for _, o := range x.opened {
 		refresh := o.Pair.RefreshToken.Reveal()
 		escaped, err := json.Marshal(refresh)
-		if refresh != "" && (strings.Contains(text, refresh) || err == nil && strings.Contains(text, strings.Trim(string(escaped), `"`))) {
+		if refresh != "" && (strings.Contains(text, refresh) || err == nil &&
+			strings.Contains(text, strings.Trim(string(escaped), `"`))) {
 			return true
 		}
 	}
@@ -144,7 +147,8 @@ func (x *examination) document(ctx context.Context, v rotation.Version) error {
 	if r.Status != rotation.Active || r.Current == nil || r.Published == "" && !expected {
 		// What an earlier life left there. A new consent comes after it.
 		if err == nil && doc.Connection == r.Connection && doc.Stack == r.Stack && doc.Epoch > r.Epoch {
-			x.found(LabelAbove, "AWSCURRENT shows %d.%d, and the row is at %d.%d", doc.Epoch, doc.Generation, r.Epoch, r.Generation)
+			x.found(LabelAbove, "AWSCURRENT shows %d.%d, and the row is at %d.%d", doc.Epoch, doc.Generation, r.Epoch,
+				r.Generation)
 		}
 		return nil
 	}
@@ -158,9 +162,11 @@ func (x *examination) document(ctx context.Context, v rotation.Version) error {
 	case doc.Environment != r.Connection.Environment:
 		x.found(DocumentOfOtherEnvironment, "readers see a document of the environment %q", doc.Environment)
 	case !expected && above(doc.Epoch, doc.Generation, r.Epoch, r.Generation):
-		x.found(LabelAbove, "AWSCURRENT shows %d.%d, and the row is at %d.%d", doc.Epoch, doc.Generation, r.Epoch, r.Generation)
+		x.found(LabelAbove, "AWSCURRENT shows %d.%d, and the row is at %d.%d", doc.Epoch, doc.Generation, r.Epoch,
+			r.Generation)
 	case !expected && above(r.Epoch, r.Generation, doc.Epoch, doc.Generation):
-		x.found(LabelBelow, "AWSCURRENT shows %d.%d, and the row is at %d.%d", doc.Epoch, doc.Generation, r.Epoch, r.Generation)
+		x.found(LabelBelow, "AWSCURRENT shows %d.%d, and the row is at %d.%d", doc.Epoch, doc.Generation, r.Epoch,
+			r.Generation)
 	case !expected:
 		x.found(LabelElsewhere, "AWSCURRENT is on version %s, and the row published %s", v.ID, r.Published)
 	default:

@@ -11,7 +11,8 @@ import (
 
 // undamaged reports what package fsck takes for damage in the stores, but for what is expected.
 func (b *harness) undamaged(ctx context.Context, expected ...fsck.Kind) error {
-	report, err := fsck.Check(ctx, fsck.Config{Ledger: b.Ledger, Secrets: b.SecretStore, Sealer: b.Sealer, Issuer: b.Issuer, Settings: b.settings})
+	report, err := fsck.Check(ctx, fsck.Config{Ledger: b.Ledger, Secrets: b.SecretStore, Sealer: b.Sealer,
+		Issuer: b.Issuer, Settings: b.settings})
 	if err != nil {
 		return err
 	}
@@ -30,6 +31,7 @@ func (b *harness) undamaged(ctx context.Context, expected ...fsck.Kind) error {
 
 // What fsck finds after the scenarios in which a clock is wrong, or a response is gone.
 var (
-	ofWrongClock = []fsck.Kind{fsck.SavedAhead, fsck.AttemptFarAhead, fsck.HistoryAhead, fsck.HistoryOutOfOrder, fsck.PutsAhead, fsck.PutsUnsorted}
-	ofLoss       = []fsck.Kind{fsck.CurrentOnlyShown}
+	ofWrongClock = []fsck.Kind{fsck.SavedAhead, fsck.AttemptFarAhead, fsck.HistoryAhead, fsck.HistoryOutOfOrder,
+		fsck.PutsAhead, fsck.PutsUnsorted}
+	ofLoss = []fsck.Kind{fsck.CurrentOnlyShown}
 )
