@@ -29,12 +29,23 @@ var (
 // settings are those of an installation that counts its puts.
 var settings = rotation.DefaultSettings("one")
 
-// installation is a real store with an issuer that exists in memory.
+// parts are real stores with an issuer that exists in memory.
+type parts struct {
+	ledger interface {
+		rotation.Ledger
+		fsck.Ledger
+	}
+	secrets rotation.SecretStore
+	sealer  rotation.Sealer
+	issuer  *rotationtest.Issuer
+	apps    *rotationtest.Applications
+}
+
+// installation is one on one machine.
 type installation struct {
 	*embedded.Store
-	dir    string
-	issuer *rotationtest.Issuer
-	apps   *rotationtest.Applications
+	parts
+	dir string
 }
 
 // build makes a sound installation, in which things have happened. It returns as well the
@@ -42,24 +53,31 @@ type installation struct {
 func build(t *testing.T) (in *installation, next, former rotation.TokenResponse) {
 	t.Helper()
 	in = open(t, t.TempDir(), nil)
-	for _, c := range all {
-		_, err := rotation.Register(t.Context(), in.Ledger(), in.SecretStore(), settings.Stack, c)
-		must(t, err)
-		if c != fresh {
-			in.connect(t, c)
-		}
-	}
-	former = in.current(t, acme)
-	for range 2 {
-		in.rotate(t, acme)
-	}
-	in.rotate(t, beta)
-	_, err := in.rotator(t).Disconnect(t.Context(), gone)
-	must(t, err)
+	former = in.live(t)
 	must(t, in.Close())
 	fork := in.copy(t)
 	fork.rotate(t, acme)
 	return in, fork.current(t, acme), former
+}
+
+// live lets things happen. It returns the answer to acme's consent.
+func (p parts) live(t *testing.T) (former rotation.TokenResponse) {
+	t.Helper()
+	for _, c := range all {
+		_, err := rotation.Register(t.Context(), p.ledger, p.secrets, settings.Stack, c)
+		must(t, err)
+		if c != fresh {
+			p.connect(t, c)
+		}
+	}
+	former = p.current(t, acme)
+	for range 2 {
+		p.rotate(t, acme)
+	}
+	p.rotate(t, beta)
+	_, err := p.rotator(t).Disconnect(t.Context(), gone)
+	must(t, err)
+	return former
 }
 
 func open(t *testing.T, dir string, like *installation) *installation {
@@ -67,12 +85,18 @@ func open(t *testing.T, dir string, like *installation) *installation {
 	store, err := embedded.Open(t.Context(), dir)
 	must(t, err)
 	t.Cleanup(func() { _ = store.Close() })
-	in := &installation{store, dir, &rotationtest.Issuer{}, &rotationtest.Applications{}}
-	in.apps.Set(rotationtest.Sandbox)
+	in := &installation{store, newParts(), dir}
+	in.ledger, in.secrets, in.sealer = store.Ledger(), store.SecretStore(), store.Sealer()
 	if like != nil {
 		in.issuer = like.issuer
 	}
 	return in
+}
+
+func newParts() parts {
+	p := parts{issuer: &rotationtest.Issuer{}, apps: &rotationtest.Applications{}}
+	p.apps.Set(rotationtest.Sandbox)
+	return p
 }
 
 // copy opens a copy of a store that was closed.
@@ -87,46 +111,46 @@ func (in *installation) copy(t *testing.T) *installation {
 	return open(t, dir, in)
 }
 
-func (in *installation) rotator(t *testing.T) *rotation.Rotator {
+func (p parts) rotator(t *testing.T) *rotation.Rotator {
 	t.Helper()
-	r, err := rotation.NewRotator(rotation.Config{Ledger: in.Ledger(), SecretStore: in.SecretStore(), Sealer: in.Sealer(),
-		Applications: in.apps, Issuer: in.issuer, Settings: settings})
+	r, err := rotation.NewRotator(rotation.Config{Ledger: p.ledger, SecretStore: p.secrets, Sealer: p.sealer,
+		Applications: p.apps, Issuer: p.issuer, Settings: settings})
 	must(t, err)
 	return r
 }
 
 // connect lets a person of its own consent.
-func (in *installation) connect(t *testing.T, c token.Connection) {
+func (p parts) connect(t *testing.T, c token.Connection) {
 	t.Helper()
-	consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: in.Ledger(), Sealer: in.Sealer(),
-		Applications: in.apps, Issuer: in.issuer, Settings: settings})
+	consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: p.ledger, Sealer: p.sealer,
+		Applications: p.apps, Issuer: p.issuer, Settings: settings})
 	must(t, err)
 	exchange, err := consents.Prepare(t.Context(), c, 0)
 	must(t, err)
 	app := rotationtest.Sandbox
 	owner := rotation.Identity{ClientID: app.ClientID, ResourceOwner: c.Name, Login: c.Name + "@example.com",
 		Company: "42"}
-	result, err := exchange.Redeem(t.Context(), rotation.Consent{Code: in.issuer.Authorize(owner, app.RedirectURI, ""),
+	result, err := exchange.Redeem(t.Context(), rotation.Consent{Code: p.issuer.Authorize(owner, app.RedirectURI, ""),
 		RedirectURI: app.RedirectURI, Expect: rotation.Identity{Company: "42"}})
 	if must(t, err); result != rotation.Connected {
 		t.Fatalf("consent to %s: %s", c, result)
 	}
-	_, err = in.rotator(t).Publish(t.Context(), c)
+	_, err = p.rotator(t).Publish(t.Context(), c)
 	must(t, err)
 }
 
-func (in *installation) rotate(t *testing.T, c token.Connection) {
+func (p parts) rotate(t *testing.T, c token.Connection) {
 	t.Helper()
-	report, err := in.rotator(t).Rotate(t.Context(), c)
+	report, err := p.rotator(t).Rotate(t.Context(), c)
 	if must(t, err); report.Connections[0].Outcome != rotation.Rotated {
 		t.Fatalf("rotating: %+v", report.Connections[0])
 	}
 }
 
 // current is the response of the current pair.
-func (in *installation) current(t *testing.T, c token.Connection) rotation.TokenResponse {
+func (p parts) current(t *testing.T, c token.Connection) rotation.TokenResponse {
 	t.Helper()
-	rec, responses, err := in.Ledger().Load(t.Context(), c)
+	rec, responses, err := p.ledger.Load(t.Context(), c)
 	must(t, err)
 	for _, m := range responses {
 		if m.Key == rec.Current.Response {
@@ -201,9 +225,8 @@ func (in *installation) document(t *testing.T, change func(*token.Document)) tok
 	return value
 }
 
-func (in *installation) config() fsck.Config {
-	return fsck.Config{Ledger: in.Ledger(), Secrets: in.SecretStore(), Sealer: in.Sealer(), Issuer: in.issuer,
-		Settings: settings}
+func (p parts) config() fsck.Config {
+	return fsck.Config{Ledger: p.ledger, Secrets: p.secrets, Sealer: p.sealer, Issuer: p.issuer, Settings: settings}
 }
 
 // sql changes what no port changes.
@@ -211,7 +234,7 @@ func (in *installation) sql(t *testing.T, statement string) {
 	t.Helper()
 	must(t, in.Close())
 	runSQL(t, filepath.Join(in.dir, embedded.DatabaseName), statement)
-	in.Store = open(t, in.dir, in).Store
+	*in = *open(t, in.dir, in)
 }
 
 // escrowed is the value of a version that keeps an answer.
