@@ -264,7 +264,7 @@ var removals = []removal{
 		with: "	case doc.Stack != t.engine.settings.Stack:", without: "	case false:"},
 	{name: "a stale read of the secret is believed", file: "secretcheck.go",
 		with: "	if err != nil || v.drift == \"\" && v.adopt == nil {", without: "	if true {"},
-	{name: "adopting does not read the row again", file: "secretcheck.go", timing: true,
+	{name: "adopting does not read the row again", file: "secretcheck.go",
 		with: "	if now.Revision != t.rec.Revision {", without: "	if now.Revision != t.rec.Revision && false {"},
 	{name: "adopting leaves ancestors to be revoked", file: "secretcheck.go",
 		with: "		if old.Key.Epoch == m.Key.Epoch && old.Key.Generation < m.Key.Generation {", without: "		if false && old.Key.Epoch == 0 {"},

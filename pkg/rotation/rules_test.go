@@ -604,3 +604,44 @@ func TestASuccessorThatArrivesBesideARefusalIsTaken(t *testing.T) {
 		}
 	})
 }
+
+// A waiting consent's refresh token is presented under an attempt, like any other.
+func TestAWaitingConsentIsRefreshedByOneRun(t *testing.T) {
+	tests := []struct {
+		name  string
+		when  rotationtest.Moment
+		fault rotationtest.Fault
+		apart time.Duration // of two sweeps
+		want  int           // presentations, until then
+	}{
+		{"while the POST is in flight", before, slow(10 * time.Second), 2 * time.Second, 1},
+		{"in the quiet period after a lost answer", after, fail, 170 * time.Second, 1},
+		{"after it", after, fail, 181 * time.Second, 2},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := &faultScenario{harness: newHarness(overlap), t: t}
+				m.unverified(t, pat, nil)
+				time.Sleep(3 * time.Hour)
+				m.calm().first("issuer.Redeem", test.when, test.fault)
+				done := make(chan struct{})
+				go func() {
+					defer close(done)
+					m.sweep()
+				}()
+				time.Sleep(test.apart)
+				if _, err := m.rotator().Publish(t.Context(), acme); err != nil {
+					t.Error(err)
+				}
+				m.sweep()
+				if n := m.mostShown(); n != test.want {
+					t.Errorf("presented %d times, want %d", n, test.want)
+				}
+				<-done
+				m.calm().operation(t).run(2 * time.Hour)
+				m.inOrder(t)
+			})
+		})
+	}
+}
