@@ -14,8 +14,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// Rules of the protocol that no other test is about. Each test fails if its rule is
-// taken out (see removals_test.go).
+// Rules of the protocol that no other test is about (see removals_test.go).
 
 func TestAConnectionKeepsItsIdentity(t *testing.T) {
 	tests := []struct {
