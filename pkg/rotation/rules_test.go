@@ -644,3 +644,89 @@ func TestAWaitingConsentIsRefreshedByOneRun(t *testing.T) {
 		})
 	}
 }
+
+// A token that may have expired proves nothing about the consent, even if nothing
+// says when it did.
+func TestAConsentOfUnknownLifetimeIsNotDiscardedForWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newHarness(rotationtest.Personality{})
+		b.issuer = taciturn(b.Issuer)
+		b.unverified(t, pat, nil)
+		b.operation(t).run(3 * time.Hour)
+		b.gate(nil)
+		b.operation(t).run(time.Hour)
+		if rec := b.record(t); rec.Status != rotation.Active || rec.Epoch != 1 || b.told(rotation.NoticeRejected) != 0 {
+			t.Errorf("%s, epoch %d, people were told %v", rec.Status, rec.Epoch, b.notices())
+		}
+		b.presentedOnce(t)
+	})
+}
+
+// notInstalled lets nobody in until an administrator has installed the app.
+type notInstalled struct{ rotation.Issuer }
+
+func (n notInstalled) Identify(ctx context.Context, app rotation.Application, access token.Secret, company string) (rotation.Identity, error) {
+	id, err := n.Issuer.Identify(ctx, app, access, company)
+	if err == nil {
+		id.Company, err = "", rotation.ErrAppNotInstalled
+	}
+	return id, err
+}
+
+func TestAnAdministratorIsToldOnceToInstallTheApp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newHarness(rotationtest.Personality{})
+		b.issuer = notInstalled{b.Issuer}
+		if result, err := b.consent(t.Context(), pat, rotation.Identity{Company: "42"}); result != rotation.Verifying {
+			t.Fatalf("%s, %v", result, err)
+		}
+		b.operation(t).run(time.Hour)
+		if kinds := b.notices(); !slices.Equal(kinds, []string{rotation.NoticeAppNotInstalled}) {
+			t.Errorf("people were told %v", kinds)
+		}
+		b.issuer = nil
+		b.operation(t).run(time.Hour)
+		b.inOrder(t)
+	})
+}
+
+// A version of the secret has no room for it.
+func TestALargeAnswerIsNotPutIntoTheSecretStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &faultScenario{harness: newHarness(rotationtest.Personality{}), t: t}
+		m.connect(t)
+		time.Sleep(time.Hour)
+		m.downAfter(1, "issuer.Redeem", "ledger.").meets(immense(m.Issuer))
+		go func() {
+			time.Sleep(time.Minute)
+			m.calm()
+		}()
+		m.rotate()
+		if n := m.answers(); n != 1 {
+			t.Errorf("%d answers were saved in the ledger, want 1", n)
+		}
+		versions, err := m.SecretStore.Versions(t.Context(), acme)
+		must(t, err)
+		if len(versions) != 1 {
+			t.Errorf("%d versions, want the published pair's only", len(versions))
+		}
+	})
+}
+
+// Nobody waits for the next scheduled sweep after a run that died in its POST.
+func TestARunThatDiesIsRecoveredWithinMinutes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &faultScenario{harness: newHarness(overlap), t: t}
+		m.connect(t)
+		time.Sleep(time.Hour)
+		m.first("issuer.Redeem", after, crash).rotate()
+		m.calm()
+		for range 5 {
+			time.Sleep(time.Minute)
+			m.deliver(t.Context())
+		}
+		if err := m.works(t.Context()); err != nil || m.record(t).Generation != 1 {
+			t.Errorf("%v\n%s", err, m.Journal)
+		}
+	})
+}
