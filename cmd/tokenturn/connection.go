@@ -37,14 +37,14 @@ type connectionAnswer struct {
 	Failure    *rotation.Failure  `json:"failure,omitempty"` // the gravest of Failures
 	Failures   []rotation.Failure `json:"failures,omitempty"`
 	// Held: a person must say what becomes of an answer that is quarantined.
-	Held bool `json:"held,omitempty"`
+	Quarantined bool `json:"held,omitempty"`
 	// ServiceAccount: the app itself, for its own credentials.
 	ServiceAccount bool `json:"service_account,omitempty"`
 }
 
 func newConnectionAnswer(r rotation.Record) connectionAnswer {
 	a := connectionAnswer{Connection: r.Connection, Status: r.Status, Epoch: r.Epoch, Generation: r.Generation,
-		RotatedAt: r.RotatedAt, DueAt: r.DueAt, Failure: r.Failure(), Failures: r.Failures, Held: r.Held, ServiceAccount: r.ServiceAccount}
+		RotatedAt: r.RotatedAt, DueAt: r.DueAt, Failure: r.Failure(), Failures: r.Failures, Quarantined: r.Quarantined, ServiceAccount: r.ServiceAccount}
 	if r.Current != nil {
 		a.ExpiresAt = r.Current.ExpiresAt
 	}
@@ -91,7 +91,7 @@ func (a connectionAnswer) paintedStatus(p painter) string {
 	switch {
 	case a.Status == rotation.NeedsConsent:
 		with = red
-	case a.Held:
+	case a.Quarantined:
 		text, with = text+" (held)", red
 	case a.Failure != nil:
 		text, with = text+" ("+a.Failure.Class+")", yellow
@@ -204,7 +204,7 @@ func (d connectionDetail) print(w io.Writer, now time.Time) {
 		line("kind", "service account of the app")
 	}
 	line("status", "%s", d.Status)
-	if d.Held {
+	if d.Quarantined {
 		line("", "%s", endHold(d.Connection))
 	}
 	line("epoch.generation", "%d.%d", d.Epoch, d.Generation)

@@ -73,7 +73,7 @@ func outcomeError(r rotation.ConnectionReport) error {
 		return exitf(tryLater, "%s has to wait%s; %s", c, detail, again)
 	case rotation.Unknown:
 		return exitf(tryLater, "the answer to a refresh of %s was lost%s; it is looked into by itself, %s", c, detail, again)
-	case rotation.Held:
+	case rotation.InQuarantine:
 		return errHeld(c)
 	}
 	return fmt.Errorf("%s: %s%s; see: tokenturn connection show %[1]s", c, r.Outcome, detail)

@@ -36,10 +36,10 @@ type installation struct {
 	notifier  rotation.Notifier  // nil: log only
 	// What all processes of an installation share; nil on one machine, where a process
 	// keeps the pace, and what it told, to itself.
-	pace          rotation.RateLimiter
-	announcements rotation.Announcements
-	settings      rotation.Settings
-	publicURL     string // where links lead; empty if that is not known
+	pace         rotation.RateLimiter
+	noticeClaims rotation.NoticeClaims
+	settings     rotation.Settings
+	publicURL    string // where links lead; empty if that is not known
 	// organization is whom the pages of `serve` name; may be empty.
 	organization string
 	log          *slog.Logger
@@ -145,7 +145,7 @@ func (c *cli) openAWS(ctx context.Context, log *slog.Logger) (*installation, err
 	return &installation{ledger: stack.Table, secrets: stack.SecretStore, deletions: stack.Deletions, protections: stack.Protections,
 		caller: stack.Caller, sealer: stack.Sealer, apps: stack.Applications,
 		consents: stack.Table, issuer: stack.Issuer, followUps: stack.FollowUps, notifier: stack.Notifier,
-		pace: stack.Table, announcements: stack.Table,
+		pace: stack.Table, noticeClaims: stack.Table,
 		settings: settings.Rotation(), publicURL: settings.PublicURL, log: log, checks: stack.Checks(), close: func() error { return nil }}, nil
 }
 
@@ -166,7 +166,7 @@ func (c *cli) dataDir() (string, error) {
 
 func (in *installation) rotator() (*rotation.Rotator, error) {
 	cfg := rotation.Config{Ledger: in.ledger, SecretStore: in.secrets, Sealer: in.sealer, Applications: in.apps,
-		Issuer: in.issuer, FollowUps: in.followUps, RateLimiter: in.pace, Notifier: in.notifier, Announcements: in.announcements,
+		Issuer: in.issuer, FollowUps: in.followUps, RateLimiter: in.pace, Notifier: in.notifier, NoticeClaims: in.noticeClaims,
 		Log: in.log, Settings: in.settings}
 	if in.publicURL != "" {
 		cfg.Invitations = consent.Renewals{Store: in.consents, Applications: in.apps, PublicURL: in.publicURL}
@@ -176,7 +176,7 @@ func (in *installation) rotator() (*rotation.Rotator, error) {
 
 func (in *installation) exchanges() (*rotation.Consents, error) {
 	return rotation.NewConsents(rotation.ConsentsConfig{Ledger: in.ledger, Sealer: in.sealer, Applications: in.apps,
-		Issuer: in.issuer, FollowUps: in.followUps, Notifier: in.notifier, Announcements: in.announcements,
+		Issuer: in.issuer, FollowUps: in.followUps, Notifier: in.notifier, NoticeClaims: in.noticeClaims,
 		Log: in.log, Settings: in.settings})
 }
 

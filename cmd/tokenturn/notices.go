@@ -123,7 +123,7 @@ func whoNeeds(records []rotation.Record) (needed []attention) {
 		switch f := r.Failure(); {
 		case r.Status == rotation.NeedsConsent:
 			needed = append(needed, attention{r.Connection.String(), "needs consent", fmt.Sprintf("tokenturn connection invite %s", r.Connection)})
-		case r.Held:
+		case r.Quarantined:
 			needed = append(needed, attention{r.Connection.String(), "is held", fmt.Sprintf("tokenturn connection show %s", r.Connection)})
 		case f != nil && f.Class == "config":
 			needed = append(needed, attention{r.Connection.String(), "is misconfigured", f.Detail})

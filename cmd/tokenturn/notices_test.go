@@ -29,7 +29,7 @@ func TestNoticesAreOnAPageOfThisMachine(t *testing.T) {
 	b := &board{host: "localhost:8080", ledger: rows{records: []rotation.Record{
 		{Connection: acme, Status: rotation.NeedsConsent},
 		{Connection: bolt, Status: rotation.Active, Failures: []rotation.Failure{{Class: "config", Detail: "run `tokenturn app set sandbox`"}}},
-		{Connection: token.Connection{Environment: "sandbox", Name: "core"}, Status: rotation.Active, Held: true},
+		{Connection: token.Connection{Environment: "sandbox", Name: "core"}, Status: rotation.Active, Quarantined: true},
 		{Connection: token.Connection{Environment: "sandbox", Name: "fine"}, Status: rotation.Active},
 	}}}
 	_ = b.Notify(t.Context(), rotation.Notice{Kind: rotation.NoticeNeedsConsent, Connection: acme, Summary: "pat <b>must</b> allow again",

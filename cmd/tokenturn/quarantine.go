@@ -99,7 +99,7 @@ func (c *cli) discardAll(ctx context.Context, cmd *cobra.Command, in *installati
 		}
 	}
 	if len(held) == 0 {
-		return exitf(notFound, "%s: %w", environment, rotation.ErrNothingHeld)
+		return exitf(notFound, "%s: %w", environment, rotation.ErrNothingQuarantined)
 	}
 	question := fmt.Sprintf("The held answers of %d connections of %s are lost for good. Type the environment's name to discard them", len(held), environment)
 	if err := c.confirm(ctx, environment, yes, question); err != nil {
@@ -121,7 +121,7 @@ func (c *cli) discardAll(ctx context.Context, cmd *cobra.Command, in *installati
 func (in *installation) mustBeQuarantined(ctx context.Context, conn token.Connection) error {
 	rec, responses, err := in.load(ctx, conn)
 	if err == nil && !rotation.HasQuarantined(rec, responses) {
-		err = exitf(notFound, "%s: %w", conn, rotation.ErrNothingHeld)
+		err = exitf(notFound, "%s: %w", conn, rotation.ErrNothingQuarantined)
 	}
 	return err
 }
@@ -138,7 +138,7 @@ func (c *cli) report(ctx context.Context, conn token.Connection, do func(*instal
 			return err
 		}
 		report, err := do(in, rotator)
-		if errors.Is(err, rotation.ErrNothingHeld) {
+		if errors.Is(err, rotation.ErrNothingQuarantined) {
 			return exitf(notFound, "%w", err)
 		}
 		if err != nil {

@@ -12,7 +12,7 @@ func TestWorst(t *testing.T) {
 		done:         {{}, {rotation.Rotated, rotation.Fresh}},
 		tryLater:     {{rotation.Busy}, {rotation.Rotated, rotation.Deferred, rotation.Unknown}},
 		needsConsent: {{rotation.ConsentNeeded}, {rotation.Busy, rotation.ConsentNeeded}, {rotation.ConsentNeeded, rotation.Busy}},
-		failed:       {{rotation.Failed}, {rotation.Busy, rotation.ConsentNeeded, rotation.ConfigError}, {rotation.Held, rotation.ConsentNeeded}},
+		failed:       {{rotation.Failed}, {rotation.Busy, rotation.ConsentNeeded, rotation.ConfigError}, {rotation.InQuarantine, rotation.ConsentNeeded}},
 	} {
 		for _, some := range outcomes {
 			var report rotation.Report

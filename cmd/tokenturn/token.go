@@ -131,7 +131,7 @@ func (in *installation) current(ctx context.Context, conn token.Connection) (tok
 		return token.Document{}, exitf(notFound, "%s was disconnected; connect it anew with: tokenturn connection invite %[1]s", conn)
 	case rec.Status != rotation.Active:
 		return token.Document{}, errNeedsConsent(conn)
-	case rec.Held:
+	case rec.Quarantined:
 		return token.Document{}, errHeld(conn)
 	case rec.Attempt != nil && !rec.ServiceAccount && now.Before(rec.Attempt.Until):
 		return token.Document{}, exitf(tryLater, "%s is being rotated right now, which may end the access token there is; %w", conn, errSoon)

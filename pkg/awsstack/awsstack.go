@@ -155,7 +155,7 @@ func (s *Stack) Rotator() (*rotation.Rotator, error) {
 		links = consent.Renewals{Store: s.Table, Applications: s.Applications, PublicURL: s.Settings.PublicURL}
 	}
 	return rotation.NewRotator(rotation.Config{Ledger: s.Table, SecretStore: s.SecretStore, Sealer: s.Sealer, Applications: s.Applications,
-		Issuer: s.Meter.Issuer(s.Tracer.Issuer(s.Issuer)), FollowUps: s.FollowUps, RateLimiter: s.Table, Notifier: s.Meter.Notifier(s.Notifier), Announcements: s.Table,
+		Issuer: s.Meter.Issuer(s.Tracer.Issuer(s.Issuer)), FollowUps: s.FollowUps, RateLimiter: s.Table, Notifier: s.Meter.Notifier(s.Notifier), NoticeClaims: s.Table,
 		Invitations: links, Log: s.Log, Settings: s.Settings.Rotation()})
 }
 

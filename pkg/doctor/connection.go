@@ -28,7 +28,7 @@ func (d *Doctor) connection(ctx context.Context, r rotation.Record, apps map[str
 	case r.Status == rotation.NeedsConsent:
 		return []Finding{about("connection", Consent, "Procore no longer accepts its refresh token",
 			"make a link for the person who connected it: tokenturn connection invite "+r.Connection.String())}
-	case r.Held: // its token has probably ended with what cannot be used
+	case r.Quarantined: // its token has probably ended with what cannot be used
 		return []Finding{about("connection", Problem, "held, because an answer of the token endpoint cannot be used as it is",
 			fmt.Sprintf("name the right refresh token with: tokenturn connection release %s; or give the answer up with: tokenturn connection discard %[1]s", r.Connection))}
 	}

@@ -32,7 +32,7 @@ func TestPaceKeepsTheContract(t *testing.T) {
 }
 
 func TestAnnouncementsKeepTheContract(t *testing.T) {
-	rotationtest.TestAnnouncements(t, func(t *testing.T) rotation.Announcements { return newTable(t, http.DefaultTransport) })
+	rotationtest.TestNoticeClaims(t, func(t *testing.T) rotation.NoticeClaims { return newTable(t, http.DefaultTransport) })
 }
 
 // newTable makes a table and reaches it through transport.

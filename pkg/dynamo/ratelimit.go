@@ -21,7 +21,7 @@ const (
 
 // Turn implements rotation.Pace with one update, or two where the clock stands
 // before earliest. The clock is in Unix nanoseconds.
-func (t *Table) Turn(ctx context.Context, name string, earliest time.Time, every time.Duration) (time.Time, error) {
+func (t *Table) Reserve(ctx context.Context, name string, earliest time.Time, every time.Duration) (time.Time, error) {
 	next := expression.Name("next")
 	from := expression.Value(earliest.UnixNano())
 	on := expression.Set(next, next.Plus(expression.Value(every.Nanoseconds())))

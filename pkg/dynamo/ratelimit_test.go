@@ -14,7 +14,7 @@ func TestATurnIsOneUpdateWhileTheClockIsAhead(t *testing.T) {
 	tab, script := table(func(awstest.Call) (any, error) {
 		return map[string]any{"Attributes": map[string]any{"next": map[string]any{"N": fmt.Sprint(at.Add(time.Second).UnixNano())}}}, nil
 	})
-	got, err := tab.Turn(t.Context(), "sandbox", noon, time.Second)
+	got, err := tab.Reserve(t.Context(), "sandbox", noon, time.Second)
 	if err != nil || !got.Equal(at) {
 		t.Errorf("got %v and %v, want %v", got, err, at)
 	}

@@ -196,7 +196,7 @@ func TestATurnNeverMovesTheClockBack(t *testing.T) {
 	tab, script := table(func(c awstest.Call) (any, error) {
 		return nil, awstest.Fault{Code: "ConditionalCheckFailedException"}
 	})
-	if at, err := tab.Turn(t.Context(), "sandbox", noon, time.Hour); err == nil {
+	if at, err := tab.Reserve(t.Context(), "sandbox", noon, time.Hour); err == nil {
 		t.Errorf("took the turn %v although every move was refused", at)
 	}
 	want := []string{"Update PACE#sandbox PACE: SET next = next + '3600000000000' if next >= 'noon'",
@@ -294,7 +294,7 @@ func TestEveryNameInAnExpressionIsAliased(t *testing.T) {
 	_ = tab.Start(ctx, state)
 	_, _ = tab.Consume(ctx, "s", "c", "sandbox", "n", noon)
 	_ = tab.Conclude(ctx, state, "connected", true, noon)
-	_, _ = tab.Turn(ctx, "sandbox", noon, time.Second)
+	_, _ = tab.Reserve(ctx, "sandbox", noon, time.Second)
 	_, _ = tab.First(ctx, "e", noon, noon.Add(time.Hour))
 	_, _ = tab.Write(ctx, rotation.Change{Record: whole.Record, Copy: []rotation.TokenResponse{minty}})
 	seen := 0

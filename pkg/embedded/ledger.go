@@ -153,7 +153,7 @@ func (l Ledger) Write(ctx context.Context, change rotation.Change) (string, erro
 		if err := replaceRecord(ctx, tx, change.Record, revision); err != nil {
 			return err
 		}
-		if moved, err = l.s.reserve.settle(ctx, tx, c, attemptsOf(change.Record)); err != nil {
+		if moved, err = l.s.reserve.settle(ctx, tx, c, change.Record.Attempts()); err != nil {
 			return err
 		}
 		if err := apply(ctx, tx, change); err != nil {
@@ -178,25 +178,17 @@ func (l Ledger) Write(ctx context.Context, change rotation.Change) (string, erro
 	return revision, nil
 }
 
-// attemptsOf lists the rights to present that a row gives.
-func attemptsOf(r rotation.Record) []rotation.Attempt {
-	if r.Attempt == nil {
-		return nil
-	}
-	return []rotation.Attempt{*r.Attempt}
-}
-
 // attemptsBegun lists the attempts of r that the stored row does not have.
 func attemptsBegun(ctx context.Context, tx *sql.Tx, r rotation.Record) (begun []rotation.Attempt, err error) {
-	if len(attemptsOf(r)) == 0 {
+	if len(r.Attempts()) == 0 {
 		return nil, nil
 	}
 	stored, err := scanRecord(tx.QueryRowContext(ctx, `SELECT revision, json FROM record WHERE connection = ?`, r.Connection.String()))
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return nil, err
 	}
-	for _, a := range attemptsOf(r) {
-		if !slices.ContainsFunc(attemptsOf(stored), func(b rotation.Attempt) bool { return a.ID == b.ID }) {
+	for _, a := range r.Attempts() {
+		if !slices.ContainsFunc(stored.Attempts(), func(b rotation.Attempt) bool { return a.ID == b.ID }) {
 			begun = append(begun, a)
 		}
 	}

@@ -66,7 +66,7 @@ func damages(next, former rotation.TokenResponse) map[string]damage {
 	}
 	refused := func(at time.Time, nextIn time.Duration, untold bool) func(*rotation.Record) {
 		return func(r *rotation.Record) {
-			r.Status, r.Untold, r.DueAt = rotation.NeedsConsent, untold, ago(0)
+			r.Status, r.NoticePending, r.DueAt = rotation.NeedsConsent, untold, ago(0)
 			r.Refusal = &rotation.Refusal{At: at, Tries: 4, NextAt: time.Now().Add(nextIn)}
 		}
 	}
@@ -118,7 +118,7 @@ func damages(next, former rotation.TokenResponse) map[string]damage {
 		"an ancestor of its own": {fsck.AncestorNotBefore, acme, row(func(r *rotation.Record) {
 			r.Ancestor = &rotation.ResponseKey{Epoch: r.Epoch, Generation: r.Generation, Attempt: "x"}
 		})},
-		"held by nothing": {fsck.HeldDiffers, acme, row(func(r *rotation.Record) { r.Held = true })},
+		"held by nothing": {fsck.HeldDiffers, acme, row(func(r *rotation.Record) { r.Quarantined = true })},
 		"the token of another": {fsck.PairShared, acme, func(t *testing.T, in *installation) {
 			rec, _, err := in.Ledger().Load(t.Context(), acme)
 			must(t, err)
@@ -199,7 +199,7 @@ func damages(next, former rotation.TokenResponse) map[string]damage {
 			saved(next, func(m *rotation.TokenResponse) { m.State = rotation.Rejected })},
 		"quarantined for no reason": {fsck.ReasonMissing, acme, func(t *testing.T, in *installation) {
 			saved(next, func(m *rotation.TokenResponse) { m.State = rotation.Quarantined })(t, in)
-			in.edit(t, acme, func(r *rotation.Record) { r.Held = true })
+			in.edit(t, acme, func(r *rotation.Record) { r.Quarantined = true })
 		}},
 		"of an epoch to come": {fsck.EpochAhead, acme, saved(next, func(m *rotation.TokenResponse) { m.Key.Epoch += 2 })},
 		"of a generation to come": {fsck.GenerationAhead, acme,

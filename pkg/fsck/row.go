@@ -43,8 +43,8 @@ func (x *examination) row() {
 	held := slices.ContainsFunc(x.responses, func(m rotation.TokenResponse) bool {
 		return m.State == rotation.Quarantined && rotation.RoleOf(r, m) == rotation.RoleSuccessor
 	})
-	if r.Held != held {
-		x.found(HeldDiffers, "the row says held = %v, and the saved responses say %v", r.Held, held)
+	if r.Quarantined != held {
+		x.found(HeldDiffers, "the row says held = %v, and the saved responses say %v", r.Quarantined, held)
 	}
 }
 
@@ -70,7 +70,7 @@ func (x *examination) status() {
 		x.found(RefusalMissing, "a person must consent, and the row does not say when the token was refused")
 	case r.Status != rotation.NeedsConsent && r.Refusal != nil:
 		x.found(RefusalLeft, "the connection is %s, and the row says that its token was refused", r.Status)
-	case r.Untold && r.Refusal != nil && x.past(r.Refusal.At):
+	case r.NoticePending && r.Refusal != nil && x.past(r.Refusal.At):
 		x.found(PeopleUntold, "since %s a person must consent, and nobody was told", stamp(r.Refusal.At))
 	case r.Refusal != nil && x.ahead(r.Refusal.NextAt, day):
 		x.found(WaitTooLong, "the refused token is looked at again at %s", stamp(r.Refusal.NextAt))

@@ -82,7 +82,7 @@ func TestNothingIsWrittenBeforeFlush(t *testing.T) {
 // A connection in order says nothing by its token's life: a busy one is about to
 // get a new token, and by the rule of due times a fresh one has enough.
 func TestTokenLifeIsThatOfConnectionsThatWereDue(t *testing.T) {
-	for outcome, measured := range map[rotation.Outcome]bool{rotation.Rotated: true, rotation.Deferred: true, rotation.Unknown: true, rotation.Held: true,
+	for outcome, measured := range map[rotation.Outcome]bool{rotation.Rotated: true, rotation.Deferred: true, rotation.Unknown: true, rotation.InQuarantine: true,
 		rotation.ConfigError: true, rotation.Failed: true, rotation.Fresh: false, rotation.Busy: false, rotation.ConsentNeeded: false} {
 		meter, log := newMeter()
 		meter.Report(rotation.Report{Connections: []rotation.ConnectionReport{{Connection: acme, Outcome: outcome, ExpiresAt: noon.Add(-time.Minute)}}})

@@ -215,12 +215,12 @@ func TestQuarantineWaitsForAPerson(t *testing.T) {
 			r := b.rotatorWith(two)
 			report, err := r.Sweep(t.Context())
 			must(t, err)
-			if report.Outcomes[rotation.Held] != 1 {
+			if report.Outcomes[rotation.InQuarantine] != 1 {
 				t.Fatalf("%+v", report)
 			}
 			time.Sleep(3 * time.Hour)
 			presented := len(b.presentations())
-			if got := b.rotate(t); got.Outcome != rotation.Held || len(b.presentations()) != presented || !b.record(t).Held {
+			if got := b.rotate(t); got.Outcome != rotation.InQuarantine || len(b.presentations()) != presented || !b.record(t).Quarantined {
 				t.Fatalf("a held connection answered %s", got.Outcome)
 			}
 			if release {
@@ -237,7 +237,7 @@ func TestQuarantineWaitsForAPerson(t *testing.T) {
 			if err := b.works(t.Context()); err != nil {
 				t.Errorf("release %t: %v\n%s", release, err, b.Journal.String())
 			}
-			if b.record(t).Held {
+			if b.record(t).Quarantined {
 				t.Errorf("release %t: still held", release)
 			}
 		})

@@ -60,7 +60,7 @@ func (b *harness) rotatorWith(issuer rotation.Issuer) *rotation.Rotator {
 // rotatorBut is a process that is wired in another way.
 func (b *harness) rotatorBut(change func(*rotation.Config)) *rotation.Rotator {
 	cfg := rotation.Config{Ledger: b.Ledger, SecretStore: b.SecretStore, Sealer: b.Sealer, Applications: b.Applications, Issuer: b.Issuer,
-		FollowUps: b.FollowUps, RateLimiter: b.RateLimiter, Notifier: b.Notifier, Announcements: b.Announcements, Log: b.logger(), Settings: b.settings}
+		FollowUps: b.FollowUps, RateLimiter: b.RateLimiter, Notifier: b.Notifier, NoticeClaims: b.NoticeClaims, Log: b.logger(), Settings: b.settings}
 	change(&cfg)
 	r, err := rotation.NewRotator(cfg)
 	if err != nil {
@@ -76,7 +76,7 @@ func (b *harness) consents() *rotation.Consents {
 func (b *harness) consentsBut(change func(*rotation.ConsentsConfig)) *rotation.Consents {
 	cfg := rotation.ConsentsConfig{Ledger: b.Ledger, Sealer: b.Sealer, Applications: b.Applications,
 		Issuer: cmp.Or[rotation.Issuer](b.issuer, b.Issuer), FollowUps: b.FollowUps, Notifier: b.Notifier,
-		Announcements: b.Announcements, Log: b.logger(), Settings: b.settings}
+		NoticeClaims: b.NoticeClaims, Log: b.logger(), Settings: b.settings}
 	change(&cfg)
 	c, err := rotation.NewConsents(cfg)
 	if err != nil {

@@ -28,11 +28,11 @@ type ConsentsConfig struct {
 	Issuer       Issuer
 	FollowUps    FollowUps // nil: the next sweep publishes
 	Notifier     Notifier
-	// Announcements keep notices about an environment to one a day. nil: one of each process.
-	Announcements Announcements
-	Log           *slog.Logger
-	Now           func() time.Time
-	Settings      Settings
+	// NoticeClaims keep notices about an environment to one a day. nil: one of each process.
+	NoticeClaims NoticeClaims
+	Log          *slog.Logger
+	Now          func() time.Time
+	Settings     Settings
 }
 
 // Consents turns an authorization code into a connection's current pair. It can
@@ -53,7 +53,7 @@ func NewConsents(cfg ConsentsConfig) (*Consents, error) {
 		return nil, fmt.Errorf("settings: %w", err)
 	}
 	e := newEngine(engine{ledger: cfg.Ledger, apps: cfg.Applications, issuer: cfg.Issuer, notifier: cfg.Notifier,
-		settings: cfg.Settings, log: cfg.Log, clock: cfg.Now}, cfg.Announcements)
+		settings: cfg.Settings, log: cfg.Log, clock: cfg.Now}, cfg.NoticeClaims)
 	return &Consents{e, cfg.Sealer, &requester{cfg.FollowUps, e}}, nil
 }
 

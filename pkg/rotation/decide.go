@@ -131,7 +131,7 @@ func (e *engine) succeed(rec Record, m TokenResponse, pair token.Pair, pin Pin) 
 	}
 	next.Epoch, next.Generation, next.Status = m.Key.Epoch, m.Key.Generation, Active
 	next.Attempt, next.Refusal, next.Pin, next.RotatedAt = nil, nil, &pin, m.SavedAt
-	next.ServiceAccount, next.Untold = m.Source == FromClient, false
+	next.ServiceAccount, next.NoticePending = m.Source == FromClient, false
 	next.forget(func(f Failure) bool { return f.Response == (ResponseKey{}) && f.Step != Revoke || f.Response == m.Key })
 	return next, nil
 }

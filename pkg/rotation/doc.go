@@ -105,7 +105,7 @@
 // A run takes the most overdue connections first and stops in time to save what it
 // is about to get. It hands the rest on with a follow-up: a request for another
 // sweep, which lists again what is due. A request for a sweep is claimed for its
-// window of 30 seconds in [Announcements], so that all processes together send one.
+// window of 30 seconds in [NoticeClaims], so that all processes together send one.
 // One follow-up sweep works at a time, and begins connections for one minute, so
 // that requests about single connections do not wait behind a backlog. A follow-up
 // that comes meanwhile leaves its work to the next window. Follow-ups may come twice,
@@ -149,7 +149,7 @@
 // marked in the ledger, and each sweep sends the notice until it was delivered. Three or
 // more of one environment within a run or an hour are one notice. What concerns a whole
 // environment (refused credentials, a new token lifetime, clocks that differ) is
-// claimed in [Announcements] for a day once it was delivered.
+// claimed in [NoticeClaims] for a day once it was delivered.
 //
 // # Windows nobody can close
 //

@@ -38,7 +38,7 @@ type engine struct {
 	clock    func() time.Time
 }
 
-func newEngine(e engine, shared Announcements) *engine {
+func newEngine(e engine, shared NoticeClaims) *engine {
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
@@ -107,7 +107,7 @@ func (e *engine) write(ctx context.Context, rec Record, responses []TokenRespons
 	now := e.clock()
 	responses = applied(responses, change)
 	rec.forget(func(f Failure) bool { return f.Response != (ResponseKey{}) && !has(responses, f.Response) })
-	rec.DueAt, rec.Held = e.settings.dueAt(rec, responses, now), held(rec, responses)
+	rec.DueAt, rec.Quarantined = e.settings.dueAt(rec, responses, now), held(rec, responses)
 	for i := range change.History {
 		h := &change.History[i]
 		h.At = now.UTC()

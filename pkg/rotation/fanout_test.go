@@ -69,7 +69,7 @@ func TestTheRestIsLeftToTheNextSweep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})
 		b.backlog(t, 100)
-		pace := &rotationtest.RateLimiter{Gate: rotationtest.Always("pace.Turn", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail})}
+		pace := &rotationtest.RateLimiter{Gate: rotationtest.Always("ratelimiter.Reserve", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail})}
 		var loads atomic.Int32
 		b.gate(func(_ context.Context, at rotationtest.Passage) rotationtest.Fault {
 			if at.Call == "ledger.Load" && at.When == rotationtest.Before {

@@ -203,7 +203,7 @@ var faults = []fault{
 		happens: func(m *faultScenario) rotation.Outcome { return m.first("issuer.Redeem", after, cut).rotate() }},
 	{name: "an answer with text around it", outcome: rotation.Rotated, notices: []string{toldSalvaged},
 		happens: func(m *faultScenario) rotation.Outcome { return m.meets(rambling(m.Issuer)).rotate() }},
-	{name: "an answer with several refresh tokens", outcome: rotation.Held, notices: []string{toldHeld},
+	{name: "an answer with several refresh tokens", outcome: rotation.InQuarantine, notices: []string{toldHeld},
 		happens: func(m *faultScenario) rotation.Outcome { return m.meets(contradicting(m.Issuer)).rotate() }},
 	{name: "an answer with several refresh tokens, of which a person names one", outcome: rotation.Rotated, notices: []string{toldHeld, toldRejected},
 		happens: func(m *faultScenario) rotation.Outcome {
@@ -219,9 +219,9 @@ var faults = []fault{
 			m.issuer = nil
 			return m.process(func(ctx context.Context) (rotation.Report, error) { return m.rotator().Discard(ctx, acme) })
 		}},
-	{name: "an answer that is too large for the secret store", outcome: rotation.Held, notices: []string{toldHeld},
+	{name: "an answer that is too large for the secret store", outcome: rotation.InQuarantine, notices: []string{toldHeld},
 		happens: func(m *faultScenario) rotation.Outcome { return m.meets(immense(m.Issuer)).rotate() }},
-	{name: "an answer that no known encoding explains", outcome: rotation.Held, notices: []string{toldHeld, toldSalvaged, toldRecovered},
+	{name: "an answer that no known encoding explains", outcome: rotation.InQuarantine, notices: []string{toldHeld, toldSalvaged, toldRecovered},
 		happens: func(m *faultScenario) rotation.Outcome { return m.meets(illegibly(m.Issuer)).rotate() }},
 	{name: "a consent whose answer has several refresh tokens", outcome: rotation.Outcome(rotation.Lost), notices: []string{toldHeld},
 		happens: func(m *faultScenario) rotation.Outcome { return m.meets(contradicting(m.Issuer)).consentAgain() }},
@@ -452,7 +452,7 @@ var faults = []fault{
 	{name: "an operator wants to discard an answer that only waits for the ledger", outcome: rotation.Deferred, notices: []string{toldRecovered},
 		happens: func(m *faultScenario) rotation.Outcome {
 			outcome := m.nth(decide, "ledger.Write", before, fail).rotate()
-			if _, err := m.rotator().Discard(context.Background(), acme); !errors.Is(err, rotation.ErrNothingHeld) {
+			if _, err := m.rotator().Discard(context.Background(), acme); !errors.Is(err, rotation.ErrNothingQuarantined) {
 				m.t.Errorf("discarding it: %v", err)
 			}
 			return outcome
@@ -460,7 +460,7 @@ var faults = []fault{
 	{name: "an operator wants to discard an answer that could not be opened, and now can be", outcome: rotation.Recovered, notices: []string{toldConfig, toldRecovered},
 		happens: func(m *faultScenario) rotation.Outcome {
 			sealAway(m.harness)
-			if _, err := m.rotator().Discard(context.Background(), acme); !errors.Is(err, rotation.ErrNothingHeld) {
+			if _, err := m.rotator().Discard(context.Background(), acme); !errors.Is(err, rotation.ErrNothingQuarantined) {
 				m.t.Errorf("discarding it: %v", err)
 			}
 			time.Sleep(2 * time.Minute)

@@ -117,7 +117,7 @@ func (b *harness) unfounded() (surplus []string) {
 		switch effect := e.Effect.(type) {
 		case rotationtest.Wrote:
 			delete(waiting, e.Connection)
-			if effect.Change.Record.Untold {
+			if effect.Change.Record.NoticePending {
 				waiting[e.Connection] = true
 			}
 			if a := effect.Change.Record.Attempt; a != nil && a.ID != attempt[e.Connection] {

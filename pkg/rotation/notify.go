@@ -48,10 +48,10 @@ func (e *engine) deliver(ctx context.Context, n Notice) error {
 	return err
 }
 
-// claims are the events that this process, and where there are Announcements all
+// claims are the events that this process, and where there are NoticeClaims all
 // of them, have claimed.
 type claims struct {
-	shared Announcements // may be nil
+	shared NoticeClaims // may be nil
 	log    *slog.Logger
 
 	mu    sync.Mutex
@@ -174,8 +174,8 @@ func (r *run) notifyPending(ctx context.Context) {
 	for _, environment := range slices.Sorted(maps.Keys(of)) {
 		for _, rec := range r.notifyEnvironment(ctx, environment, of[environment]) {
 			_, err := r.engine.update(ctx, rec.Connection, func(rec *Record, _ []TokenResponse) (Change, bool, error) {
-				was := rec.Untold
-				rec.Untold = false
+				was := rec.NoticePending
+				rec.NoticePending = false
 				return Change{}, was, nil
 			})
 			if err != nil {

@@ -69,8 +69,8 @@ func TestAWipeIsOneNotice(t *testing.T) {
 					t.Errorf("people were told %+v", told)
 				}
 				for _, c := range monthly {
-					if rec, _, _ := b.Ledger.Load(t.Context(), c); rec.Status != rotation.NeedsConsent || rec.Untold {
-						t.Errorf("%s is %s, untold %t", c, rec.Status, rec.Untold)
+					if rec, _, _ := b.Ledger.Load(t.Context(), c); rec.Status != rotation.NeedsConsent || rec.NoticePending {
+						t.Errorf("%s is %s, untold %t", c, rec.Status, rec.NoticePending)
 					}
 				}
 			})
@@ -89,7 +89,7 @@ func TestWhoMustAllowAgainIsTold(t *testing.T) {
 		invitations := linker{"https://connect.example.com/connect/canary-link"}
 		sweep := func() {
 			r, err := rotation.NewRotator(rotation.Config{Ledger: b.Ledger, SecretStore: b.SecretStore, Sealer: b.Sealer, Applications: b.Applications, Issuer: b.Issuer,
-				Notifier: b.Notifier, Announcements: b.Announcements, Invitations: invitations, Log: b.logger(), Settings: b.settings})
+				Notifier: b.Notifier, NoticeClaims: b.NoticeClaims, Invitations: invitations, Log: b.logger(), Settings: b.settings})
 			must(t, err)
 			_, err = r.Sweep(t.Context())
 			must(t, err)
@@ -137,8 +137,8 @@ func TestALossIsToldUntilItIsDelivered(t *testing.T) {
 					} else if more := b.queued("sweep") - asked; more > n { // one for each time at which the token is tried again
 						t.Errorf("%d sweeps were asked for", more)
 					}
-					if rec, _, _ := b.Ledger.Load(t.Context(), lost[0]); rec.Status != rotation.NeedsConsent || !rec.Untold {
-						t.Fatalf("%s is %s, untold %t", lost[0], rec.Status, rec.Untold)
+					if rec, _, _ := b.Ledger.Load(t.Context(), lost[0]); rec.Status != rotation.NeedsConsent || !rec.NoticePending {
+						t.Fatalf("%s is %s, untold %t", lost[0], rec.Status, rec.NoticePending)
 					}
 					time.Sleep(20 * time.Minute) // what one claims in vain holds for an hour
 				}
@@ -151,7 +151,7 @@ func TestALossIsToldUntilItIsDelivered(t *testing.T) {
 				if len(told) != 1 || told[0].Kind != rotation.NoticeNeedsConsent || told[0].Connection.IsZero() != (n > 1) {
 					t.Errorf("people were told %+v", told)
 				}
-				if rec, _, _ := b.Ledger.Load(t.Context(), lost[0]); rec.Untold {
+				if rec, _, _ := b.Ledger.Load(t.Context(), lost[0]); rec.NoticePending {
 					t.Error("it still counts as untold")
 				}
 			})
@@ -384,11 +384,11 @@ func (e exhausted) Redeem(ctx context.Context, app rotation.Application, grant r
 }
 
 // If it cannot be found out whether an event was announced, it is announced once more.
-func TestAnnouncementsThatCannotBeReached(t *testing.T) {
+func TestNoticeClaimsThatCannotBeReached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})
 		b.connectIn(t, "sandbox", 2)
-		b.gate(rotationtest.Always("announcements.First", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail}))
+		b.gate(rotationtest.Always("noticeclaims.First", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail}))
 		b.Issuer.Personality.Lifetime = 2 * hour
 		b.live(t, time.Now().Add(3*hour), nil)
 		if kinds := b.notices(); !slices.Contains(kinds, rotation.NoticeLifetimeChanged) {

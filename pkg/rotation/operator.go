@@ -51,13 +51,13 @@ func (r *Record) disconnect(until time.Time, quiet time.Duration) []Event {
 	history := append(r.endedBy(""), Event{Kind: "disconnected", Epoch: r.Epoch + 1})
 	r.endEpoch(until, quiet)
 	r.Epoch, r.Generation, r.Status = r.Epoch+1, 0, Disconnected
-	r.Current, r.Ancestor, r.Published, r.Failures, r.Refusal, r.Untold = nil, nil, "", nil, nil, false
+	r.Current, r.Ancestor, r.Published, r.Failures, r.Refusal, r.NoticePending = nil, nil, "", nil, nil, false
 	return history
 }
 
-// ErrNothingHeld: the connection has no quarantined answer to release or discard,
+// ErrNothingQuarantined: the connection has no quarantined answer to release or discard,
 // nor one that cannot be opened.
-var ErrNothingHeld = errors.New("nothing is quarantined")
+var ErrNothingQuarantined = errors.New("nothing is quarantined")
 
 // Release ends a quarantine with a person's word on which refresh token of the
 // held answer is the right one. It must occur in the answer.
@@ -92,7 +92,7 @@ func (r *Rotator) Release(ctx context.Context, c token.Connection, refresh token
 // Discard ends a quarantine by giving the held answer up. Its attempt stays
 // open, so the old refresh token is presented again after the quiet period. An
 // answer that was held because it could not be opened, and now can be, is not
-// given up: ErrNothingHeld, and the next run takes it.
+// given up: ErrNothingQuarantined, and the next run takes it.
 func (r *Rotator) Discard(ctx context.Context, c token.Connection) (Report, error) {
 	keys := newKeyring(r.sealer)
 	return r.settle(ctx, "discard", c, "discarded by a person", func(m TokenResponse) ([]TokenResponse, error) {
@@ -104,7 +104,7 @@ func (r *Rotator) Discard(ctx context.Context, c token.Connection) (Report, erro
 			return err
 		})
 		if err == nil {
-			return nil, fmt.Errorf("%s: the saved answer can be opened again, and the next run takes it: %w", c, ErrNothingHeld)
+			return nil, fmt.Errorf("%s: the saved answer can be opened again, and the next run takes it: %w", c, ErrNothingQuarantined)
 		}
 		return nil, nil
 	})
@@ -137,7 +137,7 @@ func (r *Rotator) settle(ctx context.Context, op string, c token.Connection, rea
 		}
 		m := stuck(rec, responses)
 		if m == nil {
-			return Report{}, fmt.Errorf("%s: %w", c, ErrNothingHeld)
+			return Report{}, fmt.Errorf("%s: %w", c, ErrNothingQuarantined)
 		}
 		added, err := instead(*m)
 		if err != nil {

@@ -93,7 +93,7 @@ func (s situation) moves() []move {
 		moves = append(moves, m)
 	}
 	end := move{step: Nothing, outcome: standing(s.rec)}
-	if s.rec.Untold { // for a sweep, which notifies
+	if s.rec.NoticePending { // for a sweep, which notifies
 		end.due = s.now
 	}
 	return append(moves, end)
@@ -169,7 +169,7 @@ func (s situation) publication() move {
 // presented. The response has its own time to be decided.
 func (s situation) spent(m TokenResponse) move {
 	if m.State == Quarantined {
-		return move{step: Quarantine, outcome: Held}
+		return move{step: Quarantine, outcome: InQuarantine}
 	}
 	wait := s.waiting(Decide, m.Key)
 	return move{step: Wait, outcome: wait.outcome, retryAt: wait.at}

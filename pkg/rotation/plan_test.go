@@ -91,7 +91,7 @@ func TestPlanTakesTheFirstRowThatFits(t *testing.T) {
 			m.State = Quarantined
 			s.responses = append(s.responses, m)
 			s.rec.judgeAgain(m.Key, settings.Quiet, due)
-		}, Quarantine, Held},
+		}, Quarantine, InQuarantine},
 		{"a quarantined successor, to be judged again", due, func(s *situation) {
 			m := successorResponse()
 			m.State = Quarantined

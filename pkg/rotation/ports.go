@@ -248,7 +248,7 @@ type FollowUps interface {
 type RateLimiter interface {
 	// Turn takes the next turn: it moves the clock on by every from where it
 	// stands, or from earliest if it stands before that, and returns where it stood.
-	Turn(ctx context.Context, name string, earliest time.Time, every time.Duration) (time.Time, error)
+	Reserve(ctx context.Context, name string, earliest time.Time, every time.Duration) (time.Time, error)
 }
 
 // MaxDelay is the longest delay a FollowUps must support: that of Amazon SQS.
@@ -273,10 +273,10 @@ type Notice struct {
 	At   time.Time    `json:"at"`
 }
 
-// Announcements keep, for all runs of an installation, which events are claimed:
+// NoticeClaims keep, for all runs of an installation, which events are claimed:
 // those that concern many connections and were announced, and requests for a sweep
 // that were sent. It is safe for concurrent use by many processes.
-type Announcements interface {
+type NoticeClaims interface {
 	// First claims an event until then, and reports whether nobody holds that
 	// claim now.
 	First(ctx context.Context, event string, now, until time.Time) (bool, error)

@@ -82,7 +82,7 @@ func (l *limiter) reserve(ctx context.Context, name string, rate float64, backlo
 		return own
 	}
 	err := within(ctx, storeTimeout, func(ctx context.Context) (err error) {
-		at, err = l.shared.Turn(ctx, name, earliest, every)
+		at, err = l.shared.Reserve(ctx, name, earliest, every)
 		return err
 	})
 	if err != nil {

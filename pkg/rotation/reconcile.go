@@ -134,7 +134,7 @@ func (r *run) connection(ctx context.Context, c token.Connection, s situation) (
 			r.requests.sweepBy(ctx, f.NextAt)
 		}
 	}
-	if t.rec.Untold {
+	if t.rec.NoticePending {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.pending = append(r.pending, t.rec)
@@ -278,7 +278,7 @@ func (t *reconciliation) act(ctx context.Context, m move) (*ConnectionReport, er
 // again, or the row would stay at the head of the list.
 func (t *reconciliation) end(ctx context.Context, m move) ConnectionReport {
 	if !t.rec.DueAt.IsZero() && !t.rec.DueAt.After(t.now) && m.outcome != Busy {
-		if due := t.engine.settings.dueAt(t.rec, t.responses, t.now); !due.Equal(t.rec.DueAt) && !(t.rec.Untold && !due.After(t.now)) {
+		if due := t.engine.settings.dueAt(t.rec, t.responses, t.now); !due.Equal(t.rec.DueAt) && !(t.rec.NoticePending && !due.After(t.now)) {
 			if err := t.write(ctx, Change{}); err != nil && !errors.Is(err, ErrConflict) {
 				return t.report(Failed, time.Time{}, err)
 			}

@@ -58,11 +58,11 @@ type Record struct {
 	// ServiceAccount: the app itself is who acts, and its tokens come for its own
 	// credentials (RFC 6749 section 4.4). There is no refresh token to lose.
 	ServiceAccount bool `json:"service_account,omitempty"`
-	// Held: an answer to the current refresh token is quarantined, so nothing goes on
+	// Quarantined: an answer to the current refresh token is quarantined, so nothing goes on
 	// until a person says which pair is right. Every write sets it by the responses.
-	Held bool `json:"held,omitempty"`
-	// Untold: nobody was notified yet that it needs a consent.
-	Untold bool `json:"untold,omitempty"`
+	Quarantined bool `json:"held,omitempty"`
+	// NoticePending: nobody was notified yet that it needs a consent.
+	NoticePending bool `json:"untold,omitempty"`
 }
 
 // Current describes the pair that the connection has now.
@@ -161,12 +161,24 @@ func (r Record) failure(step Step, key ResponseKey) *Failure {
 	return nil
 }
 
+// Attempts are the rights to present that the row gives: for the current refresh
+// token, and for a waiting consent's.
+func (r Record) Attempts() (attempts []Attempt) {
+	if r.Attempt != nil {
+		attempts = append(attempts, *r.Attempt)
+	}
+	if r.ConsentAttempt != nil {
+		attempts = append(attempts, r.ConsentAttempt.Attempt)
+	}
+	return attempts
+}
+
 // Failure returns the gravest of the failures, for people: one that only a person
 // can mend before one that ends by itself. nil: there is none.
 func (r Record) Failure() (gravest *Failure) {
 	for i, f := range r.Failures {
 		switch {
-		case f.Class == classQuarantine: // Held says it
+		case f.Class == classQuarantine: // Quarantined says it
 		case gravest == nil, f.Class == classConfig && gravest.Class != classConfig:
 			gravest = &r.Failures[i]
 		}

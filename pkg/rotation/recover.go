@@ -110,7 +110,7 @@ func (t *reconciliation) refused(ctx context.Context) error {
 		event.Kind, event.Detail = "refused", "invalid_grant again"
 		return t.write(ctx, Change{History: []Event{event}})
 	}
-	t.rec.Status, t.rec.Untold = NeedsConsent, true
+	t.rec.Status, t.rec.NoticePending = NeedsConsent, true
 	t.rec.Refusal = &Refusal{At: t.engine.clock().UTC()}
 	t.rec.Refusal.schedule(t.engine.clock())
 	t.rec.forget(func(f Failure) bool { return f.Response == (ResponseKey{}) && f.Step != Revoke })

@@ -374,7 +374,7 @@ var removals = []removal{
 	{name: "a refusal that could not be told is forgotten", file: "notify.go",
 		with: "		case r.notifySingle(ctx, rec) == nil:", without: "		case r.notifySingle(ctx, rec) == nil || true:"},
 	{name: "nobody is told that a consent is needed", file: "recover.go",
-		with: "	t.rec.Status, t.rec.Untold = NeedsConsent, true\n", without: "	t.rec.Status = NeedsConsent\n"},
+		with: "	t.rec.Status, t.rec.NoticePending = NeedsConsent, true\n", without: "	t.rec.Status = NeedsConsent\n"},
 	{name: "many refusals in one run are many notices", file: "notify.go",
 		with: "		if len(records) >= many {", without: "		if false {"},
 	{name: "many refusals one after the other are many notices", file: "notify.go",

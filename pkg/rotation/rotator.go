@@ -23,13 +23,13 @@ type Config struct {
 	FollowUps    FollowUps   // nil: what a follow-up would do waits for the next sweep
 	RateLimiter  RateLimiter // nil: each process keeps the whole rate by itself
 	Notifier     Notifier    // nil: notices are logged only
-	// Announcements keep notices about many connections, and requests for a sweep, to
+	// NoticeClaims keep notices about many connections, and requests for a sweep, to
 	// one each. nil: one of each process.
-	Announcements Announcements
-	Invitations   Invitations // nil: notices name the command that makes a link
-	Log           *slog.Logger
-	Now           func() time.Time
-	Settings      Settings
+	NoticeClaims NoticeClaims
+	Invitations  Invitations // nil: notices name the command that makes a link
+	Log          *slog.Logger
+	Now          func() time.Time
+	Settings     Settings
 }
 
 // Rotator rotates connections. It keeps nothing between runs but its rate, and
@@ -52,7 +52,7 @@ func NewRotator(cfg Config) (*Rotator, error) {
 		return nil, fmt.Errorf("settings: %w", err)
 	}
 	e := newEngine(engine{ledger: cfg.Ledger, apps: cfg.Applications, issuer: cfg.Issuer, notifier: cfg.Notifier,
-		settings: cfg.Settings, log: cfg.Log, clock: cfg.Now}, cfg.Announcements)
+		settings: cfg.Settings, log: cfg.Log, clock: cfg.Now}, cfg.NoticeClaims)
 	return &Rotator{engine: e, secrets: cfg.SecretStore, sealer: cfg.Sealer, invitations: cfg.Invitations,
 		requests: &requester{followUps: cfg.FollowUps, engine: e}, limiter: newLimiter(cfg.RateLimiter, cfg.Settings, e.log)}, nil
 }

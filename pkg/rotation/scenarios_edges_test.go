@@ -143,11 +143,11 @@ type otherClock struct {
 	by time.Duration
 }
 
-func (o otherClock) Turn(ctx context.Context, name string, earliest time.Time, every time.Duration) (time.Time, error) {
+func (o otherClock) Reserve(ctx context.Context, name string, earliest time.Time, every time.Duration) (time.Time, error) {
 	if time.Since(earliest).Abs() > o.by.Abs()/2 { // already by the wrong clock
-		return o.RateLimiter.Turn(ctx, name, earliest, every)
+		return o.RateLimiter.Reserve(ctx, name, earliest, every)
 	}
-	at, err := o.RateLimiter.Turn(ctx, name, earliest.Add(o.by), every)
+	at, err := o.RateLimiter.Reserve(ctx, name, earliest.Add(o.by), every)
 	return at.Add(-o.by), err
 }
 
@@ -161,7 +161,7 @@ func accompanyEverywhere(b *harness) {
 func reserveAhead(b *harness) {
 	accompanyEverywhere(b)
 	for range 20 {
-		if _, err := b.RateLimiter.Turn(context.Background(), acme.Environment, time.Now().Add(3*time.Hour), time.Second); err != nil {
+		if _, err := b.RateLimiter.Reserve(context.Background(), acme.Environment, time.Now().Add(3*time.Hour), time.Second); err != nil {
 			panic(err)
 		}
 	}

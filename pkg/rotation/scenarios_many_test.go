@@ -14,7 +14,7 @@ import (
 var manyScenarios = []namedScenario{
 	{"many lose their consent", scenario{long: true, before: loseMany, actors: []actor{inviter}}},
 	{"three lose their consent, and a run with little time", scenario{rare: true, before: loseSome, actors: []actor{hurried, inviter}}},
-	{"three have lost their consent, and two sweeps tell of it", scenario{rare: true, before: keepUntold, actors: []actor{inviter, sweeper}}},
+	{"three have lost their consent, and two sweeps tell of it", scenario{rare: true, before: keepNoticePending, actors: []actor{inviter, sweeper}}},
 	{"three lose their consent, and an operator finds one after the other", scenario{rare: true, before: loseSome, actors: []actor{oneByOne}}},
 	{"two sweeps of two connections", scenario{rare: true, before: accompany, actors: []actor{sweeper, second}}},
 	{"a run whose time ends among the turns, and what it hands on", scenario{rare: true, before: slowDown, actors: []actor{brisk, nextRun}}},
@@ -61,8 +61,8 @@ func accompany(b *harness) { b.others(acme.Environment, 1) }
 func loseMany(b *harness) { b.lose(b.others(wiped, 6)) }
 func loseSome(b *harness) { b.lose(b.others(wiped, 3)) }
 
-// keepUntold lets follow-ups find that, which leave the notice to sweeps.
-func keepUntold(b *harness) {
+// keepNoticePending lets follow-ups find that, which leave the notice to sweeps.
+func keepNoticePending(b *harness) {
 	loseSome(b)
 	for i := range 3 {
 		_, _ = b.rotator().Do(context.Background(), rotation.Request{Op: "ensure", Connection: other(wiped, i).String(), MinTTLSeconds: 5000})
@@ -126,7 +126,7 @@ func queueUp(b *harness) {
 	b.settings.RedeemRate = 6
 	every := time.Second / 6
 	for range 200 {
-		if _, err := b.RateLimiter.Turn(context.Background(), "sandbox", time.Now().Add(-9*every), every); err != nil {
+		if _, err := b.RateLimiter.Reserve(context.Background(), "sandbox", time.Now().Add(-9*every), every); err != nil {
 			panic(err)
 		}
 	}
@@ -137,7 +137,7 @@ func slowDown(b *harness) {
 	b.others(acme.Environment, 2)
 	b.settings.RedeemRate = 0.1
 	for range 10 {
-		if _, err := b.RateLimiter.Turn(context.Background(), "sandbox", time.Now().Add(-90*time.Second), 10*time.Second); err != nil {
+		if _, err := b.RateLimiter.Reserve(context.Background(), "sandbox", time.Now().Add(-90*time.Second), 10*time.Second); err != nil {
 			panic(err)
 		}
 	}

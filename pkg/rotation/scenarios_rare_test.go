@@ -27,7 +27,7 @@ var rareScenarios = []namedScenario{
 	{"a row that changes while a request is found faulty", scenario{rare: true, before: meet(func(b *harness) rotation.Issuer { return &demanding{Issuer: b.Issuer} }), actors: []actor{disturbed}}},
 	{"a row that never stops changing", scenario{long: true, actors: []actor{harried}}},
 	{"a row that never stops changing, of an answer that is held", scenario{long: true, before: hold, actors: []actor{harried}}},
-	{"a row that never stops changing, of a lost consent", scenario{long: true, before: keepUntoldAcme, actors: []actor{harried}}},
+	{"a row that never stops changing, of a lost consent", scenario{long: true, before: keepNoticePendingAcme, actors: []actor{harried}}},
 	{"damaged answers of an earlier life", scenario{rare: true, before: damage, actors: []actor{rotator("rotator")}}},
 	{"a code that is refused", scenario{rare: true, actors: []actor{dawdler, sweeper}}},
 	{"two rotators whose clocks differ", scenario{rare: true, actors: []actor{ahead, behind}}},
@@ -90,8 +90,8 @@ func loseNameless(b *harness) {
 	withdrawer.act(context.Background(), b)
 }
 
-// keepUntoldAcme lets a follow-up find that the consent was taken back.
-func keepUntoldAcme(b *harness) {
+// keepNoticePendingAcme lets a follow-up find that the consent was taken back.
+func keepNoticePendingAcme(b *harness) {
 	withdrawer.act(context.Background(), b)
 	reader.act(context.Background(), b)
 	time.Sleep(5 * time.Minute)
@@ -263,7 +263,7 @@ var (
 	// alone is a process with nothing but the stores and the server.
 	alone = actor{"alone", func(ctx context.Context, b *harness) {
 		r := b.rotatorBut(func(cfg *rotation.Config) {
-			cfg.FollowUps, cfg.RateLimiter, cfg.Announcements, cfg.Log = nil, nil, nil, nil
+			cfg.FollowUps, cfg.RateLimiter, cfg.NoticeClaims, cfg.Log = nil, nil, nil, nil
 		})
 		_, _ = r.Rotate(ctx, acme)
 		_, _ = r.Sweep(ctx)

@@ -26,7 +26,7 @@ const (
 	Busy          Outcome = "busy"      // another attempt is live
 	Deferred      Outcome = "deferred"  // asked to wait, or no time left in this run
 	Unknown       Outcome = "unknown"   // the answer was lost; recovered after the quiet period
-	Held          Outcome = "quarantined"
+	InQuarantine  Outcome = "quarantined"
 	ConsentNeeded Outcome = "needs_consent"
 	NotFound      Outcome = "not_found"
 	ConfigError   Outcome = "config_error"

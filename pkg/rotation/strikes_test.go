@@ -134,4 +134,4 @@ func (s *strikes) lacks() (lacks []string) {
 
 // callsOfARotation are those that it makes on every server, whatever comes of it.
 var callsOfARotation = []string{"applications.Application", "followups.Send", "issuer.Redeem", "ledger.Load", "ledger.SaveResponse",
-	"ledger.Write", "notifier.Notify", "pace.Turn", "sealer.DataKey", "sealer.Unwrap", "secrets.Current", "secrets.Promote", "secrets.Put"}
+	"ledger.Write", "notifier.Notify", "ratelimiter.Reserve", "sealer.DataKey", "sealer.Unwrap", "secrets.Current", "secrets.Promote", "secrets.Put"}

@@ -55,15 +55,15 @@ func TestAnAnswerThatCannotBeReadWaitsForAProgramThatCan(t *testing.T) {
 				b.issuer = issuer
 				o := b.operation(t)
 				o.run(2*24*time.Hour + time.Minute)
-				if n := o.outcomes(acme)[rotation.Held]; n == 0 {
+				if n := o.outcomes(acme)[rotation.InQuarantine]; n == 0 {
 					t.Errorf("outcomes %v, want quarantined", o.outcomes(acme))
 				}
-				if got := b.rotate(t); got.Outcome != rotation.Held {
+				if got := b.rotate(t); got.Outcome != rotation.InQuarantine {
 					t.Errorf("a forced rotation answers %s", got.Outcome)
 				}
 				rec := b.record(t)
-				if rec.Status != rotation.Active || rec.Generation != 0 || !rec.Held {
-					t.Errorf("%s (%d,%d), held %t", rec.Status, rec.Epoch, rec.Generation, rec.Held)
+				if rec.Status != rotation.Active || rec.Generation != 0 || !rec.Quarantined {
+					t.Errorf("%s (%d,%d), held %t", rec.Status, rec.Epoch, rec.Generation, rec.Quarantined)
 				}
 				if n := b.told(rotation.NoticeQuarantined); n != 1 || len(b.notices()) != n {
 					t.Errorf("of %d notices, %d are of a quarantine; want one and no other", len(b.notices()), n)
@@ -71,8 +71,8 @@ func TestAnAnswerThatCannotBeReadWaitsForAProgramThatCan(t *testing.T) {
 				b.presentedOnce(t)
 				issuer.newer = true
 				b.operation(t).run(25 * time.Hour)
-				if rec := b.record(t); rec.Generation == 0 || rec.Held {
-					t.Errorf("a day after the program can read it: generation %d, held %t", rec.Generation, rec.Held)
+				if rec := b.record(t); rec.Generation == 0 || rec.Quarantined {
+					t.Errorf("a day after the program can read it: generation %d, held %t", rec.Generation, rec.Quarantined)
 				}
 				b.presentedOnce(t)
 				b.inOrder(t)

@@ -129,7 +129,7 @@ func TestClocksThatStayApartAreToldOnceADay(t *testing.T) {
 // clock is ahead.
 func (b *harness) ahead(t *testing.T, environment string, by time.Duration) {
 	t.Helper()
-	_, err := b.RateLimiter.Turn(t.Context(), environment, time.Now().Add(by), time.Second/2)
+	_, err := b.RateLimiter.Reserve(t.Context(), environment, time.Now().Add(by), time.Second/2)
 	must(t, err)
 }
 

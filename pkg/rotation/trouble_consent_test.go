@@ -131,7 +131,7 @@ func TestAConsentThatCannotBeOpenedCanBeDiscarded(t *testing.T) {
 		if got := report.Connections[0].Outcome; got == rotation.ConfigError {
 			t.Errorf("after discarding it: %s", got)
 		}
-		if _, err := b.rotator().Discard(t.Context(), acme); !errors.Is(err, rotation.ErrNothingHeld) {
+		if _, err := b.rotator().Discard(t.Context(), acme); !errors.Is(err, rotation.ErrNothingQuarantined) {
 			t.Errorf("discarding once more: %v; want that there is nothing", err)
 		}
 		o = b.operation(t)

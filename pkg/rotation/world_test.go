@@ -160,7 +160,7 @@ func (b *harness) rest(ctx context.Context) error {
 // settled reports whether nothing is left to do for minutes.
 func settled(rec rotation.Record) bool {
 	repeated := rec.Refusal == nil || rec.Refusal.Tries > 0 // a refused token once, for the server may be wrong
-	return rec.Revision != "" && rec.Attempt == nil && repeated && !rec.Untold && len(rec.Failures) == 0 && rec.SearchAt.IsZero() &&
+	return rec.Revision != "" && rec.Attempt == nil && repeated && !rec.NoticePending && len(rec.Failures) == 0 && rec.SearchAt.IsZero() &&
 		(rec.DueAt.IsZero() || time.Until(rec.DueAt) > 10*time.Minute)
 }
 

@@ -14,8 +14,8 @@ func TestPaceKeepsTheContract(t *testing.T) {
 	TestPace(t, func(*testing.T) rotation.RateLimiter { return &RateLimiter{} })
 }
 
-func TestAnnouncementsKeepTheContract(t *testing.T) {
-	TestAnnouncements(t, func(*testing.T) rotation.Announcements { return &Announcements{} })
+func TestNoticeClaimsKeepTheContract(t *testing.T) {
+	TestNoticeClaims(t, func(*testing.T) rotation.NoticeClaims { return &NoticeClaims{} })
 }
 
 func TestFakeSecretStore(t *testing.T) {

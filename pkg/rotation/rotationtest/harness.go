@@ -16,9 +16,9 @@ type Harness struct {
 	FollowUps    *FollowUps
 	RateLimiter  *RateLimiter
 	Notifier     *Notifier
-	// Announcements of all processes.
-	Announcements *Announcements
-	Settings      rotation.Settings
+	// NoticeClaims of all processes.
+	NoticeClaims *NoticeClaims
+	Settings     rotation.Settings
 	// Log takes what the program under test logs, answers and returns as errors.
 	Log *Log
 }
@@ -35,18 +35,18 @@ func NewHarness(gate Gate, personality Personality) *Harness {
 	sealer := NewSealer()
 	sealer.Gate = gate
 	b := &Harness{
-		Journal:       j,
-		Ledger:        &Ledger{Gate: gate, Journal: j},
-		SecretStore:   &SecretStore{Gate: gate, Journal: j},
-		Sealer:        sealer,
-		Issuer:        &Issuer{Gate: gate, Journal: j, Personality: personality},
-		Applications:  &Applications{Gate: gate},
-		FollowUps:     &FollowUps{Gate: gate, Journal: j},
-		RateLimiter:   &RateLimiter{Gate: gate},
-		Notifier:      &Notifier{Gate: gate, Journal: j},
-		Announcements: &Announcements{Gate: gate},
-		Settings:      rotation.DefaultSettings("harness"),
-		Log:           &Log{},
+		Journal:      j,
+		Ledger:       &Ledger{Gate: gate, Journal: j},
+		SecretStore:  &SecretStore{Gate: gate, Journal: j},
+		Sealer:       sealer,
+		Issuer:       &Issuer{Gate: gate, Journal: j, Personality: personality},
+		Applications: &Applications{Gate: gate},
+		FollowUps:    &FollowUps{Gate: gate, Journal: j},
+		RateLimiter:  &RateLimiter{Gate: gate},
+		Notifier:     &Notifier{Gate: gate, Journal: j},
+		NoticeClaims: &NoticeClaims{Gate: gate},
+		Settings:     rotation.DefaultSettings("harness"),
+		Log:          &Log{},
 	}
 	b.Applications.Set(Sandbox)
 	b.Issuer.Register(Sandbox)

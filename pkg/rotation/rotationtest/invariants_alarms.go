@@ -56,20 +56,20 @@ func alarmsRaised(b *Harness) error {
 			}
 		case Wrote:
 			r := effect.Change.Record
-			for _, a := range attemptsOf(r) {
+			for _, a := range r.Attempts() {
 				attempts[a.Fingerprint] = attemptOf{e.Connection, a}
 			}
 			if status[e.Connection] == rotation.NeedsConsent && r.Status == rotation.Active && r.Epoch == epoch[e.Connection] && !died(entries[i:], e.Actor) {
 				demand(e.Connection, rotation.NoticeRecovered)
 			}
 			epoch[e.Connection] = r.Epoch
-			if asks := r.Status == rotation.NeedsConsent; asks && !r.Untold && (status[e.Connection] != r.Status || untold[e.Connection]) {
+			if asks := r.Status == rotation.NeedsConsent; asks && !r.NoticePending && (status[e.Connection] != r.Status || untold[e.Connection]) {
 				if e.At.Sub(announced[e.Connection.Environment]) > announcementCovers {
 					demand(e.Connection, rotation.NoticeNeedsConsent)
 				}
 				cause[alarm{e.Connection, rotation.NoticeNeedsConsent}] = true
 			}
-			status[e.Connection], untold[e.Connection] = r.Status, r.Untold
+			status[e.Connection], untold[e.Connection] = r.Status, r.NoticePending
 			for _, mark := range effect.Change.Mark[:min(1, len(effect.Change.Mark))] { // the others are of the same grant
 				demand(e.Connection, map[rotation.ResponseState]string{
 					rotation.Quarantined: rotation.NoticeQuarantined, rotation.Rejected: rotation.NoticeRejected}[mark.State])

@@ -175,9 +175,9 @@ func CheckRepaired(b *Harness) error {
 
 func (b *Harness) inOrder(r rotation.Record) error {
 	switch {
-	case len(attemptsOf(r)) > 0:
+	case len(r.Attempts()) > 0:
 		return errors.New("an attempt is left")
-	case r.Untold:
+	case r.NoticePending:
 		return errors.New("nobody was told")
 	case r.Status != rotation.Active:
 		return nil

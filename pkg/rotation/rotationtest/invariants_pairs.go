@@ -24,7 +24,7 @@ func answersAreSaved(b *Harness) error {
 	for i, e := range entries {
 		switch effect := e.Effect.(type) {
 		case Wrote:
-			for _, a := range attemptsOf(effect.Change.Record) {
+			for _, a := range effect.Change.Record.Attempts() {
 				owner[a.Fingerprint] = e.Connection
 			}
 		case Presented:
@@ -342,7 +342,7 @@ func savedPairs(b *Harness, c token.Connection) map[token.Fingerprint]savedAs {
 	for _, e := range b.Journal.Entries() {
 		switch effect := e.Effect.(type) {
 		case Wrote:
-			for _, a := range attemptsOf(effect.Change.Record) {
+			for _, a := range effect.Change.Record.Attempts() {
 				attempts[a.Fingerprint] = a.ID
 			}
 			for _, mark := range effect.Change.Mark {

@@ -51,7 +51,7 @@ func presentedOnce(b *Harness) error {
 		switch effect := e.Effect.(type) {
 		case Wrote:
 			r := effect.Change.Record
-			for _, a := range attemptsOf(r) {
+			for _, a := range r.Attempts() {
 				attempts[a.Fingerprint] = a
 			}
 			if r.Status == rotation.NeedsConsent && r.Current != nil && refused[r.Current.Fingerprint] == nil {
@@ -92,17 +92,6 @@ func presentedOnce(b *Harness) error {
 		}
 	}
 	return nil
-}
-
-// attemptsOf lists the attempts that a row has.
-func attemptsOf(r rotation.Record) (attempts []rotation.Attempt) {
-	if r.ConsentAttempt != nil {
-		attempts = append(attempts, r.ConsentAttempt.Attempt)
-	}
-	if r.Attempt != nil {
-		attempts = append(attempts, *r.Attempt)
-	}
-	return attempts
 }
 
 // spendsNothing are the classes after which a token is as good as before.

@@ -19,8 +19,8 @@ type RateLimiter struct {
 	clocks map[string]time.Time
 }
 
-func (p *RateLimiter) Turn(ctx context.Context, name string, earliest time.Time, every time.Duration) (time.Time, error) {
-	return Through(ctx, p.Gate, "pace.Turn", token.Connection{}, func(bool) (time.Time, error) {
+func (p *RateLimiter) Reserve(ctx context.Context, name string, earliest time.Time, every time.Duration) (time.Time, error) {
+	return Through(ctx, p.Gate, "ratelimiter.Reserve", token.Connection{}, func(bool) (time.Time, error) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if p.clocks == nil {
@@ -47,7 +47,7 @@ func TestPace(t *testing.T, open func(t *testing.T) rotation.RateLimiter) {
 	}
 	turn := func(t *testing.T, p rotation.RateLimiter, name string, earliest time.Time) time.Time {
 		t.Helper()
-		at, err := p.Turn(t.Context(), name, earliest, every)
+		at, err := p.Reserve(t.Context(), name, earliest, every)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -85,7 +85,7 @@ func TestPace(t *testing.T, open func(t *testing.T) rotation.RateLimiter) {
 		for range takers {
 			wg.Go(func() {
 				for range each {
-					at, err := p.Turn(t.Context(), "sandbox", start, every)
+					at, err := p.Reserve(t.Context(), "sandbox", start, every)
 					mu.Lock()
 					if taken[at.UTC()] || err != nil || at.Before(start) {
 						t.Errorf("the turn at %v is given out twice, or not at all: %v", at, err)

@@ -269,7 +269,7 @@ func fullRecord() rotation.Record {
 			Attempt: rotation.Attempt{ID: "other", Fingerprint: "cdef", BegunAt: at(4), Until: at(5), Presentations: 1}},
 		Puts:     []int64{1, 2, 1 << 33},
 		Pin:      &rotation.Pin{Environment: "sandbox", Client: "89ab", ResourceOwner: "12", Login: "pat@example.com", Company: "34"},
-		Imported: []token.Fingerprint{"fedc"}, Spent: []token.Fingerprint{"aaaa", "bbbb"}, SearchAt: at(7), RotatedAt: at(8), ServiceAccount: true, Held: true, Untold: true,
+		Imported: []token.Fingerprint{"fedc"}, Spent: []token.Fingerprint{"aaaa", "bbbb"}, SearchAt: at(7), RotatedAt: at(8), ServiceAccount: true, Quarantined: true, NoticePending: true,
 	}
 }
 

@@ -71,8 +71,8 @@ func TestEveryOutcomeHasItsError(t *testing.T) {
 		rotation.Rotated: nil, rotation.Published: nil, rotation.Recovered: nil, rotation.Fresh: nil,
 		rotation.ConsentNeeded: tokensource.ErrNeedsConsent, rotation.NotFound: tokensource.ErrNotFound,
 		rotation.Busy: tokensource.ErrRotationInProgress, rotation.Deferred: tokensource.ErrRotationInProgress,
-		rotation.Unknown: tokensource.ErrRotationInProgress,
-		rotation.Held:    errors.ErrUnsupported, rotation.ConfigError: errors.ErrUnsupported, rotation.Failed: errors.ErrUnsupported, // any but those above
+		rotation.Unknown:      tokensource.ErrRotationInProgress,
+		rotation.InQuarantine: errors.ErrUnsupported, rotation.ConfigError: errors.ErrUnsupported, rotation.Failed: errors.ErrUnsupported, // any but those above
 	} {
 		_, err := renew(t, rotation.ConnectionReport{Connection: acme, Outcome: outcome, Detail: "the reason"}, 90*time.Second)
 		if (err == nil) != (want == nil) {

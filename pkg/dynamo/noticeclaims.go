@@ -11,14 +11,14 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 )
 
-var _ rotation.Announcements = (*Table)(nil)
+var _ rotation.NoticeClaims = (*Table)(nil)
 
 const (
 	noticePrefix = "NOTICE#"
 	noticeSort   = "NOTICE"
 )
 
-// First implements rotation.Announcements with one update. The nonce tells a
+// First implements rotation.NoticeClaims with one update. The nonce tells a
 // claim from its own repetition by the transport.
 func (t *Table) First(ctx context.Context, event string, now, until time.Time) (bool, error) {
 	nonce := rand.Text()

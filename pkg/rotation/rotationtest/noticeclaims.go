@@ -10,17 +10,17 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-var _ rotation.Announcements = (*Announcements)(nil)
+var _ rotation.NoticeClaims = (*NoticeClaims)(nil)
 
-// Announcements keeps claims in memory. The zero value has none yet.
-type Announcements struct {
+// NoticeClaims keeps claims in memory. The zero value has none yet.
+type NoticeClaims struct {
 	Gate  Gate
 	mu    sync.Mutex
 	until map[string]time.Time
 }
 
-func (a *Announcements) First(ctx context.Context, event string, now, until time.Time) (bool, error) {
-	return Through(ctx, a.Gate, "announcements.First", token.Connection{}, func(bool) (bool, error) {
+func (a *NoticeClaims) First(ctx context.Context, event string, now, until time.Time) (bool, error) {
+	return Through(ctx, a.Gate, "noticeclaims.First", token.Connection{}, func(bool) (bool, error) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		if now.Before(a.until[event]) {
@@ -34,9 +34,9 @@ func (a *Announcements) First(ctx context.Context, event string, now, until time
 	})
 }
 
-// TestAnnouncements is the contract of rotation.Announcements. open returns one
+// TestNoticeClaims is the contract of rotation.NoticeClaims. open returns one
 // without claims, behind a transport that may repeat calls.
-func TestAnnouncements(t *testing.T, open func(t *testing.T) rotation.Announcements) {
+func TestNoticeClaims(t *testing.T, open func(t *testing.T) rotation.NoticeClaims) {
 	a, now := open(t), time.Now()
 	first := func(event string, now time.Time) bool {
 		t.Helper()
