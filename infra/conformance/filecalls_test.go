@@ -24,10 +24,12 @@ import (
 // thread of its own, and which thread makes a call differs from run to run.
 
 // fileCalls are the system calls that are asked about, by their names.
-var fileCalls = merged(olderCalls, map[string]uintptr{"openat": unix.SYS_OPENAT, "read": unix.SYS_READ, "pread": unix.SYS_PREAD64,
+var fileCalls = merged(olderCalls, map[string]uintptr{
+	"openat": unix.SYS_OPENAT, "read": unix.SYS_READ, "pread": unix.SYS_PREAD64,
 	"write": unix.SYS_WRITE, "pwrite": unix.SYS_PWRITE64, "fsync": unix.SYS_FSYNC, "fdatasync": unix.SYS_FDATASYNC,
 	"ftruncate": unix.SYS_FTRUNCATE, "truncate": unix.SYS_TRUNCATE, "fallocate": unix.SYS_FALLOCATE, "mmap": unix.SYS_MMAP,
-	"fstat": unix.SYS_FSTAT, "fcntl": unix.SYS_FCNTL, "fchmod": unix.SYS_FCHMOD, "fchown": unix.SYS_FCHOWN, "getdents": unix.SYS_GETDENTS64,
+	"fstat": unix.SYS_FSTAT, "fcntl": unix.SYS_FCNTL, "fchmod": unix.SYS_FCHMOD,
+	"fchown": unix.SYS_FCHOWN, "getdents": unix.SYS_GETDENTS64,
 	"mkdirat": unix.SYS_MKDIRAT, "unlinkat": unix.SYS_UNLINKAT, "linkat": unix.SYS_LINKAT, "renameat": unix.SYS_RENAMEAT})
 
 func merged(a, b map[string]uintptr) map[string]uintptr {
@@ -36,8 +38,11 @@ func merged(a, b map[string]uintptr) map[string]uintptr {
 }
 
 // pathArgument is which argument of a call is a path. The other calls have a descriptor first.
-var pathArgument = map[string]int{"openat": 1, "mkdirat": 1, "unlinkat": 1, "linkat": 1, "renameat": 1, "fstatat": 1,
-	"open": 0, "mkdir": 0, "unlink": 0, "rmdir": 0, "link": 0, "rename": 0, "stat": 0, "lstat": 0, "access": 0, "chmod": 0, "truncate": 0}
+var pathArgument = map[string]int{
+	"openat": 1, "mkdirat": 1, "unlinkat": 1, "linkat": 1, "renameat": 1, "fstatat": 1,
+	"open": 0, "mkdir": 0, "unlink": 0, "rmdir": 0, "link": 0, "rename": 0, "stat": 0, "lstat": 0, "access": 0, "chmod": 0,
+	"truncate": 0,
+}
 
 // fileCall is one call on a file in the directory that is watched.
 type fileCall struct {
@@ -92,7 +97,8 @@ func becomeSupervised(program string) error {
 	// Without the second flag a signal would end a call that waits for its verdict, and the
 	// same call would be asked about again.
 	const flags = unix.SECCOMP_FILTER_FLAG_NEW_LISTENER | unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
-	listener, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&prog)))
+	listener, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags,
+		uintptr(unsafe.Pointer(&prog)))
 	if errno != 0 {
 		return fmt.Errorf("seccomp, which needs Linux 5.19 and must not be forbidden: %w", errno)
 	}
@@ -106,7 +112,8 @@ func becomeSupervised(program string) error {
 
 // listenTo is a filter that lets every call pass but those of fileCalls.
 func listenTo() []unix.SockFilter {
-	const load, equal, answer = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_RET | unix.BPF_K
+	const load, answer = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, unix.BPF_RET | unix.BPF_K
+	const equal = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
 	const nr, fifthArgument = 0, 16 + 4*8 // offsets in struct seccomp_data
 	filter := []unix.SockFilter{
 		{Code: load, K: fifthArgument}, // mmap without a file is most frequent
@@ -224,7 +231,8 @@ func (s *supervisor) run() error {
 		if !answered {
 			continue
 		}
-		if err := ioctl(s.listener, unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&answer)); err != nil && !errors.Is(err, unix.ENOENT) {
+		err := ioctl(s.listener, unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&answer))
+		if err != nil && !errors.Is(err, unix.ENOENT) {
 			return err
 		}
 	}

@@ -66,7 +66,8 @@ type fault struct {
 
 // eachFileCall runs the command without a fault to see its calls on files, and then once for
 // every way in which one of them can go wrong, on a directory of its own each time.
-func eachFileCall(t *testing.T, prepare func(*testing.T) (*files, error), wrong func(*files, fault) (string, error), command ...string) {
+func eachFileCall(t *testing.T, prepare func(*testing.T) (*files, error), wrong func(*files, fault) (string, error),
+	command ...string) {
 	f, err := prepare(t)
 	if err != nil {
 		t.Fatal(err)
@@ -175,15 +176,16 @@ func working() (done func()) {
 }
 
 func noFiles(t *testing.T) (*files, error) {
-	app := procoretest.App{Name: "files", ClientID: "files", ClientSecret: token.NewSecret("files-secret"), RedirectURIs: []string{procore.OutOfBand}}
+	app := procoretest.App{Name: "files", ClientID: "files", ClientSecret: token.NewSecret("files-secret"),
+		RedirectURIs: []string{procore.OutOfBand}}
 	binary, err := buildCommand()
 	if err != nil {
 		return nil, err
 	}
 	f := &files{dir: filepath.Join(t.TempDir(), "data"), binary: binary, server: procoretest.New(procoretest.WithApp(app))}
 	t.Cleanup(f.server.Close)
-	value, err := procore.Credentials{ClientID: app.ClientID, ClientSecret: app.ClientSecret, RedirectURI: app.RedirectURIs[0],
-		LoginURL: f.server.URL, APIURL: f.server.URL}.Encode()
+	value, err := procore.Credentials{ClientID: app.ClientID, ClientSecret: app.ClientSecret,
+		RedirectURI: app.RedirectURIs[0], LoginURL: f.server.URL, APIURL: f.server.URL}.Encode()
 	f.app = value.Reveal()
 	return f, err
 }
@@ -213,13 +215,13 @@ func (f *files) connect(ctx context.Context) error {
 	settings := rotation.DefaultSettings("embedded")
 	settings.PutsPerDay = 0
 	issuer, log := procore.New(procore.Config{RedeemTimeout: settings.RedeemTimeout}), slog.New(slog.DiscardHandler)
-	rotator, err := rotation.NewRotator(rotation.Config{Ledger: store.Ledger(), SecretStore: store.SecretStore(), Sealer: store.Sealer(),
-		Applications: applications, Issuer: issuer, Log: log, Settings: settings})
+	rotator, err := rotation.NewRotator(rotation.Config{Ledger: store.Ledger(), SecretStore: store.SecretStore(),
+		Sealer: store.Sealer(), Applications: applications, Issuer: issuer, Log: log, Settings: settings})
 	if err != nil {
 		return err
 	}
-	consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: store.Ledger(), Sealer: store.Sealer(), Applications: applications,
-		Issuer: issuer, Log: log, Settings: settings})
+	consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: store.Ledger(), Sealer: store.Sealer(),
+		Applications: applications, Issuer: issuer, Log: log, Settings: settings})
 	if err != nil {
 		return err
 	}
@@ -312,7 +314,9 @@ func (s state) has(answerTo token.Fingerprint) bool {
 
 // decided reports whether history tells how the generation came.
 func (s state) decided(generation int64) bool {
-	return slices.ContainsFunc(s.history, func(e rotation.Event) bool { return e.Kind == "decided" && e.Generation == generation })
+	return slices.ContainsFunc(s.history, func(e rotation.Event) bool {
+		return e.Kind == "decided" && e.Generation == generation
+	})
 }
 
 // rotateWrong rotates with a fault, and then without any until the connection is in order
@@ -337,7 +341,8 @@ func (f *files) rotateWrong(wrong fault) (end string, err error) {
 	case open && !wrong.kills():
 		return "", errors.New("the answer is lost, although the program went on")
 	case first.code == 0 && (is != was+1 || after.shown.Generation != is || !after.decided(is)):
-		return "", fmt.Errorf("it said that it is done; generation %d is current and %d shown, after %d", is, after.shown.Generation, was)
+		return "", fmt.Errorf("it said that it is done; generation %d is current and %d shown, after %d",
+			is, after.shown.Generation, was)
 	case is < was || after.shown.Generation < before.shown.Generation:
 		return "", fmt.Errorf("generation %d is current and %d shown, after %d", is, after.shown.Generation, was)
 	}

@@ -26,13 +26,12 @@ func BenchmarkRotation(b *testing.B) {
 }
 
 func rotateOnce(ctx context.Context, l rotation.Ledger) error {
-	now := time.Now().UTC()
 	record, responses, err := l.Load(ctx, acme)
 	if err != nil {
 		return err
 	}
 	record.Status = rotation.Active
-	record.Attempt = &rotation.Attempt{ID: fmt.Sprint("attempt ", record.Generation), BegunAt: now, Until: now.Add(time.Minute)}
+	record.Attempt = attempt(fmt.Sprint("attempt ", record.Generation))
 	if _, err := l.Write(ctx, rotation.Change{Record: record}); err != nil {
 		return err
 	}
@@ -48,7 +47,8 @@ func rotateOnce(ctx context.Context, l rotation.Ledger) error {
 		return err
 	}
 	record.Attempt, record.Generation = nil, record.Generation+1
-	change := rotation.Change{Record: record, History: []rotation.Event{{At: now, Kind: "decided", Generation: record.Generation}}}
+	decided := rotation.Event{At: time.Now(), Kind: "decided", Generation: record.Generation}
+	change := rotation.Change{Record: record, History: []rotation.Event{decided}}
 	for _, r := range responses {
 		change.Bury = append(change.Bury, r.Key)
 	}

@@ -130,7 +130,8 @@ func refusedOnFullDisk(ctx context.Context, dir string, d disk) (err error) {
 		if free := int64(after.Bavail) * after.Bsize; free != room {
 			return fmt.Errorf("%d bytes are free after the %s attempt did not begin, %d were before", free, name, room)
 		}
-		want := fmt.Sprintf("the disk of %s has no room to save an answer, so nothing was presented; free at least %d bytes", dir, embedded.SlotSize-room)
+		want := fmt.Sprintf("the disk of %s has no room to save an answer, so nothing was presented; free at least %d bytes",
+			dir, embedded.SlotSize-room)
 		if refusal == nil || !strings.Contains(refusal.Error(), want) {
 			return fmt.Errorf("an attempt without room: %w; want %s", refusal, want)
 		}

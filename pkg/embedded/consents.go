@@ -138,7 +138,8 @@ func (k Consents) Conclude(ctx context.Context, s consent.State, result string, 
 		if err != nil {
 			return err
 		}
-		if _, err := k.s.reserve.release(ctx, tx, all, func(c claim) bool { return c.name == stateClaim(s.Hash) }); err != nil {
+		mine := func(c claim) bool { return c.name == stateClaim(s.Hash) }
+		if _, err := k.s.reserve.release(ctx, tx, all, mine); err != nil {
 			return err
 		}
 		stored.Result = result

@@ -130,7 +130,8 @@ func TestSchema1IsBroughtUpToDate(t *testing.T) {
 	if err := errors.Join(store.SecretStore().Create(t.Context(), acme, id, content), store.Close()); err != nil {
 		t.Fatal(err)
 	}
-	execute(t, filepath.Join(dir, embedded.DatabaseName), `DROP TABLE reserve; DROP TABLE deletion; PRAGMA user_version = 1`)
+	execute(t, filepath.Join(dir, embedded.DatabaseName),
+		`DROP TABLE reserve; DROP TABLE deletion; PRAGMA user_version = 1`)
 	for range 2 {
 		store := openStore(t, dir)
 		if got, err := store.SecretStore().Current(t.Context(), acme); err != nil || got.Value != content {

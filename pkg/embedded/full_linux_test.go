@@ -30,7 +30,8 @@ func limitFiles(bytes uint64) error {
 // onLimitedFiles is a process of its own, because its limit is that of all its files.
 func onLimitedFiles(ctx context.Context, dir string) error {
 	signal.Ignore(syscall.SIGXFSZ)
-	all, err := onFullDisk(ctx, dir, fileLimit{}, steps(40<<10, 640<<10, 150<<10), false) // a limit below what was written before is no full disk
+	// Not on a store that was used: a limit below what was written before is no full disk.
+	all, err := onFullDisk(ctx, dir, fileLimit{}, steps(40<<10, 640<<10, 150<<10), false)
 	fmt.Println(all)
 	if err == nil && (all.saved == 0 || all.notBegun == 0) {
 		err = fmt.Errorf("the limits are not where it matters")

@@ -43,7 +43,8 @@ func onFullDisk(ctx context.Context, dir string, d disk, rooms []int64, stores .
 	return all, nil
 }
 
-func attemptOnFullDisk(ctx context.Context, dir string, d disk, room int64, size int, used bool) (f figures, err error) {
+func attemptOnFullDisk(ctx context.Context, dir string, d disk, room int64, size int, used bool) (
+	f figures, err error) {
 	s, err := embedded.Open(ctx, dir)
 	if err != nil {
 		return f, err

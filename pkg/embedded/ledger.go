@@ -183,7 +183,8 @@ func attemptsBegun(ctx context.Context, tx *sql.Tx, r rotation.Record) (begun []
 	if len(r.Attempts()) == 0 {
 		return nil, nil
 	}
-	stored, err := scanRecord(tx.QueryRowContext(ctx, `SELECT revision, json FROM record WHERE connection = ?`, r.Connection.String()))
+	row := tx.QueryRowContext(ctx, `SELECT revision, json FROM record WHERE connection = ?`, r.Connection.String())
+	stored, err := scanRecord(row)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return nil, err
 	}
@@ -247,7 +248,8 @@ func markResponse(ctx context.Context, tx *sql.Tx, c token.Connection, m rotatio
 	if err != nil {
 		return err
 	}
-	return expectOne(result, fmt.Errorf("response %s is not there to be marked: %w", responseName(m.Key), rotation.ErrConflict))
+	missing := fmt.Errorf("response %s is not there to be marked: %w", responseName(m.Key), rotation.ErrConflict)
+	return expectOne(result, missing)
 }
 
 func appendEvents(ctx context.Context, tx *sql.Tx, c token.Connection, events []rotation.Event) error {

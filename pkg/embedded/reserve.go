@@ -120,7 +120,8 @@ func readSlot(slot io.Reader) (a answer, err error) {
 
 // none reports that no slot holds an answer.
 func (r contents) none() bool {
-	return r.err == nil && !slices.ContainsFunc(r.held, func(c content) bool { return c.answer.Claim != "" || c.err != nil })
+	return r.err == nil &&
+		!slices.ContainsFunc(r.held, func(c content) bool { return c.answer.Claim != "" || c.err != nil })
 }
 
 // of returns the answer that the claim has in its slot, if one was saved there.
@@ -164,8 +165,8 @@ func (r reserve) write(offset int64, content []byte) error {
 
 // noRoom says that the disk has no room for an answer, of which lacks bytes are missing.
 func (r reserve) noRoom(lacks int64, err error) error {
-	return fmt.Errorf("the disk of %s has no room to save an answer, so nothing was presented; free at least %d bytes of it and try again: %w",
-		filepath.Dir(r.path), lacks, err)
+	return fmt.Errorf("the disk of %s has no room to save an answer, so nothing was presented; "+
+		"free at least %d bytes of it and try again: %w", filepath.Dir(r.path), lacks, err)
 }
 
 // explain says for whom it matters that the database found the disk full.
@@ -212,7 +213,8 @@ func (r reserve) grow(slot int64) (err error) {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		return r.noRoom(lacks, err)
 	}
-	return fmt.Errorf("making room for an answer in %s, so nothing was presented: %w; check the disk and the system's log", r.path, err)
+	return fmt.Errorf("making room for an answer in %s: %w; nothing was presented; check the disk and the system's log",
+		r.path, err)
 }
 
 // claim is a row of the table: the right to save an answer in a slot.
@@ -260,7 +262,8 @@ func (r reserve) claim(ctx context.Context, tx *sql.Tx, c token.Connection, name
 
 // release ends the claims that over selects, but none that has its answer in the reserve,
 // and returns those that are left.
-func (r reserve) release(ctx context.Context, tx *sql.Tx, all []claim, over func(claim) bool) (left []claim, err error) {
+func (r reserve) release(ctx context.Context, tx *sql.Tx, all []claim, over func(claim) bool) (
+	left []claim, err error) {
 	now := sync.OnceValue(r.read)
 	for _, c := range all {
 		if over(c) {
@@ -283,7 +286,8 @@ func endClaim(ctx context.Context, tx *sql.Tx, c claim) error {
 
 // settle moves the connection's answers from the reserve into the database, and ends the
 // claims of its attempts but those that are not over. It reports whether an answer was moved.
-func (r reserve) settle(ctx context.Context, tx *sql.Tx, c token.Connection, attempts []rotation.Attempt) (moved bool, err error) {
+func (r reserve) settle(ctx context.Context, tx *sql.Tx, c token.Connection, attempts []rotation.Attempt) (
+	moved bool, err error) {
 	all, err := claims(ctx, tx)
 	if err != nil {
 		return false, err

@@ -94,7 +94,8 @@ func TestAnswerThatTheDatabaseDoesNotTake(t *testing.T) {
 		has(t, s, acme, answer)
 	}
 	record.Status = rotation.NeedsConsent
-	if _, err := s.Ledger().Write(t.Context(), rotation.Change{Record: record}); err == nil || !strings.Contains(err.Error(), "make room on the disk") {
+	_, err := s.Ledger().Write(t.Context(), rotation.Change{Record: record})
+	if err == nil || !strings.Contains(err.Error(), "make room on the disk") {
 		t.Errorf("a write that would have to move the answer into the full database: %v", err)
 	}
 	has(t, other, acme, answer)
@@ -105,7 +106,8 @@ func TestAnswerThatTheDatabaseDoesNotTake(t *testing.T) {
 	record.Attempt = nil
 	record.Revision = write(t, other.Ledger(), rotation.Change{Record: record, Mark: []rotation.TokenResponse{rejected}})
 	has(t, s, acme, rejected)
-	if content := contents(t, dir)[embedded.ReserveName]; strings.Contains(content, "attempt/") || len(content) != embedded.SlotSize {
+	content := contents(t, dir)[embedded.ReserveName]
+	if strings.Contains(content, "attempt/") || len(content) != embedded.SlotSize {
 		t.Errorf("the reserve, of %d bytes, still has the answer", len(content))
 	}
 	save(t, s, answer) // what is there stays as it is
@@ -119,8 +121,10 @@ func TestAnswerWithoutAnAttempt(t *testing.T) {
 	s := openStore(t, t.TempDir())
 	begin(t, s, acme, "a")
 	fill(t, s)
-	for name, m := range map[string]rotation.TokenResponse{"other attempt": largest(acme, "b"), "other connection": largest(other, "a")} {
-		if err := s.Ledger().SaveResponse(t.Context(), m); err == nil || !strings.Contains(err.Error(), "no room is reserved") {
+	for name, m := range map[string]rotation.TokenResponse{"other attempt": largest(acme, "b"),
+		"other connection": largest(other, "a")} {
+		err := s.Ledger().SaveResponse(t.Context(), m)
+		if err == nil || !strings.Contains(err.Error(), "no room is reserved") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -140,7 +144,8 @@ func TestAnswerToACode(t *testing.T) {
 		states[i].Cookie, states[i].Environment, states[i].Connection = "c", acme.Environment, acme
 		states[i].Invitation, states[i].CreatedAt, states[i].ExpiresAt = "i", now, hour
 	}
-	if err := k.CreateInvitation(t.Context(), consent.Invitation{Hash: "i", Connection: acme, CreatedAt: now, ExpiresAt: hour}); err != nil {
+	invitation := consent.Invitation{Hash: "i", Connection: acme, CreatedAt: now, ExpiresAt: hour}
+	if err := k.CreateInvitation(t.Context(), invitation); err != nil {
 		t.Fatal(err)
 	}
 	for _, state := range states {
@@ -332,7 +337,8 @@ func TestNoAttemptWithoutReserve(t *testing.T) {
 		t.Fatal(err)
 	}
 	change := rotation.Change{Record: rotation.Record{Connection: acme, Revision: revision, Attempt: attempt("a")}}
-	if _, err := s.Ledger().Write(t.Context(), change); err == nil || !strings.Contains(err.Error(), dir) || errors.Is(err, rotation.ErrConflict) {
+	_, err := s.Ledger().Write(t.Context(), change)
+	if err == nil || !strings.Contains(err.Error(), dir) || errors.Is(err, rotation.ErrConflict) {
 		t.Errorf("beginning: %v", err)
 	}
 	record, _, err := s.Ledger().Load(t.Context(), acme)

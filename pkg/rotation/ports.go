@@ -92,7 +92,7 @@ const MaxDue = 20_000
 type Change struct {
 	Record  Record          // the new row; its Revision is the one that was loaded
 	Copy    []TokenResponse // responses to append: copies of what the secret store keeps; one that is there already stays as it is
-	Mark    []TokenResponse // live responses whose State and Reason are rewritten; if one is not there, ErrConflict and nothing is written
+	Mark    []TokenResponse // live responses whose State and Reason are rewritten; ErrConflict if one is not there
 	Bury    []ResponseKey   // responses that become history: their bytes go away; one that is not there is no error
 	History []Event         // rows to append
 	_       struct{}        // use field names

@@ -100,7 +100,9 @@ var broken = map[string]func(*testing.T){
 		}}
 	}),
 	"ledger: a mark of nothing is left out": ledgerMarking(func(l *Ledger, c rotation.Change) (rotation.Change, error) {
-		c.Mark = slices.DeleteFunc(slices.Clone(c.Mark), func(m rotation.TokenResponse) bool { return !l.has(c.Record.Connection, m.Key) })
+		c.Mark = slices.DeleteFunc(slices.Clone(c.Mark), func(m rotation.TokenResponse) bool {
+			return !l.has(c.Record.Connection, m.Key)
+		})
 		return c, nil
 	}),
 	"ledger: a mark makes its response": ledgerMarking(func(l *Ledger, c rotation.Change) (rotation.Change, error) {

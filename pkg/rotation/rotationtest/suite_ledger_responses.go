@@ -144,7 +144,7 @@ func largeResponse(t *testing.T, l *ledgerUser) {
 // and what sealing adds.
 func attemptsAnswer(t *testing.T, l *ledgerUser) {
 	record := l.create(acme)
-	record.Attempt = &rotation.Attempt{ID: "a", Fingerprint: "0123", BegunAt: start, Until: start.Add(time.Minute), Presentations: 1}
+	record.Attempt = &rotation.Attempt{ID: "a", Fingerprint: "0123", BegunAt: start, Until: start.Add(time.Minute)}
 	record.Revision = l.write(rotation.Change{Record: record})
 	loaded, responses := l.load(acme)
 	same(t, "the row with an attempt", loaded, record)
@@ -160,7 +160,7 @@ func attemptsAnswer(t *testing.T, l *ledgerUser) {
 	record.Attempt.Refused = true // the same attempt goes on
 	record.Revision = l.write(rotation.Change{Record: record})
 	mark := rotation.TokenResponse{Connection: acme, Key: answer.Key, State: rotation.Rejected, Reason: "too large"}
-	record.Attempt = &rotation.Attempt{ID: "b", Fingerprint: "0123", BegunAt: start, Until: start.Add(time.Hour), Presentations: 2}
+	record.Attempt = &rotation.Attempt{ID: "b", Fingerprint: "0123", BegunAt: start, Until: start.Add(time.Hour)}
 	record.Revision = l.write(rotation.Change{Record: record, Mark: []rotation.TokenResponse{mark}})
 	answer.State, answer.Reason = mark.State, mark.Reason
 	record.Attempt = nil
