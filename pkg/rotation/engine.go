@@ -106,7 +106,12 @@ func (e *engine) load(ctx context.Context, c token.Connection) (rec Record, resp
 func (e *engine) write(ctx context.Context, rec Record, responses []TokenResponse, change Change) (Record, []TokenResponse, error) {
 	now := e.clock()
 	responses = applied(responses, change)
-	rec.forget(func(f Failure) bool { return f.Response != (ResponseKey{}) && !has(responses, f.Response) })
+	rec.forget(func(f Failure) bool {
+		if f.Response == (ResponseKey{}) {
+			return f.Step == Revoke && rec.SearchAt.IsZero() // the search is over
+		}
+		return !has(responses, f.Response)
+	})
 	rec.DueAt, rec.Quarantined = e.settings.dueAt(rec, responses, now), held(rec, responses)
 	for i := range change.History {
 		h := &change.History[i]
