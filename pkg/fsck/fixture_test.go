@@ -39,6 +39,7 @@ type parts struct {
 	sealer  rotation.Sealer
 	issuer  *rotationtest.Issuer
 	apps    *rotationtest.Applications
+	later   time.Duration // how much later than now rotators run
 }
 
 // installation is one on one machine.
@@ -94,7 +95,9 @@ func open(t *testing.T, dir string, like *installation) *installation {
 }
 
 func newParts() parts {
-	p := parts{issuer: &rotationtest.Issuer{}, apps: &rotationtest.Applications{}}
+	// Each copy of an installation rotates by itself, so the old pair has to stay for the next one.
+	overlap := rotationtest.Personality{Overlap: true}
+	p := parts{issuer: &rotationtest.Issuer{Personality: overlap}, apps: &rotationtest.Applications{}}
 	p.apps.Set(rotationtest.Sandbox)
 	return p
 }
@@ -114,7 +117,8 @@ func (in *installation) copy(t *testing.T) *installation {
 func (p parts) rotator(t *testing.T) *rotation.Rotator {
 	t.Helper()
 	r, err := rotation.NewRotator(rotation.Config{Ledger: p.ledger, SecretStore: p.secrets, Sealer: p.sealer,
-		Applications: p.apps, Issuer: p.issuer, Settings: settings})
+		Applications: p.apps, Issuer: p.issuer, Settings: settings,
+		Now: func() time.Time { return time.Now().Add(p.later) }})
 	must(t, err)
 	return r
 }
@@ -125,7 +129,9 @@ func (p parts) connect(t *testing.T, c token.Connection) {
 	consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: p.ledger, Sealer: p.sealer,
 		Applications: p.apps, Issuer: p.issuer, Settings: settings})
 	must(t, err)
-	exchange, err := consents.Prepare(t.Context(), c, 0)
+	standing, err := consents.Standing(t.Context(), c)
+	must(t, err)
+	exchange, err := consents.Prepare(t.Context(), c, standing.Epoch)
 	must(t, err)
 	app := rotationtest.Sandbox
 	owner := rotation.Identity{ClientID: app.ClientID, ResourceOwner: c.Name, Login: c.Name + "@example.com",

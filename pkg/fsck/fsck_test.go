@@ -6,6 +6,7 @@ import (
 	"go/ast"
 	"go/parser"
 	gotoken "go/token"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -55,7 +56,7 @@ func damages(next, former rotation.TokenResponse) map[string]damage {
 	failure := func(f ...rotation.Failure) func(*rotation.Record) {
 		return func(r *rotation.Record) { r.Failures = f }
 	}
-	waiting := rotation.Failure{Step: rotation.Revoke, Class: "store", Count: 1, NextAt: time.Now()}
+	waiting := rotation.Failure{Step: rotation.Redeem, Class: "store", Count: 1, NextAt: time.Now()}
 	puts := func(at ...time.Duration) func(*rotation.Record) {
 		return func(r *rotation.Record) {
 			r.Puts = nil
@@ -146,8 +147,10 @@ func damages(next, former rotation.TokenResponse) map[string]damage {
 		})},
 		"a failure of nothing": {fsck.FailureOfNothing, acme,
 			row(failure(rotation.Failure{Step: rotation.Revoke, Response: former.Key, NextAt: ago(0)}))},
+		"a failure of a search that is over": {fsck.FailureOfNothing, acme,
+			row(failure(rotation.Failure{Step: rotation.Revoke, Class: "store", Count: 1, NextAt: ago(0)}))},
 		"a failure twice": {fsck.FailureTwice, acme, row(failure(waiting, waiting))},
-		"a wait of a week": {fsck.WaitTooLong, acme, row(failure(rotation.Failure{Step: rotation.Revoke,
+		"a wait of a week": {fsck.WaitTooLong, acme, row(failure(rotation.Failure{Step: rotation.Redeem,
 			Class: "store", Count: 1, NextAt: time.Now().Add(7 * day)}))},
 		"a search next week": {fsck.SearchFarAhead, acme,
 			row(func(r *rotation.Record) { r.SearchAt = time.Now().Add(7 * day) })},
@@ -245,7 +248,7 @@ func damages(next, former rotation.TokenResponse) map[string]damage {
 		"AWSCURRENT above": {fsck.LabelAbove, acme, func(t *testing.T, in *installation) {
 			in.show(t, in.document(t, func(d *token.Document) { d.Generation += 5 }))
 		}},
-		"AWSCURRENT above a new row": {fsck.LabelAbove, acme, row(func(r *rotation.Record) {
+		"AWSCURRENT above a new row": {fsck.RowBelowSecret, acme, row(func(r *rotation.Record) {
 			*r = rotation.Record{Connection: acme, Revision: r.Revision, Stack: r.Stack, Status: rotation.Pending, DueAt: ago(0)}
 		})},
 		"AWSCURRENT below": {fsck.LabelBelow, acme, func(t *testing.T, in *installation) {
@@ -421,4 +424,55 @@ func runSQL(t *testing.T, path, statement string) {
 	must(t, err)
 	_, err = db.ExecContext(t.Context(), statement)
 	must(t, errors.Join(err, db.Close()))
+}
+
+// The command that a remedy names first helps.
+func TestRemediesHelp(t *testing.T) {
+	base, next, former := build(t)
+	// A consent ends the pairs that the other copies of the installation have, so it comes last.
+	for verb, help := range map[string]func(*testing.T, *installation, token.Connection){
+		"rotate": func(t *testing.T, in *installation, c token.Connection) {
+			in.later = time.Minute // the run that brought a pair has half a lease to publish it
+			_, err := in.rotator(t).Rotate(t.Context(), c)
+			must(t, err)
+		},
+		"undo": func(t *testing.T, in *installation, c token.Connection) {
+			must(t, in.Deletions().Cancel(t.Context(), c))
+		},
+	} {
+		t.Run(verb, func(t *testing.T) { tryRemedies(t, base, damages(next, former), verb, help) })
+	}
+	t.Run("invite", func(t *testing.T) {
+		tryRemedies(t, base, damages(next, former), "invite",
+			func(t *testing.T, in *installation, c token.Connection) {
+				_, err := rotation.Register(t.Context(), in.ledger, in.secrets, settings.Stack, c)
+				must(t, err)
+				in.connect(t, c)
+			})
+	})
+}
+
+// tryRemedies tries those that name this command.
+func tryRemedies(t *testing.T, base *installation, damages map[string]damage, verb string,
+	help func(*testing.T, *installation, token.Connection)) {
+	command := regexp.MustCompile(`^(?:restore the table .* if there is none, )?(?:[^:]*): tokenturn connection ` + verb)
+	for name, d := range damages {
+		in := base.copy(t)
+		d.wreak(t, in)
+		report, err := fsck.Check(t.Context(), in.config())
+		must(t, err)
+		remedy := report.Findings[0].Remedy
+		if !command.MatchString(remedy) || strings.HasPrefix(remedy, "set the clocks") { // and wait
+			continue
+		}
+		t.Run(string(d.kind)+"/"+name, func(t *testing.T) {
+			t.Parallel()
+			help(t, in, d.of)
+			report, err := fsck.Check(t.Context(), in.config(), d.of)
+			must(t, err)
+			for _, f := range report.Findings {
+				t.Errorf("%s is still found: %s", f.Kind, f.Detail)
+			}
+		})
+	}
 }

@@ -135,6 +135,8 @@ const (
 	LabelMissing Kind = "label_missing"
 	// LabelAbove: the ledger is older than what it published (I6, secret store check).
 	LabelAbove Kind = "label_above"
+	// RowBelowSecret: a new row starts above what the secret still shows of an earlier life (I5).
+	RowBelowSecret Kind = "row_below_secret"
 	// LabelBelow: AWSCURRENT never goes back (I6).
 	LabelBelow Kind = "label_below"
 	// LabelElsewhere: AWSCURRENT is on the published version (I6).
@@ -185,6 +187,8 @@ const (
 	writeIt = "have a run write the row, which sets it again: tokenturn connection rotate ENV/NAME"
 	restore = "restore the table (on one machine the database with its key file) from a backup; " +
 		"if there is none, " + invite
+	rename = "restore the table (on one machine the database with its key file) from a backup; " +
+		"if there is none, connect under another name"
 	stack = "find out which installation it belongs to; " +
 		"give each its own table and secret prefix (TOKENTURN_STACK, TOKENTURN_SECRET_PREFIX)"
 	sweep  = "see that the schedule runs: tokenturn doctor; at once with: tokenturn connection rotate ENV/NAME"
@@ -204,16 +208,19 @@ var remedies = []struct {
 	{writeIt, []Kind{DueMissing, DueLate, HeldDiffers, FailureOfNothing, FailureTwice, RowTimesDiffer,
 		AncestorNotBefore, RefusalLeft}},
 	{sweep, []Kind{Overdue, Undecided, EscrowLeft}},
-	{rotate, []Kind{SecretMissing, LabelMissing, LabelAbove, LabelBelow, LabelElsewhere, VersionMissing,
+	{rotate, []Kind{SecretMissing, LabelAbove, LabelBelow, LabelElsewhere, VersionMissing,
 		VersionDiffers, ValueNotDocument, DocumentOfOtherConnection, DocumentOfOtherEnvironment, DocumentTimesDiffer,
 		DocumentDiffers, CurrentOnlyShown}},
-	{restore, []Kind{StatusUnknown, FingerprintMissing, FingerprintDiffers, PositionDiffers, CurrentMissing,
+	{rename, []Kind{CurrentMissing, PinOfOtherEnvironment, EpochAhead, LabelMissing}},
+	{restore, []Kind{StatusUnknown, FingerprintMissing, FingerprintDiffers, PositionDiffers,
 		CurrentLost, CurrentUnopenable, ResponseUnopenable, SealedForOther}},
 	{history, []Kind{HistoryOutOfOrder, DecidedTwice, DecisionWithoutHistory}},
 	{revoke, []Kind{OrphanLives}},
 	{exposed, []Kind{OpenRefreshToken}},
 	{"nothing: puts count for a day; if they stay, " + invite, []Kind{PutsTooMany}},
 	{"see that notices arrive: tokenturn doctor; then " + invite, []Kind{PeopleUntold}},
+	{"restore the table (on one machine the database with its key file) from a backup; if there is none, " +
+		"delete the secret for good, then " + invite, []Kind{RowBelowSecret}},
 	{"restore it: tokenturn connection undo ENV/NAME", []Kind{SecretDeleted}},
 	{"if its readers are gone, delete the secret; else connect it: tokenturn connection invite ENV/NAME",
 		[]Kind{UnknownSecret}},

@@ -156,6 +156,9 @@ func (x *examination) failures() {
 		if _, there := x.response(f.Response); f.Response != (rotation.ResponseKey{}) && !there {
 			x.found(FailureOfNothing, "a failure of step %s names the response %s, which is not there", f.Step, name(f.Response))
 		}
+		if f.Step == rotation.Revoke && f.Response == (rotation.ResponseKey{}) && x.rec.SearchAt.IsZero() {
+			x.found(FailureOfNothing, "a failure of a search for late answers is noted, and no search is to come")
+		}
 		if a := (about{f.Step, f.Response}); seen[a] {
 			x.found(FailureTwice, "there are two failures of step %s for the response %s", f.Step, name(f.Response))
 		} else {

@@ -147,7 +147,7 @@ func (x *examination) document(ctx context.Context, v rotation.Version) error {
 	if r.Status != rotation.Active || r.Current == nil || r.Published == "" && !expected {
 		// What an earlier life left there. A new consent comes after it.
 		if err == nil && doc.Connection == r.Connection && doc.Stack == r.Stack && doc.Epoch > r.Epoch {
-			x.found(LabelAbove, "AWSCURRENT shows %d.%d, and the row is at %d.%d", doc.Epoch, doc.Generation, r.Epoch,
+			x.found(RowBelowSecret, "AWSCURRENT shows %d.%d, and the row is at %d.%d", doc.Epoch, doc.Generation, r.Epoch,
 				r.Generation)
 		}
 		return nil
