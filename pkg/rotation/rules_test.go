@@ -677,7 +677,7 @@ func TestAnAdministratorIsToldOnceToInstallTheApp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})
 		b.issuer = notInstalled{b.Issuer}
-		if result, err := b.consent(t.Context(), pat, rotation.Identity{Company: "42"}); result != rotation.Verifying {
+		if result, err := b.consent(t.Context(), pat, rotation.Identity{Company: "42"}); result != rotation.NotInstalled {
 			t.Fatalf("%s, %v", result, err)
 		}
 		b.operation(t).run(time.Hour)
