@@ -36,7 +36,7 @@ func (t *reconciliation) publish(ctx context.Context) (*ConnectionReport, error)
 			err = t.show(ctx, seen, id, value)
 		}
 		if err == nil {
-			return nil, t.published(ctx, id)
+			return nil, t.published(ctx, id, seen.current.ID != id)
 		}
 		if classOfSecret(err) == classConfig || !t.persists(ctx, pause) || t.run.sleep(ctx, pause) != nil {
 			return t.secretFailure(ctx, Publish, err)
@@ -106,10 +106,15 @@ func (t *reconciliation) show(ctx context.Context, seen secretView, id string, v
 
 // published writes that the secret store shows the current pair; the ancestor's
 // bytes go away with it. Where sweeps alone would come too late, a follow-up is
-// requested first: sent twice it does no harm, not sent it would be missed.
-func (t *reconciliation) published(ctx context.Context, id string) error {
+// requested first by the run that has shown it: not sent, it would be missed. A run
+// that only writes what another one has shown requests it afterwards, so that a
+// table that takes no writes does not multiply what is in the queue.
+func (t *reconciliation) published(ctx context.Context, id string, shown bool) error {
 	cur := *t.rec.Current
-	unsent := t.requestNext(ctx, cur)
+	var unsent error
+	if shown {
+		unsent = t.requestNext(ctx, cur)
+	}
 	change := Change{History: []Event{{Kind: "published", Attempt: cur.Response.Attempt, Detail: "version " + id}}}
 	if a := t.rec.Ancestor; a != nil {
 		if has(t.responses, *a) {
@@ -127,6 +132,9 @@ func (t *reconciliation) published(ctx context.Context, id string) error {
 	}
 	if t.did == "" {
 		t.did = Published
+	}
+	if !shown {
+		unsent = t.requestNext(ctx, cur)
 	}
 	for pause := 5 * time.Second; unsent != nil && t.persists(ctx, pause) && t.run.sleep(ctx, pause) == nil; pause = min(2*pause, 30*time.Second) {
 		unsent = t.requestNext(ctx, cur) // else the row is due when it would have come

@@ -238,11 +238,12 @@ func (t *reconciliation) endMendedWaits(ctx context.Context) {
 	}
 }
 
-// leaveToOthers leaves a row of another installation until the next sweep. It would
-// stay at the head of the list for ever.
+// leaveToOthers leaves a row of another installation until the next sweep, if that
+// installation has not come for it. It would stay at the head of the list for ever.
 func (t *reconciliation) leaveToOthers(ctx context.Context) {
+	const patience = 10 * time.Minute
 	now := t.engine.clock()
-	if t.rec.DueAt.IsZero() || t.rec.DueAt.After(now) {
+	if t.rec.DueAt.IsZero() || now.Sub(t.rec.DueAt) < patience {
 		return
 	}
 	rec := t.rec

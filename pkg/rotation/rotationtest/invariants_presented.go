@@ -73,7 +73,7 @@ func presentedOnce(b *Harness) error {
 			case before != nil:
 				why := before.forbids(e.At, b.Settings.Quiet, saved.of(effect.What))
 				if why == "" && before.refused() {
-					why = refused[effect.What].forbid(e.At, effect.Scheduled)
+					why = refused[effect.What].forbid(now, effect.Scheduled)
 				}
 				if why != "" {
 					return violated("I2", e, "%s is presented again (#%d after #%d) %s", short(effect.What), effect.N, before.n, why)
