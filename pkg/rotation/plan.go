@@ -82,7 +82,7 @@ func (s situation) moves() []move {
 	moves := s.decisions()
 	var busy bool
 	var busyUntil time.Time
-	if s.rec.Status == Active || s.rec.Status == NeedsConsent {
+	if s.rec.Current != nil && (s.rec.Status == Active || s.rec.Status == NeedsConsent) {
 		m := s.tokenMove()
 		moves, busy, busyUntil = append(moves, m), m.outcome == Busy, m.retryAt
 	}

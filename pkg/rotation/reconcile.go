@@ -50,7 +50,7 @@ func (r *run) each(ctx context.Context, connections []token.Connection, begin fu
 			continue
 		}
 		group.Go(func() error {
-			defer func() { <-r.places }()
+			defer r.leave()
 			done(i, r.connection(ctx, c, s))
 			return nil
 		})
@@ -58,11 +58,24 @@ func (r *run) each(ctx context.Context, connections []token.Connection, begin fu
 	_ = group.Wait()
 }
 
+// leave gives a place back, if this connection still has one.
+func (r *run) leave() {
+	select {
+	case <-r.places:
+	default:
+	}
+}
+
 // sleep lets a connection wait without holding a place.
 func (r *run) sleep(ctx context.Context, d time.Duration) error {
 	select {
 	case <-r.places:
-		defer func() { r.places <- struct{}{} }()
+		defer func() {
+			select {
+			case r.places <- struct{}{}:
+			case <-ctx.Done():
+			}
+		}()
 	default: // a single connection, which has none
 	}
 	select {
