@@ -82,7 +82,10 @@ func (s situation) moves() []move {
 	moves := s.decisions()
 	var busy bool
 	var busyUntil time.Time
-	if s.rec.Current != nil && (s.rec.Status == Active || s.rec.Status == NeedsConsent) {
+	if s.rec.Status == Active || s.rec.Status == NeedsConsent {
+		if s.rec.Current == nil { // damaged: nobody can say which responses are its own, so none is revoked
+			return append(moves, move{step: Nothing, outcome: Failed, due: s.rec.DueAt})
+		}
 		m := s.tokenMove()
 		moves, busy, busyUntil = append(moves, m), m.outcome == Busy, m.retryAt
 	}
