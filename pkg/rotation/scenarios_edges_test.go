@@ -26,8 +26,12 @@ var edgeScenarios = []namedScenario{
 	{"what a process leaves whose clock is three hours behind", scenario{rare: true, before: runWrong(-3 * time.Hour), actors: []actor{function("function"), latecomer}}},
 	{"a place in the queue for redeems that is three hours ahead", scenario{rare: true, before: reserveAhead, actors: []actor{function("function"), latecomer}}},
 
-	{"a run that stands still, and one at the moment it goes on", scenario{rare: true, sure: true, menu: standingStill, actors: []actor{rotator("rotator"), atThatMoment}}},
-	{"an answer that comes ten minutes late to the secret store only", scenario{rare: true, sure: true, menu: standingStill, actors: []actor{forgetfulRotator, atThatMoment}}},
+	{"a run that stands still in Begin, one that presents meanwhile, and one a minute later", scenario{rare: true, sure: true, before: slowDownRequests, menu: onlyOf("meanwhile"),
+		actors: []actor{stuck(false), rotatorAfter("meanwhile", 10*time.Minute-2*time.Second), rotatorAfter("later", 11*time.Minute)}}},
+	{"a run that stands still after Begin, one that presents meanwhile, and one a minute later", scenario{rare: true, sure: true, before: slowDownRequests, menu: onlyOf("meanwhile"),
+		actors: []actor{stuck(true), rotatorAfter("meanwhile", 10*time.Minute-2*time.Second), rotatorAfter("later", 11*time.Minute)}}},
+	{"an answer that comes ten minutes late to the secret store only, while another one presents", scenario{rare: true, sure: true, before: slowDownRequests, menu: standingStill,
+		actors: []actor{forgetfulRotator, rotatorAfter("meanwhile", 10*time.Minute+3*time.Second)}}},
 	{"a server that asks for time with its answer", scenario{rare: true, before: meet(func(b *harness) rotation.Issuer { return courteous{b.Issuer} }), actors: []actor{rotator("rotator"), sweeper}}},
 
 	{"an import and a rotation, and an impatient one", scenario{rare: true, sure: true, pending: true, actors: []actor{importRotator, impatient}}},
@@ -52,7 +56,7 @@ var atTheEdges = rotationtest.Edges(rotation.DefaultSettings("harness"))
 
 // standingStill is a menu of runs that stop for ten minutes once a call has been answered.
 func standingStill(at rotationtest.Passage) []rotationtest.Fault {
-	if at.When == before || at.Actor == atThatMoment.name {
+	if at.When == before || at.Actor != forgetfulRotator.name {
 		return nil
 	}
 	return []rotationtest.Fault{freeze(10 * time.Minute)}
@@ -68,12 +72,6 @@ func function(name string) actor {
 }
 
 var (
-	// atThatMoment rotates when a run goes on that has stood still.
-	atThatMoment = actor{"at that moment", func(ctx context.Context, b *harness) {
-		time.Sleep(10 * time.Minute)
-		_, _ = b.rotator().Rotate(ctx, acme)
-	}}
-
 	// forgetfulRotator saves its answer in the secret store only.
 	forgetfulRotator = actor{"rotator", func(ctx context.Context, b *harness) {
 		_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Ledger = &forgetfulLedger{Ledger: b.Ledger} }).Rotate(ctx, acme)
@@ -105,6 +103,57 @@ var (
 	// heirAnywhere is somebody else, who was invited to take the connection over.
 	heirAnywhere = actor{"heir", func(ctx context.Context, b *harness) { b.allow(ctx, at(sam, ""), rotation.Identity{Repin: true}) }}
 )
+
+// rotatorAfter rotates after a while.
+func rotatorAfter(name string, after time.Duration) actor {
+	return actor{name, func(ctx context.Context, b *harness) {
+		time.Sleep(after)
+		_, _ = b.rotator().Rotate(ctx, acme)
+	}}
+}
+
+// stuck stands still for ten minutes in writing its attempt, or in reading it again.
+func stuck(inLoad bool) actor {
+	return actor{"stuck", func(ctx context.Context, b *harness) {
+		_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Ledger = &stuckLedger{Ledger: b.Ledger, inLoad: inLoad} }).Rotate(ctx, acme)
+	}}
+}
+
+// stuckLedger answers the first write, or the load after it, when ten minutes are over.
+type stuckLedger struct {
+	*rotationtest.Ledger
+	inLoad, written, stood bool
+}
+
+func (l *stuckLedger) Write(ctx context.Context, change rotation.Change) (string, error) {
+	revision, err := l.Ledger.Write(ctx, change)
+	l.written = true
+	l.stand(!l.inLoad)
+	return revision, err
+}
+
+func (l *stuckLedger) Load(ctx context.Context, c token.Connection) (rotation.Record, []rotation.TokenResponse, error) {
+	rec, responses, err := l.Ledger.Load(ctx, c)
+	l.stand(l.inLoad && l.written)
+	return rec, responses, err
+}
+
+func (l *stuckLedger) stand(still bool) {
+	if still && !l.stood {
+		l.stood = true
+		time.Sleep(10 * time.Minute)
+	}
+}
+
+// onlyOf is menu for one actor; nothing happens to the others.
+func onlyOf(name string) func(rotationtest.Passage) []rotationtest.Fault {
+	return func(at rotationtest.Passage) []rotationtest.Fault {
+		if at.Actor != name {
+			return nil
+		}
+		return menu(at)
+	}
+}
 
 func timed(name string, d time.Duration) actor {
 	return actor{name, func(ctx context.Context, b *harness) {
@@ -246,6 +295,9 @@ func littleRoom(use func(*harness)) func(*harness) {
 		time.Sleep(time.Hour)
 	}
 }
+
+// slowDownRequests lets each request take five seconds.
+func slowDownRequests(b *harness) { b.Issuer.Latency = 5 * time.Second }
 
 // courteous asks for time with each answer.
 type courteous struct{ *rotationtest.Issuer }

@@ -69,6 +69,7 @@ type Issuer struct {
 	Personality Personality
 	Wait        time.Duration // that errors of the server ask for
 	ShutUntil   time.Time     // every request is answered with 503 before
+	Latency     time.Duration // of a refresh or a code's exchange, before it takes effect
 
 	mu       sync.Mutex
 	clients  map[string]token.Secret
@@ -144,6 +145,7 @@ func (i *Issuer) Redeem(ctx context.Context, app rotation.Application, grant rot
 		what, isCode = grant.Code.Fingerprint(), true
 	}
 	n := i.present(ctx, what, isCode)
+	time.Sleep(i.Latency)
 	answer, err := Through(ctx, i.Gate, "issuer.Redeem", token.Connection{}, func(bool) (rotation.Answer, error) {
 		i.mu.Lock()
 		defer i.mu.Unlock()
