@@ -39,6 +39,7 @@ var edgeScenarios = []namedScenario{
 
 	{"an answer in escrow, and two versions after it", scenario{rare: true, before: escrowBelowOthers, actors: []actor{rotator("rotator"), sweeper}}},
 	{"an answer in escrow, two versions after it, and a consent", scenario{rare: true, before: escrowBelowOthers, actors: []actor{renewer, sweeper}}},
+	{"a search for what was on its way, after an answer in escrow", scenario{rare: true, before: escrowOfToday, actors: []actor{sweeper, second}}},
 	{"a secret with little room, after an answer in escrow", scenario{rare: true, before: littleRoom(escrowOnce), actors: []actor{insistent}}},
 	{"a secret with little room, after a crash in publishing", scenario{rare: true, before: littleRoom(crashInPublishing), actors: []actor{insistent}}},
 
@@ -259,6 +260,18 @@ func escrowBelowOthers(b *harness) {
 		}
 	}
 	time.Sleep(10 * time.Minute)
+}
+
+// escrowOfToday leaves an answer of the present consent in escrow that is current no
+// more, on a server that ends the family if it is revoked. What came of the consent
+// before is about to be searched for.
+func escrowOfToday(b *harness) {
+	b.Issuer.Personality.RevokesFamily = true
+	b.consentTo(context.Background(), acme)
+	b.deliver(context.Background())
+	escrowOnce(b)
+	_, _ = b.rotator().Rotate(context.Background(), acme)
+	time.Sleep(20 * time.Minute)
 }
 
 // crashInPublishing is a rotation that ends before it could write that it has published.

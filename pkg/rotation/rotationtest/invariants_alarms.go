@@ -47,6 +47,9 @@ func alarmsRaised(b *Harness) error {
 				cause[alarm{e.Connection, rotation.NoticeDrift}] = true
 			}
 		case Faulted:
+			if effect.Fault.Kind == Stale && effect.At.Call == "secrets.Current" { // and once more, when it is read again
+				cause[alarm{e.Connection, rotation.NoticeDrift}] = true
+			}
 			if effect.At.Call == "notifier.Notify" && effect.Fault.Kind != Crash {
 				for _, kind := range demandable {
 					if kind != rotation.NoticeNeedsConsent {
