@@ -78,10 +78,11 @@ const (
 	// explorer tries every single fault and switch on the server that Procore most probably is.
 	explorer = "^TestEveryFaultIsSurvived$/^on_a_server_that$/^ends_the_old_pair_at_once$"
 	// noMeaning are the tests that say nothing about what a rule is for.
-	noMeaning = "^TestEveryFaultIsSurvived$|^TestListsThatFailedOnce$|^TestThirtyDaysWithFaults$|^TestTraces$|^TestEveryRuleIsNeeded$|^Fuzz"
+	noMeaning = "^TestEveryFaultIsSurvived$|^TestListsThatFailedOnce$|^TestThirtyDaysWithFaults$|^TestTraces$|" +
+		"^TestEveryRuleIsNeeded$|^Fuzz"
 	// askedLast are the tests of meaning that take seconds.
-	askedLast = "^TestOneFailureCostsReadersMinutesAtMost$|^TestABacklogHoldsUpNeitherConsentsNorReaders$|^TestAMonthWithoutFaults$|" +
-		"^TestClocksThatStayApartAreToldOnceADay$|^TestReadersAlwaysFindALivingToken$"
+	askedLast = "^TestOneFailureCostsReadersMinutesAtMost$|^TestABacklogHoldsUpNeitherConsentsNorReaders$|" +
+		"^TestAMonthWithoutFaults$|^TestClocksThatStayApartAreToldOnceADay$|^TestReadersAlwaysFindALivingToken$"
 )
 
 // ruleVariable names the rule that a test binary goes without, by its place in the list.
@@ -103,7 +104,8 @@ func compile(t *testing.T, dir string, removals []removal) (binary string) {
 		original, err := os.ReadFile(path)
 		must(t, err)
 		if n := strings.Count(string(original), r.with); n != 1 {
-			t.Fatalf("what is to be taken out of %s occurs there %d times; the list must follow the engine:\n%s", r.file, n, r.with)
+			t.Fatalf("what is to be taken out of %s occurs there %d times; the list must follow the engine:\n%s",
+				r.file, n, r.with)
 		}
 		if sources[path] == "" {
 			sources[path] = string(original)
@@ -121,13 +123,19 @@ func compile(t *testing.T, dir string, removals []removal) (binary string) {
 		extra := filepath.Join(filepath.Dir(path), "without_rule.go")
 		overlay[extra] = filepath.Join(temp, "without_rule.go")
 		name := regexp.MustCompile(`(?m)^package (\w+)`).FindStringSubmatch(source)[1]
-		must(t, os.WriteFile(overlay[extra], fmt.Appendf(nil, "package %s\n\nimport \"os\"\n\nvar withoutRule = os.Getenv(%q)\n", name, ruleVariable), 0o600))
+		variable := fmt.Appendf(nil, "package %s\n\nimport \"os\"\n\nvar withoutRule = os.Getenv(%q)\n", name, ruleVariable)
+		must(t, os.WriteFile(overlay[extra], variable, 0o600))
 	}
 	text, err := json.Marshal(map[string]map[string]string{"Replace": overlay})
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(temp, "overlay.json"), text, 0o600))
 	binary = filepath.Join(temp, "without.test")
-	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-ldflags=-s -w", "-overlay", filepath.Join(temp, "overlay.json"), "-o", binary, ".")
+	tags := "-tags=explore"
+	if testing.Short() {
+		tags = "-tags=" // of the first ten the explorer's quick part finds what it has to
+	}
+	build := exec.CommandContext(t.Context(), "go", "test", "-c", tags, "-ldflags=-s -w",
+		"-overlay", filepath.Join(temp, "overlay.json"), "-o", binary, ".")
 	build.Dir = dir
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("without these rules %s does not compile: %v\n%s", dir, err, out)

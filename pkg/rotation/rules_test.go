@@ -17,20 +17,23 @@ import (
 // Rules of the protocol that no other test is about (see removals_test.go).
 
 func TestAConnectionKeepsItsIdentity(t *testing.T) {
+	named := rotation.Identity{Company: "42"}
+	other := rotation.Identity{Company: "43"}
+	moved := rotation.Identity{Company: "43", Repin: true}
 	tests := []struct {
 		name      string
-		connected rotation.Identity // whom pat's first consent was asked from
+		connected rotation.Identity // what pat's first consent was asked for
 		who       rotation.Identity
 		expect    rotation.Identity
 		want      rotation.ConsentResult
 		company   string // pinned afterwards
 	}{
-		{"another user, and no company is named", rotation.Identity{}, sam, rotation.Identity{}, rotation.WrongIdentity, ""},
-		{"another user is invited, and no company is named", rotation.Identity{}, sam, rotation.Identity{Repin: true}, rotation.Connected, ""},
-		{"another company", rotation.Identity{Company: "42"}, at(pat, "43"), rotation.Identity{Company: "43"}, rotation.WrongIdentity, "42"},
-		{"another company is invited", rotation.Identity{Company: "42"}, at(pat, "43"), rotation.Identity{Company: "43", Repin: true}, rotation.Connected, "43"},
-		{"the pinned company counts where none is named", rotation.Identity{Company: "42"}, pat, rotation.Identity{}, rotation.Connected, "42"},
-		{"a login in other letters", rotation.Identity{}, pat, rotation.Identity{Login: "Pat@Example.COM"}, rotation.Connected, ""},
+		{"another user, no company", rotation.Identity{}, sam, rotation.Identity{}, rotation.WrongIdentity, ""},
+		{"another user invited", rotation.Identity{}, sam, rotation.Identity{Repin: true}, rotation.Connected, ""},
+		{"another company", named, at(pat, "43"), other, rotation.WrongIdentity, "42"},
+		{"another company invited", named, at(pat, "43"), moved, rotation.Connected, "43"},
+		{"no company, and one is pinned", named, pat, rotation.Identity{}, rotation.Connected, "42"},
+		{"a login in other letters", named, pat, rotation.Identity{Login: "Pat@Example.COM"}, rotation.Connected, "42"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -268,7 +271,8 @@ func TestSealedBytesStayWhereTheyBelong(t *testing.T) {
 				must(t, err)
 				rec, m := b.record(t), responses[0]
 				move(&m)
-				rec.Connection, rec.Epoch, rec.Generation, rec.Published, rec.Revision = m.Connection, m.Key.Epoch, m.Key.Generation, "", ""
+				rec.Connection, rec.Epoch, rec.Generation = m.Connection, m.Key.Epoch, m.Key.Generation
+				rec.Published, rec.Revision = "", ""
 				if m.Connection == acme {
 					rec.Revision = b.record(t).Revision
 				}
@@ -278,7 +282,8 @@ func TestSealedBytesStayWhereTheyBelong(t *testing.T) {
 				report, err := b.rotator().Rotate(t.Context(), m.Connection)
 				must(t, err)
 				got := report.Connections[0]
-				if got.Outcome != rotation.ConfigError || !strings.Contains(got.Detail, "cannot be opened") || len(b.presentations()) != 0 {
+				told := strings.Contains(got.Detail, "cannot be opened")
+				if got.Outcome != rotation.ConfigError || !told || len(b.presentations()) != 0 {
 					t.Errorf("%s: %s; %d tokens presented", got.Outcome, got.Detail, len(b.presentations()))
 				}
 			})
@@ -307,8 +312,8 @@ func TestAHopThatCannotBeSentIsAnError(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})
 		b.connect(t)
 		b.gate(rotationtest.Always("followups.Send", before, fail))
-		_, err := b.rotator().Do(t.Context(), rotation.Request{Op: "ensure", Connection: acme.String(), MinTTLSeconds: 600, Epoch: 1,
-			NotBefore: time.Now().Add(time.Hour)})
+		_, err := b.rotator().Do(t.Context(), rotation.Request{Op: "ensure", Connection: acme.String(), MinTTLSeconds: 600,
+			Epoch: 1, NotBefore: time.Now().Add(time.Hour)})
 		if !errors.Is(err, rotation.ErrNotHandedOn) {
 			t.Errorf("%v; want that the message is to be delivered again", err)
 		}
@@ -327,7 +332,8 @@ func TestAnImportDoesNotReplaceAnActiveConnection(t *testing.T) {
 		if rec := b.record(t); rec.Status != rotation.Active || rec.Generation != 1 || rec.Pin.ResourceOwner != "" {
 			t.Fatalf("%+v", rec)
 		}
-		if err := b.consents().Import(t.Context(), acme, token.NewSecret("another"), "42"); !errors.Is(err, rotation.ErrConnected) {
+		err = b.consents().Import(t.Context(), acme, token.NewSecret("another"), "42")
+		if !errors.Is(err, rotation.ErrConnected) {
 			t.Errorf("importing over it: %v", err)
 		}
 	})
@@ -364,7 +370,8 @@ func TestThreeFaultyRequestsStopTheApp(t *testing.T) {
 		names := connectMany(t, b, 6)
 		time.Sleep(time.Hour)
 		presented := 0
-		r := b.rotatorWith(counting{answering{b.Issuer, rotation.Answer{Class: rotation.RequestFault, Detail: "invalid_request"}}, &presented})
+		faulty := answering{b.Issuer, rotation.Answer{Class: rotation.RequestFault, Detail: "invalid_request"}}
+		r := b.rotatorWith(counting{faulty, &presented})
 		report, err := r.Sweep(t.Context())
 		must(t, err)
 		if presented != 3 || report.Outcomes[rotation.ConfigError] != len(names) {
@@ -380,8 +387,8 @@ func TestAServersWaitIsBounded(t *testing.T) {
 				b := newHarness(rotationtest.Personality{})
 				b.connect(t)
 				time.Sleep(time.Hour)
-				r := b.rotatorWith(answering{b.Issuer, rotation.Answer{Class: class, Wait: 200 * 365 * 24 * time.Hour, Detail: "HTTP 429"}})
-				_, err := r.Sweep(t.Context())
+				answer := rotation.Answer{Class: class, Wait: 200 * 365 * 24 * time.Hour, Detail: "HTTP 429"}
+				_, err := b.rotatorWith(answering{b.Issuer, answer}).Sweep(t.Context())
 				must(t, err)
 				time.Sleep(15*time.Minute + time.Second)
 				b.sweep(t)
@@ -429,7 +436,8 @@ func TestATryThatSpentNothingIsRepeated(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})
 		b.connect(t)
 		time.Sleep(time.Hour)
-		_, err := b.rotatorWith(answering{b.Issuer, rotation.Answer{Class: rotation.Refused, Detail: "invalid_grant"}}).Sweep(t.Context())
+		refused := rotation.Answer{Class: rotation.Refused, Detail: "invalid_grant"}
+		_, err := b.rotatorWith(answering{b.Issuer, refused}).Sweep(t.Context())
 		must(t, err)
 		b.gate(rotationtest.Always("issuer.Redeem", before, unsent))
 		b.operation(t).run(72 * time.Hour)
@@ -568,7 +576,9 @@ type arriving struct {
 func (a arriving) Versions(ctx context.Context, c token.Connection) ([]rotation.VersionInfo, error) {
 	versions, err := a.SecretStore.Versions(ctx, c)
 	if !*a.shown {
-		versions = slices.DeleteFunc(versions, func(v rotation.VersionInfo) bool { return strings.HasPrefix(v.ID, "escrow-") })
+		versions = slices.DeleteFunc(versions, func(v rotation.VersionInfo) bool {
+			return strings.HasPrefix(v.ID, "escrow-")
+		})
 	}
 	return versions, err
 }
@@ -666,7 +676,8 @@ func TestAConsentOfUnknownLifetimeIsNotDiscardedForWaiting(t *testing.T) {
 // notInstalled lets nobody in until an administrator has installed the app.
 type notInstalled struct{ rotation.Issuer }
 
-func (n notInstalled) Identify(ctx context.Context, app rotation.Application, access token.Secret, company string) (rotation.Identity, error) {
+func (n notInstalled) Identify(ctx context.Context, app rotation.Application, access token.Secret,
+	company string) (rotation.Identity, error) {
 	id, err := n.Issuer.Identify(ctx, app, access, company)
 	if err == nil {
 		id.Company, err = "", rotation.ErrAppNotInstalled
