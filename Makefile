@@ -1,7 +1,7 @@
 # tokenturn
 #
 #   make run          the whole system on this machine, with a stand-in for Procore: nothing else needed
-#   make test         everything that needs Go only; under five minutes
+#   make test         everything that needs Go only; about three minutes on two quiet processors
 #   make conformance  the compiled functions against moto's AWS and a real Doorkeeper; installs what it needs
 #   make build        the functions' build/*/bootstrap for AWS, and build/tokenturn for here
 #   make deploy-local the template and the runbooks tried on this machine, with moto as AWS; needs Go and Python
@@ -36,7 +36,7 @@ test:
 	@unformatted=$$(gofmt -l cmd functions infra pkg) && test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }
 	go vet ./...
 	go vet -tags conformance ./...
-	go test $(RACE) -timeout 5m ./...
+	go test $(RACE) -timeout 20m ./...
 	$(if $(RACE),$(EXPLORER) go test -count=1 -run TestEveryFaultIsSurvived ./pkg/rotation)
 
 conformance:
