@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -141,14 +142,14 @@ func TestNothingIsPresentedWithoutTimeToSaveTheAnswer(t *testing.T) {
 // while the next one is in flight.
 type throttledLate struct {
 	rotation.Issuer
-	calls     *int
+	calls     *atomic.Int32
 	wait      time.Duration
 	inFlight  func()
 	throttled chan struct{}
 }
 
 func (i throttledLate) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
-	if *i.calls++; *i.calls == 1 {
+	if i.calls.Add(1) == 1 {
 		time.Sleep(i.wait)
 		return rotation.Answer{Class: rotation.RateLimited, Detail: "HTTP 429"}
 	}
@@ -164,7 +165,7 @@ func TestAnAttemptIsEndedByItsHolderOnly(t *testing.T) {
 		time.Sleep(time.Hour)
 		over := b.settings.Lease + b.settings.Quiet
 		looked, throttled := false, make(chan struct{})
-		b.issuer = throttledLate{b.Issuer, new(int), over + 5*time.Second, func() {
+		b.issuer = throttledLate{b.Issuer, new(atomic.Int32), over + 5*time.Second, func() {
 			if a := b.record(t).Attempt; a == nil || !time.Now().Before(a.Until) {
 				t.Errorf("another run has ended the attempt of the POST that is in flight: %+v", a)
 			}
