@@ -385,7 +385,7 @@ func (t *reconciliation) refreshConsent(ctx context.Context, m TokenResponse, re
 		return t.copyOfOurs(ctx, m) // which is presented for the current pair, and for nothing else
 	}
 	if f := t.rec.failure(Decide, m.Key); m.Consent != "" && f == nil { // the server gave no access token, twice
-		return t.failure(ctx, Decide, m.Key, classIssuer, time.Hour, errNoLiveToken)
+		return t.failure(ctx, Decide, m.Key, classIssuer, 15*time.Minute, errNoLiveToken)
 	}
 	if a := t.rec.ConsentAttempt; a != nil && a.Consent != m.consent() {
 		return t.failure(ctx, Decide, m.Key, classIssuer, a.Until.Add(t.engine.settings.Quiet).Sub(t.now), errors.New("another consent is being refreshed"))

@@ -96,18 +96,6 @@ type Attempt struct {
 	Refused       bool              `json:"refused,omitempty"` // the issuer said invalid_grant; what is left is to search for a successor
 }
 
-// withoutLast gives what is left of the attempt once its own presentation is
-// known to have spent nothing: nil, or an earlier presentation with an unknown
-// result, which is recovered before the token is presented again.
-func (a Attempt) withoutLast(quiet time.Duration, now time.Time) *Attempt {
-	if a.Presentations <= 1 {
-		return nil
-	}
-	a.Presentations--
-	a.Until = now.Add(-quiet).UTC()
-	return &a
-}
-
 // ConsentAttempt is an Attempt for a consent that waits.
 type ConsentAttempt struct {
 	Attempt

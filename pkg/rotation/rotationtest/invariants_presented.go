@@ -73,7 +73,7 @@ func presentedOnce(b *Harness) error {
 			case before != nil:
 				why := before.forbids(e.At, b.Settings.Quiet, saved.of(effect.What))
 				if why == "" && before.refused() {
-					why = refused[effect.What].forbid(now, effect.Scheduled)
+					why = refused[effect.What].forbid(latest(e.At, now), effect.Scheduled) // by whichever clock
 				}
 				if why != "" {
 					return violated("I2", e, "%s is presented again (#%d after #%d) %s", short(effect.What), effect.N, before.n, why)
@@ -248,4 +248,11 @@ func escrowed(v rotation.Version) (rotation.TokenResponse, bool) {
 		return rotation.TokenResponse{}, false
 	}
 	return escrow.TokenResponse, true
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
