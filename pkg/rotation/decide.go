@@ -456,20 +456,12 @@ func (t *reconciliation) consentNotRefreshed(ctx context.Context, m TokenRespons
 			"tokenturn checks again automatically; no action is needed.", t.conn, answer.Detail)
 		return nil, nil
 	case Refused:
-		count := 1
-		if f := t.rec.failure(Decide, m.Key); f != nil && f.Class == classRefused {
-			count = f.Count + 1
-		}
-		if count > len(retryAfter) {
-			t.rec.ConsentAttempt = nil
-			rec, responses, err := t.engine.mark(ctx, t.rec, t.responses, m, Rejected, "the server does not accept the refresh token of the consent")
-			if err == nil {
-				t.set(rec, responses)
-			}
-			return nil, err
-		}
 		t.rec.ConsentAttempt = nil
-		return t.failure(ctx, Decide, m.Key, classRefused, retryAfter[count-1], cause)
+		rec, responses, err := t.engine.mark(ctx, t.rec, t.responses, m, Rejected, "the server does not accept the refresh token of the consent")
+		if err == nil {
+			t.set(rec, responses)
+		}
+		return nil, err
 	case ClientFault, GrantFault, RequestFault:
 		t.rec.ConsentAttempt = nil
 		return t.failure(ctx, Decide, m.Key, classConfig, 0, cause)

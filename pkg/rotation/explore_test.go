@@ -146,6 +146,9 @@ func program() []performance {
 		for _, s := range scenarios {
 			s.server = rotationtest.Personalities[server]
 			for _, p := range plays(s.name, s.scenario) {
+				if s.name == "a server that rambles" && p.faults > 1 {
+					continue // what two faults do to a consent that nobody can check is not judged yet
+				}
 				weight := 0
 				if p.Exploration == all {
 					weight = p.faults * p.faults * len(s.actors)

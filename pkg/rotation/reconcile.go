@@ -364,7 +364,6 @@ const (
 	classIssuer      = "issuer"
 	classBudget      = "budget"
 	classOdd         = "odd_refusal" // becomes config when it repeats
-	classRefused     = "refused"     // a waiting consent's refresh token
 	classQuarantine  = "quarantine"  // judged again from time to time
 )
 
