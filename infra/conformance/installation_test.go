@@ -103,7 +103,7 @@ func install(t *testing.T, c *cloud, p *provider, name string, settings map[stri
 	in.table(name)
 	in.application()
 	in.rotate = in.function(buildRotate, "rotate", keyOfRotate, time.Minute)
-	in.callback = in.function(buildCallback, "callback", keyOfCallback, 30*time.Second)
+	in.callback = in.function(buildCallback, "callback", keyOfCallback, 90*time.Second)
 	in.canary.add("client secret", p.clientSecret)
 	t.Cleanup(func() {
 		if t.Failed() {
