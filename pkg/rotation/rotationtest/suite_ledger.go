@@ -266,7 +266,7 @@ func fullRecord() rotation.Record {
 			{Step: rotation.Recover, Class: "other", Count: 1, NextAt: at(7)}},
 		Refusal: &rotation.Refusal{At: at(9), Tries: 3, NextAt: at(10)},
 		ConsentAttempt: &rotation.ConsentAttempt{Consent: "consent",
-			Attempt: rotation.Attempt{ID: "other", Fingerprint: "cdef", BegunAt: at(4), Until: at(5), Presentations: 1}},
+			Attempt: rotation.Attempt{ID: "other", Fingerprint: "cdef", BegunAt: at(4), Until: at(5), Presentations: 1, Refused: true}},
 		Puts:     []int64{1, 2, 1 << 33},
 		Pin:      &rotation.Pin{Environment: "sandbox", Client: "89ab", ResourceOwner: "12", Login: "pat@example.com", Company: "34"},
 		Imported: []token.Fingerprint{"fedc"}, Spent: []token.Fingerprint{"aaaa", "bbbb"}, SearchAt: at(7), RotatedAt: at(8), ServiceAccount: true, Quarantined: true, NoticePending: true,
