@@ -279,11 +279,11 @@ func (e *engine) checkIdentity(ctx context.Context, rec Record, m TokenResponse,
 	if err != nil {
 		return pin, fmt.Errorf("checking whose consent %s has: %w", m.Connection, err)
 	}
-	pin.Client = token.NewSecret(app.ClientID).Fingerprint()
 	id, err := e.identify(ctx, app, pair.AccessToken, m.Company)
 	switch {
 	case !consent: // the refresh itself proved the pair; the pin can wait
-		if err == nil {
+		if err == nil { // the app may have been replaced since the pair was issued
+			pin.Client = token.NewSecret(id.ClientID).Fingerprint()
 			pin.ResourceOwner, pin.Login = id.ResourceOwner, id.Login
 		}
 		return pin, nil
@@ -297,6 +297,7 @@ func (e *engine) checkIdentity(ctx context.Context, rec Record, m TokenResponse,
 	if err := compare(app, m, rec.Pin, id); err != nil {
 		return pin, err
 	}
+	pin.Client = token.NewSecret(id.ClientID).Fingerprint()
 	pin.ResourceOwner, pin.Login, pin.Company = id.ResourceOwner, id.Login, m.Company
 	return pin, nil
 }

@@ -125,6 +125,16 @@ func (r *Refusal) schedule(now time.Time) {
 	}
 }
 
+// unanswered does not count the last presentation, because nobody knows what the
+// issuer says: it is repeated.
+func (r *Refusal) unanswered(now time.Time) {
+	if r != nil {
+		r.Tries = max(0, r.Tries-1)
+		r.schedule(now)
+		r.NextAt = later(r.NextAt, now.Add(retryAfter[0]).UTC())
+	}
+}
+
 // Failure makes one step for one response wait until NextAt. It neither hides
 // nor delays any other.
 type Failure struct {

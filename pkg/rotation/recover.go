@@ -74,8 +74,8 @@ func (t *reconciliation) recover(ctx context.Context) (*ConnectionReport, error)
 	case a != nil && a.Refused:
 		return nil, t.refused(ctx)
 	case a != nil && t.rec.Status == NeedsConsent && a.ID != t.presented && !t.now.Before(a.Until.Add(t.engine.settings.Quiet)):
-		// The refusal has its own times to present again.
 		t.rec.Attempt = nil
+		t.rec.Refusal.unanswered(t.now)
 		return nil, t.write(ctx, Change{History: []Event{{Kind: "ended", Attempt: a.ID, Detail: "its answer was lost and nothing was saved anywhere"}}})
 	case t.rec.Status == NeedsConsent && !t.rec.Refusal.presents() && !t.force: // until tomorrow
 		if t.rec.Refusal == nil {

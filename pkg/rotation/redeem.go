@@ -190,14 +190,26 @@ func classOfApp(err error) string {
 }
 
 // currentRefreshToken opens the current pair: from its response or, where the
-// ledger has lost that, from the version that the secret shows, found by its id.
+// ledger has lost that or cannot open it, from the version that the secret shows,
+// found by its id.
 func (t *reconciliation) currentRefreshToken(ctx context.Context, seen secretView) (token.Secret, error) {
-	m := TokenResponse{Connection: t.conn, Key: t.rec.Current.Response}
-	if i := slices.IndexFunc(t.responses, func(m TokenResponse) bool { return m.Key == t.rec.Current.Response }); i >= 0 {
-		m = t.responses[i]
-	} else if doc, err := token.ParseDocument(seen.current.Value); err == nil && seen.current.ID == t.rec.Current.VersionID {
-		m = responseOf(doc)
+	kept := TokenResponse{Connection: t.conn, Key: t.rec.Current.Response}
+	if i := slices.IndexFunc(t.responses, func(m TokenResponse) bool { return m.Key == kept.Key }); i >= 0 {
+		kept = t.responses[i]
 	}
+	refresh, err := t.refreshTokenOf(ctx, kept)
+	if err == nil || seen.current.ID != t.rec.Current.VersionID {
+		return refresh, err
+	}
+	if doc, unreadable := token.ParseDocument(seen.current.Value); unreadable == nil {
+		if shown, unopened := t.refreshTokenOf(ctx, responseOf(doc)); unopened == nil {
+			return shown, nil
+		}
+	}
+	return token.Secret{}, err
+}
+
+func (t *reconciliation) refreshTokenOf(ctx context.Context, m TokenResponse) (token.Secret, error) {
 	body, err := t.open(ctx, m)
 	if err != nil {
 		return token.Secret{}, err
