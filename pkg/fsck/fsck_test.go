@@ -261,6 +261,10 @@ func damages(next, former rotation.TokenResponse) map[string]damage {
 		}},
 		"the published version is gone": {fsck.VersionMissing, acme,
 			row(func(r *rotation.Record) { r.Published = "another" })},
+		"a version that cannot be read": {fsck.VersionUnreadable, acme, func(t *testing.T, in *installation) {
+			in.sql(t, `UPDATE version SET sealed = x'00' WHERE connection = 'sandbox/acme' AND id =
+				(SELECT id FROM label WHERE connection = 'sandbox/acme' AND label = 'AWSPREVIOUS')`)
+		}},
 		"other bytes than its id says": {fsck.VersionDiffers, acme, func(t *testing.T, in *installation) {
 			value := in.document(t, func(d *token.Document) { d.CompanyID = "43" })
 			must(t, in.SecretStore().Put(t.Context(), acme, token.VersionID(token.NewSecret("another")), value))

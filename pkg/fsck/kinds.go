@@ -143,6 +143,8 @@ const (
 	LabelElsewhere Kind = "label_elsewhere"
 	// VersionMissing: the published version is there (preflight opens the pair from it; I6).
 	VersionMissing Kind = "version_missing"
+	// VersionUnreadable: each version that has a label or saves an answer can be read (Find, I3).
+	VersionUnreadable Kind = "version_unreadable"
 	// VersionDiffers: a version's id is the hash of its bytes (pure function of the response).
 	VersionDiffers Kind = "version_differs"
 	// ValueNotDocument: a reader sees whole versions (I10).
@@ -216,6 +218,8 @@ var remedies = []struct {
 		CurrentLost, CurrentUnopenable, ResponseUnopenable, SealedForOther}},
 	{history, []Kind{HistoryOutOfOrder, DecidedTwice, DecisionWithoutHistory}},
 	{revoke, []Kind{OrphanLives}},
+	{"see that the key that encrypts the secret is enabled and may be used; if the key is gone, nothing else reads the version",
+		[]Kind{VersionUnreadable}},
 	{exposed, []Kind{OpenRefreshToken}},
 	{"nothing: puts count for a day; if they stay, " + invite, []Kind{PutsTooMany}},
 	{"see that notices arrive: tokenturn doctor; then " + invite, []Kind{PeopleUntold}},

@@ -58,7 +58,8 @@ func (x *examination) secret(ctx context.Context) error {
 			if version, err = x.Secrets.Version(ctx, r.Connection, v.ID); errors.Is(err, rotation.ErrNoVersion) {
 				continue // it has gone meanwhile
 			} else if err != nil {
-				return fmt.Errorf("reading version %s of the secret: %w", v.ID, err)
+				x.found(VersionUnreadable, "version %s of the secret cannot be read: %v", v.ID, err)
+				continue
 			}
 		}
 		x.version(version)

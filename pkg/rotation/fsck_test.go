@@ -29,9 +29,10 @@ func (b *harness) undamaged(ctx context.Context, expected ...fsck.Kind) error {
 	return errors.Join(errs...)
 }
 
-// What fsck finds after the scenarios in which a clock is wrong, or a response is gone.
+// What fsck finds after the scenarios in which a clock is wrong, a response is gone, or a version unreadable.
 var (
 	ofWrongClock = []fsck.Kind{fsck.SavedAhead, fsck.AttemptFarAhead, fsck.HistoryAhead, fsck.HistoryOutOfOrder,
 		fsck.PutsAhead, fsck.PutsUnsorted}
-	ofLoss = []fsck.Kind{fsck.CurrentOnlyShown}
+	ofLoss      = []fsck.Kind{fsck.CurrentOnlyShown}
+	ofObscurity = []fsck.Kind{fsck.VersionUnreadable}
 )
