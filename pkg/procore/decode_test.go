@@ -237,7 +237,7 @@ func FuzzParseDecodes(f *testing.F) {
 		switch {
 		case len(text) > maxPair, len(text) < leastText, !likeText(text), strings.Contains(name, "UTF-16") && !ascii(text):
 			return
-		case strings.Contains(name, "deflate") && (likeText(body) || likeText(rest)): // by chance
+		case strings.Contains(name, "deflate") && (looksPlain(body) || looksPlain(rest)): // by chance
 			return
 		}
 		want := parseText(text)
@@ -245,11 +245,19 @@ func FuzzParseDecodes(f *testing.F) {
 			t.Errorf("%q is %s (%s) in %s; want %s (%s)", text, got.Verdict, got.Reason, name, want.Verdict, want.Reason)
 		}
 		read := decode(rest, maxLayers)
-		if part := strings.TrimPrefix(read.text, byteOrderMark); read.explained && !strings.HasPrefix(text, part) &&
-			!strings.HasPrefix(byteOrderMark, part) {
+		part := strings.TrimPrefix(read.text, byteOrderMark)
+		if name == "four layers" && strings.HasPrefix(deflated(zlibbed(gzipped(text))), part) {
+			return // the first bytes of a raw stream may look like text, and nothing comes after them
+		}
+		if read.explained && !strings.HasPrefix(text, part) && !strings.HasPrefix(byteOrderMark, part) {
 			t.Errorf("%q cut off in %s becomes %q", text, name, read.text)
 		}
 	})
+}
+
+func looksPlain(body string) bool {
+	_, ok := plainText(body)
+	return ok
 }
 
 func ascii(text string) bool {
