@@ -15,6 +15,7 @@ import (
 // anywhere among the others'.
 func (b *harness) by(ctx context.Context, what string, act func()) {
 	_, _ = rotationtest.Through(ctx, b.SecretStore.Gate, "hand."+what, acme, func(bool) (struct{}, error) {
+		b.Journal.Add(ctx, acme, rotationtest.Acted{What: what})
 		act()
 		return struct{}{}, nil
 	})
@@ -25,7 +26,7 @@ func rotator(name string) actor {
 }
 
 var (
-	sweeper = actor{"sweeper", func(ctx context.Context, b *harness) { _, _ = b.rotator().Sweep(rotationtest.Scheduled(ctx)) }}
+	sweeper = function("sweeper")
 
 	// renewer is a callback whose consent is published at once.
 	renewer = actor{"renewer", func(ctx context.Context, b *harness) {
@@ -111,6 +112,7 @@ var (
 	// misconfigured is a process with the keys of another installation, and then
 	// with its stack id.
 	misconfigured = actor{"misconfigured", func(ctx context.Context, b *harness) {
+		b.by(ctx, "configure a process", func() {})
 		_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Sealer = otherKeys{b.Sealer} }).Rotate(ctx, acme)
 		_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Settings.Stack = "neighbour" }).Rotate(ctx, acme)
 	}}
@@ -235,7 +237,11 @@ func (b *harness) consentTo(ctx context.Context, c token.Connection) {
 	if err != nil {
 		return
 	}
-	_, _ = exchange.Redeem(ctx, rotation.Consent{Code: b.Issuer.Authorize(pat, redirectURI, ""), RedirectURI: redirectURI})
+	who := pat
+	if set, err := b.Applications.Application(ctx, c.Environment); err == nil {
+		who.ClientID = set.ClientID // as the link says
+	}
+	_, _ = exchange.Redeem(ctx, rotation.Consent{Code: b.Issuer.Authorize(who, redirectURI, ""), RedirectURI: redirectURI})
 }
 
 // sam is not pat.

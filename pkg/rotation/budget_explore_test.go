@@ -6,9 +6,9 @@ import "time"
 
 // plays is what two processors try in about two minutes: every single fault of
 // every scenario on every server (of rare ones on one), some runs with more, and, on
-// a server that ends the old pair at once, every single switch of every scenario and
-// every pair of faults of one rotation and of two, and of some scenarios every fault
-// with every switch.
+// a server that ends the old pair at once, every single switch of every scenario,
+// every pair of faults of a rotation and many of two, and of some scenarios every
+// fault with every switch.
 func plays(name string, s scenario) []play {
 	several := play{2, 2, some(10, 2)}
 	switch {
@@ -18,18 +18,20 @@ func plays(name string, s scenario) []play {
 		return []play{{1, 0, all}, several}
 	case s.sure:
 		return []play{{1, 1, all}, {1, 0, all}, several}
-	case name == "a rotator", name == "two rotators":
-		return []play{{2, 0, all}, {1, 0, all}, {0, 1, all}, several}
+	case name == "a rotator":
+		return []play{{2, 0, all}, {1, 0, all}, several}
+	case name == "two rotators":
+		return []play{{2, 0, some(6000, 2)}, {1, 0, all}, {0, 1, all}, several}
 	}
 	return []play{{1, 0, all}, {0, 1, all}, {1, 1, some(20, 2)}, several}
 }
 
-// lastingPlays is, of trouble that lasts, what `go test` tries; `make soak` tries more.
+// lastingPlays is, of trouble that lasts, every single one and many pairs.
 func lastingPlays(strict bool) []play {
 	if strict {
-		return []play{{1, 1, lastingly(40, 1)}, {2, 1, lastingly(20, 1)}}
+		return []play{{1, 0, all}, {2, 1, lastingly(100, 2)}}
 	}
-	return []play{{1, 1, lastingly(3, 1)}}
+	return []play{{1, 1, lastingly(20, 2)}, {2, 1, lastingly(10, 2)}}
 }
 
 // outageOffsets are how long after a sweep an hour of trouble begins.

@@ -17,13 +17,13 @@ func plays(name string, s scenario) []play {
 	case name == "a rotator":
 		return []play{{1, 0, all}}
 	}
-	return []play{{2, 2, some(8, 1)}}
+	return []play{{2, 2, some(20, 1)}}
 }
 
 // lastingPlays is what `go test` tries of trouble that lasts: some of it.
 func lastingPlays(strict bool) []play {
 	if strict {
-		return []play{{1, 1, lastingly(40, 1)}, {2, 1, lastingly(20, 1)}}
+		return []play{{1, 1, lastingly(40, 1)}, {2, 1, lastingly(15, 1)}}
 	}
 	return []play{{1, 1, lastingly(3, 1)}}
 }

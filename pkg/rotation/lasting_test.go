@@ -41,7 +41,7 @@ const callbackTime = 90 * time.Second
 // spins and spinsHourly are more calls than anything that waits between its tries makes:
 // saving and publishing try every few seconds until their run ends.
 const (
-	spins       = 12
+	spins       = 20
 	spinsHourly = 2000
 )
 

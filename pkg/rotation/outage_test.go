@@ -208,7 +208,7 @@ func (h *outageHour) judge(s *site, from, repair, living time.Time, sent []time.
 	if h.wait == untilSweep {
 		h.allowed = h.sweepAfter(s, repair).Sub(repair) + soon
 	}
-	if h.by == byRotate {
+	if h.by == byRotate && !h.asksForTime {
 		h.allowed = min(h.allowed, inDoubt)
 	}
 	switch h.need {

@@ -27,14 +27,14 @@ var removals = []removal{
 		without: "	if t.rec.Attempt.Presentations == 3 {\n		return nil, t.refused(ctx)\n	}\n" +
 			"	over := t.notifyOfUnknown(ctx, answer)\n	if asked"},
 	{name: "publishing comes before deciding", file: "decide.go", timing: true, with: `
-	rec, responses, err := t.engine.decideOn(ctx, t.rec, t.responses, m, body)
+	rec, responses, err := t.engine.decideOn(ctx, t.rec, t.responses, m, body, recovers)
 `, without: `
 	if pair := t.engine.judge(m.Source, body).Pair; m.Source == FromRefresh && m.Consent == "" {
 		if value, err := project(m, pair).Encode(); err == nil {
 			_ = t.show(ctx, secretView{current: Version{ID: t.rec.Published}}, token.VersionID(value), value)
 		}
 	}
-	rec, responses, err := t.engine.decideOn(ctx, t.rec, t.responses, m, body)
+	rec, responses, err := t.engine.decideOn(ctx, t.rec, t.responses, m, body, recovers)
 `},
 	{name: "there is no quiet period after the lease", file: "plan.go", timing: true,
 		with: "	open := a.Until.Add(s.settings.Quiet)", without: "	open := a.Until"},

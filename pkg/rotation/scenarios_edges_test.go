@@ -39,9 +39,10 @@ var edgeScenarios = []namedScenario{
 
 	{"an answer in escrow, and two versions after it", scenario{rare: true, before: escrowBelowOthers, actors: []actor{rotator("rotator"), sweeper}}},
 	{"an answer in escrow, two versions after it, and a consent", scenario{rare: true, before: escrowBelowOthers, actors: []actor{renewer, sweeper}}},
+	{"an old answer in escrow that cannot be read any more", scenario{rare: true, damage: ofObscurity, before: obscureEscrow, actors: []actor{rotator("rotator"), latecomer}}},
 	{"a search for what was on its way, after an answer in escrow", scenario{rare: true, before: escrowOfToday, actors: []actor{sweeper, second}}},
-	{"a secret with little room, after an answer in escrow", scenario{rare: true, before: littleRoom(escrowOnce), actors: []actor{insistent}}},
-	{"a secret with little room, after a crash in publishing", scenario{rare: true, before: littleRoom(crashInPublishing), actors: []actor{insistent}}},
+	{"a secret with little room, after an answer in escrow", scenario{rare: true, sure: true, before: littleRoom(escrowOnce), actors: []actor{insistent}}},
+	{"a secret with little room, after a crash in publishing", scenario{rare: true, sure: true, before: littleRoom(crashInPublishing), actors: []actor{insistent}}},
 
 	{"a server that refuses by mistake", scenario{rare: true, before: refuseOnce, actors: []actor{sweeper, latecomer}}},
 	{"a server that refuses by mistake, and an operator", scenario{rare: true, before: refuseOnce, actors: []actor{sweeper, second}}},
@@ -260,6 +261,15 @@ func escrowBelowOthers(b *harness) {
 		}
 	}
 	time.Sleep(10 * time.Minute)
+}
+
+// obscureEscrow leaves an answer of former times in escrow, which cannot be read any more.
+func obscureEscrow(b *harness) {
+	escrowOnce(b)
+	for range 3 {
+		rotateOnce(b)
+	}
+	b.SecretStore.Obscure(acme)
 }
 
 // escrowOfToday leaves an answer of the present consent in escrow that is current no

@@ -84,22 +84,9 @@ func (b *harness) lose(connections []token.Connection) {
 	}
 }
 
-// faultfinder finds fault with the first three requests.
-type faultfinder struct {
-	*rotationtest.Issuer
-	found int
-}
-
-func (f *faultfinder) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
-	if f.found++; f.found <= 3 {
-		return rotation.Answer{Class: rotation.RequestFault, Detail: "HTTP 400 invalid_request"}
-	}
-	return f.Issuer.Redeem(ctx, app, grant)
-}
-
 func findFaultWithMany(b *harness) {
 	b.others(acme.Environment, 3)
-	b.issuer = &faultfinder{Issuer: b.Issuer}
+	b.Issuer.FindsFault = 3
 }
 
 // limiting asks the first request to wait.

@@ -65,7 +65,8 @@ func (s scenario) world(c *rotationtest.Choices) error {
 		d.Menu = s.menu
 	}
 	b := newHarness(s.server)
-	b.gate(rotationtest.Watch(b.Journal, s.seen.count(d.Gate)))
+	var calls rotationtest.Calls
+	b.gate(rotationtest.Watch(b.Journal, calls.Gate(s.seen.count(d.Gate))))
 	ctx := context.Background() // of no actor: passes every gate
 	if _, err := rotation.Register(ctx, b.Ledger, b.SecretStore, b.settings.Stack, acme); err != nil {
 		return err
@@ -106,6 +107,9 @@ func (s scenario) world(c *rotationtest.Choices) error {
 	}
 	if err == nil {
 		err = b.undamaged(ctx, s.damage...)
+	}
+	if err == nil && !s.long {
+		err = calls.Check(spins, spinsHourly)
 	}
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, b.Journal)

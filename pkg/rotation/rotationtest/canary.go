@@ -20,11 +20,11 @@ func disclosesNothing(b *Harness) error {
 	for _, e := range b.Journal.Entries() {
 		switch effect := e.Effect.(type) {
 		case Wrote:
-			open.Write(encode(effect.Change.Record))
+			open.Write(effect.text)
 			open.Write(encode(effect.Change.Mark))
 			open.Write(encode(effect.Change.History))
 		case Responded:
-			open.Write(encode(effect.TokenResponse))
+			open.Write(effect.text)
 			open.Write(effect.TokenResponse.Sealed)
 		case Queued:
 			open.Write(encode(effect.Request))

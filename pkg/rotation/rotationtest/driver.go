@@ -248,7 +248,7 @@ func (d *Driver) decide(w *waiter) Fault {
 			d.Faults--
 		}
 	}
-	if ends := processOf(w.ctx).ends; !ends.IsZero() && !time.Now().Before(ends) {
+	if left, bounded := processOf(w.ctx).left(); bounded && left <= 0 {
 		fault = Fault{Kind: Crash} // a function is ended at its deadline, whatever it does
 	}
 	switch fault.Kind {

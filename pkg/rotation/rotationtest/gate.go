@@ -62,7 +62,8 @@ func (f Fault) String() string {
 // possible reports whether the fault means anything to this caller: a run
 // without an end has no time left to freeze until.
 func (f Fault) possible(ctx context.Context) bool {
-	return f.Left == 0 || time.Until(processOf(ctx).ends) > f.Left
+	left, bounded := processOf(ctx).left()
+	return f.Left == 0 || bounded && left > f.Left
 }
 
 // freeze lets the caller stand still.
@@ -70,7 +71,8 @@ func (f Fault) freeze(ctx context.Context) {
 	if f.Left == 0 {
 		time.Sleep(f.For)
 	} else if f.possible(ctx) {
-		time.Sleep(time.Until(processOf(ctx).ends) - f.Left)
+		left, _ := processOf(ctx).left()
+		time.Sleep(left - f.Left)
 	}
 }
 

@@ -25,7 +25,7 @@ import (
 //	I11       connections do not mix                                                          connectionsDoNotMix
 //	I12       a code is presented once; states and invitations: package consenttest           codesAreShownOnce
 //	I13       no secret is where it can be read                                               disclosesNothing
-//	I14, I16  three sweeps bring rest, and another one does nothing                           rest and idle of package rotation's tests, Calls
+//	I14, I16  three sweeps bring rest, and another one does nothing                           rest and idle of package rotation's tests, Calls, appsAreLeftAlone
 //	I15       calls have deadlines; loops end: a Driver's run has a bound                     callsAreBounded
 //	I17       people are told                                                                 alarmsRaised (rest)
 //	I18       the history tells                                                               historyTells
@@ -49,6 +49,7 @@ func Check(b *Harness) error {
 		connectionsDoNotMix(b), // I11
 		codesAreShownOnce(b),   // I12
 		disclosesNothing(b),    // I13
+		appsAreLeftAlone(b),    // I14
 		callsAreBounded(b),     // I15
 		historyTells(b),        // I18
 	)

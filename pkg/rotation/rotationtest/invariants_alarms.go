@@ -40,7 +40,7 @@ func alarmsRaised(b *Harness) error {
 			if effect.Notice.Connection.IsZero() {
 				announced[effect.Notice.Environment] = e.At
 			}
-		case Restored, Purged:
+		case Restored, Purged, Acted:
 			cause[alarm{e.Connection, rotation.NoticeDrift}] = true
 		case Moved:
 			if effect.ByHand {

@@ -85,7 +85,7 @@ func consentIsNeeded(b *Harness) error {
 		dead       bool
 	}
 	refused := map[token.Fingerprint]refusal{}
-	granted, withdrawn := map[token.Fingerprint]int{}, map[token.Fingerprint]bool{}
+	granted, gone := map[token.Fingerprint]int{}, map[token.Fingerprint]bool{}
 	status := map[token.Connection]rotation.Status{}
 	saved := successors{}
 	for _, e := range b.Journal.Entries() {
@@ -94,7 +94,7 @@ func consentIsNeeded(b *Harness) error {
 		case Granted:
 			granted[effect.What]++
 		case Ended:
-			withdrawn[effect.Pair] = withdrawn[effect.Pair] || effect.Why == Withdrawn
+			gone[effect.Pair] = gone[effect.Pair] || effect.takenAway()
 		case Answered:
 			if effect.Class == rotation.Refused {
 				refused[effect.What] = refusal{saved.of(effect.What), effect.Dead}
@@ -116,7 +116,7 @@ func consentIsNeeded(b *Harness) error {
 				return violated("I4", e, "%s needs consent, and nobody has refused its refresh token", e.Connection)
 			case was.successors > 0 && saved.of(what) > 0:
 				return violated("I4", e, "%s needs consent, and a successor was saved before the issuer refused its refresh token", e.Connection)
-			case was.dead && !withdrawn[what] && granted[what] <= saved.of(what):
+			case was.dead && !gone[what] && granted[what] <= was.successors:
 				return violated("I4", e, "%s needs consent, and no answer to its refresh token was lost unsaved", e.Connection)
 			}
 		}
@@ -137,13 +137,16 @@ func (b *Harness) lostUnsaved(parent token.Fingerprint) bool {
 	return granted > saved.of(parent)
 }
 
-// takenAway reports whether a person withdrew the consent.
+// takenAway reports whether a person withdrew the consent, or the server ended all
+// of it because a token was presented again whose answer was lost.
 func (b *Harness) takenAway(pair token.Fingerprint) bool {
 	return slices.ContainsFunc(b.Journal.Entries(), func(e Entry) bool {
 		ended, ok := e.Effect.(Ended)
-		return ok && ended.Pair == pair && ended.Why == Withdrawn
+		return ok && ended.Pair == pair && ended.takenAway()
 	})
 }
+
+func (e Ended) takenAway() bool { return e.Why == Withdrawn || e.Why == reused }
 
 // budgetsAreKept is I7 for the room in a secret, where the harness says how much
 // there is: no version that the engine wants to keep is refused for lack of it, for

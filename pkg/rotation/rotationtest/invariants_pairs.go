@@ -41,7 +41,7 @@ func answersAreSaved(b *Harness) error {
 			if at != nil {
 				return violated("I7", *at, "the answer to #%d %s", effect.N, what)
 			}
-			if b.Log.wroteBetween(e.Actor, i, i+saved) {
+			if b.Log.wroteBetween(e.Actor, c, i, i+saved) {
 				return violated("I7", e, "something is logged before the answer to #%d is saved", effect.N)
 			}
 		}
@@ -49,12 +49,14 @@ func answersAreSaved(b *Harness) error {
 	return nil
 }
 
-// wroteBetween reports whether the actor has logged anything between two entries of the journal.
-func (l *Log) wroteBetween(actor string, after, before int) bool {
+// wroteBetween reports whether the actor has logged anything between two entries of the
+// journal, other than about another connection, of which it may handle several at once.
+func (l *Log) wroteBetween(actor string, c token.Connection, after, before int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.ContainsFunc(l.logged, func(r logged) bool {
-		return r.actor == actor && r.entries > after && r.entries <= before
+		about := c.IsZero() || r.connection == "" || r.connection == c.String()
+		return r.actor == actor && about && r.entries > after && r.entries <= before
 	})
 }
 
@@ -297,7 +299,8 @@ func nothingSavedLivesOn(b *Harness, r rotation.Record, saved map[token.Fingerpr
 	}
 	held := slices.ContainsFunc(b.Ledger.responsesOf(r.Connection), func(m rotation.TokenResponse) bool { return m.State == rotation.Quarantined })
 	for pair, as := range saved {
-		if kept[pair] || givenUp[as.key] || held && as.key.Epoch == r.Epoch || !b.Issuer.Takes(pair) || b.Issuer.outlivedRevocation(pair) {
+		escrow := !as.inLedger && as.key.Epoch == r.Epoch // is searched for when the epoch has ended
+		if kept[pair] || givenUp[as.key] || escrow || held && as.key.Epoch == r.Epoch || !b.Issuer.Takes(pair) || b.Issuer.outlivedRevocation(pair) {
 			continue
 		}
 		return fmt.Errorf("I9 is broken at rest: %s is %s at %v, and the pair %s, saved for (%d,%d), can still be redeemed",
@@ -310,6 +313,7 @@ func nothingSavedLivesOn(b *Harness, r rotation.Record, saved map[token.Fingerpr
 type savedAs struct {
 	key      rotation.ResponseKey
 	response rotation.TokenResponse
+	inLedger bool
 	rejected bool
 	rightly  bool // rejected, because the consent is not the one that was asked for
 }
@@ -336,7 +340,7 @@ func savedPairs(b *Harness, c token.Connection) map[token.Fingerprint]savedAs {
 		}
 		if pair, found := granted[by]; found {
 			was := saved[pair]
-			saved[pair] = savedAs{m.Key, m, was.rejected, was.rightly}
+			saved[pair] = savedAs{m.Key, m, inLedger[m.Key], was.rejected, was.rightly}
 		}
 	}
 	for _, e := range b.Journal.Entries() {
@@ -408,11 +412,14 @@ func (i *Issuer) ancestry(refresh token.Fingerprint) (all []token.Fingerprint) {
 	return all
 }
 
-// outlivedRevocation: this server answers the revocation of an expired pair
-// with success and does nothing, which nobody can help.
+// outlivedRevocation reports what nobody can help: this server answers the revocation
+// of an expired pair with success and does nothing; or it keeps a pair alive until its
+// successor is used, and that was replaced before anybody did.
 func (i *Issuer) outlivedRevocation(refresh token.Fingerprint) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	p := i.byPrint[refresh]
-	return i.Personality.RevokesOnlyFresh && p != nil && !time.Now().Before(p.expires)
+	replacedUnused := func(next *pair) bool { return next.parent == p && !next.used && !next.redeemed.IsZero() }
+	return p != nil && (i.Personality.RevokesOnlyFresh && !time.Now().Before(p.expires) ||
+		i.Personality.Overlap && slices.ContainsFunc(i.pairs, replacedUnused))
 }

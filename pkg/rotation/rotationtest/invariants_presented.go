@@ -142,11 +142,46 @@ const timeToSave = 10 * time.Second
 func answersCanBeSaved(b *Harness) error {
 	for _, e := range b.Journal.Entries() {
 		p, ok := e.Effect.(Presented)
-		if !ok || p.RunEnds.IsZero() {
+		if !ok || p.Run == nil {
 			continue
 		}
-		if left := p.RunEnds.Sub(e.At); left < b.Settings.RedeemTimeout+timeToSave {
+		if left := p.Run.Ends.Sub(e.At); left < b.Settings.RedeemTimeout+timeToSave {
 			return violated("I7", e, "#%d is presented, and the run ends in %v", p.N, left)
+		}
+	}
+	return nil
+}
+
+// appsAreLeftAlone is the part of I14 that concerns an app whose requests are refused,
+// whichever connection they are for: one run presents nothing more after two
+// refusals of the credentials, which it has read again between them, or three of a request.
+func appsAreLeftAlone(b *Harness) error {
+	type inRun struct {
+		*Run
+		environment string
+	}
+	under := map[int]inRun{}
+	clients, requests := map[inRun]int{}, map[inRun]int{}
+	for _, e := range b.Journal.Entries() {
+		switch effect := e.Effect.(type) {
+		case Presented:
+			run := inRun{effect.Run, effect.Environment}
+			if effect.Run == nil || !effect.Scheduled { // it may be several
+				continue
+			}
+			if clients[run] >= 2 || requests[run] >= 3 {
+				return violated("I14", e, "#%d is presented after %d refusals of the app of %s and %d of its requests", effect.N, clients[run], effect.Environment, requests[run])
+			}
+			under[effect.N] = run
+		case Answered:
+			if run, known := under[effect.N]; known {
+				switch effect.Class {
+				case rotation.ClientFault:
+					clients[run]++
+				case rotation.RequestFault:
+					requests[run]++
+				}
+			}
 		}
 	}
 	return nil
@@ -156,6 +191,7 @@ func answersCanBeSaved(b *Harness) error {
 // stop, neither on its way nor when it is saved.
 func callersDoNotMatter(b *Harness) error {
 	posting, asked, hindered := map[string]bool{}, map[string]bool{}, map[string]bool{} // actors
+	granted := map[int]bool{}
 	for _, e := range b.Journal.Entries() {
 		switch effect := e.Effect.(type) {
 		case Faulted:
@@ -163,8 +199,10 @@ func callersDoNotMatter(b *Harness) error {
 			posting[e.Actor] = cancelled && effect.At.Call == "issuer.Redeem"
 			asked[e.Actor] = asked[e.Actor] || cancelled
 			hindered[e.Actor] = hindered[e.Actor] || !cancelled
+		case Granted:
+			granted[effect.N] = true
 		case Answered:
-			if posting[e.Actor] && effect.Class == rotation.UnknownResult {
+			if posting[e.Actor] && granted[effect.N] && effect.Class == rotation.UnknownResult {
 				return violated("I7", e, "the request #%d ended with its caller", effect.N)
 			}
 		case Noticed:

@@ -149,6 +149,20 @@ func TestWhatIsRightPasses(t *testing.T) {
 			s.Issuer.Gate = Watch(s.Journal, Nth(1, "issuer.Redeem", Before, Fault{Kind: Cancel}))
 			p = s.rotate(p, 1, 1)
 		},
+		"an app whose requests are refused is left to the next run": func(s *story) {
+			p := s.connect(1)
+			s.Issuer.FindsFault = 3
+			for _, n := range []int{2, 1} {
+				s.runOf(func(s *story) {
+					for range n {
+						s.begin(p)
+						s.present(p)
+					}
+				})
+				time.Sleep(time.Minute)
+			}
+			s.rotate(p, 1, 1)
+		},
 		"a run with time to save": func(s *story) {
 			ctx, cancel := Within(s.ctx, s.Settings.RedeemTimeout+timeToSave)
 			defer cancel()
@@ -518,6 +532,26 @@ func TestEachInvariantIsChecked(t *testing.T) {
 			for range 2 {
 				s.Issuer.Redeem(s.ctx, Sandbox, rotation.Grant{Code: code, RedirectURI: Sandbox.RedirectURI})
 			}
+		}},
+		"an app is asked for again whose credentials were refused": {"I14", func(s *story) {
+			p := s.connect(1)
+			s.runOf(func(s *story) {
+				s.Issuer.Gate = Always("issuer.Redeem", Before, Fault{Kind: Deny})
+				for range 3 {
+					s.begin(p)
+					s.present(p)
+				}
+			})
+		}},
+		"an app is asked for again whose requests are faulty": {"I14", func(s *story) {
+			p := s.connect(1)
+			s.runOf(func(s *story) {
+				s.Issuer.FindsFault = 4
+				for range 4 {
+					s.begin(p)
+					s.present(p)
+				}
+			})
 		}},
 		"a call has no deadline": {"I15", func(s *story) {
 			s.Ledger.Gate = Watch(s.Journal, nil)

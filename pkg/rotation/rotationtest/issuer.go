@@ -70,6 +70,7 @@ type Issuer struct {
 	Wait        time.Duration // that errors of the server ask for
 	ShutUntil   time.Time     // every request is answered with 503 before
 	Latency     time.Duration // of a refresh or a code's exchange, before it takes effect
+	FindsFault  int           // with so many requests: invalid_request
 
 	mu       sync.Mutex
 	clients  map[string]token.Secret
@@ -133,8 +134,11 @@ func (i *Issuer) Wipe(ctx context.Context) {
 	}
 }
 
-// Withdrawn is why pairs ended by Withdraw and Wipe are dead.
-const Withdrawn = "withdrawn"
+// Why pairs are dead.
+const (
+	Withdrawn = "withdrawn" // by Withdraw and Wipe
+	reused    = "reuse"     // because a dead refresh token or a used code was presented
+)
 
 func (i *Issuer) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
 	if grant.ClientCredentials {
@@ -144,7 +148,7 @@ func (i *Issuer) Redeem(ctx context.Context, app rotation.Application, grant rot
 	if grant.RefreshToken.IsZero() {
 		what, isCode = grant.Code.Fingerprint(), true
 	}
-	n := i.present(ctx, what, isCode)
+	n := i.present(ctx, what, isCode, app.Environment)
 	time.Sleep(i.Latency)
 	answer, err := Through(ctx, i.Gate, "issuer.Redeem", token.Connection{}, func(bool) (rotation.Answer, error) {
 		i.mu.Lock()
@@ -156,12 +160,12 @@ func (i *Issuer) Redeem(ctx context.Context, app rotation.Application, grant rot
 	return answer
 }
 
-func (i *Issuer) present(ctx context.Context, what token.Fingerprint, isCode bool) int {
+func (i *Issuer) present(ctx context.Context, what token.Fingerprint, isCode bool, environment string) int {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.shown++
 	run := processOf(ctx)
-	i.Journal.Add(ctx, token.Connection{}, Presented{N: i.shown, What: what, Code: isCode, Scheduled: run.scheduled, RunEnds: run.ends})
+	i.Journal.Add(ctx, token.Connection{}, Presented{N: i.shown, What: what, Code: isCode, Environment: environment, Scheduled: run.scheduled, Run: run.run})
 	return i.shown
 }
 

@@ -43,6 +43,10 @@ func (i *Issuer) redeem(ctx context.Context, app rotation.Application, grant rot
 	if !i.knows(app) {
 		return rotation.Answer{Class: rotation.ClientFault, Detail: "invalid_client"}
 	}
+	if i.FindsFault > 0 {
+		i.FindsFault--
+		return rotation.Answer{Class: rotation.RequestFault, Detail: "HTTP 400 invalid_request"}
+	}
 	if grant.RefreshToken.IsZero() {
 		c := i.usableCode(ctx, grant)
 		if c == nil {
@@ -58,7 +62,7 @@ func (i *Issuer) redeem(ctx context.Context, app rotation.Application, grant rot
 	}
 	if !i.takes(old) {
 		if i.Personality.KillFamily {
-			i.endFamily(ctx, old.family, "reuse")
+			i.endFamily(ctx, old.family, reused)
 		}
 		return refused
 	}
@@ -108,7 +112,7 @@ func (i *Issuer) usableCode(ctx context.Context, grant rotation.Grant) *code {
 		case c.text != grant.Code:
 			continue
 		case c.family != 0 && i.Personality.KillFamily:
-			i.endFamily(ctx, c.family, "reuse")
+			i.endFamily(ctx, c.family, reused)
 			return nil
 		case c.family != 0, time.Since(c.issued) > codeLife, c.redirectURI != grant.RedirectURI,
 			c.challenge != "" && c.challenge != challengeOf(grant.Verifier):

@@ -31,13 +31,19 @@ type Entry struct {
 // The effects of the stores.
 type (
 	// Wrote is a successful Ledger.Write.
-	Wrote struct{ Change rotation.Change }
+	Wrote struct {
+		Change rotation.Change
+		text   []byte // of the record, as it is stored
+	}
 	// Purged is a secret that a person deleted for good.
 	Purged struct{}
 	// Restored is a row as a backup had it.
 	Restored struct{ Record rotation.Record }
-	// Minted is a Ledger.SaveResponse that found nothing there.
-	Responded struct{ TokenResponse rotation.TokenResponse }
+	// Responded is a Ledger.SaveResponse that found nothing there.
+	Responded struct {
+		TokenResponse rotation.TokenResponse
+		text          []byte // as it is stored
+	}
 	// Stored is a new version in the secret store.
 	Stored struct{ Version rotation.Version }
 	// Moved is a label that went from one version to another; either may be empty.
@@ -52,6 +58,8 @@ type (
 		Request rotation.Request
 		Delay   time.Duration
 	}
+	// Acted is what a person has done by hand.
+	Acted struct{ What string }
 	// Noticed is a notice to people.
 	Noticed struct{ Notice rotation.Notice }
 )
@@ -61,11 +69,12 @@ type (
 type (
 	// Presented is a grant on its way to the issuer.
 	Presented struct {
-		N         int
-		What      token.Fingerprint
-		Code      bool
-		Scheduled bool      // by a run that no person has asked for
-		RunEnds   time.Time // of a run that Within has bounded
+		N           int
+		What        token.Fingerprint
+		Code        bool
+		Environment string
+		Scheduled   bool // by a run that no person has asked for
+		Run         *Run // that Within has bounded, or nil
 	}
 	// Granted is the issuer's decision to answer a presentation with a pair.
 	Granted struct {
@@ -139,6 +148,7 @@ func (e Queued) String() string { return fmt.Sprintf("queued %s in %v", e.Reques
 func (e Noticed) String() string {
 	return "noticed " + e.Notice.Kind
 }
+func (e Acted) String() string     { return "by hand: " + e.What }
 func (e Presented) String() string { return fmt.Sprintf("presented #%d: %s", e.N, short(e.What)) }
 func (e Granted) String() string {
 	return fmt.Sprintf("granted #%d: %s for %s", e.N, short(e.Pair), short(e.What))

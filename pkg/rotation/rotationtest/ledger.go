@@ -113,7 +113,8 @@ func (l *Ledger) Write(ctx context.Context, change rotation.Change) (string, err
 		}
 		l.writes++
 		row.wasDue = row.record.DueAt
-		row.record = throughJSON(change.Record)
+		text := encode(change.Record)
+		row.record = decode[rotation.Record](text)
 		row.record.Revision = strconv.Itoa(l.writes)
 		for _, m := range change.Copy {
 			l.append(ctx, row, m)
@@ -126,7 +127,7 @@ func (l *Ledger) Write(ctx context.Context, change rotation.Change) (string, err
 		}
 		row.history = append(row.history, change.History...)
 		l.Journal.Add(ctx, c, Wrote{rotation.Change{Record: row.record, Mark: slices.Clone(change.Mark),
-			Bury: slices.Clone(change.Bury), History: slices.Clone(change.History)}})
+			Bury: slices.Clone(change.Bury), History: slices.Clone(change.History)}, text})
 		return row.record.Revision, nil
 	})
 }
@@ -151,8 +152,9 @@ func (l *Ledger) SaveResponse(ctx context.Context, m rotation.TokenResponse) err
 // append adds a response that is not there yet; the lock is held.
 func (l *Ledger) append(ctx context.Context, row *rows, m rotation.TokenResponse) {
 	if _, found := row.responses[m.Key]; !found {
-		row.responses[m.Key] = throughJSON(m)
-		l.Journal.Add(ctx, m.Connection, Responded{row.responses[m.Key]})
+		text := encode(m)
+		row.responses[m.Key] = decode[rotation.TokenResponse](text)
+		l.Journal.Add(ctx, m.Connection, Responded{row.responses[m.Key], text})
 	}
 }
 
@@ -211,11 +213,8 @@ func (l *Ledger) copyTables(tables map[token.Connection]*rows) map[token.Connect
 	return copied
 }
 
-// throughJSON is what a store that encodes gives back.
-func throughJSON[T any](v T) T { return decode[T](encode(v)) }
-
-// encode and decode cannot fail on the types they are used for; if they do, the
-// types have changed and the test must stop.
+// encode and decode are what a store that encodes does. They cannot fail on the types
+// that they are used for; if they do, the types have changed and the test must stop.
 func encode(v any) []byte {
 	bytes, err := json.Marshal(v)
 	if err != nil {

@@ -31,7 +31,7 @@ func AnyFault(at Passage) []Fault {
 		}
 		return []Fault{{Kind: Fail}, {Kind: Crash}}
 	}
-	faults := []Fault{{Kind: Fail}, {Kind: Crash}, {Kind: Throttle}, {Kind: Deny}, {Kind: Freeze, For: freezeFor}, {Kind: Cancel}}
+	faults := []Fault{{Kind: Fail}, {Kind: Crash}, {Kind: Throttle}, {Kind: Deny}, {Kind: Freeze, For: freezeFor}}
 	if slices.Contains(lateCalls, at.Call) {
 		faults = append(faults, Fault{Kind: Slow, For: slowFor}, Fault{Kind: Late, For: lateFor})
 	}
@@ -41,7 +41,7 @@ func AnyFault(at Passage) []Fault {
 	if at.Call == "issuer.Redeem" {
 		faults = append(faults, Fault{Kind: Unsent})
 	}
-	return faults
+	return append(faults, Fault{Kind: Cancel}) // at the end: lists of choices that failed once name faults by number
 }
 
 // lateCalls change something, so that it matters when they arrive.

@@ -93,7 +93,7 @@ var broken = map[string]func(*testing.T){
 			revision, err := l.Write(ctx, c)
 			if err == nil {
 				for _, m := range c.Copy {
-					l.of(m.Connection).responses[m.Key] = throughJSON(m)
+					l.of(m.Connection).responses[m.Key] = decode[rotation.TokenResponse](encode(m))
 				}
 			}
 			return revision, err

@@ -52,6 +52,13 @@ func (a *Applications) Set(app rotation.Application) {
 	a.apps[app.Environment] = app
 }
 
+// Delete removes the credentials of an environment.
+func (a *Applications) Delete(environment string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.apps, environment)
+}
+
 // clientID is that of an environment now.
 func (a *Applications) clientID(environment string) string {
 	a.mu.Lock()
@@ -114,8 +121,9 @@ type Log struct {
 
 // logged is one record of a log: whose, and how much had happened by then.
 type logged struct {
-	actor   string
-	entries int
+	actor      string
+	connection string // as the record names it, "" if it names none
+	entries    int
 }
 
 func (l *Log) Write(text []byte) (int, error) {
@@ -141,8 +149,15 @@ type handler struct {
 }
 
 func (h *handler) Handle(ctx context.Context, record slog.Record) error {
+	line := logged{actor: Actor(ctx), entries: len(h.b.Journal.Entries())}
+	record.Attrs(func(a slog.Attr) bool {
+		if a.Key == "connection" {
+			line.connection = a.Value.String()
+		}
+		return true
+	})
 	h.b.Log.mu.Lock()
-	h.b.Log.logged = append(h.b.Log.logged, logged{Actor(ctx), len(h.b.Journal.Entries())})
+	h.b.Log.logged = append(h.b.Log.logged, line)
 	h.b.Log.mu.Unlock()
 	return h.Handler.Handle(ctx, record)
 }

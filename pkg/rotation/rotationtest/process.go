@@ -10,11 +10,22 @@ import (
 type process struct {
 	name      string
 	scheduled bool
-	ends      time.Time
+	run       *Run // nil: it may take as long as it likes
 	skew      time.Duration
 }
 
+// Run is one run of a function, which ends it at that time.
+type Run struct{ Ends time.Time }
+
 type processKey struct{}
+
+// left is how much time the run has; ok is false where it has no end.
+func (p process) left() (left time.Duration, ok bool) {
+	if p.run == nil {
+		return 0, false
+	}
+	return time.Until(p.run.Ends), true
+}
 
 func processOf(ctx context.Context) process {
 	p, _ := ctx.Value(processKey{}).(process)
@@ -46,7 +57,7 @@ func Scheduled(ctx context.Context) context.Context {
 func Within(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	ends, _ := ctx.Deadline()
-	return withProcess(ctx, func(p *process) { p.ends = ends }), cancel
+	return withProcess(ctx, func(p *process) { p.run = &Run{ends} }), cancel
 }
 
 // OffBy marks the calls of a process whose clock is ahead by so much, or behind.

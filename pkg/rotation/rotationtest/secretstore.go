@@ -58,6 +58,7 @@ type secret struct {
 type version struct {
 	rotation.Version
 	createdAt time.Time
+	obscure   bool // cannot be read any more
 }
 
 type move struct {
@@ -130,6 +131,9 @@ func (v *SecretStore) Version(ctx context.Context, c token.Connection, id string
 		found := s.version(id)
 		if found == nil || stale && found == s.versions[len(s.versions)-1] {
 			return rotation.Version{}, fmt.Errorf("version %s of %s: %w", id, c, rotation.ErrNoVersion)
+		}
+		if found.obscure {
+			return rotation.Version{}, fmt.Errorf("version %s of %s cannot be decrypted", id, c)
 		}
 		return found.Version, nil
 	})
@@ -244,7 +248,7 @@ func (v *SecretStore) empty(c token.Connection) *secret {
 
 func (v *SecretStore) store(ctx context.Context, c token.Connection, s *secret, id string, value token.Secret) {
 	stored := rotation.Version{ID: id, Value: value}
-	s.versions = append(s.versions, &version{stored, time.Now()})
+	s.versions = append(s.versions, &version{Version: stored, createdAt: time.Now()})
 	v.Journal.Add(ctx, c, Stored{stored})
 }
 

@@ -76,6 +76,18 @@ func (v *SecretStore) Purge(c token.Connection) {
 	v.Journal.Add(context.Background(), c, Purged{})
 }
 
+// Obscure makes every version that is there now and carries no label unreadable, as
+// if the key that encrypts it had been disabled.
+func (v *SecretStore) Obscure(c token.Connection) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if s := v.secrets[c]; s != nil {
+		for _, found := range s.versions {
+			found.obscure = found.obscure || !s.labelled(found.ID)
+		}
+	}
+}
+
 // Label returns the id of the version that carries the label now; empty if none does.
 func (v *SecretStore) Label(c token.Connection, label string) string {
 	v.mu.Lock()

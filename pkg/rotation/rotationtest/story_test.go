@@ -184,6 +184,13 @@ func (s *story) retry(p token.Pair, after time.Duration) token.Pair {
 // scheduled is the same story by a run that nobody has asked for.
 func (s *story) scheduled() *story { return &story{s.Harness, Scheduled(s.ctx)} }
 
+// runOf is the same story in a run of the schedule.
+func (s *story) runOf(steps func(*story)) {
+	ctx, cancel := Within(Scheduled(s.ctx), 15*time.Minute)
+	defer cancel()
+	steps(&story{s.Harness, ctx})
+}
+
 // refuseOnce makes the issuer refuse once, by mistake.
 func (s *story) refuseOnce() { s.Issuer.Personality.RefusesOnce = true }
 
