@@ -6,7 +6,7 @@
 #   make build        the functions' build/*/bootstrap for AWS, and build/tokenturn for here
 #   make deploy-local the template and the runbooks tried on this machine, with moto as AWS; needs Go and Python
 #   make man          the command's manual pages, in build/man
-#   make deploy       build, infra/lint, then sam deploy (CONFIG=infra/sandbox.toml or infra/production.toml)
+#   make deploy       build, infra/test/lint, then sam deploy (CONFIG=infra/sandbox.toml or infra/production.toml)
 #   make soak         the explorer with pairs of faults, the engine with its rules taken out, hours of fuzzing, random kills, every fault of a file; a night
 #   make bench        benchmarks
 #   make clean        removes build/
@@ -40,7 +40,7 @@ test:
 	$(if $(RACE),$(EXPLORER) go test -count=1 -run TestEveryFaultIsSurvived ./pkg/rotation)
 
 conformance:
-	infra/conformance/run
+	infra/test/conformance/run
 
 # Small and quick to start: see the AWS SAM and Lambda build notes for Go.
 FUNCTION := CGO_ENABLED=0 GOOS=linux GOARCH=arm64 go build -tags lambda.norpc -trimpath -ldflags '-s -w -buildid='
@@ -58,17 +58,17 @@ man:
 
 CONFIG ?= infra/sandbox.toml
 deploy: build
-	infra/lint
+	infra/test/lint
 	sam deploy --template-file template.yaml --config-file $(abspath $(CONFIG))
 
 deploy-local:
-	go run ./infra/deploylocal
+	go run ./infra/test/deploylocal
 
 soak:
 	$(EXPLORER) go test -tags soak -count=1 -timeout 12h -v -run 'TestEveryFaultIsSurvived|TestThirtyDaysWithFaults' ./pkg/rotation
 	$(EXPLORER) go test -tags mutations -count=1 -timeout 1h -v -run TestEveryRuleIsNeeded ./pkg/rotation -thorough
-	infra/conformance/fuzz 3600
-	go test -tags 'conformance soak' -count=1 -timeout 1h -v -run 'TestKilledAtAnyTime|FilesFail' ./infra/conformance
+	infra/test/conformance/fuzz 3600
+	go test -tags 'conformance soak' -count=1 -timeout 1h -v -run 'TestKilledAtAnyTime|FilesFail' ./infra/test/conformance
 
 bench:
 	go test -run '^$$' -bench . -benchmem ./...

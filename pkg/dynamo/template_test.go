@@ -7,7 +7,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/tokenturn/tokenturn/infra/cloudformation"
+	"github.com/tokenturn/tokenturn/infra/test/cloudformation"
 )
 
 // The table of the template has the keys, the index and the TTL attribute that

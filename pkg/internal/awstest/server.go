@@ -20,7 +20,7 @@ func Server(t testing.TB, transport http.RoundTripper) aws.Config {
 	t.Helper()
 	endpoint := os.Getenv(Endpoint)
 	if endpoint == "" {
-		t.Fatalf("%s is not set; it takes the URL of an AWS server, such as that of infra/peers/aws/start", Endpoint)
+		t.Fatalf("%s is not set; it takes the URL of an AWS server, such as that of infra/test/peers/aws/start", Endpoint)
 	}
 	return config(endpoint, 30, &http.Client{Transport: transport, Timeout: time.Minute})
 }

@@ -1,0 +1,524 @@
+//go:build conformance
+
+package conformance
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/consent"
+	"github.com/tokenturn/tokenturn/pkg/embedded"
+	"github.com/tokenturn/tokenturn/pkg/procore"
+	"github.com/tokenturn/tokenturn/pkg/procore/procoretest"
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// A real Chromium goes through the front door: see ../browser. The stand-in plays
+// every page, Doorkeeper is a provider that this project did not write, and over
+// TLS there is a single sign-on at a host of its own.
+func TestFrontDoorInABrowser(t *testing.T) {
+	t.Parallel()
+	t.Run("stand-in", func(t *testing.T) {
+		s := newPlayed(t)
+		s.serve(s.proxy.URL, func(public string) procoretest.App { return s.NewApp(public + "/callback/demo") })
+		s.screens = screens(t)
+		s.visit("stand-in", s.proxy.URL)
+	})
+	t.Run("doorkeeper", func(t *testing.T) {
+		h := newHouse(t)
+		port := freePort(t)
+		p := doorkeeper(t, "http://localhost:"+port+"/callback/demo")
+		h.serveAt(port, p.url, func(string) procoretest.App {
+			return procoretest.App{ClientID: p.clientID, ClientSecret: token.NewSecret(p.clientSecret)}
+		})
+		h.control["reset"] = func(question) (any, error) { return struct{}{}, post(p.url + "/_test/reset") }
+		h.control["exchanges"] = func(question) (any, error) { return map[string]int{"count": len(p.issued().Tokens)}, nil }
+		h.control["consent"] = func(q question) (any, error) {
+			out, err := exec.Command("../peers/doorkeeper/drive", "consent", p.url, q.URL).Output()
+			return map[string]string{"url": strings.TrimSpace(string(out))}, err
+		}
+		h.visit("doorkeeper", p.url)
+	})
+	t.Run("https", func(t *testing.T) {
+		s := newPlayed(t)
+		s.overTLS()
+		s.visit("https", s.login, s.sso)
+	})
+}
+
+// question is what the browser's test may ask.
+type question struct {
+	Connection string   `json:"connection"`
+	Options    []string `json:"options"`
+	URL        string   `json:"url"`
+	How        string   `json:"how"`
+}
+
+// house is a front door, what is behind it, and the answers to the browser's test.
+type house struct {
+	t         *testing.T
+	data      string
+	publicURL string
+	screens   string
+	log       *lockedBuffer
+	links     []string
+	control   map[string]func(question) (any, error)
+}
+
+func newHouse(t *testing.T) *house {
+	h := &house{t: t, data: t.TempDir(), log: &lockedBuffer{}}
+	h.control = map[string]func(question) (any, error){
+		"invite": func(q question) (any, error) {
+			out, err := h.operate(append([]string{"connection", "invite", q.Connection, "--public-url", h.publicURL}, q.Options...)...)
+			var answer struct {
+				URL string `json:"url"`
+			}
+			err = errors.Join(err, json.Unmarshal(out, &answer))
+			h.links = append(h.links, answer.URL)
+			return answer, err
+		},
+		"revoke": func(q question) (any, error) {
+			out, err := h.operate("invitation", "list")
+			var list []struct{ ID, Connection string }
+			err = errors.Join(err, json.Unmarshal(out, &list))
+			for _, i := range list {
+				if i.Connection == q.Connection {
+					_, revokeErr := h.operate("invitation", "revoke", i.ID)
+					err = errors.Join(err, revokeErr)
+				}
+			}
+			return struct{}{}, err
+		},
+		"disconnect": func(q question) (any, error) {
+			_, err := h.operate("connection", "disconnect", q.Connection, "--yes")
+			return struct{}{}, err
+		},
+		"log": func(question) (any, error) { return map[string]string{"text": h.log.String()}, nil },
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the front door wrote:\n%s", h.log.tail(4000))
+		}
+		for _, link := range h.links {
+			if strings.Contains(h.log.String(), link[strings.LastIndex(link, "/")+1:]) {
+				t.Error("a link is in the log")
+			}
+		}
+	})
+	return h
+}
+
+// operate runs the operator's command on the store of the house.
+func (h *house) operate(arguments ...string) ([]byte, error) {
+	return h.run(nil, arguments...)
+}
+
+func (h *house) run(stdin []byte, arguments ...string) ([]byte, error) {
+	cmd := exec.CommandContext(h.t.Context(), built(h.t, buildCommand), append([]string{"--data", h.data, "--json"}, arguments...)...)
+	cmd.Stdin = strings.NewReader(string(stdin))
+	out, err := cmd.Output()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		err = fmt.Errorf("tokenturn %q: %w: %s", arguments, err, exit.Stderr)
+	}
+	return out, err
+}
+
+// freePort is one for a server that is started later. It lies below those that the kernel
+// gives to whoever asks for any (32768 and up), so nobody takes it meanwhile by chance.
+func freePort(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		port := strconv.Itoa(20000 + rand.IntN(12000))
+		if listener, err := net.Listen("tcp", "localhost:"+port); err == nil {
+			_ = listener.Close()
+			return port
+		}
+	}
+	t.Fatal("no free port between 20000 and 32000")
+	return ""
+}
+
+func (h *house) serve(providerURL string, app func(publicURL string) procoretest.App) {
+	h.t.Helper()
+	h.serveAt(freePort(h.t), providerURL, app)
+}
+
+// serveAt stores app credentials and runs `tokenturn serve` until the test ends.
+func (h *house) serveAt(port, providerURL string, register func(publicURL string) procoretest.App) {
+	t := h.t
+	t.Helper()
+	h.publicURL = "http://localhost:" + port
+	app := register(h.publicURL)
+	credentials, _ := json.Marshal(map[string]string{"client_id": app.ClientID, "client_secret": app.ClientSecret.Reveal(),
+		"redirect_uri": h.publicURL + "/callback/demo", "login_url": providerURL, "api_url": providerURL})
+	if _, err := h.run(credentials, "app", "set", "demo", "--stdin"); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(built(t, buildCommand), "--data", h.data, "serve", "--addr", "localhost:"+port, "--organization", "Acme Builders")
+	cmd.Stdout, cmd.Stderr = h.log, h.log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- cmd.Wait() }()
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGINT)
+		select {
+		case err := <-exited:
+			if err != nil {
+				t.Errorf("tokenturn serve: %v", err)
+			}
+		case <-time.After(20 * time.Second):
+			_ = cmd.Process.Kill()
+			t.Error("tokenturn serve did not stop")
+		}
+	})
+	// Another process: its log is all there is to wait for.
+	for end := time.Now().Add(time.Minute); !strings.Contains(h.log.String(), "Serving http"); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("tokenturn serve did not come up:\n%s", h.log.String())
+		}
+	}
+}
+
+// visit lets the browser's test loose. providers are the origins that a person
+// may be sent to.
+func (h *house) visit(kind string, providers ...string) {
+	t := h.t
+	t.Helper()
+	control := httptest.NewServer(http.HandlerFunc(h.answer))
+	defer control.Close()
+	world, _ := json.Marshal(map[string]any{"kind": kind, "control": control.URL, "publicURL": h.publicURL, "screens": h.screens,
+		"login": procoretest.DefaultUser().Login, "password": procoretest.DefaultUser().Password, "pages": pageNames(t), "providers": providers})
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "../browser/run", "door.mjs")
+	cmd.Env = append(os.Environ(), "WORLD="+string(world))
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for line := range strings.Lines(string(out)) {
+		if strings.HasPrefix(line, "✔") || strings.HasPrefix(line, "ℹ pass") {
+			t.Log(strings.TrimSpace(line))
+		}
+	}
+}
+
+func (h *house) answer(w http.ResponseWriter, r *http.Request) {
+	var q question
+	answer, known := h.control[strings.TrimPrefix(r.URL.Path, "/")]
+	if err := json.NewDecoder(r.Body).Decode(&q); err != nil || !known {
+		http.Error(w, "no such question", http.StatusNotFound)
+		return
+	}
+	a, err := answer(q)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	_ = json.NewEncoder(w).Encode(a)
+}
+
+// pageNames are the pages that there are.
+func pageNames(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob("../../../pkg/consent/pages/*.html")
+	if err != nil || len(files) < 10 {
+		t.Fatalf("pages %v, %v", files, err)
+	}
+	var names []string
+	for _, file := range files {
+		if name := strings.TrimSuffix(filepath.Base(file), ".html"); name != "frame" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// screens is the empty folder for screenshots.
+func screens(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.Abs("../../../build/screens")
+	if err == nil {
+		err = errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func post(address string) error {
+	answer, err := http.Post(address, "application/x-www-form-urlencoded", nil)
+	if err == nil {
+		err = answer.Body.Close()
+	}
+	return err
+}
+
+// doorkeeper is a running one at which people must sign in themselves.
+func doorkeeper(t *testing.T, redirectURI string) *provider {
+	t.Helper()
+	const ready = "ready "
+	lines := startPeer(t, "../peers/doorkeeper/start", ready, "--redirect-uri", redirectURI, "--threads", "16")
+	p := &provider{t: t, url: strings.TrimPrefix(lines[len(lines)-1], ready)}
+	for _, line := range lines {
+		if text, ok := strings.CutPrefix(line, "info "); ok {
+			var info struct {
+				Web struct {
+					ClientID     string `json:"client_id"`
+					ClientSecret string `json:"client_secret"`
+				} `json:"web"`
+			}
+			if err := json.Unmarshal([]byte(text), &info); err != nil {
+				t.Fatal(err)
+			}
+			p.clientID, p.clientSecret = info.Web.ClientID, info.Web.ClientSecret
+		}
+	}
+	return p
+}
+
+// played is a house with the stand-in, which misbehaves on command.
+type played struct {
+	*house
+	*procoretest.Handler
+	proxy   *httptest.Server // the stand-in
+	silent  atomic.Bool      // does not say whose an access token is
+	release chan struct{}
+	granted int // exchanges before the last reset
+
+	login, sso string // origins over TLS
+}
+
+func newPlayed(t *testing.T) *played {
+	s := &played{house: newHouse(t), Handler: procoretest.NewHandler()}
+	s.proxy = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.silent.Load() && r.URL.Path == "/oauth/token/info" {
+			http.Error(w, "out of order", http.StatusServiceUnavailable)
+			return
+		}
+		s.Handler.ServeHTTP(w, r)
+	}))
+	t.Cleanup(s.proxy.Close)
+	s.control["reset"] = func(question) (any, error) {
+		s.granted = s.exchanges()
+		return struct{}{}, nil
+	}
+	s.control["exchanges"] = func(question) (any, error) { return map[string]int{"count": s.exchanges() - s.granted}, nil }
+	s.control["consent"] = func(q question) (any, error) {
+		back, err := s.Consent(q.URL, procoretest.DefaultUser().Login, true)
+		return map[string]string{"url": back}, err
+	}
+	s.control["spoil"] = func(q question) (any, error) {
+		s.silent.Store(q.How == "silent")
+		switch q.How {
+		case "lost":
+			s.Script(procoretest.Lost())
+		case "busy":
+			s.Script(procoretest.TooManyRequests(time.Second))
+		case "held":
+			s.release = make(chan struct{})
+			s.Script(procoretest.Held(s.release))
+		}
+		return struct{}{}, nil
+	}
+	s.control["held"] = func(question) (any, error) { // once the answer is being kept back
+		// The function under test is another process, and the browser that asks a third.
+		for end := time.Now().Add(20 * time.Second); s.exchanges() == s.granted; time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(end) {
+				return nil, errors.New("nothing is presented")
+			}
+		}
+		return struct{}{}, nil
+	}
+	s.control["release"] = func(question) (any, error) {
+		close(s.release)
+		return struct{}{}, nil
+	}
+	return s
+}
+
+// exchanges counts every code that arrived at the token endpoint.
+func (s *played) exchanges() (n int) {
+	for _, p := range s.Presentations() {
+		if p.Grant == "authorization_code" {
+			n++
+		}
+	}
+	return n
+}
+
+// overTLS serves the door within this process at https://tokens.test. The
+// stand-in is https://login.test, which sends people through https://sso.test
+// first. What browsers of before 2023 do not send is taken off.
+func (s *played) overTLS() {
+	t := s.t
+	var mu sync.Mutex
+	var door http.Handler
+	signedOn := map[string]bool{}
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		host, _, _ := net.SplitHostPort(r.Host)
+		for _, name := range []string{"Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest", "Sec-Fetch-User"} {
+			r.Header.Del(name)
+		}
+		switch state := r.URL.Query().Get("state"); {
+		case host == "tokens.test":
+			door.ServeHTTP(w, r)
+		case host == "sso.test":
+			signedOn[state] = true
+			http.Redirect(w, r, s.login+"/oauth/authorize?"+r.URL.RawQuery, http.StatusFound)
+		case r.Method == http.MethodGet && r.URL.Path == "/oauth/authorize" && !signedOn[state]:
+			http.Redirect(w, r, s.sso+"/saml?"+r.URL.RawQuery, http.StatusFound)
+		default:
+			s.Handler.ServeHTTP(w, r)
+		}
+	}))
+	t.Cleanup(server.Close)
+	_, port, _ := net.SplitHostPort(server.Listener.Addr().String())
+	s.publicURL, s.login, s.sso = "https://tokens.test:"+port, "https://login.test:"+port, "https://sso.test:"+port
+	app := s.NewApp(s.publicURL + "/callback/demo")
+	handler := s.inProcess(rotation.Application{Environment: "demo", ClientID: app.ClientID, ClientSecret: app.ClientSecret,
+		RedirectURI: app.RedirectURIs[0], LoginURL: s.login, APIURL: s.login})
+	mu.Lock()
+	door = handler
+	mu.Unlock()
+	s.control["consent"] = func(q question) (any, error) { // past the single sign-on
+		back, err := s.Consent(strings.Replace(q.URL, s.login, s.proxy.URL, 1), procoretest.DefaultUser().Login, true)
+		return map[string]string{"url": back}, err
+	}
+}
+
+// inProcess is a door of this process, and the operator's acts on its store.
+func (s *played) inProcess(app rotation.Application) http.Handler {
+	t := s.t
+	store, err := embedded.Open(t.Context(), s.data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	log := slog.New(slog.NewTextHandler(s.log, nil))
+	settings := rotation.DefaultSettings("https")
+	issuer := behind{procore.New(procore.Config{RedeemTimeout: settings.RedeemTimeout}), s.proxy.URL}
+	consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: store.Ledger(), Sealer: store.Sealer(), Applications: only{app},
+		Issuer: issuer, Log: log, Settings: settings})
+	if err != nil {
+		t.Fatal(err)
+	}
+	handler, err := consent.New(consent.Config{Store: store.Consents(), Consents: consents, Applications: only{app},
+		AuthorizeURL: procore.AuthorizeURL, PublicURL: s.publicURL, Organization: "Acme Builders", Logger: log, Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.control["invite"] = func(q question) (any, error) {
+		wanted, err := invitationOf(q)
+		if err != nil {
+			return nil, err
+		}
+		rec, err := rotation.Register(t.Context(), store.Ledger(), store.SecretStore(), settings.Stack, wanted.Connection)
+		if err != nil {
+			return nil, err
+		}
+		wanted.Epoch = rec.Epoch
+		link, _, err := consent.Invite(t.Context(), store.Consents(), s.publicURL, wanted)
+		s.links = append(s.links, link.Reveal())
+		return map[string]string{"url": link.Reveal()}, err
+	}
+	s.control["revoke"] = func(q question) (any, error) {
+		list, err := store.Consents().Invitations(t.Context(), time.Now())
+		for _, i := range list {
+			if i.Connection.String() == q.Connection {
+				err = errors.Join(err, store.Consents().RevokeInvitation(t.Context(), i.Hash, time.Now()))
+			}
+		}
+		return struct{}{}, err
+	}
+	s.control["disconnect"] = func(q question) (any, error) {
+		rotator, err := rotation.NewRotator(rotation.Config{Ledger: store.Ledger(), SecretStore: store.SecretStore(), Sealer: store.Sealer(),
+			Applications: only{app}, Issuer: issuer, Log: log, Settings: settings})
+		if err != nil {
+			return nil, err
+		}
+		c, err := token.ParseConnection(q.Connection)
+		if err != nil {
+			return nil, err
+		}
+		_, err = rotator.Disconnect(t.Context(), c)
+		return struct{}{}, err
+	}
+	return handler
+}
+
+// invitationOf understands the options of `connection invite` that are asked for.
+func invitationOf(q question) (consent.Invitation, error) {
+	c, err := token.ParseConnection(q.Connection)
+	wanted := consent.Invitation{Connection: c, CreatedAt: time.Now()}
+	for pair := range slices.Chunk(q.Options, 2) {
+		switch {
+		case len(pair) == 2 && pair[0] == "--login":
+			wanted.Expect.Login = pair[1]
+		case len(pair) == 2 && pair[0] == "--expires":
+			var life time.Duration
+			life, parseErr := time.ParseDuration(pair[1])
+			wanted.ExpiresAt, err = wanted.CreatedAt.Add(life), errors.Join(err, parseErr)
+		default:
+			err = errors.Join(err, fmt.Errorf("options %q", q.Options))
+		}
+	}
+	return wanted, err
+}
+
+// behind is an issuer that reaches the stand-in at another address than browsers.
+type behind struct {
+	*procore.Issuer
+	url string
+}
+
+func (b behind) at(app rotation.Application) rotation.Application {
+	app.LoginURL, app.APIURL = b.url, b.url
+	return app
+}
+
+func (b behind) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
+	return b.Issuer.Redeem(ctx, b.at(app), grant)
+}
+
+func (b behind) Identify(ctx context.Context, app rotation.Application, access token.Secret, company string) (rotation.Identity, error) {
+	return b.Issuer.Identify(ctx, b.at(app), access, company)
+}
+
+func (b behind) Revoke(ctx context.Context, app rotation.Application, t token.Secret) error {
+	return b.Issuer.Revoke(ctx, b.at(app), t)
+}
+
+// only is the app credentials of one environment.
+type only struct{ app rotation.Application }
+
+func (o only) Application(_ context.Context, environment string) (rotation.Application, error) {
+	if environment != o.app.Environment {
+		return rotation.Application{}, rotation.ErrNoApplication
+	}
+	return o.app, nil
+}

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/tokenturn/tokenturn/infra/test/cloudformation"
+)
+
+//go:embed transform.py
+var transformer string
+
+// transform reads the template and makes of it what AWS would deploy. SAM wants
+// code in S3; here its key is the directory that CodeUri names.
+func transform(ctx context.Context, path string) (map[string]any, error) {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	template, err := cloudformation.Parse(content)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range object(template["Resources"]) {
+		properties := object(object(r)["Properties"])
+		if uri, ok := properties["CodeUri"].(string); ok {
+			properties["CodeUri"] = "s3://local/" + uri
+		}
+	}
+	input, err := json.Marshal(template)
+	if err != nil {
+		return nil, err
+	}
+	python, err := pythonWithSAM(ctx, filepath.Join(filepath.Dir(path), "build", "venv"))
+	if err != nil {
+		return nil, err
+	}
+	var output, problems bytes.Buffer
+	cmd := exec.CommandContext(ctx, python, "-c", transformer)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), &output, &problems
+	if err := cmd.Run(); err != nil {
+		return nil, fmt.Errorf("translating %s with aws-sam-translator: %w\n%s", path, err, problems.Bytes())
+	}
+	return fromJSON(output.Bytes())
+}
+
+// fromJSON keeps numbers as they are written.
+func fromJSON(text []byte) (map[string]any, error) {
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	var value map[string]any
+	err := d.Decode(&value)
+	return value, err
+}
+
+// pythonWithSAM is the python3 on PATH if it has aws-sam-translator, which comes
+// with cfn-lint, else that of a virtual environment that is made for it.
+func pythonWithSAM(ctx context.Context, venv string) (string, error) {
+	has := func(python string) bool {
+		return exec.CommandContext(ctx, python, "-c", "import samtranslator.translator.translator").Run() == nil
+	}
+	own := filepath.Join(venv, "bin", "python")
+	for _, python := range []string{"python3", own} {
+		if has(python) {
+			return python, nil
+		}
+	}
+	_ = exec.CommandContext(ctx, "python3", "-m", "venv", venv).Run()
+	out, err := exec.CommandContext(ctx, own, "-m", "pip", "install", "--quiet", "aws-sam-translator>=1.100,<2").CombinedOutput()
+	if err != nil || !has(own) {
+		return "", errors.Join(errors.New("aws-sam-translator cannot be had here; install it for the python3 on PATH: pip install aws-sam-translator"), err, errors.New(string(out)))
+	}
+	return own, nil
+}
