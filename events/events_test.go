@@ -57,16 +57,19 @@ func newSite(t *testing.T) *site {
 	t.Cleanup(func() { must(t, store.Close()) })
 
 	applications := store.Applications(procore.ParseApplication)
-	credentials, err := procore.Credentials{ClientID: "example-client", ClientSecret: token.NewSecret("example-secret-not-a-real-one"),
-		RedirectURI: "https://abcdefghij.execute-api.us-east-1.amazonaws.com/callback/sandbox", LoginURL: issuer.URL, APIURL: issuer.URL}.Encode()
+	credentials, err := procore.Credentials{ClientID: "example-client",
+		ClientSecret: token.NewSecret("example-secret-not-a-real-one"),
+		RedirectURI:  "https://abcdefghij.execute-api.us-east-1.amazonaws.com/callback/sandbox", LoginURL: issuer.URL,
+		APIURL: issuer.URL}.Encode()
 	must(t, err)
 	must(t, applications.Set(t.Context(), acme.Environment, credentials))
 	_, err = rotation.Register(t.Context(), store.Ledger(), store.SecretStore(), "example", acme)
 	must(t, err)
 
 	clock := func() time.Time { return now }
-	consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: store.Ledger(), Sealer: store.Sealer(), Applications: applications,
-		Issuer: procore.New(procore.Config{}), Now: clock, Settings: rotation.DefaultSettings("example")})
+	consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: store.Ledger(), Sealer: store.Sealer(),
+		Applications: applications,
+		Issuer:       procore.New(procore.Config{}), Now: clock, Settings: rotation.DefaultSettings("example")})
 	must(t, err)
 	handler, err := consent.New(consent.Config{Store: store.Consents(), Consents: consents, Applications: applications,
 		AuthorizeURL: procore.AuthorizeURL, PublicURL: "https://abcdefghij.execute-api.us-east-1.amazonaws.com",
@@ -100,16 +103,20 @@ func (s *site) refuseCode(w http.ResponseWriter, r *http.Request) {
 func (s *site) prepare(t *testing.T) {
 	t.Helper()
 	link, callback := sample(t, "connect"), sample(t, "callback")
-	invitation := consent.Invitation{Hash: hash(link.PathParameters["invitation"]), Connection: acme, CreatedAt: now, ExpiresAt: now.Add(time.Hour)}
+	invitation := consent.Invitation{Hash: hash(link.PathParameters["invitation"]), Connection: acme, CreatedAt: now,
+		ExpiresAt: now.Add(time.Hour)}
 	must(t, s.store.CreateInvitation(t.Context(), invitation))
 	_, cookie, _ := strings.Cut(callback.Cookies[0], "=")
-	must(t, s.store.Start(t.Context(), consent.State{Hash: hash(callback.QueryStringParameters["state"]), Cookie: hash(cookie),
-		Environment: acme.Environment, Connection: acme, Invitation: invitation.Hash, CreatedAt: now, ExpiresAt: now.Add(10 * time.Minute)}))
+	must(t, s.store.Start(t.Context(), consent.State{Hash: hash(callback.QueryStringParameters["state"]),
+		Cookie:      hash(cookie),
+		Environment: acme.Environment, Connection: acme, Invitation: invitation.Hash, CreatedAt: now,
+		ExpiresAt: now.Add(10 * time.Minute)}))
 }
 
 func TestConnectShowsOneButton(t *testing.T) {
 	answer := newSite(t).serve(t, sample(t, "connect"))
-	if answer.StatusCode != http.StatusOK || !strings.Contains(body(t, answer), "sandbox/acme") || !strings.Contains(body(t, answer), "<button") {
+	if answer.StatusCode != http.StatusOK || !strings.Contains(body(t, answer), "sandbox/acme") ||
+		!strings.Contains(body(t, answer), "<button") {
 		t.Errorf("%d %s", answer.StatusCode, body(t, answer))
 	}
 }
@@ -117,7 +124,8 @@ func TestConnectShowsOneButton(t *testing.T) {
 func TestConnectStartSendsToTheAuthorizationPage(t *testing.T) {
 	answer := newSite(t).serve(t, sample(t, "connect-start"))
 	location, err := url.Parse(answer.Headers["Location"])
-	if err != nil || answer.StatusCode != http.StatusSeeOther || location.Path != "/oauth/authorize" || location.Query().Get("state") == "" {
+	if err != nil || answer.StatusCode != http.StatusSeeOther || location.Path != "/oauth/authorize" ||
+		location.Query().Get("state") == "" {
 		t.Errorf("%d %v", answer.StatusCode, answer.Headers)
 	}
 	if len(answer.Cookies) != 1 || !strings.HasPrefix(answer.Cookies[0], "__Host-tokenturn-") {
@@ -146,7 +154,8 @@ func TestCallbackPresentsTheCodeOnce(t *testing.T) {
 func TestDeniedCallbackPresentsNothing(t *testing.T) {
 	s := newSite(t)
 	answer := s.serve(t, sample(t, "callback-denied"))
-	if answer.StatusCode != http.StatusSeeOther || !strings.Contains(answer.Headers["Location"], "result=denied") || len(s.presented) != 0 {
+	if answer.StatusCode != http.StatusSeeOther || !strings.Contains(answer.Headers["Location"], "result=denied") ||
+		len(s.presented) != 0 {
 		t.Errorf("%d %v, presented %q", answer.StatusCode, answer.Headers, s.presented)
 	}
 }

@@ -38,7 +38,8 @@ func procoreEnvironment(name string) (procore.Environment, bool) {
 }
 
 func (c *cli) appShow() *cobra.Command {
-	return onEnvironment(token.ParseEnvironment, "show ENV", "Show the app credentials of an environment, without the secret",
+	return onEnvironment(token.ParseEnvironment, "show ENV", "Show the app credentials of an environment, "+
+		"without the secret",
 		`The fingerprint tells whether two secrets are the same without disclosing them:
 printf %s "$SECRET" | sha256sum | cut -c1-32`,
 		`  tokenturn app show sandbox
@@ -57,7 +58,8 @@ printf %s "$SECRET" | sha256sum | cut -c1-32`,
 					return err
 				}
 				if _, err := credentials.Application(environment); err != nil {
-					return fmt.Errorf("these app credentials cannot be used; store them anew with: tokenturn app set %s\n%w", environment, err)
+					return fmt.Errorf("these app credentials cannot be used; store them anew with: tokenturn app set %s\n%w",
+						environment, err)
 				}
 				return nil
 			})
@@ -77,7 +79,8 @@ type appAnswer struct {
 
 func newAppAnswer(environment string, credentials procore.Credentials) appAnswer {
 	usual, _ := procoreEnvironment(environment)
-	a := appAnswer{Environment: environment, ClientID: credentials.ClientID, Secret: credentials.ClientSecret.Fingerprint(),
+	a := appAnswer{Environment: environment, ClientID: credentials.ClientID,
+		Secret:      credentials.ClientSecret.Fingerprint(),
 		RedirectURI: credentials.RedirectURI, LoginURL: usual.LoginURL, APIURL: usual.APIURL, Overrides: []string{}}
 	override := func(name string, value *string, with string) {
 		with = strings.TrimRight(with, "/")

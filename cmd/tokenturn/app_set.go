@@ -63,7 +63,8 @@ type appSetAnswer struct {
 	Affected []affected `json:"affected"`
 }
 
-func (c *cli) setApp(ctx context.Context, cmd *cobra.Command, in *installation, environment string, flags appSetFlags) error {
+func (c *cli) setApp(ctx context.Context, cmd *cobra.Command, in *installation, environment string,
+	flags appSetFlags) error {
 	credentials, before, err := c.newCredentials(ctx, cmd, in, environment, flags.fromStdin)
 	if err != nil {
 		return err
@@ -113,7 +114,8 @@ func (c *cli) endWaits(ctx context.Context, in *installation, environment string
 }
 
 // newCredentials reads what is to be stored, and what is stored so far.
-func (c *cli) newCredentials(ctx context.Context, cmd *cobra.Command, in *installation, environment string, fromStdin bool) (now, before procore.Credentials, err error) {
+func (c *cli) newCredentials(ctx context.Context, cmd *cobra.Command, in *installation, environment string,
+	fromStdin bool) (now, before procore.Credentials, err error) {
 	before, err = storedCredentials(ctx, in, environment)
 	if err != nil && !errors.Is(err, rotation.ErrNoApplication) {
 		c.say("What is stored for %s cannot be read and is not offered again: %v", environment, err)
@@ -145,7 +147,8 @@ func (c *cli) readCredentials(ctx context.Context, redirect string) (procore.Cre
 	}
 	credentials, err := procore.ParseCredentials(token.NewSecret(string(text)))
 	if err == nil && !knownFields(text, procore.Credentials{}) {
-		err = errors.New("there is a field that is none of client_id, client_secret, redirect_uri, login_url and api_url; nothing was stored")
+		err = errors.New("there is a field that is none of client_id, client_secret, redirect_uri, login_url and api_url; " +
+			"nothing was stored")
 	}
 	if err != nil {
 		return procore.Credentials{}, exitf(usage, "standard input: %w", err)
@@ -161,7 +164,8 @@ func callbackURL(publicURL, environment string) string { return publicURL + "/ca
 
 // askCredentials asks a person. What is stored already is offered again, except
 // for the secret.
-func (c *cli) askCredentials(ctx context.Context, environment string, before procore.Credentials, redirect string) (credentials procore.Credentials, err error) {
+func (c *cli) askCredentials(ctx context.Context, environment string, before procore.Credentials,
+	redirect string) (credentials procore.Credentials, err error) {
 	ask := func(what, usual string) (answer string) {
 		if err == nil {
 			answer, err = c.ask(ctx, what, usual)
@@ -183,13 +187,15 @@ func (c *cli) askCredentials(ctx context.Context, environment string, before pro
 // checkError says what the login host's answer to a made-up code means.
 func checkError(err error, a appSetAnswer) error {
 	if errors.Is(err, procore.ErrCredentialsRefused) {
-		return fmt.Errorf("nothing was stored: %s does not accept client id %.80q with the secret whose fingerprint is %s; compare both with the Developer Portal, "+
-			"and see that they are those of %s", a.LoginURL, a.ClientID, a.Secret, a.Environment)
+		return fmt.Errorf("nothing was stored: %s does not accept client id %.80q with the secret whose fingerprint is "+
+			"%s; compare both with the Developer Portal, and see that they are those of %s", a.LoginURL, a.ClientID, a.Secret,
+			a.Environment)
 	}
 	return exitf(tryLater, "nothing was stored: %w; try again later, or store them unasked with --no-check", err)
 }
 
-func (in *installation) storeCredentials(ctx context.Context, environment string, credentials procore.Credentials) error {
+func (in *installation) storeCredentials(ctx context.Context, environment string,
+	credentials procore.Credentials) error {
 	value, err := credentials.Encode()
 	if err != nil {
 		return err
@@ -222,7 +228,8 @@ func (c *cli) tellSet(ctx context.Context, in *installation, a appSetAnswer) {
 
 // sharing names Procore's environments that use the same client id with another
 // secret: production and the monthly sandbox have one pair between them.
-func (in *installation) sharing(ctx context.Context, environment, clientID string, secret token.Fingerprint) (others []string) {
+func (in *installation) sharing(ctx context.Context, environment, clientID string,
+	secret token.Fingerprint) (others []string) {
 	for _, e := range procore.Environments() {
 		if e.Name == environment {
 			continue
@@ -261,9 +268,11 @@ func affectedBy(now, before procore.Credentials, environment string, records []r
 		switch {
 		case r.Connection.Environment != environment || r.Status != rotation.Active:
 		case r.Pin != nil && r.Pin.Client != "" && r.Pin.Client != client:
-			list = append(list, affected{r.Connection, "must consent again, because it was connected to another client id", true})
+			list = append(list, affected{r.Connection, "must consent again, because it was connected to another client id",
+				true})
 		case !before.ClientSecret.IsZero() && before.ClientSecret != now.ClientSecret:
-			list = append(list, affected{r.Connection, "may have to consent again, because Procore may revoke what the former secret had made", false})
+			list = append(list, affected{r.Connection, "may have to consent again, because Procore may revoke what the " +
+				"former secret had made", false})
 		}
 	}
 	return list

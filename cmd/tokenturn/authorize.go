@@ -36,7 +36,8 @@ type authorizeFlags struct {
 
 func (c *cli) connectionAuthorize() *cobra.Command {
 	var flags authorizeFlags
-	cmd := onConnection(token.ParseConnection, "authorize ENV/NAME", "Connect from this terminal, without a public address",
+	cmd := onConnection(token.ParseConnection, "authorize ENV/NAME",
+		"Connect from this terminal, without a public address",
 		`Prints the address of Procore's authorization page, and opens it where there is a
 browser. Allow access there, then paste what Procore shows: the code, or the whole
 address of the page. Nothing of it appears on the screen. The app must have the
@@ -113,7 +114,8 @@ func (c *cli) authorize(ctx context.Context, in *installation, conn token.Connec
 	if err != nil {
 		return err
 	}
-	working, finished := c.seeThrough(ctx, "The code is being exchanged. Stopping now would lose the pair; this ends by itself soon.")
+	working, finished := c.seeThrough(ctx, "The code is being exchanged. Stopping now would lose the pair; "+
+		"this ends by itself soon.")
 	defer finished()
 	switch result, err := exchange.Redeem(working, consent); result {
 	case rotation.Connected:
@@ -129,7 +131,8 @@ func (c *cli) authorize(ctx context.Context, in *installation, conn token.Connec
 const pasteAttempts = 3
 
 // pasteCode lets the person copy the code from Procore's page.
-func (c *cli) pasteCode(ctx context.Context, app rotation.Application, conn token.Connection, flags authorizeFlags) (rotation.Consent, error) {
+func (c *cli) pasteCode(ctx context.Context, app rotation.Application, conn token.Connection,
+	flags authorizeFlags) (rotation.Consent, error) {
 	verifier := token.NewSecret(oauth2.GenerateVerifier())
 	address := procore.AuthorizeURL(app, procore.OutOfBand, "", oauth2.S256ChallengeFromVerifier(verifier.Reveal()))
 	c.say("Open this address, sign in, and allow access:\n\n  %s\n\nThen paste what Procore shows.", address)
@@ -157,7 +160,8 @@ func (c *cli) pasteCode(ctx context.Context, app rotation.Application, conn toke
 }
 
 // receiveCode lets the browser on this machine bring the code.
-func (c *cli) receiveCode(ctx context.Context, app rotation.Application, conn token.Connection, flags authorizeFlags) (rotation.Consent, error) {
+func (c *cli) receiveCode(ctx context.Context, app rotation.Application, conn token.Connection,
+	flags authorizeFlags) (rotation.Consent, error) {
 	redirect := flags.loopback
 	switch {
 	case redirect != fromApp:
@@ -169,13 +173,15 @@ func (c *cli) receiveCode(ctx context.Context, app rotation.Application, conn to
 	state, verifier := token.NewSecret(newState()), token.NewSecret(oauth2.GenerateVerifier())
 	receiver, err := loopback.Listen(redirect, state)
 	if err != nil {
-		return rotation.Consent{}, fmt.Errorf("%w; register another one, such as http://localhost:8765/callback, and give it with --loopback=URI, "+
-			"or leave --loopback out and paste the code (`tokenturn serve`, if that runs here, connects by `tokenturn connection invite %s`)", err, conn)
+		return rotation.Consent{}, fmt.Errorf("%w; register another one, such as http://localhost:8765/callback, "+
+			"and give it with --loopback=URI, or leave --loopback out and paste the code (`tokenturn serve`, "+
+			"if that runs here, connects by `tokenturn connection invite %s`)", err, conn)
 	}
 	defer receiver.Close()
 	address := procore.AuthorizeURL(app, redirect, state.Reveal(), oauth2.S256ChallengeFromVerifier(verifier.Reveal()))
-	c.say("Open this address in a browser on this machine, sign in, and allow access:\n\n  %s\n\nWaiting for it to lead back to %s, for ten minutes. "+
-		"If Procore shows an error instead, that redirect URI is not registered.", address, redirect)
+	c.say("Open this address in a browser on this machine, sign in, and allow access:\n\n  %s\n\nWaiting for it to "+
+		"lead back to %s, for ten minutes. If Procore shows an error instead, that redirect URI is not registered.", address,
+		redirect)
 	if !flags.noBrowser {
 		c.openBrowser(address)
 	}
@@ -186,13 +192,16 @@ func (c *cli) receiveCode(ctx context.Context, app rotation.Application, conn to
 	case err == nil:
 		return rotation.Consent{Code: code, RedirectURI: redirect, Verifier: verifier}, nil
 	case errors.Is(err, loopback.ErrDenied):
-		return rotation.Consent{}, exitf(needsConsent, "access was not allowed, so nothing was changed; begin again and choose Allow")
+		return rotation.Consent{}, exitf(needsConsent, "access was not allowed, so nothing was changed; "+
+			"begin again and choose Allow")
 	case errors.Is(err, loopback.ErrNotAsked):
-		return rotation.Consent{}, fmt.Errorf("%w, so nothing was changed; begin again, and if that goes on, examine the app of %s in the Developer Portal", err, conn.Environment)
+		return rotation.Consent{}, fmt.Errorf("%w, so nothing was changed; begin again, and if that goes on, "+
+			"examine the app of %s in the Developer Portal", err, conn.Environment)
 	case ctx.Err() != nil:
 		return rotation.Consent{}, fmt.Errorf("%w; no code was exchanged and nothing was changed", errInterrupted)
 	}
-	return rotation.Consent{}, exitf(tryLater, "nobody came back within ten minutes, so nothing was changed; begin again, and see that %s is registered in the Developer Portal", redirect)
+	return rotation.Consent{}, exitf(tryLater, "nobody came back within ten minutes, so nothing was changed; "+
+		"begin again, and see that %s is registered in the Developer Portal", redirect)
 }
 
 // connected publishes the new pair and says what it connects.
@@ -218,7 +227,8 @@ func (c *cli) connected(ctx context.Context, in *installation, conn token.Connec
 		a.ExpiresAt = rec.Current.ExpiresAt
 	}
 	if published != nil {
-		published = fmt.Errorf("%s is connected and its pair is safe, but not published yet; the next run does that: %w", conn, published)
+		published = fmt.Errorf("%s is connected and its pair is safe, but not published yet; the next run does that: %w",
+			conn, published)
 	}
 	return errors.Join(published, c.answer(a, a.print))
 }

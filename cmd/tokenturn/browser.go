@@ -11,7 +11,8 @@ import (
 // openBrowser opens an address where there is a browser that a person sees. It
 // waits for nothing and reports nothing: the address is printed as well.
 func (c *cli) openBrowser(address string) {
-	desktop := runtime.GOOS == "darwin" || runtime.GOOS == "windows" || c.getenv("DISPLAY") != "" || c.getenv("WAYLAND_DISPLAY") != ""
+	desktop := runtime.GOOS == "darwin" || runtime.GOOS == "windows" || c.getenv("DISPLAY") != "" ||
+		c.getenv("WAYLAND_DISPLAY") != ""
 	if !desktop {
 		return
 	}

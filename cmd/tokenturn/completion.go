@@ -13,8 +13,10 @@ func completionCommand(root *cobra.Command) {
 	root.InitDefaultCompletionCmd()
 	completion, _, _ := root.Find([]string{"completion"})
 	wantVerb(completion)
-	examples := map[string]string{"bash": "source <(tokenturn completion bash)", "zsh": `tokenturn completion zsh > "${fpath[1]}/_tokenturn"`,
-		"fish": "tokenturn completion fish | source", "powershell": "tokenturn completion powershell | Out-String | Invoke-Expression"}
+	examples := map[string]string{"bash": "source <(tokenturn completion bash)",
+		"zsh":  `tokenturn completion zsh > "${fpath[1]}/_tokenturn"`,
+		"fish": "tokenturn completion fish | source", "powershell": "tokenturn completion powershell | Out-String | " +
+			"Invoke-Expression"}
 	completion.Example = "  " + examples["bash"]
 	for _, shell := range completion.Commands() {
 		shell.Example = "  " + examples[shell.Name()]

@@ -44,7 +44,8 @@ type connectionAnswer struct {
 
 func newConnectionAnswer(r rotation.Record) connectionAnswer {
 	a := connectionAnswer{Connection: r.Connection, Status: r.Status, Epoch: r.Epoch, Generation: r.Generation,
-		RotatedAt: r.RotatedAt, DueAt: r.DueAt, Failure: r.Failure(), Failures: r.Failures, Quarantined: r.Quarantined, ServiceAccount: r.ServiceAccount}
+		RotatedAt: r.RotatedAt, DueAt: r.DueAt, Failure: r.Failure(), Failures: r.Failures, Quarantined: r.Quarantined,
+		ServiceAccount: r.ServiceAccount}
 	if r.Current != nil {
 		a.ExpiresAt = r.Current.ExpiresAt
 	}
@@ -139,7 +140,8 @@ type answerDetail struct {
 
 func (c *cli) connectionShow() *cobra.Command {
 	var probe bool
-	cmd := onConnection(token.ParseConnection, "show ENV/NAME", "Show all that is known of a connection, without any token",
+	cmd := onConnection(token.ParseConnection, "show ENV/NAME",
+		"Show all that is known of a connection, without any token",
 		`With --probe the published access token is tried as well: at the login host, which
 knows whether it is good, and at the API, which knows whether it may act in the
 connection's company. That spends no refresh token. It exits with 1 if the token is

@@ -72,9 +72,11 @@ func (c *cli) demoDir() (string, error) {
 }
 
 // setUpDemo does what a person does with `app set` and `connection invite`.
-func (in *installation) setUpDemo(ctx context.Context, app procoretest.App, procoreURL string) (link token.Secret, err error) {
-	value, err := procore.Credentials{ClientID: app.ClientID, ClientSecret: app.ClientSecret, RedirectURI: app.RedirectURIs[0],
-		LoginURL: procoreURL, APIURL: procoreURL}.Encode()
+func (in *installation) setUpDemo(ctx context.Context, app procoretest.App, procoreURL string) (link token.Secret,
+	err error) {
+	value, err := procore.Credentials{ClientID: app.ClientID, ClientSecret: app.ClientSecret,
+		RedirectURI: app.RedirectURIs[0],
+		LoginURL:    procoreURL, APIURL: procoreURL}.Encode()
 	if err != nil {
 		return token.Secret{}, err
 	}
@@ -148,7 +150,8 @@ func (n *narrator) tell(report rotation.Report) {
 	defer n.mu.Unlock()
 	for _, r := range report.Connections {
 		switch r.Outcome {
-		case rotation.Fresh, rotation.Busy, rotation.Deferred, rotation.NotFound: // nothing new; of what was disconnected there is nothing
+		// nothing new; of what was disconnected there is nothing
+		case rotation.Fresh, rotation.Busy, rotation.Deferred, rotation.NotFound:
 		case rotation.Rotated, rotation.Published, rotation.Recovered:
 			fmt.Fprintf(n.out, "%s  %s  %-9s  generation %d, access token good until %s\n", clock(time.Now()), r.Connection,
 				r.Outcome, r.Generation, clock(r.ExpiresAt))

@@ -61,11 +61,13 @@ type revocation struct {
 	Result     string `json:"result"` // "revoked", or what else can be said
 }
 
-func (c *cli) disconnect(ctx context.Context, in *installation, conn token.Connection, yes bool, recovery time.Duration) error {
+func (c *cli) disconnect(ctx context.Context, in *installation, conn token.Connection, yes bool,
+	recovery time.Duration) error {
 	if _, _, err := in.load(ctx, conn); err != nil {
 		return err
 	}
-	if err := c.confirm(ctx, conn.String(), yes, fmt.Sprintf("Nothing brings the tokens of %s back. Type its name to disconnect it", conn)); err != nil {
+	if err := c.confirm(ctx, conn.String(), yes, fmt.Sprintf("Nothing brings the tokens of %s back. "+
+		"Type its name to disconnect it", conn)); err != nil {
 		return err
 	}
 	rotator, err := in.rotator()
@@ -76,7 +78,8 @@ func (c *cli) disconnect(ctx context.Context, in *installation, conn token.Conne
 	defer finished()
 	report, err := rotator.Disconnect(ctx, conn)
 	if err != nil {
-		return fmt.Errorf("disconnecting %s: %w; whether it is out of use is not known, run the same command again", conn, err)
+		return fmt.Errorf("disconnecting %s: %w; whether it is out of use is not known, run the same command again", conn,
+			err)
 	}
 	a, err := in.disconnected(ctx, conn, report.Connections[0].Detail)
 	if err == nil && a.RetryAt.IsZero() {
@@ -104,7 +107,8 @@ func (c *cli) confirm(ctx context.Context, name string, yes bool, question strin
 }
 
 // disconnected tells how far the disconnection has come.
-func (in *installation) disconnected(ctx context.Context, conn token.Connection, detail string) (*disconnectAnswer, error) {
+func (in *installation) disconnected(ctx context.Context, conn token.Connection, detail string) (*disconnectAnswer,
+	error) {
 	rec, responses, err := in.load(ctx, conn)
 	if err != nil {
 		return nil, err
@@ -113,7 +117,8 @@ func (in *installation) disconnected(ctx context.Context, conn token.Connection,
 	if err != nil {
 		return nil, err
 	}
-	a := &disconnectAnswer{Connection: conn, Status: rec.Status, Revocations: []revocation{}, Unrevoked: len(responses), Detail: detail,
+	a := &disconnectAnswer{Connection: conn, Status: rec.Status, Revocations: []revocation{}, Unrevoked: len(responses),
+		Detail: detail,
 		Secret: "kept"}
 	for _, e := range events { // newest first
 		if e.Kind == "disconnected" {
@@ -160,7 +165,8 @@ func (a *disconnectAnswer) print(w io.Writer) {
 	case a.Secret == "scheduled" && a.DeletedAt.IsZero():
 		fmt.Fprintln(w, "Its secret was scheduled for deletion before.")
 	case a.Secret == "scheduled":
-		fmt.Fprintf(w, "Its secret goes for good after %s; until then: tokenturn connection undo %s\n", stamp(a.DeletedAt), a.Connection)
+		fmt.Fprintf(w, "Its secret goes for good after %s; until then: tokenturn connection undo %s\n", stamp(a.DeletedAt),
+			a.Connection)
 	}
 }
 
@@ -168,10 +174,11 @@ func (a *disconnectAnswer) print(w io.Writer) {
 func (a *disconnectAnswer) unfinished() error {
 	switch {
 	case !a.RetryAt.IsZero():
-		return exitf(tryLater, "a refresh of %s was under way, and what it may still bring is looked for in its secret, which is kept until then; "+
-			"run the same command again after %s", a.Connection, stamp(a.RetryAt))
+		return exitf(tryLater, "a refresh of %s was under way, and what it may still bring is looked for in its secret, "+
+			"which is kept until then; run the same command again after %s", a.Connection, stamp(a.RetryAt))
 	case a.Unrevoked > 0:
-		return exitf(tryLater, "%d pairs of %s are not revoked yet; the next run tries that again, and so does the same command", a.Unrevoked, a.Connection)
+		return exitf(tryLater, "%d pairs of %s are not revoked yet; the next run tries that again, "+
+			"and so does the same command", a.Unrevoked, a.Connection)
 	}
 	return nil
 }
@@ -201,14 +208,16 @@ func (c *cli) undo(ctx context.Context, in *installation, conn token.Connection)
 	}
 	switch err := in.deletions.Cancel(ctx, conn); {
 	case errors.Is(err, rotation.ErrNoSecret):
-		return exitf(notFound, "%s has no secret that could be given back; connect it anew, which makes one, with: tokenturn connection invite %[1]s", conn)
+		return exitf(notFound, "%s has no secret that could be given back; connect it anew, which makes one, with: "+
+			"tokenturn connection invite %[1]s", conn)
 	case err != nil:
 		return err
 	}
 	if rec.Status == rotation.Active {
 		c.say("The next run publishes the current token of %s there.", conn)
 	} else {
-		c.say("No token comes back with it: what is in it was revoked. Connect %s anew with: tokenturn connection invite %[1]s", conn)
+		c.say("No token comes back with it: what is in it was revoked. Connect %s anew with: tokenturn connection invite "+
+			"%[1]s", conn)
 	}
 	return c.answer(undoAnswer{conn, rec.Status, "restored"}, func(w io.Writer) {
 		fmt.Fprintf(w, "%s: its secret is there, status %s\n", conn, rec.Status)

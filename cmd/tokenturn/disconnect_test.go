@@ -30,7 +30,8 @@ func TestInvitationSaysWhyTheSecretCannotBeRestored(t *testing.T) {
 	in.secrets, in.deletions = deletedSecretStore{in.secrets}, stuck{in.deletions}
 	acme := token.Connection{Environment: "sandbox", Name: "acme"}
 	_, _, err = in.makeInvitation(t.Context(), acme, localURL, invitation{expires: consent.DefaultLifetime})
-	if !errors.Is(err, errStuck) || !strings.Contains(err.Error(), "the secret of sandbox/acme is scheduled for deletion and cannot be restored") {
+	if !errors.Is(err, errStuck) || !strings.Contains(err.Error(), "the secret of sandbox/acme is scheduled for "+
+		"deletion and cannot be restored") {
 		t.Errorf("error %v", err)
 	}
 	if list, err := in.invitations(t.Context()); err != nil || len(list) != 0 {

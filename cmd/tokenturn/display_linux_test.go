@@ -30,7 +30,8 @@ func TestColoursAndProgressOnTerminalsOnly(t *testing.T) {
 	if strings.Contains(piped, "\x1b") {
 		t.Errorf("a pipe gets %q", piped)
 	}
-	if _, shown := coloured("connection", "rotate", "--all"); !strings.Contains(shown, "Rotating") || !strings.Contains(shown, "2 rotated") {
+	if _, shown := coloured("connection", "rotate", "--all"); !strings.Contains(shown, "Rotating") ||
+		!strings.Contains(shown, "2 rotated") {
 		t.Errorf("no progress: %q", shown)
 	}
 	if _, shown := coloured("--json", "connection", "rotate", "--all"); strings.Contains(shown, "Rotating") {

@@ -52,13 +52,16 @@ func checkStore(store *embedded.Store, dir string) doctor.Check {
 			return []doctor.Finding{{Check: "store", Subject: dir, Level: doctor.Problem, Detail: err.Error(),
 				Remedy: "stop every tokenturn that uses it, and restore a backup of the database and its key file"}}
 		}
-		return []doctor.Finding{{Check: "store", Subject: dir, Level: doctor.OK, Detail: "database and key file are in order"}}
+		return []doctor.Finding{{Check: "store", Subject: dir, Level: doctor.OK,
+			Detail: "database and key file are in order"}}
 	}
 }
 
 func (c *cli) examine(ctx context.Context, in *installation) []doctor.Finding {
-	d := doctor.New(doctor.Config{Records: in.ledger, SecretStore: in.secrets, Sealer: in.sealer, Applications: in.apps, Issuer: in.issuer,
-		Settings: in.settings, FollowUps: in.followUps != nil || c.store == "embedded", PublicURL: in.publicURL, Extra: in.checks})
+	d := doctor.New(doctor.Config{Records: in.ledger, SecretStore: in.secrets, Sealer: in.sealer, Applications: in.apps,
+		Issuer:   in.issuer,
+		Settings: in.settings, FollowUps: in.followUps != nil || c.store == "embedded", PublicURL: in.publicURL,
+		Extra: in.checks})
 	var step, end func()
 	findings := d.Examine(ctx, func(pieces int) { step, end = c.progress("Examining", pieces) }, func() { step() })
 	end()
@@ -72,7 +75,8 @@ type doctorAnswer struct {
 }
 
 // exitCodes of findings.
-var exitCodes = map[doctor.Level]int{doctor.OK: done, doctor.Warning: done, doctor.Later: tryLater, doctor.Consent: needsConsent, doctor.Problem: failed}
+var exitCodes = map[doctor.Level]int{doctor.OK: done, doctor.Warning: done, doctor.Later: tryLater,
+	doctor.Consent: needsConsent, doctor.Problem: failed}
 
 func (c *cli) tellFindings(findings []doctor.Finding) error {
 	a := doctorAnswer{doctor.Worst(findings), findings}
@@ -95,14 +99,16 @@ func countGrave(findings []doctor.Finding) (n int) {
 	return n
 }
 
-var levelColours = map[doctor.Level]colour{doctor.OK: green, doctor.Warning: yellow, doctor.Later: yellow, doctor.Consent: red, doctor.Problem: red}
+var levelColours = map[doctor.Level]colour{doctor.OK: green, doctor.Warning: yellow, doctor.Later: yellow,
+	doctor.Consent: red, doctor.Problem: red}
 
 // printFindings shows the gravest first, each with what to do under it.
 func printFindings(w io.Writer, findings []doctor.Finding, p painter) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "%s\tCHECK\tSUBJECT\tFINDING\n", p.paint("LEVEL", plain))
 	for _, f := range doctor.Sorted(findings) {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", p.paint(string(f.Level), levelColours[f.Level]), f.Check, orDash(f.Subject), oneLine(f.Detail))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", p.paint(string(f.Level), levelColours[f.Level]), f.Check, orDash(f.Subject),
+			oneLine(f.Detail))
 		if f.Remedy != "" {
 			fmt.Fprintf(t, "%s\t\t\t→ %s\n", p.paint("", plain), oneLine(f.Remedy))
 		}

@@ -29,8 +29,8 @@ func (in *installation) mixture(ctx context.Context, environment string, credent
 			continue
 		}
 		if stored.ClientID == app.ClientID || stored.ClientSecret == app.ClientSecret {
-			return exitf(usage, "nothing was stored: these are the credentials of %s, and %s has a client id and secret of its own; "+
-				"take those from the Developer Portal", e.Name, environment)
+			return exitf(usage, "nothing was stored: these are the credentials of %s, and %s has a client id and secret of "+
+				"its own; take those from the Developer Portal", e.Name, environment)
 		}
 	}
 	return nil

@@ -88,15 +88,18 @@ func errHeld(c token.Connection) error { return fmt.Errorf("%s is %s", c, endHol
 
 // endHold says what a quarantine means and how a person ends it.
 func endHold(c token.Connection) string {
-	return fmt.Sprintf("held, because an answer of the token endpoint cannot be used as it is; name the right refresh token with "+
-		"`tokenturn connection release %s`, give the answer up with `tokenturn connection discard %[1]s`, or connect anew", c)
+	return fmt.Sprintf("held, because an answer of the token endpoint cannot be used as it is; "+
+		"name the right refresh token with `tokenturn connection release %s`, give the answer up with `tokenturn "+
+		"connection discard %[1]s`, or connect anew", c)
 }
 
 func errNeedsConsent(c token.Connection) error {
-	return exitf(needsConsent, "%s needs the consent of a person; make a link for them with: tokenturn connection invite %[1]s", c)
+	return exitf(needsConsent, "%s needs the consent of a person; make a link for them with: "+
+		"tokenturn connection invite %[1]s", c)
 }
 
 // errNoApplication puts rotation.ErrNoApplication into the operator's words.
 func errNoApplication(environment string) error {
-	return exitf(notFound, "there are no app credentials for %s here; store them with: tokenturn app set %[1]s", environment)
+	return exitf(notFound, "there are no app credentials for %s here; store them with: tokenturn app set %[1]s",
+		environment)
 }

@@ -72,13 +72,17 @@ func TestAnswersAreDocumented(t *testing.T) {
 		sections[title] = body
 	}
 	for title, answers := range map[string][]any{
-		"app show": {appAnswer{}}, "app set": {appSetAnswer{}, affected{}}, "connection invite": {inviteAnswer{}}, "connection authorize": {authorizeAnswer{}},
+		"app show": {appAnswer{}}, "app set": {appSetAnswer{}, affected{}}, "connection invite": {inviteAnswer{}},
+		"connection authorize":       {authorizeAnswer{}},
 		"connection service-account": {serviceAccountAnswer{}}, "connection list": {connectionAnswer{}},
 		"connection show":    {connectionDetail{}, answerDetail{}, procore.Probe{}},
 		"connection history": {rotation.Event{}}, "connection rotate, release, discard": {rotation.ConnectionReport{}},
-		"connection rotate --all, connection import --batch": {rotation.Report{}}, "connection disconnect": {disconnectAnswer{}, revocation{}},
-		"connection undo": {undoAnswer{}}, "connection protect": {protectAnswer{}}, "invitation list, revoke": {invitationAnswer{}},
-		"token print": {tokenAnswer{}}, "doctor": {doctorAnswer{}, doctor.Finding{}}, "fsck": {fsck.Report{}, fsck.Finding{}, fsck.NotMade{}},
+		"connection rotate --all, connection import --batch": {rotation.Report{}},
+		"connection disconnect":                              {disconnectAnswer{}, revocation{}},
+		"connection undo":                                    {undoAnswer{}}, "connection protect": {protectAnswer{}},
+		"invitation list, revoke": {invitationAnswer{}},
+		"token print":             {tokenAnswer{}}, "doctor": {doctorAnswer{}, doctor.Finding{}}, "fsck": {fsck.Report{},
+			fsck.Finding{}, fsck.NotMade{}},
 		"man": {manAnswer{}},
 	} {
 		body, there := sections[title]

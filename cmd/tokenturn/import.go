@@ -31,7 +31,8 @@ type importing struct {
 func (c *cli) connectionImport() *cobra.Command {
 	var batch bool
 	var company string
-	cmd := &cobra.Command{Use: "import {ENV/NAME | --batch}", Short: "Take over a refresh token that a script of your own has kept",
+	cmd := &cobra.Command{Use: "import {ENV/NAME | --batch}", Short: "Take over a refresh token that a script of your " +
+		"own has kept",
 		Long: `Asks for the refresh token without showing it, or reads it from a pipe, and rotates it
 at once. From then on it is spent: stop what used it before, for the first of two that
 present it wins, and the other one loses the connection.
@@ -96,7 +97,8 @@ func (c *cli) importOne(ctx context.Context, in *installation, conn token.Connec
 	if err != nil {
 		return err
 	}
-	working, finished := c.seeThrough(ctx, "The token is being presented. Stopping now would lose it; this ends by itself soon.")
+	working, finished := c.seeThrough(ctx, "The token is being presented. Stopping now would lose it; "+
+		"this ends by itself soon.")
 	defer finished()
 	r := in.takeOver(working, rotator, one)
 	return errors.Join(c.answer(r, func(w io.Writer) { printReport(w, r) }), outcomeError(r))
@@ -108,7 +110,10 @@ func refreshToken(pasted token.Secret) (token.Secret, error) {
 	switch {
 	case text == "":
 		return token.Secret{}, errors.New("there is no refresh token in that")
-	case len(text) > 4096 || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`"{}`, r) }):
+	case len(text) > 4096 || strings.ContainsFunc(text, func(r rune) bool {
+		return r <= ' ' || r > '~' ||
+			strings.ContainsRune(`"{}`, r)
+	}):
 		return token.Secret{}, errors.New("that is no refresh token; give the token alone")
 	}
 	return token.NewSecret(text), nil
@@ -136,7 +141,8 @@ func (c *cli) importBatch(ctx context.Context, in *installation) error {
 	}
 	defer c.withstand(pairAtStake)()
 	started := time.Now()
-	report := rotation.Report{Op: "import", Due: len(all), Outcomes: map[rotation.Outcome]int{}, Connections: make([]rotation.ConnectionReport, len(all))}
+	report := rotation.Report{Op: "import", Due: len(all), Outcomes: map[rotation.Outcome]int{},
+		Connections: make([]rotation.ConnectionReport, len(all))}
 	step, end := c.progress("Importing", len(all))
 	var group errgroup.Group
 	group.SetLimit(in.settings.Concurrency)
@@ -144,7 +150,8 @@ func (c *cli) importBatch(ctx context.Context, in *installation) error {
 	for i, one := range all {
 		group.Go(func() error {
 			if ctx.Err() != nil { // the rest is left as it is, and can be imported later
-				report.Connections[i] = rotation.ConnectionReport{Connection: one.Connection, Outcome: rotation.Deferred, Detail: "interrupted; not imported"}
+				report.Connections[i] = rotation.ConnectionReport{Connection: one.Connection, Outcome: rotation.Deferred,
+					Detail: "interrupted; not imported"}
 			} else {
 				report.Connections[i] = in.takeOver(context.WithoutCancel(ctx), rotator, one)
 			}
@@ -232,7 +239,8 @@ func (c *cli) checkImports(ctx context.Context, in *installation, all []importin
 	}
 	if len(known) > 0 {
 		var errs []error
-		for _, conn := range slices.SortedFunc(maps.Keys(known), func(a, b token.Connection) int { return strings.Compare(a.String(), b.String()) }) {
+		for _, conn := range slices.SortedFunc(maps.Keys(known),
+			func(a, b token.Connection) int { return strings.Compare(a.String(), b.String()) }) {
 			errs = append(errs, fmt.Errorf("%s: %w", conn, known[conn]))
 		}
 		return exitf(usage, "%w\nnothing was presented and %s", errors.Join(errs...), nothingImported)
@@ -241,12 +249,13 @@ func (c *cli) checkImports(ctx context.Context, in *installation, all []importin
 }
 
 func errConnected(conn token.Connection) error {
-	return exitf(usage, "%s has, or had, a consent of its own, and whose a bare refresh token is cannot be told before it is spent; "+
-		"choose another name, or connect it anew with: tokenturn connection invite %[1]s", conn)
+	return exitf(usage, "%s has, or had, a consent of its own, and whose a bare refresh token is cannot be told before "+
+		"it is spent; choose another name, or connect it anew with: tokenturn connection invite %[1]s", conn)
 }
 
 // takeOver imports one token and presents it.
-func (in *installation) takeOver(ctx context.Context, rotator *rotation.Rotator, one importing) rotation.ConnectionReport {
+func (in *installation) takeOver(ctx context.Context, rotator *rotation.Rotator,
+	one importing) rotation.ConnectionReport {
 	fail := func(err error) rotation.ConnectionReport {
 		return rotation.ConnectionReport{Connection: one.Connection, Outcome: rotation.Failed, Detail: err.Error()}
 	}
@@ -266,7 +275,8 @@ func (in *installation) takeOver(ctx context.Context, rotator *rotation.Rotator,
 	}
 	r := report.Connections[0]
 	if r.Outcome == rotation.ConsentNeeded {
-		r.Detail = "Procore refuses the imported token: it is spent or revoked, is of another environment than " + one.Connection.Environment +
+		r.Detail = "Procore refuses the imported token: it is spent or revoked, is of another environment than " +
+			one.Connection.Environment +
 			", or was issued to another client id"
 	}
 	return r

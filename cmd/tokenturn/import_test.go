@@ -12,9 +12,11 @@ import (
 func FuzzReadImports(f *testing.F) {
 	for _, seed := range []string{
 		`{"connection":"sandbox/acme","refresh_token":"CANARY"}`,
-		`{"connection":"sandbox/acme","refresh_token":"'CANARY'","company":"4264807"}` + "\n\n" + `{"connection":"sandbox/b","refresh_token":"CANARY"}`,
+		`{"connection":"sandbox/acme","refresh_token":"'CANARY'","company":"4264807"}` + "\n\n" +
+			`{"connection":"sandbox/b","refresh_token":"CANARY"}`,
 		`{"connection":"sandbox/acme","refresh_token":"CANARY","company_id":"1"}`,
-		`{"connection":"../acme","refresh_token":"CANARY"}`, `{"refresh_token":"CANARY"}`, `["CANARY"]`, "CANARY", "\xef\xbb\xbf{}", "\x00", "",
+		`{"connection":"../acme","refresh_token":"CANARY"}`, `{"refresh_token":"CANARY"}`, `["CANARY"]`, "CANARY",
+		"\xef\xbb\xbf{}", "\x00", "",
 		`{"connection":"sandbox/acme","refresh_token":"` + strings.Repeat("CANARY", 20_000) + `"}`,
 	} {
 		f.Add(seed)
@@ -29,7 +31,8 @@ func FuzzReadImports(f *testing.F) {
 		}
 		names, tokens := map[token.Connection]bool{}, map[token.Secret]bool{}
 		for _, one := range all {
-			if _, err := refreshToken(one.Refresh); err != nil || one.Connection.IsZero() || one.Company != "" && !companyForm.MatchString(one.Company) {
+			if _, err := refreshToken(one.Refresh); err != nil || one.Connection.IsZero() || one.Company != "" &&
+				!companyForm.MatchString(one.Company) {
 				t.Errorf("%v with company %q is imported: %v", one.Connection, one.Company, err)
 			}
 			names[one.Connection], tokens[one.Refresh] = true, true

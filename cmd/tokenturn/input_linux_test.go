@@ -26,26 +26,31 @@ func TestAnswersToTheQuestionForACode(t *testing.T) {
 		exit  int
 		says  string
 	}{
-		"the code":             {"CODE\n", done, "demo/acme is connected: Procore user 160586"},
-		"whole address":        {"URL/oauth/authorize/native?code=CODE\n", done, "is connected"},
-		"old whole address":    {"URL/oauth/authorize/CODE\n", done, "is connected"},
-		"prefix":               {"code=CODE\n", done, "is connected"},
-		"spaces and tabs":      {"  \tCODE \t \n", done, "is connected"},
-		"newlines before":      {"\n\nCODE\n", done, "Nothing was pasted."},
-		"quotes":               {"'CODE'\n", done, "is connected"},
-		"double quotes":        {"\"URL/oauth/authorize/native?code=CODE\"\n", done, "is connected"},
-		"empty paste":          {"\n\n\n", usage, "nothing was pasted, so nothing was changed; begin again, and paste the code that Procore shows"},
-		"quotes around air":    {"''\n\n\n", usage, "nothing was pasted, so nothing was changed"},
-		"end of input":         {"\x04", usage, "the input has ended; no code was exchanged and nothing was changed"},
-		"Ctrl-C":               {"\x03", failed, "interrupted; no code was exchanged and nothing was changed"},
-		"Ctrl-C after a part":  {"CODE\x03", failed, "interrupted; no code was exchanged and nothing was changed"},
-		"something else":       {"what is the code?\n", usage, "there is no authorization code in what was pasted, so nothing was changed"},
+		"the code":          {"CODE\n", done, "demo/acme is connected: Procore user 160586"},
+		"whole address":     {"URL/oauth/authorize/native?code=CODE\n", done, "is connected"},
+		"old whole address": {"URL/oauth/authorize/CODE\n", done, "is connected"},
+		"prefix":            {"code=CODE\n", done, "is connected"},
+		"spaces and tabs":   {"  \tCODE \t \n", done, "is connected"},
+		"newlines before":   {"\n\nCODE\n", done, "Nothing was pasted."},
+		"quotes":            {"'CODE'\n", done, "is connected"},
+		"double quotes":     {"\"URL/oauth/authorize/native?code=CODE\"\n", done, "is connected"},
+		"empty paste": {"\n\n\n", usage, "nothing was pasted, so nothing was changed; begin again, " +
+			"and paste the code that Procore shows"},
+		"quotes around air":   {"''\n\n\n", usage, "nothing was pasted, so nothing was changed"},
+		"end of input":        {"\x04", usage, "the input has ended; no code was exchanged and nothing was changed"},
+		"Ctrl-C":              {"\x03", failed, "interrupted; no code was exchanged and nothing was changed"},
+		"Ctrl-C after a part": {"CODE\x03", failed, "interrupted; no code was exchanged and nothing was changed"},
+		"something else": {"what is the code?\n", usage, "there is no authorization code in what was pasted, " +
+			"so nothing was changed"},
 		"address without code": {"URL/oauth/authorize\n", usage, "there is no authorization code in what was pasted"},
 		"terminal escapes":     {"\x1b[31mCODE\x1b[0m\n", usage, "there is no authorization code in what was pasted"},
-		"denied":               {"http://localhost/?error=access_denied\n", needsConsent, "says that access was not allowed, so nothing was changed; begin again and choose Allow"},
+		"denied": {"http://localhost/?error=access_denied\n", needsConsent, "says that access was not " +
+			"allowed, so nothing was changed; begin again and choose Allow"},
 		"another environment": {"https://login.procore.com/oauth/authorize/native?code=CODE\n", usage,
 			"is of login.procore.com, the login host of production, but the code must be from demo"},
-		"a made-up code": {"made-up-code\n", needsConsent, "Procore refuses the code: it was used before, is older than ten minutes, is from another address than the one printed here, or is from another environment than demo"},
+		"a made-up code": {"made-up-code\n", needsConsent, "Procore refuses the code: it was used before, " +
+			"is older than ten minutes, is from another address than the one printed here, or is from another environment " +
+			"than demo"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -110,7 +115,8 @@ func TestCodesThatAreRefused(t *testing.T) {
 	session := s.sit("connection", "authorize", "demo/acme")
 	session.sees(codeQuestion)
 	session.types(used.Reveal() + "\n")
-	if exit, shown := session.ends(); exit != needsConsent || !strings.Contains(shown, "perhaps with this very code, and each works once; what is connected stays so") {
+	if exit, shown := session.ends(); exit != needsConsent || !strings.Contains(shown, "perhaps with this very code, "+
+		"and each works once; what is connected stays so") {
 		t.Errorf("repeated: exit code %d; shown:\n%s", exit, shown)
 	}
 	if got := s.status("demo/acme"); got != "active" {
@@ -132,7 +138,8 @@ func TestCodesThatAreRefused(t *testing.T) {
 	session = s.sit("connection", "authorize", "demo/late")
 	session.sees(codeQuestion)
 	session.types(code.Reveal() + "\n")
-	if exit, shown := session.ends(); exit != needsConsent || !strings.Contains(shown, "is from another environment than demo") {
+	if exit, shown := session.ends(); exit != needsConsent || !strings.Contains(shown,
+		"is from another environment than demo") {
 		t.Errorf("of another environment: exit code %d; shown:\n%s", exit, shown)
 	}
 }
@@ -144,8 +151,10 @@ func TestCodeRefusedLate(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer in.close()
-	err = in.codeRefused(t.Context(), token.Connection{Environment: "demo", Name: "acme"}, time.Now().Add(-11*time.Minute), errors.New("HTTP 400 invalid_grant"))
-	if exitCode(err) != needsConsent || !strings.Contains(err.Error(), "more than ten minutes have passed since the address was printed") {
+	err = in.codeRefused(t.Context(), token.Connection{Environment: "demo", Name: "acme"}, time.Now().Add(-11*time.Minute),
+		errors.New("HTTP 400 invalid_grant"))
+	if exitCode(err) != needsConsent || !strings.Contains(err.Error(),
+		"more than ten minutes have passed since the address was printed") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -159,7 +168,8 @@ func TestStoreRefusesAfterTheExchange(t *testing.T) {
 		says  string
 	}{
 		"for a while": {true, done, "demo/acme is connected"},
-		"for good":    {false, needsConsent, "the answer was lost or could not be kept, and the code with it; begin again: saving the answer for demo/acme"},
+		"for good": {false, needsConsent, "the answer was lost or could not be kept, and the code with it; " +
+			"begin again: saving the answer for demo/acme"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -204,12 +214,14 @@ func TestServerTextHasNoPowerOverTheTerminal(t *testing.T) {
 	user := procoretest.DefaultUser()
 	user.Name += escape
 	s := newStation(t, procoretest.WithUser(user))
-	for _, body := range []string{`{"error":"invalid_grant","error_description":"\u001b]0;canary\u0007\u001b[2J"}`, escape} {
+	for _, body := range []string{`{"error":"invalid_grant","error_description":"\u001b]0;canary\u0007\u001b[2J"}`,
+		escape} {
 		session := s.sit("connection", "authorize", "demo/acme")
 		code := s.allow(session.person, codeQuestion)
 		s.standIn.Script(procoretest.Answer{Unreceived: true, Status: 400, Body: func(string) string { return body }})
 		session.types(code.Reveal() + "\n")
-		if exit, shown := session.ends(); exit == done || strings.ContainsAny(shown, "\x1b\x07") || strings.Contains(shown, "canary") {
+		if exit, shown := session.ends(); exit == done || strings.ContainsAny(shown, "\x1b\x07") || strings.Contains(shown,
+			"canary") {
 			t.Errorf("exit code %d; shown: %q", exit, shown)
 		}
 	}
@@ -226,26 +238,40 @@ func TestBadInput(t *testing.T) {
 		exit  int
 		says  string
 	}{
-		"unknown connection":           {"", "connection show demo/nobody", notFound, "there is no connection demo/nobody here"},
-		"no credentials":               {"", "connection authorize sandbox/acme", notFound, "there are no app credentials for sandbox here; store them with: tokenturn app set sandbox"},
-		"pipe without a code":          {"", "connection authorize demo/other", usage, "Standard input is no terminal; the code is read from it all the same."},
-		"pipe with a guess":            {"guess\n", "connection authorize demo/other", needsConsent, "Procore refuses the code"},
-		"endless line":                 {strings.Repeat("x", 1<<17), "connection authorize demo/other", failed, "the line is too long; no code was exchanged"},
-		"no line at all":               {strings.Repeat("\x00", 1<<17), "connection authorize demo/other", failed, "the line is too long"},
-		"disconnect unconfirmed":       {"no\n", "connection disconnect demo/acme", usage, "that is not demo/acme; nothing was changed"},
-		"disconnect of another name":   {"demo/other\n", "connection disconnect demo/acme", usage, "that is not demo/acme; nothing was changed"},
-		"disconnect without an answer": {"", "connection disconnect demo/acme", usage, "the input has ended; nothing was changed; --yes does not ask"},
-		"credentials from a pipe":      {"id\nsecret\n", "app set demo", usage, "standard input is no terminal to ask at; give JSON with --stdin"},
-		"credentials that are none":    {"id\nsecret\n", "app set demo --stdin", usage, "are not the JSON object"},
-		"a secret as argument":         {"", "app set demo canary-secret", usage, "usage: tokenturn app set ENV"},
-		"a code as argument":           {"", "connection authorize demo/acme canary-code", usage, "usage: tokenturn connection authorize ENV/NAME"},
-		"a name in capitals":           {"", "connection authorize Demo/Acme", usage, "is not of the form environment/name"},
-		"a name with an escape":        {"", "connection show demo/\x1b[2J", usage, `connection "demo/\x1b[2J" is not of the form`},
-		"a redirect to elsewhere":      {"", "connection authorize demo/acme --loopback=https://example.com/", usage, "--loopback: not an http:// address of this machine"},
+		"unknown connection": {"", "connection show demo/nobody", notFound,
+			"there is no connection demo/nobody here"},
+		"no credentials": {"", "connection authorize sandbox/acme", notFound, "there are no app credentials " +
+			"for sandbox here; store them with: tokenturn app set sandbox"},
+		"pipe without a code": {"", "connection authorize demo/other", usage,
+			"Standard input is no terminal; the code is read from it all the same."},
+		"pipe with a guess": {"guess\n", "connection authorize demo/other", needsConsent,
+			"Procore refuses the code"},
+		"endless line": {strings.Repeat("x", 1<<17), "connection authorize demo/other", failed,
+			"the line is too long; no code was exchanged"},
+		"no line at all": {strings.Repeat("\x00", 1<<17), "connection authorize demo/other", failed,
+			"the line is too long"},
+		"disconnect unconfirmed": {"no\n", "connection disconnect demo/acme", usage,
+			"that is not demo/acme; nothing was changed"},
+		"disconnect of another name": {"demo/other\n", "connection disconnect demo/acme", usage,
+			"that is not demo/acme; nothing was changed"},
+		"disconnect without an answer": {"", "connection disconnect demo/acme", usage,
+			"the input has ended; nothing was changed; --yes does not ask"},
+		"credentials from a pipe": {"id\nsecret\n", "app set demo", usage,
+			"standard input is no terminal to ask at; give JSON with --stdin"},
+		"credentials that are none": {"id\nsecret\n", "app set demo --stdin", usage, "are not the JSON object"},
+		"a secret as argument":      {"", "app set demo canary-secret", usage, "usage: tokenturn app set ENV"},
+		"a code as argument": {"", "connection authorize demo/acme canary-code", usage,
+			"usage: tokenturn connection authorize ENV/NAME"},
+		"a name in capitals": {"", "connection authorize Demo/Acme", usage, "is not of the form environment/name"},
+		"a name with an escape": {"", "connection show demo/\x1b[2J", usage,
+			`connection "demo/\x1b[2J" is not of the form`},
+		"a redirect to elsewhere": {"", "connection authorize demo/acme --loopback=https://example.com/", usage,
+			"--loopback: not an http:// address of this machine"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			exit, said := s.pipe(test.input, strings.Fields(test.args)...)
-			if exit != test.exit || !strings.Contains(said, test.says) || strings.Contains(said, "canary") || strings.Contains(said, "\x1b") {
+			if exit != test.exit || !strings.Contains(said, test.says) || strings.Contains(said, "canary") ||
+				strings.Contains(said, "\x1b") {
 				t.Errorf("exit code %d, want %d with %q; said:\n%q", exit, test.exit, test.says, said)
 			}
 			if got := s.status("demo/acme"); got != "active" {

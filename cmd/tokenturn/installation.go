@@ -127,10 +127,12 @@ func (c *cli) openEmbedded(ctx context.Context, dir string, log *slog.Logger) (*
 	if err != nil {
 		return nil, err
 	}
-	return &installation{ledger: store.Ledger(), secrets: store.SecretStore(), deletions: store.Deletions(), sealer: store.Sealer(),
-		apps: store.Applications(procore.ParseApplication), consents: store.Consents(),
+	return &installation{ledger: store.Ledger(), secrets: store.SecretStore(), deletions: store.Deletions(),
+		sealer: store.Sealer(),
+		apps:   store.Applications(procore.ParseApplication), consents: store.Consents(),
 		issuer:   procore.New(procore.Config{RedeemTimeout: settings.RedeemTimeout, Version: release.Version()}),
-		settings: settings, publicURL: localURL, log: log, checks: []doctor.Check{checkStore(store, dir)}, close: store.Close}, nil
+		settings: settings, publicURL: localURL, log: log, checks: []doctor.Check{checkStore(store, dir)},
+		close: store.Close}, nil
 }
 
 func (c *cli) openAWS(ctx context.Context, log *slog.Logger) (*installation, error) {
@@ -142,11 +144,13 @@ func (c *cli) openAWS(ctx context.Context, log *slog.Logger) (*installation, err
 	if err != nil {
 		return nil, err
 	}
-	return &installation{ledger: stack.Table, secrets: stack.SecretStore, deletions: stack.Deletions, protections: stack.Protections,
-		caller: stack.Caller, sealer: stack.Sealer, apps: stack.Applications,
+	return &installation{ledger: stack.Table, secrets: stack.SecretStore, deletions: stack.Deletions,
+		protections: stack.Protections,
+		caller:      stack.Caller, sealer: stack.Sealer, apps: stack.Applications,
 		consents: stack.Table, issuer: stack.Issuer, followUps: stack.FollowUps, notifier: stack.Notifier,
 		pace: stack.Table, noticeClaims: stack.Table,
-		settings: settings.Rotation(), publicURL: settings.PublicURL, log: log, checks: stack.Checks(), close: func() error { return nil }}, nil
+		settings: settings.Rotation(), publicURL: settings.PublicURL, log: log, checks: stack.Checks(),
+		close: func() error { return nil }}, nil
 }
 
 // dataDir is the directory of the embedded store, by the XDG Base Directory
@@ -155,7 +159,8 @@ func (c *cli) dataDir() (string, error) {
 	if c.data != "" {
 		return filepath.Abs(c.data)
 	}
-	if dir := c.getenv("XDG_DATA_HOME"); filepath.IsAbs(dir) { // "If an implementation encounters a relative path [...] it should [...] ignore it"
+	// "If an implementation encounters a relative path [...] it should [...] ignore it"
+	if dir := c.getenv("XDG_DATA_HOME"); filepath.IsAbs(dir) {
 		return filepath.Join(dir, "tokenturn"), nil
 	}
 	if home := c.getenv("HOME"); home != "" {
@@ -166,8 +171,9 @@ func (c *cli) dataDir() (string, error) {
 
 func (in *installation) rotator() (*rotation.Rotator, error) {
 	cfg := rotation.Config{Ledger: in.ledger, SecretStore: in.secrets, Sealer: in.sealer, Applications: in.apps,
-		Issuer: in.issuer, FollowUps: in.followUps, RateLimiter: in.pace, Notifier: in.notifier, NoticeClaims: in.noticeClaims,
-		Log: in.log, Settings: in.settings}
+		Issuer: in.issuer, FollowUps: in.followUps, RateLimiter: in.pace, Notifier: in.notifier,
+		NoticeClaims: in.noticeClaims,
+		Log:          in.log, Settings: in.settings}
 	if in.publicURL != "" {
 		cfg.Invitations = consent.Renewals{Store: in.consents, Applications: in.apps, PublicURL: in.publicURL}
 	}
@@ -190,7 +196,8 @@ func (in *installation) application(ctx context.Context, environment string) (ro
 }
 
 // load returns a connection that must exist.
-func (in *installation) load(ctx context.Context, conn token.Connection) (rotation.Record, []rotation.TokenResponse, error) {
+func (in *installation) load(ctx context.Context, conn token.Connection) (rotation.Record, []rotation.TokenResponse,
+	error) {
 	rec, responses, err := in.ledger.Load(ctx, conn)
 	if err == nil && rec.Revision == "" {
 		err = errUnknown(conn)
@@ -206,7 +213,8 @@ func (in *installation) register(ctx context.Context, conn token.Connection) (ro
 			return rotation.Record{}, fmt.Errorf("the secret of %s is scheduled for deletion and cannot be restored, "+
 				"so nothing could be published: %w; try again, or once it is gone", conn, err)
 		}
-		in.log.WarnContext(ctx, "the secret was scheduled for deletion and is restored, without a usable token", "connection", conn.String())
+		in.log.WarnContext(ctx, "the secret was scheduled for deletion and is restored, without a usable token", "connection",
+			conn.String())
 	}
 	rec, err := rotation.Register(ctx, in.ledger, in.secrets, in.settings.Stack, conn)
 	if err != nil {

@@ -148,7 +148,8 @@ func (s *station) codeAt(said io.Reader) token.Secret {
 func (s *station) showsGeneration(want string) {
 	s.t.Helper()
 	code, shown := s.pipe("", "connection", "show", "demo/acme")
-	if words := strings.Join(strings.Fields(shown), " "); code != done || !strings.Contains(words, "status active epoch.generation "+want+" ") {
+	if words := strings.Join(strings.Fields(shown), " "); code != done || !strings.Contains(words,
+		"status active epoch.generation "+want+" ") {
 		s.t.Errorf("exit code %d; want generation %s, active; shown:\n%s", code, want, shown)
 	}
 }
@@ -165,7 +166,8 @@ func TestInterruptedInput(t *testing.T) {
 		session := s.sit(strings.Fields(args)...)
 		session.sees(question)
 		session.types("canary\x03")
-		if exit, shown := session.ends(); exit != failed || !strings.Contains(shown, "interrupted; nothing was") || strings.Contains(shown, "canary") {
+		if exit, shown := session.ends(); exit != failed || !strings.Contains(shown, "interrupted; nothing was") ||
+			strings.Contains(shown, "canary") {
 			t.Errorf("%s: exit code %d; shown:\n%s", args, exit, shown)
 		}
 	}

@@ -18,7 +18,8 @@ import (
 
 func (c *cli) invitationCommand() *cobra.Command {
 	return noun("invitation", "Links by which people connect",
-		"An invitation is a link that `connection invite` made. It is known here by the\nbeginning of its hash; the link itself is kept nowhere.", "",
+		"An invitation is a link that `connection invite` made. It is known here by the\nbeginning of its hash; "+
+			"the link itself is kept nowhere.", "",
 		c.invitationList(), c.invitationRevoke())
 }
 
@@ -102,7 +103,8 @@ func printInvitations(w io.Writer, list []invitationAnswer, now time.Time) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "ID\tCONNECTION\tEXPECTED\tSTATE\tSTARTS\tEXPIRES")
 	for _, a := range list {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d of %d\t%s\n", a.ID, a.Connection, expected(a.Expected), a.State, a.Starts, a.MaxStarts, when(a.ExpiresAt, now))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d of %d\t%s\n", a.ID, a.Connection, expected(a.Expected), a.State, a.Starts,
+			a.MaxStarts, when(a.ExpiresAt, now))
 	}
 	t.Flush()
 }

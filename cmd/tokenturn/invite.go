@@ -49,16 +49,19 @@ function (TOKENTURN_PUBLIC_URL): wherever the app's redirect URI leads.`,
 		})
 	flags := cmd.Flags()
 	flags.DurationVar(&wanted.expires, "expires", consent.DefaultLifetime, "how long the link can be used")
-	flags.StringVar(&wanted.publicURL, "public-url", "", "where the link is to lead (default where the app's redirect URI does, on AWS TOKENTURN_PUBLIC_URL)")
+	flags.StringVar(&wanted.publicURL, "public-url", "", "where the link is to lead (default where the app's redirect "+
+		"URI does, on AWS TOKENTURN_PUBLIC_URL)")
 	expectFlags(cmd, &wanted.expect)
 	return cmd
 }
 
 // expectFlags are the flags that say who is to consent.
 func expectFlags(cmd *cobra.Command, expect *rotation.Identity) {
-	cmd.Flags().StringVar(&expect.Company, "company", "", "id of the Procore company in which the user must be able to act")
+	cmd.Flags().StringVar(&expect.Company, "company", "",
+		"id of the Procore company in which the user must be able to act")
 	cmd.Flags().StringVar(&expect.Login, "login", "", "e-mail address with which the user must be signed in")
-	cmd.Flags().BoolVar(&expect.Repin, "repin", false, "accept another Procore user, or --company, than the connection has had")
+	cmd.Flags().BoolVar(&expect.Repin, "repin", false, "accept another Procore user, or --company, "+
+		"than the connection has had")
 }
 
 var companyForm = regexp.MustCompile(`^[0-9]{1,19}$`)
@@ -75,7 +78,8 @@ func checkExpected(cmd *cobra.Command, expect rotation.Identity) error {
 
 // checkPin says early what every consent would end with.
 func checkPin(rec rotation.Record, expect rotation.Identity) error {
-	if rec.Pin == nil || rec.Pin.Company == "" || expect.Company == "" || rec.Pin.Company == expect.Company || expect.Repin {
+	if rec.Pin == nil || rec.Pin.Company == "" || expect.Company == "" || rec.Pin.Company == expect.Company ||
+		expect.Repin {
 		return nil
 	}
 	return exitf(usage, "%s belongs to company %s, not %s; add --repin if it is to move, or name another connection",
@@ -90,20 +94,24 @@ type inviteAnswer struct {
 	ExpiresAt  time.Time        `json:"expires_at"`
 }
 
-func (c *cli) invite(ctx context.Context, cmd *cobra.Command, in *installation, conn token.Connection, wanted invitation) error {
+func (c *cli) invite(ctx context.Context, cmd *cobra.Command, in *installation, conn token.Connection,
+	wanted invitation) error {
 	public, err := c.frontDoor(ctx, in, conn.Environment, wanted.publicURL)
 	if err != nil {
 		return err
 	}
 	if public == "" {
-		return usageError(cmd, errors.New("where the link is to lead is not known; set TOKENTURN_PUBLIC_URL or give --public-url"))
+		return usageError(cmd, errors.New("where the link is to lead is not known; set TOKENTURN_PUBLIC_URL or give "+
+			"--public-url"))
 	}
 	link, made, err := in.makeInvitation(ctx, conn, public, wanted)
 	if err != nil {
 		return err
 	}
-	c.say("Send this link to the person who is to connect %s. It can be used until %s, with success once.", conn, stamp(made.ExpiresAt))
-	if rec, _, err := in.load(ctx, conn); err == nil && rec.Pin != nil && rec.Pin.ResourceOwner != "" && !wanted.expect.Repin {
+	c.say("Send this link to the person who is to connect %s. It can be used until %s, with success once.", conn,
+		stamp(made.ExpiresAt))
+	if rec, _, err := in.load(ctx, conn); err == nil && rec.Pin != nil && rec.Pin.ResourceOwner != "" &&
+		!wanted.expect.Repin {
 		c.say("It is for %s; nobody else's consent is taken, unless --repin is said.", rec.Pin.Whose())
 	}
 	if c.store == "embedded" {
@@ -111,7 +119,8 @@ func (c *cli) invite(ctx context.Context, cmd *cobra.Command, in *installation, 
 	}
 	id := invitationID(made)
 	c.say("To take it back: tokenturn invitation revoke %s", id)
-	return c.answer(inviteAnswer{id, conn, link.Reveal(), made.ExpiresAt}, func(w io.Writer) { fmt.Fprintln(w, link.Reveal()) })
+	return c.answer(inviteAnswer{id, conn, link.Reveal(), made.ExpiresAt},
+		func(w io.Writer) { fmt.Fprintln(w, link.Reveal()) })
 }
 
 // frontDoor is where links lead. Where `serve` listens is not written down anywhere, but the
@@ -134,14 +143,16 @@ func (c *cli) frontDoor(ctx context.Context, in *installation, environment, aske
 }
 
 // makeInvitation registers the connection and makes a link that can work.
-func (in *installation) makeInvitation(ctx context.Context, conn token.Connection, public string, wanted invitation) (token.Secret, consent.Invitation, error) {
+func (in *installation) makeInvitation(ctx context.Context, conn token.Connection, public string,
+	wanted invitation) (token.Secret, consent.Invitation, error) {
 	app, err := in.application(ctx, conn.Environment)
 	if err != nil {
 		return token.Secret{}, consent.Invitation{}, err
 	}
 	if back := callbackURL(public, conn.Environment); app.RedirectURI != back {
-		return token.Secret{}, consent.Invitation{}, fmt.Errorf("the link would lead to %s, but the app credentials of %s send people back to %s; "+
-			"register %s in the Developer Portal and store it with: tokenturn app set %[2]s", public, conn.Environment, app.RedirectURI, back)
+		return token.Secret{}, consent.Invitation{}, fmt.Errorf("the link would lead to %s, but the app credentials of %s "+
+			"send people back to %s; register %s in the Developer Portal and store it with: tokenturn app set %[2]s", public,
+			conn.Environment, app.RedirectURI, back)
 	}
 	rec, err := in.register(ctx, conn)
 	if err != nil {

@@ -78,18 +78,21 @@ func TestLoopback(t *testing.T) {
 	s.credentials("demo", s.app) // whose redirect URI is that one now
 	session = s.sit("connection", "authorize", "demo/other", "--loopback")
 	follow(back(session, false))
-	if exit, shown := session.ends(); exit != needsConsent || !strings.Contains(shown, "access was not allowed, so nothing was changed") {
+	if exit, shown := session.ends(); exit != needsConsent || !strings.Contains(shown,
+		"access was not allowed, so nothing was changed") {
 		t.Errorf("denied: exit code %d; shown:\n%s", exit, shown)
 	}
 
 	session = s.sit("connection", "authorize", "demo/other", "--loopback")
 	session.sees(waitingForRedirect)
 	if exit, said := s.pipe("", "connection", "authorize", "demo/other", "--loopback"); exit != failed ||
-		!strings.Contains(said, "address already in use; register another one, such as http://localhost:8765/callback, and give it with --loopback=URI") {
+		!strings.Contains(said, "address already in use; register another one, such as http://localhost:8765/callback, "+
+			"and give it with --loopback=URI") {
 		t.Errorf("the port is taken: exit code %d; said:\n%s", exit, said)
 	}
 	session.types("\x03")
-	if exit, shown := session.ends(); exit != failed || !strings.Contains(shown, "interrupted; no code was exchanged and nothing was changed") {
+	if exit, shown := session.ends(); exit != failed || !strings.Contains(shown,
+		"interrupted; no code was exchanged and nothing was changed") {
 		t.Errorf("interrupted: exit code %d; shown:\n%s", exit, shown)
 	}
 	if got := s.status("demo/other"); got != "pending" {

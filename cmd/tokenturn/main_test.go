@@ -201,7 +201,8 @@ func cmdIssue(ts *testscript.TestScript, _ bool, args []string) {
 		name, connection, batch := strings.Cut(arg, "=")
 		text := pair.RefreshToken.Reveal() + "\n"
 		if batch {
-			line, err := json.Marshal(map[string]string{"connection": connection, "refresh_token": pair.RefreshToken.Reveal(), "company": "4264807"})
+			line, err := json.Marshal(map[string]string{"connection": connection, "refresh_token": pair.RefreshToken.Reveal(),
+				"company": "4264807"})
 			ts.Check(err)
 			text = string(line) + "\n"
 		}
@@ -239,7 +240,8 @@ func cmdLose(ts *testscript.TestScript, _ bool, _ []string) {
 // cmdContradict makes the stand-in's next answer name two refresh tokens.
 func cmdContradict(ts *testscript.TestScript, _ bool, _ []string) {
 	worldOf(ts).standIn.Script(procoretest.Rewritten(func(sound string) string {
-		return strings.TrimSuffix(strings.TrimSpace(sound), "}") + `,"refresh_token":"another-refresh-token-of-the-right-length"}`
+		return strings.TrimSuffix(strings.TrimSpace(sound), "}") +
+			`,"refresh_token":"another-refresh-token-of-the-right-length"}`
 	}))
 }
 
@@ -476,7 +478,8 @@ func TestDistance(t *testing.T) {
 }
 
 func TestShellWord(t *testing.T) {
-	for text, want := range map[string]string{"/tmp/a-1": "/tmp/a-1", "": "''", "a b": "'a b'", "it's": `'it'\''s'`, "$(x)": "'$(x)'"} {
+	for text, want := range map[string]string{"/tmp/a-1": "/tmp/a-1", "": "''", "a b": "'a b'", "it's": `'it'\''s'`,
+		"$(x)": "'$(x)'"} {
 		if got := shellWord(text); got != want {
 			t.Errorf("%q: %s, want %s", text, got, want)
 		}

@@ -23,13 +23,17 @@ func (c *cli) manCommand() *cobra.Command {
 			if err := os.MkdirAll(directory, 0o755); err != nil {
 				return fmt.Errorf("making the directory: %w", err)
 			}
-			header := &doc.GenManHeader{Title: "TOKENTURN", Section: "1", Source: "tokenturn " + release.Version(), Manual: "tokenturn"}
+			header := &doc.GenManHeader{Title: "TOKENTURN", Section: "1", Source: "tokenturn " + release.Version(),
+				Manual: "tokenturn"}
 			root := cmd.Root()
 			root.DisableAutoGenTag = true
 			if err := doc.GenManTree(root, header, directory); err != nil {
 				return fmt.Errorf("writing the manual pages: %w", err)
 			}
-			return c.answer(manAnswer{directory}, func(w io.Writer) { fmt.Fprintf(w, "Written; read them with: man -l %s/tokenturn.1\n", directory) })
+			return c.answer(manAnswer{directory}, func(w io.Writer) {
+				fmt.Fprintf(w,
+					"Written; read them with: man -l %s/tokenturn.1\n", directory)
+			})
 		})
 }
 

@@ -77,7 +77,8 @@ func (b *board) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r.Pattern = "GET " + noticesPath
 	header := w.Header()
 	header.Set("Cache-Control", "no-store")
-	header.Set("Content-Security-Policy", "default-src 'none'; style-src "+noticesStyle+"; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+	header.Set("Content-Security-Policy", "default-src 'none'; style-src "+noticesStyle+"; base-uri 'none'; "+
+		"form-action 'none'; frame-ancestors 'none'")
 	header.Set("Referrer-Policy", "no-referrer")
 	header.Set("X-Content-Type-Options", "nosniff")
 	switch {
@@ -122,9 +123,11 @@ func whoNeeds(records []rotation.Record) (needed []attention) {
 	for _, r := range records {
 		switch f := r.Failure(); {
 		case r.Status == rotation.NeedsConsent:
-			needed = append(needed, attention{r.Connection.String(), "needs consent", fmt.Sprintf("tokenturn connection invite %s", r.Connection)})
+			needed = append(needed, attention{r.Connection.String(), "needs consent",
+				fmt.Sprintf("tokenturn connection invite %s", r.Connection)})
 		case r.Quarantined:
-			needed = append(needed, attention{r.Connection.String(), "is held", fmt.Sprintf("tokenturn connection show %s", r.Connection)})
+			needed = append(needed, attention{r.Connection.String(), "is held", fmt.Sprintf("tokenturn connection show %s",
+				r.Connection)})
 		case f != nil && f.Class == "config":
 			needed = append(needed, attention{r.Connection.String(), "is misconfigured", f.Detail})
 		}

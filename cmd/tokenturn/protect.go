@@ -63,9 +63,12 @@ something else has attached stays as it is, and that is an error.`,
 			}
 			return c.with(cmd.Context(), func(in *installation) error { return c.protect(cmd.Context(), in, guard, one) })
 		}}
-	cmd.Flags().StringVar(&guard.Writer, "rotate-role", "", "ARN of the rotate function's role (the stack's output RotateRoleArn)")
-	cmd.Flags().StringArrayVar(&guard.Recovery, "recovery", nil, "ARN of a role or user that keeps every right; yours, and at best another (repeatable)")
-	cmd.Flags().StringArrayVar(&guard.ByVersion, "by-version", nil, "ARN of a reader that may ask for versions by their id, old ones included (repeatable)")
+	cmd.Flags().StringVar(&guard.Writer, "rotate-role", "", "ARN of the rotate function's role (the stack's output "+
+		"RotateRoleArn)")
+	cmd.Flags().StringArrayVar(&guard.Recovery, "recovery", nil, "ARN of a role or user that keeps every right; yours, "+
+		"and at best another (repeatable)")
+	cmd.Flags().StringArrayVar(&guard.ByVersion, "by-version", nil, "ARN of a reader that may ask for versions by "+
+		"their id, old ones included (repeatable)")
 	cmd.Flags().BoolVar(&all, "all", false, "every active connection")
 	cmd.Flags().BoolVar(&show, "print", false, "print the policy and attach nothing")
 	return cmd
@@ -86,8 +89,8 @@ func (c *cli) protect(ctx context.Context, in *installation, guard secretsmanage
 		return err
 	}
 	if !guard.Keeps(caller) {
-		return fmt.Errorf("you are %s, and with this policy you could neither operate the connection nor take the policy off again: "+
-			"name your role or user with --recovery too", caller)
+		return fmt.Errorf("you are %s, and with this policy you could neither operate the connection nor take the policy "+
+			"off again: name your role or user with --recovery too", caller)
 	}
 	connections := []token.Connection{one}
 	if one.IsZero() {
@@ -131,9 +134,11 @@ func (in *installation) active(ctx context.Context) ([]token.Connection, error) 
 func explainProtect(conn token.Connection, err error) error {
 	switch {
 	case errors.Is(err, rotation.ErrNoSecret):
-		return exitf(notFound, "%s has no secret yet; it gets one when it is first published, after a person has allowed access", conn)
+		return exitf(notFound, "%s has no secret yet; it gets one when it is first published, "+
+			"after a person has allowed access", conn)
 	case errors.Is(err, secretsmanager.ErrOtherPolicy):
-		return fmt.Errorf("%w; it stays as it is. Add what --print shows to it by hand, or delete it: aws secretsmanager delete-resource-policy", err)
+		return fmt.Errorf("%w; it stays as it is. Add what --print shows to it by hand, or delete it: "+
+			"aws secretsmanager delete-resource-policy", err)
 	}
 	return err
 }

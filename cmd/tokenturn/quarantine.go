@@ -37,7 +37,8 @@ holder of the pair. Asks for the token without showing it; it must occur in the 
 func (c *cli) connectionDiscard() *cobra.Command {
 	var yes bool
 	var environment string
-	cmd := &cobra.Command{Use: "discard {ENV/NAME | --environment ENV}", Short: "End a quarantine by giving the held answer up",
+	cmd := &cobra.Command{Use: "discard {ENV/NAME | --environment ENV}",
+		Short: "End a quarantine by giving the held answer up",
 		Long: `The pair in the held answer is not used. The refresh token that had brought it is
 presented once more after the quiet period; if Procore refuses that, somebody
 must consent again. A consent that cannot be opened is given up in the same way. An
@@ -70,7 +71,8 @@ firewall has changed all answers.`,
 				if err := in.mustBeQuarantined(ctx, conn); err != nil {
 					return rotation.Report{}, err
 				}
-				if err := c.confirm(ctx, conn.String(), yes, "The held answer of "+conn.String()+" is lost for good. Type its name to discard it"); err != nil {
+				if err := c.confirm(ctx, conn.String(), yes, "The held answer of "+conn.String()+" is lost for good. "+
+					"Type its name to discard it"); err != nil {
 					return rotation.Report{}, err
 				}
 				working, finished := c.seeThrough(ctx, pairAtStake)
@@ -84,7 +86,8 @@ firewall has changed all answers.`,
 }
 
 // discardAll gives up what is held in one environment.
-func (c *cli) discardAll(ctx context.Context, cmd *cobra.Command, in *installation, environment string, yes bool) error {
+func (c *cli) discardAll(ctx context.Context, cmd *cobra.Command, in *installation, environment string,
+	yes bool) error {
 	if _, err := token.ParseEnvironment(environment); err != nil {
 		return usageError(cmd, err)
 	}
@@ -101,7 +104,8 @@ func (c *cli) discardAll(ctx context.Context, cmd *cobra.Command, in *installati
 	if len(held) == 0 {
 		return exitf(notFound, "%s: %w", environment, rotation.ErrNothingQuarantined)
 	}
-	question := fmt.Sprintf("The held answers of %d connections of %s are lost for good. Type the environment's name to discard them", len(held), environment)
+	question := fmt.Sprintf("The held answers of %d connections of %s are lost for good. Type the environment's name "+
+		"to discard them", len(held), environment)
 	if err := c.confirm(ctx, environment, yes, question); err != nil {
 		return err
 	}
@@ -128,7 +132,8 @@ func (in *installation) mustBeQuarantined(ctx context.Context, conn token.Connec
 
 // report has the engine do something to a connection and answers with what
 // came of it.
-func (c *cli) report(ctx context.Context, conn token.Connection, do func(*installation, *rotation.Rotator) (rotation.Report, error)) error {
+func (c *cli) report(ctx context.Context, conn token.Connection, do func(*installation,
+	*rotation.Rotator) (rotation.Report, error)) error {
 	return c.with(ctx, func(in *installation) error {
 		if _, _, err := in.load(ctx, conn); err != nil {
 			return err

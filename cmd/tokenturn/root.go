@@ -43,7 +43,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 }
 
 func (c *cli) root() *cobra.Command {
-	root := noun("tokenturn", "Keep Procore OAuth tokens fresh", `Tokenturn redeems every single-use refresh token exactly once, keeps each new
+	root := noun("tokenturn", "Keep Procore OAuth tokens fresh",
+		`Tokenturn redeems every single-use refresh token exactly once, keeps each new
 pair before anything else happens, and hands other programs a valid access token.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a person must consent,
@@ -51,7 +52,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a person must consent,
   tokenturn app set sandbox                   store the app's credentials
   tokenturn connection invite sandbox/acme    make a link for the person who connects
   tokenturn token print sandbox/acme          print a valid access token`,
-		c.serveCommand(), c.appCommand(), c.connectionCommand(), c.invitationCommand(), c.tokenCommand(), c.doctorCommand(), c.fsckCommand(), c.manCommand())
+		c.serveCommand(), c.appCommand(), c.connectionCommand(), c.invitationCommand(), c.tokenCommand(), c.doctorCommand(),
+		c.fsckCommand(), c.manCommand())
 	root.Version = release.Version()
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetFlagErrorFunc(usageError)
@@ -59,8 +61,10 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a person must consent,
 	root.SetHelpTemplate("{{.Short}}.\n\n{{with .Long}}{{. | trimTrailingWhitespaces}}\n\n{{end}}{{.UsageString}}")
 	root.SetVersionTemplate("{{.Version}}\n")
 	flags := root.PersistentFlags()
-	flags.StringVar(&c.store, "store", "embedded", "where everything is kept: embedded (this machine) or aws (named by the functions' TOKENTURN_ variables)")
-	flags.StringVar(&c.data, "data", "", "directory of the embedded store (default $XDG_DATA_HOME/tokenturn or ~/.local/share/tokenturn)")
+	flags.StringVar(&c.store, "store", "embedded", "where everything is kept: embedded (this machine) or aws (named by "+
+		"the functions' TOKENTURN_ variables)")
+	flags.StringVar(&c.data, "data", "", "directory of the embedded store (default $XDG_DATA_HOME/tokenturn or "+
+		"~/.local/share/tokenturn)")
 	flags.BoolVar(&c.json, "json", false, "answer in JSON")
 	root.PersistentPreRunE = c.checkFlags
 	c.completeArguments(root)
@@ -218,7 +222,8 @@ func distance(t, now time.Time) string {
 	case size < 2*time.Hour:
 		unit = time.Minute
 	}
-	number := fmt.Sprintf("%d%s", size/unit, map[time.Duration]string{time.Second: "s", time.Minute: "m", time.Hour: "h"}[unit])
+	number := fmt.Sprintf("%d%s", size/unit, map[time.Duration]string{time.Second: "s", time.Minute: "m",
+		time.Hour: "h"}[unit])
 	if d < 0 {
 		return number + " ago"
 	}

@@ -18,7 +18,8 @@ import (
 func (c *cli) connectionRotate() *cobra.Command {
 	var all bool
 	var environment string
-	cmd := &cobra.Command{Use: "rotate {ENV/NAME | --all}", Short: "Replace the pair of a connection, or of all, now, due or not",
+	cmd := &cobra.Command{Use: "rotate {ENV/NAME | --all}", Short: "Replace the pair of a connection, or of all, now, " +
+		"due or not",
 		Long: `The waiting times of the protocol hold: while another run has the token in hand,
 after an answer was lost, and after a failure, this exits with 5.
 
@@ -130,6 +131,7 @@ func worst(report rotation.Report) error {
 
 func printReport(w io.Writer, r rotation.ConnectionReport) {
 	if outcomeError(r) == nil {
-		fmt.Fprintf(w, "%s %s: generation %d, access token good until %s\n", r.Connection, r.Outcome, r.Generation, stamp(r.ExpiresAt))
+		fmt.Fprintf(w, "%s %s: generation %d, access token good until %s\n", r.Connection, r.Outcome, r.Generation,
+			stamp(r.ExpiresAt))
 	}
 }

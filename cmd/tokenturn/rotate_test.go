@@ -9,10 +9,12 @@ import (
 // What a person must do soonest gives the exit code.
 func TestWorst(t *testing.T) {
 	for want, outcomes := range map[int][][]rotation.Outcome{
-		done:         {{}, {rotation.Rotated, rotation.Fresh}},
-		tryLater:     {{rotation.Busy}, {rotation.Rotated, rotation.Deferred, rotation.Unknown}},
-		needsConsent: {{rotation.ConsentNeeded}, {rotation.Busy, rotation.ConsentNeeded}, {rotation.ConsentNeeded, rotation.Busy}},
-		failed:       {{rotation.Failed}, {rotation.Busy, rotation.ConsentNeeded, rotation.ConfigError}, {rotation.InQuarantine, rotation.ConsentNeeded}},
+		done:     {{}, {rotation.Rotated, rotation.Fresh}},
+		tryLater: {{rotation.Busy}, {rotation.Rotated, rotation.Deferred, rotation.Unknown}},
+		needsConsent: {{rotation.ConsentNeeded}, {rotation.Busy, rotation.ConsentNeeded}, {rotation.ConsentNeeded,
+			rotation.Busy}},
+		failed: {{rotation.Failed}, {rotation.Busy, rotation.ConsentNeeded, rotation.ConfigError}, {rotation.InQuarantine,
+			rotation.ConsentNeeded}},
 	} {
 		for _, some := range outcomes {
 			var report rotation.Report

@@ -119,7 +119,8 @@ func (s *system) run(ctx context.Context, listener net.Listener) error {
 	if err := s.resume(ctx, followUps); err != nil {
 		return err
 	}
-	defer s.withstand("Stopping as soon as what is under way has ended, so that no pair is lost; that takes two minutes at most.")()
+	defer s.withstand("Stopping as soon as what is under way has ended, so that no pair is lost; " +
+		"that takes two minutes at most.")()
 	delivering, stopDelivering := context.WithCancel(context.WithoutCancel(ctx))
 	delivered := make(chan struct{})
 	go func() {

@@ -15,7 +15,8 @@ import (
 
 func (c *cli) connectionServiceAccount() *cobra.Command {
 	var expect rotation.Identity
-	cmd := onConnection(token.ParseConnection, "service-account ENV/NAME --company ID", "Connect as the app itself, without a person's consent",
+	cmd := onConnection(token.ParseConnection, "service-account ENV/NAME --company ID",
+		"Connect as the app itself, without a person's consent",
 		`Gets an access token for the app's own credentials (client_credentials), as Procore's
 developer-managed service accounts do, and keeps it fresh on the same schedule, in
 the same kind of secret, for the same readers. There is no refresh token, so nothing
@@ -65,7 +66,8 @@ func (c *cli) serviceAccount(ctx context.Context, in *installation, conn token.C
 	}
 	r := report.Connections[0]
 	if err := outcomeError(r); err != nil {
-		return fmt.Errorf("%w\nIt is tried again by itself; if it was a mistake: tokenturn connection disconnect %s", err, conn)
+		return fmt.Errorf("%w\nIt is tried again by itself; if it was a mistake: tokenturn connection disconnect %s", err,
+			conn)
 	}
 	doc, err := in.published(ctx, conn)
 	if err != nil {
@@ -73,20 +75,22 @@ func (c *cli) serviceAccount(ctx context.Context, in *installation, conn token.C
 	}
 	id, err := in.issuer.Identify(ctx, app, doc.AccessToken, company)
 	if err != nil && !errors.Is(err, rotation.ErrAppNotInstalled) {
-		return exitf(tryLater, "%s has a token, but whether it may act in company %s could not be found out: %w", conn, company, err)
+		return exitf(tryLater, "%s has a token, but whether it may act in company %s could not be found out: %w", conn,
+			company, err)
 	}
 	a := serviceAccountAnswer{conn, r.Outcome, company, id.Company == company, r.ExpiresAt}
 	return errors.Join(c.answer(a, a.print), a.unusable())
 }
 
 func (a serviceAccountAnswer) print(w io.Writer) {
-	fmt.Fprintf(w, "%s is connected: service account in company %s, access token good until %s\n", a.Connection, a.Company, stamp(a.ExpiresAt))
+	fmt.Fprintf(w, "%s is connected: service account in company %s, access token good until %s\n", a.Connection, a.Company,
+		stamp(a.ExpiresAt))
 }
 
 func (a serviceAccountAnswer) unusable() error {
 	if a.Permitted {
 		return nil
 	}
-	return fmt.Errorf("the token of %s is good, but company %s does not let it in: an administrator of the company must install the app "+
-		"and choose the projects of its service account", a.Connection, a.Company)
+	return fmt.Errorf("the token of %s is good, but company %s does not let it in: an administrator of the company "+
+		"must install the app and choose the projects of its service account", a.Connection, a.Company)
 }

@@ -57,7 +57,8 @@ type tokenAnswer struct {
 }
 
 // readToken returns what readers see of conn, with at least minTTL of life left.
-func (c *cli) readToken(ctx context.Context, cmd *cobra.Command, conn token.Connection, minTTL time.Duration) (doc token.Document, err error) {
+func (c *cli) readToken(ctx context.Context, cmd *cobra.Command, conn token.Connection,
+	minTTL time.Duration) (doc token.Document, err error) {
 	if minTTL < 0 || minTTL%time.Second != 0 {
 		return doc, usageError(cmd, errors.New("--min-ttl takes whole seconds, such as 5m or 90s"))
 	}
@@ -75,7 +76,8 @@ func (c *cli) readToken(ctx context.Context, cmd *cobra.Command, conn token.Conn
 		return err
 	})
 	if left := time.Until(doc.ExpiresAt); err == nil && left < minTTL { // the rotation did what it could
-		err = fmt.Errorf("--min-ttl %v is more than the access token of %s can have: it was good for %v when it was made and is for %v now",
+		err = fmt.Errorf("--min-ttl %v is more than the access token of %s can have: it was good for %v when it was made "+
+			"and is for %v now",
 			minTTL, conn, doc.ExpiresAt.Sub(doc.CreatedAt), left.Round(time.Second))
 	}
 	return doc, err
@@ -87,7 +89,8 @@ func (in *installation) ensure(ctx context.Context, conn token.Connection, minTT
 	if err != nil {
 		return err
 	}
-	report, err := rotator.Ensure(ctx, conn, rotation.Request{Op: "ensure", Connection: conn.String(), MinTTLSeconds: int64(minTTL / time.Second)})
+	report, err := rotator.Ensure(ctx, conn, rotation.Request{Op: "ensure", Connection: conn.String(),
+		MinTTLSeconds: int64(minTTL / time.Second)})
 	if err != nil {
 		return err
 	}
@@ -128,13 +131,15 @@ func (in *installation) current(ctx context.Context, conn token.Connection) (tok
 	now := time.Now()
 	switch {
 	case rec.Status == rotation.Disconnected:
-		return token.Document{}, exitf(notFound, "%s was disconnected; connect it anew with: tokenturn connection invite %[1]s", conn)
+		return token.Document{}, exitf(notFound, "%s was disconnected; connect it anew with: tokenturn connection invite "+
+			"%[1]s", conn)
 	case rec.Status != rotation.Active:
 		return token.Document{}, errNeedsConsent(conn)
 	case rec.Quarantined:
 		return token.Document{}, errHeld(conn)
 	case rec.Attempt != nil && !rec.ServiceAccount && now.Before(rec.Attempt.Until):
-		return token.Document{}, exitf(tryLater, "%s is being rotated right now, which may end the access token there is; %w", conn, errSoon)
+		return token.Document{}, exitf(tryLater, "%s is being rotated right now, which may end the access token there is; %w",
+			conn, errSoon)
 	}
 	version, err := in.secrets.Current(ctx, conn)
 	switch {
@@ -148,11 +153,14 @@ func (in *installation) current(ctx context.Context, conn token.Connection) (tok
 	case err != nil:
 		return token.Document{}, fmt.Errorf("reading the token of %s: %w", conn, err)
 	case doc.Connection != conn:
-		return token.Document{}, fmt.Errorf("the secret of %s is that of %s; find out who wrote it, then run: tokenturn connection rotate %[1]s", conn, doc.Connection)
+		return token.Document{}, fmt.Errorf("the secret of %s is that of %s; find out who wrote it, then run: "+
+			"tokenturn connection rotate %[1]s", conn, doc.Connection)
 	case !rec.ServiceAccount && (doc.Epoch < rec.Epoch || doc.Epoch == rec.Epoch && doc.Generation < rec.Generation):
-		return token.Document{}, exitf(tryLater, "the new access token of %s is not published yet, and the one before may be dead; %w", conn, errSoon)
+		return token.Document{}, exitf(tryLater, "the new access token of %s is not published yet, "+
+			"and the one before may be dead; %w", conn, errSoon)
 	case !now.Before(doc.ExpiresAt):
-		return token.Document{}, exitf(tryLater, "the access token of %s expired %s; replace it with --min-ttl 1m, or see: tokenturn connection show %[1]s",
+		return token.Document{}, exitf(tryLater, "the access token of %s expired %s; replace it with --min-ttl 1m, "+
+			"or see: tokenturn connection show %[1]s",
 			conn, distance(doc.ExpiresAt, now))
 	}
 	return doc, nil

@@ -54,14 +54,16 @@ func TestTokenInTheMidstOfARotation(t *testing.T) {
 				}
 				store := rotating{
 					rec: func() rotation.Record {
-						rec := rotation.Record{Connection: acme, Revision: "r", Status: rotation.Active, Epoch: 1, Generation: generation(test.decided)}
+						rec := rotation.Record{Connection: acme, Revision: "r", Status: rotation.Active, Epoch: 1,
+							Generation: generation(test.decided)}
 						if time.Since(asked) < test.decided {
 							rec.Attempt = &rotation.Attempt{BegunAt: asked, Until: asked.Add(time.Minute)}
 						}
 						return rec
 					},
 					document: func() token.Document {
-						return token.Document{Connection: acme, Environment: acme.Environment, Epoch: 1, Generation: generation(test.published),
+						return token.Document{Connection: acme, Environment: acme.Environment, Epoch: 1,
+							Generation:  generation(test.published),
 							AccessToken: token.NewSecret("any"), TokenType: "Bearer", CreatedAt: asked, ExpiresAt: asked.Add(time.Hour)}
 					},
 				}

@@ -38,7 +38,8 @@ func aws(t *testing.T) *[]string {
 func invoke(t *testing.T, name string, edit func(*events.APIGatewayV2HTTPRequest)) events.APIGatewayV2HTTPResponse {
 	t.Helper()
 	var handler lambda.Handler
-	err := run(t.Context(), []string{"TOKENTURN_TABLE=tokens", "TOKENTURN_SEAL_KEY=alias/seal", "TOKENTURN_PUBLIC_URL=" + publicURL},
+	err := run(t.Context(), []string{"TOKENTURN_TABLE=tokens", "TOKENTURN_SEAL_KEY=alias/seal", "TOKENTURN_PUBLIC_URL=" +
+		publicURL},
 		io.Discard, func(h lambda.Handler) { handler = h })
 	if err != nil {
 		t.Fatal(err)

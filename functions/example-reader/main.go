@@ -82,7 +82,8 @@ func (r reader) projects(ctx context.Context, in request) ([]project, error) {
 		company = document.CompanyID
 	}
 	if company == "" {
-		return nil, fmt.Errorf("connection %s is not for one company: name it in the event as company_id", document.Connection)
+		return nil, fmt.Errorf("connection %s is not for one company: name it in the event as company_id",
+			document.Connection)
 	}
 	all := []project{}
 	for page, more := 1, true; more; page++ {

@@ -72,7 +72,8 @@ func (b *bench) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var in struct{ SecretId, VersionStage string }
-	if err := json.NewDecoder(r.Body).Decode(&in); err != nil || in.SecretId != "tokenturn/connection/sandbox/acme" || in.VersionStage != "AWSCURRENT" {
+	if err := json.NewDecoder(r.Body).Decode(&in); err != nil || in.SecretId != "tokenturn/connection/sandbox/acme" ||
+		in.VersionStage != "AWSCURRENT" {
 		http.Error(w, `{"__type":"ValidationException"}`, http.StatusBadRequest)
 		return
 	}

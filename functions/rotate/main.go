@@ -48,6 +48,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, start func(lambd
 	if err != nil {
 		return err
 	}
-	start(tracer.Handler(trigger.Handler{Engine: rotator, Log: log, Meter: meter, Begin: stack.Issuer.CloseIdleConnections}))
+	start(tracer.Handler(trigger.Handler{Engine: rotator, Log: log, Meter: meter,
+		Begin: stack.Issuer.CloseIdleConnections}))
 	return nil
 }

@@ -51,7 +51,8 @@ func TestScheduledEventSweepsWithOneCall(t *testing.T) {
 	}
 	ctx := lambdacontext.NewContext(t.Context(), &lambdacontext.LambdaContext{AwsRequestID: "request-1"})
 	answer, err := handler.Invoke(ctx, event)
-	if err != nil || !strings.HasPrefix(string(answer), `{"op":"sweep","due":0,"outcomes":{},"connections":[],"duration_ms":`) {
+	if err != nil || !strings.HasPrefix(string(answer),
+		`{"op":"sweep","due":0,"outcomes":{},"connections":[],"duration_ms":`) {
 		t.Errorf("answer %s, %v", answer, err)
 	}
 	if len(*called) != 1 || !strings.HasSuffix((*called)[0], ".Query") {
@@ -65,8 +66,10 @@ func TestScheduledEventSweepsWithOneCall(t *testing.T) {
 func TestUnknownOpSaysWhatIsAcceptedAndTouchesNothing(t *testing.T) {
 	called := aws(t)
 	handler := started(t, io.Discard, "TOKENTURN_TABLE=tokens", "TOKENTURN_SEAL_KEY=alias/seal")
-	for _, event := range []string{`{"op":"spin"}`, `{"op":"rotate","connection":"ACME"}`, `{"op":"ensure","connection":"sandbox/acme"}`} {
-		if _, err := handler.Invoke(t.Context(), []byte(event)); err == nil || !strings.Contains(err.Error(), `{"op":"sweep"}`) {
+	for _, event := range []string{`{"op":"spin"}`, `{"op":"rotate","connection":"ACME"}`,
+		`{"op":"ensure","connection":"sandbox/acme"}`} {
+		if _, err := handler.Invoke(t.Context(), []byte(event)); err == nil || !strings.Contains(err.Error(),
+			`{"op":"sweep"}`) {
 			t.Errorf("%s: %v", event, err)
 		}
 	}
@@ -88,7 +91,8 @@ func TestMissingRegionIsNamed(t *testing.T) {
 	aws(t)
 	t.Setenv("AWS_REGION", "")
 	t.Setenv("AWS_DEFAULT_REGION", "")
-	err := run(t.Context(), []string{"TOKENTURN_TABLE=tokens", "TOKENTURN_SEAL_KEY=alias/seal"}, io.Discard, func(lambda.Handler) { t.Error("started") })
+	err := run(t.Context(), []string{"TOKENTURN_TABLE=tokens", "TOKENTURN_SEAL_KEY=alias/seal"}, io.Discard,
+		func(lambda.Handler) { t.Error("started") })
 	if err == nil || !strings.Contains(err.Error(), "AWS_REGION") {
 		t.Errorf("got %v", err)
 	}

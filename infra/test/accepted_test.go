@@ -41,7 +41,8 @@ func newSecrets(t template) (broken []string) {
 		for _, s := range t.policy(policy) {
 			makes = makes || slices.Contains(s.actions, "secretsmanager:CreateSecret")
 			contexts := texts(list(object(object(s.body["Condition"])["StringLike"])["kms:EncryptionContext:SecretARN"]))
-			tries = tries || slices.Equal(s.actions, []string{"kms:Decrypt", "kms:GenerateDataKey"}) && slices.Contains(contexts, "RequestToValidateKeyAccess")
+			tries = tries || slices.Equal(s.actions, []string{"kms:Decrypt", "kms:GenerateDataKey"}) && slices.Contains(contexts,
+				"RequestToValidateKeyAccess")
 		}
 		if makes != tries {
 			broken = append(broken, policy+" cannot make a secret under the key of the stores, or needs not try it")
@@ -56,7 +57,8 @@ func newSecrets(t template) (broken []string) {
 func missingData(t template) (broken []string) {
 	for name, r := range t.ofType("AWS::CloudWatch::Alarm") {
 		metric, filled := watched(r)
-		if matters := r.at("TreatMissingData") == "breaching" || metric.at("Namespace") == "AWS/DynamoDB"; matters && !filled {
+		if matters := r.at("TreatMissingData") == "breaching" || metric.at("Namespace") == "AWS/DynamoDB"; matters &&
+			!filled {
 			broken = append(broken, name+" waits for data points that do not come")
 		}
 	}
@@ -104,12 +106,16 @@ func watched(alarm resource) (metric resource, filled bool) {
 // Each of these would deploy to moto, and not work on AWS. The rule of that name must say so.
 func TestRulesOfServicesBite(t *testing.T) {
 	bite(t, [][4]string{
-		{"one policy for two queues", "queue-policies", "Queues: [!Ref FollowUps]", "Queues: [!Ref FollowUps, !Ref DeadLetters]"},
-		{"two queues in a statement", "queue-policies", "Resource: !GetAtt LostSweeps.Arn\n            Condition", "Resource: [!GetAtt LostSweeps.Arn, !GetAtt FollowUps.Arn]\n            Condition"},
+		{"one policy for two queues", "queue-policies", "Queues: [!Ref FollowUps]",
+			"Queues: [!Ref FollowUps, !Ref DeadLetters]"},
+		{"two queues in a statement", "queue-policies", "Resource: !GetAtt LostSweeps.Arn\n            Condition",
+			"Resource: [!GetAtt LostSweeps.Arn, !GetAtt FollowUps.Arn]\n            Condition"},
 		{"a key that is not tried", "new-secrets", "\n                  - RequestToValidateKeyAccess", "\n                 "},
 		{"a heartbeat that is missed in silence", "missing-data", "FILL(measured, 0)", "measured"},
-		{"a throttle that is never over", "missing-data", "Namespace: AWS/Lambda\n      MetricName: Errors", "Namespace: AWS/DynamoDB\n      MetricName: SystemErrors"},
-		{"an alarm that the topic does not know", "alarms-reach-people", "AlarmName: !Sub ${AWS::StackName}-drift", "AlarmName: !Sub drift-${AWS::StackName}"},
+		{"a throttle that is never over", "missing-data", "Namespace: AWS/Lambda\n      MetricName: Errors",
+			"Namespace: AWS/DynamoDB\n      MetricName: SystemErrors"},
+		{"an alarm that the topic does not know", "alarms-reach-people", "AlarmName: !Sub ${AWS::StackName}-drift",
+			"AlarmName: !Sub drift-${AWS::StackName}"},
 		{"few tries for a message that waits for the function", "queue", "maxReceiveCount: 5", "maxReceiveCount: 1"},
 		{"many runs at once", "queue", "MaximumConcurrency: 2", "MaximumConcurrency: 50"},
 		{"a message that comes back while its run goes on", "queue", "VisibilityTimeout: 960", "VisibilityTimeout: 900"},
@@ -118,7 +124,8 @@ func TestRulesOfServicesBite(t *testing.T) {
 		{"a sweep that is cut off", "once", "MaximumEventAgeInSeconds: 1800", "MaximumEventAgeInSeconds: 900"},
 		{"a sweep that is repeated for hours", "once", "MaximumEventAgeInSeconds: 1800", "MaximumEventAgeInSeconds: 21600"},
 		{"a sweep that is not handed over at first", "schedule", "MaximumRetryAttempts: 185", "MaximumRetryAttempts: 0"},
-		{"callbacks twice", "once", "EventInvokeConfig: {MaximumRetryAttempts: 0}", "EventInvokeConfig: {MaximumRetryAttempts: 2}"},
+		{"callbacks twice", "once", "EventInvokeConfig: {MaximumRetryAttempts: 0}",
+			"EventInvokeConfig: {MaximumRetryAttempts: 2}"},
 		{"logs as text", "logs", "LogFormat: JSON", "LogFormat: Text"},
 		{"metrics that Lambda filters away", "unfiltered", "ApplicationLogLevel: TRACE", "ApplicationLogLevel: WARN"},
 		{"a short wait of the API", "integration", "TimeoutInMillis: 30000", "TimeoutInMillis: 3000"},

@@ -120,9 +120,12 @@ func (t template) alarms() (all []alarm) {
 			}
 			return 0
 		}
-		a := alarm{id: strings.TrimSuffix(id, "Alarm"), metric: metricKey(text(metric.at("Namespace")), text(metric.at("MetricName")), dimensions),
-			statistic: text(metric.at("Statistic")), comparison: text(r.at("ComparisonOperator")), missing: text(r.at("TreatMissingData")), filled: filled,
-			period: int64(number(metric.at("Period"))) / 60, periods: int(number(r.at("EvaluationPeriods"))), datapoints: int(number(r.at("DatapointsToAlarm"))), threshold: number(r.at("Threshold"))}
+		a := alarm{id: strings.TrimSuffix(id, "Alarm"), metric: metricKey(text(metric.at("Namespace")),
+			text(metric.at("MetricName")), dimensions),
+			statistic: text(metric.at("Statistic")), comparison: text(r.at("ComparisonOperator")),
+			missing: text(r.at("TreatMissingData")), filled: filled,
+			period: int64(number(metric.at("Period"))) / 60, periods: int(number(r.at("EvaluationPeriods"))),
+			datapoints: int(number(r.at("DatapointsToAlarm"))), threshold: number(r.at("Threshold"))}
 		if a.datapoints == 0 {
 			a.datapoints = a.periods
 		}

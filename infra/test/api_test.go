@@ -38,7 +38,8 @@ func TestRoutesAreTheHandlers(t *testing.T) {
 		slices.Sort(methods[path])
 		answer := httptest.NewRecorder()
 		handler.ServeHTTP(answer, httptest.NewRequest("PATCH", "https://example.com"+path, nil))
-		allowed := slices.DeleteFunc(strings.Split(answer.Header().Get("Allow"), ", "), func(m string) bool { return m == http.MethodHead })
+		allowed := slices.DeleteFunc(strings.Split(answer.Header().Get("Allow"), ", "),
+			func(m string) bool { return m == http.MethodHead })
 		if !slices.Equal(allowed, methods[path]) {
 			t.Errorf("%s: the API has %v, the handler %v", path, methods[path], allowed)
 		}
@@ -77,7 +78,8 @@ func accessLog(t template) (broken []string) {
 				broken = append(broken, name+" does not log "+wanted)
 			}
 		}
-		harmless := []string{"requestTime", "requestId", "routeKey", "status", "responseLatency", "integrationLatency", "error.responseType"}
+		harmless := []string{"requestTime", "requestId", "routeKey", "status", "responseLatency", "integrationLatency",
+			"error.responseType"}
 		for _, variable := range regexp.MustCompile(`\$([A-Za-z.]+)`).FindAllStringSubmatch(format, -1) {
 			if logged, ok := strings.CutPrefix(variable[1], "context."); !ok || !slices.Contains(harmless, logged) {
 				broken = append(broken, name+" logs "+variable[0])
@@ -104,7 +106,8 @@ func throttles(t template) (broken []string) {
 		key := text(r.at("RouteKey"))
 		own := object(settings[key])
 		delete(settings, key)
-		if tight := strings.HasPrefix(key, "POST ") || strings.Contains(key, "/callback/"); tight && (own == nil || limit(own) >= usual) {
+		if tight := strings.HasPrefix(key, "POST ") || strings.Contains(key, "/callback/"); tight &&
+			(own == nil || limit(own) >= usual) {
 			broken = append(broken, key+" is throttled as any other route")
 		}
 		if own != nil && !strings.Contains(dependsOn, name) {

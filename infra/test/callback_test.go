@@ -20,13 +20,20 @@ func TestRulesAboutTheCallbackBite(t *testing.T) {
 	secrets := strings.Replace(app, "/app/", "/connection/", 1)
 	for _, c := range []struct{ name, rule, old, new string }{
 		{"another resource", "callback-sees-no-token", "Resource: " + app, "Resource: " + secrets},
-		{"a resource more", "callback-sees-no-token", "Resource: " + app, "Resource:\n              - " + secrets + "\n              - " + app},
-		{"an action more", "callback-sees-no-token", "Action: secretsmanager:GetSecretValue", "Action: [secretsmanager:GetSecretValue, secretsmanager:PutSecretValue]"},
-		{"opening what is sealed", "callback-opens-nothing", "Action: kms:GenerateDataKey\n            Resource: !GetAtt SealKey.Arn", "Action: [kms:GenerateDataKey, kms:Decrypt]\n            Resource: !GetAtt SealKey.Arn"},
-		{"the key for every secret", "callback-vault-key", "kms:EncryptionContext:SecretARN: " + app, "kms:EncryptionContext:SecretARN: " + secrets},
-		{"the key without a store", "callback-vault-key", "StringEquals: {kms:ViaService: !Sub \"dynamodb.${AWS::Region}.${AWS::URLSuffix}\"}", "Bool: {aws:SecureTransport: true}"},
-		{"an end of a consent that no statement allows as a whole", "callback-concludes", `["INVITE#*", "STATE#*"]`, `"STATE#*"`},
-		{"every item", "leading-keys", "Condition:\n              ForAllValues:StringLike: {dynamodb:LeadingKeys: \"CONN#*\"}", "Condition: {}"},
+		{"a resource more", "callback-sees-no-token", "Resource: " + app, "Resource:\n              - " + secrets +
+			"\n              - " + app},
+		{"an action more", "callback-sees-no-token", "Action: secretsmanager:GetSecretValue",
+			"Action: [secretsmanager:GetSecretValue, secretsmanager:PutSecretValue]"},
+		{"opening what is sealed", "callback-opens-nothing", "Action: kms:GenerateDataKey\n            Resource: " +
+			"!GetAtt SealKey.Arn", "Action: [kms:GenerateDataKey, kms:Decrypt]\n            Resource: !GetAtt SealKey.Arn"},
+		{"the key for every secret", "callback-vault-key", "kms:EncryptionContext:SecretARN: " + app,
+			"kms:EncryptionContext:SecretARN: " + secrets},
+		{"the key without a store", "callback-vault-key", "StringEquals: {kms:ViaService: " +
+			"!Sub \"dynamodb.${AWS::Region}.${AWS::URLSuffix}\"}", "Bool: {aws:SecureTransport: true}"},
+		{"an end of a consent that no statement allows as a whole", "callback-concludes", `["INVITE#*", "STATE#*"]`,
+			`"STATE#*"`},
+		{"every item", "leading-keys",
+			"Condition:\n              ForAllValues:StringLike: {dynamodb:LeadingKeys: \"CONN#*\"}", "Condition: {}"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			spoilt := strings.Replace(policy, c.old, c.new, 1)
@@ -58,7 +65,8 @@ func brokenRules(t *testing.T, content string) (broken []string) {
 }
 
 // callbackVaultKey: the key of the stores is the same for the table, the topic, app credentials and
-// connections' secrets, so the callback function may use it for all but the last, and make data keys for the topic only.
+// connections' secrets, so the callback function may use it for all but the last, and make data keys for the topic
+// only.
 func callbackVaultKey(t template) (broken []string) {
 	for _, s := range t.policy("CallbackPolicy") {
 		if !strings.Contains(s.resourceText(), "VaultKey") {
@@ -68,7 +76,8 @@ func callbackVaultKey(t template) (broken []string) {
 		via := fmt.Sprint(object(condition["StringEquals"])["kms:ViaService"])
 		secret := fmt.Sprint(object(condition["StringLike"])["kms:EncryptionContext:SecretARN"])
 		table := via == "map[Fn::Sub:dynamodb.${AWS::Region}.${AWS::URLSuffix}]"
-		apps := via == "map[Fn::Sub:secretsmanager.${AWS::Region}.${AWS::URLSuffix}]" && strings.HasSuffix(secret, ":secret:${SecretPrefix}/app/*]")
+		apps := via == "map[Fn::Sub:secretsmanager.${AWS::Region}.${AWS::URLSuffix}]" && strings.HasSuffix(secret,
+			":secret:${SecretPrefix}/app/*]")
 		topic := via == "map[Fn::Sub:sns.${AWS::Region}.${AWS::URLSuffix}]" &&
 			fmt.Sprint(object(condition["StringEquals"])["kms:EncryptionContext:aws:sns:topicArn"]) == "map[Ref:Notices]"
 		if !topic && !slices.Equal(s.actions, []string{"kms:Decrypt"}) || !table && !apps && !topic {
@@ -83,7 +92,8 @@ func callbackVaultKey(t template) (broken []string) {
 func callbackConcludes(t template) []string {
 	for _, s := range t.policy("CallbackPolicy") {
 		keys := object(object(s.body["Condition"])["ForAllValues:StringLike"])["dynamodb:LeadingKeys"]
-		if slices.Contains(s.actions, "dynamodb:UpdateItem") && slices.Equal(texts(list(keys)), []string{"INVITE#*", "STATE#*"}) {
+		if slices.Contains(s.actions, "dynamodb:UpdateItem") && slices.Equal(texts(list(keys)),
+			[]string{"INVITE#*", "STATE#*"}) {
 			return nil
 		}
 	}

@@ -154,7 +154,8 @@ func (t template) environment(function string, parameters map[string]any) []stri
 // values are what a Ref gives in the stack "example": the pseudo parameters,
 // and the parameters, which have their defaults unless given.
 func (t template) values(given map[string]any) map[string]any {
-	values := map[string]any{"AWS::StackName": "example", "AWS::Region": "us-east-1", "AWS::AccountId": "111122223333", "AWS::Partition": "aws"}
+	values := map[string]any{"AWS::StackName": "example", "AWS::Region": "us-east-1", "AWS::AccountId": "111122223333",
+		"AWS::Partition": "aws"}
 	for name, parameter := range object(t.root["Parameters"]) {
 		values[name] = object(parameter)["Default"]
 	}
@@ -165,7 +166,8 @@ func (t template) values(given map[string]any) map[string]any {
 // resolve works out the intrinsic functions in value. What cannot be worked out
 // shows up as text that nothing accepts.
 func (t template) resolve(value any, values map[string]any) any {
-	resolved, err := cloudformation.Scope{Conditions: object(t.root["Conditions"]), Values: values, Attribute: t.identity}.Resolve(value)
+	resolved, err := cloudformation.Scope{Conditions: object(t.root["Conditions"]), Values: values,
+		Attribute: t.identity}.Resolve(value)
 	if err != nil {
 		return err.Error()
 	}

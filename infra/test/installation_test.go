@@ -57,14 +57,17 @@ func install(t *testing.T, personality rotationtest.Personality) *installation {
 	log := lambdalog.New(&i.log, 0)
 	notifier, issuer := i.meter.Notifier(i.Notifier), i.meter.Issuer(twisted{i.Issuer, i})
 	settings := rotation.DefaultSettings("example")
-	rotator, err := rotation.NewRotator(rotation.Config{Ledger: i.Ledger, SecretStore: i.SecretStore, Sealer: i.Sealer, Applications: i.Applications,
-		Issuer: issuer, FollowUps: i.FollowUps, Notifier: notifier, Log: log, Settings: settings})
+	rotator, err := rotation.NewRotator(rotation.Config{Ledger: i.Ledger, SecretStore: i.SecretStore, Sealer: i.Sealer,
+		Applications: i.Applications,
+		Issuer:       issuer, FollowUps: i.FollowUps, Notifier: notifier, Log: log, Settings: settings})
 	i.check(err)
-	consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: i.Ledger, Sealer: i.Sealer, Applications: i.Applications,
-		Issuer: issuer, FollowUps: i.FollowUps, Notifier: notifier, Log: log, Settings: settings})
+	consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: i.Ledger, Sealer: i.Sealer,
+		Applications: i.Applications,
+		Issuer:       issuer, FollowUps: i.FollowUps, Notifier: notifier, Log: log, Settings: settings})
 	i.check(err)
 	i.rotate = trigger.Handler{Engine: rotator, Log: log, Meter: i.meter}
-	i.door, err = consent.New(consent.Config{Store: i.states, Consents: consents, Applications: i.Applications, Observer: i.meter,
+	i.door, err = consent.New(consent.Config{Store: i.states, Consents: consents, Applications: i.Applications,
+		Observer:     i.meter,
 		AuthorizeURL: procore.AuthorizeURL, PublicURL: publicURL, Logger: log, Now: time.Now})
 	i.check(err)
 	return i
@@ -128,7 +131,8 @@ func (i *installation) hours(n int) {
 func (i *installation) goneOff(alarms []alarm, from time.Time) (off []string) {
 	i.check(i.cloud.take(i.log.String()))
 	for _, a := range alarms {
-		if points := i.cloud[a.metric]; (points != nil || a.missing == "breaching") && a.goesOff(points, from, time.Now().Add(time.Duration(a.period)*time.Minute)) {
+		if points := i.cloud[a.metric]; (points != nil || a.missing == "breaching") && a.goesOff(points, from,
+			time.Now().Add(time.Duration(a.period)*time.Minute)) {
 			off = append(off, a.id)
 		}
 	}
@@ -150,7 +154,8 @@ func (i *installation) shown() token.Document {
 func (i *installation) connect() (again func()) {
 	rec, err := rotation.Register(i.ctx, i.Ledger, i.SecretStore, "example", acme)
 	i.check(err)
-	link, _, err := consent.Invite(i.ctx, i.states, publicURL, consent.Invitation{Connection: acme, Epoch: rec.Epoch, CreatedAt: time.Now()})
+	link, _, err := consent.Invite(i.ctx, i.states, publicURL, consent.Invitation{Connection: acme, Epoch: rec.Epoch,
+		CreatedAt: time.Now()})
 	i.check(err)
 	begin := httptest.NewRequest("POST", link.Reveal(), nil)
 	begin.Header.Set("Sec-Fetch-Site", "same-origin")
@@ -158,7 +163,8 @@ func (i *installation) connect() (again func()) {
 	there, err := url.Parse(begun.Header.Get("Location"))
 	i.check(err)
 	asked := there.Query()
-	code := i.Issuer.Authorize(rotation.Identity{ClientID: rotationtest.Sandbox.ClientID, ResourceOwner: "7"}, asked.Get("redirect_uri"), asked.Get("code_challenge"))
+	code := i.Issuer.Authorize(rotation.Identity{ClientID: rotationtest.Sandbox.ClientID, ResourceOwner: "7"},
+		asked.Get("redirect_uri"), asked.Get("code_challenge"))
 	back := asked.Get("redirect_uri") + "?" + url.Values{"code": {code.Reveal()}, "state": {asked.Get("state")}}.Encode()
 	again = func() {
 		request := httptest.NewRequest("GET", back, nil)
@@ -190,14 +196,18 @@ func deniedLine(t *testing.T) string {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/x-amz-json-1.1")
 		w.WriteHeader(http.StatusBadRequest)
-		_, _ = io.WriteString(w, `{"__type":"AccessDeniedException","message":"not authorized to perform kms:GenerateDataKey"}`)
+		_, _ = io.WriteString(w,
+			`{"__type":"AccessDeniedException","message":"not authorized to perform kms:GenerateDataKey"}`)
 	}))
 	defer server.Close()
-	for name, value := range map[string]string{"AWS_ENDPOINT_URL": server.URL, "AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "example",
-		"AWS_SECRET_ACCESS_KEY": "example", "AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull, "AWS_PROFILE": ""} {
+	for name, value := range map[string]string{"AWS_ENDPOINT_URL": server.URL, "AWS_REGION": "us-east-1",
+		"AWS_ACCESS_KEY_ID":     "example",
+		"AWS_SECRET_ACCESS_KEY": "example", "AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull,
+		"AWS_PROFILE": ""} {
 		t.Setenv(name, value)
 	}
-	settings, err := config.Read(config.Rotate, []string{"TOKENTURN_TABLE=tokens", "TOKENTURN_SEAL_KEY=alias/seal", "TOKENTURN_STACK=example"})
+	settings, err := config.Read(config.Rotate, []string{"TOKENTURN_TABLE=tokens", "TOKENTURN_SEAL_KEY=alias/seal",
+		"TOKENTURN_STACK=example"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,7 +18,8 @@ func TestExampleReader(t *testing.T) {
 		}
 	}
 
-	const name = "arn:aws:secretsmanager:us-east-1:111122223333:secret:tokenturn/connection/sandbox/acme" // of a secret that is not there yet
+	// of a secret that is not there yet
+	const name = "arn:aws:secretsmanager:us-east-1:111122223333:secret:tokenturn/connection/sandbox/acme"
 	const arn = name + "-??????"
 	const key = "arn:aws:kms:us-east-1:111122223333:key/1234"
 	values := map[string]any{"AWS::Region": "us-east-1", "AWS::AccountId": "111122223333", "AWS::Partition": "aws",
@@ -29,7 +30,8 @@ func TestExampleReader(t *testing.T) {
 		resources []any
 		condition map[string]map[string]string
 	}{
-		{"secretsmanager:GetSecretValue", []any{arn, name}, map[string]map[string]string{"StringEquals": {"secretsmanager:VersionStage": "AWSCURRENT"}}},
+		{"secretsmanager:GetSecretValue", []any{arn, name},
+			map[string]map[string]string{"StringEquals": {"secretsmanager:VersionStage": "AWSCURRENT"}}},
 		{"kms:Decrypt", []any{key}, map[string]map[string]string{"StringEquals": {"kms:ViaService": "secretsmanager.us-east-1.amazonaws.com"},
 			"StringLike": {"kms:EncryptionContext:SecretARN": arn}}},
 	} {
@@ -48,7 +50,8 @@ func TestExampleReader(t *testing.T) {
 
 	reader := example.resource("ReaderFunction")
 	for _, broken := range slices.Concat(reader.differs("CodeUri", "../../build/example-reader/"),
-		reader.differs("Runtime", "provided.al2023"), reader.differs("Architectures", []any{"arm64"}), reader.differs("Handler", "bootstrap")) {
+		reader.differs("Runtime", "provided.al2023"), reader.differs("Architectures", []any{"arm64"}),
+		reader.differs("Handler", "bootstrap")) {
 		t.Error(broken)
 	}
 	if _, err := os.Stat(filepath.Join("..", "..", "functions", "example-reader", "main.go")); err != nil {

@@ -21,7 +21,8 @@ const (
 // only operators end or share one, of a connection.
 func secretsInScope(t template) (broken []string) {
 	own := []string{appSecrets, connectionNames}
-	operators := []string{"secretsmanager:DeleteSecret", "secretsmanager:GetResourcePolicy", "secretsmanager:PutResourcePolicy", "secretsmanager:RestoreSecret"}
+	operators := []string{"secretsmanager:DeleteSecret", "secretsmanager:GetResourcePolicy",
+		"secretsmanager:PutResourcePolicy", "secretsmanager:RestoreSecret"}
 	for _, policy := range []string{"RotatePolicy", "CallbackPolicy", "ReaderPolicy", "OperatorPolicy"} {
 		for _, s := range t.policy(policy) {
 			for _, action := range s.actions {
@@ -40,8 +41,9 @@ func secretsInScope(t template) (broken []string) {
 					broken = append(broken, s.where+" allows "+action)
 				}
 				if action == "secretsmanager:TagResource" && !reflect.DeepEqual(object(s.body["Condition"]), map[string]any{
-					"StringEquals":              map[string]any{"aws:RequestTag/tokenturn:stack": ref("AWS::StackName")},
-					"ForAllValues:StringEquals": map[string]any{"aws:TagKeys": []any{"tokenturn:stack", "tokenturn:connection", "tokenturn:environment"}}}) {
+					"StringEquals": map[string]any{"aws:RequestTag/tokenturn:stack": ref("AWS::StackName")},
+					"ForAllValues:StringEquals": map[string]any{"aws:TagKeys": []any{"tokenturn:stack", "tokenturn:connection",
+						"tokenturn:environment"}}}) {
 					broken = append(broken, s.where+" allows to set any tag")
 				}
 			}
@@ -73,7 +75,8 @@ func keysInContext(t template) (broken []string) {
 // queuesOfOneUse: the functions send to the queue of follow-ups, one reads it, and lost sweeps are only ever sent.
 func queuesOfOneUse(t template) (broken []string) {
 	polling := []string{"sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:SendMessage"}
-	want := map[string]string{"RotatePolicy": fmt.Sprint(polling, " [FollowUps Arn] ", []string{"sqs:SendMessage"}, " [LostSweeps Arn] "),
+	want := map[string]string{"RotatePolicy": fmt.Sprint(polling, " [FollowUps Arn] ", []string{"sqs:SendMessage"},
+		" [LostSweeps Arn] "),
 		"CallbackPolicy": "[sqs:SendMessage] [FollowUps Arn] "}
 	for policy, want := range want {
 		got := ""
@@ -109,7 +112,8 @@ func servicesForThisAccount(t template) (broken []string) {
 	for _, s := range t.statements() {
 		service := fmt.Sprint(object(s.body["Principal"])["Service"])
 		conditions := fmt.Sprint(s.body["Condition"])
-		bound := strings.Contains(conditions, "aws:SourceAccount:map[Ref:AWS::AccountId]") || strings.Contains(conditions, ":${AWS::AccountId}:log-group:${AWS::StackName}-*")
+		bound := strings.Contains(conditions, "aws:SourceAccount:map[Ref:AWS::AccountId]") || strings.Contains(conditions,
+			":${AWS::AccountId}:log-group:${AWS::StackName}-*")
 		if service != "<nil>" && service != "lambda.amazonaws.com" && !bound {
 			broken = append(broken, s.where+" lets "+service+" act for anybody")
 		}
@@ -158,17 +162,33 @@ func TestRulesOfRightsBite(t *testing.T) {
 		account  = "              StringEquals: {aws:SourceAccount: !Ref AWS::AccountId}\n"
 	)
 	bite(t, [][4]string{
-		{"readers of app credentials", "secrets-in-scope", "Resource: " + sub + "\n          - Sid: AtRest", "Resource: !Sub " + secretNames + "*\n          - Sid: AtRest"},
-		{"readers that write", "secrets-in-scope", "secretsmanager:DescribeSecret\n              - secretsmanager:GetSecretValue", "secretsmanager:DescribeSecret\n              - secretsmanager:PutSecretValue"},
-		{"operators that delete any secret", "secrets-in-scope", "- secretsmanager:RestoreSecret\n            Resource: " + sub, "- secretsmanager:RestoreSecret\n            Resource: " + anything},
-		{"tags of any kind", "secrets-in-scope", "StringEquals: {aws:RequestTag/tokenturn:stack: !Ref AWS::StackName}", "Bool: {aws:SecureTransport: true}"},
-		{"a key for every secret there is", "keys-in-context", "- " + sub + "\n                  - RequestToValidateKeyAccess", "- " + anything + "\n                  - RequestToValidateKeyAccess"},
-		{"a key for every topic", "keys-in-context", "\n                kms:EncryptionContext:aws:sns:topicArn: !Ref Notices", ""},
-		{"rotate reads dead letters", "queues-of-one-use", "Resource: !GetAtt FollowUps.Arn\n          - Sid: Notices", "Resource: [!GetAtt FollowUps.Arn, !GetAtt DeadLetters.Arn]\n          - Sid: Notices"},
-		{"rotate reads lost sweeps", "queues-of-one-use", "Sid: LostSweeps\n                Effect: Allow\n                Action: sqs:SendMessage", "Sid: LostSweeps\n                Effect: Allow\n                Action: [sqs:ReceiveMessage, sqs:SendMessage]"},
-		{"the schedule invokes both functions", "schedule-one-function", "                Resource: !GetAtt RotateFunction.Arn", "                Resource: [!GetAtt RotateFunction.Arn, !GetAtt CallbackFunction.Arn]"},
-		{"anybody's schedule", "services-for-this-account", "            Condition:\n" + account + "      Policies", "      Policies"},
-		{"anybody's alarm at the topic", "services-for-this-account", account + "              ArnLike: {aws:SourceArn: !Sub \"arn:${AWS::Partition}:cloudwatch:${AWS::Region}:${AWS::AccountId}:alarm:${AWS::StackName}-*\"}\n          - Sid: TlsOnly", "              Bool: {aws:SecureTransport: true}\n          - Sid: TlsOnly"},
-		{"anybody's logs under the key", "services-for-this-account", "${AWS::AccountId}:log-group:${AWS::StackName}-*", "*:log-group:*"},
+		{"readers of app credentials", "secrets-in-scope", "Resource: " + sub + "\n          - Sid: AtRest",
+			"Resource: !Sub " + secretNames + "*\n          - Sid: AtRest"},
+		{"readers that write", "secrets-in-scope", "secretsmanager:DescribeSecret\n              - " +
+			"secretsmanager:GetSecretValue", "secretsmanager:DescribeSecret\n              - secretsmanager:PutSecretValue"},
+		{"operators that delete any secret", "secrets-in-scope", "- secretsmanager:RestoreSecret\n            Resource: " +
+			sub, "- secretsmanager:RestoreSecret\n            Resource: " + anything},
+		{"tags of any kind", "secrets-in-scope", "StringEquals: {aws:RequestTag/tokenturn:stack: !Ref AWS::StackName}",
+			"Bool: {aws:SecureTransport: true}"},
+		{"a key for every secret there is", "keys-in-context", "- " + sub +
+			"\n                  - RequestToValidateKeyAccess", "- " + anything +
+			"\n                  - RequestToValidateKeyAccess"},
+		{"a key for every topic", "keys-in-context", "\n                kms:EncryptionContext:aws:sns:topicArn: !Ref Notices",
+			""},
+		{"rotate reads dead letters", "queues-of-one-use", "Resource: !GetAtt FollowUps.Arn\n          - Sid: Notices",
+			"Resource: [!GetAtt FollowUps.Arn, !GetAtt DeadLetters.Arn]\n          - Sid: Notices"},
+		{"rotate reads lost sweeps", "queues-of-one-use", "Sid: LostSweeps\n                Effect: " +
+			"Allow\n                Action: sqs:SendMessage", "Sid: LostSweeps\n                Effect: " +
+			"Allow\n                Action: [sqs:ReceiveMessage, sqs:SendMessage]"},
+		{"the schedule invokes both functions", "schedule-one-function",
+			"                Resource: !GetAtt RotateFunction.Arn", "                Resource: [!GetAtt RotateFunction.Arn, " +
+				"!GetAtt CallbackFunction.Arn]"},
+		{"anybody's schedule", "services-for-this-account", "            Condition:\n" + account + "      Policies",
+			"      Policies"},
+		{"anybody's alarm at the topic", "services-for-this-account", account + "              ArnLike: {aws:SourceArn: " +
+			"!Sub \"arn:${AWS::Partition}:cloudwatch:${AWS::Region}:${AWS::AccountId}:alarm:${AWS::StackName}-*\"}\n         " +
+			" - Sid: TlsOnly", "              Bool: {aws:SecureTransport: true}\n          - Sid: TlsOnly"},
+		{"anybody's logs under the key", "services-for-this-account", "${AWS::AccountId}:log-group:${AWS::StackName}-*",
+			"*:log-group:*"},
 	})
 }

@@ -35,70 +35,106 @@ type subject struct {
 }
 
 const (
-	noVPC       = "it calls Procore and public endpoints of AWS, and nothing that is in a network of one's own; TLS and IAM guard the way"
-	noKMSOfEnv  = "the variables are names and settings, of which none is secret; a key more to call at each start would be one more thing to fail"
-	noSigning   = "a signing profile is an account's own; sam deploy compares the hash of what it uploads"
-	strangers   = "strangers are to come here: an invitation's secret link, or a state with its cookie, is what lets them in (pkg/consent)"
+	noVPC = "it calls Procore and public endpoints of AWS, and nothing that is in a network of one's own; " +
+		"TLS and IAM guard the way"
+	noKMSOfEnv = "the variables are names and settings, of which none is secret; a key more to call at each start " +
+		"would be one more thing to fail"
+	noSigning = "a signing profile is an account's own; sam deploy compares the hash of what it uploads"
+	strangers = "strangers are to come here: an invitation's secret link, or a state with its cookie, " +
+		"is what lets them in (pkg/consent)"
 	byParameter = "LogRetentionDays decides, 365 in infra/production.toml; an audit trail is the connection's history"
 	ownPolicy   = "a right of one role alone, which lives and dies with it"
-	namedAlarm  = "the name is what people read, the topic's policy goes by it, and no change of an alarm's other properties replaces it"
-	noTraceARN  = "X-Ray's two actions of writing take no resource"
+	namedAlarm  = "the name is what people read, the topic's policy goes by it, and no change of an alarm's other " +
+		"properties replaces it"
+	noTraceARN = "X-Ray's two actions of writing take no resource"
 )
 
 const (
-	functionKind, tableKind, keyKind, queueKind, topicKind = "AWS::Serverless::Function", "AWS::DynamoDB::Table", "AWS::KMS::Key", "AWS::SQS::Queue", "AWS::SNS::Topic"
-	role, rolePolicy, managedPolicy                        = "AWS::IAM::Role", "AWS::IAM::RolePolicy", "AWS::IAM::ManagedPolicy"
+	functionKind, tableKind, keyKind, queueKind, topicKind = "AWS::Serverless::Function", "AWS::DynamoDB::Table",
+		"AWS::KMS::Key", "AWS::SQS::Queue", "AWS::SNS::Topic"
+	role, rolePolicy, managedPolicy = "AWS::IAM::Role", "AWS::IAM::RolePolicy", "AWS::IAM::ManagedPolicy"
 )
 
 var questions = append([]question{
 	{"CKV_AWS_115 W92 LAMBDA_CONCURRENCY_CHECK", functionKind, "reserved concurrency", has("ReservedConcurrentExecutions"),
-		map[string]string{"CallbackFunction": "the API's throttle bounds it, and small accounts can spare no concurrency"}, nil},
+		map[string]string{"CallbackFunction": "the API's throttle bounds it, and small accounts can spare no concurrency"},
+		nil},
 	{"CKV_AWS_116 LAMBDA_DLQ_CHECK", functionKind, "a dead-letter queue", has("DeadLetterQueue.TargetArn"),
 		map[string]string{"CallbackFunction": "only the API calls it, and waits for the answer"}, nil},
 	{"CKV_AWS_117 W89 LAMBDA_INSIDE_VPC", functionKind, "a VPC", has("VpcConfig"), map[string]string{"all": noVPC}, nil},
-	{"CKV_AWS_173", functionKind, "a customer's key for the environment", has("KmsKeyArn"), map[string]string{"all": noKMSOfEnv}, nil},
+	{"CKV_AWS_173", functionKind, "a customer's key for the environment", has("KmsKeyArn"),
+		map[string]string{"all": noKMSOfEnv}, nil},
 	{"CKV_AWS_272", functionKind, "signed code", has("CodeSigningConfigArn"), map[string]string{"all": noSigning}, nil},
-	{"CKV_AWS_45", functionKind, "no secret in the environment", environmentIsHarmless, nil, bad("Environment.Variables.X", "AKIAIOSFODNN7EXAMPLE")},
+	{"CKV_AWS_45", functionKind, "no secret in the environment", environmentIsHarmless, nil, bad("Environment.Variables.X",
+		"AKIAIOSFODNN7EXAMPLE")},
 	{"CKV_AWS_50", functionKind, "traces, where they are wanted", is("Tracing", ref("Tracing")), nil, nil},
 	{"CKV_AWS_363", functionKind, "a runtime that is maintained", is("Runtime", "provided.al2023"), nil, nil},
-	{"CKV_AWS_258 LAMBDA_FUNCTION_PUBLIC_ACCESS_PROHIBITED", functionKind, "no URL of its own", not(has("FunctionUrlConfig")), nil, bad("FunctionUrlConfig.AuthType", "NONE")},
-	{"CKV_AWS_364 CKV_AWS_301", "AWS::Lambda::Permission", "one source of this account that may call", namesItsAccount, nil, bad("SourceArn", "arn:aws:s3:::x")},
-	{"F13 CKV_AWS_301", "AWS::Lambda::Permission", "no wildcard principal", not(is("Principal", "*")), nil, bad("Principal", "*")},
+	{"CKV_AWS_258 LAMBDA_FUNCTION_PUBLIC_ACCESS_PROHIBITED", functionKind, "no URL of its own",
+		not(has("FunctionUrlConfig")), nil, bad("FunctionUrlConfig.AuthType", "NONE")},
+	{"CKV_AWS_364 CKV_AWS_301", "AWS::Lambda::Permission", "one source of this account that may call", namesItsAccount,
+		nil, bad("SourceArn", "arn:aws:s3:::x")},
+	{"F13 CKV_AWS_301", "AWS::Lambda::Permission", "no wildcard principal", not(is("Principal", "*")), nil,
+		bad("Principal", "*")},
 	{"W24", "AWS::Lambda::Permission", "nothing but invoking", is("Action", "lambda:InvokeFunction"), nil, nil},
 
-	{"CKV_AWS_28 W78 DYNAMODB_PITR_ENABLED", tableKind, "point-in-time recovery", is("PointInTimeRecoverySpecification.PointInTimeRecoveryEnabled", true), nil, nil},
-	{"CKV_AWS_119 W74 DYNAMODB_TABLE_ENCRYPTED_KMS", tableKind, "a customer's key", all(is("SSESpecification.SSEType", "KMS"), is("SSESpecification.KMSMasterKeyId", getAtt("VaultKey", "Arn"))), nil, nil},
-	{"DYNAMODB_AUTOSCALING_ENABLED", tableKind, "capacity that follows the load", is("BillingMode", "PAY_PER_REQUEST"), nil, nil},
-	{"DYNAMODB_TABLE_DELETION_PROTECTION_ENABLED", tableKind, "protection from deletion", is("DeletionProtectionEnabled", true), nil, nil},
-	{"W28", tableKind, "no name of its own, which would stand in the way of a replacement", not(has("TableName")), nil, bad("TableName", "x")},
+	{"CKV_AWS_28 W78 DYNAMODB_PITR_ENABLED", tableKind, "point-in-time recovery",
+		is("PointInTimeRecoverySpecification.PointInTimeRecoveryEnabled", true), nil, nil},
+	{"CKV_AWS_119 W74 DYNAMODB_TABLE_ENCRYPTED_KMS", tableKind, "a customer's key",
+		all(is("SSESpecification.SSEType", "KMS"), is("SSESpecification.KMSMasterKeyId", getAtt("VaultKey", "Arn"))), nil,
+		nil},
+	{"DYNAMODB_AUTOSCALING_ENABLED", tableKind, "capacity that follows the load", is("BillingMode", "PAY_PER_REQUEST"),
+		nil, nil},
+	{"DYNAMODB_TABLE_DELETION_PROTECTION_ENABLED", tableKind, "protection from deletion", is("DeletionProtectionEnabled",
+		true), nil, nil},
+	{"W28", tableKind, "no name of its own, which would stand in the way of a replacement", not(has("TableName")), nil,
+		bad("TableName", "x")},
 
 	{"CKV_AWS_7 F19 CMK_BACKING_KEY_ROTATION_ENABLED", keyKind, "rotation", is("EnableKeyRotation", true), nil, nil},
-	{"CKV_AWS_33 F76", keyKind, "no wildcard principal", rights(noWildcard), nil, bad("KeyPolicy.Statement", []any{map[string]any{"Effect": "Allow", "Principal": "*"}})},
-	{"KMS_CMK_NOT_SCHEDULED_FOR_DELETION", keyKind, "keys that stay", func(s subject) bool { return s.resource["DeletionPolicy"] == "Retain" }, nil, nil},
+	{"CKV_AWS_33 F76", keyKind, "no wildcard principal", rights(noWildcard), nil, bad("KeyPolicy.Statement",
+		[]any{map[string]any{"Effect": "Allow", "Principal": "*"}})},
+	{"KMS_CMK_NOT_SCHEDULED_FOR_DELETION", keyKind, "keys that stay",
+		func(s subject) bool { return s.resource["DeletionPolicy"] == "Retain" }, nil, nil},
 
 	{"CKV_AWS_27 W48", queueKind, "encryption", is("SqsManagedSseEnabled", true), nil, nil},
-	{"CKV_AWS_168 F21", "AWS::SQS::QueuePolicy", "nothing allowed to everybody", rights(noWildcard), nil, bad("PolicyDocument.Statement", []any{map[string]any{"Effect": "Allow", "Principal": "*"}})},
+	{"CKV_AWS_168 F21", "AWS::SQS::QueuePolicy", "nothing allowed to everybody", rights(noWildcard), nil,
+		bad("PolicyDocument.Statement", []any{map[string]any{"Effect": "Allow", "Principal": "*"}})},
 	{"SQS4", "AWS::SQS::QueuePolicy", "TLS only", tlsOnly, nil, nil},
-	{"CKV_AWS_26 W47 SNS_ENCRYPTED_KMS", topicKind, "a customer's key", is("KmsMasterKeyId", getAtt("VaultKey", "Arn")), nil, nil},
-	{"CKV_AWS_169 F18", "AWS::SNS::TopicPolicy", "nothing allowed to everybody", rights(noWildcard), nil, bad("PolicyDocument.Statement", []any{map[string]any{"Effect": "Allow", "Principal": map[string]any{"AWS": "*"}}})},
+	{"CKV_AWS_26 W47 SNS_ENCRYPTED_KMS", topicKind, "a customer's key", is("KmsMasterKeyId", getAtt("VaultKey", "Arn")),
+		nil, nil},
+	{"CKV_AWS_169 F18", "AWS::SNS::TopicPolicy", "nothing allowed to everybody", rights(noWildcard), nil,
+		bad("PolicyDocument.Statement", []any{map[string]any{"Effect": "Allow", "Principal": map[string]any{"AWS": "*"}}})},
 	{"SNS3", "AWS::SNS::TopicPolicy", "TLS only", tlsOnly, nil, nil},
 
-	{"CKV_AWS_158 W84 CLOUDWATCH_LOG_GROUP_ENCRYPTED", "AWS::Logs::LogGroup", "a customer's key", is("KmsKeyId", getAtt("VaultKey", "Arn")), nil, nil},
-	{"CKV_AWS_66 W86 CW_LOGGROUP_RETENTION_PERIOD_CHECK", "AWS::Logs::LogGroup", "an end", has("RetentionInDays"), nil, nil},
-	{"CKV_AWS_338", "AWS::Logs::LogGroup", "a year", is("RetentionInDays", 365), map[string]string{"all": byParameter}, nil},
+	{"CKV_AWS_158 W84 CLOUDWATCH_LOG_GROUP_ENCRYPTED", "AWS::Logs::LogGroup", "a customer's key",
+		is("KmsKeyId", getAtt("VaultKey", "Arn")), nil, nil},
+	{"CKV_AWS_66 W86 CW_LOGGROUP_RETENTION_PERIOD_CHECK", "AWS::Logs::LogGroup", "an end", has("RetentionInDays"), nil,
+		nil},
+	{"CKV_AWS_338", "AWS::Logs::LogGroup", "a year", is("RetentionInDays", 365), map[string]string{"all": byParameter},
+		nil},
 
-	{"CKV_AWS_95 W46 API_GWV2_ACCESS_LOGS_ENABLED", "AWS::ApiGatewayV2::Stage", "an access log", all(has("AccessLogSettings.DestinationArn"), has("AccessLogSettings.Format")), nil, nil},
-	{"API_GWV2_THROTTLING", "AWS::ApiGatewayV2::Stage", "a throttle", has("DefaultRouteSettings.ThrottlingRateLimit"), nil, nil},
-	{"CKV_AWS_309 API_GWV2_AUTHORIZATION_TYPE_CONFIGURED", "AWS::ApiGatewayV2::Route", "an authorizer", has("AuthorizationType"), map[string]string{"all": strangers}, nil},
+	{"CKV_AWS_95 W46 API_GWV2_ACCESS_LOGS_ENABLED", "AWS::ApiGatewayV2::Stage", "an access log",
+		all(has("AccessLogSettings.DestinationArn"), has("AccessLogSettings.Format")), nil, nil},
+	{"API_GWV2_THROTTLING", "AWS::ApiGatewayV2::Stage", "a throttle", has("DefaultRouteSettings.ThrottlingRateLimit"), nil,
+		nil},
+	{"CKV_AWS_309 API_GWV2_AUTHORIZATION_TYPE_CONFIGURED", "AWS::ApiGatewayV2::Route", "an authorizer",
+		has("AuthorizationType"), map[string]string{"all": strangers}, nil},
 
-	{"CKV_AWS_60 CKV_AWS_61 F38", role, "one service that may assume the role", oneService, nil, bad("AssumeRolePolicyDocument.Statement", []any{map[string]any{"Effect": "Allow", "Principal": map[string]any{"AWS": "*"}}})},
-	{"F2 W14", role, "nothing but assuming it", trustsOnly, nil, bad("AssumeRolePolicyDocument.Statement", []any{map[string]any{"Effect": "Allow", "Action": "*"}})},
+	{"CKV_AWS_60 CKV_AWS_61 F38", role, "one service that may assume the role", oneService, nil,
+		bad("AssumeRolePolicyDocument.Statement", []any{map[string]any{"Effect": "Allow",
+			"Principal": map[string]any{"AWS": "*"}}})},
+	{"F2 W14", role, "nothing but assuming it", trustsOnly, nil, bad("AssumeRolePolicyDocument.Statement",
+		[]any{map[string]any{"Effect": "Allow", "Action": "*"}})},
 	{"W28", role, "no name of its own", not(has("RoleName")), nil, bad("RoleName", "x")},
-	{"W43 CKV_AWS_274", role, "no policy of AWS's making", not(has("ManagedPolicyArns")), nil, bad("ManagedPolicyArns", []any{"arn:aws:iam::aws:policy/AdministratorAccess"})},
-	{"IAM_NO_INLINE_POLICY_CHECK", role, "no policy of its own", not(has("Policies")), map[string]string{"ScheduleRole": ownPolicy, "RotateRole": ownPolicy}, bad("Policies", []any{map[string]any{}})},
-	{"IAM_NO_INLINE_POLICY_CHECK", rolePolicy, "no policy of one role", not(has("RoleName")), map[string]string{"all": ownPolicy}, bad("RoleName", "x")},
-	{"CKV_AWS_319 CLOUDWATCH_ALARM_ACTION_CHECK", "AWS::CloudWatch::Alarm", "somebody to tell", is("AlarmActions", []any{ref("Notices")}), nil, nil},
-	{"W28", "AWS::CloudWatch::Alarm", "no name of its own", not(has("AlarmName")), map[string]string{"all": namedAlarm}, bad("AlarmName", "x")},
+	{"W43 CKV_AWS_274", role, "no policy of AWS's making", not(has("ManagedPolicyArns")), nil, bad("ManagedPolicyArns",
+		[]any{"arn:aws:iam::aws:policy/AdministratorAccess"})},
+	{"IAM_NO_INLINE_POLICY_CHECK", role, "no policy of its own", not(has("Policies")),
+		map[string]string{"ScheduleRole": ownPolicy, "RotateRole": ownPolicy}, bad("Policies", []any{map[string]any{}})},
+	{"IAM_NO_INLINE_POLICY_CHECK", rolePolicy, "no policy of one role", not(has("RoleName")),
+		map[string]string{"all": ownPolicy}, bad("RoleName", "x")},
+	{"CKV_AWS_319 CLOUDWATCH_ALARM_ACTION_CHECK", "AWS::CloudWatch::Alarm", "somebody to tell",
+		is("AlarmActions", []any{ref("Notices")}), nil, nil},
+	{"W28", "AWS::CloudWatch::Alarm", "no name of its own", not(has("AlarmName")), map[string]string{"all": namedAlarm},
+		bad("AlarmName", "x")},
 }, policyQuestions()...)
 
 // policyQuestions are asked of every policy, wherever it is attached.
@@ -119,10 +155,13 @@ func policyQuestions() (asked []question) {
 			question{"CKV_AWS_62 CKV_AWS_63 F3 F4 F5 IAM_POLICY_NO_STATEMENTS_WITH_ADMIN_ACCESS", kind, "no wildcard action",
 				rights(func(s statement) bool { return !anyContains(s.actions, "*") }), nil, allowing("s3:*", "")},
 			question{"CKV_AWS_111 CKV_AWS_108 W11 W12 W13", kind, "named resources",
-				rights(func(s statement) bool { return !slices.Contains(s.resources, any("*")) }), traces, allowing("s3:PutObject", "Resource")},
-			question{"CKV_AWS_107 CKV_AWS_109 CKV_AWS_110", kind, "no way to more rights", rights(noEscalation), nil, allowing("iam:PassRole", "")},
+				rights(func(s statement) bool { return !slices.Contains(s.resources, any("*")) }), traces, allowing("s3:PutObject",
+					"Resource")},
+			question{"CKV_AWS_107 CKV_AWS_109 CKV_AWS_110", kind, "no way to more rights", rights(noEscalation), nil,
+				allowing("iam:PassRole", "")},
 			question{"W15 W16 W17 W21 W22", kind, "rights that say what, and not what else",
-				rights(func(s statement) bool { return s.body["NotAction"] == nil && s.body["NotResource"] == nil }), nil, allowing("s3:PutObject", "NotResource")},
+				rights(func(s statement) bool { return s.body["NotAction"] == nil && s.body["NotResource"] == nil }), nil,
+				allowing("s3:PutObject", "NotResource")},
 		)
 	}
 	return asked
@@ -300,7 +339,8 @@ func namesItsAccount(s subject) bool {
 func tlsOnly(s subject) bool {
 	denied := map[string]any{"Bool": map[string]any{"aws:SecureTransport": false}}
 	return slices.ContainsFunc(s.policies(), func(st statement) bool {
-		return st.body["Effect"] == "Deny" && reflect.DeepEqual(st.body["Condition"], denied) && slices.Equal(st.principals, []any{"*"})
+		return st.body["Effect"] == "Deny" && reflect.DeepEqual(st.body["Condition"], denied) && slices.Equal(st.principals,
+			[]any{"*"})
 	})
 }
 

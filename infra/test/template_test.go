@@ -24,9 +24,12 @@ var rules = []struct {
 }{
 	{"no-wildcards", "no statement has a wildcard action or principal, or says what is not meant", noWildcards},
 	{"named-resources", "roles act on named resources; * is for key policies, where it means the key", namedResources},
-	{"callback-sees-no-token", "the callback function reads app credentials and no connection's secret", callbackSeesNoToken},
-	{"callback-opens-nothing", "the callback function makes data keys of the sealing key and opens none", callbackOpensNothing},
-	{"callback-vault-key", "the callback function uses the key of the stores for the table, the topic and app credentials only", callbackVaultKey},
+	{"callback-sees-no-token", "the callback function reads app credentials and no connection's secret",
+		callbackSeesNoToken},
+	{"callback-opens-nothing", "the callback function makes data keys of the sealing key and opens none",
+		callbackOpensNothing},
+	{"callback-vault-key", "the callback function uses the key of the stores for the table, " +
+		"the topic and app credentials only", callbackVaultKey},
 	{"callback-concludes", "the callback function may end a consent, which is one transaction", callbackConcludes},
 	{"callback-one-policy", "the callback function has the rights of one policy", callbackHasOnePolicy},
 	{"seal-key-bound", "the sealing key is used for this stack's encryption context only", sealKeyBound},
@@ -45,8 +48,10 @@ var rules = []struct {
 	{"new-secrets", "who makes secrets passes the trial of their key", newSecrets},
 	{"missing-data", "an alarm for which time without data counts fills it in", missingData},
 	{"alarms-reach-people", "alarms have names by which topic and key know them", alarmsReachPeople},
-	{"secrets-in-scope", "each role reaches secrets of this installation, of the kinds it needs, for what it does", secretsInScope},
-	{"keys-in-context", "the key of the stores serves each role for the secrets and the topic that it reaches", keysInContext},
+	{"secrets-in-scope", "each role reaches secrets of this installation, of the kinds it needs, for what it does",
+		secretsInScope},
+	{"keys-in-context", "the key of the stores serves each role for the secrets and the topic that it reaches",
+		keysInContext},
 	{"queues-of-one-use", "functions use each queue in one way", queuesOfOneUse},
 	{"schedule-one-function", "the schedule invokes one function", scheduleHasOneFunction},
 	{"services-for-this-account", "AWS's services act for this account only", servicesForThisAccount},
@@ -76,10 +81,13 @@ func TestFunctionsEnvironmentIsAccepted(t *testing.T) {
 		cadence    time.Duration
 	}{
 		{nil, "https://abcdefghij.execute-api.us-east-1.amazonaws.com", time.Hour},
-		{map[string]any{"Schedule": "rate(15 minutes)", "PublicUrl": "https://connect.example.com", "Organization": "(Acme) Müller & Söhne, Inc."}, "https://connect.example.com", 15 * time.Minute},
-		{map[string]any{"Schedule": "rate(1 minute)", "SecretPrefix": "a/b", "LogLevel": "debug"}, "https://abcdefghij.execute-api.us-east-1.amazonaws.com", time.Minute},
+		{map[string]any{"Schedule": "rate(15 minutes)", "PublicUrl": "https://connect.example.com",
+			"Organization": "(Acme) Müller & Söhne, Inc."}, "https://connect.example.com", 15 * time.Minute},
+		{map[string]any{"Schedule": "rate(1 minute)", "SecretPrefix": "a/b", "LogLevel": "debug"},
+			"https://abcdefghij.execute-api.us-east-1.amazonaws.com", time.Minute},
 	} {
-		for function, program := range map[string]config.Program{"RotateFunction": config.Rotate, "CallbackFunction": config.Callback} {
+		for function, program := range map[string]config.Program{"RotateFunction": config.Rotate,
+			"CallbackFunction": config.Callback} {
 			settings, err := config.Read(program, tmpl.environment(function, c.parameters))
 			if err != nil {
 				t.Errorf("%s with %v: %v", function, c.parameters, err)
@@ -94,7 +102,8 @@ func TestFunctionsEnvironmentIsAccepted(t *testing.T) {
 			if program == config.Callback && settings.PublicURL != c.publicURL {
 				t.Errorf("public URL %s", settings.PublicURL)
 			}
-			if wanted, _ := c.parameters["Organization"].(string); program == config.Callback && settings.Organization != wanted {
+			if wanted, _ := c.parameters["Organization"].(string); program == config.Callback &&
+				settings.Organization != wanted {
 				t.Errorf("organization %q", settings.Organization)
 			}
 		}
@@ -207,11 +216,13 @@ func callbackOpensNothing(t template) (broken []string) {
 		}
 	}
 	for _, s := range t.keyPolicy("SealKey") {
-		if strings.Contains(fmt.Sprint(s.principals), "CallbackRole") && !slices.Equal(s.actions, []string{"kms:GenerateDataKey"}) {
+		if strings.Contains(fmt.Sprint(s.principals), "CallbackRole") && !slices.Equal(s.actions,
+			[]string{"kms:GenerateDataKey"}) {
 			broken = append(broken, fmt.Sprint(s.where, " allows ", s.actions))
 		}
 		// What the account's root may do, an IAM policy could give to anybody.
-		if strings.Contains(fmt.Sprint(s.principals), ":root") && (slices.Contains(s.actions, "kms:Decrypt") || slices.Contains(s.actions, "kms:CreateGrant")) {
+		if strings.Contains(fmt.Sprint(s.principals), ":root") && (slices.Contains(s.actions, "kms:Decrypt") ||
+			slices.Contains(s.actions, "kms:CreateGrant")) {
 			broken = append(broken, s.where+" lets IAM policies give the use of the key away")
 		}
 	}
@@ -219,10 +230,15 @@ func callbackOpensNothing(t template) (broken []string) {
 }
 
 func sealKeyBound(t template) (broken []string) {
-	bound := map[string]any{"StringEquals": map[string]any{"kms:EncryptionContext:tokenturn:stack": map[string]any{"Ref": "AWS::StackName"}}}
+	stack := map[string]any{"Ref": "AWS::StackName"}
+	bound := map[string]any{"StringEquals": map[string]any{"kms:EncryptionContext:tokenturn:stack": stack}}
 	for _, s := range t.statements() {
-		uses := slices.ContainsFunc(s.actions, func(a string) bool { return a == "kms:Decrypt" || a == "kms:GenerateDataKey" })
-		if uses && (strings.HasPrefix(s.where, "SealKey") || strings.Contains(s.resourceText(), "SealKey")) && !reflect.DeepEqual(s.body["Condition"], bound) {
+		uses := slices.ContainsFunc(s.actions, func(a string) bool {
+			return a == "kms:Decrypt" ||
+				a == "kms:GenerateDataKey"
+		})
+		if uses && (strings.HasPrefix(s.where, "SealKey") || strings.Contains(s.resourceText(), "SealKey")) &&
+			!reflect.DeepEqual(s.body["Condition"], bound) {
 			broken = append(broken, fmt.Sprint(s.where, " under the condition ", s.body["Condition"]))
 		}
 	}
@@ -237,8 +253,10 @@ func vaultKeyThroughStores(t template) (broken []string) {
 		condition := object(object(s.body["Condition"])["StringEquals"])
 		// AWS's own services use it directly, for what is of this stack.
 		bound := object(object(s.body["Condition"])["ArnLike"])
-		service := object(s.body["Principal"])["Service"] != nil && len(bound) == 1 && strings.Contains(fmt.Sprint(bound), ":${AWS::StackName}-*")
-		if uses && (strings.HasPrefix(s.where, "VaultKey") || strings.Contains(s.resourceText(), "VaultKey")) && condition["kms:ViaService"] == nil && !service {
+		service := object(s.body["Principal"])["Service"] != nil && len(bound) == 1 && strings.Contains(fmt.Sprint(bound),
+			":${AWS::StackName}-*")
+		if uses && (strings.HasPrefix(s.where, "VaultKey") || strings.Contains(s.resourceText(), "VaultKey")) &&
+			condition["kms:ViaService"] == nil && !service {
 			broken = append(broken, s.where+" uses the key directly")
 		}
 	}
@@ -246,8 +264,10 @@ func vaultKeyThroughStores(t template) (broken []string) {
 }
 
 func vaultIsKept(t template) (broken []string) {
-	allowed := map[string]string{"secretsmanager:CreateSecret": "connection", "secretsmanager:GetSecretValue": "", "secretsmanager:ListSecretVersionIds": "connection",
-		"secretsmanager:PutSecretValue": "connection", "secretsmanager:TagResource": "connection", "secretsmanager:UpdateSecretVersionStage": "connection"}
+	allowed := map[string]string{"secretsmanager:CreateSecret": "connection", "secretsmanager:GetSecretValue": "",
+		"secretsmanager:ListSecretVersionIds": "connection",
+		"secretsmanager:PutSecretValue":       "connection", "secretsmanager:TagResource": "connection",
+		"secretsmanager:UpdateSecretVersionStage": "connection"}
 	for _, s := range t.policy("RotatePolicy") {
 		for _, action := range s.actions {
 			kind, known := allowed[action]
@@ -292,7 +312,8 @@ func keptApart(t template) (broken []string) {
 	resources := t.withoutEvents()
 	for name := range resources {
 		for _, needed := range cloudformation.Needs(resources[name], resources) {
-			if t.resource(name)["DeletionPolicy"] == "Retain" && t.resource(needed)["DeletionPolicy"] != "Retain" && t.resource(needed)["Type"] != role {
+			if t.resource(name)["DeletionPolicy"] == "Retain" && t.resource(needed)["DeletionPolicy"] != "Retain" &&
+				t.resource(needed)["Type"] != role {
 				broken = append(broken, name+" needs "+needed)
 			}
 		}
@@ -324,7 +345,8 @@ func table(t template) (broken []string) {
 }
 
 func keys(hash, sort string) []any {
-	return []any{map[string]any{"AttributeName": hash, "KeyType": "HASH"}, map[string]any{"AttributeName": sort, "KeyType": "RANGE"}}
+	return []any{map[string]any{"AttributeName": hash, "KeyType": "HASH"}, map[string]any{"AttributeName": sort,
+		"KeyType": "RANGE"}}
 }
 
 func functions(t template) (broken []string) {
@@ -380,9 +402,11 @@ func schedule(t template) (broken []string) {
 	}
 	r := t.resource("RotateFunction")
 	for path, want := range map[string]any{
-		"Type": "ScheduleV2", "Properties.Name": map[string]any{"Fn::Sub": "${AWS::StackName}-sweep"}, "Properties.ScheduleExpression": map[string]any{"Ref": "Schedule"},
+		"Type": "ScheduleV2", "Properties.Name": map[string]any{"Fn::Sub": "${AWS::StackName}-sweep"},
+		"Properties.ScheduleExpression": map[string]any{"Ref": "Schedule"},
 		"Properties.FlexibleTimeWindow": map[string]any{"Fn::If": []any{"HasFlexibleWindow",
-			map[string]any{"Mode": "FLEXIBLE", "MaximumWindowInMinutes": map[string]any{"Ref": "FlexibleWindowMinutes"}}, map[string]any{"Mode": "OFF"}}},
+			map[string]any{"Mode": "FLEXIBLE", "MaximumWindowInMinutes": map[string]any{"Ref": "FlexibleWindowMinutes"}},
+			map[string]any{"Mode": "OFF"}}},
 		"Properties.RetryPolicy.MaximumRetryAttempts": 185, "Properties.RetryPolicy.MaximumEventAgeInSeconds": 900,
 		"Properties.Input": `{"op":"sweep"}`, "Properties.DeadLetterConfig.Arn": getAtt("LostSweeps", "Arn"),
 	} {
@@ -400,9 +424,11 @@ func queue(t template) (broken []string) {
 			hidden, shortest, untilTokensDie))
 	}
 	broken = append(broken, q.differs("RedrivePolicy.deadLetterTargetArn", getAtt("DeadLetters", "Arn"))...)
-	broken = append(broken, q.differs("RedrivePolicy.maxReceiveCount", 5)...) // what AWS advises at least, for throttles count
+	// what AWS advises at least, for throttles count
+	broken = append(broken, q.differs("RedrivePolicy.maxReceiveCount", 5)...)
 	broken = append(broken, function.differs("Events.FollowUps.Properties.ScalingConfig.MaximumConcurrency", 2)...)
-	broken = append(broken, function.differs("Events.FollowUps.Properties.FunctionResponseTypes", []any{"ReportBatchItemFailures"})...)
+	broken = append(broken, function.differs("Events.FollowUps.Properties.FunctionResponseTypes",
+		[]any{"ReportBatchItemFailures"})...)
 	return append(broken, function.differs("Events.FollowUps.Properties.Queue", getAtt("FollowUps", "Arn"))...)
 }
 

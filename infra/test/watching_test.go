@@ -64,7 +64,8 @@ var faults = []fault{
 	}, []string{"Drift"}},
 	{"neither store takes the answer", func(i *installation) {
 		i.Issuer.Personality.Overlap = true
-		i.gate(rotationtest.Gates(rotationtest.Always("ledger.SaveResponse", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail}),
+		i.gate(rotationtest.Gates(rotationtest.Always("ledger.SaveResponse", rotationtest.Before,
+			rotationtest.Fault{Kind: rotationtest.Fail}),
 			rotationtest.Always("secrets.Put", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail})))
 		i.hours(1)
 		i.gate(nil)
@@ -97,19 +98,32 @@ var faults = []fault{
 		i.hours(1)
 	}, []string{"Denied"}},
 	// What AWS measures itself.
-	{"the rotate function fails", given("AWS/Lambda Errors FunctionName=example-RotateFunction", 1), []string{"RotateErrors"}},
-	{"the callback function fails", given("AWS/Lambda Errors FunctionName=example-CallbackFunction", 1), []string{"CallbackErrors"}},
-	{"rotate is throttled", given("AWS/Lambda Throttles FunctionName=example-RotateFunction", 1), []string{"RotateThrottles"}},
-	{"callback is throttled", given("AWS/Lambda Throttles FunctionName=example-CallbackFunction", 1), []string{"CallbackThrottles"}},
-	{"a run takes its whole time", given("AWS/Lambda Duration FunctionName=example-RotateFunction", 899_900), []string{"RotateDuration"}},
-	{"a run has more to do than it can", given("AWS/Lambda Duration FunctionName=example-RotateFunction", 866_000), nil}, // and hands it on
-	{"the callback takes longer than the API waits", given("AWS/Lambda Duration FunctionName=example-CallbackFunction", 31_000), []string{"CallbackDuration"}},
-	{"a follow-up is given up", given("AWS/SQS ApproximateNumberOfMessagesVisible QueueName=example-DeadLetters", 1), []string{"DeadLetterDepth"}},
-	{"a sweep is lost", given("AWS/SQS ApproximateNumberOfMessagesVisible QueueName=example-LostSweeps", 1), []string{"LostSweepDepth"}},
-	{"reads are throttled", given("AWS/DynamoDB ReadThrottleEvents TableName=example-Table", 3), []string{"TableReadThrottle"}},
-	{"writes are throttled", given("AWS/DynamoDB WriteThrottleEvents TableName=example-Table", 3), []string{"TableWriteThrottle"}},
-	{"the index is read too fast", given("AWS/DynamoDB ReadThrottleEvents GlobalSecondaryIndexName=due TableName=example-Table", 3), []string{"IndexReadThrottle"}},
-	{"the index is written too fast", given("AWS/DynamoDB WriteThrottleEvents GlobalSecondaryIndexName=due TableName=example-Table", 3), []string{"IndexWriteThrottle"}},
+	{"the rotate function fails", given("AWS/Lambda Errors FunctionName=example-RotateFunction", 1),
+		[]string{"RotateErrors"}},
+	{"the callback function fails", given("AWS/Lambda Errors FunctionName=example-CallbackFunction", 1),
+		[]string{"CallbackErrors"}},
+	{"rotate is throttled", given("AWS/Lambda Throttles FunctionName=example-RotateFunction", 1),
+		[]string{"RotateThrottles"}},
+	{"callback is throttled", given("AWS/Lambda Throttles FunctionName=example-CallbackFunction", 1),
+		[]string{"CallbackThrottles"}},
+	{"a run takes its whole time", given("AWS/Lambda Duration FunctionName=example-RotateFunction", 899_900),
+		[]string{"RotateDuration"}},
+	// and hands it on
+	{"a run has more to do than it can", given("AWS/Lambda Duration FunctionName=example-RotateFunction", 866_000), nil},
+	{"the callback takes longer than the API waits", given("AWS/Lambda Duration FunctionName=example-CallbackFunction",
+		31_000), []string{"CallbackDuration"}},
+	{"a follow-up is given up", given("AWS/SQS ApproximateNumberOfMessagesVisible QueueName=example-DeadLetters", 1),
+		[]string{"DeadLetterDepth"}},
+	{"a sweep is lost", given("AWS/SQS ApproximateNumberOfMessagesVisible QueueName=example-LostSweeps", 1),
+		[]string{"LostSweepDepth"}},
+	{"reads are throttled", given("AWS/DynamoDB ReadThrottleEvents TableName=example-Table", 3),
+		[]string{"TableReadThrottle"}},
+	{"writes are throttled", given("AWS/DynamoDB WriteThrottleEvents TableName=example-Table", 3),
+		[]string{"TableWriteThrottle"}},
+	{"the index is read too fast", given("AWS/DynamoDB ReadThrottleEvents GlobalSecondaryIndexName=due "+
+		"TableName=example-Table", 3), []string{"IndexReadThrottle"}},
+	{"the index is written too fast", given("AWS/DynamoDB WriteThrottleEvents GlobalSecondaryIndexName=due "+
+		"TableName=example-Table", 3), []string{"IndexWriteThrottle"}},
 	{"the API answers 503", given("AWS/ApiGateway 5xx ApiId=abcdefghij", 1), []string{"ServerErrors"}},
 }
 
@@ -170,8 +184,10 @@ func TestAFaultlessMonthSetsOffNoAlarm(t *testing.T) {
 				for range c.days {
 					i.hours(24)
 					for metric, value := range map[string]float64{"AWS/Lambda Duration FunctionName=example-RotateFunction": 4_000,
-						"AWS/Lambda Errors FunctionName=example-RotateFunction": 0, "AWS/Lambda Duration FunctionName=example-CallbackFunction": 2_500,
-						"AWS/SQS ApproximateNumberOfMessagesVisible QueueName=example-DeadLetters": 0, "AWS/ApiGateway 5xx ApiId=abcdefghij": 0} {
+						"AWS/Lambda Errors FunctionName=example-RotateFunction":                    0,
+						"AWS/Lambda Duration FunctionName=example-CallbackFunction":                2_500,
+						"AWS/SQS ApproximateNumberOfMessagesVisible QueueName=example-DeadLetters": 0,
+						"AWS/ApiGateway 5xx ApiId=abcdefghij":                                      0} {
 						i.cloud.put(metric, time.Now(), value)
 					}
 				}
@@ -261,8 +277,10 @@ func TestMetricLinesNameNoSecretAndNoConnectionAsDimension(t *testing.T) {
 		if err := i.cloud.take(log); err != nil {
 			t.Fatal(err)
 		}
-		for _, metric := range []string{"Sweeps stack=example", "Connections environment=sandbox outcome=rotated stack=example", "Connections outcome=rotated stack=example",
-			"TokenLifeLeft environment=sandbox stack=example", "SecretVersions stack=example", "RedeemLatency environment=sandbox stack=example",
+		for _, metric := range []string{"Sweeps stack=example", "Connections environment=sandbox outcome=rotated " +
+			"stack=example", "Connections outcome=rotated stack=example",
+			"TokenLifeLeft environment=sandbox stack=example", "SecretVersions stack=example",
+			"RedeemLatency environment=sandbox stack=example",
 			"Consents environment=sandbox outcome=connected stack=example"} {
 			if i.cloud["tokenturn "+metric] == nil {
 				t.Errorf("nothing was measured as %s; there are %v", metric, slices.Sorted(maps.Keys(i.cloud)))

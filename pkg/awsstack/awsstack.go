@@ -75,8 +75,10 @@ type Stack struct {
 // are found as in every program that uses the AWS SDK (AWS_REGION, AWS_PROFILE,
 // AWS_ENDPOINT_URL and so on).
 // meter and tracer may be nil.
-func Open(ctx context.Context, settings config.Settings, log *slog.Logger, meter *metrics.Meter, tracer *traces.Tracer) (*Stack, error) {
-	cfg, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithHTTPClient(httpClient(settings.Concurrency)), awsconfig.WithRetryer(retryer))
+func Open(ctx context.Context, settings config.Settings, log *slog.Logger, meter *metrics.Meter,
+	tracer *traces.Tracer) (*Stack, error) {
+	cfg, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithHTTPClient(httpClient(settings.Concurrency)),
+		awsconfig.WithRetryer(retryer))
 	if err != nil {
 		return nil, fmt.Errorf("loading the configuration of the AWS SDK: %w", err)
 	}
@@ -154,8 +156,10 @@ func (s *Stack) Rotator() (*rotation.Rotator, error) {
 	if s.Settings.PublicURL != "" {
 		links = consent.Renewals{Store: s.Table, Applications: s.Applications, PublicURL: s.Settings.PublicURL}
 	}
-	return rotation.NewRotator(rotation.Config{Ledger: s.Table, SecretStore: s.SecretStore, Sealer: s.Sealer, Applications: s.Applications,
-		Issuer: s.Meter.Issuer(s.Tracer.Issuer(s.Issuer)), FollowUps: s.FollowUps, RateLimiter: s.Table, Notifier: s.Meter.Notifier(s.Notifier), NoticeClaims: s.Table,
+	return rotation.NewRotator(rotation.Config{Ledger: s.Table, SecretStore: s.SecretStore, Sealer: s.Sealer,
+		Applications: s.Applications,
+		Issuer:       s.Meter.Issuer(s.Tracer.Issuer(s.Issuer)), FollowUps: s.FollowUps, RateLimiter: s.Table,
+		Notifier: s.Meter.Notifier(s.Notifier), NoticeClaims: s.Table,
 		Invitations: links, Log: s.Log, Settings: s.Settings.Rotation()})
 }
 
@@ -163,7 +167,8 @@ func (s *Stack) Rotator() (*rotation.Rotator, error) {
 // installation.
 func (s *Stack) Consents() (*rotation.Consents, error) {
 	return rotation.NewConsents(rotation.ConsentsConfig{Ledger: s.Table, Sealer: s.Sealer, Applications: s.Applications,
-		Issuer: s.Meter.Issuer(s.Tracer.Issuer(s.Issuer)), FollowUps: s.FollowUps, Notifier: s.Meter.Notifier(s.Notifier), Log: s.Log, Settings: s.Settings.Rotation()})
+		Issuer: s.Meter.Issuer(s.Tracer.Issuer(s.Issuer)), FollowUps: s.FollowUps, Notifier: s.Meter.Notifier(s.Notifier),
+		Log: s.Log, Settings: s.Settings.Rotation()})
 }
 
 // ConsentHandler serves invitations and callbacks of this installation under

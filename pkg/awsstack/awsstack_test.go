@@ -46,7 +46,8 @@ func TestWhatIsNotConfiguredIsNil(t *testing.T) {
 	if stack.FollowUps != nil || stack.Notifier != nil {
 		t.Errorf("queue %v, topic %v", stack.FollowUps, stack.Notifier)
 	}
-	stack = open(t, "TOKENTURN_QUEUE_URL=https://sqs.us-east-1.amazonaws.com/111122223333/q", "TOKENTURN_TOPIC_ARN=arn:aws:sns:us-east-1:111122223333:t")
+	stack = open(t, "TOKENTURN_QUEUE_URL=https://sqs.us-east-1.amazonaws.com/111122223333/q",
+		"TOKENTURN_TOPIC_ARN=arn:aws:sns:us-east-1:111122223333:t")
 	if stack.FollowUps == nil || stack.Notifier == nil {
 		t.Error("the queue or the topic is left out")
 	}
@@ -128,7 +129,8 @@ func TestMessagesOutlastATransientError(t *testing.T) {
 			ctx, cancel := context.WithTimeout(ctx, 4*time.Second)
 			defer cancel()
 			queue := awssqs.NewFromConfig(cfg, func(o *awssqs.Options) { o.DisableMessageChecksumValidation = true })
-			return sqs.New(queue, "https://sqs.us-east-1.amazonaws.com/111122223333/q").Send(ctx, rotation.Request{Op: "sweep"}, 0)
+			return sqs.New(queue, "https://sqs.us-east-1.amazonaws.com/111122223333/q").Send(ctx, rotation.Request{Op: "sweep"},
+				0)
 		}},
 		"a notice": {3 * time.Second, func(ctx context.Context, cfg aws.Config) error {
 			topic := awssns.NewFromConfig(cfg)

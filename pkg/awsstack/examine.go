@@ -45,10 +45,12 @@ func (s *Stack) examineTable(ctx context.Context) []doctor.Finding {
 	}
 	out, err := s.clients.dynamodb.DescribeTable(ctx, &awsdynamodb.DescribeTableInput{TableName: &s.Settings.Table})
 	if _, missing := errors.AsType[*types.ResourceNotFoundException](err); missing {
-		return []doctor.Finding{finding(doctor.Problem, "there is no such table in this account and region", "correct TOKENTURN_TABLE, AWS_REGION or the account, or deploy the template")}
+		return []doctor.Finding{finding(doctor.Problem, "there is no such table in this account and region",
+			"correct TOKENTURN_TABLE, AWS_REGION or the account, or deploy the template")}
 	}
 	if denied(err) {
-		return []doctor.Finding{finding(doctor.Warning, "it cannot be described", "allow dynamodb:DescribeTable, DescribeTimeToLive and DescribeContinuousBackups here")}
+		return []doctor.Finding{finding(doctor.Warning, "it cannot be described", "allow dynamodb:DescribeTable, "+
+			"DescribeTimeToLive and DescribeContinuousBackups here")}
 	}
 	if err != nil {
 		return []doctor.Finding{finding(doctor.Problem, err.Error(), "see that DynamoDB can be reached from here")}
@@ -58,17 +60,22 @@ func (s *Stack) examineTable(ctx context.Context) []doctor.Finding {
 		findings = append(findings, finding(doctor.Problem, "its keys are not pk and sk", deployAgain))
 	}
 	due := slices.IndexFunc(out.Table.GlobalSecondaryIndexes, func(i types.GlobalSecondaryIndexDescription) bool {
-		return aws.ToString(i.IndexName) == "due" && keysOf(i.KeySchema) == "due_bucket due_at" && i.IndexStatus == types.IndexStatusActive
+		return aws.ToString(i.IndexName) == "due" && keysOf(i.KeySchema) == "due_bucket due_at" &&
+			i.IndexStatus == types.IndexStatusActive
 	})
 	if due < 0 {
-		findings = append(findings, finding(doctor.Problem, "it has no active index due of due_bucket and due_at, so nothing is found due", deployAgain))
+		findings = append(findings, finding(doctor.Problem, "it has no active index due of due_bucket and due_at, "+
+			"so nothing is found due", deployAgain))
 	}
-	if ttl, err := s.clients.dynamodb.DescribeTimeToLive(ctx, &awsdynamodb.DescribeTimeToLiveInput{TableName: &s.Settings.Table}); err == nil &&
+	if ttl, err := s.clients.dynamodb.DescribeTimeToLive(ctx,
+		&awsdynamodb.DescribeTimeToLiveInput{TableName: &s.Settings.Table}); err == nil &&
 		(ttl.TimeToLiveDescription == nil || ttl.TimeToLiveDescription.TimeToLiveStatus != types.TimeToLiveStatusEnabled) {
 		findings = append(findings, finding(doctor.Warning, "it drops no old rows: time to live is off", deployAgain))
 	}
-	if backup, err := s.clients.dynamodb.DescribeContinuousBackups(ctx, &awsdynamodb.DescribeContinuousBackupsInput{TableName: &s.Settings.Table}); err == nil && !pointInTime(backup) {
-		findings = append(findings, finding(doctor.Warning, "it cannot be restored: point-in-time recovery is off", deployAgain))
+	if backup, err := s.clients.dynamodb.DescribeContinuousBackups(ctx,
+		&awsdynamodb.DescribeContinuousBackupsInput{TableName: &s.Settings.Table}); err == nil && !pointInTime(backup) {
+		findings = append(findings, finding(doctor.Warning, "it cannot be restored: point-in-time recovery is off",
+			deployAgain))
 	}
 	if len(findings) == 0 {
 		findings = append(findings, finding(doctor.OK, "keys, index, time to live and recovery are in order", ""))
@@ -86,7 +93,8 @@ func keysOf(schema []types.KeySchemaElement) string {
 
 func pointInTime(out *awsdynamodb.DescribeContinuousBackupsOutput) bool {
 	d := out.ContinuousBackupsDescription
-	return d != nil && d.PointInTimeRecoveryDescription != nil && d.PointInTimeRecoveryDescription.PointInTimeRecoveryStatus == types.PointInTimeRecoveryStatusEnabled
+	return d != nil && d.PointInTimeRecoveryDescription != nil &&
+		d.PointInTimeRecoveryDescription.PointInTimeRecoveryStatus == types.PointInTimeRecoveryStatusEnabled
 }
 
 // nowhere is a part of names that no row and no connection can have, so what is
@@ -97,7 +105,8 @@ const nowhere = "doctor/Nowhere"
 // cannot take effect. IAM decides before a service looks at what is asked for.
 // Creating a secret has no such way, and is not tried.
 func (s *Stack) examinePermissions(ctx context.Context) []doctor.Finding {
-	key := map[string]types.AttributeValue{"pk": &types.AttributeValueMemberS{Value: nowhere}, "sk": &types.AttributeValueMemberS{Value: nowhere}}
+	key := map[string]types.AttributeValue{"pk": &types.AttributeValueMemberS{Value: nowhere},
+		"sk": &types.AttributeValueMemberS{Value: nowhere}}
 	there, pk := aws.String("attribute_exists(#pk)"), map[string]string{"#pk": "pk"}
 	table, db := &s.Settings.Table, s.clients.dynamodb
 	secret := aws.String(s.Settings.SecretPrefix + "/connection/" + nowhere)
@@ -139,7 +148,8 @@ func (s *Stack) examinePermissions(ctx context.Context) []doctor.Finding {
 			return err
 		}},
 		{"dynamodb:BatchGetItem", func() error {
-			_, err := db.BatchGetItem(ctx, &awsdynamodb.BatchGetItemInput{RequestItems: map[string]types.KeysAndAttributes{*table: {Keys: []map[string]types.AttributeValue{key}}}})
+			_, err := db.BatchGetItem(ctx, &awsdynamodb.BatchGetItemInput{RequestItems: map[string]types.KeysAndAttributes{
+				*table: {Keys: []map[string]types.AttributeValue{key}}}})
 			return err
 		}},
 		{"secretsmanager:GetSecretValue", func() error {
@@ -147,7 +157,8 @@ func (s *Stack) examinePermissions(ctx context.Context) []doctor.Finding {
 			return err
 		}},
 		{"secretsmanager:PutSecretValue", func() error {
-			_, err := secrets.PutSecretValue(ctx, &awssecretsmanager.PutSecretValueInput{SecretId: secret, SecretString: aws.String("nothing"), ClientRequestToken: version})
+			_, err := secrets.PutSecretValue(ctx, &awssecretsmanager.PutSecretValueInput{SecretId: secret,
+				SecretString: aws.String("nothing"), ClientRequestToken: version})
 			return err
 		}},
 		{"secretsmanager:ListSecretVersionIds", func() error {
@@ -155,11 +166,13 @@ func (s *Stack) examinePermissions(ctx context.Context) []doctor.Finding {
 			return err
 		}},
 		{"secretsmanager:UpdateSecretVersionStage", func() error {
-			_, err := secrets.UpdateSecretVersionStage(ctx, &awssecretsmanager.UpdateSecretVersionStageInput{SecretId: secret, VersionStage: aws.String("AWSCURRENT"), MoveToVersionId: version})
+			_, err := secrets.UpdateSecretVersionStage(ctx, &awssecretsmanager.UpdateSecretVersionStageInput{SecretId: secret,
+				VersionStage: aws.String("AWSCURRENT"), MoveToVersionId: version})
 			return err
 		}},
 		{"secretsmanager:DeleteSecret", func() error {
-			_, err := secrets.DeleteSecret(ctx, &awssecretsmanager.DeleteSecretInput{SecretId: secret, RecoveryWindowInDays: aws.Int64(30)})
+			_, err := secrets.DeleteSecret(ctx, &awssecretsmanager.DeleteSecretInput{SecretId: secret,
+				RecoveryWindowInDays: aws.Int64(30)})
 			return err
 		}},
 		{"secretsmanager:RestoreSecret", func() error {
@@ -174,10 +187,12 @@ func (s *Stack) examinePermissions(ctx context.Context) []doctor.Finding {
 		}
 	}
 	if len(refused) > 0 {
-		return []doctor.Finding{{Check: "permissions", Level: doctor.Problem, Detail: "not allowed here: " + strings.Join(refused, ", "),
+		return []doctor.Finding{{Check: "permissions", Level: doctor.Problem, Detail: "not allowed here: " +
+			strings.Join(refused, ", "),
 			Remedy: "give this role what infra/README.md lists for the operator; commands that need them fail"}}
 	}
-	return []doctor.Finding{{Check: "permissions", Level: doctor.OK, Detail: fmt.Sprintf("%d actions on table and secrets are allowed here (those of the functions' roles are theirs to show)", len(tries))}}
+	return []doctor.Finding{{Check: "permissions", Level: doctor.OK, Detail: fmt.Sprintf("%d actions on table and "+
+		"secrets are allowed here (those of the functions' roles are theirs to show)", len(tries))}}
 }
 
 // backlog is how many messages wait in a queue whose reader is at work.
@@ -188,7 +203,8 @@ func (s *Stack) examineQueue(ctx context.Context) []doctor.Finding {
 		return []doctor.Finding{{Check: "queue", Level: level, Detail: detail, Remedy: remedy}}
 	}
 	if s.Settings.QueueURL == "" {
-		return finding(doctor.Warning, "there is none, so what a follow-up would do waits for the next sweep", "set TOKENTURN_QUEUE_URL to the stack's output")
+		return finding(doctor.Warning, "there is none, so what a follow-up would do waits for the next sweep",
+			"set TOKENTURN_QUEUE_URL to the stack's output")
 	}
 	out, err := s.clients.sqs.GetQueueAttributes(ctx, &awssqs.GetQueueAttributesInput{QueueUrl: &s.Settings.QueueURL,
 		AttributeNames: []sqstypes.QueueAttributeName{sqstypes.QueueAttributeNameApproximateNumberOfMessages}})
@@ -200,7 +216,8 @@ func (s *Stack) examineQueue(ctx context.Context) []doctor.Finding {
 	}
 	waiting, _ := strconv.Atoi(out.Attributes[string(sqstypes.QueueAttributeNameApproximateNumberOfMessages)])
 	if waiting > backlog {
-		return finding(doctor.Problem, fmt.Sprintf("%d messages wait in it", waiting), "see that the rotate function reads it and does not fail")
+		return finding(doctor.Problem, fmt.Sprintf("%d messages wait in it", waiting),
+			"see that the rotate function reads it and does not fail")
 	}
 	return finding(doctor.OK, fmt.Sprintf("%d messages wait in it", waiting), "")
 }
@@ -210,7 +227,8 @@ func (s *Stack) examineTopic(ctx context.Context) []doctor.Finding {
 		return []doctor.Finding{{Check: "topic", Level: level, Detail: detail, Remedy: remedy}}
 	}
 	if s.Settings.TopicARN == "" {
-		return finding(doctor.Warning, "not known here, so what this command notices is only logged", "set TOKENTURN_TOPIC_ARN to the stack's output TopicArn")
+		return finding(doctor.Warning, "not known here, so what this command notices is only logged",
+			"set TOKENTURN_TOPIC_ARN to the stack's output TopicArn")
 	}
 	out, err := s.clients.sns.GetTopicAttributes(ctx, &awssns.GetTopicAttributesInput{TopicArn: &s.Settings.TopicARN})
 	if denied(err) {
@@ -220,7 +238,8 @@ func (s *Stack) examineTopic(ctx context.Context) []doctor.Finding {
 		return finding(doctor.Problem, err.Error(), "correct TOKENTURN_TOPIC_ARN")
 	}
 	if out.Attributes["SubscriptionsConfirmed"] == "0" {
-		return finding(doctor.Warning, "nobody is told: it has no confirmed subscription", "subscribe somebody to "+s.Settings.TopicARN)
+		return finding(doctor.Warning, "nobody is told: it has no confirmed subscription",
+			"subscribe somebody to "+s.Settings.TopicARN)
 	}
 	return finding(doctor.OK, out.Attributes["SubscriptionsConfirmed"]+" are told of what needs a person", "")
 }
@@ -256,11 +275,13 @@ func (s *Stack) examineProtections(ctx context.Context) []doctor.Finding {
 	}
 	switch err := group.Wait(); {
 	case denied(err):
-		return finding(doctor.Warning, "the policies of secrets cannot be looked at", "allow secretsmanager:GetResourcePolicy here")
+		return finding(doctor.Warning, "the policies of secrets cannot be looked at",
+			"allow secretsmanager:GetResourcePolicy here")
 	case err != nil:
 		return finding(doctor.Later, err.Error(), "see that Secrets Manager can be reached from here")
 	case len(open) > 0:
-		return finding(doctor.Warning, fmt.Sprintf("%d of %d secrets have no policy of their own, such as that of %s", len(open), secrets, slices.Min(open)),
+		return finding(doctor.Warning, fmt.Sprintf("%d of %d secrets have no policy of their own, such as that of %s",
+			len(open), secrets, slices.Min(open)),
 			"attach them with: tokenturn --store aws connection protect --all; infra/README.md has the roles to name")
 	}
 	return finding(doctor.OK, fmt.Sprintf("%d secrets, each with a policy of its own", secrets), "")
@@ -269,5 +290,6 @@ func (s *Stack) examineProtections(ctx context.Context) []doctor.Finding {
 // denied reports whether IAM refused a call.
 func denied(err error) bool {
 	e, ok := errors.AsType[smithy.APIError](err)
-	return ok && slices.Contains([]string{"AccessDeniedException", "AccessDenied", "AuthorizationError", "AuthorizationErrorException"}, e.ErrorCode())
+	return ok && slices.Contains([]string{"AccessDeniedException", "AccessDenied", "AuthorizationError",
+		"AuthorizationErrorException"}, e.ErrorCode())
 }

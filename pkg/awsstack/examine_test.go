@@ -35,18 +35,21 @@ func TestRefusedPermissionsAreNamed(t *testing.T) {
 	stack := openAt(t, cloud)
 
 	all := stack.examinePermissions(t.Context())
-	for _, action := range []string{"dynamodb:PutItem", "dynamodb:Query on the index due", "dynamodb:BatchGetItem", "secretsmanager:PutSecretValue", "secretsmanager:DeleteSecret"} {
+	for _, action := range []string{"dynamodb:PutItem", "dynamodb:Query on the index due", "dynamodb:BatchGetItem",
+		"secretsmanager:PutSecretValue", "secretsmanager:DeleteSecret"} {
 		if len(all) != 1 || all[0].Level != doctor.Problem || !strings.Contains(all[0].Detail, action) {
 			t.Errorf("%s is not named in %+v", action, all)
 		}
 	}
 	for _, check := range []doctor.Check{stack.examineTable, stack.examineQueue} {
-		if found := check(t.Context()); len(found) != 1 || found[0].Level != doctor.Warning || !strings.HasPrefix(found[0].Remedy, "allow ") {
+		if found := check(t.Context()); len(found) != 1 || found[0].Level != doctor.Warning ||
+			!strings.HasPrefix(found[0].Remedy, "allow ") {
 			t.Errorf("what may not be looked at: %+v", found)
 		}
 	}
 	refuses = "RestoreSecret"
-	if found := stack.examinePermissions(t.Context()); len(found) != 1 || found[0].Detail != "not allowed here: secretsmanager:RestoreSecret" {
+	if found := stack.examinePermissions(t.Context()); len(found) != 1 ||
+		found[0].Detail != "not allowed here: secretsmanager:RestoreSecret" {
 		t.Errorf("one refused action: %+v", found)
 	}
 }
@@ -57,7 +60,8 @@ func openAt(t *testing.T, cloud *httptest.Server) *Stack {
 	t.Setenv("AWS_ENDPOINT_URL", cloud.URL)
 	t.Setenv("AWS_ACCESS_KEY_ID", "AKIA")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "test")
-	return open(t, "TOKENTURN_QUEUE_URL="+cloud.URL+"/111122223333/q", "TOKENTURN_TOPIC_ARN=arn:aws:sns:us-east-1:111122223333:t")
+	return open(t, "TOKENTURN_QUEUE_URL="+cloud.URL+"/111122223333/q",
+		"TOKENTURN_TOPIC_ARN=arn:aws:sns:us-east-1:111122223333:t")
 }
 
 // What is as template.yaml makes it is in order, and each deviation a finding.
@@ -86,7 +90,8 @@ func TestWhatDeviatesFromTheTemplate(t *testing.T) {
 	defer cloud.Close()
 	stack := openAt(t, cloud)
 	found := func() (all []doctor.Finding) {
-		for _, check := range []doctor.Check{stack.examineTable, stack.examineQueue, stack.examineTopic, stack.examineProtections} {
+		for _, check := range []doctor.Check{stack.examineTable, stack.examineQueue, stack.examineTopic,
+			stack.examineProtections} {
 			all = append(all, check(t.Context())...)
 		}
 		return all
@@ -107,12 +112,14 @@ func TestWhatDeviatesFromTheTemplate(t *testing.T) {
 		{"DescribeContinuousBackups", "ENABLED", "DISABLED", doctor.Warning, "point-in-time recovery is off"},
 		{"GetQueueAttributes", "100", "101", doctor.Problem, "101 messages wait in it"},
 		{"GetTopicAttributes", ">2<", ">0<", doctor.Warning, "no confirmed subscription"},
-		{"GetResourcePolicy", "ResourcePolicy", "ARN", doctor.Warning, "1 of 1 secrets have no policy of their own, such as that of sandbox/acme"},
+		{"GetResourcePolicy", "ResourcePolicy", "ARN", doctor.Warning,
+			"1 of 1 secrets have no policy of their own, such as that of sandbox/acme"},
 	} {
 		answers = maps.Clone(order)
 		answers[c.operation] = strings.Replace(order[c.operation], c.is, c.instead, 1)
 		all := doctor.Sorted(found())
-		if doctor.Worst(all) != c.level || !strings.Contains(all[0].Detail, c.says) || all[0].Remedy == "" || doctor.Worst(all[1:]) != doctor.OK {
+		if doctor.Worst(all) != c.level || !strings.Contains(all[0].Detail, c.says) || all[0].Remedy == "" ||
+			doctor.Worst(all[1:]) != doctor.OK {
 			t.Errorf("%s with %s: %+v", c.operation, c.instead, all)
 		}
 	}

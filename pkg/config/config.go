@@ -217,5 +217,6 @@ func isPublicURL(text string) bool {
 
 // fields are the settings that are variables of ours.
 func fields() []reflect.StructField {
-	return slices.DeleteFunc(slices.Collect(reflect.TypeFor[Settings]().Fields()), func(f reflect.StructField) bool { return f.Tag.Get("env") == "" })
+	return slices.DeleteFunc(slices.Collect(reflect.TypeFor[Settings]().Fields()),
+		func(f reflect.StructField) bool { return f.Tag.Get("env") == "" })
 }

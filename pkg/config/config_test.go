@@ -12,7 +12,8 @@ import (
 
 // least is what every program needs and no more.
 func least(more ...string) []string {
-	return append([]string{"TOKENTURN_TABLE=tokens", "TOKENTURN_SEAL_KEY=alias/seal", "AWS_REGION=eu-west-1", "HOME=/"}, more...)
+	return append([]string{"TOKENTURN_TABLE=tokens", "TOKENTURN_SEAL_KEY=alias/seal", "AWS_REGION=eu-west-1", "HOME=/"},
+		more...)
 }
 
 func TestDefaultsAreThoseOfTheEngine(t *testing.T) {
@@ -23,7 +24,8 @@ func TestDefaultsAreThoseOfTheEngine(t *testing.T) {
 	if got, want := s.Rotation(), rotation.DefaultSettings("tokens"); got != want {
 		t.Errorf("engine settings:\n got %+v\nwant %+v", got, want)
 	}
-	if s.SecretPrefix != "tokenturn" || s.LogLevel != slog.LevelInfo || s.QueueURL != "" || s.TopicARN != "" || s.PublicURL != "" {
+	if s.SecretPrefix != "tokenturn" || s.LogLevel != slog.LevelInfo || s.QueueURL != "" || s.TopicARN != "" ||
+		s.PublicURL != "" {
 		t.Errorf("defaults: %+v", s)
 	}
 }
@@ -52,7 +54,8 @@ func TestEverySettingIsRead(t *testing.T) {
 		QueueURL:     "https://sqs.eu-west-1.amazonaws.com/111122223333/follow-ups",
 		TopicARN:     "arn:aws:sns:eu-west-1:111122223333:notices",
 		Cadence:      15 * time.Minute, Concurrency: 3, RedeemRate: 0.5,
-		RedeemTimeout: 10 * time.Second, Lease: 25 * time.Second, Quiet: 90 * time.Second, LogLevel: slog.LevelDebug, XRayDaemon: "169.254.79.129:2000",
+		RedeemTimeout: 10 * time.Second, Lease: 25 * time.Second, Quiet: 90 * time.Second, LogLevel: slog.LevelDebug,
+		XRayDaemon: "169.254.79.129:2000",
 	}
 	if got != want {
 		t.Errorf("\n got %+v\nwant %+v", got, want)
@@ -110,7 +113,8 @@ func TestContradictionsNameVariables(t *testing.T) {
 // that may take as long leaves no time to save its answer.
 func TestRedeemTimeoutLeavesTimeToSave(t *testing.T) {
 	for set, accepted := range map[string]bool{"30s": true, "30001ms": false, "42s": false, "866s": false, "24h": false} {
-		_, err := config.Read(config.Callback, least("TOKENTURN_PUBLIC_URL=https://connect.example.com", "TOKENTURN_LEASE=49h", "TOKENTURN_REDEEM_TIMEOUT="+set))
+		_, err := config.Read(config.Callback, least("TOKENTURN_PUBLIC_URL=https://connect.example.com",
+			"TOKENTURN_LEASE=49h", "TOKENTURN_REDEEM_TIMEOUT="+set))
 		if accepted {
 			if err != nil {
 				t.Errorf("%s: %v", set, err)
@@ -129,16 +133,22 @@ func TestValuesOutOfFormAreRefused(t *testing.T) {
 	for _, set := range []string{
 		"TOKENTURN_TABLE=" + canary + " with spaces", "TOKENTURN_TABLE=ab", "TOKENTURN_SECRET_PREFIX=/" + canary,
 		"TOKENTURN_SECRET_PREFIX=" + canary + "/", "TOKENTURN_SECRET_PREFIX=a//b", "TOKENTURN_SEAL_KEY=" + canary + "\n",
-		"TOKENTURN_VAULT_KEY=" + canary + " ", "TOKENTURN_STACK=" + canary + "/", "TOKENTURN_QUEUE_URL=" + canary, "TOKENTURN_TOPIC_ARN=arn:aws:sqs:r:1:" + canary,
-		"TOKENTURN_CONCURRENCY=1.5", "TOKENTURN_CONCURRENCY=" + canary, "TOKENTURN_REDEEM_RATE=Inf", "TOKENTURN_REDEEM_RATE=NaN",
+		"TOKENTURN_VAULT_KEY=" + canary + " ", "TOKENTURN_STACK=" + canary + "/", "TOKENTURN_QUEUE_URL=" + canary,
+		"TOKENTURN_TOPIC_ARN=arn:aws:sqs:r:1:" + canary,
+		"TOKENTURN_CONCURRENCY=1.5", "TOKENTURN_CONCURRENCY=" + canary, "TOKENTURN_REDEEM_RATE=Inf",
+		"TOKENTURN_REDEEM_RATE=NaN",
 		"TOKENTURN_REDEEM_RATE=1.2.3",
-		"TOKENTURN_ORGANIZATION=" + canary + "\nx", "TOKENTURN_ORGANIZATION= " + canary, "TOKENTURN_ORGANIZATION=" + canary + " ",
+		"TOKENTURN_ORGANIZATION=" + canary + "\nx", "TOKENTURN_ORGANIZATION= " + canary, "TOKENTURN_ORGANIZATION=" + canary +
+			" ",
 		"TOKENTURN_ORGANIZATION=" + canary + "\u202e", "TOKENTURN_ORGANIZATION=" + strings.Repeat("x", 81),
 		"TOKENTURN_QUIET=120", "TOKENTURN_LOG_LEVEL=INFO+1",
 		"TOKENTURN_PUBLIC_URL=http://example.com", "TOKENTURN_PUBLIC_URL=https://", "TOKENTURN_PUBLIC_URL=example.com",
-		"TOKENTURN_PUBLIC_URL=https://user:" + canary + "@example.com", "TOKENTURN_PUBLIC_URL=https://example.com/?a=" + canary,
-		"TOKENTURN_PUBLIC_URL=https://example.com/#", "TOKENTURN_PUBLIC_URL=https://example.com//", "TOKENTURN_PUBLIC_URL=https://exa mple.com",
-		"TOKENTURN_PUBLIC_URL=http://localhost.example.com", "TOKENTURN_PUBLIC_URL=ftp://localhost", "TOKENTURN_PUBLIC_URL=https:example.com",
+		"TOKENTURN_PUBLIC_URL=https://user:" + canary + "@example.com", "TOKENTURN_PUBLIC_URL=https://example.com/?a=" +
+			canary,
+		"TOKENTURN_PUBLIC_URL=https://example.com/#", "TOKENTURN_PUBLIC_URL=https://example.com//",
+		"TOKENTURN_PUBLIC_URL=https://exa mple.com",
+		"TOKENTURN_PUBLIC_URL=http://localhost.example.com", "TOKENTURN_PUBLIC_URL=ftp://localhost",
+		"TOKENTURN_PUBLIC_URL=https:example.com",
 	} {
 		name, _, _ := strings.Cut(set, "=")
 		_, err := config.Read(config.Rotate, least(set))
@@ -150,7 +160,8 @@ func TestValuesOutOfFormAreRefused(t *testing.T) {
 }
 
 func TestPublicURLMayBeLoopback(t *testing.T) {
-	for _, u := range []string{"http://localhost:8080", "http://127.0.0.1:80", "http://[::1]:8080", "https://localhost", "https://example.com:8443"} {
+	for _, u := range []string{"http://localhost:8080", "http://127.0.0.1:80", "http://[::1]:8080", "https://localhost",
+		"https://example.com:8443"} {
 		s, err := config.Read(config.Callback, least("TOKENTURN_PUBLIC_URL="+u))
 		if err != nil || s.PublicURL != u {
 			t.Errorf("%s: got %q, %v", u, s.PublicURL, err)

@@ -114,7 +114,8 @@ func (h *Handler) prepare(ctx context.Context, state State, answer response) (*r
 			return nil, err
 		}
 		if strings.TrimSuffix(answer.issuer, "/") != strings.TrimSuffix(app.LoginURL, "/") {
-			return nil, fmt.Errorf("%w: of %s, where %s of %s was asked", errOtherIssuer, hostOf(answer.issuer), hostOf(app.LoginURL), state.Environment)
+			return nil, fmt.Errorf("%w: of %s, where %s of %s was asked", errOtherIssuer, hostOf(answer.issuer),
+				hostOf(app.LoginURL), state.Environment)
 		}
 	}
 	invited, err := h.cfg.Store.Invitation(ctx, state.Invitation)
@@ -217,8 +218,10 @@ func (h *Handler) record(ctx context.Context, state State, result page) {
 	ctx, cancel := finishing(ctx, concludeLimit)
 	defer cancel()
 	if err := h.cfg.Store.Conclude(ctx, state, string(result), result == connected, h.cfg.Now().UTC()); err != nil {
-		h.cfg.Logger.LogAttrs(ctx, slog.LevelError, "the result of a consent was not recorded; the connection's history tells it",
-			aboutConnection(state.Connection), slog.String("reference", reference(state.Hash)), slog.String("error", err.Error()))
+		h.cfg.Logger.LogAttrs(ctx, slog.LevelError, "the result of a consent was not recorded; "+
+			"the connection's history tells it",
+			aboutConnection(state.Connection), slog.String("reference", reference(state.Hash)),
+			slog.String("error", err.Error()))
 	}
 }
 

@@ -51,7 +51,8 @@ func TestConnect(t *testing.T) {
 
 	request := b.start(path)
 	if request.Get("redirect_uri") != publicURL+"/callback/sandbox" || request.Get("client_id") != "client-of-sandbox" ||
-		request.Get("code_challenge_method") != "S256" || !regexp.MustCompile(`^[A-Za-z0-9]{43,}$`).MatchString(request.Get("state")) {
+		request.Get("code_challenge_method") != "S256" ||
+		!regexp.MustCompile(`^[A-Za-z0-9]{43,}$`).MatchString(request.Get("state")) {
 		t.Errorf("authorization request %v", request)
 	}
 	if len(b.cookies) != 1 {
@@ -63,7 +64,8 @@ func TestConnect(t *testing.T) {
 		t.Errorf("cookie %s", c.Raw)
 	}
 
-	answer := b.do("GET", callback(url.Values{"code": {d.issuer.consent(request)}, "state": request["state"], "iss": {loginURL}}))
+	answer := b.do("GET", callback(url.Values{"code": {d.issuer.consent(request)}, "state": request["state"],
+		"iss": {loginURL}}))
 	if got := answer.Header.Get("Location"); got != publicURL+"/connected" {
 		t.Errorf("redirected to %s", got)
 	}
@@ -88,7 +90,8 @@ func TestVerifierNeedsCookieAndState(t *testing.T) {
 	path, _ := d.invite(rotation.Identity{})
 	b := d.browser()
 	request := b.start(path)
-	key, err := hkdf.Key(sha256.New, []byte(b.cookies[0].Value), []byte(request.Get("state")), "tokenturn PKCE verifier", 32)
+	key, err := hkdf.Key(sha256.New, []byte(b.cookies[0].Value), []byte(request.Get("state")), "tokenturn PKCE verifier",
+		32)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +152,8 @@ func TestDenial(t *testing.T) {
 		t.Errorf("invitation %+v", i)
 	}
 	// The state is spent, the link is not.
-	b.wantResult(b.do("GET", callback(url.Values{"code": {d.issuer.consent(request)}, "state": request["state"]})), deniedPage)
+	b.wantResult(b.do("GET", callback(url.Values{"code": {d.issuer.consent(request)}, "state": request["state"]})),
+		deniedPage)
 	if d.issuer.count() != 0 {
 		t.Error("a code was exchanged")
 	}
@@ -246,7 +250,8 @@ func TestTwoTabs(t *testing.T) {
 		t.Fatalf("cookies %v", b.cookies)
 	}
 	b.wantResult(b.do("GET", callback(url.Values{"error": {"access_denied"}, "state": second["state"]})), deniedPage)
-	b.wantResult(b.do("GET", callback(url.Values{"code": {d.issuer.consent(first)}, "state": first["state"]})), connectedPage)
+	b.wantResult(b.do("GET", callback(url.Values{"code": {d.issuer.consent(first)}, "state": first["state"]})),
+		connectedPage)
 }
 
 // One success per invitation, however many starts of it are under way.
@@ -285,7 +290,8 @@ func TestVerifyingLeavesTheLinkUntilItIsDecided(t *testing.T) {
 func (d *door) sweep() {
 	d.t.Helper()
 	d.clock.advance(10 * time.Minute)
-	rotator, err := rotation.NewRotator(rotation.Config{Ledger: d.files.Ledger(), SecretStore: d.files.SecretStore(), Sealer: d.files.Sealer(),
+	rotator, err := rotation.NewRotator(rotation.Config{Ledger: d.files.Ledger(), SecretStore: d.files.SecretStore(),
+		Sealer:       d.files.Sealer(),
 		Applications: d.apps, Issuer: d.issuer, Now: d.clock.Now, Settings: rotation.DefaultSettings("test")})
 	if err != nil {
 		d.t.Fatal(err)
@@ -321,7 +327,8 @@ func TestRevokedInvitationStopsWhatIsUnderWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(t, b.do("GET", allowed), 410, linkUnusablePage)
-	want(t, b.do("GET", callback(url.Values{"error": {"access_denied"}, "state": request["state"]})), 410, linkUnusablePage)
+	want(t, b.do("GET", callback(url.Values{"error": {"access_denied"}, "state": request["state"]})), 410,
+		linkUnusablePage)
 	want(t, b.do("GET", path), 410, linkUnusablePage)
 	if d.issuer.count() != 0 || d.record().Status != rotation.Pending {
 		t.Errorf("%d exchanges, record %+v", d.issuer.count(), d.record())
@@ -338,12 +345,18 @@ func TestRepin(t *testing.T) {
 		ownedNow string
 	}{
 		{"another user", rotation.Identity{}, rotation.Identity{ResourceOwner: "43", Company: "7"}, wrongAccountPage, "42"},
-		{"another user, agreed", rotation.Identity{Repin: true}, rotation.Identity{ResourceOwner: "43", Company: "7"}, connectedPage, "43"},
-		{"another user, agreed, without access to the company", rotation.Identity{Repin: true}, rotation.Identity{ResourceOwner: "43"}, wrongAccountPage, "42"},
-		{"another company", rotation.Identity{Company: "8"}, rotation.Identity{ResourceOwner: "42", Company: "8"}, wrongAccountPage, "42"},
-		{"another company, agreed", rotation.Identity{Company: "8", Repin: true}, rotation.Identity{ResourceOwner: "42", Company: "8"}, connectedPage, "42"},
-		{"the same, written otherwise", rotation.Identity{Login: "PAT@Example.com"}, rotation.Identity{ResourceOwner: "42", Login: "pat@example.com", Company: "7"}, connectedPage, "42"},
-		{"another client id, agreed", rotation.Identity{Repin: true}, rotation.Identity{ClientID: "elsewhere", ResourceOwner: "42", Company: "7"}, wrongAccountPage, "42"},
+		{"another user, agreed", rotation.Identity{Repin: true}, rotation.Identity{ResourceOwner: "43", Company: "7"},
+			connectedPage, "43"},
+		{"another user, agreed, without access to the company", rotation.Identity{Repin: true},
+			rotation.Identity{ResourceOwner: "43"}, wrongAccountPage, "42"},
+		{"another company", rotation.Identity{Company: "8"}, rotation.Identity{ResourceOwner: "42", Company: "8"},
+			wrongAccountPage, "42"},
+		{"another company, agreed", rotation.Identity{Company: "8", Repin: true}, rotation.Identity{ResourceOwner: "42",
+			Company: "8"}, connectedPage, "42"},
+		{"the same, written otherwise", rotation.Identity{Login: "PAT@Example.com"}, rotation.Identity{ResourceOwner: "42",
+			Login: "pat@example.com", Company: "7"}, connectedPage, "42"},
+		{"another client id, agreed", rotation.Identity{Repin: true}, rotation.Identity{ClientID: "elsewhere",
+			ResourceOwner: "42", Company: "7"}, wrongAccountPage, "42"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := newDoor(t)
@@ -358,7 +371,8 @@ func TestRepin(t *testing.T) {
 			path, hash := d.invite(c.invited)
 			b.wantResult(b.do("GET", b.allow(path)), c.heading)
 			rec, connected := d.record(), c.heading == connectedPage
-			if rec.Pin.ResourceOwner != c.ownedNow || (rec.Epoch == 2) != connected || d.invitation(hash).UsedAt.IsZero() == connected {
+			if rec.Pin.ResourceOwner != c.ownedNow || (rec.Epoch == 2) != connected ||
+				d.invitation(hash).UsedAt.IsZero() == connected {
 				t.Errorf("pin %+v, epoch %d, invitation %+v", rec.Pin, rec.Epoch, d.invitation(hash))
 			}
 			if !connected && d.issuer.revoked == 0 {
@@ -538,7 +552,8 @@ func TestPlainLoopback(t *testing.T) {
 		t.Error("HSTS without TLS")
 	}
 	address := b.allow(path)
-	if c := b.cookies[0]; strings.HasPrefix(c.Name, "__Host-") || c.Secure || !c.HttpOnly || c.SameSite != http.SameSiteLaxMode {
+	if c := b.cookies[0]; strings.HasPrefix(c.Name, "__Host-") || c.Secure || !c.HttpOnly ||
+		c.SameSite != http.SameSiteLaxMode {
 		t.Errorf("cookie %s", c.Raw)
 	}
 	b.wantResult(b.do("GET", address), connectedPage)

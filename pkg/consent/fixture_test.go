@@ -96,7 +96,8 @@ func (d *door) build() {
 		d.t.Fatal(err)
 	}
 	d.handler, err = consent.New(consent.Config{Store: d.store, Consents: consents, Applications: d.apps,
-		AuthorizeURL: authorizeURL, PublicURL: d.public, Organization: d.organization, Observer: d.observer, Logger: log, Now: d.clock.Now})
+		AuthorizeURL: authorizeURL, PublicURL: d.public, Organization: d.organization, Observer: d.observer, Logger: log,
+		Now: d.clock.Now})
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -108,7 +109,8 @@ func (d *door) logger() *slog.Logger {
 
 func authorizeURL(app rotation.Application, redirectURI, state, codeChallenge string) string {
 	return app.LoginURL + "/oauth/authorize?" + url.Values{"response_type": {"code"}, "client_id": {app.ClientID},
-		"redirect_uri": {redirectURI}, "state": {state}, "code_challenge": {codeChallenge}, "code_challenge_method": {"S256"}}.Encode()
+		"redirect_uri": {redirectURI}, "state": {state}, "code_challenge": {codeChallenge},
+		"code_challenge_method": {"S256"}}.Encode()
 }
 
 // invite makes a link and returns its path.
@@ -181,7 +183,8 @@ func (d *door) browser() *browser { return &browser{door: d} }
 // do sends one request. target is a path or one of the door's own addresses.
 func (b *browser) do(method, target string, change ...func(*http.Request)) *http.Response {
 	b.door.t.Helper()
-	r := httptest.NewRequestWithContext(context.Background(), method, b.door.public+strings.TrimPrefix(target, b.door.public), nil)
+	r := httptest.NewRequestWithContext(context.Background(), method, b.door.public+strings.TrimPrefix(target,
+		b.door.public), nil)
 	for _, c := range b.cookies {
 		r.AddCookie(&http.Cookie{Name: c.Name, Value: c.Value})
 	}
@@ -421,14 +424,18 @@ func (w *watched) State(ctx context.Context, hash string) (consent.State, error)
 	return through(w, "State", func() (consent.State, error) { return w.Store.State(ctx, hash) })
 }
 
-func (w *watched) Consume(ctx context.Context, hash, cookie, environment, nonce string, now time.Time) (consent.State, error) {
+func (w *watched) Consume(ctx context.Context, hash, cookie, environment, nonce string, now time.Time) (consent.State,
+	error) {
 	return through(w, "Consume", func() (consent.State, error) {
 		return w.Store.Consume(ctx, hash, cookie, environment, nonce, now)
 	})
 }
 
 func (w *watched) Conclude(ctx context.Context, s consent.State, result string, used bool, now time.Time) error {
-	_, err := through(w, "Conclude", func() (struct{}, error) { return struct{}{}, w.Store.Conclude(ctx, s, result, used, now) })
+	_, err := through(w, "Conclude", func() (struct{}, error) {
+		return struct{}{}, w.Store.Conclude(ctx, s, result, used,
+			now)
+	})
 	return err
 }
 

@@ -33,7 +33,8 @@ func FuzzHandler(f *testing.F) {
 		default:
 			t.Errorf("status %d", w.Code)
 		}
-		if w.Header().Get("Content-Security-Policy") == "" || len(w.Header()["Set-Cookie"]) != 0 || w.Header().Get("Location") != "" {
+		if w.Header().Get("Content-Security-Policy") == "" || len(w.Header()["Set-Cookie"]) != 0 ||
+			w.Header().Get("Location") != "" {
 			t.Errorf("header %v", w.Header())
 		}
 		if calls := d.store.made(); calls != "" && calls != "State" && calls != "Invitation" {

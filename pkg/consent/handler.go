@@ -95,8 +95,9 @@ func New(cfg Config) (*Handler, error) {
 	h := &Handler{cfg: cfg, public: public, cookies: cookieJar{plain: public.Scheme == "http"},
 		pages: parsePages(), origins: http.NewCrossOriginProtection()}
 	h.routes = map[string]route{
-		"connect/":      {"/connect/{invitation}", methods{"GET": h.invitation, "HEAD": h.invitation, "POST": h.start}},
-		"callback/":     {"/callback/{environment}", methods{"GET": h.callback}}, // no HEAD: it would spend the state and show nothing
+		"connect/": {"/connect/{invitation}", methods{"GET": h.invitation, "HEAD": h.invitation, "POST": h.start}},
+		// no HEAD: it would spend the state and show nothing
+		"callback/":     {"/callback/{environment}", methods{"GET": h.callback}},
 		"connected":     {"/connected", methods{"GET": h.connected, "HEAD": h.connected}},
 		"not-connected": {"/not-connected", methods{"GET": h.notConnected, "HEAD": h.notConnected}},
 		"healthz":       {"/healthz", methods{"GET": h.healthy, "HEAD": h.healthy}},

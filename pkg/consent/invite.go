@@ -17,7 +17,8 @@ const DefaultLifetime = 72 * time.Hour
 // Of wanted, Connection, Epoch (which the connection has now) and CreatedAt (the
 // present time) are required; Expect is optional and ExpiresAt defaults to
 // DefaultLifetime after CreatedAt. The connection must be registered before.
-func Invite(ctx context.Context, store Store, publicURL string, wanted Invitation) (link token.Secret, _ Invitation, _ error) {
+func Invite(ctx context.Context, store Store, publicURL string, wanted Invitation) (link token.Secret, _ Invitation,
+	_ error) {
 	base, err := parsePublicURL(publicURL)
 	if err != nil {
 		return token.Secret{}, Invitation{}, err

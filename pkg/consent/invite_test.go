@@ -27,7 +27,8 @@ func TestInvite(t *testing.T) {
 		}
 		seen[text] = true
 		secret := text[strings.LastIndex(text, "/")+1:]
-		if made.Hash != hashOf(secret) || made.ExpiresAt != now.Add(72*time.Hour) || made.Starts != 0 || made.Expect.Company != "7" {
+		if made.Hash != hashOf(secret) || made.ExpiresAt != now.Add(72*time.Hour) || made.Starts != 0 ||
+			made.Expect.Company != "7" {
 			t.Errorf("invitation %+v", made)
 		}
 		if stored := d.invitation(made.Hash); stored != made {
@@ -90,7 +91,8 @@ func TestPublicURLs(t *testing.T) {
 		"javascript:alert(1)":                  false,
 		"https://tokens.example.com\r\nX-Y: 1": false,
 	} {
-		_, _, err := consent.Invite(t.Context(), d.store.Store, url, consent.Invitation{Connection: acme, CreatedAt: d.clock.Now()})
+		_, _, err := consent.Invite(t.Context(), d.store.Store, url, consent.Invitation{Connection: acme,
+			CreatedAt: d.clock.Now()})
 		if (err == nil) != good {
 			t.Errorf("%q: %v", url, err)
 		}
@@ -101,7 +103,8 @@ func TestPublicURLs(t *testing.T) {
 }
 
 func TestInviteReportsTheStore(t *testing.T) {
-	_, _, err := consent.Invite(t.Context(), brokenStore{}, publicURL, consent.Invitation{Connection: acme, CreatedAt: time.Now()})
+	_, _, err := consent.Invite(t.Context(), brokenStore{}, publicURL, consent.Invitation{Connection: acme,
+		CreatedAt: time.Now()})
 	if !errors.Is(err, errStoreDown) || !strings.Contains(err.Error(), "sandbox/acme") {
 		t.Errorf("error %v", err)
 	}
@@ -115,7 +118,8 @@ func TestRenewals(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	renewals := consent.Renewals{Store: d.store.Store, Applications: d.apps, PublicURL: strings.TrimSuffix(app.RedirectURI, "/callback/"+acme.Environment)}
+	renewals := consent.Renewals{Store: d.store.Store, Applications: d.apps, PublicURL: strings.TrimSuffix(app.RedirectURI,
+		"/callback/"+acme.Environment)}
 	link, until, err := renewals.Renew(t.Context(), rotation.Record{Connection: acme, Epoch: 3}, now)
 	if err != nil || !until.Equal(now.Add(consent.DefaultLifetime)) {
 		t.Fatalf("until %v, %v", until, err)

@@ -64,7 +64,8 @@ func parsePages() pages {
 	frame := template.Must(template.New("frame.html").Funcs(template.FuncMap{
 		"style": func() template.CSS { return template.CSS(style) },
 	}).ParseFS(assets, "pages/frame.html"))
-	all := pages{templates: map[page]*template.Template{}, styleHash: "sha256-" + base64.StdEncoding.EncodeToString(sum[:])}
+	all := pages{templates: map[page]*template.Template{}, styleHash: "sha256-" +
+		base64.StdEncoding.EncodeToString(sum[:])}
 	for _, name := range []page{invite, linkExpired, linkUnusable, linkUsed, stillWorking, refused, notFound,
 		connected, verifying, notInstalled, alreadyConnected, denied, wrongAccount, superseded, failed, unavailable} {
 		all.templates[name] = template.Must(template.Must(frame.Clone()).ParseFS(assets, "pages/"+string(name)+".html"))

@@ -112,10 +112,12 @@ func TestPagesAreWhole(t *testing.T) {
 				t.Errorf("%s: not exactly one %s", heading, part)
 			}
 		}
-		if strings.Count(page, "<h1>") != 1 || heading != invitePage && heading != connectedPage && !strings.Contains(page, "<h2>What to do now</h2>") {
+		if strings.Count(page, "<h1>") != 1 || heading != invitePage && heading != connectedPage && !strings.Contains(page,
+			"<h2>What to do now</h2>") {
 			t.Errorf("%s does not say what to do", heading)
 		}
-		for _, foreign := range []string{"<script", "<img", "<link", "<iframe", "http:", "https:", " style=", "{{", "ZgotmplZ", "<no value>"} {
+		for _, foreign := range []string{"<script", "<img", "<link", "<iframe", "http:", "https:", " style=", "{{",
+			"ZgotmplZ", "<no value>"} {
 			if strings.Contains(page, foreign) {
 				t.Errorf("%s contains %s", heading, foreign)
 			}
@@ -124,7 +126,8 @@ func TestPagesAreWhole(t *testing.T) {
 			t.Errorf("%s has an event handler", heading)
 		}
 		sum := sha256.Sum256([]byte(style.FindStringSubmatch(page)[1]))
-		if want := "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"; !strings.Contains(answer.Header.Get("Content-Security-Policy"), want) {
+		if want := "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) +
+			"'"; !strings.Contains(answer.Header.Get("Content-Security-Policy"), want) {
 			t.Errorf("%s: its style sheet is not the one of the policy", heading)
 		}
 		if got := answer.Header.Get("Content-Length"); got != strconv.Itoa(len(page)) {
@@ -201,7 +204,8 @@ func TestForeignTextIsEscaped(t *testing.T) {
 	d := newDoor(t)
 	path, _ := d.invite(rotation.Identity{Login: `<img src=x>"'&`, Company: "</dd><script>"})
 	page := want(t, d.browser().do("GET", path), 200, invitePage)
-	if strings.Contains(page, "<img") || strings.Contains(page, "<script") || !strings.Contains(page, "&lt;img src=x&gt;") {
+	if strings.Contains(page, "<img") || strings.Contains(page, "<script") || !strings.Contains(page,
+		"&lt;img src=x&gt;") {
 		t.Errorf("page:\n%s", page)
 	}
 }
@@ -211,7 +215,9 @@ func TestOrganization(t *testing.T) {
 	d := newDoor(t)
 	path, _ := d.invite(rotation.Identity{})
 	page := want(t, d.browser().do("GET", path), 200, invitePage)
-	for _, text := range []string{"You have been asked to let the automatic service at <strong>tokens.example.com</strong>", "belongs to the service at tokens.example.com"} {
+	for _, text := range []string{
+		"You have been asked to let the automatic service at <strong>tokens.example.com</strong>",
+		"belongs to the service at tokens.example.com"} {
 		if !strings.Contains(page, text) {
 			t.Errorf("no %q in:\n%s", text, page)
 		}
@@ -220,7 +226,8 @@ func TestOrganization(t *testing.T) {
 	d.build()
 	page = want(t, d.browser().do("GET", path), 200, invitePage)
 	const name = "&lt;b&gt;Müller &amp; Söhne&lt;/b&gt;"
-	for _, text := range []string{"<strong>" + name + "</strong> asks you to let its automatic service at <strong>tokens.example.com</strong>", "belongs to " + name} {
+	for _, text := range []string{"<strong>" + name + "</strong> asks you to let its automatic service at " +
+		"<strong>tokens.example.com</strong>", "belongs to " + name} {
 		if !strings.Contains(page, text) {
 			t.Errorf("no %q in:\n%s", text, page)
 		}

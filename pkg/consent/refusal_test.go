@@ -75,7 +75,8 @@ var attacks = []attack{
 	{"empty state", set("state", ""), 400, refusedPage, ""},
 	{"state of another form", set("state", "abc"), 400, refusedPage, ""},
 	{"overlong state", func(a *attempt) { a.query.Set("state", a.query.Get("state")+"A") }, 400, refusedPage, ""},
-	{"lower-case state", func(a *attempt) { a.query.Set("state", strings.ToLower(a.query.Get("state"))) }, 400, refusedPage, ""},
+	{"lower-case state", func(a *attempt) { a.query.Set("state", strings.ToLower(a.query.Get("state"))) }, 400,
+		refusedPage, ""},
 	{"state and a newline", func(a *attempt) { a.query.Set("state", a.query.Get("state")+"\n") }, 400, refusedPage, ""},
 	{"state twice", func(a *attempt) { a.query.Add("state", a.query.Get("state")) }, 400, refusedPage, ""},
 	{"no code", without("code"), 400, refusedPage, ""},
@@ -85,7 +86,8 @@ var attacks = []attack{
 	{"code with a space", set("code", "a b"), 400, refusedPage, ""},
 	{"code and error together", set("error", "access_denied"), 400, refusedPage, ""},
 	{"code and an empty error", set("error", ""), 400, refusedPage, ""},
-	{"error twice", func(a *attempt) { a.query = url.Values{"state": a.query["state"], "error": {"access_denied", "x"}} }, 400, refusedPage, ""},
+	{"error twice", func(a *attempt) { a.query = url.Values{"state": a.query["state"], "error": {"access_denied", "x"}} },
+		400, refusedPage, ""},
 	{"overlong error", func(a *attempt) {
 		a.query = url.Values{"state": a.query["state"], "error": {strings.Repeat("x", 65)}}
 	}, 400, refusedPage, ""},
@@ -113,13 +115,15 @@ var attacks = []attack{
 		return name + "=" + value + "; " + name + "=" + otherSecret
 	}), 400, refusedPage, ""},
 	{"empty cookie", cookieHeader(func(name, _ string) string { return name + "=" }), 400, refusedPage, ""},
-	{"cookie of another form", cookieHeader(func(name, value string) string { return name + "=" + value[1:] }), 400, refusedPage, ""},
+	{"cookie of another form", cookieHeader(func(name, value string) string { return name + "=" + value[1:] }), 400,
+		refusedPage, ""},
 	{"10 kB of cookies", cookieHeader(func(name, value string) string {
 		return name + "=" + value + "; x=" + strings.Repeat("x", 10_000)
 	}), 400, refusedPage, ""},
 	{"10 kB of cookies in lines", func(a *attempt) {
 		c := a.b.cookies[0]
-		a.header = http.Header{"Cookie": {c.Name + "=" + c.Value, "x=" + strings.Repeat("x", 5000), "y=" + strings.Repeat("y", 5000)}}
+		a.header = http.Header{"Cookie": {c.Name + "=" + c.Value, "x=" + strings.Repeat("x", 5000), "y=" +
+			strings.Repeat("y", 5000)}}
 	}, 400, refusedPage, ""},
 	{"malformed environment", func(a *attempt) { a.path = "/callback/Sand%20box" }, 400, refusedPage, ""},
 	{"environment with a slash", func(a *attempt) { a.path = "/callback/sandbox/" }, 400, refusedPage, ""},
@@ -136,7 +140,8 @@ var attacks = []attack{
 		a.b.cookies[0].Name = "__Host-tokenturn-" + hashOf(otherSecret)[:12]
 	}, 400, refusedPage, "State"},
 	{"expired state", func(a *attempt) { a.d.clock.advance(10 * time.Minute) }, 400, refusedPage, "State"},
-	{"state expired by a second", func(a *attempt) { a.d.clock.advance(10*time.Minute + time.Second) }, 400, refusedPage, "State"},
+	{"state expired by a second", func(a *attempt) { a.d.clock.advance(10*time.Minute + time.Second) }, 400, refusedPage,
+		"State"},
 	{"consumed state, other cookie", func(a *attempt) {
 		c := *a.b.cookies[0]
 		a.b.wantResult(a.send(), connectedPage)
@@ -204,7 +209,8 @@ func TestAStateOfAnotherEnvironmentIsLogged(t *testing.T) {
 	want(t, b.do("GET", "/callback/production?"+query), 400, refusedPage)
 	want(t, b.do("GET", "/callback/sandbox?"+query+"&iss=https://login.example.com/oauth?code=canary"), 400, refusedPage)
 	for _, both := range []string{"a state of sandbox at the redirect URI of production",
-		"another issuer's answer: of login.example.com, where " + strings.TrimPrefix(loginURL, "https://") + " of sandbox was asked"} {
+		"another issuer's answer: of login.example.com, where " + strings.TrimPrefix(loginURL, "https://") +
+			" of sandbox was asked"} {
 		if !strings.Contains(d.log.String(), both) {
 			t.Errorf("the log does not name both, as in %q:\n%s", both, d.log.String())
 		}
@@ -260,8 +266,10 @@ func TestBadLinksChangeNothing(t *testing.T) {
 		{"a connection's name", func(l *link) { l.path = "/connect/sandbox/acme" }, 404, linkUnusablePage, ""},
 		{"markup", func(l *link) { l.path = "/connect/%3Cscript%3E" }, 404, linkUnusablePage, ""},
 		{"unknown", func(l *link) { l.path = "/connect/" + otherSecret }, 404, linkUnusablePage, "Invitation"},
-		{"expired this second", func(l *link) { l.d.clock.advance(consent.DefaultLifetime) }, 410, linkExpiredPage, "Invitation"},
-		{"expired long ago", func(l *link) { l.d.clock.advance(20 * consent.DefaultLifetime) }, 410, linkExpiredPage, "Invitation"},
+		{"expired this second", func(l *link) { l.d.clock.advance(consent.DefaultLifetime) }, 410, linkExpiredPage,
+			"Invitation"},
+		{"expired long ago", func(l *link) { l.d.clock.advance(20 * consent.DefaultLifetime) }, 410, linkExpiredPage,
+			"Invitation"},
 		{"revoked and expired", func(l *link) {
 			if err := l.d.store.RevokeInvitation(l.d.t.Context(), l.hash, l.d.clock.Now()); err != nil {
 				l.d.t.Fatal(err)
@@ -283,9 +291,11 @@ func TestBadLinksChangeNothing(t *testing.T) {
 			b.wantResult(b.do("GET", b.allow(l.path)), connectedPage)
 		}, 410, linkUsedPage, "Invitation"},
 		{"deleted connection", func(l *link) {
-			l.path, l.hash = l.d.inviteTo(token.Connection{Environment: "sandbox", Name: "never-registered"}, rotation.Identity{})
+			l.path, l.hash = l.d.inviteTo(token.Connection{Environment: "sandbox", Name: "never-registered"},
+				rotation.Identity{})
 		}, 410, linkUnusablePage, "Invitation"},
-		{"store down", func(l *link) { l.d.store.down = map[string]bool{"Invitation": true} }, 503, unavailablePage, "Invitation"},
+		{"store down", func(l *link) { l.d.store.down = map[string]bool{"Invitation": true} }, 503, unavailablePage,
+			"Invitation"},
 	} {
 		for _, method := range []string{"GET", "POST"} {
 			t.Run(c.name+" "+method, func(t *testing.T) {

@@ -23,11 +23,14 @@ type Renewals struct {
 func (r Renewals) Renew(ctx context.Context, rec rotation.Record, now time.Time) (token.Secret, time.Time, error) {
 	app, err := r.Applications.Application(ctx, rec.Connection.Environment)
 	if err != nil {
-		return token.Secret{}, time.Time{}, fmt.Errorf("reading the app credentials of %s: %w", rec.Connection.Environment, err)
+		return token.Secret{}, time.Time{}, fmt.Errorf("reading the app credentials of %s: %w", rec.Connection.Environment,
+			err)
 	}
 	if here := r.PublicURL + "/callback/" + rec.Connection.Environment; app.RedirectURI != here {
-		return token.Secret{}, time.Time{}, fmt.Errorf("the app credentials of %s have another redirect_uri than %s", rec.Connection.Environment, here)
+		return token.Secret{}, time.Time{}, fmt.Errorf("the app credentials of %s have another redirect_uri than %s",
+			rec.Connection.Environment, here)
 	}
-	link, made, err := Invite(ctx, r.Store, r.PublicURL, Invitation{Connection: rec.Connection, Epoch: rec.Epoch, CreatedAt: now})
+	link, made, err := Invite(ctx, r.Store, r.PublicURL, Invitation{Connection: rec.Connection, Epoch: rec.Epoch,
+		CreatedAt: now})
 	return link, made.ExpiresAt, err
 }

@@ -42,7 +42,8 @@ func (h *Handler) invitation(w http.ResponseWriter, r *http.Request, argument st
 	}
 	w.Header().Set("Content-Security-Policy", h.policy(formAction))
 	login, company := wanted(invited.Expect, standing.Pin)
-	h.show(w, http.StatusOK, invite, view{Connection: invited.Connection.String(), SignIn: host, Login: login, Company: company})
+	h.show(w, http.StatusOK, invite, view{Connection: invited.Connection.String(), SignIn: host, Login: login,
+		Company: company})
 }
 
 // wanted says who has to sign in, and for which company, as far as that is settled.
@@ -122,7 +123,8 @@ func (h *Handler) turnAway(w http.ResponseWriter, r *http.Request, invited Invit
 		h.show(w, http.StatusGone, linkExpired, view{})
 	case errors.Is(err, errConnectedMeanwhile):
 		h.show(w, http.StatusGone, alreadyConnected, view{})
-	case errors.Is(err, ErrSpent), errors.Is(err, errChangedMeanwhile), errors.Is(err, errWithdrawn), errors.Is(err, rotation.ErrNotRegistered):
+	case errors.Is(err, ErrSpent), errors.Is(err, errChangedMeanwhile), errors.Is(err, errWithdrawn),
+		errors.Is(err, rotation.ErrNotRegistered):
 		h.cfg.Logger.LogAttrs(r.Context(), slog.LevelInfo, "invitation refused",
 			aboutConnection(invited.Connection), slog.String("reason", err.Error()))
 		h.show(w, http.StatusGone, linkUnusable, view{})
@@ -146,8 +148,9 @@ func (h *Handler) begin(ctx context.Context, invited Invitation) (attempt, error
 		return attempt{}, err
 	}
 	state, cookie, now := newSecret(), newSecret(), h.cfg.Now().UTC()
-	err = h.cfg.Store.Start(ctx, State{Hash: hash(state), Cookie: hash(cookie), Environment: invited.Connection.Environment,
-		Connection: invited.Connection, Invitation: invited.Hash, RedirectURI: app.RedirectURI, Expect: invited.Expect,
+	err = h.cfg.Store.Start(ctx, State{Hash: hash(state), Cookie: hash(cookie),
+		Environment: invited.Connection.Environment,
+		Connection:  invited.Connection, Invitation: invited.Hash, RedirectURI: app.RedirectURI, Expect: invited.Expect,
 		Epoch: invited.Epoch, CreatedAt: now, ExpiresAt: now.Add(stateLifetime)})
 	if err != nil {
 		return attempt{}, fmt.Errorf("storing the state: %w", err)
@@ -164,7 +167,8 @@ func (h *Handler) application(ctx context.Context, environment string) (rotation
 	}
 	if here := h.public.String() + "/callback/" + environment; app.RedirectURI != here {
 		return rotation.Application{}, fmt.Errorf("the app credentials of %s have redirect_uri %q, but this handler is %s: "+
-			"register that address in the Developer Portal and set it with the app credentials", environment, app.RedirectURI, here)
+			"register that address in the Developer Portal and set it with the app credentials", environment, app.RedirectURI,
+			here)
 	}
 	return app, nil
 }

@@ -30,7 +30,8 @@ func (d *Doctor) connection(ctx context.Context, r rotation.Record, apps map[str
 			"make a link for the person who connected it: tokenturn connection invite "+r.Connection.String())}
 	case r.Quarantined: // its token has probably ended with what cannot be used
 		return []Finding{about("connection", Problem, "held, because an answer of the token endpoint cannot be used as it is",
-			fmt.Sprintf("name the right refresh token with: tokenturn connection release %s; or give the answer up with: tokenturn connection discard %[1]s", r.Connection))}
+			fmt.Sprintf("name the right refresh token with: tokenturn connection release %s; or give the answer up with: "+
+				"tokenturn connection discard %[1]s", r.Connection))}
 	}
 	findings := []Finding{d.standing(r)}
 	doc, found := d.secret(ctx, r)
@@ -49,13 +50,16 @@ func (d *Doctor) standing(r rotation.Record) Finding {
 	f := r.Failure()
 	switch {
 	case f != nil && f.NextAt.After(d.Now()) && f.Class != "config":
-		return Finding{"connection", name, Later, fmt.Sprintf("%s at step %s, %d in a row: %s", f.Class, f.Step, f.Count, f.Detail),
+		return Finding{"connection", name, Later, fmt.Sprintf("%s at step %s, %d in a row: %s", f.Class, f.Step, f.Count,
+			f.Detail),
 			"nothing yet: it is tried again at " + f.NextAt.UTC().Format(time.RFC3339)}
 	case f != nil:
-		return Finding{"connection", name, Problem, fmt.Sprintf("%s at step %s, %d in a row: %s", f.Class, f.Step, f.Count, f.Detail),
+		return Finding{"connection", name, Problem, fmt.Sprintf("%s at step %s, %d in a row: %s", f.Class, f.Step, f.Count,
+			f.Detail),
 			"correct what it says; it is tried again by itself. See: tokenturn connection show " + name}
 	case r.Attempt != nil && d.Now().After(r.Attempt.Until):
-		return Finding{"connection", name, Later, "the answer to a refresh was lost", "nothing yet: it is looked into by itself. See: tokenturn connection show " + name}
+		return Finding{"connection", name, Later, "the answer to a refresh was lost",
+			"nothing yet: it is looked into by itself. See: tokenturn connection show " + name}
 	}
 	return Finding{"connection", name, OK, fmt.Sprintf("active, generation %d.%d", r.Epoch, r.Generation), ""}
 }
@@ -70,7 +74,8 @@ func (d *Doctor) secret(ctx context.Context, r rotation.Record) (token.Document,
 	version, err := d.SecretStore.Current(ctx, r.Connection)
 	switch {
 	case errors.Is(err, rotation.ErrSecretDeleted):
-		return problem("it is scheduled for deletion, so nobody can read it", "restore it with: tokenturn connection undo "+name)
+		return problem("it is scheduled for deletion, so nobody can read it",
+			"restore it with: tokenturn connection undo "+name)
 	case errors.Is(err, rotation.ErrNoSecret), errors.Is(err, rotation.ErrNoVersion):
 		return problem("there is none", republish)
 	case err != nil:
@@ -81,15 +86,19 @@ func (d *Doctor) secret(ctx context.Context, r rotation.Record) (token.Document,
 	case err != nil:
 		return problem("its value is not what tokenturn writes", "find out who wrote it; then "+republish)
 	case doc.Connection != r.Connection || doc.Stack != d.Settings.Stack:
-		return problem(fmt.Sprintf("it is that of %s in stack %s", doc.Connection, doc.Stack), "find out who wrote it; then "+republish)
+		return problem(fmt.Sprintf("it is that of %s in stack %s", doc.Connection, doc.Stack),
+			"find out who wrote it; then "+republish)
 	case doc.Epoch != r.Epoch || doc.Generation != r.Generation:
-		return doc, []Finding{{"secret", name, Later, fmt.Sprintf("it shows generation %d.%d, and %d.%d is current", doc.Epoch, doc.Generation, r.Epoch, r.Generation),
+		return doc, []Finding{{"secret", name, Later, fmt.Sprintf("it shows generation %d.%d, and %d.%d is current",
+			doc.Epoch, doc.Generation, r.Epoch, r.Generation),
 			"the next run publishes the current one; at once with: tokenturn connection rotate " + name}}
 	case !d.Now().Before(doc.ExpiresAt):
-		return token.Document{}, []Finding{{"secret", name, Problem, "its access token expired at " + doc.ExpiresAt.UTC().Format(time.RFC3339),
+		return token.Document{}, []Finding{{"secret", name, Problem, "its access token expired at " +
+			doc.ExpiresAt.UTC().Format(time.RFC3339),
 			"see the finding about the schedule; " + "replace it with: tokenturn connection rotate " + name}}
 	}
-	return doc, []Finding{{"secret", name, OK, "its access token is good until " + doc.ExpiresAt.UTC().Format(time.RFC3339), ""}}
+	return doc, []Finding{{"secret", name, OK, "its access token is good until " +
+		doc.ExpiresAt.UTC().Format(time.RFC3339), ""}}
 }
 
 // versions counts how many more the secret takes today.
@@ -100,7 +109,8 @@ func (d *Doctor) versions(ctx context.Context, r rotation.Record) []Finding {
 	name := r.Connection.String()
 	versions, err := d.SecretStore.Versions(ctx, r.Connection)
 	if err != nil {
-		return []Finding{{"versions", name, Warning, "they cannot be counted: " + err.Error(), "see that secretsmanager:ListSecretVersionIds is allowed here"}}
+		return []Finding{{"versions", name, Warning, "they cannot be counted: " + err.Error(),
+			"see that secretsmanager:ListSecretVersionIds is allowed here"}}
 	}
 	recent := 0
 	for _, v := range versions {
@@ -111,7 +121,8 @@ func (d *Doctor) versions(ctx context.Context, r rotation.Record) []Finding {
 	left := versionLimit - recent
 	detail := fmt.Sprintf("%d in the last 24 hours, %d left", recent, max(left, 0))
 	if left < versionLimit/10 {
-		return []Finding{{"versions", name, Warning, detail, "rotate this connection less often by hand; readers that ask for much life (--min-ttl, ensure) cost versions"}}
+		return []Finding{{"versions", name, Warning, detail, "rotate this connection less often by hand; " +
+			"readers that ask for much life (--min-ttl, ensure) cost versions"}}
 	}
 	return []Finding{{"versions", name, OK, detail, ""}}
 }
@@ -125,10 +136,12 @@ func (d *Doctor) lifetime(r rotation.Record) []Finding {
 	const perVersion = 24 * time.Hour / versionLimit
 	switch {
 	case d.Settings.PutsPerDay > 0 && life < perVersion+25*time.Second:
-		return []Finding{{"lifetime", name, Warning, fmt.Sprintf("access tokens live %v; a secret takes one version per %v around the clock", life, perVersion),
+		return []Finding{{"lifetime", name, Warning, fmt.Sprintf("access tokens live %v; a secret takes one version per "+
+			"%v around the clock", life, perVersion),
 			"have readers ask for what they need, when they need it: ensure, or token exec --min-ttl"}}
 	case !d.FollowUps && life < d.Settings.Cadence+10*time.Minute:
-		return []Finding{{"lifetime", name, Problem, fmt.Sprintf("access tokens live %v and sweeps come every %v, so readers see expired ones", life, d.Settings.Cadence),
+		return []Finding{{"lifetime", name, Problem, fmt.Sprintf("access tokens live %v and sweeps come every %v, "+
+			"so readers see expired ones", life, d.Settings.Cadence),
 			"sweep more often, or give this installation a queue (TOKENTURN_QUEUE_URL)"}}
 	}
 	return []Finding{{"lifetime", name, OK, fmt.Sprintf("access tokens live %v", life), ""}}
@@ -155,9 +168,11 @@ func Advice(p procore.Probe, c token.Connection) (Level, string) {
 	case procore.Works:
 		return OK, ""
 	case procore.TokenRefused:
-		return Problem, fmt.Sprintf("replace it with: tokenturn connection rotate %s; if that is refused too, somebody must consent again", c)
+		return Problem, fmt.Sprintf("replace it with: tokenturn connection rotate %s; if that is refused too, "+
+			"somebody must consent again", c)
 	case procore.OtherClient:
-		return Problem, fmt.Sprintf("store the app credentials that it was issued to (tokenturn app set %s), or connect anew with: tokenturn connection invite %s", c.Environment, c)
+		return Problem, fmt.Sprintf("store the app credentials that it was issued to (tokenturn app set %s), "+
+			"or connect anew with: tokenturn connection invite %s", c.Environment, c)
 	case procore.NotInstalled:
 		return Problem, "have an administrator of the company install the app there; the token stays good meanwhile"
 	case procore.NoAccess:

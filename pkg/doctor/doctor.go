@@ -80,7 +80,10 @@ func New(cfg Config) *Doctor {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Doctor{cfg, &http.Client{Timeout: patience, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
+	return &Doctor{cfg, &http.Client{Timeout: patience, CheckRedirect: func(*http.Request,
+		[]*http.Request) error {
+		return http.ErrUseLastResponse
+	}}}
 }
 
 // patience bounds each look at something.
@@ -91,7 +94,8 @@ const patience = 15 * time.Second
 // check, those about connections last.
 func (d *Doctor) Examine(ctx context.Context, begin func(pieces int), step func()) []Finding {
 	records, err := d.records(ctx)
-	general := append([]Check{d.settings, d.keys, func(context.Context) []Finding { return d.schedule(records, err) }}, d.Extra...)
+	general := append([]Check{d.settings, d.keys, func(context.Context) []Finding { return d.schedule(records, err) }},
+		d.Extra...)
 	environments, apps, appFindings := d.applications(ctx, records)
 	for _, environment := range environments {
 		general = append(general, func(ctx context.Context) []Finding { return d.application(ctx, apps[environment]) })
@@ -145,5 +149,8 @@ var gravity = map[Level]int{OK: 0, Warning: 1, Later: 2, Consent: 3, Problem: 4}
 
 // Sorted puts the gravest findings first and leaves the order otherwise.
 func Sorted(findings []Finding) []Finding {
-	return slices.SortedStableFunc(slices.Values(findings), func(a, b Finding) int { return cmp.Compare(gravity[b.Level], gravity[a.Level]) })
+	return slices.SortedStableFunc(slices.Values(findings), func(a, b Finding) int {
+		return cmp.Compare(gravity[b.Level],
+			gravity[a.Level])
+	})
 }

@@ -41,8 +41,9 @@ func newBench(t *testing.T, lifetime time.Duration) *bench {
 	app := b.standIn.NewApp("http://localhost:1/callback/demo")
 	b.credentials(app, app.RedirectURIs[0])
 	settings := rotation.DefaultSettings("bench")
-	b.config = doctor.Config{Records: b.store.Ledger(), SecretStore: b.store.SecretStore(), Sealer: b.store.Sealer(), Applications: b.applications(),
-		Issuer: b.issuer, Settings: settings, FollowUps: true, Now: func() time.Time { return time.Now().Add(b.later) }}
+	b.config = doctor.Config{Records: b.store.Ledger(), SecretStore: b.store.SecretStore(), Sealer: b.store.Sealer(),
+		Applications: b.applications(),
+		Issuer:       b.issuer, Settings: settings, FollowUps: true, Now: func() time.Time { return time.Now().Add(b.later) }}
 	b.imported(app)
 	return b
 }
@@ -72,12 +73,14 @@ func (b *bench) imported(app procoretest.App) {
 	ctx, ledger, secrets := b.t.Context(), b.store.Ledger(), b.store.SecretStore()
 	_, err := rotation.Register(ctx, ledger, secrets, "bench", acme)
 	b.must(err)
-	consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: ledger, Sealer: b.store.Sealer(), Applications: b.applications(), Issuer: b.issuer, Settings: b.config.Settings})
+	consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: ledger, Sealer: b.store.Sealer(),
+		Applications: b.applications(), Issuer: b.issuer, Settings: b.config.Settings})
 	b.must(err)
 	pair, err := b.standIn.Issue(app.ClientID, procoretest.DefaultUser().Login)
 	b.must(err)
 	b.must(consents.Import(ctx, acme, pair.RefreshToken, "4264807"))
-	rotator, err := rotation.NewRotator(rotation.Config{Ledger: ledger, SecretStore: secrets, Sealer: b.store.Sealer(), Applications: b.applications(), Issuer: b.issuer, Settings: b.config.Settings})
+	rotator, err := rotation.NewRotator(rotation.Config{Ledger: ledger, SecretStore: secrets, Sealer: b.store.Sealer(),
+		Applications: b.applications(), Issuer: b.issuer, Settings: b.config.Settings})
 	b.must(err)
 	report, err := rotator.Rotate(ctx, acme)
 	b.must(err)
@@ -127,8 +130,11 @@ func (b *bench) finds(check string, level doctor.Level, says string) {
 
 func TestHealthyInstallation(t *testing.T) {
 	b := newBench(t, 90*time.Minute)
-	for check, says := range map[string]string{"settings": "a sweep every 1h", "keys": "made and opened", "schedule": "nothing is overdue", "app": "accepts",
-		"clock": "within 20s", "connection": "generation 1.1", "secret": "good until", "versions": "1 in the last 24 hours, 99 left", "token": "works in company 4264807", "lifetime": "access tokens live 1h"} {
+	for check, says := range map[string]string{"settings": "a sweep every 1h", "keys": "made and opened",
+		"schedule": "nothing is overdue", "app": "accepts",
+		"clock": "within 20s", "connection": "generation 1.1", "secret": "good until",
+		"versions": "1 in the last 24 hours, 99 left", "token": "works in company 4264807",
+		"lifetime": "access tokens live 1h"} {
 		b.finds(check, doctor.OK, says)
 	}
 	b.finds("redirect", doctor.Warning, "run `tokenturn serve`")
@@ -216,7 +222,8 @@ func TestStoresThatDoNotAnswer(t *testing.T) {
 
 func TestWorst(t *testing.T) {
 	for want, levels := range map[doctor.Level][]doctor.Level{doctor.OK: {}, doctor.Warning: {doctor.OK, doctor.Warning},
-		doctor.Later: {doctor.Later, doctor.Warning}, doctor.Consent: {doctor.Consent, doctor.Later}, doctor.Problem: {doctor.OK, doctor.Problem, doctor.Consent}} {
+		doctor.Later: {doctor.Later, doctor.Warning}, doctor.Consent: {doctor.Consent, doctor.Later},
+		doctor.Problem: {doctor.OK, doctor.Problem, doctor.Consent}} {
 		var findings []doctor.Finding
 		for _, level := range levels {
 			findings = append(findings, doctor.Finding{Level: level})

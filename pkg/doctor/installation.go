@@ -18,9 +18,11 @@ import (
 // settings reports what contradicts itself.
 func (d *Doctor) settings(context.Context) []Finding {
 	if err := d.Settings.Validate(); err != nil {
-		return []Finding{{"settings", "", Problem, err.Error(), "correct these settings where the functions and this command have them"}}
+		return []Finding{{"settings", "", Problem, err.Error(), "correct these settings where the functions and this " +
+			"command have them"}}
 	}
-	return []Finding{{"settings", "", OK, fmt.Sprintf("stack %s, a sweep every %v", d.Settings.Stack, d.Settings.Cadence), ""}}
+	return []Finding{{"settings", "", OK, fmt.Sprintf("stack %s, a sweep every %v", d.Settings.Stack, d.Settings.Cadence),
+		""}}
 }
 
 // keys makes a data key and opens it again.
@@ -35,7 +37,8 @@ func (d *Doctor) keys(ctx context.Context) []Finding {
 		err = errors.New("it opens to something else")
 	}
 	if err != nil {
-		return []Finding{{"keys", "", Problem, "a data key that was just made cannot be opened, so no pair can be rotated: " + err.Error(),
+		return []Finding{{"keys", "", Problem, "a data key that was just made cannot be opened, so no pair can be rotated: " +
+			err.Error(),
 			"see that the sealing key may be used for decryption, and that the stack's id is right"}}
 	}
 	return []Finding{{"keys", "", OK, "data keys can be made and opened", ""}}
@@ -45,7 +48,8 @@ func (d *Doctor) keys(ctx context.Context) []Finding {
 // by a sweep that finds nothing due, so this is the schedule's heartbeat.
 func (d *Doctor) schedule(records []rotation.Record, err error) []Finding {
 	if err != nil {
-		return []Finding{{"schedule", "", Problem, "the connections cannot be read: " + err.Error(), "see that the ledger can be reached and read"}}
+		return []Finding{{"schedule", "", Problem, "the connections cannot be read: " + err.Error(),
+			"see that the ledger can be reached and read"}}
 	}
 	now, active := d.Now(), 0
 	var last time.Time
@@ -70,7 +74,8 @@ func (d *Doctor) schedule(records []rotation.Record, err error) []Finding {
 	case active == 0:
 		return []Finding{{"schedule", "", OK, "nothing is due, so nothing tells whether the schedule runs", ""}}
 	}
-	return []Finding{{"schedule", "", OK, fmt.Sprintf("nothing is overdue; the last rotation was at %s", last.UTC().Format(time.RFC3339)), ""}}
+	return []Finding{{"schedule", "", OK, fmt.Sprintf("nothing is overdue; the last rotation was at %s",
+		last.UTC().Format(time.RFC3339)), ""}}
 }
 
 // grace is how long a connection that is due may take without anything being wrong.
@@ -85,7 +90,8 @@ type application struct {
 
 // applications reads the app credentials of Procore's environments that have
 // some, and of all that have connections.
-func (d *Doctor) applications(ctx context.Context, records []rotation.Record) (names []string, apps map[string]application, findings []Finding) {
+func (d *Doctor) applications(ctx context.Context, records []rotation.Record) (names []string,
+	apps map[string]application, findings []Finding) {
 	wanted := map[string]bool{}
 	for _, r := range records {
 		if r.Status != rotation.Disconnected {
@@ -106,7 +112,8 @@ func (d *Doctor) applications(ctx context.Context, records []rotation.Record) (n
 		names, apps[name] = append(names, name), application{name, app, err}
 	}
 	if len(names) == 0 {
-		findings = []Finding{{"app", "", Warning, "there are no app credentials", "store them with: tokenturn app set sandbox"}}
+		findings = []Finding{{"app", "", Warning, "there are no app credentials",
+			"store them with: tokenturn app set sandbox"}}
 	}
 	return names, apps, findings
 }
@@ -115,7 +122,8 @@ func (d *Doctor) applications(ctx context.Context, records []rotation.Record) (n
 // to us.
 func (d *Doctor) application(ctx context.Context, a application) []Finding {
 	if a.err != nil {
-		return []Finding{{"app", a.name, Problem, "no usable app credentials: " + a.err.Error(), "store them with: tokenturn app set " + a.name}}
+		return []Finding{{"app", a.name, Problem, "no usable app credentials: " + a.err.Error(),
+			"store them with: tokenturn app set " + a.name}}
 	}
 	return append([]Finding{d.credentials(ctx, a.app), d.redirect(ctx, a.app)}, d.clock(ctx, a.app)...)
 }
@@ -126,7 +134,8 @@ func (d *Doctor) credentials(ctx context.Context, app rotation.Application) Find
 		return Finding{"app", app.Environment, Problem, app.LoginURL + " does not accept the client id with this secret",
 			"compare both with the Developer Portal, then run: tokenturn app set " + app.Environment}
 	case err != nil:
-		return Finding{"app", app.Environment, Later, err.Error(), "see that " + app.LoginURL + " can be reached from here, and try again later"}
+		return Finding{"app", app.Environment, Later, err.Error(), "see that " + app.LoginURL +
+			" can be reached from here, and try again later"}
 	}
 	return Finding{"app", app.Environment, OK, app.LoginURL + " accepts client id and secret", ""}
 }
@@ -142,7 +151,8 @@ func (d *Doctor) clock(ctx context.Context, app rotation.Application) []Finding 
 	}
 	off := d.Now().Sub(theirs).Round(time.Second)
 	if off.Abs() > clockTolerance {
-		return []Finding{{"clock", app.Environment, Warning, fmt.Sprintf("this machine's clock is %v away from that of %s", off, app.LoginURL),
+		return []Finding{{"clock", app.Environment, Warning, fmt.Sprintf("this machine's clock is %v away from that of %s",
+			off, app.LoginURL),
 			"set the clock by NTP; expiry is counted from the earlier of both"}}
 	}
 	return []Finding{{"clock", app.Environment, OK, fmt.Sprintf("within %v of %s", clockTolerance, app.LoginURL), ""}}
@@ -162,7 +172,8 @@ func (d *Doctor) redirect(ctx context.Context, app rotation.Application) Finding
 	}
 	if u.Scheme == "https" && d.PublicURL != "" && app.RedirectURI != d.PublicURL+"/callback/"+app.Environment {
 		return found(Problem, fmt.Sprintf("%s is not where the callback function is: %s", app.RedirectURI, d.PublicURL),
-			fmt.Sprintf("register %s/callback/%s in the Developer Portal and store it with: tokenturn app set %[2]s", d.PublicURL, app.Environment))
+			fmt.Sprintf("register %s/callback/%s in the Developer Portal and store it with: tokenturn app set %[2]s",
+				d.PublicURL, app.Environment))
 	}
 	health := (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: "/healthz"}).String()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, health, nil)
@@ -177,7 +188,9 @@ func (d *Doctor) redirect(ctx context.Context, app rotation.Application) Finding
 		}
 	}
 	if u.Scheme == "http" {
-		return found(Warning, "nobody answers at "+app.RedirectURI, "run `tokenturn serve` where links lead, or connect with `tokenturn connection authorize`, which needs no link")
+		return found(Warning, "nobody answers at "+app.RedirectURI, "run `tokenturn serve` where links lead, "+
+			"or connect with `tokenturn connection authorize`, which needs no link")
 	}
-	return found(Problem, fmt.Sprintf("people who allow access do not come back: %v", err), "see that the callback function is deployed at this host and that its certificate and name are in order")
+	return found(Problem, fmt.Sprintf("people who allow access do not come back: %v", err), "see that the callback "+
+		"function is deployed at this host and that its certificate and name are in order")
 }

@@ -24,7 +24,10 @@ func TestLedgerKeepsTheContract(t *testing.T) {
 }
 
 func TestLedgerKeepsTheContractWhenRequestsAreRepeated(t *testing.T) {
-	rotationtest.TestLedgerRepeats(t, func(t *testing.T, transport http.RoundTripper) rotation.Ledger { return newTable(t, transport) })
+	rotationtest.TestLedgerRepeats(t, func(t *testing.T, transport http.RoundTripper) rotation.Ledger {
+		return newTable(t,
+			transport)
+	})
 }
 
 func TestPaceKeepsTheContract(t *testing.T) {
@@ -32,7 +35,10 @@ func TestPaceKeepsTheContract(t *testing.T) {
 }
 
 func TestAnnouncementsKeepTheContract(t *testing.T) {
-	rotationtest.TestNoticeClaims(t, func(t *testing.T) rotation.NoticeClaims { return newTable(t, http.DefaultTransport) })
+	rotationtest.TestNoticeClaims(t, func(t *testing.T) rotation.NoticeClaims {
+		return newTable(t,
+			http.DefaultTransport)
+	})
 }
 
 // newTable makes a table and reaches it through transport.
@@ -49,15 +55,19 @@ func makeTable(t *testing.T) string {
 		return types.AttributeDefinition{AttributeName: aws.String(name), AttributeType: kind}
 	}
 	keys := func(hash, sort string) []types.KeySchemaElement {
-		return []types.KeySchemaElement{{AttributeName: aws.String(hash), KeyType: types.KeyTypeHash}, {AttributeName: aws.String(sort), KeyType: types.KeyTypeRange}}
+		return []types.KeySchemaElement{{AttributeName: aws.String(hash), KeyType: types.KeyTypeHash},
+			{AttributeName: aws.String(sort), KeyType: types.KeyTypeRange}}
 	}
 	// A repeated CreateTable is refused; whether it took effect is what counts.
 	maker := dynamodb.NewFromConfig(awstest.Server(t, http.DefaultTransport))
-	_, err := maker.CreateTable(t.Context(), &dynamodb.CreateTableInput{TableName: &name, BillingMode: types.BillingModePayPerRequest,
-		AttributeDefinitions: []types.AttributeDefinition{attribute("pk", types.ScalarAttributeTypeS), attribute("sk", types.ScalarAttributeTypeS),
+	_, err := maker.CreateTable(t.Context(), &dynamodb.CreateTableInput{TableName: &name,
+		BillingMode: types.BillingModePayPerRequest,
+		AttributeDefinitions: []types.AttributeDefinition{attribute("pk", types.ScalarAttributeTypeS),
+			attribute("sk", types.ScalarAttributeTypeS),
 			attribute("due_bucket", types.ScalarAttributeTypeS), attribute("due_at", types.ScalarAttributeTypeN)},
 		KeySchema: keys("pk", "sk"),
-		GlobalSecondaryIndexes: []types.GlobalSecondaryIndex{{IndexName: aws.String("due"), KeySchema: keys("due_bucket", "due_at"),
+		GlobalSecondaryIndexes: []types.GlobalSecondaryIndex{{IndexName: aws.String("due"), KeySchema: keys("due_bucket",
+			"due_at"),
 			Projection: &types.Projection{ProjectionType: types.ProjectionTypeKeysOnly}}}})
 	if _, there := maker.DescribeTable(t.Context(), &dynamodb.DescribeTableInput{TableName: &name}); there != nil {
 		t.Fatalf("making table %s: %v", name, err)
@@ -70,5 +80,8 @@ func TestStoreKeepsTheContract(t *testing.T) {
 }
 
 func TestStoreKeepsTheContractWhenRequestsAreRepeated(t *testing.T) {
-	consenttest.TestStoreRepeats(t, func(t *testing.T, transport http.RoundTripper) consent.Store { return newTable(t, transport) })
+	consenttest.TestStoreRepeats(t, func(t *testing.T, transport http.RoundTripper) consent.Store {
+		return newTable(t,
+			transport)
+	})
 }

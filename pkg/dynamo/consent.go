@@ -51,7 +51,8 @@ func unexpired(now time.Time) expression.ConditionBuilder {
 // CreateInvitation implements consent.Store.
 func (t *Table) CreateInvitation(ctx context.Context, i consent.Invitation) error {
 	nonce := rand.Text()
-	put, err := t.put(invitationRow{newFleeting(inviteKey(i.Hash), nonce, i.ExpiresAt), listed{inviteBucket, i.ExpiresAt.Unix()}, i}, absent)
+	put, err := t.put(invitationRow{newFleeting(inviteKey(i.Hash), nonce, i.ExpiresAt),
+		listed{inviteBucket, i.ExpiresAt.Unix()}, i}, absent)
 	if err == nil {
 		err = t.doPut(ctx, put)
 	}
@@ -108,7 +109,8 @@ func (t *Table) RevokeInvitation(ctx context.Context, hash string, now time.Time
 
 // once sets a time unless it is set.
 func once(name string, now time.Time) expression.UpdateBuilder {
-	return expression.Set(expression.Name(name), expression.IfNotExists(expression.Name(name), expression.Value(now.UTC())))
+	return expression.Set(expression.Name(name), expression.IfNotExists(expression.Name(name),
+		expression.Value(now.UTC())))
 }
 
 // Start implements consent.Store: one transaction counts the start, if the
@@ -150,7 +152,8 @@ func (t *Table) State(ctx context.Context, hash string) (consent.State, error) {
 }
 
 // Consume implements consent.Store.
-func (t *Table) Consume(ctx context.Context, hash, cookie, environment, nonce string, now time.Time) (consent.State, error) {
+func (t *Table) Consume(ctx context.Context, hash, cookie, environment, nonce string, now time.Time) (consent.State,
+	error) {
 	set := expression.Set(expression.Name("state.consumed_at"), expression.Value(now.UTC())).
 		Set(expression.Name("consumed_by"), expression.Value(nonce))
 	ours := unset("state.consumed_at").And(unexpired(now),
@@ -179,7 +182,8 @@ func (t *Table) Consume(ctx context.Context, hash, cookie, environment, nonce st
 
 // Conclude implements consent.Store. Doing it twice is no error.
 func (t *Table) Conclude(ctx context.Context, s consent.State, result string, used bool, now time.Time) error {
-	record, err := t.update(stateKey(s.Hash), expression.Set(expression.Name("state.result"), expression.Value(result)), present)
+	record, err := t.update(stateKey(s.Hash), expression.Set(expression.Name("state.result"), expression.Value(result)),
+		present)
 	actions := []types.TransactWriteItem{{Update: record}}
 	if used {
 		use, useErr := t.update(inviteKey(s.Invitation), once("invitation.used_at", now), present)

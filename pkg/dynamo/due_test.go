@@ -41,7 +41,8 @@ func TestWhatIsDueIsFoundWithoutAScan(t *testing.T) {
 			rows := batch
 			batch = nil
 			fill.Go(func() error {
-				_, err := maker.BatchWriteItem(t.Context(), &dynamodb.BatchWriteItemInput{RequestItems: map[string][]types.WriteRequest{name: rows}})
+				_, err := maker.BatchWriteItem(t.Context(),
+					&dynamodb.BatchWriteItemInput{RequestItems: map[string][]types.WriteRequest{name: rows}})
 				return err
 			})
 		}
@@ -55,7 +56,10 @@ func TestWhatIsDueIsFoundWithoutAScan(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(got) != due || !slices.IsSortedFunc(got, func(a, b token.Connection) int { return cmp.Compare(want[b.String()], want[a.String()]) }) {
+	if len(got) != due || !slices.IsSortedFunc(got, func(a, b token.Connection) int {
+		return cmp.Compare(want[b.String()],
+			want[a.String()])
+	}) {
 		t.Errorf("%d connections are listed as due, want %d, the most overdue first", len(got), due)
 	}
 	if pages := counter.reads["Query"]; len(counter.reads) != 1 || pages > 30 {
@@ -67,8 +71,10 @@ func TestWhatIsDueIsFoundWithoutAScan(t *testing.T) {
 // dueRow is a row of the size that a record has, as far as the index knows it.
 func dueRow(connection string, at time.Time) map[string]types.AttributeValue {
 	text := func(s string) types.AttributeValue { return &types.AttributeValueMemberS{Value: s} }
-	return map[string]types.AttributeValue{"pk": text("CONN#" + connection), "sk": text("LEDGER"), "due_bucket": text("due"),
-		"due_at": &types.AttributeValueMemberN{Value: fmt.Sprint(at.Unix())}, "revision": text(strings.Repeat("r", 26)), "record": text(strings.Repeat("x", 900))}
+	return map[string]types.AttributeValue{"pk": text("CONN#" + connection), "sk": text("LEDGER"),
+		"due_bucket": text("due"),
+		"due_at":     &types.AttributeValueMemberN{Value: fmt.Sprint(at.Unix())}, "revision": text(strings.Repeat("r", 26)),
+		"record": text(strings.Repeat("x", 900))}
 }
 
 // counter counts the requests that were answered.

@@ -201,7 +201,8 @@ func cut[T any](all []T, n int) (first, rest []T) {
 }
 
 func (t *Table) putRecord(r rotation.Record, revision string) (*types.Put, error) {
-	row := ledgerRow{key: connectionKey(r.Connection, ledgerSort), listed: listed{DueBucket: idleBucket}, Revision: revision, Record: r}
+	row := ledgerRow{key: connectionKey(r.Connection, ledgerSort), listed: listed{DueBucket: idleBucket},
+		Revision: revision, Record: r}
 	if !r.DueAt.IsZero() {
 		row.listed = listed{dueBucket, ceilUnix(r.DueAt)}
 	}
@@ -228,7 +229,8 @@ func (t *Table) copyResponse(m rotation.TokenResponse) (*types.Update, error) {
 		return nil, fmt.Errorf("encoding: %w", err)
 	}
 	response := expression.Name("mint")
-	e, err := expression.NewBuilder().WithUpdate(expression.Set(response, response.IfNotExists(expression.Value(row["mint"])))).Build()
+	e, err := expression.NewBuilder().WithUpdate(expression.Set(response,
+		response.IfNotExists(expression.Value(row["mint"])))).Build()
 	if err != nil {
 		return nil, err
 	}

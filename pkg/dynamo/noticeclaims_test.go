@@ -18,7 +18,8 @@ func TestAnAnnouncementIsOneUpdate(t *testing.T) {
 	if made := script.Operations(); !slices.Equal(made, []string{"UpdateItem"}) {
 		t.Errorf("asked for %v", made)
 	}
-	if key := fmt.Sprint(script.Calls()[0].Input["Key"]); key != "map[pk:map[S:NOTICE#config_error sandbox] sk:map[S:NOTICE]]" {
+	if key := fmt.Sprint(script.Calls()[0].Input["Key"]); key != "map[pk:map[S:NOTICE#config_error sandbox] "+
+		"sk:map[S:NOTICE]]" {
 		t.Errorf("it is kept at %v", key)
 	}
 }

@@ -53,7 +53,8 @@ func (t *Table) Reserve(ctx context.Context, name string, earliest time.Time, ev
 	return time.Time{}, fmt.Errorf("taking a turn of pace %q from table %s: %w", name, t.name, err)
 }
 
-func (t *Table) moveClock(ctx context.Context, name string, set expression.UpdateBuilder, where expression.ConditionBuilder) (item, error) {
+func (t *Table) moveClock(ctx context.Context, name string, set expression.UpdateBuilder,
+	where expression.ConditionBuilder) (item, error) {
 	update, err := t.update(key{pacePrefix + name, paceSort}, set, where)
 	if err != nil {
 		return nil, err

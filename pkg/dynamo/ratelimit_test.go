@@ -12,7 +12,8 @@ import (
 func TestATurnIsOneUpdateWhileTheClockIsAhead(t *testing.T) {
 	at := noon.Add(3 * time.Second)
 	tab, script := table(func(awstest.Call) (any, error) {
-		return map[string]any{"Attributes": map[string]any{"next": map[string]any{"N": fmt.Sprint(at.Add(time.Second).UnixNano())}}}, nil
+		return map[string]any{"Attributes": map[string]any{"next": map[string]any{
+			"N": fmt.Sprint(at.Add(time.Second).UnixNano())}}}, nil
 	})
 	got, err := tab.Reserve(t.Context(), "sandbox", noon, time.Second)
 	if err != nil || !got.Equal(at) {

@@ -25,10 +25,13 @@ var (
 	acme  = token.Connection{Environment: "sandbox", Name: "acme"}
 	noon  = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 	key   = rotation.ResponseKey{Epoch: 1, Generation: 2, Attempt: "a"}
-	minty = rotation.TokenResponse{Connection: acme, Key: key, State: rotation.Rejected, Reason: "wrong user", SavedAt: noon, Sealed: []byte("sealed")}
-	whole = rotation.Change{Record: rotation.Record{Connection: acme, Revision: "old", DueAt: noon.Add(1)}, Mark: []rotation.TokenResponse{minty},
+	minty = rotation.TokenResponse{Connection: acme, Key: key, State: rotation.Rejected, Reason: "wrong user",
+		SavedAt: noon, Sealed: []byte("sealed")}
+	whole = rotation.Change{Record: rotation.Record{Connection: acme, Revision: "old", DueAt: noon.Add(1)},
+		Mark: []rotation.TokenResponse{minty},
 		Bury: []rotation.ResponseKey{{Epoch: 2, Attempt: "b"}}, History: []rotation.Event{{At: noon, Kind: "rejected"}}}
-	state = consent.State{Hash: "s", Invitation: "i", Cookie: "c", Environment: "sandbox", Connection: acme, CreatedAt: noon, ExpiresAt: noon.Add(time.Minute)}
+	state = consent.State{Hash: "s", Invitation: "i", Cookie: "c", Environment: "sandbox", Connection: acme,
+		CreatedAt: noon, ExpiresAt: noon.Add(time.Minute)}
 )
 
 func table(play func(awstest.Call) (any, error)) (*dynamo.Table, *awstest.Script) {
@@ -86,7 +89,8 @@ func TestRecordAloneIsOnePut(t *testing.T) {
 	if _, err := tab.Write(t.Context(), rotation.Change{Record: rotation.Record{Connection: acme}}); err != nil {
 		t.Fatal(err)
 	}
-	if in := script.Calls()[1].Input; in["ConditionExpression"] != "attribute_not_exists (#0)" || at(in, "ExpressionAttributeNames", "#0") != "pk" || at(in, "Item", "due_bucket", "S") != "idle" {
+	if in := script.Calls()[1].Input; in["ConditionExpression"] != "attribute_not_exists (#0)" ||
+		at(in, "ExpressionAttributeNames", "#0") != "pk" || at(in, "Item", "due_bucket", "S") != "idle" {
 		t.Errorf("a first row is put as %v", in)
 	}
 }
@@ -332,7 +336,8 @@ func TestRefusedWrites(t *testing.T) {
 		{"put, another's row", alone, func(string) error { return conditional(there("another")) }, "conflict"},
 		{"put, no row", alone, func(string) error { return conditional(nil) }, "conflict"},
 		{"put, my row", alone, func(nonce string) error { return conditional(there(nonce)) }, "mine"},
-		{"put, in a transaction", alone, func(string) error { return awstest.Fault{Code: "TransactionConflictException"} }, "conflict"},
+		{"put, in a transaction", alone, func(string) error { return awstest.Fault{Code: "TransactionConflictException"} },
+			"conflict"},
 		{"put, throttled", alone, func(string) error { return awstest.Fault{Code: "ThrottlingException"} }, "unknown"},
 		{"put, no right", alone, func(string) error { return awstest.Fault{Code: "AccessDeniedException"} }, "unknown"},
 		{"put, no table", alone, func(string) error { return awstest.Fault{Code: "ResourceNotFoundException"} }, "unknown"},
@@ -343,11 +348,22 @@ func TestRefusedWrites(t *testing.T) {
 		{"transaction, my row", whole, func(nonce string) error {
 			return cancelled(reasonWith("ConditionalCheckFailed", there(nonce)), reason("ConditionalCheckFailed"), none, none)
 		}, "mine"},
-		{"transaction, no such mint", whole, func(string) error { return cancelled(none, reason("ConditionalCheckFailed"), none, none) }, "conflict"},
-		{"transaction, rival", whole, func(string) error { return cancelled(none, reason("TransactionConflict"), none, none) }, "conflict"},
-		{"transaction, throttled", whole, func(string) error { return cancelled(none, none, reason("ThrottlingError"), none) }, "unknown"},
-		{"transaction, invalid", whole, func(string) error { return cancelled(none, none, none, reason("ValidationError")) }, "unknown"},
-		{"transaction, under way", whole, func(string) error { return awstest.Fault{Code: "TransactionInProgressException"} }, "unknown"},
+		{"transaction, no such mint", whole, func(string) error {
+			return cancelled(none, reason("ConditionalCheckFailed"),
+				none, none)
+		}, "conflict"},
+		{"transaction, rival", whole, func(string) error {
+			return cancelled(none, reason("TransactionConflict"), none,
+				none)
+		}, "conflict"},
+		{"transaction, throttled", whole, func(string) error {
+			return cancelled(none, none, reason("ThrottlingError"),
+				none)
+		}, "unknown"},
+		{"transaction, invalid", whole, func(string) error { return cancelled(none, none, none, reason("ValidationError")) },
+			"unknown"},
+		{"transaction, under way", whole, func(string) error { return awstest.Fault{Code: "TransactionInProgressException"} },
+			"unknown"},
 	} {
 		inBubble(t, test.what, func(t *testing.T) {
 			tab, _ := table(func(c awstest.Call) (any, error) {
@@ -402,7 +418,8 @@ func TestDuePagesAndPassesOverWhatIsNotOurs(t *testing.T) {
 	row := func(pk string) map[string]any { return map[string]any{"pk": map[string]any{"S": pk}} }
 	tab, script := table(func(c awstest.Call) (any, error) {
 		if c.Input["ExclusiveStartKey"] == nil {
-			return map[string]any{"Items": []any{row("CONN#sandbox/b"), row("CONN#What is this")}, "LastEvaluatedKey": row("x")}, nil
+			return map[string]any{"Items": []any{row("CONN#sandbox/b"), row("CONN#What is this")}, "LastEvaluatedKey": row("x")},
+				nil
 		}
 		return map[string]any{"Items": []any{row("CONN#sandbox/a")}}, nil
 	})
@@ -418,7 +435,8 @@ func TestDuePagesAndPassesOverWhatIsNotOurs(t *testing.T) {
 func TestListsReadNoHistories(t *testing.T) {
 	const connections = 250
 	place := func(i int) map[string]any {
-		return map[string]any{"pk": map[string]any{"S": fmt.Sprintf("CONN#sandbox/c%03d", i)}, "sk": map[string]any{"S": "LEDGER"}}
+		return map[string]any{"pk": map[string]any{"S": fmt.Sprintf("CONN#sandbox/c%03d", i)},
+			"sk": map[string]any{"S": "LEDGER"}}
 	}
 	leftOut := false
 	tab, script := table(func(c awstest.Call) (any, error) {
@@ -468,7 +486,8 @@ func TestListsReadNoHistories(t *testing.T) {
 
 func TestUnreadableRowIsAnError(t *testing.T) {
 	tab, _ := table(func(awstest.Call) (any, error) {
-		return map[string]any{"Items": []any{map[string]any{"pk": map[string]any{"S": "CONN#sandbox/acme"}, "sk": map[string]any{"S": "LEDGER"},
+		return map[string]any{"Items": []any{map[string]any{"pk": map[string]any{"S": "CONN#sandbox/acme"},
+			"sk":     map[string]any{"S": "LEDGER"},
 			"record": map[string]any{"M": map[string]any{"epoch": map[string]any{"S": "one"}}}}}}, nil
 	})
 	if _, _, err := tab.Load(t.Context(), acme); err == nil || !strings.Contains(err.Error(), "sandbox/acme") {
@@ -486,7 +505,8 @@ func TestRefusedStarts(t *testing.T) {
 		{"no invitation", func(string) error { return cancelled(reason(refusal), reason("None")) }, consent.ErrNotFound},
 		{"spent", func(string) error { return cancelled(reasonWith(refusal, there("x")), reason("None")) }, consent.ErrSpent},
 		{"mine, and the last one", func(nonce string) error {
-			return cancelled(reasonWith(refusal, there("x")), reasonWith(refusal, map[string]any{"nonce": map[string]any{"S": nonce}}))
+			return cancelled(reasonWith(refusal, there("x")),
+				reasonWith(refusal, map[string]any{"nonce": map[string]any{"S": nonce}}))
 		}, nil},
 	} {
 		tab, _ := table(func(c awstest.Call) (any, error) { return nil, test.answer(c.Input["ClientRequestToken"].(string)) })

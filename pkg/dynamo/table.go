@@ -55,8 +55,10 @@ type Client interface {
 	PutItem(context.Context, *dynamodb.PutItemInput, ...func(*dynamodb.Options)) (*dynamodb.PutItemOutput, error)
 	UpdateItem(context.Context, *dynamodb.UpdateItemInput, ...func(*dynamodb.Options)) (*dynamodb.UpdateItemOutput, error)
 	Query(context.Context, *dynamodb.QueryInput, ...func(*dynamodb.Options)) (*dynamodb.QueryOutput, error)
-	BatchGetItem(context.Context, *dynamodb.BatchGetItemInput, ...func(*dynamodb.Options)) (*dynamodb.BatchGetItemOutput, error)
-	TransactWriteItems(context.Context, *dynamodb.TransactWriteItemsInput, ...func(*dynamodb.Options)) (*dynamodb.TransactWriteItemsOutput, error)
+	BatchGetItem(context.Context, *dynamodb.BatchGetItemInput, ...func(*dynamodb.Options)) (*dynamodb.BatchGetItemOutput,
+		error)
+	TransactWriteItems(context.Context, *dynamodb.TransactWriteItemsInput,
+		...func(*dynamodb.Options)) (*dynamodb.TransactWriteItemsOutput, error)
 }
 
 // Table is the ledger and the consent store. It is safe for concurrent use.
@@ -122,7 +124,8 @@ func responseKey(c token.Connection, m rotation.ResponseKey) key {
 
 // eventKey sorts by time and, within one write, by position.
 func eventKey(c token.Connection, at time.Time, nonce string, position int) key {
-	return connectionKey(c, fmt.Sprintf("%s%s#%s#%02d", eventSort, at.UTC().Format("2006-01-02T15:04:05.000000000Z"), nonce, position))
+	return connectionKey(c, fmt.Sprintf("%s%s#%s#%02d", eventSort, at.UTC().Format("2006-01-02T15:04:05.000000000Z"),
+		nonce, position))
 }
 
 func inviteKey(hash string) key { return key{invitePrefix + hash, inviteSort} }
@@ -192,17 +195,21 @@ func (t *Table) put(row any, condition expression.ConditionBuilder) (*types.Put,
 	if err != nil {
 		return nil, err
 	}
-	return &types.Put{TableName: &t.name, Item: it, ConditionExpression: e.Condition(), ExpressionAttributeNames: e.Names(),
-		ExpressionAttributeValues: e.Values(), ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld}, nil
+	return &types.Put{TableName: &t.name, Item: it, ConditionExpression: e.Condition(),
+		ExpressionAttributeNames:            e.Names(),
+		ExpressionAttributeValues:           e.Values(),
+		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld}, nil
 }
 
 // update is a write of some attributes under a condition.
-func (t *Table) update(k key, set expression.UpdateBuilder, condition expression.ConditionBuilder) (*types.Update, error) {
+func (t *Table) update(k key, set expression.UpdateBuilder, condition expression.ConditionBuilder) (*types.Update,
+	error) {
 	e, err := expression.NewBuilder().WithUpdate(set).WithCondition(condition).Build()
 	if err != nil {
 		return nil, err
 	}
-	return &types.Update{TableName: &t.name, Key: k.item(), UpdateExpression: e.Update(), ConditionExpression: e.Condition(),
+	return &types.Update{TableName: &t.name, Key: k.item(), UpdateExpression: e.Update(),
+		ConditionExpression:      e.Condition(),
 		ExpressionAttributeNames: e.Names(), ExpressionAttributeValues: e.Values(),
 		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld}, nil
 }
@@ -217,7 +224,8 @@ func (t *Table) doPut(ctx context.Context, p *types.Put) error {
 
 // doUpdate returns the item as it is afterwards.
 func (t *Table) doUpdate(ctx context.Context, u *types.Update) (item, error) {
-	out, err := t.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{TableName: u.TableName, Key: u.Key, UpdateExpression: u.UpdateExpression,
+	out, err := t.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{TableName: u.TableName, Key: u.Key,
+		UpdateExpression:    u.UpdateExpression,
 		ConditionExpression: u.ConditionExpression, ExpressionAttributeNames: u.ExpressionAttributeNames,
 		ExpressionAttributeValues: u.ExpressionAttributeValues, ReturnValues: types.ReturnValueAllNew,
 		ReturnValuesOnConditionCheckFailure: u.ReturnValuesOnConditionCheckFailure}, patient)
@@ -238,7 +246,8 @@ func (t *Table) transact(ctx context.Context, nonce string, actions []types.Tran
 
 // get reads one item, strongly consistent; nil if it is not there.
 func (t *Table) get(ctx context.Context, k key) (item, error) {
-	out, err := t.client.GetItem(ctx, &dynamodb.GetItemInput{TableName: &t.name, Key: k.item(), ConsistentRead: aws.Bool(true)})
+	out, err := t.client.GetItem(ctx, &dynamodb.GetItemInput{TableName: &t.name, Key: k.item(),
+		ConsistentRead: aws.Bool(true)})
 	if err != nil {
 		return nil, err
 	}
@@ -246,7 +255,8 @@ func (t *Table) get(ctx context.Context, k key) (item, error) {
 }
 
 // query yields the items with the keys, a page at a time, until the first error.
-func (t *Table) query(ctx context.Context, keys expression.KeyConditionBuilder, shape ...func(*dynamodb.QueryInput)) iter.Seq2[item, error] {
+func (t *Table) query(ctx context.Context, keys expression.KeyConditionBuilder,
+	shape ...func(*dynamodb.QueryInput)) iter.Seq2[item, error] {
 	return func(yield func(item, error) bool) {
 		e, err := expression.NewBuilder().WithKeyCondition(keys).Build()
 		if err != nil {

@@ -58,7 +58,8 @@ func TestRowsSurviveEncoding(t *testing.T) {
 	rows := []any{
 		&ledgerRow{key: key{"p", "s"}, listed: listed{dueBucket, 5}, Revision: "r", Record: rotation.Record{Connection: acme,
 			Epoch: 2, Generation: 1 << 40, Status: rotation.Active, Current: &rotation.Current{Fingerprint: "f", SavedAt: at},
-			DueAt: at.Add(time.Millisecond), Puts: []int64{1, 2}, Failures: []rotation.Failure{{Step: rotation.Publish, NextAt: at}}}},
+			DueAt: at.Add(time.Millisecond), Puts: []int64{1, 2}, Failures: []rotation.Failure{{Step: rotation.Publish,
+				NextAt: at}}}},
 		&responseRow{key{"p", "s"}, rotation.TokenResponse{Connection: acme, Sealed: []byte{0, 255}, SavedAt: at,
 			Expect: &rotation.Identity{Company: "34", Repin: true}}},
 		&eventRow{key{"p", "s"}, 7, rotation.Event{At: at, Kind: "decided", Detail: "d"}},
@@ -97,7 +98,8 @@ func TestZeroTimesAreLeftOut(t *testing.T) {
 }
 
 func TestNothingIsListedBeforeItsTime(t *testing.T) {
-	for due, want := range map[time.Time]int64{at: at.Unix(), at.Add(1): at.Unix() + 1, at.Add(time.Second - 1): at.Unix() + 1} {
+	for due, want := range map[time.Time]int64{at: at.Unix(), at.Add(1): at.Unix() + 1,
+		at.Add(time.Second - 1): at.Unix() + 1} {
 		if got := ceilUnix(due); got != want {
 			t.Errorf("%v became %d, want %d", due, got, want)
 		}

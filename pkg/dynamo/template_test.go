@@ -54,7 +54,8 @@ func TestTheTemplatesTableIsTheOneThatRequestsName(t *testing.T) {
 		}
 	}
 	for _, defined := range at(made, "AttributeDefinitions").([]any) {
-		if name, kind := at(defined, "AttributeName").(string), at(defined, "AttributeType").(string); at(row, name, kind) == nil {
+		if name, kind := at(defined, "AttributeName").(string), at(defined, "AttributeType").(string); at(row, name,
+			kind) == nil {
 			t.Errorf("a row has %v for %s, the template says type %s", at(row, name), name, kind)
 		}
 	}

@@ -33,7 +33,8 @@ func (a Applications) Application(ctx context.Context, environment string) (rota
 	}
 	app, err := a.parse(environment, value)
 	if err != nil {
-		return rotation.Application{}, fmt.Errorf("environment %s: %w that can be used: %w; store them anew with: tokenturn app set %s",
+		return rotation.Application{}, fmt.Errorf("environment %s: %w that can be used: %w; store them anew with: "+
+			"tokenturn app set %s",
 			environment, rotation.ErrNoApplication, err, environment)
 	}
 	return app, nil

@@ -96,7 +96,8 @@ const exchangeTakes = 2 * time.Minute
 
 // Consume implements consent.Store. The code that came with the state is exchanged next, so
 // room for the answer is made first.
-func (k Consents) Consume(ctx context.Context, hash, cookie, environment, nonce string, now time.Time) (consent.State, error) {
+func (k Consents) Consume(ctx context.Context, hash, cookie, environment, nonce string, now time.Time) (consent.State,
+	error) {
 	var s consent.State
 	err := k.s.write(ctx, "consuming a state", func(tx *sql.Tx) (err error) {
 		var consumedBy string
@@ -106,7 +107,8 @@ func (k Consents) Consume(ctx context.Context, hash, cookie, environment, nonce 
 			return consent.ErrRefused
 		case err != nil:
 			return err
-		case cookie == "" || subtle.ConstantTimeCompare([]byte(cookie), []byte(s.Cookie)) != 1 || s.Environment != environment:
+		case cookie == "" || subtle.ConstantTimeCompare([]byte(cookie), []byte(s.Cookie)) != 1 ||
+			s.Environment != environment:
 			return consent.ErrRefused
 		case !s.ConsumedAt.IsZero() && (nonce == "" || consumedBy != nonce):
 			return consent.ErrRefused
@@ -157,7 +159,8 @@ func (k Consents) Conclude(ctx context.Context, s consent.State, result string, 
 
 // insert adds a row of table whose first two columns in query are the hash and
 // the JSON of v, and removes rows long past their expiry.
-func insert(ctx context.Context, tx *sql.Tx, table, hash string, now time.Time, v any, query string, rest ...any) error {
+func insert(ctx context.Context, tx *sql.Tx, table, hash string, now time.Time, v any, query string,
+	rest ...any) error {
 	text, err := json.Marshal(v)
 	if err != nil {
 		return err

@@ -14,7 +14,10 @@ func TestLedgerContract(t *testing.T) {
 }
 
 func TestSecretStoreContract(t *testing.T) {
-	rotationtest.TestSecretStore(t, func(t *testing.T) rotation.SecretStore { return openStore(t, t.TempDir()).SecretStore() })
+	rotationtest.TestSecretStore(t, func(t *testing.T) rotation.SecretStore {
+		return openStore(t,
+			t.TempDir()).SecretStore()
+	})
 }
 
 func TestSealerContract(t *testing.T) {

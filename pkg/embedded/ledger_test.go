@@ -56,7 +56,8 @@ func TestHistoryIsNewestFirstAndForgets(t *testing.T) {
 	day := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 	for n := range 120 {
 		record.Revision = write(t, ledger, rotation.Change{Record: record, History: []rotation.Event{
-			{At: day.AddDate(0, 0, n), Kind: "first", Generation: int64(n)}, {At: day.AddDate(0, 0, n), Kind: "second", Generation: int64(n)}}})
+			{At: day.AddDate(0, 0, n), Kind: "first", Generation: int64(n)}, {At: day.AddDate(0, 0, n), Kind: "second",
+				Generation: int64(n)}}})
 	}
 	events, err := ledger.History(t.Context(), acme, 1000)
 	if err != nil || len(events) != 2*91 {
@@ -89,7 +90,8 @@ func TestRevisionsDoNotRepeatAfterARestore(t *testing.T) {
 	stale.Revision = write(t, ledger, rotation.Change{Record: record, History: nil})
 
 	// The backup holds the first row; it is written on from there.
-	execute(t, filepath.Join(dir, embedded.DatabaseName), fmt.Sprintf("UPDATE record SET revision = '%s'", restored.Revision))
+	execute(t, filepath.Join(dir, embedded.DatabaseName), fmt.Sprintf("UPDATE record SET revision = '%s'",
+		restored.Revision))
 	write(t, ledger, rotation.Change{Record: restored})
 	if _, err := ledger.Write(t.Context(), rotation.Change{Record: stale}); !errors.Is(err, rotation.ErrConflict) {
 		t.Errorf("the stale write got %v", err)
@@ -105,8 +107,10 @@ func TestRefusedWriteChangesNothing(t *testing.T) {
 	}
 	missing := numbered(2)
 	for name, change := range map[string]rotation.Change{
-		"stale":        {Record: rotation.Record{Connection: acme, Revision: "x"}, Bury: []rotation.ResponseKey{numbered(1).Key}, History: []rotation.Event{{Kind: "x"}}},
-		"missing mint": {Record: record, Mark: []rotation.TokenResponse{missing}, Bury: []rotation.ResponseKey{numbered(1).Key}, History: []rotation.Event{{Kind: "x"}}},
+		"stale": {Record: rotation.Record{Connection: acme, Revision: "x"},
+			Bury: []rotation.ResponseKey{numbered(1).Key}, History: []rotation.Event{{Kind: "x"}}},
+		"missing mint": {Record: record, Mark: []rotation.TokenResponse{missing},
+			Bury: []rotation.ResponseKey{numbered(1).Key}, History: []rotation.Event{{Kind: "x"}}},
 	} {
 		if _, err := ledger.Write(t.Context(), change); err == nil {
 			t.Errorf("%s: it was written", name)
@@ -197,7 +201,8 @@ func TestClosedStore(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := s.Ledger().Load(t.Context(), acme); err == nil || !strings.Contains(err.Error(), "loading production/acme") {
+	if _, _, err := s.Ledger().Load(t.Context(), acme); err == nil || !strings.Contains(err.Error(),
+		"loading production/acme") {
 		t.Errorf("error %v", err)
 	}
 }
@@ -230,7 +235,8 @@ func TestDamageIsExplained(t *testing.T) {
 		defer s.Close()
 		_, _, err = s.Ledger().Load(t.Context(), acme)
 	}
-	if err == nil || !strings.Contains(err.Error(), "the file is damaged: stop every tokenturn process") || !strings.Contains(err.Error(), path) {
+	if err == nil || !strings.Contains(err.Error(), "the file is damaged: stop every tokenturn process") ||
+		!strings.Contains(err.Error(), path) {
 		t.Errorf("error %v", err)
 	}
 }

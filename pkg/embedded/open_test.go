@@ -111,11 +111,14 @@ func TestOpenRefuses(t *testing.T) {
 			}
 			write(embedded.KeyName, key)(t, dir)
 		}, []string{embedded.KeyName, "not the key file", "put the right one back"}},
-		"key file of another kind": {write(embedded.KeyName, []byte("ssh-ed25519 CANARY")), []string{"not a key file of tokenturn"}},
-		"key file cut off":         {write(embedded.KeyName, []byte("tokenturn-key-1 CANARY")), []string{"not a key file of tokenturn"}},
-		"key file empty":           {write(embedded.KeyName, nil), []string{"not a key file of tokenturn"}},
-		"database of another kind": {write(embedded.DatabaseName, bytes.Repeat([]byte("CANARY "), 1000)), []string{embedded.DatabaseName, "not a database of tokenturn"}},
-		"database empty":           {write(embedded.DatabaseName, nil), []string{"damaged", "backup"}},
+		"key file of another kind": {write(embedded.KeyName, []byte("ssh-ed25519 CANARY")),
+			[]string{"not a key file of tokenturn"}},
+		"key file cut off": {write(embedded.KeyName, []byte("tokenturn-key-1 CANARY")),
+			[]string{"not a key file of tokenturn"}},
+		"key file empty": {write(embedded.KeyName, nil), []string{"not a key file of tokenturn"}},
+		"database of another kind": {write(embedded.DatabaseName, bytes.Repeat([]byte("CANARY "), 1000)),
+			[]string{embedded.DatabaseName, "not a database of tokenturn"}},
+		"database empty": {write(embedded.DatabaseName, nil), []string{"damaged", "backup"}},
 		"database of another program": {func(t *testing.T, dir string) {
 			write(embedded.DatabaseName, nil)(t, dir)
 			query(`CREATE TABLE t (x); INSERT INTO t VALUES ('CANARY')`)(t, dir)
@@ -158,7 +161,8 @@ func TestOpenBelowAFile(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := embedded.Open(t.Context(), filepath.Join(file, "data")); err == nil || !strings.Contains(err.Error(), "choose one that you may write to") {
+	if _, err := embedded.Open(t.Context(), filepath.Join(file, "data")); err == nil || !strings.Contains(err.Error(),
+		"choose one that you may write to") {
 		t.Errorf("error %v", err)
 	}
 }

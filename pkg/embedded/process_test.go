@@ -37,7 +37,8 @@ func countInRecord(ctx context.Context, dir string) error {
 			return err
 		}
 		record.Generation++
-		_, err = ledger.Write(ctx, rotation.Change{Record: record, History: []rotation.Event{{At: time.Now(), Kind: "counted"}}})
+		_, err = ledger.Write(ctx, rotation.Change{Record: record,
+			History: []rotation.Event{{At: time.Now(), Kind: "counted"}}})
 		switch {
 		case errors.Is(err, rotation.ErrConflict):
 			lost++
@@ -133,7 +134,8 @@ func saveResponsesForever(ctx context.Context, dir string) error {
 }
 
 func numbered(n int) rotation.TokenResponse {
-	return rotation.TokenResponse{Connection: acme, Key: rotation.ResponseKey{Epoch: 1, Generation: int64(n), Attempt: "a"},
+	return rotation.TokenResponse{Connection: acme, Key: rotation.ResponseKey{Epoch: 1, Generation: int64(n),
+		Attempt: "a"},
 		Source: rotation.FromRefresh, State: rotation.Saved, Sealed: bytes.Repeat([]byte{byte(n)}, 3000)}
 }
 

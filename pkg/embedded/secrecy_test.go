@@ -22,7 +22,8 @@ const (
 // set stores both kinds of secret.
 func set(t *testing.T, s *embedded.Store) {
 	t.Helper()
-	if err := s.Applications(parseApplication).Set(t.Context(), "production", token.NewSecret("id:"+secretCanary)); err != nil {
+	if err := s.Applications(parseApplication).Set(t.Context(), "production",
+		token.NewSecret("id:"+secretCanary)); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.SecretStore().Create(t.Context(), acme, "first", token.NewSecret(accessCanary)); err != nil {
@@ -144,10 +145,12 @@ func TestApplications(t *testing.T) {
 		}
 	}
 	app, err := apps.Application(t.Context(), "production")
-	if err != nil || app.ClientID != "two" || app.ClientSecret.Reveal() != secretCanary || app.Environment != "production" {
+	if err != nil || app.ClientID != "two" || app.ClientSecret.Reveal() != secretCanary ||
+		app.Environment != "production" {
 		t.Errorf("app %+v, %v", app, err)
 	}
-	if err := apps.Set(t.Context(), "production", token.NewSecret(secretCanary)); err == nil || strings.Contains(err.Error(), secretCanary) {
+	if err := apps.Set(t.Context(), "production", token.NewSecret(secretCanary)); err == nil ||
+		strings.Contains(err.Error(), secretCanary) {
 		t.Errorf("credentials that cannot be parsed: %v", err)
 	}
 	if value, err := apps.Value(t.Context(), "production"); err != nil || value.Reveal() != "two:"+secretCanary {

@@ -49,7 +49,8 @@ func (v SecretStore) Version(ctx context.Context, c token.Connection, id string)
 }
 
 // find reads the version that query yields for c and by.
-func (v SecretStore) find(ctx context.Context, what string, c token.Connection, query, by string) (version rotation.Version, err error) {
+func (v SecretStore) find(ctx context.Context, what string, c token.Connection, query,
+	by string) (version rotation.Version, err error) {
 	err = v.s.read(ctx, what, func(tx *sql.Tx) error {
 		if err := mustExist(ctx, tx, c); err != nil {
 			return err
@@ -182,9 +183,11 @@ func (v SecretStore) Promote(ctx context.Context, c token.Connection, id, replac
 
 // same reports whether the version is there with this value; with another
 // one, ErrVersionTaken.
-func (v SecretStore) same(ctx context.Context, tx *sql.Tx, c token.Connection, id string, value token.Secret) (bool, error) {
+func (v SecretStore) same(ctx context.Context, tx *sql.Tx, c token.Connection, id string, value token.Secret) (bool,
+	error) {
 	var sealed []byte
-	err := tx.QueryRowContext(ctx, `SELECT sealed FROM version WHERE connection = ? AND id = ?`, c.String(), id).Scan(&sealed)
+	err := tx.QueryRowContext(ctx, `SELECT sealed FROM version WHERE connection = ? AND id = ?`, c.String(),
+		id).Scan(&sealed)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
 	} else if err != nil {
@@ -198,7 +201,8 @@ func (v SecretStore) same(ctx context.Context, tx *sql.Tx, c token.Connection, i
 }
 
 // add stores a new version with a label.
-func (v SecretStore) add(ctx context.Context, tx *sql.Tx, c token.Connection, id string, value token.Secret, label string) error {
+func (v SecretStore) add(ctx context.Context, tx *sql.Tx, c token.Connection, id string, value token.Secret,
+	label string) error {
 	if _, err := tx.ExecContext(ctx, `INSERT INTO version (connection, id, created_at, sealed) VALUES (?, ?, ?, ?)`,
 		c.String(), id, time.Now().UnixMicro(), seal(v.s.keys.versions, value.Reveal(), c.String(), id)); err != nil {
 		return err

@@ -218,7 +218,8 @@ var remedies = []struct {
 		CurrentLost, CurrentUnopenable, ResponseUnopenable, SealedForOther}},
 	{history, []Kind{HistoryOutOfOrder, DecidedTwice, DecisionWithoutHistory}},
 	{revoke, []Kind{OrphanLives}},
-	{"see that the key that encrypts the secret is enabled and may be used; if the key is gone, nothing else reads the version",
+	{"see that the key that encrypts the secret is enabled and may be used; if the key is gone, " +
+		"nothing else reads the version",
 		[]Kind{VersionUnreadable}},
 	{exposed, []Kind{OpenRefreshToken}},
 	{"nothing: puts count for a day; if they stay, " + invite, []Kind{PutsTooMany}},

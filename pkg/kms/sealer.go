@@ -45,7 +45,8 @@ func New(client Client, key, stack string) *Sealer {
 
 // DataKey implements rotation.Sealer.
 func (s *Sealer) DataKey(ctx context.Context) (key, wrapped []byte, err error) {
-	out, err := s.client.GenerateDataKey(ctx, &kms.GenerateDataKeyInput{KeyId: &s.key, KeySpec: types.DataKeySpecAes256, EncryptionContext: s.bound})
+	out, err := s.client.GenerateDataKey(ctx, &kms.GenerateDataKeyInput{KeyId: &s.key, KeySpec: types.DataKeySpecAes256,
+		EncryptionContext: s.bound})
 	if err != nil {
 		return nil, nil, fmt.Errorf("making a data key under KMS key %s: %w", s.key, err)
 	}

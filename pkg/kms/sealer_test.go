@@ -33,8 +33,10 @@ func TestDataKeyIsBoundToTheStack(t *testing.T) {
 	}
 	bound := map[string]any{"tokenturn:stack": "stack-a"}
 	want := []awstest.Call{
-		{Operation: "GenerateDataKey", Input: map[string]any{"KeyId": "alias/seal", "KeySpec": "AES_256", "EncryptionContext": bound}},
-		{Operation: "Decrypt", Input: map[string]any{"CiphertextBlob": base64.StdEncoding.EncodeToString([]byte("wrapped")), "EncryptionContext": bound}},
+		{Operation: "GenerateDataKey", Input: map[string]any{"KeyId": "alias/seal", "KeySpec": "AES_256",
+			"EncryptionContext": bound}},
+		{Operation: "Decrypt", Input: map[string]any{"CiphertextBlob": base64.StdEncoding.EncodeToString([]byte("wrapped")),
+			"EncryptionContext": bound}},
 	}
 	if calls := script.Calls(); !reflect.DeepEqual(calls, want) {
 		t.Errorf("asked for %v, want %v", calls, want)

@@ -30,7 +30,8 @@ const (
 // not a well-formed payload 2.0 request is answered with 400 without calling h.
 // It returns no error: an HTTP API would show that as a bare 500.
 // See https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
-func Handler(h http.Handler) func(context.Context, events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, error) {
+func Handler(h http.Handler) func(context.Context, events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse,
+	error) {
 	return func(ctx context.Context, event events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, error) {
 		request, err := newRequest(ctx, event)
 		if err != nil {
@@ -168,7 +169,8 @@ func (a *answer) response(method string) events.APIGatewayV2HTTPResponse {
 	if a.long {
 		return plain(http.StatusInternalServerError, "The answer is too long to be sent.")
 	}
-	out := events.APIGatewayV2HTTPResponse{StatusCode: a.status, Headers: map[string]string{}, Cookies: a.sent["Set-Cookie"]}
+	out := events.APIGatewayV2HTTPResponse{StatusCode: a.status, Headers: map[string]string{},
+		Cookies: a.sent["Set-Cookie"]}
 	if a.sent.Get("Content-Type") == "" && a.body.Len() > 0 {
 		out.Headers["Content-Type"] = http.DetectContentType(a.body.Bytes())
 	}

@@ -141,8 +141,14 @@ func TestMalformedEventsAreAnsweredWithoutTheHandler(t *testing.T) {
 		{"no version", "payload format 2.0", func(e *events.APIGatewayV2HTTPRequest) { e.Version = "" }},
 		{"no path", "slash", func(e *events.APIGatewayV2HTTPRequest) { e.RawPath = "" }},
 		{"relative path", "slash", func(e *events.APIGatewayV2HTTPRequest) { e.RawPath = "connect" }},
-		{"overlong query", "too long", func(e *events.APIGatewayV2HTTPRequest) { e.RawQueryString = strings.Repeat("x", 100_000) }},
-		{"overlong path", "too long", func(e *events.APIGatewayV2HTTPRequest) { e.RawPath = "/" + strings.Repeat("x", 100_000) }},
+		{"overlong query", "too long", func(e *events.APIGatewayV2HTTPRequest) {
+			e.RawQueryString = strings.Repeat("x",
+				100_000)
+		}},
+		{"overlong path", "too long", func(e *events.APIGatewayV2HTTPRequest) {
+			e.RawPath = "/" +
+				strings.Repeat("x", 100_000)
+		}},
 		{"no method", "method", func(e *events.APIGatewayV2HTTPRequest) { e.RequestContext.HTTP.Method = "" }},
 		{"impossible method", "method", func(e *events.APIGatewayV2HTTPRequest) { e.RequestContext.HTTP.Method = "GE T" }},
 		{"broken base64", "base64", func(e *events.APIGatewayV2HTTPRequest) { e.Body, e.IsBase64Encoded = "a*b", true }},
@@ -215,8 +221,9 @@ func TestAnswers(t *testing.T) {
 			if _, err := w.Write(make([]byte, 3<<20)); err == nil {
 				t.Error("6 MB were accepted")
 			}
-		}, events.APIGatewayV2HTTPResponse{StatusCode: 500, Body: "The answer is too long to be sent.\n", Headers: map[string]string{
-			"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}}},
+		}, events.APIGatewayV2HTTPResponse{StatusCode: 500, Body: "The answer is too long to be sent.\n",
+			Headers: map[string]string{
+				"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			event := get("/", "")
@@ -243,7 +250,8 @@ func asJSON(t *testing.T, v any) string {
 
 // FuzzHandler feeds whole events, as Lambda would.
 func FuzzHandler(f *testing.F) {
-	for _, event := range []events.APIGatewayV2HTTPRequest{get("/connect/x", ""), get("/prod/callback/sandbox", "code=1&state=2"), {}} {
+	for _, event := range []events.APIGatewayV2HTTPRequest{get("/connect/x", ""), get("/prod/callback/sandbox",
+		"code=1&state=2"), {}} {
 		text, err := json.Marshal(event)
 		if err != nil {
 			f.Fatal(err)

@@ -14,7 +14,8 @@ import (
 // message are called timestamp and message, as Lambda's own JSON log
 // format has them: https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-logformat.html
 func New(w io.Writer, level slog.Level) *slog.Logger {
-	return slog.New(handler{slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: lambdacontext.ReplaceAttr})})
+	return slog.New(handler{slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level,
+		ReplaceAttr: lambdacontext.ReplaceAttr})})
 }
 
 // handler adds the request's id, which only the context of a call knows.

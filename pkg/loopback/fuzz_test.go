@@ -24,7 +24,8 @@ func FuzzServeHTTP(f *testing.F) {
 		asked, _ := url.ParseQuery(query)
 		select {
 		case got := <-r.result:
-			if method != http.MethodGet || path != "/callback" || len(asked["state"]) != 1 || asked.Get("state") != state || page.Code != http.StatusOK ||
+			if method != http.MethodGet || path != "/callback" || len(asked["state"]) != 1 || asked.Get("state") != state ||
+				page.Code != http.StatusOK ||
 				got.err == nil && (len(asked["code"]) != 1 || got.code.Reveal() != asked.Get("code") || asked.Has("error")) {
 				t.Errorf("%s %q %q %q is taken for the redirect", method, host, path, query)
 			}

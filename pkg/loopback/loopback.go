@@ -64,7 +64,8 @@ func parse(redirectURI string) (*url.URL, error) {
 	if err != nil || u.Scheme != "http" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return nil, ErrNotLoopback
 	}
-	if address, err := netip.ParseAddr(u.Hostname()); !strings.EqualFold(u.Hostname(), "localhost") && (err != nil || !address.IsLoopback()) {
+	if address, err := netip.ParseAddr(u.Hostname()); !strings.EqualFold(u.Hostname(), "localhost") &&
+		(err != nil || !address.IsLoopback()) {
 		return nil, ErrNotLoopback
 	}
 	return u, nil
@@ -96,7 +97,8 @@ func Listen(redirectURI string, state token.Secret) (*Receiver, error) {
 		r.closeListeners()
 		return nil, fmt.Errorf("listening for %s: %w", redirectURI, err)
 	}
-	r.server = &http.Server{Handler: r, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, MaxHeaderBytes: 64 << 10}
+	r.server = &http.Server{Handler: r, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 10 * time.Second,
+		WriteTimeout: 10 * time.Second, MaxHeaderBytes: 64 << 10}
 	for _, listener := range r.listeners {
 		go func() { _ = r.server.Serve(listener) }()
 	}
@@ -140,18 +142,22 @@ func (r *Receiver) closeListeners() {
 // the browser of this consent knows, is none of ours and changes nothing.
 func (r *Receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	query := request.URL.Query()
-	ours := subtle.ConstantTimeCompare([]byte(query.Get("state")), []byte(r.state.Reveal())) == 1 && len(query["state"]) == 1
+	ours := subtle.ConstantTimeCompare([]byte(query.Get("state")), []byte(r.state.Reveal())) == 1 &&
+		len(query["state"]) == 1
 	switch code := query.Get("code"); {
-	case request.Method != http.MethodGet || request.URL.Path != r.path || !strings.EqualFold(hostOf(request.Host), r.host):
+	case request.Method != http.MethodGet || request.URL.Path != r.path || !strings.EqualFold(hostOf(request.Host),
+		r.host):
 		show(w, http.StatusNotFound, "There is nothing here.")
 	case !ours || len(query["code"]) > 1:
-		show(w, http.StatusBadRequest, "This is not the consent that the command waits for. Open the address that it printed.")
+		show(w, http.StatusBadRequest,
+			"This is not the consent that the command waits for. Open the address that it printed.")
 	case query.Get("error") == "access_denied":
 		r.finish(token.Secret{}, ErrDenied)
 		show(w, http.StatusOK, "Access was not allowed. You can close this page.")
 	case query.Has("error"):
 		r.finish(token.Secret{}, fmt.Errorf("%w: %s", ErrNotAsked, word(query.Get("error"))))
-		show(w, http.StatusOK, "The authorization page answered with an error. You can close this page; the command says more.")
+		show(w, http.StatusOK, "The authorization page answered with an error. You can close this page; "+
+			"the command says more.")
 	case code == "":
 		show(w, http.StatusBadRequest, "The redirect carries no code. Open the address that the command printed.")
 	default:

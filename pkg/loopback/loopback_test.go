@@ -72,7 +72,8 @@ func TestReceiver(t *testing.T) {
 		}
 	}
 	for range 2 { // a browser may load the page again
-		if got, page := open(t, redirect+"?code=the-code&state="+state); got != http.StatusOK || !strings.Contains(page, "Access was allowed") {
+		if got, page := open(t, redirect+"?code=the-code&state="+state); got != http.StatusOK || !strings.Contains(page,
+			"Access was allowed") {
 			t.Errorf("the redirect: %d %q", got, page)
 		}
 	}
@@ -88,7 +89,8 @@ func TestReceiver(t *testing.T) {
 
 // Procore's default has no port, and browsers leave port 80 out where it is named.
 func TestReceiverAtPort80(t *testing.T) {
-	for _, redirect := range []string{"http://localhost", "http://localhost:80/", "http://LOCALHOST:80", "http://[::1]:80/"} {
+	for _, redirect := range []string{"http://localhost", "http://localhost:80/", "http://LOCALHOST:80",
+		"http://[::1]:80/"} {
 		for _, port := range []string{"", ":80"} {
 			u, err := parse(redirect)
 			if err != nil {
@@ -127,14 +129,16 @@ func TestReceiverWithoutACode(t *testing.T) {
 }
 
 func TestListenRefuses(t *testing.T) {
-	for _, redirect := range []string{"", "https://localhost/", "http://example.com/", "http://localhost.example.com/", "http://10.0.0.1/",
+	for _, redirect := range []string{"", "https://localhost/", "http://example.com/", "http://localhost.example.com/",
+		"http://10.0.0.1/",
 		"http://user@localhost/", "http://localhost/?a=b", "http://localhost/#x", "urn:ietf:wg:oauth:2.0:oob"} {
 		if r, err := Listen(redirect, token.NewSecret(state)); !errors.Is(err, ErrNotLoopback) {
 			t.Errorf("%q: %v, %v", redirect, r, err)
 		}
 	}
 	_, redirect := listen(t, "/")
-	if _, err := Listen(redirect, token.NewSecret(state)); err == nil || !strings.Contains(err.Error(), "address already in use") {
+	if _, err := Listen(redirect, token.NewSecret(state)); err == nil || !strings.Contains(err.Error(),
+		"address already in use") {
 		t.Errorf("a port that is taken: %v", err)
 	}
 }

@@ -20,11 +20,13 @@ func (m *Meter) Calls(stack *middleware.Stack) error {
 	return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("tokenturn.Denied", m.denied), middleware.Before)
 }
 
-func (m *Meter) denied(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler) (middleware.InitializeOutput, middleware.Metadata, error) {
+func (m *Meter) denied(ctx context.Context, in middleware.InitializeInput,
+	next middleware.InitializeHandler) (middleware.InitializeOutput, middleware.Metadata, error) {
 	out, metadata, err := next.HandleInitialize(ctx, in)
 	if e, ok := errors.AsType[smithy.APIError](err); ok && isDenial(e.ErrorCode()) {
 		// The message may repeat names of resources, so it stays with whoever logs the error.
-		m.record(map[string]any{"service": awsmiddleware.GetServiceID(ctx), "operation": awsmiddleware.GetOperationName(ctx), "code": e.ErrorCode()},
+		m.record(map[string]any{"service": awsmiddleware.GetServiceID(ctx), "operation": awsmiddleware.GetOperationName(ctx),
+			"code": e.ErrorCode()},
 			measure{[][]string{{"stack", "service"}, {"stack"}}, []value{{"Denied", count, 1}}})
 	}
 	return out, metadata, err

@@ -23,7 +23,8 @@
 // Nothing is written before Flush, for nothing may stand between an answer of the
 // token endpoint and its saving.
 //
-// See https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+// See
+// https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 package metrics
 
 import (

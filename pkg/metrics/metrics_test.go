@@ -45,7 +45,8 @@ func lines(t *testing.T, log *bytes.Buffer) (all []map[string]any) {
 // The whole line, so that a reader of this test sees what CloudWatch gets.
 func TestALineHasTheFormOfTheSpecification(t *testing.T) {
 	meter, log := newMeter()
-	meter.Report(rotation.Report{Op: "rotate", Connections: []rotation.ConnectionReport{{Connection: acme, Outcome: rotation.Deferred,
+	meter.Report(rotation.Report{Op: "rotate", Connections: []rotation.ConnectionReport{{Connection: acme,
+		Outcome:   rotation.Deferred,
 		ExpiresAt: noon.Add(20 * time.Minute), Detail: "HTTP 429", Versions: 24, Unpublished: true}}})
 	meter.Flush()
 	const want = `{"Connections":1,"SecretVersions":24,"TokenLifeLeft":1200,"Unpublished":1,"_aws":{"CloudWatchMetrics":[` +
@@ -67,7 +68,8 @@ func TestNothingIsWrittenBeforeFlush(t *testing.T) {
 	}
 	meter.Flush()
 	got := lines(t, log)
-	if len(got) != 1 || got[0]["environment"] != "sandbox" || got[0]["answer"] != string(answer.Class) || got[0]["RedeemLatency"] == nil {
+	if len(got) != 1 || got[0]["environment"] != "sandbox" || got[0]["answer"] != string(answer.Class) ||
+		got[0]["RedeemLatency"] == nil {
 		t.Errorf("got %v", got)
 	}
 	if strings.Contains(log.String(), "canary") {
@@ -82,10 +84,13 @@ func TestNothingIsWrittenBeforeFlush(t *testing.T) {
 // A connection in order says nothing by its token's life: a busy one is about to
 // get a new token, and by the rule of due times a fresh one has enough.
 func TestTokenLifeIsThatOfConnectionsThatWereDue(t *testing.T) {
-	for outcome, measured := range map[rotation.Outcome]bool{rotation.Rotated: true, rotation.Deferred: true, rotation.Unknown: true, rotation.InQuarantine: true,
-		rotation.ConfigError: true, rotation.Failed: true, rotation.Fresh: false, rotation.Busy: false, rotation.ConsentNeeded: false} {
+	for outcome, measured := range map[rotation.Outcome]bool{rotation.Rotated: true, rotation.Deferred: true,
+		rotation.Unknown: true, rotation.InQuarantine: true,
+		rotation.ConfigError: true, rotation.Failed: true, rotation.Fresh: false, rotation.Busy: false,
+		rotation.ConsentNeeded: false} {
 		meter, log := newMeter()
-		meter.Report(rotation.Report{Connections: []rotation.ConnectionReport{{Connection: acme, Outcome: outcome, ExpiresAt: noon.Add(-time.Minute)}}})
+		meter.Report(rotation.Report{Connections: []rotation.ConnectionReport{{Connection: acme, Outcome: outcome,
+			ExpiresAt: noon.Add(-time.Minute)}}})
 		meter.Flush()
 		if life, ok := lines(t, log)[0]["TokenLifeLeft"]; ok != measured || ok && life != -60.0 {
 			t.Errorf("%s: %v", outcome, life)
@@ -94,12 +99,15 @@ func TestTokenLifeIsThatOfConnectionsThatWereDue(t *testing.T) {
 }
 
 func TestDeniedCallsAreMeasuredOnceWhateverTheCode(t *testing.T) {
-	for code, measured := range map[string]bool{"AccessDeniedException": true, "KMS.AccessDeniedException": true, "AuthorizationError": true, "DisabledException": true,
-		"KMSInvalidStateException": true, "DecryptionFailure": true, "ThrottlingException": false, "NotFoundException": false} {
+	for code, measured := range map[string]bool{"AccessDeniedException": true, "KMS.AccessDeniedException": true,
+		"AuthorizationError": true, "DisabledException": true,
+		"KMSInvalidStateException": true, "DecryptionFailure": true, "ThrottlingException": false,
+		"NotFoundException": false} {
 		meter, log := newMeter()
 		cfg := awstest.Play(func(awstest.Call) (any, error) { return nil, awstest.Fault{Code: code} }).Config()
 		cfg.APIOptions = append(cfg.APIOptions, meter.Calls)
-		if _, err := kms.NewFromConfig(cfg).GenerateDataKey(t.Context(), &kms.GenerateDataKeyInput{KeyId: aws.String("alias/seal")}); err == nil {
+		if _, err := kms.NewFromConfig(cfg).GenerateDataKey(t.Context(),
+			&kms.GenerateDataKeyInput{KeyId: aws.String("alias/seal")}); err == nil {
 			t.Fatal("nothing was refused")
 		}
 		meter.Flush()
@@ -107,7 +115,8 @@ func TestDeniedCallsAreMeasuredOnceWhateverTheCode(t *testing.T) {
 		if (len(got) == 1) != measured {
 			t.Fatalf("%s: %v", code, got)
 		}
-		if measured && (got[0]["Denied"] != 1.0 || got[0]["service"] != "KMS" || got[0]["operation"] != "GenerateDataKey" || got[0]["code"] != code) {
+		if measured && (got[0]["Denied"] != 1.0 || got[0]["service"] != "KMS" || got[0]["operation"] != "GenerateDataKey" ||
+			got[0]["code"] != code) {
 			t.Errorf("%s: %v", code, got[0])
 		}
 	}
@@ -118,9 +127,11 @@ func TestNoticesAreMeasuredAndPassedOn(t *testing.T) {
 	next := &rotationtest.Notifier{Journal: &rotationtest.Journal{}}
 	notifier := meter.Notifier(next)
 	if err := errors.Join(
-		notifier.Notify(t.Context(), rotation.Notice{Kind: rotation.NoticeDrift, Connection: acme, Environment: "sandbox", Summary: "canary"}),
+		notifier.Notify(t.Context(), rotation.Notice{Kind: rotation.NoticeDrift, Connection: acme, Environment: "sandbox",
+			Summary: "canary"}),
 		notifier.Notify(t.Context(), rotation.Notice{Kind: rotation.NoticeConfigError, Environment: "sandbox"}),
-		meter.Notifier(nil).Notify(t.Context(), rotation.Notice{Kind: rotation.NoticeUnsaved, Connection: acme, Environment: "sandbox"})); err != nil {
+		meter.Notifier(nil).Notify(t.Context(), rotation.Notice{Kind: rotation.NoticeUnsaved, Connection: acme,
+			Environment: "sandbox"})); err != nil {
 		t.Error(err)
 	}
 	meter.Flush()
@@ -143,14 +154,16 @@ func TestANilMeterMeasuresNothing(t *testing.T) {
 	meter.Reused(acme)
 	meter.Flush()
 	issuer, notifier := &rotationtest.Issuer{}, &rotationtest.Notifier{}
-	if meter.Issuer(issuer) != rotation.Issuer(issuer) || meter.Notifier(notifier) != rotation.Notifier(notifier) || meter.Notifier(nil) != nil {
+	if meter.Issuer(issuer) != rotation.Issuer(issuer) || meter.Notifier(notifier) != rotation.Notifier(notifier) ||
+		meter.Notifier(nil) != nil {
 		t.Error("something stands in between")
 	}
 	cfg := awstest.Play(func(awstest.Call) (any, error) {
 		return map[string]any{"Plaintext": "a2V5", "CiphertextBlob": "a2V5"}, nil
 	}).Config()
 	cfg.APIOptions = append(cfg.APIOptions, meter.Calls)
-	if _, err := kms.NewFromConfig(cfg).GenerateDataKey(context.Background(), &kms.GenerateDataKeyInput{KeyId: aws.String("alias/seal")}); err != nil {
+	if _, err := kms.NewFromConfig(cfg).GenerateDataKey(context.Background(),
+		&kms.GenerateDataKeyInput{KeyId: aws.String("alias/seal")}); err != nil {
 		t.Error(err)
 	}
 }

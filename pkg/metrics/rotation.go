@@ -28,7 +28,8 @@ func (m *Meter) Report(report rotation.Report) {
 var inOrder = []rotation.Outcome{rotation.Fresh, rotation.Busy, rotation.NotFound, rotation.ConsentNeeded}
 
 func (m *Meter) connection(c rotation.ConnectionReport) {
-	properties := map[string]any{"environment": c.Connection.Environment, "outcome": c.Outcome, "connection": c.Connection.String()}
+	properties := map[string]any{"environment": c.Connection.Environment, "outcome": c.Outcome,
+		"connection": c.Connection.String()}
 	if c.Detail != "" {
 		properties["detail"] = c.Detail
 	}

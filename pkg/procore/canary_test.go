@@ -25,7 +25,8 @@ func noneOf(t *testing.T, secrets []string, values ...any) {
 		text := fmt.Sprintf("%v\n%+v\n%#v\n%s\n", value, value, value, encoded)
 		for _, secret := range secrets {
 			quoted, _ := json.Marshal(secret)
-			for _, form := range []string{secret, base64.StdEncoding.EncodeToString([]byte(secret)), url.QueryEscape(secret), string(quoted)} {
+			for _, form := range []string{secret, base64.StdEncoding.EncodeToString([]byte(secret)), url.QueryEscape(secret),
+				string(quoted)} {
 				if secret != "" && strings.Contains(text, form) {
 					t.Errorf("a secret is in the text of %T: %s", value, text)
 				}

@@ -76,7 +76,8 @@ func TestClassify(t *testing.T) {
 			if got.Class != c.class || got.Detail != c.detail {
 				t.Errorf("got %s, %q; want %s, %q", got.Class, got.Detail, c.class, c.detail)
 			}
-			if (c.class == rotation.Captured) != (got.Body.Reveal() == c.body && c.body != "" || c.body == "" && c.class == rotation.Captured) {
+			if (c.class == rotation.Captured) != (got.Body.Reveal() == c.body && c.body != "" || c.body == "" &&
+				c.class == rotation.Captured) {
 				t.Errorf("body %q", got.Body.Reveal())
 			}
 			waiting := []rotation.Class{rotation.RateLimited, rotation.OddRefusal, rotation.UnknownResult}

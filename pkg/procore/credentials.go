@@ -30,7 +30,8 @@ type Credentials struct {
 func ParseCredentials(value token.Secret) (Credentials, error) {
 	var c Credentials
 	if err := json.Unmarshal([]byte(value.Reveal()), &c); err != nil {
-		return Credentials{}, errors.New("the app credentials are not the JSON object with client_id, client_secret and redirect_uri that `tokenturn app set` writes")
+		return Credentials{}, errors.New("the app credentials are not the JSON object with client_id, " +
+			"client_secret and redirect_uri that `tokenturn app set` writes")
 	}
 	return c, nil
 }

@@ -123,7 +123,8 @@ func checkRedirectURI(text string) error {
 
 func checkBase(field, text, environment string) error {
 	if text == "" {
-		return fmt.Errorf("%s is missing: %q is none of Procore's own environments, so it needs login_url and api_url", field, environment)
+		return fmt.Errorf("%s is missing: %q is none of Procore's own environments, so it needs login_url and api_url", field,
+			environment)
 	}
 	u, err := parseHTTP(field, text)
 	if err == nil && (u.RawQuery != "" || u.ForceQuery || hasFragment(u, text)) {

@@ -48,7 +48,8 @@ func slowly(text string, over time.Duration) func(net.Conn) {
 			if _, err := conn.Write([]byte{text[i]}); err != nil {
 				return
 			}
-			time.Sleep(time.Until(began.Add(over * time.Duration(i+1) / time.Duration(len(text))))) // a pause that lasted too long is made up for
+			// a pause that lasted too long is made up for
+			time.Sleep(time.Until(began.Add(over * time.Duration(i+1) / time.Duration(len(text)))))
 		}
 	}
 }
@@ -88,37 +89,57 @@ var hostiles = []hostile{
 	{"truncated", answer(200, whole[:60]), rotation.Captured, "HTTP 200", rotation.Empty, noRefresh},
 	{"trailing garbage", answer(200, whole+"}]x"), rotation.Captured, "HTTP 200", rotation.Salvaged, notJSON},
 	{"two documents, alike", answer(200, whole+"\n"+whole), rotation.Captured, "HTTP 200", rotation.Salvaged, notJSON},
-	{"two documents, different", answer(200, whole+strings.Replace(whole, "canary-refresh", "canary-other", 1)), rotation.Captured, "HTTP 200", rotation.Contradictory, different},
+	{"two documents, different", answer(200, whole+strings.Replace(whole, "canary-refresh", "canary-other", 1)),
+		rotation.Captured, "HTTP 200", rotation.Contradictory, different},
 	{"byte order mark", answer(200, "\uFEFF"+whole), rotation.Captured, "HTTP 200", rotation.Sound, ""},
 	{"UTF-16", answer(200, inUTF16(whole)), rotation.Captured, "HTTP 200", rotation.Sound, ""},
 	{"gzip", answer(200, gzipped(whole), "Content-Encoding: gzip"), rotation.Captured, "HTTP 200", rotation.Sound, ""},
 	{"brotli", answer(200, inBrotli, "Content-Encoding: br"), rotation.Captured, "HTTP 200", rotation.Unreadable,
 		noEncoding},
-	{"form-encoded", answer(200, "access_token=canary-access&refresh_token=canary-refresh&token_type=bearer&expires_in=5400\n"), rotation.Captured, "HTTP 200", rotation.Salvaged, notJSON},
-	{"HTML 200", answer(200, "<!DOCTYPE html><title>canary</title>", "Content-Type: text/html"), rotation.Captured, "HTTP 200", rotation.Empty, noRefresh},
-	{"HTML 502", answer(502, "<html>canary</html>", "Content-Type: text/html"), rotation.UnknownResult, "HTTP 502", "", ""},
-	{"200 with error", answer(200, `{"error":"invalid_grant"}`), rotation.Captured, "HTTP 200", rotation.Empty, "the answer has no refresh token but the error invalid_grant"},
-	{"deep nesting", answer(200, strings.Repeat(`{"a":[`, 20_000)), rotation.Captured, "HTTP 200", rotation.Empty, noRefresh},
-	{"deep nesting round the answer", answer(200, strings.Repeat(`[`, 20_000)+whole+strings.Repeat(`]`, 20_000)), rotation.Captured, "HTTP 200", rotation.Salvaged, notJSON},
+	{"form-encoded", answer(200,
+		"access_token=canary-access&refresh_token=canary-refresh&token_type=bearer&expires_in=5400\n"), rotation.Captured,
+		"HTTP 200", rotation.Salvaged, notJSON},
+	{"HTML 200", answer(200, "<!DOCTYPE html><title>canary</title>", "Content-Type: text/html"), rotation.Captured,
+		"HTTP 200", rotation.Empty, noRefresh},
+	{"HTML 502", answer(502, "<html>canary</html>", "Content-Type: text/html"), rotation.UnknownResult, "HTTP 502", "",
+		""},
+	{"200 with error", answer(200, `{"error":"invalid_grant"}`), rotation.Captured, "HTTP 200", rotation.Empty,
+		"the answer has no refresh token but the error invalid_grant"},
+	{"deep nesting", answer(200, strings.Repeat(`{"a":[`, 20_000)), rotation.Captured, "HTTP 200", rotation.Empty,
+		noRefresh},
+	{"deep nesting round the answer", answer(200, strings.Repeat(`[`, 20_000)+whole+strings.Repeat(`]`, 20_000)),
+		rotation.Captured, "HTTP 200", rotation.Salvaged, notJSON},
 
 	// Keys.
-	{"duplicate keys, alike", but("{", `{"refresh_token":"canary-refresh",`), rotation.Captured, "HTTP 200", rotation.Sound, ""},
-	{"duplicate keys, different", but("{", `{"refresh_token":"canary-other",`), rotation.Captured, "HTTP 200", rotation.Contradictory, different},
-	{"a key in other case", but("{", `{"Refresh_Token":"canary-other",`), rotation.Captured, "HTTP 200", rotation.Sound, ""},
-	{"the key in other case only", but("refresh_token", "REFRESH_TOKEN"), rotation.Captured, "HTTP 200", rotation.AccessOnly, accessOnly},
+	{"duplicate keys, alike", but("{", `{"refresh_token":"canary-refresh",`), rotation.Captured, "HTTP 200",
+		rotation.Sound, ""},
+	{"duplicate keys, different", but("{", `{"refresh_token":"canary-other",`), rotation.Captured, "HTTP 200",
+		rotation.Contradictory, different},
+	{"a key in other case", but("{", `{"Refresh_Token":"canary-other",`), rotation.Captured, "HTTP 200", rotation.Sound,
+		""},
+	{"the key in other case only", but("refresh_token", "REFRESH_TOKEN"), rotation.Captured, "HTTP 200",
+		rotation.AccessOnly, accessOnly},
 
 	// The refresh token.
-	{"refresh token missing", but(`,"refresh_token":"canary-refresh"`, ""), rotation.Captured, "HTTP 200", rotation.AccessOnly, accessOnly},
+	{"refresh token missing", but(`,"refresh_token":"canary-refresh"`, ""), rotation.Captured, "HTTP 200",
+		rotation.AccessOnly, accessOnly},
 	{"refresh token empty", but("canary-refresh", ""), rotation.Captured, "HTTP 200", rotation.AccessOnly, accessOnly},
-	{"refresh token null", but(`"canary-refresh"`, "null"), rotation.Captured, "HTTP 200", rotation.AccessOnly, accessOnly},
-	{"refresh token a number", but(`"canary-refresh"`, "12345"), rotation.Captured, "HTTP 200", rotation.AccessOnly, accessOnly},
-	{"refresh token an array", but(`"canary-refresh"`, `["canary-refresh"]`), rotation.Captured, "HTTP 200", rotation.AccessOnly, accessOnly},
-	{"refresh token with a newline", but("canary-refresh", `canary\nrefresh`), rotation.Captured, "HTTP 200", rotation.AccessOnly, accessOnly},
-	{"refresh token of 64 KiB", but("canary-refresh", strings.Repeat("r", 64<<10)), rotation.Captured, "HTTP 200", rotation.Sound, ""},
-	{"refresh token as sent", but("canary-refresh", refreshGrant.RefreshToken.Reveal()), rotation.Captured, "HTTP 200", rotation.Sound, ""},
+	{"refresh token null", but(`"canary-refresh"`, "null"), rotation.Captured, "HTTP 200", rotation.AccessOnly,
+		accessOnly},
+	{"refresh token a number", but(`"canary-refresh"`, "12345"), rotation.Captured, "HTTP 200", rotation.AccessOnly,
+		accessOnly},
+	{"refresh token an array", but(`"canary-refresh"`, `["canary-refresh"]`), rotation.Captured, "HTTP 200",
+		rotation.AccessOnly, accessOnly},
+	{"refresh token with a newline", but("canary-refresh", `canary\nrefresh`), rotation.Captured, "HTTP 200",
+		rotation.AccessOnly, accessOnly},
+	{"refresh token of 64 KiB", but("canary-refresh", strings.Repeat("r", 64<<10)), rotation.Captured, "HTTP 200",
+		rotation.Sound, ""},
+	{"refresh token as sent", but("canary-refresh", refreshGrant.RefreshToken.Reveal()), rotation.Captured, "HTTP 200",
+		rotation.Sound, ""},
 
 	// The access token.
-	{"access token missing", but(`"access_token":"canary-access",`, ""), rotation.Captured, "HTTP 200", rotation.Salvaged, noAccess},
+	{"access token missing", but(`"access_token":"canary-access",`, ""), rotation.Captured, "HTTP 200", rotation.Salvaged,
+		noAccess},
 	{"token_type mac", but("bearer", "mac"), rotation.Captured, "HTTP 200", rotation.Salvaged, notBearer},
 	{"token_type Bearer", but("bearer", "Bearer"), rotation.Captured, "HTTP 200", rotation.Sound, ""},
 	{"token_type bearer", answer(200, whole), rotation.Captured, "HTTP 200", rotation.Sound, ""},
@@ -137,22 +158,27 @@ var hostiles = []hostile{
 		"HTTP 200", rotation.Unreadable, tooLong},
 	{"Content-Length too long", bytesOf(ok + "Content-Length: 500\r\n\r\n" + whole), rotation.Captured,
 		"HTTP 200, body cut off after 129 bytes: the server closed the connection", rotation.Sound, ""},
-	{"Content-Length too short", bytesOf(ok + "Content-Length: 60\r\n\r\n" + whole), rotation.Captured, "HTTP 200", rotation.Empty, noRefresh},
-	{"Content-Length twice", bytesOf(ok + "Content-Length: 5\r\nContent-Length: 129\r\n\r\n" + whole), rotation.UnknownResult,
+	{"Content-Length too short", bytesOf(ok + "Content-Length: 60\r\n\r\n" + whole), rotation.Captured, "HTTP 200",
+		rotation.Empty, noRefresh},
+	{"Content-Length twice", bytesOf(ok + "Content-Length: 5\r\nContent-Length: 129\r\n\r\n" + whole),
+		rotation.UnknownResult,
 		"sent, but no answer: the connection failed or its answer is not HTTP", "", ""},
 	{"Content-Length negative", bytesOf(ok + "Content-Length: -1\r\n\r\n" + whole), rotation.UnknownResult,
 		"sent, but no answer: the connection failed or its answer is not HTTP", "", ""},
-	{"a byte at a time, in time", slowly(ok+"Content-Length: 129\r\n\r\n"+whole, 0), rotation.Captured, "HTTP 200", rotation.Sound, ""},
+	{"a byte at a time, in time", slowly(ok+"Content-Length: 129\r\n\r\n"+whole, 0), rotation.Captured, "HTTP 200",
+		rotation.Sound, ""},
 	{"a byte at a time, the body too slow", func(conn net.Conn) {
 		_, _ = io.WriteString(conn, ok+"Content-Length: 129\r\n\r\n"+whole[:60])
 		time.Sleep(100 * time.Millisecond)
 		_, _ = io.WriteString(conn, whole[60:61])
 		_, _ = io.Copy(io.Discard, conn) // the next one is not due before the client has gone
 	}, rotation.Captured, "HTTP 200, body cut off after 61 bytes: timed out", rotation.Empty, noRefresh},
-	{"a byte at a time, too slow", slowly(ok+"X: "+strings.Repeat("y", 500), 20*time.Second), rotation.UnknownResult, "sent, but no answer: timed out", "", ""},
+	{"a byte at a time, too slow", slowly(ok+"X: "+strings.Repeat("y", 500), 20*time.Second), rotation.UnknownResult,
+		"sent, but no answer: timed out", "", ""},
 	{"endless headers", endless(ok, "X-Canary: canary\r\n"), rotation.UnknownResult,
 		"sent, but no answer: the connection failed or its answer is not HTTP", "", ""},
-	{"an endless body", endless(ok+"\r\n", "canary"), rotation.Captured, "HTTP 200, only the first 262144 bytes of the body were read", rotation.Empty, noRefresh},
+	{"an endless body", endless(ok+"\r\n", "canary"), rotation.Captured,
+		"HTTP 200, only the first 262144 bytes of the body were read", rotation.Empty, noRefresh},
 	{"1xx flood", endless("", "HTTP/1.1 103 Early Hints\r\nLink: canary\r\n\r\n"), rotation.UnknownResult,
 		"sent, but no answer: the connection failed or its answer is not HTTP", "", ""},
 	{"301", answer(301, "", "Location: /canary"), rotation.OddRefusal, "HTTP 301", "", ""},
@@ -167,13 +193,15 @@ var hostiles = []hostile{
 		_, _ = io.WriteString(conn, ok+"Content-Length: 129\r\n\r\n")
 		time.Sleep(100 * time.Millisecond) // a reset overtakes what is still on its way
 		_ = conn.(*net.TCPConn).SetLinger(0)
-	}, rotation.Captured, "HTTP 200, body cut off after 0 bytes: connection reset by peer", rotation.Empty, "the answer is empty"},
+	}, rotation.Captured, "HTTP 200, body cut off after 0 bytes: connection reset by peer", rotation.Empty,
+		"the answer is empty"},
 
 	// Refusals.
 	{"403 of a firewall", answer(403, "<html>canary</html>", "Content-Type: text/html"), rotation.OddRefusal, "HTTP 403",
 		"", ""},
 	{"415", answer(415, "canary", "Content-Type: text/plain"), rotation.OddRefusal, "HTTP 415", "", ""},
-	{"401 invalid_client", answer(401, `{"error":"invalid_client"}`), rotation.ClientFault, "HTTP 401 invalid_client", "", ""},
+	{"401 invalid_client", answer(401, `{"error":"invalid_client"}`), rotation.ClientFault, "HTTP 401 invalid_client", "",
+		""},
 	{"400 invalid_grant as HTML", answer(400, "<html>invalid_grant</html>", "Content-Type: text/html"),
 		rotation.OddRefusal, "HTTP 400", "", ""},
 	{"error as an object", answer(400, `{"error":{"code":"invalid_grant","text":"canary"}}`), rotation.OddRefusal,
@@ -181,15 +209,21 @@ var hostiles = []hostile{
 	{"error deeply nested", answer(400, strings.Repeat(`{"error":`, 20_000)), rotation.OddRefusal, "HTTP 400", "", ""},
 	{"429 without Retry-After", answer(429, ""), rotation.RateLimited, "HTTP 429", "", ""},
 	{"429 with seconds", answer(429, "", "Retry-After: 30"), rotation.RateLimited, "HTTP 429", "", ""},
-	{"429 with a date", answer(429, "", "Date: Sat, 21 Nov 2026 22:00:00 GMT", "Retry-After: Sat, 21 Nov 2026 22:00:30 GMT"), rotation.RateLimited, "HTTP 429", "", ""},
-	{"429 with a date of RFC 850", answer(429, "", "Date: Sat, 21 Nov 2026 22:00:00 GMT", "Retry-After: Saturday, 21-Nov-26 22:00:30 GMT"), rotation.RateLimited, "HTTP 429", "", ""},
-	{"429 with a date of asctime", answer(429, "", "Date: Sat, 21 Nov 2026 22:00:00 GMT", "Retry-After: Sat Nov 21 22:00:30 2026"), rotation.RateLimited, "HTTP 429", "", ""},
-	{"429 with a date that is past", answer(429, "", "Date: Sat, 21 Nov 2026 22:00:00 GMT", "Retry-After: Sat, 21 Nov 2026 21:00:00 GMT"), rotation.RateLimited, "HTTP 429", "", ""},
-	{"429 with a reset", answer(429, "", "Date: Sat, 21 Nov 2026 22:00:00 GMT", "X-Rate-Limit-Reset: 1795298430"), rotation.RateLimited, "HTTP 429", "", ""},
+	{"429 with a date", answer(429, "", "Date: Sat, 21 Nov 2026 22:00:00 GMT",
+		"Retry-After: Sat, 21 Nov 2026 22:00:30 GMT"), rotation.RateLimited, "HTTP 429", "", ""},
+	{"429 with a date of RFC 850", answer(429, "", "Date: Sat, 21 Nov 2026 22:00:00 GMT",
+		"Retry-After: Saturday, 21-Nov-26 22:00:30 GMT"), rotation.RateLimited, "HTTP 429", "", ""},
+	{"429 with a date of asctime", answer(429, "", "Date: Sat, 21 Nov 2026 22:00:00 GMT",
+		"Retry-After: Sat Nov 21 22:00:30 2026"), rotation.RateLimited, "HTTP 429", "", ""},
+	{"429 with a date that is past", answer(429, "", "Date: Sat, 21 Nov 2026 22:00:00 GMT",
+		"Retry-After: Sat, 21 Nov 2026 21:00:00 GMT"), rotation.RateLimited, "HTTP 429", "", ""},
+	{"429 with a reset", answer(429, "", "Date: Sat, 21 Nov 2026 22:00:00 GMT", "X-Rate-Limit-Reset: 1795298430"),
+		rotation.RateLimited, "HTTP 429", "", ""},
 	{"429 with zero", answer(429, "", "Retry-After: 0"), rotation.RateLimited, "HTTP 429", "", ""},
 	{"429 with a fraction", answer(429, "", "Retry-After: 1.5"), rotation.RateLimited, "HTTP 429", "", ""},
 	{"429 with nothing in it", answer(429, "", "Retry-After: "), rotation.RateLimited, "HTTP 429", "", ""},
-	{"429 with more than any number", answer(429, "", "Retry-After: 99999999999999999999"), rotation.RateLimited, "HTTP 429", "", ""},
+	{"429 with more than any number", answer(429, "", "Retry-After: 99999999999999999999"), rotation.RateLimited,
+		"HTTP 429", "", ""},
 	{"429 with nonsense", answer(429, "", "Retry-After: soon"), rotation.RateLimited, "HTTP 429", "", ""},
 	{"429 with a negative wait", answer(429, "", "Retry-After: -1"), rotation.RateLimited, "HTTP 429", "", ""},
 	{"429 with a year", answer(429, "", "Retry-After: 31536000"), rotation.RateLimited, "HTTP 429", "", ""},
@@ -270,7 +304,8 @@ func FuzzParseApplication(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if app.ClientID == "" || app.ClientSecret.IsZero() || app.LoginURL == "" || app.APIURL == "" || app.Environment != environment {
+		if app.ClientID == "" || app.ClientSecret.IsZero() || app.LoginURL == "" || app.APIURL == "" ||
+			app.Environment != environment {
 			t.Errorf("%q is accepted as %+v", text, app)
 		}
 	})

@@ -37,7 +37,8 @@ var ErrCredentialsRefused = errors.New("the server refuses the client id or clie
 //
 // Every request ends within 10 seconds. This is the first use of a token: do
 // not call it before its pair is saved.
-func (i *Issuer) Identify(ctx context.Context, app rotation.Application, access token.Secret, company string) (rotation.Identity, error) {
+func (i *Issuer) Identify(ctx context.Context, app rotation.Application, access token.Secret,
+	company string) (rotation.Identity, error) {
 	id, err := i.tokenInfo(ctx, app, access)
 	if err != nil {
 		return rotation.Identity{}, fmt.Errorf("asking %s whose the token is: %w", app.Environment, err)
@@ -60,7 +61,8 @@ func (i *Issuer) Identify(ctx context.Context, app rotation.Application, access 
 
 // tokenInfo reads what Doorkeeper says about a token. Its other fields go by
 // two names each, depending on the release, and nothing here needs them.
-func (i *Issuer) tokenInfo(ctx context.Context, app rotation.Application, access token.Secret) (rotation.Identity, error) {
+func (i *Issuer) tokenInfo(ctx context.Context, app rotation.Application, access token.Secret) (rotation.Identity,
+	error) {
 	got, err := i.get(ctx, app.LoginURL+"/oauth/token/info", access, "")
 	switch {
 	case err != nil:
@@ -107,7 +109,8 @@ func (i *Issuer) login(ctx context.Context, app rotation.Application, access tok
 	return me.Login, nil
 }
 
-func (i *Issuer) mayActIn(ctx context.Context, app rotation.Application, access token.Secret, company string) (bool, error) {
+func (i *Issuer) mayActIn(ctx context.Context, app rotation.Application, access token.Secret, company string) (bool,
+	error) {
 	got, err := i.get(ctx, app.APIURL+"/rest/v1.0/me?company_id="+url.QueryEscape(company), access, company)
 	if err != nil {
 		return false, err
@@ -149,7 +152,8 @@ func (i *Issuer) Revoke(ctx context.Context, app rotation.Application, t token.S
 		return nil
 	case slices.Contains([]rotation.Class{rotation.ClientFault, rotation.GrantFault},
 		meaning[errorCode(string(got.body))]):
-		err = fmt.Errorf("%w of the app credentials of %s; run `tokenturn app set %[2]s`", ErrCredentialsRefused, app.Environment)
+		err = fmt.Errorf("%w of the app credentials of %s; run `tokenturn app set %[2]s`", ErrCredentialsRefused,
+			app.Environment)
 	default:
 		err = got.unexpected()
 	}
@@ -162,7 +166,8 @@ func (i *Issuer) Revoke(ctx context.Context, app rotation.Application, t token.S
 func (i *Issuer) CheckCredentials(ctx context.Context, app rotation.Application) error {
 	answer := i.Redeem(ctx, app, rotation.Grant{Code: token.NewSecret(rand.Text()), RedirectURI: app.RedirectURI})
 	switch answer.Class {
-	case rotation.Refused, rotation.GrantFault: // "the authenticated client" may not use codes, as an app for service accounts (RFC 6749 section 5.2)
+	// "the authenticated client" may not use codes, as an app for service accounts (RFC 6749 section 5.2)
+	case rotation.Refused, rotation.GrantFault:
 		return nil
 	case rotation.ClientFault:
 		return fmt.Errorf("checking the app credentials of %s: %w", app.Environment, ErrCredentialsRefused)

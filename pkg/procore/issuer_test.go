@@ -35,8 +35,9 @@ func newBench(t *testing.T, options ...procoretest.Option) bench {
 	issuer := New(Config{RedeemTimeout: 5 * time.Second})
 	t.Cleanup(issuer.CloseIdleConnections)
 	registered := server.NewApp("https://app.example.com/callback", OutOfBand)
-	app, err := Credentials{ClientID: registered.ClientID, ClientSecret: registered.ClientSecret, RedirectURI: registered.RedirectURIs[0],
-		LoginURL: server.URL, APIURL: server.URL}.Application("stand-in")
+	app, err := Credentials{ClientID: registered.ClientID, ClientSecret: registered.ClientSecret,
+		RedirectURI: registered.RedirectURIs[0],
+		LoginURL:    server.URL, APIURL: server.URL}.Application("stand-in")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +99,8 @@ func TestFromConsentThroughTenGenerations(t *testing.T) {
 					t.Fatalf("generation %d: %+v, %+v", generation, answer, got)
 				}
 				id, err := b.issuer.Identify(t.Context(), b.app, got.Pair.AccessToken, "")
-				if want := (rotation.Identity{ClientID: b.app.ClientID, ResourceOwner: "160586", Login: "pat@example.com"}); err != nil || id != want {
+				if want := (rotation.Identity{ClientID: b.app.ClientID, ResourceOwner: "160586",
+					Login: "pat@example.com"}); err != nil || id != want {
 					t.Fatalf("generation %d: %+v, %v", generation, id, err)
 				}
 				answer = b.refresh(t, got.Pair.RefreshToken)
@@ -139,8 +141,12 @@ func TestRedeemScripted(t *testing.T) {
 		"gzip":                  {procoretest.Gzipped(), rotation.Captured, rotation.Sound, true},
 		"UTF-16":                {procoretest.InUTF16(), rotation.Captured, rotation.Sound, true},
 		"unreadable":            {procoretest.Unreadable(), rotation.Captured, rotation.Unreadable, true},
-		"text after the answer": {procoretest.Rewritten(func(sound string) string { return sound + "<!-- 3 ms -->" }), rotation.Captured, rotation.Salvaged, true},
-		"no refresh token": {procoretest.Rewritten(func(sound string) string { return strings.Replace(sound, "refresh_token", "x", 1) }),
+		"text after the answer": {procoretest.Rewritten(func(sound string) string { return sound + "<!-- 3 ms -->" }),
+			rotation.Captured, rotation.Salvaged, true},
+		"no refresh token": {procoretest.Rewritten(func(sound string) string {
+			return strings.Replace(sound, "refresh_token",
+				"x", 1)
+		}),
 			rotation.Captured, rotation.AccessOnly, true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -169,7 +175,8 @@ func TestRedeemScripted(t *testing.T) {
 }
 
 func TestRedeemRefused(t *testing.T) {
-	for name, personalities := range map[string][]procoretest.Personality{"400 and 401": nil, "always 401": {procoretest.OldRelease}} {
+	for name, personalities := range map[string][]procoretest.Personality{"400 and 401": nil,
+		"always 401": {procoretest.OldRelease}} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t, procoretest.With(personalities...))
 			pair := b.issue(t)
@@ -181,7 +188,8 @@ func TestRedeemRefused(t *testing.T) {
 			if got := b.refresh(t, token.NewSecret("canary")); got.Class != rotation.Refused {
 				t.Errorf("unknown token: %+v", got)
 			}
-			if got := b.issuer.Redeem(t.Context(), b.app, rotation.Grant{Code: token.NewSecret("canary")}); got.Class != rotation.RequestFault {
+			if got := b.issuer.Redeem(t.Context(), b.app,
+				rotation.Grant{Code: token.NewSecret("canary")}); got.Class != rotation.RequestFault {
 				t.Errorf("no redirect URI: %+v", got)
 			}
 			if got := b.refresh(t, pair.RefreshToken); got.Class != rotation.Captured {
@@ -395,7 +403,8 @@ func TestServiceAccount(t *testing.T) {
 	b.Register(procoretest.App{ClientID: b.app.ClientID, ClientSecret: b.app.ClientSecret, ServiceAccount: []int64{42}})
 	answer := b.issuer.Redeem(t.Context(), b.app, own)
 	judged := Parse(answer.Body)
-	if answer.Class != rotation.Captured || judged.Verdict != rotation.AccessOnly || judged.Pair.Lifetime != 90*time.Minute {
+	if answer.Class != rotation.Captured || judged.Verdict != rotation.AccessOnly ||
+		judged.Pair.Lifetime != 90*time.Minute {
 		t.Fatalf("%+v, %+v", answer, judged)
 	}
 	for company, want := range map[string]string{"42": "42", "43": ""} {
@@ -404,7 +413,8 @@ func TestServiceAccount(t *testing.T) {
 			t.Errorf("company %s: %+v, %v", company, id, err)
 		}
 	}
-	if err := b.issuer.Revoke(t.Context(), b.app, judged.Pair.AccessToken); err != nil || b.Accepts(judged.Pair.AccessToken) {
+	if err := b.issuer.Revoke(t.Context(), b.app, judged.Pair.AccessToken); err != nil ||
+		b.Accepts(judged.Pair.AccessToken) {
 		t.Errorf("revoking: %v", err)
 	}
 	noneOf(t, b.secrets(), answer, judged)
@@ -416,12 +426,14 @@ func TestRevoke(t *testing.T) {
 	wrong := b.app
 	wrong.ClientSecret = token.NewSecret("canary-secret")
 	err := b.issuer.Revoke(t.Context(), wrong, pair.AccessToken)
-	if !errors.Is(err, ErrCredentialsRefused) || !strings.Contains(err.Error(), "app set stand-in") || !b.Accepts(pair.RefreshToken) {
+	if !errors.Is(err, ErrCredentialsRefused) || !strings.Contains(err.Error(), "app set stand-in") ||
+		!b.Accepts(pair.RefreshToken) {
 		t.Errorf("wrong credentials: %v", err)
 	}
 	noneOf(t, append(b.secrets(), "canary"), err)
 	for range 2 { // the second time the token is dead already
-		if err := b.issuer.Revoke(t.Context(), b.app, pair.AccessToken); err != nil || b.Accepts(pair.RefreshToken) || b.Accepts(pair.AccessToken) {
+		if err := b.issuer.Revoke(t.Context(), b.app, pair.AccessToken); err != nil || b.Accepts(pair.RefreshToken) ||
+			b.Accepts(pair.AccessToken) {
 			t.Errorf("revoked: %v, refresh token accepted: %v", err, b.Accepts(pair.RefreshToken))
 		}
 	}
@@ -450,12 +462,14 @@ func TestCheckCredentials(t *testing.T) {
 	if err := b.issuer.CheckCredentials(t.Context(), wrong); !errors.Is(err, ErrCredentialsRefused) {
 		t.Errorf("wrong ones: %v", err)
 	}
-	b.Script(procoretest.Answer{Unreceived: true, Status: 401, Body: func(string) string { return `{"error":"unauthorized_client"}` }})
+	b.Script(procoretest.Answer{Unreceived: true, Status: 401,
+		Body: func(string) string { return `{"error":"unauthorized_client"}` }})
 	if err := b.issuer.CheckCredentials(t.Context(), b.app); err != nil {
 		t.Errorf("good ones of an app without this grant type: %v", err)
 	}
 	b.Script(procoretest.Unavailable(503))
-	if err := b.issuer.CheckCredentials(t.Context(), b.app); err == nil || errors.Is(err, ErrCredentialsRefused) || !strings.Contains(err.Error(), "HTTP 503") {
+	if err := b.issuer.CheckCredentials(t.Context(), b.app); err == nil || errors.Is(err, ErrCredentialsRefused) ||
+		!strings.Contains(err.Error(), "HTTP 503") {
 		t.Errorf("unavailable: %v", err)
 	}
 }

@@ -28,7 +28,8 @@ type OtherEnvironmentError struct {
 }
 
 func (e *OtherEnvironmentError) Error() string {
-	return fmt.Sprintf("the pasted address is of %s, the login host of %s, but the code must be from %s (%s)", e.Host, e.Environment, e.Wanted, e.WantedLogin)
+	return fmt.Sprintf("the pasted address is of %s, the login host of %s, but the code must be from %s (%s)", e.Host,
+		e.Environment, e.Wanted, e.WantedLogin)
 }
 
 // PastedCode finds the authorization code in what a person copied: the code
@@ -72,7 +73,8 @@ func PastedCode(app rotation.Application, pasted token.Secret) (token.Secret, er
 		code = query.Get("code")
 	}
 	code = strings.Trim(code, around)
-	if code == "" || code == "native" || len(code) > 2048 || strings.ContainsFunc(code, func(r rune) bool { return !codeCharacter(r) }) {
+	if code == "" || code == "native" || len(code) > 2048 || strings.ContainsFunc(code,
+		func(r rune) bool { return !codeCharacter(r) }) {
 		return token.Secret{}, ErrNoCode
 	}
 	return token.NewSecret(code), nil

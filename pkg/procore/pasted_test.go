@@ -13,7 +13,8 @@ var pastedFor = rotation.Application{Environment: "sandbox", LoginURL: "https://
 
 func TestPastedCode(t *testing.T) {
 	code := strings.Repeat("0123456789abcdef", 4)
-	for _, pasted := range []string{code, " " + code + "\n", "'" + code + "'", `"` + code + `"`, "`" + code + "`", "code=" + code, "code=" + code + "&state=x",
+	for _, pasted := range []string{code, " " + code + "\n", "'" + code + "'", `"` + code + `"`, "`" + code + "`",
+		"code=" + code, "code=" + code + "&state=x",
 		"code='" + code + "'", "https://login-sandbox.procore.com/oauth/authorize/" + code,
 		"https://LOGIN-sandbox.procore.com/oauth/authorize/native?code=" + code,
 		"<https://login-sandbox.procore.com/oauth/authorize/native?code=" + code + ">",
@@ -31,7 +32,8 @@ func TestPastedCode(t *testing.T) {
 func TestPastedCodeRefuses(t *testing.T) {
 	for want, some := range map[error][]string{
 		ErrNothingPasted: {"", "  ", "''", "\n\t"},
-		ErrNoCode: {"code=", "code=''", "two words", "code=%zz", "code=a%20b", "https://login-sandbox.procore.com/oauth/authorize/native",
+		ErrNoCode: {"code=", "code=''", "two words", "code=%zz", "code=a%20b",
+			"https://login-sandbox.procore.com/oauth/authorize/native",
 			"https://login-sandbox.procore.com/", "https://login-sandbox.procore.com/oauth/authorize", `{"code":"x"}`,
 			strings.Repeat("x", 3000), "\x1b[31mcode\x1b[0m", "http://localhost/?error=invalid_scope&code=x"},
 		ErrDenied: {"http://localhost/?error=access_denied&code=x"},

@@ -44,14 +44,16 @@ func (i *Issuer) Probe(ctx context.Context, app rotation.Application, access tok
 		return p
 	}
 	if info.status == http.StatusUnauthorized && !info.isPage() {
-		return Probe{Health: TokenRefused, Detail: "the login host does not accept it: it has expired, was revoked, or is of another environment"}
+		return Probe{Health: TokenRefused, Detail: "the login host does not accept it: it has expired, was revoked, " +
+			"or is of another environment"}
 	}
 	id, err := identityOf(info)
 	if err != nil {
 		return Probe{Health: Unavailable, Detail: "the login host: " + err.Error()}
 	}
 	if id.ClientID != app.ClientID {
-		return Probe{Health: OtherClient, Detail: "it was issued to another client id than that of the app credentials", ResourceOwner: id.ResourceOwner}
+		return Probe{Health: OtherClient, Detail: "it was issued to another client id than that of the app credentials",
+			ResourceOwner: id.ResourceOwner}
 	}
 	p := i.probeAPI(ctx, app, access, company)
 	p.ResourceOwner = id.ResourceOwner
@@ -75,7 +77,8 @@ func (i *Issuer) probeAPI(ctx context.Context, app rotation.Application, access 
 	case me.appNotInstalled():
 		return Probe{Health: NotInstalled, Detail: "the token is good, but the app is not installed in company " + company}
 	case me.status == http.StatusUnauthorized && !me.isPage():
-		return Probe{Health: TokenRefused, Detail: "the login host accepts it and the API does not: are both of one environment?"}
+		return Probe{Health: TokenRefused, Detail: "the login host accepts it and the API does not: " +
+			"are both of one environment?"}
 	case bytes.Contains(me.body, []byte("Missing Procore-Company-Id header")):
 		return Probe{Health: CompanyMissing, Detail: "the API wants to be told a company, and this connection has none"}
 	case me.refuses() && me.status == http.StatusForbidden && company == "":

@@ -46,16 +46,23 @@ func TestProbe(t *testing.T) {
 			"not installed"},
 		"a firewall's login": {"", nil, answering(info, 401, "<h1>canary</h1>"), Unavailable,
 			"the login host: unexpected answer HTTP 401"},
-		"no company":           {"", nil, answering(me, 400, "Missing Procore-Company-Id header!"), CompanyMissing, "this connection has none"},
-		"throttled login":      {"", nil, answering(info, 429, "canary"), RateLimited, "the login host asks to wait"},
-		"throttled API":        {"", nil, answering(me, 429, "canary"), RateLimited, "the API asks to wait"},
-		"login host down":      {"", nil, answering(info, 503, "<h1>canary</h1>"), Unavailable, "the login host: unexpected answer HTTP 503"},
-		"API down":             {"4264807", nil, answering(me, 502, "canary"), Unavailable, "the API: unexpected answer HTTP 502"},
-		"request timeout":      {"", nil, answering(me, 408, ""), Unavailable, "HTTP 408"},
-		"odd info":             {"", nil, answering(info, 200, "canary"), Unavailable, "no application uid"},
-		"odd answer":           {"", nil, answering(me, 200, "canary"), Unavailable, "HTTP 200"},
-		"of another client":    {"", nil, answering(info, 200, `{"application":{"uid":"canary"},"resource_owner_id":1}`), OtherClient, "another client id"},
-		"login host is silent": {"", func(b bench, _ token.Pair) { b.Close() }, func(w http.ResponseWriter, _ *http.Request) bool { panic(http.ErrAbortHandler) }, Unavailable, "the login host was not reached"},
+		"no company": {"", nil, answering(me, 400, "Missing Procore-Company-Id header!"), CompanyMissing,
+			"this connection has none"},
+		"throttled login": {"", nil, answering(info, 429, "canary"), RateLimited, "the login host asks to wait"},
+		"throttled API":   {"", nil, answering(me, 429, "canary"), RateLimited, "the API asks to wait"},
+		"login host down": {"", nil, answering(info, 503, "<h1>canary</h1>"), Unavailable,
+			"the login host: unexpected answer HTTP 503"},
+		"API down": {"4264807", nil, answering(me, 502, "canary"), Unavailable,
+			"the API: unexpected answer HTTP 502"},
+		"request timeout": {"", nil, answering(me, 408, ""), Unavailable, "HTTP 408"},
+		"odd info":        {"", nil, answering(info, 200, "canary"), Unavailable, "no application uid"},
+		"odd answer":      {"", nil, answering(me, 200, "canary"), Unavailable, "HTTP 200"},
+		"of another client": {"", nil, answering(info, 200, `{"application":{"uid":"canary"},"resource_owner_id":1}`),
+			OtherClient, "another client id"},
+		"login host is silent": {"", func(b bench, _ token.Pair) { b.Close() }, func(w http.ResponseWriter,
+			_ *http.Request) bool {
+			panic(http.ErrAbortHandler)
+		}, Unavailable, "the login host was not reached"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
@@ -72,7 +79,8 @@ func TestProbe(t *testing.T) {
 			}
 			presented := len(b.Presentations())
 			got := b.issuer.Probe(t.Context(), b.app, pair.AccessToken, test.company)
-			if got.Health != test.health || !strings.Contains(got.Detail, test.detail) || strings.Contains(got.Detail, "canary") {
+			if got.Health != test.health || !strings.Contains(got.Detail, test.detail) || strings.Contains(got.Detail,
+				"canary") {
 				t.Errorf("got %+v, want %s with %q", got, test.health, test.detail)
 			}
 			if got.Health == RateLimited && got.Wait != 7*time.Second {

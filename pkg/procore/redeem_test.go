@@ -74,7 +74,8 @@ func testApp(url string) rotation.Application {
 
 var (
 	refreshGrant = rotation.Grant{RefreshToken: token.NewSecret("canary-old-refresh")}
-	codeGrant    = rotation.Grant{Code: token.NewSecret("canary-code"), RedirectURI: "https://app.example.com/c", Verifier: token.NewSecret("canary-verifier")}
+	codeGrant    = rotation.Grant{Code: token.NewSecret("canary-code"), RedirectURI: "https://app.example.com/c",
+		Verifier: token.NewSecret("canary-verifier")}
 )
 
 const answered = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n{\"canary\":1}\r\n"
@@ -84,11 +85,14 @@ func TestRedeemRequest(t *testing.T) {
 		grant rotation.Grant
 		want  string
 	}{
-		"refresh": {refreshGrant, `{"client_id":"id-1","client_secret":"canary-secret","grant_type":"refresh_token","refresh_token":"canary-old-refresh"}`},
-		"code": {codeGrant, `{"client_id":"id-1","client_secret":"canary-secret","code":"canary-code","code_verifier":"canary-verifier",` +
-			`"grant_type":"authorization_code","redirect_uri":"https://app.example.com/c"}`},
-		"code without PKCE": {rotation.Grant{Code: codeGrant.Code, RedirectURI: OutOfBand}, `{"client_id":"id-1","client_secret":"canary-secret",` +
-			`"code":"canary-code","grant_type":"authorization_code","redirect_uri":"urn:ietf:wg:oauth:2.0:oob"}`},
+		"refresh": {refreshGrant,
+			`{"client_id":"id-1","client_secret":"canary-secret","grant_type":"refresh_token","refresh_token":"canary-old-refresh"}`},
+		"code": {codeGrant,
+			`{"client_id":"id-1","client_secret":"canary-secret","code":"canary-code","code_verifier":"canary-verifier",` +
+				`"grant_type":"authorization_code","redirect_uri":"https://app.example.com/c"}`},
+		"code without PKCE": {rotation.Grant{Code: codeGrant.Code, RedirectURI: OutOfBand},
+			`{"client_id":"id-1","client_secret":"canary-secret",` +
+				`"code":"canary-code","grant_type":"authorization_code","redirect_uri":"urn:ietf:wg:oauth:2.0:oob"}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := listen(t, func(conn net.Conn, next func() (*http.Request, string, error)) {
@@ -100,8 +104,10 @@ func TestRedeemRequest(t *testing.T) {
 				if req.Method != "POST" || req.RequestURI != "/oauth/token" || req.Proto != "HTTP/1.1" || body != c.want {
 					t.Errorf("%s %s %s\n%s", req.Method, req.RequestURI, req.Proto, body)
 				}
-				for header, want := range map[string]string{"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity",
-					"User-Agent": "tokenturn/1.2.3 (+https://github.com/tokenturn/tokenturn)", "Authorization": "", "Cookie": ""} {
+				for header, want := range map[string]string{"Content-Type": "application/json", "Accept": "application/json",
+					"Accept-Encoding": "identity",
+					"User-Agent":      "tokenturn/1.2.3 (+https://github.com/tokenturn/tokenturn)", "Authorization": "",
+					"Cookie": ""} {
 					if got := req.Header.Get(header); got != want {
 						t.Errorf("%s: %q", header, got)
 					}
@@ -181,12 +187,16 @@ func TestRedeemFaults(t *testing.T) {
 			"", "sent, but no answer: the connection failed or its answer is not HTTP"},
 		"early hints": {say("HTTP/1.1 103 Early Hints\r\nX: y\r\n\r\n" + answered), rotation.Captured,
 			"{\"canary\":1}\r\n", "HTTP 200"},
-		"switching protocols": {stall("HTTP/1.1 101 Switching Protocols\r\nUpgrade: canary\r\nConnection: Upgrade\r\n\r\n"), rotation.UnknownResult, "", "HTTP 101"},
+		"switching protocols": {stall("HTTP/1.1 101 Switching Protocols\r\nUpgrade: canary\r\nConnection: Upgrade\r\n\r\n"),
+			rotation.UnknownResult, "", "HTTP 101"},
 		"temporary redirect": {say("HTTP/1.1 307 Temporary Redirect\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n"),
 			rotation.OddRefusal, "", "HTTP 307"},
-		"a proxy's error page":      {say("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 6\r\n\r\ncanary"), rotation.UnknownResult, "", "HTTP 502"},
-		"unavailable, asks to wait": {say("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n"), rotation.UnknownResult, "", "HTTP 503"},
-		"too much": {say("HTTP/1.1 200 OK\r\n\r\n" + strings.Repeat("x", 2*maxBody)), rotation.Captured, strings.Repeat("x", maxBody),
+		"a proxy's error page": {say("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 6\r\n\r\ncanary"),
+			rotation.UnknownResult, "", "HTTP 502"},
+		"unavailable, asks to wait": {say("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n"),
+			rotation.UnknownResult, "", "HTTP 503"},
+		"too much": {say("HTTP/1.1 200 OK\r\n\r\n" + strings.Repeat("x", 2*maxBody)), rotation.Captured,
+			strings.Repeat("x", maxBody),
 			"HTTP 200, only the first 262144 bytes of the body were read"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -240,10 +250,11 @@ func TestRedeemNotSent(t *testing.T) {
 
 	noProxies(t)
 	for name, c := range map[string]struct{ url, detail string }{
-		"refused":                 {"http://" + closed.Addr().String(), "not sent: connection refused"},
-		"unknown host":            {"https://login.invalid", "not sent: the host name "},
-		"untrusted certificate":   {strange.URL, "not sent: TLS: the certificate is not trusted"},
-		"no TLS":                  {"https" + strings.TrimPrefix(plain.URL, "http"), "not sent: TLS: the server does not speak TLS"},
+		"refused":               {"http://" + closed.Addr().String(), "not sent: connection refused"},
+		"unknown host":          {"https://login.invalid", "not sent: the host name "},
+		"untrusted certificate": {strange.URL, "not sent: TLS: the certificate is not trusted"},
+		"no TLS": {"https" + strings.TrimPrefix(plain.URL, "http"),
+			"not sent: TLS: the server does not speak TLS"},
 		"TLS 1.1":                 {old.URL, "not sent: TLS: the handshake was refused"},
 		"silent in the handshake": {"https" + strings.TrimPrefix(mute.url, "http"), "not sent: timed out"},
 		"not a URL":               {"http://canary canary", "not sent: the URLs of the environment are not usable"},
@@ -267,10 +278,12 @@ func TestRedeemCancelled(t *testing.T) {
 		cancel()
 		_, _ = io.Copy(io.Discard, conn)
 	})
-	if got := New(Config{}).Redeem(ctx, testApp(server.url), refreshGrant); got.Class != rotation.UnknownResult || got.Detail != "sent, but no answer: cancelled" {
+	if got := New(Config{}).Redeem(ctx, testApp(server.url), refreshGrant); got.Class != rotation.UnknownResult ||
+		got.Detail != "sent, but no answer: cancelled" {
 		t.Errorf("cancelled after sending: %+v", got)
 	}
-	if got := New(Config{}).Redeem(ctx, testApp(server.url), refreshGrant); got.Class != rotation.NotSent || got.Detail != "not sent: cancelled" {
+	if got := New(Config{}).Redeem(ctx, testApp(server.url), refreshGrant); got.Class != rotation.NotSent ||
+		got.Detail != "not sent: cancelled" {
 		t.Errorf("cancelled before: %+v", got)
 	}
 	if n := server.requests.Load(); n != 1 {

@@ -69,7 +69,10 @@ var (
 	}}
 
 	// stranger follows an invitation that was meant for pat.
-	stranger = actor{"stranger", func(ctx context.Context, b *harness) { b.allow(ctx, sam, rotation.Identity{Company: "42"}) }}
+	stranger = actor{"stranger", func(ctx context.Context, b *harness) {
+		b.allow(ctx, sam,
+			rotation.Identity{Company: "42"})
+	}}
 
 	// portal replaces the client secret, first at the server and then here.
 	portal = actor{"operator", func(ctx context.Context, b *harness) {
@@ -136,17 +139,21 @@ var (
 	// nonsense asks for what there is not, and for what lies far ahead.
 	nonsense = actor{"caller", func(ctx context.Context, b *harness) {
 		soon, later := time.Now().Add(time.Hour), time.Now().Add(48*time.Hour)
-		for _, request := range []rotation.Request{{Op: "delete", Connection: acme.String()}, {Op: "rotate", Connection: "acme"},
-			{Op: "rotate", Connection: "sandbox/nobody"}, {Op: "ensure", Connection: acme.String(), MinTTLSeconds: 60, NotBefore: later},
+		for _, request := range []rotation.Request{{Op: "delete", Connection: acme.String()},
+			{Op: "rotate", Connection: "acme"},
+			{Op: "rotate", Connection: "sandbox/nobody"}, {Op: "ensure", Connection: acme.String(), MinTTLSeconds: 60,
+				NotBefore: later},
 			{Op: "ensure", Connection: acme.String(), MinTTLSeconds: 60, Epoch: 1, NotBefore: soon},
-			{Op: "ensure", Connection: acme.String(), MinTTLSeconds: 60, NotBefore: soon}, {Op: "publish", Connection: acme.String()}} {
+			{Op: "ensure", Connection: acme.String(), MinTTLSeconds: 60, NotBefore: soon},
+			{Op: "publish", Connection: acme.String()}} {
 			_, _ = b.rotator().Do(ctx, request)
 		}
 	}}
 
 	// everything is an operator who has no patience with the schedule.
 	everything = actor{"operator", func(ctx context.Context, b *harness) {
-		b.rotator().RotateAll(ctx, []token.Connection{acme, {Environment: "sandbox", Name: "nobody"}}, func(rotation.ConnectionReport) {})
+		b.rotator().RotateAll(ctx, []token.Connection{acme, {Environment: "sandbox", Name: "nobody"}},
+			func(rotation.ConnectionReport) {})
 	}}
 
 	// latecomer sweeps once lease and quiet period are over.
@@ -160,7 +167,10 @@ var (
 	// consenter is a callback: the person has clicked Allow.
 	consenter = callback("consenter")
 
-	disconnecter = actor{"disconnecter", func(ctx context.Context, b *harness) { _, _ = b.rotator().Disconnect(ctx, acme) }}
+	disconnecter = actor{"disconnecter", func(ctx context.Context, b *harness) {
+		_, _ = b.rotator().Disconnect(ctx,
+			acme)
+	}}
 
 	// importer pastes a refresh token that was obtained elsewhere.
 	importer = actor{"importer", func(ctx context.Context, b *harness) {

@@ -29,11 +29,15 @@ func TestWhatAnAnswerMeans(t *testing.T) {
 	}{
 		{"429", before(rotationtest.Throttle), rotation.Deferred, time.Minute, rotation.Active, nil},
 		{"connection refused", before(rotationtest.Unsent), rotation.Deferred, time.Minute, rotation.Active, nil},
-		{"invalid_client", before(rotationtest.Deny), rotation.ConfigError, 2 * time.Minute, rotation.Active, []string{rotation.NoticeConfigError}},
-		{"503", before(rotationtest.Fail), rotation.Unknown, 4 * time.Minute, rotation.Active, []string{rotation.NoticeUnknown}},
-		{"the answer is lost", fault{rotationtest.After, rotationtest.Fault{Kind: rotationtest.Fail}}, rotation.Unknown, 4 * time.Minute,
+		{"invalid_client", before(rotationtest.Deny), rotation.ConfigError, 2 * time.Minute, rotation.Active,
+			[]string{rotation.NoticeConfigError}},
+		{"503", before(rotationtest.Fail), rotation.Unknown, 4 * time.Minute, rotation.Active,
+			[]string{rotation.NoticeUnknown}},
+		{"the answer is lost", fault{rotationtest.After, rotationtest.Fault{Kind: rotationtest.Fail}}, rotation.Unknown,
+			4 * time.Minute,
 			rotation.NeedsConsent, []string{rotation.NoticeUnknown, rotation.NoticeNeedsConsent}},
-		{"half the answer", fault{rotationtest.After, rotationtest.Fault{Kind: rotationtest.Cut}}, rotation.Unknown, 4 * time.Minute,
+		{"half the answer", fault{rotationtest.After, rotationtest.Fault{Kind: rotationtest.Cut}}, rotation.Unknown,
+			4 * time.Minute,
 			rotation.NeedsConsent, []string{rotation.NoticeRejected, rotation.NoticeNeedsConsent}},
 	}
 	for _, test := range tests {
@@ -188,7 +192,8 @@ func TestAServerThatSendsTheSameRefreshTokenIsTakenAtItsWord(t *testing.T) {
 		if err := b.works(t.Context()); err != nil {
 			t.Error(err)
 		}
-		if kinds, rec := b.notices(), b.record(t); !slices.Equal(kinds, []string{rotation.NoticeUnknown}) || rec.Generation != 4 {
+		if kinds, rec := b.notices(), b.record(t); !slices.Equal(kinds, []string{rotation.NoticeUnknown}) ||
+			rec.Generation != 4 {
 			t.Errorf("people were told %v, generation %d", kinds, rec.Generation)
 		}
 	})
@@ -200,7 +205,8 @@ type repeating struct{ *rotationtest.Issuer }
 func (r repeating) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
 	answer := r.Issuer.Redeem(ctx, app, grant)
 	if answer.Class == rotation.Captured && !grant.RefreshToken.IsZero() {
-		answer.Body = token.NewSecret(strings.Replace(answer.Body.Reveal(), "{", `{"refresh_token":"`+grant.RefreshToken.Reveal()+`",`, 1))
+		answer.Body = token.NewSecret(strings.Replace(answer.Body.Reveal(), "{",
+			`{"refresh_token":"`+grant.RefreshToken.Reveal()+`",`, 1))
 	}
 	return answer
 }
@@ -220,7 +226,8 @@ func TestQuarantineWaitsForAPerson(t *testing.T) {
 			}
 			time.Sleep(3 * time.Hour)
 			presented := len(b.presentations())
-			if got := b.rotate(t); got.Outcome != rotation.InQuarantine || len(b.presentations()) != presented || !b.record(t).Quarantined {
+			if got := b.rotate(t); got.Outcome != rotation.InQuarantine || len(b.presentations()) != presented ||
+				!b.record(t).Quarantined {
 				t.Fatalf("a held connection answered %s", got.Outcome)
 			}
 			if release {

@@ -59,8 +59,10 @@ func (b *harness) rotatorWith(issuer rotation.Issuer) *rotation.Rotator {
 
 // rotatorBut is a process that is wired in another way.
 func (b *harness) rotatorBut(change func(*rotation.Config)) *rotation.Rotator {
-	cfg := rotation.Config{Ledger: b.Ledger, SecretStore: b.SecretStore, Sealer: b.Sealer, Applications: b.Applications, Issuer: b.Issuer,
-		FollowUps: b.FollowUps, RateLimiter: b.RateLimiter, Notifier: b.Notifier, NoticeClaims: b.NoticeClaims, Log: b.logger(), Settings: b.settings}
+	cfg := rotation.Config{Ledger: b.Ledger, SecretStore: b.SecretStore, Sealer: b.Sealer, Applications: b.Applications,
+		Issuer:    b.Issuer,
+		FollowUps: b.FollowUps, RateLimiter: b.RateLimiter, Notifier: b.Notifier, NoticeClaims: b.NoticeClaims,
+		Log: b.logger(), Settings: b.settings}
 	change(&cfg)
 	r, err := rotation.NewRotator(cfg)
 	if err != nil {
@@ -109,7 +111,8 @@ func (b *harness) connect(t *testing.T) {
 		t.Fatalf("consent: %s, %v", result, err)
 	}
 	b.deliver(t.Context())
-	if report := b.sweep(t); len(report.Connections) != report.Outcomes[rotation.Fresh] { // listed, where the clocks differ, and left as it is
+	// listed, where the clocks differ, and left as it is
+	if report := b.sweep(t); len(report.Connections) != report.Outcomes[rotation.Fresh] {
 		t.Fatalf("a sweep right after connecting found %+v to do", report.Connections)
 	}
 }
@@ -178,7 +181,8 @@ func (b *harness) works(ctx context.Context) error {
 	case rec.Status != rotation.Active:
 		return fmt.Errorf("status %s", rec.Status)
 	case doc.Epoch != rec.Epoch || doc.Generation != rec.Generation:
-		return fmt.Errorf("the secret store shows (%d,%d), the ledger has (%d,%d)", doc.Epoch, doc.Generation, rec.Epoch, rec.Generation)
+		return fmt.Errorf("the secret store shows (%d,%d), the ledger has (%d,%d)", doc.Epoch, doc.Generation, rec.Epoch,
+			rec.Generation)
 	case rec.Attempt != nil:
 		return errors.New("an attempt is left")
 	case len(responses) != 1:

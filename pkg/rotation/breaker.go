@@ -28,7 +28,8 @@ type opened struct {
 }
 
 func newBreaker(log *slog.Logger, clock func() time.Time) *breaker {
-	return &breaker{log: log, clock: clock, open: map[string]opened{}, faults: map[string]int{}, lost: map[string]int{}, noTime: map[string]bool{}}
+	return &breaker{log: log, clock: clock, open: map[string]opened{}, faults: map[string]int{}, lost: map[string]int{},
+		noTime: map[string]bool{}}
 }
 
 // stop ends presenting to an environment for this run.

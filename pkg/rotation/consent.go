@@ -92,7 +92,8 @@ func register(ctx context.Context, l Ledger, v SecretStore, stack string, c toke
 			rec.Epoch = doc.Epoch
 		}
 	}
-	rec.Revision, err = l.Write(ctx, Change{Record: rec, History: []Event{{At: time.Now().UTC(), Kind: "registered", Epoch: rec.Epoch}}})
+	rec.Revision, err = l.Write(ctx, Change{Record: rec, History: []Event{{At: time.Now().UTC(), Kind: "registered",
+		Epoch: rec.Epoch}}})
 	return rec, err
 }
 
@@ -199,10 +200,12 @@ type Consent struct {
 func (x *Exchange) Redeem(ctx context.Context, consent Consent) (ConsentResult, error) {
 	e := x.s.engine
 	if !e.settings.timeLeft(ctx, 0) {
-		return Unavailable, fmt.Errorf("exchanging the code for %s: %w to save the answer; the code was not used", x.conn, errNoTime)
+		return Unavailable, fmt.Errorf("exchanging the code for %s: %w to save the answer; the code was not used", x.conn,
+			errNoTime)
 	}
 	post, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.settings.RedeemTimeout)
-	answer := e.issuer.Redeem(post, x.app, Grant{Code: consent.Code, RedirectURI: consent.RedirectURI, Verifier: consent.Verifier})
+	answer := e.issuer.Redeem(post, x.app, Grant{Code: consent.Code, RedirectURI: consent.RedirectURI,
+		Verifier: consent.Verifier})
 	cancel()
 	cause := fmt.Errorf("exchanging the code for %s: %s", x.conn, answer.Detail)
 	switch answer.Class {
@@ -225,7 +228,8 @@ func (x *Exchange) captured(ctx context.Context, expect Identity, body token.Sec
 		m.Company = x.pin.Company
 	}
 	if _, err := x.s.engine.save(ctx, m, nil); err != nil {
-		x.s.engine.notify(ctx, NoticeUnsaved, x.conn, "A new consent for %s could not be saved. Invite the person again once the store answers.", x.conn)
+		x.s.engine.notify(ctx, NoticeUnsaved, x.conn, "A new consent for %s could not be saved. "+
+			"Invite the person again once the store answers.", x.conn)
 		return Lost, err
 	}
 	return x.s.adoptConsent(ctx, x, m, body)
@@ -233,14 +237,16 @@ func (x *Exchange) captured(ctx context.Context, expect Identity, body token.Sec
 
 func (x *Exchange) response(source Source, body token.Secret) TokenResponse {
 	m := TokenResponse{Connection: x.conn, Key: ResponseKey{x.epoch + 1, 0, newID()}, Source: source,
-		SavedAt: x.s.engine.clock().UTC().Truncate(time.Millisecond), State: Saved, APIURL: x.app.APIURL, Stack: x.s.engine.settings.Stack}
+		SavedAt: x.s.engine.clock().UTC().Truncate(time.Millisecond), State: Saved, APIURL: x.app.APIURL,
+		Stack: x.s.engine.settings.Stack}
 	m.Sealed = x.key.seal(body, x.conn, m.Key)
 	return m
 }
 
 // adoptConsent decides on a saved consent and says how that ended. What it
 // leaves undecided is made due, and handed to a run where there is a queue.
-func (s *Consents) adoptConsent(ctx context.Context, x *Exchange, m TokenResponse, body token.Secret) (ConsentResult, error) {
+func (s *Consents) adoptConsent(ctx context.Context, x *Exchange, m TokenResponse, body token.Secret) (ConsentResult,
+	error) {
 	ctx, cancel := outlive(ctx, 0)
 	defer cancel()
 	defer func() { _ = s.requests.send(ctx, Request{Op: "publish", Connection: x.conn.String()}, 0) }()
@@ -275,7 +281,8 @@ func (s *Consents) adoptConsent(ctx context.Context, x *Exchange, m TokenRespons
 
 // standing says what a run, or a later consent, has made of the saved consent
 // meanwhile; empty: nothing yet.
-func (s *Consents) standing(ctx context.Context, x *Exchange, m TokenResponse, rec Record, responses []TokenResponse) (ConsentResult, error) {
+func (s *Consents) standing(ctx context.Context, x *Exchange, m TokenResponse, rec Record,
+	responses []TokenResponse) (ConsentResult, error) {
 	i := slices.IndexFunc(responses, func(other TokenResponse) bool { return other.Key == m.Key })
 	switch {
 	case rec.Current != nil && rec.Current.Response == m.Key:
@@ -297,7 +304,8 @@ func (s *Consents) standing(ctx context.Context, x *Exchange, m TokenResponse, r
 // saved. Should it fail, the time that Prepare has set still holds.
 func (s *Consents) makeDue(ctx context.Context, rec Record, responses []TokenResponse) {
 	if _, _, err := s.engine.write(ctx, rec, responses, Change{}); err != nil {
-		s.engine.log.WarnContext(ctx, "a saved consent was not made due; a sweep finds it later", "connection", rec.Connection.String(), "error", err)
+		s.engine.log.WarnContext(ctx, "a saved consent was not made due; a sweep finds it later", "connection",
+			rec.Connection.String(), "error", err)
 	}
 }
 

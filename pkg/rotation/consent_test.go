@@ -22,11 +22,13 @@ func TestConsentIsCheckedAgainstWhatWasAskedFor(t *testing.T) {
 		want        rotation.ConsentResult
 	}{
 		{"anybody", pat, rotation.Identity{}, false, rotation.Connected},
-		{"as invited", pat, rotation.Identity{Login: "pat@example.com", Company: "42", ResourceOwner: "7"}, false, rotation.Connected},
+		{"as invited", pat, rotation.Identity{Login: "pat@example.com", Company: "42", ResourceOwner: "7"}, false,
+			rotation.Connected},
 		{"other login", other, rotation.Identity{Login: "pat@example.com"}, false, rotation.WrongIdentity},
 		{"other user", other, rotation.Identity{ResourceOwner: "7"}, false, rotation.WrongIdentity},
 		{"other company", pat, rotation.Identity{Company: "43"}, false, rotation.WrongIdentity},
-		{"other client", rotation.Identity{ClientID: "elsewhere", ResourceOwner: "7"}, rotation.Identity{}, false, rotation.WrongIdentity},
+		{"other client", rotation.Identity{ClientID: "elsewhere", ResourceOwner: "7"}, rotation.Identity{}, false,
+			rotation.WrongIdentity},
 		{"again", pat, rotation.Identity{Company: "42"}, true, rotation.Connected},
 		{"again by another user", other, rotation.Identity{Company: "42"}, true, rotation.WrongIdentity},
 		{"handed over", other, rotation.Identity{Company: "42", Repin: true}, true, rotation.Connected},
@@ -89,13 +91,16 @@ func TestImportedTokenIsRotatedAtOnce(t *testing.T) {
 		if pin := b.record(t).Pin; pin == nil || pin.ResourceOwner != pat.ResourceOwner || pin.Company != "42" {
 			t.Errorf("pin %+v", pin)
 		}
-		if imported := b.record(t).Imported; !slices.Equal(imported, []token.Fingerprint{elsewhere.RefreshToken.Fingerprint()}) {
+		if imported := b.record(t).Imported; !slices.Equal(imported,
+			[]token.Fingerprint{elsewhere.RefreshToken.Fingerprint()}) {
 			t.Errorf("imported %v", imported)
 		}
-		for _, end := range []func(){func() {}, func() { _, _ = b.rotator().Disconnect(t.Context(), acme) }} { // active, and pinned to a user
+		// active, and pinned to a user
+		for _, end := range []func(){func() {}, func() { _, _ = b.rotator().Disconnect(t.Context(), acme) }} {
 			end()
 			before := b.record(t)
-			if err := b.consents().Import(t.Context(), acme, elsewhere.RefreshToken, "42"); !errors.Is(err, rotation.ErrConnected) {
+			if err := b.consents().Import(t.Context(), acme, elsewhere.RefreshToken, "42"); !errors.Is(err,
+				rotation.ErrConnected) {
 				t.Errorf("importing over a %s connection: %v", before.Status, err)
 			}
 			if after := b.record(t); after.Revision != before.Revision {
@@ -164,7 +169,8 @@ func TestAConsentOvertakenByADisconnectIsRevoked(t *testing.T) {
 			_, err = b.rotator().Disconnect(t.Context(), acme)
 			must(t, err)
 			code := b.Issuer.Authorize(pat, redirectURI, "")
-			if result, _ := exchange.Redeem(t.Context(), rotation.Consent{Code: code, RedirectURI: redirectURI}); result != rotation.Superseded {
+			if result, _ := exchange.Redeem(t.Context(), rotation.Consent{Code: code,
+				RedirectURI: redirectURI}); result != rotation.Superseded {
 				t.Errorf("the consent ended %s", result)
 			}
 			if queue {
@@ -191,7 +197,8 @@ func TestAFirstConsentIsFinishedHoweverSlowItsCallbackWas(t *testing.T) {
 		}
 		b.gate(rotationtest.Always("issuer.Identify", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail}))
 		code := b.Issuer.Authorize(pat, redirectURI, "")
-		if result, _ := exchange.Redeem(t.Context(), rotation.Consent{Code: code, RedirectURI: redirectURI}); result != rotation.Verifying {
+		if result, _ := exchange.Redeem(t.Context(), rotation.Consent{Code: code,
+			RedirectURI: redirectURI}); result != rotation.Verifying {
 			t.Fatalf("the consent ended %s", result)
 		}
 		b.gate(nil)
@@ -238,13 +245,15 @@ func TestAContradictoryConsentAsksForANewInvitation(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})
 		_, err := rotation.Register(t.Context(), b.Ledger, b.SecretStore, "harness", acme)
 		must(t, err)
-		consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: b.Ledger, Sealer: b.Sealer, Applications: b.Applications,
-			Issuer: contradicting(b.Issuer), Notifier: b.Notifier, Settings: b.settings})
+		consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: b.Ledger, Sealer: b.Sealer,
+			Applications: b.Applications,
+			Issuer:       contradicting(b.Issuer), Notifier: b.Notifier, Settings: b.settings})
 		must(t, err)
 		exchange, err := consents.Prepare(t.Context(), acme, 0)
 		must(t, err)
 		code := b.Issuer.Authorize(pat, redirectURI, "")
-		if result, _ := exchange.Redeem(t.Context(), rotation.Consent{Code: code, RedirectURI: redirectURI}); result != rotation.Lost {
+		if result, _ := exchange.Redeem(t.Context(), rotation.Consent{Code: code,
+			RedirectURI: redirectURI}); result != rotation.Lost {
 			t.Errorf("the consent ended %s", result)
 		}
 		if n := b.Notifier.Notices(); len(n) != 1 || n[0].Kind != rotation.NoticeQuarantined ||

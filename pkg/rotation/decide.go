@@ -20,7 +20,8 @@ var errNoLiveToken = errors.New("there is no live access token to check whose co
 // that recovers the connection: m is the record's
 // current response, or is quarantined, or rejected. It returns the row as it is
 // then. With any other error nothing was decided.
-func (e *engine) decideOn(ctx context.Context, rec Record, responses []TokenResponse, m TokenResponse, body token.Secret, recovers bool) (Record, []TokenResponse, error) {
+func (e *engine) decideOn(ctx context.Context, rec Record, responses []TokenResponse, m TokenResponse,
+	body token.Secret, recovers bool) (Record, []TokenResponse, error) {
 	verdict := e.judge(m.Source, body)
 	verdict.Pair.Lifetime = m.lifetime(verdict.Pair)
 	switch {
@@ -49,11 +50,13 @@ func (e *engine) decideOn(ctx context.Context, rec Record, responses []TokenResp
 		return rec, responses, err
 	}
 	if verdict.Verdict == Salvaged {
-		e.notify(ctx, NoticeSalvaged, m.Connection, "The token endpoint's answer was odd (%s); a refresh token could be saved from it.", verdict.Reason)
+		e.notify(ctx, NoticeSalvaged, m.Connection, "The token endpoint's answer was odd (%s); "+
+			"a refresh token could be saved from it.", verdict.Reason)
 	}
 	e.notifyOfLifetime(ctx, rec.Current, next.Current, m.Connection.Environment)
 	e.notifyOfClock(ctx, rec, m, verdict.Pair)
-	change := Change{History: append(rec.endedBy(m.Key.Attempt), Event{Kind: "decided", Attempt: m.Key.Attempt, Detail: string(m.Source), Spent: m.Parent})}
+	change := Change{History: append(rec.endedBy(m.Key.Attempt), Event{Kind: "decided", Attempt: m.Key.Attempt,
+		Detail: string(m.Source), Spent: m.Parent})}
 	for _, old := range responses { // a consent that had to be refreshed before it could be checked: of the same grant
 		if m.Consent != "" && old.Key.Epoch == m.Key.Epoch && old.consent() == m.Consent && old.Key != m.Key {
 			change.Bury = append(change.Bury, old.Key)
@@ -63,8 +66,8 @@ func (e *engine) decideOn(ctx context.Context, rec Record, responses []TokenResp
 		change.Bury = append(change.Bury, *rec.Ancestor)
 	}
 	if recovers {
-		e.notify(ctx, NoticeRecovered, m.Connection, "%s is in order again: a token pair that an earlier run had saved was found, "+
-			"or the refresh token was accepted after all.", m.Connection)
+		e.notify(ctx, NoticeRecovered, m.Connection, "%s is in order again: a token pair that an earlier run had saved "+
+			"was found, or the refresh token was accepted after all.", m.Connection)
 	}
 	return e.write(ctx, next, responses, change)
 }
@@ -73,7 +76,8 @@ func (e *engine) decideOn(ctx context.Context, rec Record, responses []TokenResp
 func (e *engine) notifyOfLifetime(ctx context.Context, old, current *Current, environment string) {
 	if was, is := old.lifetime(), current.lifetime(); was > 0 && is > 0 && (is-was).Abs() > max(was/20, 10*time.Second) {
 		e.announce(ctx, NoticeLifetimeChanged, environment, is.Round(time.Minute).String(),
-			"Access tokens of %s now live %v; they lived %v before. All due times follow; no action is needed.", environment, is, was)
+			"Access tokens of %s now live %v; they lived %v before. All due times follow; no action is needed.", environment, is,
+			was)
 	}
 }
 
@@ -85,8 +89,9 @@ func (e *engine) notifyOfClock(ctx context.Context, rec Record, m TokenResponse,
 		skew = min(0, pair.ClockSkew(a.BegunAt))
 	}
 	if skew.Abs() > token.ClockTolerance {
-		e.announce(ctx, NoticeClock, m.Connection.Environment, "", "The clock of the server of %s and the clock of this machine differ by %v. "+
-			"Tokens are replaced early until they agree. Check the time synchronization of this machine.", m.Connection.Environment, skew.Abs().Round(time.Second))
+		e.announce(ctx, NoticeClock, m.Connection.Environment, "", "The clock of the server of %s and the clock of this "+
+			"machine differ by %v. Tokens are replaced early until they agree. Check the time synchronization of this machine.",
+			m.Connection.Environment, skew.Abs().Round(time.Second))
 	}
 }
 
@@ -96,7 +101,8 @@ func (r Record) endedBy(attempt string) []Event {
 	if r.Attempt == nil || r.Attempt.ID == attempt {
 		return nil
 	}
-	return []Event{{Kind: "ended", Epoch: r.Epoch, Generation: r.Generation, Attempt: r.Attempt.ID, Detail: "overtaken; its end is unknown"}}
+	return []Event{{Kind: "ended", Epoch: r.Epoch, Generation: r.Generation, Attempt: r.Attempt.ID,
+		Detail: "overtaken; its end is unknown"}}
 }
 
 // succeed gives the record in which m is current.
@@ -193,7 +199,8 @@ func (e *engine) judge(source Source, body token.Secret) Judgement {
 // order, because what is written is not announced again: a crash in between costs
 // a second notice, the other way round it would cost the only one. A response that
 // was quarantined before only gets another time to be judged again.
-func (e *engine) mark(ctx context.Context, rec Record, responses []TokenResponse, m TokenResponse, state ResponseState, reason string, added ...TokenResponse) (Record, []TokenResponse, error) {
+func (e *engine) mark(ctx context.Context, rec Record, responses []TokenResponse, m TokenResponse, state ResponseState,
+	reason string, added ...TokenResponse) (Record, []TokenResponse, error) {
 	rec = rec.clone()
 	change := Change{Copy: added}
 	if state == Rejected {
@@ -214,12 +221,14 @@ func (e *engine) mark(ctx context.Context, rec Record, responses []TokenResponse
 		m.State, m.Reason = state, reason
 		change.Mark = []TokenResponse{m}
 		for _, old := range responses { // what it was refreshed from is nobody else's
-			if state == Rejected && m.Consent != "" && old.Key.Epoch == m.Key.Epoch && old.consent() == m.Consent && old.Key != m.Key {
+			if state == Rejected && m.Consent != "" && old.Key.Epoch == m.Key.Epoch && old.consent() == m.Consent &&
+				old.Key != m.Key {
 				old.State, old.Reason = state, reason
 				change.Mark = append(change.Mark, old)
 			}
 		}
-		change.History = []Event{{Kind: string(state), Epoch: m.Key.Epoch, Generation: m.Key.Generation, Attempt: m.Key.Attempt, Detail: reason}}
+		change.History = []Event{{Kind: string(state), Epoch: m.Key.Epoch, Generation: m.Key.Generation,
+			Attempt: m.Key.Attempt, Detail: reason}}
 		e.notifyOfMark(ctx, m)
 	}
 	return e.write(ctx, rec, responses, change)
@@ -238,11 +247,12 @@ func (r *Record) judgeAgain(key ResponseKey, quiet time.Duration, now time.Time)
 func (e *engine) notifyOfMark(ctx context.Context, m TokenResponse) {
 	switch {
 	case m.State == Quarantined && m.Source == FromCode:
-		e.notify(ctx, NoticeQuarantined, m.Connection, "The answer to a consent cannot be used as it is (%s). Invite the person again: "+
-			"`tokenturn connection invite %s`.", m.Reason, m.Connection)
+		e.notify(ctx, NoticeQuarantined, m.Connection, "The answer to a consent cannot be used as it is (%s). "+
+			"Invite the person again: `tokenturn connection invite %s`.", m.Reason, m.Connection)
 	case m.State == Quarantined:
-		e.notify(ctx, NoticeQuarantined, m.Connection, "The token endpoint's answer cannot be used as it is (%s). Nothing is presented until you "+
-			"run `tokenturn connection release %[2]s` or `tokenturn connection discard %[2]s`, or somebody consents again.", m.Reason, m.Connection)
+		e.notify(ctx, NoticeQuarantined, m.Connection, "The token endpoint's answer cannot be used as it is (%s). "+
+			"Nothing is presented until you run `tokenturn connection release %[2]s` or `tokenturn connection discard "+
+			"%[2]s`, or somebody consents again.", m.Reason, m.Connection)
 	default:
 		e.notify(ctx, NoticeRejected, m.Connection, "A new token pair was not accepted: %s.", m.Reason)
 	}
@@ -272,7 +282,8 @@ func (e *engine) checkIdentity(ctx context.Context, rec Record, m TokenResponse,
 		return pin, &identityError{"the answer has no access token, so nobody can say whose consent it is"}
 	case consent && pair.Lifetime > 0 && !e.clock().Before(pair.ExpiresAt(m.SavedAt)):
 		return pin, errNoLiveToken
-	case m.Source == FromClient || !consent && m.Source == FromRefresh && pin.ResourceOwner != "" || pair.AccessToken.IsZero():
+	case m.Source == FromClient || !consent && m.Source == FromRefresh && pin.ResourceOwner != "" ||
+		pair.AccessToken.IsZero():
 		return pin, nil
 	}
 	app, err := e.readApplication(ctx, m.Connection.Environment)
@@ -333,7 +344,8 @@ func (t *reconciliation) decide(ctx context.Context, m TokenResponse) (*Connecti
 		return t.openFailed(ctx, Decide, m.Key, err)
 	}
 	a := t.rec.Attempt
-	abandoned := t.rec.Status == NeedsConsent || m.State == Quarantined || a != nil && a.ID != t.presented && !t.now.Before(a.Until)
+	abandoned := t.rec.Status == NeedsConsent || m.State == Quarantined || a != nil && a.ID != t.presented &&
+		!t.now.Before(a.Until)
 	recovers := abandoned && m.Source == FromRefresh && m.Consent == ""
 	rec, responses, err := t.engine.decideOn(ctx, t.rec, t.responses, m, body, recovers)
 	switch _, wrong := errors.AsType[*identityError](err); {
@@ -372,8 +384,9 @@ func waitOf(err error) time.Duration {
 // installs the app in the company. It waits.
 func (t *reconciliation) notInstalled(ctx context.Context, m TokenResponse, cause error) (*ConnectionReport, error) {
 	if t.rec.failure(Decide, m.Key) == nil {
-		t.engine.notify(ctx, NoticeAppNotInstalled, t.conn, "The consent for %s is saved, but the app is not installed in company %s. "+
-			"An administrator of that company has to install it. tokenturn then continues by itself.", t.conn, m.Company)
+		t.engine.notify(ctx, NoticeAppNotInstalled, t.conn, "The consent for %s is saved, but the app is not installed in "+
+			"company %s. An administrator of that company has to install it. tokenturn then continues by itself.", t.conn,
+			m.Company)
 	}
 	return t.failure(ctx, Decide, m.Key, classIssuer, 0, cause)
 }
@@ -381,15 +394,18 @@ func (t *reconciliation) notInstalled(ctx context.Context, m TokenResponse, caus
 // refreshConsent presents the refresh token of a consent that has waited longer
 // than its access token lives, under an attempt of its own, so that its owner can
 // still be checked. What comes of it is decided like the consent itself.
-func (t *reconciliation) refreshConsent(ctx context.Context, m TokenResponse, refresh token.Secret) (*ConnectionReport, error) {
-	if fingerprint := refresh.Fingerprint(); t.rec.Current != nil && (fingerprint == t.rec.Current.Fingerprint || slices.Contains(t.rec.Spent, fingerprint)) {
+func (t *reconciliation) refreshConsent(ctx context.Context, m TokenResponse, refresh token.Secret) (*ConnectionReport,
+	error) {
+	if fingerprint := refresh.Fingerprint(); t.rec.Current != nil && (fingerprint == t.rec.Current.Fingerprint ||
+		slices.Contains(t.rec.Spent, fingerprint)) {
 		return t.copyOfOurs(ctx, m) // which is presented for the current pair, and for nothing else
 	}
 	if f := t.rec.failure(Decide, m.Key); m.Consent != "" && f == nil { // the server gave no access token, twice
 		return t.failure(ctx, Decide, m.Key, classIssuer, 15*time.Minute, errNoLiveToken)
 	}
 	if a := t.rec.ConsentAttempt; a != nil && a.Consent != m.consent() {
-		return t.failure(ctx, Decide, m.Key, classIssuer, a.Until.Add(t.engine.settings.Quiet).Sub(t.now), errors.New("another consent is being refreshed"))
+		return t.failure(ctx, Decide, m.Key, classIssuer, a.Until.Add(t.engine.settings.Quiet).Sub(t.now),
+			errors.New("another consent is being refreshed"))
 	} else if a != nil && t.refreshed == "" { // its answer may be in escrow
 		if found, err := t.escrowOf(ctx, m); err != nil {
 			return t.failure(ctx, Decide, m.Key, classStore, 0, err)
@@ -440,7 +456,8 @@ func (t *reconciliation) before(m TokenResponse) (keys []ResponseKey) {
 // copyOfOurs: the server has answered a consent with the pair that the connection
 // has, or had. It goes on with that.
 func (t *reconciliation) copyOfOurs(ctx context.Context, m TokenResponse) (*ConnectionReport, error) {
-	rec, responses, err := t.engine.mark(ctx, t.rec, t.responses, m, Rejected, "it is the token pair that the connection already has")
+	rec, responses, err := t.engine.mark(ctx, t.rec, t.responses, m, Rejected,
+		"it is the token pair that the connection already has")
 	if err == nil {
 		t.set(rec, responses)
 	}
@@ -448,7 +465,8 @@ func (t *reconciliation) copyOfOurs(ctx context.Context, m TokenResponse) (*Conn
 }
 
 // consentNotRefreshed acts on every answer but a captured one.
-func (t *reconciliation) consentNotRefreshed(ctx context.Context, m TokenResponse, answer Answer) (*ConnectionReport, error) {
+func (t *reconciliation) consentNotRefreshed(ctx context.Context, m TokenResponse, answer Answer) (*ConnectionReport,
+	error) {
 	t.heed(ctx, answer)
 	cause := fmt.Errorf("refreshing the waiting consent of %s: %s", t.conn, answer.Detail)
 	switch answer.Class {
@@ -458,7 +476,8 @@ func (t *reconciliation) consentNotRefreshed(ctx context.Context, m TokenRespons
 		return nil, nil
 	case Refused:
 		t.rec.ConsentAttempt = nil
-		rec, responses, err := t.engine.mark(ctx, t.rec, t.responses, m, Rejected, "the server does not accept the refresh token of the consent")
+		rec, responses, err := t.engine.mark(ctx, t.rec, t.responses, m, Rejected,
+			"the server does not accept the refresh token of the consent")
 		if err == nil {
 			t.set(rec, responses)
 		}

@@ -53,7 +53,8 @@ func newEngine(e engine, shared NoticeClaims) *engine {
 // first failure on the ledger and escrow in turn, if there is escrow. Cancelling
 // ctx does not stop it; its deadline does, for after it the process is gone
 // anyway. It reports whether escrow was tried.
-func (e *engine) save(ctx context.Context, m TokenResponse, escrow func(context.Context, TokenResponse) error) (tried bool, err error) {
+func (e *engine) save(ctx context.Context, m TokenResponse, escrow func(context.Context,
+	TokenResponse) error) (tried bool, err error) {
 	ctx, cancel := outlive(ctx, 3*time.Second) // to notify people, should it come to that
 	defer cancel()
 	pause := 100 * time.Millisecond
@@ -103,7 +104,8 @@ func (e *engine) load(ctx context.Context, c token.Connection) (rec Record, resp
 
 // write makes rec the new row, with DueAt and Held by the one rule for each, and
 // returns the row and the live responses as they are then.
-func (e *engine) write(ctx context.Context, rec Record, responses []TokenResponse, change Change) (Record, []TokenResponse, error) {
+func (e *engine) write(ctx context.Context, rec Record, responses []TokenResponse, change Change) (Record,
+	[]TokenResponse, error) {
 	now := e.clock()
 	responses = applied(responses, change)
 	rec.forget(func(f Failure) bool {
@@ -133,7 +135,8 @@ func (e *engine) write(ctx context.Context, rec Record, responses []TokenRespons
 
 // update loads the row of c, lets edit change it, and writes it, until no other
 // writer is in between. edit returns false if there is nothing to write.
-func (e *engine) update(ctx context.Context, c token.Connection, edit func(*Record, []TokenResponse) (Change, bool, error)) (Record, error) {
+func (e *engine) update(ctx context.Context, c token.Connection, edit func(*Record, []TokenResponse) (Change, bool,
+	error)) (Record, error) {
 	for range maxSteps {
 		rec, responses, err := e.load(ctx, c)
 		if err != nil {
@@ -174,7 +177,8 @@ func has(responses []TokenResponse, key ResponseKey) bool {
 }
 
 // identify asks the issuer who owns the access token.
-func (e *engine) identify(ctx context.Context, app Application, access token.Secret, company string) (id Identity, err error) {
+func (e *engine) identify(ctx context.Context, app Application, access token.Secret, company string) (id Identity,
+	err error) {
 	err = within(ctx, e.settings.RedeemTimeout, func(ctx context.Context) error {
 		id, err = e.issuer.Identify(ctx, app, access, company)
 		return err

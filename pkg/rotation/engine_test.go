@@ -56,9 +56,11 @@ func TestTwentySweepsAtOnceRedeemOnce(t *testing.T) {
 		b.connect(t)
 		time.Sleep(time.Hour)
 		// The answer takes a while, so that all twenty meet.
-		slow := rotationtest.Always("issuer.Redeem", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Slow, For: 3 * time.Second})
+		slow := rotationtest.Always("issuer.Redeem", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Slow,
+			For: 3 * time.Second})
 		// The index lags, so that all twenty find it due.
-		b.gate(rotationtest.Gates(slow, rotationtest.Always("ledger.Due", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Stale})))
+		b.gate(rotationtest.Gates(slow, rotationtest.Always("ledger.Due", rotationtest.Before,
+			rotationtest.Fault{Kind: rotationtest.Stale})))
 		outcomes := map[rotation.Outcome]int{}
 		var mu sync.Mutex
 		var wg sync.WaitGroup
@@ -122,7 +124,8 @@ func connectMany(t *testing.T, b *harness, n int) []token.Connection {
 			t.Fatal(err)
 		}
 		code := b.Issuer.Authorize(pat, redirectURI, "")
-		if result, err := exchange.Redeem(t.Context(), rotation.Consent{Code: code, RedirectURI: redirectURI}); result != rotation.Connected {
+		if result, err := exchange.Redeem(t.Context(), rotation.Consent{Code: code,
+			RedirectURI: redirectURI}); result != rotation.Connected {
 			t.Fatalf("consent of %s: %s, %v", c, result, err)
 		}
 		names = append(names, c)
@@ -175,8 +178,10 @@ func TestThePutBudgetIsCheckedBeforeATokenIsSpent(t *testing.T) {
 
 func TestRequestsAreCheckedBeforeAnythingIsTouched(t *testing.T) {
 	b := newHarness(rotationtest.Personality{})
-	for _, request := range []rotation.Request{{}, {Op: "delete"}, {Op: "rotate"}, {Op: "rotate", Connection: "acme"}, {Op: "rotate", Connection: "Sandbox/acme"},
-		{Op: "ensure", Connection: "sandbox/acme"}, {Op: "sweep", Connection: "sandbox/acme"}, {Op: "publish", Connection: "sandbox/../x"}} {
+	for _, request := range []rotation.Request{{}, {Op: "delete"}, {Op: "rotate"}, {Op: "rotate", Connection: "acme"},
+		{Op: "rotate", Connection: "Sandbox/acme"},
+		{Op: "ensure", Connection: "sandbox/acme"}, {Op: "sweep", Connection: "sandbox/acme"},
+		{Op: "publish", Connection: "sandbox/../x"}} {
 		if _, err := b.rotator().Do(t.Context(), request); !errors.Is(err, rotation.ErrBadRequest) {
 			t.Errorf("%+v: %v", request, err)
 		}

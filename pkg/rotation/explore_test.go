@@ -60,7 +60,8 @@ func TestEveryFaultIsSurvived(t *testing.T) {
 				counts, found := rotationtest.Search(t, x.Exploration, x.world(x.server, x.play, &single))
 				if found != nil {
 					line, _ := json.Marshal(failing{x.server, x.name, x.play.faults, x.play.switches, found.List})
-					t.Fatalf("after %v it fails. Add this line to %s, to try it at every run from now on:\n%s\n%v", counts, keptLists, line, found)
+					t.Fatalf("after %v it fails. Add this line to %s, to try it at every run from now on:\n%s\n%v", counts, keptLists,
+						line, found)
 				}
 				t.Log(counts)
 				runs.Add(int64(counts.Runs))

@@ -69,7 +69,8 @@ func TestTheRestIsLeftToTheNextSweep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})
 		b.backlog(t, 100)
-		pace := &rotationtest.RateLimiter{Gate: rotationtest.Always("ratelimiter.Reserve", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail})}
+		pace := &rotationtest.RateLimiter{Gate: rotationtest.Always("ratelimiter.Reserve", rotationtest.Before,
+			rotationtest.Fault{Kind: rotationtest.Fail})}
 		var loads atomic.Int32
 		b.gate(func(_ context.Context, at rotationtest.Passage) rotationtest.Fault {
 			if at.Call == "ledger.Load" && at.When == rotationtest.Before {
@@ -102,7 +103,8 @@ func (b *harness) backlog(t *testing.T, n int) map[token.Fingerprint]int {
 		must(t, err)
 		exchange, err := b.consents().Prepare(t.Context(), c, rec.Epoch)
 		must(t, err)
-		_, err = exchange.Redeem(t.Context(), rotation.Consent{Code: b.Issuer.Authorize(pat, redirectURI, ""), RedirectURI: redirectURI})
+		_, err = exchange.Redeem(t.Context(), rotation.Consent{Code: b.Issuer.Authorize(pat, redirectURI, ""),
+			RedirectURI: redirectURI})
 		must(t, err)
 		_, err = b.rotator().Publish(t.Context(), c)
 		must(t, err)
@@ -150,9 +152,11 @@ func (b *harness) workOff(t *testing.T, together int, timeout time.Duration) (ru
 }
 
 // runFor carries out a request in a process of its own that has so much time.
-func (b *harness) runFor(t *testing.T, timeout time.Duration, pace rotation.RateLimiter, request rotation.Request) rotation.Report {
-	r, err := rotation.NewRotator(rotation.Config{Ledger: b.Ledger, SecretStore: b.SecretStore, Sealer: b.Sealer, Applications: b.Applications,
-		Issuer: b.Issuer, FollowUps: b.FollowUps, RateLimiter: pace, Log: b.logger(), Settings: b.settings})
+func (b *harness) runFor(t *testing.T, timeout time.Duration, pace rotation.RateLimiter,
+	request rotation.Request) rotation.Report {
+	r, err := rotation.NewRotator(rotation.Config{Ledger: b.Ledger, SecretStore: b.SecretStore, Sealer: b.Sealer,
+		Applications: b.Applications,
+		Issuer:       b.Issuer, FollowUps: b.FollowUps, RateLimiter: pace, Log: b.logger(), Settings: b.settings})
 	if err != nil {
 		t.Error(err)
 		return rotation.Report{}
@@ -161,7 +165,8 @@ func (b *harness) runFor(t *testing.T, timeout time.Duration, pace rotation.Rate
 	defer cancel()
 	report, err := r.Do(ctx, request)
 	if err != nil || len(report.Connections)+report.HandedOn != report.Due {
-		t.Errorf("a run reports %d connections and %d handed on of %d due: %v", len(report.Connections), report.HandedOn, report.Due, err)
+		t.Errorf("a run reports %d connections and %d handed on of %d due: %v", len(report.Connections), report.HandedOn,
+			report.Due, err)
 	}
 	return report
 }

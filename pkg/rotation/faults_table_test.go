@@ -32,11 +32,13 @@ var faults = []fault{
 		happens: func(m *faultScenario) rotation.Outcome { return m.nth(begin, "ledger.Write", after, crash).rotate() }},
 	{name: "crash in the POST, which never arrives", outcome: crashed, shown: 2,
 		happens: func(m *faultScenario) rotation.Outcome { return m.first("issuer.Redeem", before, crash).rotate() }},
-	{name: "crash in the POST, which has arrived (W1)", outcome: crashed, shown: 3, notices: []string{toldConsent}, status: rotation.NeedsConsent,
+	{name: "crash in the POST, which has arrived (W1)", outcome: crashed, shown: 3, notices: []string{toldConsent},
+		status:  rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome { return m.first("issuer.Redeem", after, crash).rotate() }},
 	{name: "crash in the POST, on a server that overlaps", server: overlap, outcome: crashed, shown: 2,
 		happens: func(m *faultScenario) rotation.Outcome { return m.first("issuer.Redeem", after, crash).rotate() }},
-	{name: "crash with the answer in memory (W2)", outcome: crashed, shown: 3, notices: []string{toldConsent}, status: rotation.NeedsConsent,
+	{name: "crash with the answer in memory (W2)", outcome: crashed, shown: 3, notices: []string{toldConsent},
+		status:  rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome { return m.first("ledger.SaveResponse", before, crash).rotate() }},
 	{name: "crash with the answer in memory, on a server that ends the family", server: family, outcome: crashed, shown: 3,
 		notices: []string{toldConsent}, status: rotation.NeedsConsent,
@@ -63,9 +65,11 @@ var faults = []fault{
 	// A call takes effect, and its answer is lost.
 	{name: "the answer to Begin's write is lost", outcome: rotation.Rotated,
 		happens: func(m *faultScenario) rotation.Outcome { return m.nth(begin, "ledger.Write", after, fail).rotate() }},
-	{name: "the answer to the POST is lost (W1)", outcome: rotation.Unknown, shown: 3, notices: []string{toldUnknown, toldConsent}, status: rotation.NeedsConsent,
+	{name: "the answer to the POST is lost (W1)", outcome: rotation.Unknown, shown: 3, notices: []string{toldUnknown,
+		toldConsent}, status: rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome { return m.first("issuer.Redeem", after, fail).rotate() }},
-	{name: "the answer to the POST is lost, on a server that overlaps", server: overlap, outcome: rotation.Unknown, shown: 2, notices: []string{toldUnknown},
+	{name: "the answer to the POST is lost, on a server that overlaps", server: overlap, outcome: rotation.Unknown,
+		shown: 2, notices: []string{toldUnknown},
 		happens: func(m *faultScenario) rotation.Outcome { return m.first("issuer.Redeem", after, fail).rotate() }},
 	{name: "the answer to Save is lost", outcome: rotation.Rotated,
 		happens: func(m *faultScenario) rotation.Outcome { return m.first("ledger.SaveResponse", after, fail).rotate() }},
@@ -171,7 +175,8 @@ var faults = []fault{
 			time.Sleep(24 * time.Hour)
 			return outcome
 		}},
-	{name: "the client secret was replaced at the portal only", outcome: rotation.ConfigError, notices: []string{toldConfig}, shown: 2,
+	{name: "the client secret was replaced at the portal only", outcome: rotation.ConfigError,
+		notices: []string{toldConfig}, shown: 2,
 		happens: func(m *faultScenario) rotation.Outcome {
 			changed := app
 			changed.ClientSecret = token.NewSecret("canary-replaced")
@@ -192,25 +197,32 @@ var faults = []fault{
 		}},
 
 	// Answers that are not what they should be.
-	{name: "half an answer (W1)", outcome: rotation.Unknown, shown: 3, notices: []string{toldRejected, toldConsent}, status: rotation.NeedsConsent,
+	{name: "half an answer (W1)", outcome: rotation.Unknown, shown: 3, notices: []string{toldRejected, toldConsent},
+		status:  rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome { return m.first("issuer.Redeem", after, cut).rotate() }},
-	{name: "half an answer in both stores, and nobody consents for days", outcome: rotation.Fresh, shown: 6, notices: []string{toldRejected, toldConsent}, status: rotation.NeedsConsent,
+	{name: "half an answer in both stores, and nobody consents for days", outcome: rotation.Fresh, shown: 6,
+		notices: []string{toldRejected, toldConsent}, status: rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome {
 			m.first("issuer.Redeem", after, cut).first("ledger.SaveResponse", before, fail).rotate()
 			return m.hourly(4 * 24)
 		}},
-	{name: "half an answer, on a server that overlaps", server: overlap, outcome: rotation.Unknown, shown: 2, notices: []string{toldRejected},
+	{name: "half an answer, on a server that overlaps", server: overlap, outcome: rotation.Unknown, shown: 2,
+		notices: []string{toldRejected},
 		happens: func(m *faultScenario) rotation.Outcome { return m.first("issuer.Redeem", after, cut).rotate() }},
 	{name: "an answer with text around it", outcome: rotation.Rotated, notices: []string{toldSalvaged},
 		happens: func(m *faultScenario) rotation.Outcome { return m.meets(rambling(m.Issuer)).rotate() }},
 	{name: "an answer with several refresh tokens", outcome: rotation.InQuarantine, notices: []string{toldHeld},
 		happens: func(m *faultScenario) rotation.Outcome { return m.meets(contradicting(m.Issuer)).rotate() }},
-	{name: "an answer with several refresh tokens, of which a person names one", outcome: rotation.Rotated, notices: []string{toldHeld, toldRejected},
+	{name: "an answer with several refresh tokens, of which a person names one", outcome: rotation.Rotated,
+		notices: []string{toldHeld, toldRejected},
 		happens: func(m *faultScenario) rotation.Outcome {
 			two := contradicting(m.Issuer)
 			m.meets(two).rotate()
 			m.issuer = nil
-			return m.process(func(ctx context.Context) (rotation.Report, error) { return m.rotator().Release(ctx, acme, two.right) })
+			return m.process(func(ctx context.Context) (rotation.Report, error) {
+				return m.rotator().Release(ctx, acme,
+					two.right)
+			})
 		}},
 	{name: "an answer with several refresh tokens, which a person gives up", outcome: rotation.Busy, shown: 3,
 		notices: []string{toldHeld, toldRejected, toldConsent}, status: rotation.NeedsConsent,
@@ -221,15 +233,19 @@ var faults = []fault{
 		}},
 	{name: "an answer that is too large for the secret store", outcome: rotation.InQuarantine, notices: []string{toldHeld},
 		happens: func(m *faultScenario) rotation.Outcome { return m.meets(immense(m.Issuer)).rotate() }},
-	{name: "an answer that no known encoding explains", outcome: rotation.InQuarantine, notices: []string{toldHeld, toldSalvaged, toldRecovered},
+	{name: "an answer that no known encoding explains", outcome: rotation.InQuarantine, notices: []string{toldHeld,
+		toldSalvaged, toldRecovered},
 		happens: func(m *faultScenario) rotation.Outcome { return m.meets(illegibly(m.Issuer)).rotate() }},
-	{name: "a consent whose answer has several refresh tokens", outcome: rotation.Outcome(rotation.Lost), notices: []string{toldHeld},
+	{name: "a consent whose answer has several refresh tokens", outcome: rotation.Outcome(rotation.Lost),
+		notices: []string{toldHeld},
 		happens: func(m *faultScenario) rotation.Outcome { return m.meets(contradicting(m.Issuer)).consentAgain() }},
-	{name: "a consent whose answer is too large for the secret store", outcome: rotation.Outcome(rotation.Lost), notices: []string{toldHeld},
+	{name: "a consent whose answer is too large for the secret store", outcome: rotation.Outcome(rotation.Lost),
+		notices: []string{toldHeld},
 		happens: func(m *faultScenario) rotation.Outcome { return m.meets(immense(m.Issuer)).consentAgain() }},
 	{name: "an answer that this program cannot read for a fault of its own", outcome: rotation.Failed,
 		happens: func(m *faultScenario) rotation.Outcome { return m.meets(&startling{Issuer: m.Issuer}).rotate() }},
-	{name: "the answer comes after the timeout (W1)", outcome: rotation.Unknown, shown: 3, notices: []string{toldUnknown, toldConsent}, status: rotation.NeedsConsent,
+	{name: "the answer comes after the timeout (W1)", outcome: rotation.Unknown, shown: 3, notices: []string{toldUnknown,
+		toldConsent}, status: rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome {
 			return m.first("issuer.Redeem", before, slow(45*time.Second)).rotate()
 		}},
@@ -289,7 +305,8 @@ var faults = []fault{
 			m.rotate()
 			return m.first("ledger.Due", before, stale).sweep()
 		}},
-	{name: "a follow-up is delivered twice, and late", server: rotationtest.Personality{Lifetime: 15 * time.Minute}, outcome: rotation.Fresh,
+	{name: "a follow-up is delivered twice, and late", server: rotationtest.Personality{Lifetime: 15 * time.Minute},
+		outcome: rotation.Fresh,
 		happens: func(m *faultScenario) rotation.Outcome {
 			m.sweep()
 			time.Sleep(20 * time.Minute)
@@ -318,7 +335,8 @@ var faults = []fault{
 		happens: func(m *faultScenario) rotation.Outcome {
 			return m.first("secrets.Promote", before, late(30*time.Minute)).rotate()
 		}},
-	{name: "the POST arrives minutes later (W1)", outcome: rotation.Unknown, shown: 3, notices: []string{toldUnknown, toldConsent}, status: rotation.NeedsConsent,
+	{name: "the POST arrives minutes later (W1)", outcome: rotation.Unknown, shown: 3, notices: []string{toldUnknown,
+		toldConsent}, status: rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome {
 			return m.first("issuer.Redeem", before, late(100*time.Second)).rotate()
 		}},
@@ -369,11 +387,13 @@ var faults = []fault{
 		}},
 	{name: "the answer to a callback's code is lost", outcome: rotation.Outcome(rotation.Lost),
 		happens: func(m *faultScenario) rotation.Outcome { return m.first("issuer.Redeem", after, fail).consentAgain() }},
-	{name: "a callback with the consent of somebody else crashes after saving", outcome: crashed, notices: []string{toldRejected},
+	{name: "a callback with the consent of somebody else crashes after saving", outcome: crashed,
+		notices: []string{toldRejected},
 		happens: func(m *faultScenario) rotation.Outcome {
 			return m.first("ledger.SaveResponse", after, crash).consentOf(sam)
 		}},
-	{name: "the ledger goes down during a callback", outcome: rotation.Outcome(rotation.Lost), notices: []string{toldUnsaved},
+	{name: "the ledger goes down during a callback", outcome: rotation.Outcome(rotation.Lost),
+		notices: []string{toldUnsaved},
 		happens: func(m *faultScenario) rotation.Outcome {
 			return m.downAfter(1, "issuer.Redeem", "ledger.").consentAgain()
 		}},
@@ -383,27 +403,33 @@ var faults = []fault{
 		happens: func(m *faultScenario) rotation.Outcome {
 			return m.during(1, "issuer.Redeem", after, func() { m.disconnect() }).rotate()
 		}},
-	{name: "a disconnect comes during a rotation, whose answer only the secret store takes", outcome: crashed, status: rotation.Disconnected,
+	{name: "a disconnect comes during a rotation, whose answer only the secret store takes", outcome: crashed,
+		status: rotation.Disconnected,
 		happens: func(m *faultScenario) rotation.Outcome {
 			return m.during(1, "issuer.Redeem", after, func() { m.disconnect() }).
 				first("ledger.SaveResponse", before, fail).first("secrets.Put", after, crash).rotate()
 		}},
-	{name: "a disconnect comes during a consent", outcome: rotation.Outcome(rotation.Superseded), status: rotation.Disconnected, shown: none,
+	{name: "a disconnect comes during a consent", outcome: rotation.Outcome(rotation.Superseded),
+		status: rotation.Disconnected, shown: none,
 		happens: func(m *faultScenario) rotation.Outcome {
 			return m.during(1, "issuer.Redeem", after, func() { m.disconnect() }).consentAgain()
 		}},
-	{name: "a disconnect comes during a consent, which crashes after saving", outcome: crashed, status: rotation.Disconnected, shown: none,
+	{name: "a disconnect comes during a consent, which crashes after saving", outcome: crashed,
+		status: rotation.Disconnected, shown: none,
 		happens: func(m *faultScenario) rotation.Outcome {
-			return m.during(1, "issuer.Redeem", after, func() { m.disconnect() }).first("ledger.SaveResponse", after, crash).consentAgain()
+			return m.during(1, "issuer.Redeem", after, func() { m.disconnect() }).first("ledger.SaveResponse", after,
+				crash).consentAgain()
 		}},
-	{name: "a disconnect while the provider is down", outcome: rotation.NotFound, status: rotation.Disconnected, shown: none,
+	{name: "a disconnect while the provider is down", outcome: rotation.NotFound, status: rotation.Disconnected,
+		shown:   none,
 		happens: func(m *faultScenario) rotation.Outcome { return m.down("issuer.").disconnect() }},
 	{name: "a consent of somebody else, not revoked at once, while an end is unknown", outcome: rotation.Unknown, shown: 2,
 		notices: []string{toldUnknown, toldRejected},
 		happens: func(m *faultScenario) rotation.Outcome {
 			outcome := m.first("issuer.Redeem", before, fail).rotate()
 			m.first("issuer.Revoke", before, fail)
-			if result, _ := m.consent(context.Background(), sam, rotation.Identity{Company: "42"}); result != rotation.WrongIdentity {
+			if result, _ := m.consent(context.Background(), sam,
+				rotation.Identity{Company: "42"}); result != rotation.WrongIdentity {
 				m.t.Errorf("the consent ends as %s", result)
 			}
 			time.Sleep(m.settings.Lease + time.Second)
@@ -417,31 +443,37 @@ var faults = []fault{
 		}},
 
 	// People.
-	{name: "the user takes the consent back", outcome: rotation.ConsentNeeded, shown: 2, notices: []string{toldConsent}, status: rotation.NeedsConsent,
+	{name: "the user takes the consent back", outcome: rotation.ConsentNeeded, shown: 2, notices: []string{toldConsent},
+		status:  rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome { m.withdraw(); return m.rotate() }},
-	{name: "the user takes the consent back, and the ledger does not take that", outcome: rotation.Failed, notices: []string{toldConsent}, shown: 3, status: rotation.NeedsConsent,
+	{name: "the user takes the consent back, and the ledger does not take that", outcome: rotation.Failed,
+		notices: []string{toldConsent}, shown: 3, status: rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome {
 			m.withdraw()
 			return m.nth(giveUp, "ledger.Write", before, fail).sweep()
 		}},
-	{name: "the user takes the consent back, and a process dies right after writing so", outcome: crashed, shown: 2, notices: []string{toldConsent}, status: rotation.NeedsConsent,
+	{name: "the user takes the consent back, and a process dies right after writing so", outcome: crashed, shown: 2,
+		notices: []string{toldConsent}, status: rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome {
 			m.withdraw()
 			return m.nth(giveUp, "ledger.Write", after, crash).rotate()
 		}},
-	{name: "the user takes the consent back, and a process dies right after writing that people were told", outcome: crashed, shown: 2, notices: []string{toldConsent}, status: rotation.NeedsConsent,
+	{name: "the user takes the consent back, and a process dies right after writing that people were told",
+		outcome: crashed, shown: 2, notices: []string{toldConsent}, status: rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome {
 			m.withdraw()
 			return m.nth(noteTold, "ledger.Write", after, crash).sweep()
 		}},
-	{name: "a refresh token is imported after the table was lost, while the secret shows the former pair", outcome: rotation.Rotated,
+	{name: "a refresh token is imported after the table was lost, while the secret shows the former pair",
+		outcome: rotation.Rotated,
 		happens: func(m *faultScenario) rotation.Outcome {
 			m.withdraw()
 			loseTable(m.harness)
 			importer.act(context.Background(), m.harness)
 			return m.sweep()
 		}},
-	{name: "the monthly sandbox is wiped, and the user allows again", outcome: rotation.Outcome(rotation.Connected), notices: []string{toldConsent},
+	{name: "the monthly sandbox is wiped, and the user allows again", outcome: rotation.Outcome(rotation.Connected),
+		notices: []string{toldConsent},
 		happens: func(m *faultScenario) rotation.Outcome {
 			m.Issuer.Wipe(context.Background())
 			if wiped := m.sweep(); wiped != rotation.ConsentNeeded {
@@ -449,7 +481,8 @@ var faults = []fault{
 			}
 			return m.consentAgain()
 		}},
-	{name: "an operator wants to discard an answer that only waits for the ledger", outcome: rotation.Deferred, notices: []string{toldRecovered},
+	{name: "an operator wants to discard an answer that only waits for the ledger", outcome: rotation.Deferred,
+		notices: []string{toldRecovered},
 		happens: func(m *faultScenario) rotation.Outcome {
 			outcome := m.nth(decide, "ledger.Write", before, fail).rotate()
 			if _, err := m.rotator().Discard(context.Background(), acme); !errors.Is(err, rotation.ErrNothingQuarantined) {
@@ -457,7 +490,8 @@ var faults = []fault{
 			}
 			return outcome
 		}},
-	{name: "an operator wants to discard an answer that could not be opened, and now can be", outcome: rotation.Recovered, notices: []string{toldConfig, toldRecovered},
+	{name: "an operator wants to discard an answer that could not be opened, and now can be", outcome: rotation.Recovered,
+		notices: []string{toldConfig, toldRecovered},
 		happens: func(m *faultScenario) rotation.Outcome {
 			sealAway(m.harness)
 			if _, err := m.rotator().Discard(context.Background(), acme); !errors.Is(err, rotation.ErrNothingQuarantined) {
@@ -466,7 +500,8 @@ var faults = []fault{
 			time.Sleep(2 * time.Minute)
 			return m.sweep()
 		}},
-	{name: "an operator whose keys are wrong discards an answer, whose pair is revoked after the next consent", outcome: rotation.Outcome(rotation.Connected), shown: 2,
+	{name: "an operator whose keys are wrong discards an answer, whose pair is revoked after the next consent",
+		outcome: rotation.Outcome(rotation.Connected), shown: 2,
 		notices: []string{toldConfig, toldRejected, toldConfig, toldConsent},
 		happens: func(m *faultScenario) rotation.Outcome {
 			sealAway(m.harness)
@@ -480,7 +515,8 @@ var faults = []fault{
 			}
 			return outcome
 		}},
-	{name: "the user takes the consent back and allows again", outcome: rotation.Outcome(rotation.Connected), notices: []string{toldConsent},
+	{name: "the user takes the consent back and allows again", outcome: rotation.Outcome(rotation.Connected),
+		notices: []string{toldConsent},
 		happens: func(m *faultScenario) rotation.Outcome {
 			m.withdraw()
 			m.rotate()
@@ -498,7 +534,8 @@ var faults = []fault{
 			must(m.t, m.SecretStore.RollBack(context.Background(), acme, m.SecretStore.Label(acme, "AWSPREVIOUS")))
 			return m.rotate()
 		}},
-	{name: "the secret is edited between preflight and publishing", outcome: rotation.Rotated, notices: []string{toldDrift},
+	{name: "the secret is edited between preflight and publishing", outcome: rotation.Rotated,
+		notices: []string{toldDrift},
 		happens: func(m *faultScenario) rotation.Outcome {
 			return m.during(1, "issuer.Redeem", after, func() {
 				must(m.t, m.SecretStore.Edit(context.Background(), acme, token.NewSecret(`{"hello":"operator"}`)))
@@ -511,7 +548,8 @@ var faults = []fault{
 			m.SecretStore.Restore(acme)
 			return outcome
 		}},
-	{name: "the secret is scheduled for deletion during a rotation", outcome: rotation.ConfigError, notices: []string{toldConfig},
+	{name: "the secret is scheduled for deletion during a rotation", outcome: rotation.ConfigError,
+		notices: []string{toldConfig},
 		happens: func(m *faultScenario) rotation.Outcome {
 			outcome := m.during(1, "issuer.Redeem", after, func() { m.SecretStore.Delete(acme) }).rotate()
 			m.SecretStore.Restore(acme)
@@ -542,7 +580,8 @@ var faults = []fault{
 			restore()
 			return m.rotate()
 		}},
-	{name: "the table is restored from a backup, on a server that ends the family", server: family, outcome: rotation.Recovered, notices: []string{toldDrift},
+	{name: "the table is restored from a backup, on a server that ends the family", server: family,
+		outcome: rotation.Recovered, notices: []string{toldDrift},
 		happens: func(m *faultScenario) rotation.Outcome {
 			restore := m.Ledger.Backup()
 			m.hourly(3)

@@ -105,7 +105,8 @@ func (m *faultScenario) downAfter(n int, trigger string, prefixes ...string) *fa
 		if at.Call == trigger && at.When == after {
 			seen.Add(1)
 		}
-		if at.When == before && int(seen.Load()) >= n && slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(at.Call, p) }) {
+		if at.When == before && int(seen.Load()) >= n && slices.ContainsFunc(prefixes,
+			func(p string) bool { return strings.HasPrefix(at.Call, p) }) {
 			return fail
 		}
 		return rotationtest.Fault{}
@@ -252,7 +253,8 @@ func (m *faultScenario) hourly(n int) (outcome rotation.Outcome) {
 // sweeps that follow each other until one gets through.
 func (m *faultScenario) burst(n int, call string) rotation.Outcome {
 	outcome := m.firstN(n, call, throttle).rotate()
-	for last := outcome; last != rotation.Published && last != rotation.Rotated && last != rotation.Fresh; last = m.sweep() {
+	for last := outcome; last != rotation.Published && last != rotation.Rotated &&
+		last != rotation.Fresh; last = m.sweep() {
 		time.Sleep(15 * time.Minute)
 	}
 	return outcome

@@ -49,7 +49,8 @@ const (
 // to have spent, as far back as histories go. The errors are *KnownTokenError, by
 // the connection to import to. begin gets the number of histories that are to be
 // read, and step is called after each, never twice at a time.
-func CheckImports(ctx context.Context, archive Archive, imports map[token.Connection]token.Secret, begin func(histories int) (step func())) (map[token.Connection]error, error) {
+func CheckImports(ctx context.Context, archive Archive, imports map[token.Connection]token.Secret,
+	begin func(histories int) (step func())) (map[token.Connection]error, error) {
 	records, err := archive.List(ctx)
 	if err != nil {
 		return nil, err

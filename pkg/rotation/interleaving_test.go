@@ -26,7 +26,8 @@ func TestAPresentationWithAnOpenEndIsNotForgottenByALaterOneThatSpentNothing(t *
 				b.gate(func(ctx context.Context, at rotationtest.Passage) rotationtest.Fault {
 					switch {
 					case at.When != rotationtest.Before:
-					case at.Actor == "saver" && (at.Call == "ledger.SaveResponse" || at.Call == "secrets.Put" && time.Now().Before(storesBack)):
+					case at.Actor == "saver" && (at.Call == "ledger.SaveResponse" || at.Call == "secrets.Put" &&
+						time.Now().Before(storesBack)):
 						return rotationtest.Fault{Kind: rotationtest.Fail}
 					case at.Actor == "limited" && at.Call == "issuer.Redeem":
 						return rotationtest.Fault{Kind: rotationtest.Throttle}
@@ -70,7 +71,8 @@ func TestAMisconfiguredProcessDoesNoHarm(t *testing.T) {
 			b.connect(t)
 			time.Sleep(time.Hour)
 			b.crashAfter(t, 1, "ledger.SaveResponse")
-			r, err := rotation.NewRotator(rotation.Config{Ledger: b.Ledger, SecretStore: b.SecretStore, Sealer: otherKeys{b.Sealer}, Applications: b.Applications,
+			r, err := rotation.NewRotator(rotation.Config{Ledger: b.Ledger, SecretStore: b.SecretStore,
+				Sealer: otherKeys{b.Sealer}, Applications: b.Applications,
 				Issuer: b.Issuer, Notifier: b.Notifier, Settings: rotation.DefaultSettings(stack)})
 			must(t, err)
 			report, err := r.Rotate(t.Context(), acme)
@@ -103,7 +105,8 @@ func (b *harness) crashAfter(t *testing.T, n int, call string) {
 }
 
 func TestAShortStoreFaultIsOverInMinutesNotAtTheNextSweep(t *testing.T) {
-	for _, call := range []string{"secrets.Current", "sealer.DataKey", "secrets.Put", "secrets.Promote", "ledger.SaveResponse"} {
+	for _, call := range []string{"secrets.Current", "sealer.DataKey", "secrets.Put", "secrets.Promote",
+		"ledger.SaveResponse"} {
 		t.Run(call, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newHarness(rotationtest.Personality{})
@@ -134,12 +137,14 @@ func TestAWaitOfOneConsentDoesNotUndoTheWaitOfTheConnection(t *testing.T) {
 		b.connect(t)
 		time.Sleep(time.Hour)
 		b.Issuer.Wait = 15 * time.Minute
-		unidentified := rotationtest.Always("issuer.Identify", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail})
+		unidentified := rotationtest.Always("issuer.Identify", rotationtest.Before,
+			rotationtest.Fault{Kind: rotationtest.Fail})
 		b.gate(unidentified)
 		if result, _ := b.consent(t.Context(), pat, rotation.Identity{}); result != rotation.Verifying {
 			t.Fatalf("the consent ended %s", result)
 		}
-		b.gate(rotationtest.Gates(unidentified, rotationtest.Always("issuer.Redeem", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Throttle})))
+		b.gate(rotationtest.Gates(unidentified, rotationtest.Always("issuer.Redeem", rotationtest.Before,
+			rotationtest.Fault{Kind: rotationtest.Throttle})))
 		current := b.record(t).Current.Fingerprint
 		for range 6 {
 			b.rotate(t)
@@ -210,7 +215,8 @@ func TestAFollowUpThatWasOvertakenIsNotPassedOn(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})
 		b.connect(t)
 		b.rotate(t)
-		request := rotation.Request{Op: "ensure", Connection: acme.String(), MinTTLSeconds: 600, Epoch: 1, Generation: 0, NotBefore: time.Now().Add(time.Hour)}
+		request := rotation.Request{Op: "ensure", Connection: acme.String(), MinTTLSeconds: 600, Epoch: 1, Generation: 0,
+			NotBefore: time.Now().Add(time.Hour)}
 		report, err := b.rotator().Do(t.Context(), request)
 		must(t, err)
 		if report.Outcomes[rotation.Fresh] != 1 || b.queued("ensure") != 0 {

@@ -30,7 +30,10 @@ var lastings = []lasting{
 	{name: "a first consent, and trouble that lasts", pending: true, happens: consenter.act, time: callbackTime},
 	{name: "an import, and trouble that lasts", pending: true, happens: importer.act},
 	{name: "a disconnect, and trouble that lasts", happens: disconnecter.act},
-	{name: "a withdrawal, and trouble that lasts", before: func(s *site) { withdrawer.act(context.Background(), s.harness) }},
+	{name: "a withdrawal, and trouble that lasts", before: func(s *site) {
+		withdrawer.act(context.Background(),
+			s.harness)
+	}},
 	{name: "a server that refuses by mistake, and trouble that lasts", before: func(s *site) { refuseOnce(s.harness) }},
 	{name: "a service account, and trouble that lasts", pending: true, happens: founder("").act},
 }
@@ -85,7 +88,8 @@ func (l lasting) with(howMany, free int) rotationtest.World {
 		h := fnv.New32a()
 		var chosen []*outage
 		for n := range howMany {
-			o := &outage{trouble: rotationtest.Pick(c, fmt.Sprint("trouble ", n+1), troublesOf(howMany)), onset: rotationtest.Pick(c, "it begins", onsets)}
+			o := &outage{trouble: rotationtest.Pick(c, fmt.Sprint("trouble ", n+1), troublesOf(howMany)),
+				onset: rotationtest.Pick(c, "it begins", onsets)}
 			chosen = append(chosen, o)
 			_, _ = fmt.Fprint(h, l.name, o.trouble, o.onset)
 		}
@@ -210,7 +214,8 @@ func (s *site) rotated(ctx context.Context) {
 			s.err = s.rotatedTo(r)
 			return
 		case wait > longest:
-			s.err = fmt.Errorf("I19 is broken: after the repair a rotation answers %s, and is to be tried again in %v", r.Outcome, wait)
+			s.err = fmt.Errorf("I19 is broken: after the repair a rotation answers %s, and is to be tried again in %v",
+				r.Outcome, wait)
 			return
 		}
 		sleep(ctx, r.RetryAt.Add(time.Second))
@@ -226,9 +231,11 @@ func (s *site) rotatedTo(report rotation.ConnectionReport) error {
 	refused := []rotation.Outcome{rotation.ConfigError, rotation.Failed, rotation.Deferred}
 	switch {
 	case slices.Contains(refused, report.Outcome):
-		return fmt.Errorf("I19 is broken: after the repair a rotation answers %s until %v: %s", report.Outcome, report.RetryAt, report.Detail)
+		return fmt.Errorf("I19 is broken: after the repair a rotation answers %s until %v: %s", report.Outcome,
+			report.RetryAt, report.Detail)
 	case !s.LiveUntil(acme).After(time.Now()):
-		return fmt.Errorf("I19 is broken: after the repair a rotation answers %s, and readers find no living token", report.Outcome)
+		return fmt.Errorf("I19 is broken: after the repair a rotation answers %s, and readers find no living token",
+			report.Outcome)
 	}
 	return nil
 }

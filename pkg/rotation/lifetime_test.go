@@ -85,7 +85,8 @@ func TestAskingForMoreLifeLeavesRoomForTheDay(t *testing.T) {
 				if n := asked[rotation.Rotated]; c.extra && n < 10 {
 					t.Errorf("asked for every two minutes, it was rotated %d times", n)
 				}
-				t.Logf("%v: asked for %d s every two minutes of two days: %v; %d generations", c.lifetime, c.minTTL, asked, b.record(t).Generation)
+				t.Logf("%v: asked for %d s every two minutes of two days: %v; %d generations", c.lifetime, c.minTTL, asked,
+					b.record(t).Generation)
 			})
 		})
 	}

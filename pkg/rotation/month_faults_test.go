@@ -44,7 +44,10 @@ func TestThirtyDaysWithFaults(t *testing.T) {
 			for quarter := range 4 {
 				time.Sleep(15 * time.Minute)
 				for n, request := range b.FollowUps.Take() {
-					w.process(fmt.Sprintf("function %d.%d.%d", hour, quarter, n), func(ctx context.Context) { _, _ = b.rotator().Do(ctx, request) })
+					w.process(fmt.Sprintf("function %d.%d.%d", hour, quarter, n), func(ctx context.Context) {
+						_,
+							_ = b.rotator().Do(ctx, request)
+					})
 				}
 			}
 			w.process(fmt.Sprintf("sweep %d", hour), func(ctx context.Context) { _, _ = b.rotator().Sweep(ctx) })
@@ -95,7 +98,8 @@ func (w *weather) check(t *testing.T, expected int) {
 func (b *harness) unfounded() (surplus []string) {
 	waiting, inPart := map[token.Connection]bool{}, map[token.Connection]bool{}
 	attempt, begunBy := map[token.Connection]string{}, map[token.Connection]string{}
-	lost, unsaved, cut, denied := map[string]bool{}, map[string]bool{}, map[string]bool{}, map[string]bool{} // of a process
+	// of a process
+	lost, unsaved, cut, denied := map[string]bool{}, map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for _, e := range b.Journal.Entries() {
 		switch effect := e.Effect.(type) {
 		case rotationtest.Wrote:
@@ -128,8 +132,9 @@ func (b *harness) unfounded() (surplus []string) {
 		case rotationtest.Noticed:
 			n := effect.Notice
 			founded := map[string]bool{
-				rotation.NoticeUnknown:      lost[e.Actor],
-				rotation.NoticeNeedsConsent: waiting[n.Connection] || n.Connection.IsZero() && len(waiting) > 0, // with those of the last hour, each of which may have had a notice
+				rotation.NoticeUnknown: lost[e.Actor],
+				// with those of the last hour, each of which may have had a notice
+				rotation.NoticeNeedsConsent: waiting[n.Connection] || n.Connection.IsZero() && len(waiting) > 0,
 				rotation.NoticeUnsaved:      unsaved[e.Actor],
 				rotation.NoticeRejected:     inPart[n.Connection],
 				rotation.NoticeRecovered:    begunBy[n.Connection] != e.Actor,

@@ -103,10 +103,13 @@ func compile(t *testing.T, dir string, removals []removal) (binary string) {
 		must(t, err)
 		original, err := os.ReadFile(path)
 		must(t, err)
-		if n := strings.Count(string(original), r.with); n != 1 {
-			t.Fatalf("what is to be taken out of %s occurs there %d times; the list must follow the engine:\n%s",
-				r.file, n, r.with)
+		found := inAnyLines(r.with).FindAllString(string(original), -1)
+		if len(found) != 1 {
+			t.Errorf("what is to be taken out of %s occurs there %d times; the list must follow the engine:\n%s",
+				r.file, len(found), r.with)
+			continue
 		}
+		r.with = found[0]
 		if sources[path] == "" {
 			sources[path] = string(original)
 		}
@@ -141,6 +144,25 @@ func compile(t *testing.T, dir string, removals []removal) (binary string) {
 		t.Fatalf("without these rules %s does not compile: %v\n%s", dir, err, out)
 	}
 	return binary
+}
+
+// inAnyLines matches a text of the source however its lines are broken.
+func inAnyLines(text string) *regexp.Regexp {
+	lead, tail := "", ""
+	switch {
+	case strings.HasPrefix(text, "\n"):
+		lead = `\n\t*`
+	case strings.HasPrefix(text, "\t"):
+		lead = `\t+`
+	}
+	if strings.HasSuffix(text, "\n") {
+		tail = `\n`
+	}
+	words := strings.Fields(text)
+	for i, word := range words {
+		words[i] = regexp.QuoteMeta(word)
+	}
+	return regexp.MustCompile(lead + strings.Join(words, `\s+(?:" \+\s+")?`) + tail)
 }
 
 // added gives the source with the changed function beside the one in the original,

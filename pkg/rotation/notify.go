@@ -27,7 +27,8 @@ const (
 
 // notify notifies people of c. What cannot be delivered is in the log only.
 func (e *engine) notify(ctx context.Context, kind string, c token.Connection, format string, args ...any) {
-	_ = e.deliver(ctx, Notice{Kind: kind, Connection: c, Environment: c.Environment, Summary: fmt.Sprintf(format, args...)})
+	_ = e.deliver(ctx, Notice{Kind: kind, Connection: c, Environment: c.Environment, Summary: fmt.Sprintf(format,
+		args...)})
 }
 
 // deliver logs a notice and sends it. The error is logged, too.
@@ -63,7 +64,8 @@ type claims struct {
 func (c *claims) first(ctx context.Context, event string, now, until time.Time) (free bool) {
 	free, err := c.claim(ctx, event, now, until)
 	if err != nil {
-		c.log.WarnContext(ctx, "whether another process has claimed an event cannot be found out; it counts as free", "event", event, "error", err)
+		c.log.WarnContext(ctx, "whether another process has claimed an event cannot be found out; it counts as free", "event",
+			event, "error", err)
 	}
 	return free || err != nil
 }
@@ -179,7 +181,8 @@ func (r *run) notifyPending(ctx context.Context) {
 				return Change{}, was, nil
 			})
 			if err != nil {
-				r.engine.log.WarnContext(ctx, "that people were notified is not written; they will be notified again", "connection", rec.Connection.String(), "error", err)
+				r.engine.log.WarnContext(ctx, "that people were notified is not written; they will be notified again", "connection",
+					rec.Connection.String(), "error", err)
 			}
 		}
 	}
@@ -234,13 +237,17 @@ func (r *run) notifyIncident(ctx context.Context, environment string, records []
 	if len(records) > len(names) {
 		names = append(names, fmt.Sprintf("and %d more", len(records)-len(names)))
 	}
-	cause := "The client secret may have been reset in the Developer Portal, the app's access revoked, or the server is in trouble."
+	cause := "The client secret may have been reset in the Developer Portal, the app's access revoked, " +
+		"or the server is in trouble."
 	if environment == "monthly-sandbox" {
 		cause = "Procore overwrites this environment on the first working day of each month, which ends every consent in it."
 	}
-	return r.engine.announceOnce(ctx, NoticeNeedsConsent+" "+environment, oneCause, Notice{Kind: NoticeNeedsConsent, Environment: environment,
-		Summary: fmt.Sprintf("Several connections of %s need a consent: %s. %s tokenturn tries their tokens again for a day. "+
-			"See all with `tokenturn connection list`, and make a link for each with `tokenturn connection invite`.", environment, strings.Join(names, ", "), cause)})
+	return r.engine.announceOnce(ctx, NoticeNeedsConsent+" "+environment, oneCause, Notice{Kind: NoticeNeedsConsent,
+		Environment: environment,
+		Summary: fmt.Sprintf(
+			"Several connections of %s need a consent: %s. %s tokenturn tries their tokens again for a day. "+
+				"See all with `tokenturn connection list`, and make a link for each with `tokenturn connection invite`.",
+			environment, strings.Join(names, ", "), cause)})
 }
 
 func (r *run) notifySingle(ctx context.Context, rec Record) error {
@@ -250,7 +257,8 @@ func (r *run) notifySingle(ctx context.Context, rec Record) error {
 		n.Link = link
 		how = fmt.Sprintf("send them the link of this notice, which is good until %s", until.UTC().Format(time.RFC3339))
 	}
-	n.Summary = fmt.Sprintf("Procore no longer accepts the refresh token of %s, and no successor of it is saved. %s must allow access again: %s.",
+	n.Summary = fmt.Sprintf("Procore no longer accepts the refresh token of %s, and no successor of it is saved. "+
+		"%s must allow access again: %s.",
 		rec.Connection, rec.Pin.Whose(), how)
 	return r.engine.deliver(ctx, n)
 }
@@ -264,7 +272,8 @@ func (r *run) invite(ctx context.Context, rec Record) (link token.Secret, until 
 		return err
 	})
 	if err != nil {
-		r.engine.log.WarnContext(ctx, "no link could be made for a notice", "connection", rec.Connection.String(), "error", err)
+		r.engine.log.WarnContext(ctx, "no link could be made for a notice", "connection", rec.Connection.String(), "error",
+			err)
 	}
 	return link, until, err == nil
 }

@@ -29,7 +29,8 @@ func (b *harness) connectIn(t *testing.T, environment string, n int) []token.Con
 		must(t, err)
 		exchange, err := b.consents().Prepare(t.Context(), c, rec.Epoch)
 		must(t, err)
-		result, err := exchange.Redeem(t.Context(), rotation.Consent{Code: b.Issuer.Authorize(pat, redirectURI, ""), RedirectURI: redirectURI})
+		result, err := exchange.Redeem(t.Context(), rotation.Consent{Code: b.Issuer.Authorize(pat, redirectURI, ""),
+			RedirectURI: redirectURI})
 		if result != rotation.Connected {
 			t.Fatalf("consent of %s: %s, %v", c, result, err)
 		}
@@ -64,8 +65,10 @@ func TestAWipeIsOneNotice(t *testing.T) {
 				b.withdrawAll(t, monthly)
 				b.live(t, time.Now().Add(day), nil)
 				told := b.Notifier.Notices()
-				if len(told) != 1 || told[0].Kind != rotation.NoticeNeedsConsent || !told[0].Connection.IsZero() || told[0].Environment != "monthly-sandbox" ||
-					!strings.Contains(told[0].Summary, "monthly-sandbox/c-") || !strings.Contains(told[0].Summary, "first working day of each month") {
+				if len(told) != 1 || told[0].Kind != rotation.NoticeNeedsConsent || !told[0].Connection.IsZero() ||
+					told[0].Environment != "monthly-sandbox" ||
+					!strings.Contains(told[0].Summary, "monthly-sandbox/c-") || !strings.Contains(told[0].Summary,
+					"first working day of each month") {
 					t.Errorf("people were told %+v", told)
 				}
 				for _, c := range monthly {
@@ -88,8 +91,10 @@ func TestWhoMustAllowAgainIsTold(t *testing.T) {
 		time.Sleep(hour)
 		invitations := linker{"https://connect.example.com/connect/canary-link"}
 		sweep := func() {
-			r, err := rotation.NewRotator(rotation.Config{Ledger: b.Ledger, SecretStore: b.SecretStore, Sealer: b.Sealer, Applications: b.Applications, Issuer: b.Issuer,
-				Notifier: b.Notifier, NoticeClaims: b.NoticeClaims, Invitations: invitations, Log: b.logger(), Settings: b.settings})
+			r, err := rotation.NewRotator(rotation.Config{Ledger: b.Ledger, SecretStore: b.SecretStore, Sealer: b.Sealer,
+				Applications: b.Applications, Issuer: b.Issuer,
+				Notifier: b.Notifier, NoticeClaims: b.NoticeClaims, Invitations: invitations, Log: b.logger(),
+				Settings: b.settings})
 			must(t, err)
 			_, err = r.Sweep(t.Context())
 			must(t, err)
@@ -103,7 +108,8 @@ func TestWhoMustAllowAgainIsTold(t *testing.T) {
 			t.Fatalf("people were told %+v", told)
 		}
 		for i, n := range told {
-			if n.Connection != two[i] || n.Link.Reveal() != invitations.link || !strings.Contains(n.Summary, "pat@example.com (Procore user 7) must allow access again") {
+			if n.Connection != two[i] || n.Link.Reveal() != invitations.link || !strings.Contains(n.Summary,
+				"pat@example.com (Procore user 7) must allow access again") {
 				t.Errorf("told %+v", n)
 			}
 		}
@@ -188,7 +194,8 @@ func TestManyOneAfterTheOther(t *testing.T) {
 		must(t, err)
 		exchange, err := b.consents().Prepare(t.Context(), last, rec.Epoch)
 		must(t, err)
-		_, err = exchange.Redeem(t.Context(), rotation.Consent{Code: b.Issuer.Authorize(pat, redirectURI, ""), RedirectURI: redirectURI})
+		_, err = exchange.Redeem(t.Context(), rotation.Consent{Code: b.Issuer.Authorize(pat, redirectURI, ""),
+			RedirectURI: redirectURI})
 		must(t, err)
 		b.deliver(t.Context())
 		b.withdrawAll(t, []token.Connection{last})
@@ -208,7 +215,8 @@ func TestASweepTellsWhatAFollowUpFound(t *testing.T) {
 		b.connect(t)
 		b.withdrawAll(t, []token.Connection{acme})
 		time.Sleep(hour)
-		report, err := b.rotator().Do(t.Context(), rotation.Request{Op: "ensure", Connection: acme.String(), MinTTLSeconds: 5000})
+		report, err := b.rotator().Do(t.Context(), rotation.Request{Op: "ensure", Connection: acme.String(),
+			MinTTLSeconds: 5000})
 		must(t, err)
 		if report.Outcomes[rotation.ConsentNeeded] != 1 || len(b.notices()) != 0 {
 			t.Fatalf("%+v, told %v", report, b.notices())
@@ -262,7 +270,8 @@ func TestANewLifetimeIsOneNoticeForAll(t *testing.T) {
 		b.Issuer.Personality.Lifetime = 2 * hour
 		b.live(t, time.Now().Add(day), nil)
 		told := b.Notifier.Notices()
-		if len(told) != 1 || told[0].Kind != rotation.NoticeLifetimeChanged || !strings.Contains(told[0].Summary, "sandbox now live 2h0m0s") {
+		if len(told) != 1 || told[0].Kind != rotation.NoticeLifetimeChanged || !strings.Contains(told[0].Summary,
+			"sandbox now live 2h0m0s") {
 			t.Errorf("people were told %+v", told)
 		}
 	})
@@ -293,11 +302,14 @@ func TestOneLoginHostDoesNotHoldUpOthers(t *testing.T) {
 		asked   int
 		outcome rotation.Outcome
 	}{
-		"no connection":     {rotation.Answer{Class: rotation.NotSent, Detail: "dial: connection refused"}, 1, rotation.Deferred},
-		"too many requests": {rotation.Answer{Class: rotation.RateLimited, Wait: 5 * time.Minute, Detail: "HTTP 429"}, 1, rotation.Deferred},
-		"maintenance":       {rotation.Answer{Class: rotation.UnknownResult, Wait: 10 * time.Minute, Detail: "HTTP 503"}, 1, rotation.Unknown},
-		"errors":            {rotation.Answer{Class: rotation.UnknownResult, Detail: "HTTP 500"}, 3, rotation.Unknown},
-		"a firewall":        {rotation.Answer{Class: rotation.OddRefusal, Detail: "HTTP 403"}, 3, rotation.Unknown},
+		"no connection": {rotation.Answer{Class: rotation.NotSent, Detail: "dial: connection refused"}, 1,
+			rotation.Deferred},
+		"too many requests": {rotation.Answer{Class: rotation.RateLimited, Wait: 5 * time.Minute, Detail: "HTTP 429"}, 1,
+			rotation.Deferred},
+		"maintenance": {rotation.Answer{Class: rotation.UnknownResult, Wait: 10 * time.Minute, Detail: "HTTP 503"}, 1,
+			rotation.Unknown},
+		"errors":     {rotation.Answer{Class: rotation.UnknownResult, Detail: "HTTP 500"}, 3, rotation.Unknown},
+		"a firewall": {rotation.Answer{Class: rotation.OddRefusal, Detail: "HTTP 403"}, 3, rotation.Unknown},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -309,7 +321,8 @@ func TestOneLoginHostDoesNotHoldUpOthers(t *testing.T) {
 				down := &hostDown{Issuer: b.Issuer, environment: "production", answer: c.answer}
 				report, err := b.rotatorWith(down).Sweep(t.Context())
 				must(t, err)
-				if down.asked != c.asked || report.Outcomes[rotation.Rotated] != 10 || report.Outcomes[rotation.Deferred]+report.Outcomes[rotation.Unknown] != 10 {
+				if down.asked != c.asked || report.Outcomes[rotation.Rotated] != 10 ||
+					report.Outcomes[rotation.Deferred]+report.Outcomes[rotation.Unknown] != 10 {
 					t.Errorf("asked %d times, outcomes %v", down.asked, report.Outcomes)
 				}
 				for _, r := range report.Connections {
@@ -322,7 +335,8 @@ func TestOneLoginHostDoesNotHoldUpOthers(t *testing.T) {
 				}
 				b.live(t, time.Now().Add(2*hour), nil) // the host is back
 				for i := range 10 {
-					rec, _, err := b.Ledger.Load(t.Context(), token.Connection{Environment: "production", Name: fmt.Sprintf("c-%02d", i)})
+					rec, _, err := b.Ledger.Load(t.Context(), token.Connection{Environment: "production", Name: fmt.Sprintf("c-%02d",
+						i)})
 					if err != nil || rec.Failure() != nil || rec.Attempt != nil || time.Until(rec.Current.ExpiresAt) < 0 {
 						t.Errorf("%+v, %v", rec, err)
 					}
@@ -341,7 +355,8 @@ func TestALoginHostThatSeveralFindDownIsNoticedOnce(t *testing.T) {
 		time.Sleep(hour)
 		down := &slowly{Issuer: b.Issuer, answer: rotation.Answer{Class: rotation.NotSent, Detail: "dial: i/o timeout"}}
 		report, err := b.rotatorWith(down).Sweep(t.Context())
-		if n := strings.Count(b.Log.String(), "nothing is sent to the login host"); err != nil || n != 1 || report.Outcomes[rotation.Deferred] != 20 {
+		if n := strings.Count(b.Log.String(), "nothing is sent to the login host"); err != nil || n != 1 ||
+			report.Outcomes[rotation.Deferred] != 20 {
 			t.Errorf("%v, %v; it is noticed %d times in a run:\n%s", report.Outcomes, err, n, b.Log.String())
 		}
 	})
@@ -369,7 +384,8 @@ func TestARemainingLimitOfNothingIsHeeded(t *testing.T) {
 		time.Sleep(hour)
 		started := time.Now()
 		report, err := b.rotatorWith(exhausted{b.Issuer}).Sweep(t.Context())
-		if took := time.Since(started); err != nil || report.Outcomes[rotation.Rotated] != 4 || took < 24*time.Second || took > 40*time.Second {
+		if took := time.Since(started); err != nil || report.Outcomes[rotation.Rotated] != 4 || took < 24*time.Second ||
+			took > 40*time.Second {
 			t.Errorf("%v after %v, %v", report.Outcomes, took, err)
 		}
 	})
@@ -414,7 +430,8 @@ func TestADocumentOfAnotherEnvironmentIsRefused(t *testing.T) {
 		must(t, b.SecretStore.Edit(t.Context(), production, theirs.Value))
 		b.sweep(t)
 		told := b.Notifier.Notices()
-		if len(told) != 1 || told[0].Kind != rotation.NoticeDrift || !strings.Contains(told[0].Summary, "production/c-00") || !strings.Contains(told[0].Summary, "document of sandbox/acme") {
+		if len(told) != 1 || told[0].Kind != rotation.NoticeDrift || !strings.Contains(told[0].Summary, "production/c-00") ||
+			!strings.Contains(told[0].Summary, "document of sandbox/acme") {
 			t.Errorf("people were told %+v", told)
 		}
 		version, err := b.SecretStore.Current(t.Context(), production)

@@ -46,7 +46,10 @@ func immense(i *rotationtest.Issuer) *odd {
 
 // taciturn leaves out how long the access token lives.
 func taciturn(i *rotationtest.Issuer) *odd {
-	return &odd{Issuer: i, change: func(body string) string { return strings.Replace(body, `"expires_in"`, `"expires"`, 1) }}
+	return &odd{Issuer: i, change: func(body string) string {
+		return strings.Replace(body, `"expires_in"`, `"expires"`,
+			1)
+	}}
 }
 
 // illegible answers in an encoding that nobody knows.

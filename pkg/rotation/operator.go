@@ -25,14 +25,16 @@ func (r *Rotator) Disconnect(ctx context.Context, c token.Connection) (Report, e
 	if rec.Status == Active && !rec.ServiceAccount && rec.Current.ExpiresAt.Sub(r.engine.clock()) < time.Minute {
 		first := r.newRun().connection(ctx, c, situation{force: true})
 		if first.Outcome != Rotated {
-			detail = fmt.Sprintf("could not be rotated first (%s), so an expired pair may have escaped revocation", first.Outcome)
+			detail = fmt.Sprintf("could not be rotated first (%s), so an expired pair may have escaped revocation",
+				first.Outcome)
 		}
 	}
 	_, err = r.engine.update(ctx, c, func(rec *Record, _ []TokenResponse) (Change, bool, error) {
 		if rec.Revision == "" || rec.Status == Disconnected {
 			return Change{}, false, nil
 		}
-		return Change{History: rec.disconnect(r.engine.clock().Add(r.engine.settings.Lease), r.engine.settings.Quiet)}, true, nil
+		return Change{History: rec.disconnect(r.engine.clock().Add(r.engine.settings.Lease), r.engine.settings.Quiet)}, true,
+			nil
 	})
 	if err != nil {
 		return Report{}, err
@@ -63,30 +65,31 @@ var ErrNothingQuarantined = errors.New("nothing is quarantined")
 // held answer is the right one. It must occur in the answer.
 func (r *Rotator) Release(ctx context.Context, c token.Connection, refresh token.Secret) (Report, error) {
 	keys := newKeyring(r.sealer)
-	return r.settle(ctx, "release", c, "replaced by the refresh token that a person named", func(m TokenResponse) ([]TokenResponse, error) {
-		var key *dataKey
-		var body token.Secret
-		err := within(ctx, 2*storeTimeout, func(ctx context.Context) (err error) {
-			if body, err = keys.open(ctx, m.Sealed, c, m.Key); err != nil {
+	return r.settle(ctx, "release", c, "replaced by the refresh token that a person named",
+		func(m TokenResponse) ([]TokenResponse, error) {
+			var key *dataKey
+			var body token.Secret
+			err := within(ctx, 2*storeTimeout, func(ctx context.Context) (err error) {
+				if body, err = keys.open(ctx, m.Sealed, c, m.Key); err != nil {
+					return err
+				}
+				key, err = keys.ready(ctx)
 				return err
+			})
+			if err != nil {
+				return nil, err
 			}
-			key, err = keys.ready(ctx)
-			return err
+			if refresh.IsZero() || !strings.Contains(body.Reveal(), refresh.Reveal()) {
+				return nil, fmt.Errorf("releasing %s: the held answer does not contain that refresh token", c)
+			}
+			if body, err = importBody(refresh); err != nil {
+				return nil, err
+			}
+			m.State, m.Reason, m.SavedAt = Saved, "", r.engine.clock().UTC().Truncate(time.Millisecond)
+			m.Key.Attempt = newID()
+			m.Sealed = key.seal(body, c, m.Key)
+			return []TokenResponse{m}, nil
 		})
-		if err != nil {
-			return nil, err
-		}
-		if refresh.IsZero() || !strings.Contains(body.Reveal(), refresh.Reveal()) {
-			return nil, fmt.Errorf("releasing %s: the held answer does not contain that refresh token", c)
-		}
-		if body, err = importBody(refresh); err != nil {
-			return nil, err
-		}
-		m.State, m.Reason, m.SavedAt = Saved, "", r.engine.clock().UTC().Truncate(time.Millisecond)
-		m.Key.Attempt = newID()
-		m.Sealed = key.seal(body, c, m.Key)
-		return []TokenResponse{m}, nil
-	})
 }
 
 // Discard ends a quarantine by giving the held answer up. Its attempt stays
@@ -104,7 +107,8 @@ func (r *Rotator) Discard(ctx context.Context, c token.Connection) (Report, erro
 			return err
 		})
 		if err == nil {
-			return nil, fmt.Errorf("%s: the saved answer can be opened again, and the next run takes it: %w", c, ErrNothingQuarantined)
+			return nil, fmt.Errorf("%s: the saved answer can be opened again, and the next run takes it: %w", c,
+				ErrNothingQuarantined)
 		}
 		return nil, nil
 	})
@@ -128,7 +132,8 @@ func (r *Rotator) DiscardAll(ctx context.Context, several []token.Connection, st
 
 // settle rejects the held answer and adds what takes its place, both in one
 // write, and lets a run go on from there.
-func (r *Rotator) settle(ctx context.Context, op string, c token.Connection, reason string, instead func(TokenResponse) ([]TokenResponse, error)) (Report, error) {
+func (r *Rotator) settle(ctx context.Context, op string, c token.Connection, reason string,
+	instead func(TokenResponse) ([]TokenResponse, error)) (Report, error) {
 	started := time.Now()
 	for range maxSteps {
 		rec, responses, err := r.engine.load(ctx, c)

@@ -66,7 +66,8 @@ var outageRows = []outageRow{
 	{troubleCalled("ledger.Load fails"), toRenew, soon, strictServer},
 	{troubleCalled("ledger.Due fails"), toSweep, soon, strictServer},
 	{troubleCalled("ledger.Write fails"), toRenew, soon, strictServer},
-	{troubleCalled("ledger.SaveResponse fails"), needless, 0, strictServer}, // the secret store takes the answer, and the ledger a copy
+	// the secret store takes the answer, and the ledger a copy
+	{troubleCalled("ledger.SaveResponse fails"), needless, 0, strictServer},
 	{troubleCalled("DynamoDB is down"), toRenew, soon, strictServer},
 	{troubleCalled("secrets.Current fails"), toRenew, backOff, strictServer},
 	{troubleCalled("secrets.Version and Versions fail"), needless, 0, strictServer},
@@ -82,7 +83,8 @@ var outageRows = []outageRow{
 	{troubleCalled("the login host answers 503"), toRenew, inDoubt, strictServer},
 	{troubleCalled("the login host answers 429"), toRenew, backOff, strictServer},
 	{troubleCalled("the login host answers invalid_client"), toRenew, backOff, strictServer},
-	{troubleCalled("the answers of the login host are lost"), toRenew, inDoubt, overlap}, // elsewhere the first one is the end of the consent
+	// elsewhere the first one is the end of the consent
+	{troubleCalled("the answers of the login host are lost"), toRenew, inDoubt, overlap},
 	{troubleCalled("the login host hangs"), toRenew, inDoubt, overlap},
 	{troubleCalled("issuer.Identify fails"), needless, 0, strictServer},
 	{troubleCalled("issuer.Identify fails"), toConnect, backOff, strictServer},
@@ -147,7 +149,8 @@ func TestOneHourOfEachPortBeingDown(t *testing.T) {
 			})
 		}
 	})
-	t.Logf("minutes without a living token in the secret / the least possible number, at three lifetimes, by itself and where a person rotates after the repair\n%s",
+	t.Logf("minutes without a living token in the secret / the least possible number, at three lifetimes, "+
+		"by itself and where a person rotates after the repair\n%s",
 		outageTable(results))
 }
 
@@ -248,7 +251,8 @@ func (s *site) spent(from time.Time) time.Time {
 // uncovered is for how long no token can be alive if runs begin with the messages
 // that were sent before, and at sweeps, until the first one after the repair. A
 // run renews at its begin and at its end.
-func (h *outageHour) uncovered(s *site, from, repair, living time.Time, sent []time.Time) (gap time.Duration, runs int) {
+func (h *outageHour) uncovered(s *site, from, repair, living time.Time, sent []time.Time) (gap time.Duration,
+	runs int) {
 	moments := append(slices.Clone(sent), h.sweepAfter(s, from), h.sweepAfter(s, repair))
 	if h.by == byRotate {
 		moments = append(moments, repair)
@@ -293,7 +297,8 @@ func complaints(hours []outageHour) (all []string) {
 			}
 		}
 		if h.missing > h.least+h.allowed {
-			say(fmt.Sprint(h.lifetime, h.by), "%s: %v without a living token, at least %v are needed and %v more allowed", when, h.missing.Round(time.Second), h.least.Round(time.Second), h.allowed.Round(time.Second))
+			say(fmt.Sprint(h.lifetime, h.by), "%s: %v without a living token, at least %v are needed and %v more allowed", when,
+				h.missing.Round(time.Second), h.least.Round(time.Second), h.allowed.Round(time.Second))
 		}
 		if h.missing < h.least {
 			say("least", "%s: %v without a living token are fewer than the least possible %v", when, h.missing, h.least)
@@ -307,7 +312,8 @@ func complaints(hours []outageHour) (all []string) {
 func outageTable(results [][]outageHour) string {
 	var text strings.Builder
 	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "down for an hour\tkeeps from\t900 s\tand rotate\t5400 s\tand rotate\t7200 s\tand rotate\tallowed beyond")
+	fmt.Fprintln(w, "down for an hour\tkeeps from\t900 s\tand rotate\t5400 s\tand rotate\t7200 s\tand rotate\tallowed "+
+		"beyond")
 	for _, hours := range results {
 		if len(hours) == 0 { // not run
 			continue
@@ -318,7 +324,8 @@ func outageTable(results [][]outageHour) string {
 			for _, by := range []remedy{bySweep, byRotate} {
 				worst := outageHour{missing: -1}
 				for _, h := range hours {
-					if h.lifetime == lifetime && h.by == by && (worst.missing < 0 || h.missing-h.least-h.allowed > worst.missing-worst.least-worst.allowed) {
+					if h.lifetime == lifetime && h.by == by && (worst.missing < 0 ||
+						h.missing-h.least-h.allowed > worst.missing-worst.least-worst.allowed) {
 						worst = h
 					}
 				}
@@ -360,7 +367,8 @@ func TestOneMinuteOfEachPortBeingDown(t *testing.T) {
 								t.Errorf("tokens of %v, trouble before %s: %v", lifetime, before, err)
 							}
 							if missing > shortly && row.wait != untilSweep {
-								t.Errorf("tokens of %v, trouble before %s: %v without a living token", lifetime, before, missing.Round(time.Second))
+								t.Errorf("tokens of %v, trouble before %s: %v without a living token", lifetime, before,
+									missing.Round(time.Second))
 							}
 							mu.Lock()
 							defer mu.Unlock()
@@ -408,7 +416,8 @@ func (r outageRow) minute(lifetime time.Duration, atMessage bool) (missing time.
 	if r.wait == untilSweep {
 		until = until.Add(20 * time.Minute)
 	}
-	err = s.run(until, s.byHand("trouble", from, func() { s.begin(o) }), s.byHand("repair", from.Add(time.Minute), s.repair))
+	err = s.run(until, s.byHand("trouble", from, func() { s.begin(o) }), s.byHand("repair", from.Add(time.Minute),
+		s.repair))
 	if err == nil {
 		err = s.inOrder()
 	}

@@ -162,7 +162,8 @@ func (s situation) tokenMove() move {
 func (s situation) publication() move {
 	m := s.waiting(Publish, ResponseKey{})
 	cur := s.rec.Current
-	if others := cur.SavedAt.Add(s.settings.Lease / 2); s.now.Before(others) && cur.Response.Generation > 0 && !s.brought() && !s.publishOnly {
+	if others := cur.SavedAt.Add(s.settings.Lease / 2); s.now.Before(others) && cur.Response.Generation > 0 &&
+		!s.brought() && !s.publishOnly {
 		return move{step: Wait, outcome: Busy, retryAt: others, due: m.at}
 	}
 	return m
@@ -191,7 +192,8 @@ func (s situation) presentation(open time.Time) move {
 		m.outcome = Fresh
 	}
 	if at.IsZero() {
-		return move{step: Nothing, outcome: m.outcome, retryAt: m.at, due: later(s.settings.redeemAt(s.rec.Connection, *s.rec.Current), m.at)}
+		return move{step: Nothing, outcome: m.outcome, retryAt: m.at, due: later(s.settings.redeemAt(s.rec.Connection,
+			*s.rec.Current), m.at)}
 	}
 	m.at = later(at, m.at, open)
 	if cur := s.rec.Current; cur.clocksDiffer() && !s.force && !s.now.Before(cur.SavedAt) {
@@ -321,7 +323,8 @@ func candidates(rec Record, responses []TokenResponse) []TokenResponse {
 		}
 	}
 	slices.SortFunc(found, func(a, b TokenResponse) int {
-		return cmp.Or(cmp.Compare(b.Key.Epoch, a.Key.Epoch), a.SavedAt.Compare(b.SavedAt), cmp.Compare(a.Key.Attempt, b.Key.Attempt))
+		return cmp.Or(cmp.Compare(b.Key.Epoch, a.Key.Epoch), a.SavedAt.Compare(b.SavedAt), cmp.Compare(a.Key.Attempt,
+			b.Key.Attempt))
 	})
 	return found
 }
@@ -371,7 +374,10 @@ func continued(m TokenResponse, responses []TokenResponse) bool {
 // held reports whether a quarantined successor of the current pair exists: the
 // current refresh token is spent, and only a person can say what came of it.
 func held(rec Record, responses []TokenResponse) bool {
-	return slices.ContainsFunc(responses, func(m TokenResponse) bool { return m.State == Quarantined && successor(rec, m) })
+	return slices.ContainsFunc(responses, func(m TokenResponse) bool {
+		return m.State == Quarantined &&
+			successor(rec, m)
+	})
 }
 
 // orphan reports whether m is live but can no longer be decided. An answer to the

@@ -15,17 +15,20 @@ var (
 // active is a published connection whose 90-minute token was saved at noon.
 func active() Record {
 	return Record{Connection: acme, Revision: "1", Epoch: 1, Generation: 5, Status: Active, Published: "v5",
-		Current: &Current{Fingerprint: "fp5", Response: ResponseKey{1, 5, "a5"}, VersionID: "v5", SavedAt: noon, IssuedAt: noon,
+		Current: &Current{Fingerprint: "fp5", Response: ResponseKey{1, 5, "a5"}, VersionID: "v5", SavedAt: noon,
+			IssuedAt:  noon,
 			ExpiresAt: noon.Add(90 * time.Minute), Lifetime: 5400},
 		DueAt: noon.Add(20 * time.Minute)}
 }
 
 func currentResponse() TokenResponse {
-	return TokenResponse{Connection: acme, Key: ResponseKey{1, 5, "a5"}, Parent: "fp4", Source: FromRefresh, SavedAt: noon, State: Saved}
+	return TokenResponse{Connection: acme, Key: ResponseKey{1, 5, "a5"}, Parent: "fp4", Source: FromRefresh, SavedAt: noon,
+		State: Saved}
 }
 
 func successorResponse() TokenResponse {
-	return TokenResponse{Connection: acme, Key: ResponseKey{1, 6, "a6"}, Parent: "fp5", Source: FromRefresh, SavedAt: noon.Add(time.Hour), State: Saved}
+	return TokenResponse{Connection: acme, Key: ResponseKey{1, 6, "a6"}, Parent: "fp5", Source: FromRefresh,
+		SavedAt: noon.Add(time.Hour), State: Saved}
 }
 
 // refusedBefore is a refusal that long before the hour, with so many repetitions since.
@@ -56,16 +59,31 @@ func TestPlanTakesTheFirstRowThatFits(t *testing.T) {
 		{"publish spends nothing", due, func(s *situation) { s.publishOnly = true }, Nothing, Fresh},
 		{"enough life left", noon.Add(30 * time.Minute), func(s *situation) { s.minTTL = 30 * time.Minute }, Nothing, Fresh},
 		{"too little life left", noon.Add(70 * time.Minute), func(s *situation) { s.minTTL = 30 * time.Minute }, Redeem, ""},
-		{"more than a new token could give", noon.Add(10 * time.Minute), func(s *situation) { s.minTTL = 90 * time.Minute }, Nothing, Fresh},
-		{"more than a new token could give, expired", noon.Add(91 * time.Minute), func(s *situation) { s.minTTL = 2 * time.Hour }, Redeem, ""},
-		{"follow-up of this generation", noon.Add(89 * time.Minute), func(s *situation) { s.minTTL, s.onlyAt = 10*time.Minute, &ResponseKey{Epoch: 1, Generation: 5} }, Redeem, ""},
-		{"follow-up that was overtaken", noon.Add(89 * time.Minute), func(s *situation) { s.minTTL, s.onlyAt = 10*time.Minute, &ResponseKey{Epoch: 1, Generation: 4} }, Nothing, Fresh},
+		{"more than a new token could give", noon.Add(10 * time.Minute), func(s *situation) { s.minTTL = 90 * time.Minute },
+			Nothing, Fresh},
+		{"more than a new token could give, expired", noon.Add(91 * time.Minute),
+			func(s *situation) { s.minTTL = 2 * time.Hour }, Redeem, ""},
+		{"follow-up of this generation", noon.Add(89 * time.Minute), func(s *situation) {
+			s.minTTL, s.onlyAt = 10*time.Minute,
+				&ResponseKey{Epoch: 1, Generation: 5}
+		}, Redeem, ""},
+		{"follow-up that was overtaken", noon.Add(89 * time.Minute), func(s *situation) {
+			s.minTTL, s.onlyAt = 10*time.Minute,
+				&ResponseKey{Epoch: 1, Generation: 4}
+		}, Nothing, Fresh},
 		{"a saved successor", due, func(s *situation) { s.responses = append(s.responses, successorResponse()) }, Decide, ""},
 		{"a saved successor beats a live attempt", due, func(s *situation) {
 			s.responses, s.rec.Attempt = append(s.responses, successorResponse()), attempt(due.Add(time.Minute))
 		}, Decide, ""},
-		{"a saved successor heals needs_consent", due, func(s *situation) { s.responses, s.rec.Status = append(s.responses, successorResponse()), NeedsConsent }, Decide, ""},
-		{"a response of other lineage", due, func(s *situation) { m := successorResponse(); m.Parent = "fp9"; s.responses = append(s.responses, m) }, Redeem, ""},
+		{"a saved successor heals needs_consent", due, func(s *situation) {
+			s.responses, s.rec.Status = append(s.responses,
+				successorResponse()), NeedsConsent
+		}, Decide, ""},
+		{"a response of other lineage", due, func(s *situation) {
+			m := successorResponse()
+			m.Parent = "fp9"
+			s.responses = append(s.responses, m)
+		}, Redeem, ""},
 		{"a consent", due, func(s *situation) { s.responses = append(s.responses, consent) }, Decide, ""},
 		{"a consent that cannot be checked yet", due, func(s *situation) {
 			s.responses = append(s.responses, consent)
@@ -76,9 +94,14 @@ func TestPlanTakesTheFirstRowThatFits(t *testing.T) {
 			s.rec.Failures = []Failure{{Step: Decide, Response: successorResponse().Key, NextAt: due.Add(time.Minute)}}
 		}, Wait, Deferred},
 		{"not published", due, func(s *situation) { s.rec.Published = "v4" }, Publish, ""},
-		{"not published, just brought by another run", noon.Add(10 * time.Second), func(s *situation) { s.rec.Published = "v4" }, Wait, Busy},
-		{"not published, just brought by another run, asked to publish", noon.Add(10 * time.Second), func(s *situation) { s.rec.Published, s.publishOnly = "v4", true }, Publish, ""},
-		{"not published, just brought by this turn", noon.Add(10 * time.Second), func(s *situation) { s.rec.Published, s.presented = "v4", "a5" }, Publish, ""},
+		{"not published, just brought by another run", noon.Add(10 * time.Second),
+			func(s *situation) { s.rec.Published = "v4" }, Wait, Busy},
+		{"not published, just brought by another run, asked to publish", noon.Add(10 * time.Second),
+			func(s *situation) { s.rec.Published, s.publishOnly = "v4", true }, Publish, ""},
+		{"not published, just brought by this turn", noon.Add(10 * time.Second), func(s *situation) {
+			s.rec.Published,
+				s.presented = "v4", "a5"
+		}, Publish, ""},
 		{"a first consent is published by anybody", noon.Add(time.Second), func(s *situation) {
 			s.rec.Published, s.rec.Generation, s.rec.Current.Response.Generation = "", 0, 0
 			s.responses = nil
@@ -100,14 +123,27 @@ func TestPlanTakesTheFirstRowThatFits(t *testing.T) {
 		}, Decide, ""},
 		{"a live attempt", due, func(s *situation) { s.rec.Attempt = attempt(due.Add(time.Second)) }, Wait, Busy},
 		{"an attempt that ran out", due, func(s *situation) { s.rec.Attempt = attempt(due) }, Recover, ""},
-		{"looked in vain, quiet period", due, func(s *situation) { s.rec.Attempt, s.searched = attempt(due.Add(-settings.Quiet+1)), true }, Recover, Unknown},
-		{"looked in vain, quiet period over", due, func(s *situation) { s.rec.Attempt, s.searched = attempt(due.Add(-settings.Quiet)), true }, Redeem, ""},
-		{"my own attempt, saved in the secret store", due, func(s *situation) { s.rec.Attempt, s.presented = attempt(due.Add(time.Minute)), "a6" }, Recover, ""},
+		{"looked in vain, quiet period", due, func(s *situation) {
+			s.rec.Attempt,
+				s.searched = attempt(due.Add(-settings.Quiet+1)), true
+		}, Recover, Unknown},
+		{"looked in vain, quiet period over", due, func(s *situation) {
+			s.rec.Attempt,
+				s.searched = attempt(due.Add(-settings.Quiet)), true
+		}, Redeem, ""},
+		{"my own attempt, saved in the secret store", due, func(s *situation) {
+			s.rec.Attempt,
+				s.presented = attempt(due.Add(time.Minute)), "a6"
+		}, Recover, ""},
 		{"asked to wait", due, func(s *situation) {
 			s.rec.Failures = []Failure{{Step: Redeem, Class: classRateLimited, NextAt: due.Add(1)}}
 		}, Wait, Deferred},
-		{"misconfigured", due, func(s *situation) { s.rec.Failures = []Failure{{Step: Redeem, Class: classConfig, NextAt: due.Add(1)}} }, Wait, ConfigError},
-		{"waited long enough", due, func(s *situation) { s.rec.Failures = []Failure{{Step: Redeem, NextAt: due}} }, Redeem, ""},
+		{"misconfigured", due, func(s *situation) {
+			s.rec.Failures = []Failure{{Step: Redeem, Class: classConfig,
+				NextAt: due.Add(1)}}
+		}, Wait, ConfigError},
+		{"waited long enough", due, func(s *situation) { s.rec.Failures = []Failure{{Step: Redeem, NextAt: due}} }, Redeem,
+			""},
 		{"an orphan", noon.Add(time.Minute), func(s *situation) {
 			s.responses = append(s.responses, TokenResponse{Key: ResponseKey{1, 5, "other"}, State: Saved, Source: FromRefresh})
 		}, Revoke, ""},
@@ -118,11 +154,12 @@ func TestPlanTakesTheFirstRowThatFits(t *testing.T) {
 			s.rec.Ancestor = &ResponseKey{1, 4, "a4"}
 			s.responses = append(s.responses, TokenResponse{Key: ResponseKey{1, 4, "a4"}, State: Saved, Source: FromRefresh})
 		}, Nothing, Fresh},
-		{"needs consent, what was given up stays, lest its copy in the secret store be taken for another", due, func(s *situation) {
-			m := successorResponse()
-			m.State = Rejected
-			s.rec.Status, s.searched, s.responses = NeedsConsent, true, append(s.responses, m)
-		}, Nothing, ConsentNeeded},
+		{"needs consent, what was given up stays, lest its copy in the secret store be taken for another", due,
+			func(s *situation) {
+				m := successorResponse()
+				m.State = Rejected
+				s.rec.Status, s.searched, s.responses = NeedsConsent, true, append(s.responses, m)
+			}, Nothing, ConsentNeeded},
 		{"needs consent, due for a search", due, refusedBefore(15*time.Minute, 0), Recover, ""},
 		{"needs consent, not due", due, refusedBefore(14*time.Minute, 0), Nothing, ConsentNeeded},
 		{"needs consent, searched in vain, due for a repetition", due, func(s *situation) {
@@ -150,11 +187,15 @@ func TestPlanTakesTheFirstRowThatFits(t *testing.T) {
 			s.rec.Failures = []Failure{{Step: Decide, Response: consent.Key, NextAt: due.Add(time.Minute)}}
 		}, Decide, ""},
 		{"a consent that was refreshed before it could be checked", due, func(s *situation) {
-			next := TokenResponse{Connection: acme, Key: ResponseKey{2, 1, "d"}, Source: FromRefresh, Consent: "c", SavedAt: due, State: Saved}
+			next := TokenResponse{Connection: acme, Key: ResponseKey{2, 1, "d"}, Source: FromRefresh, Consent: "c", SavedAt: due,
+				State: Saved}
 			s.responses = append(s.responses, consent, next)
 			s.rec.Failures = []Failure{{Step: Decide, Response: next.Key, NextAt: due.Add(time.Minute)}}
 		}, Redeem, ""}, // the consent itself is spent, and hides nothing
-		{"pending", due, func(s *situation) { s.rec, s.responses = Record{Connection: acme, Revision: "1", Status: Pending}, nil }, Nothing, ConsentNeeded},
+		{"pending", due, func(s *situation) {
+			s.rec, s.responses = Record{Connection: acme, Revision: "1", Status: Pending},
+				nil
+		}, Nothing, ConsentNeeded},
 		{"disconnected", due, func(s *situation) {
 			s.rec, s.responses, s.force = Record{Connection: acme, Revision: "1", Status: Disconnected, Epoch: 2}, nil, true
 		}, Nothing, NotFound},
@@ -179,7 +220,8 @@ func TestPlanTakesTheFirstRowThatFits(t *testing.T) {
 func TestOfSeveralDecidableResponsesTheHigherEpochThenTheEarliestWins(t *testing.T) {
 	late, early := successorResponse(), successorResponse()
 	late.Key.Attempt, late.SavedAt = "late", early.SavedAt.Add(time.Second)
-	consent := TokenResponse{Key: ResponseKey{2, 0, "c"}, Source: FromCode, SavedAt: late.SavedAt.Add(time.Hour), State: Saved}
+	consent := TokenResponse{Key: ResponseKey{2, 0, "c"}, Source: FromCode, SavedAt: late.SavedAt.Add(time.Hour),
+		State: Saved}
 	if got := candidates(active(), []TokenResponse{late, early}); len(got) != 2 || got[0].Key != early.Key {
 		t.Errorf("of two siblings %v was chosen, want the earlier one", got)
 	}
@@ -243,10 +285,12 @@ func TestEveryStateHasItsDueTime(t *testing.T) {
 		change func(*Record, *[]TokenResponse)
 		want   time.Time
 	}{
-		{"attempt", func(r *Record, _ *[]TokenResponse) { r.Attempt = &Attempt{Until: in(time.Minute)} }, in(3 * time.Minute)},
+		{"attempt", func(r *Record, _ *[]TokenResponse) { r.Attempt = &Attempt{Until: in(time.Minute)} },
+			in(3 * time.Minute)},
 		{"undecided successor", func(_ *Record, m *[]TokenResponse) { *m = append(*m, successorResponse()) }, now},
 		{"unpublished", func(r *Record, _ *[]TokenResponse) { r.Published = "v4" }, now},
-		{"failure", func(r *Record, _ *[]TokenResponse) { r.Failures = []Failure{{Step: Redeem, NextAt: in(time.Hour)}} }, in(time.Hour)},
+		{"failure", func(r *Record, _ *[]TokenResponse) { r.Failures = []Failure{{Step: Redeem, NextAt: in(time.Hour)}} },
+			in(time.Hour)},
 		{"failure while unpublished", func(r *Record, _ *[]TokenResponse) {
 			r.Published, r.Failures = "v4", []Failure{{Step: Publish, NextAt: in(time.Minute)}}
 		}, in(time.Minute)},
@@ -269,9 +313,14 @@ func TestEveryStateHasItsDueTime(t *testing.T) {
 			consent := TokenResponse{Key: ResponseKey{2, 0, "c"}, Source: FromCode, State: Saved}
 			*m, r.Failures = append(*m, consent), []Failure{{Step: Decide, Response: consent.Key, NextAt: in(time.Minute)}}
 		}, in(time.Minute)},
-		{"pending", func(r *Record, m *[]TokenResponse) { *r, *m = Record{Connection: acme, Status: Pending}, nil }, time.Time{}},
-		{"disconnected", func(r *Record, m *[]TokenResponse) { *r, *m = Record{Connection: acme, Status: Disconnected}, nil }, time.Time{}},
-		{"disconnected with a pair to revoke", func(r *Record, _ *[]TokenResponse) { *r = Record{Connection: acme, Status: Disconnected, Epoch: 2} }, now},
+		{"pending", func(r *Record, m *[]TokenResponse) { *r, *m = Record{Connection: acme, Status: Pending}, nil },
+			time.Time{}},
+		{"disconnected", func(r *Record, m *[]TokenResponse) { *r, *m = Record{Connection: acme, Status: Disconnected}, nil },
+			time.Time{}},
+		{"disconnected with a pair to revoke", func(r *Record, _ *[]TokenResponse) {
+			*r = Record{Connection: acme,
+				Status: Disconnected, Epoch: 2}
+		}, now},
 		{"disconnected with a search to come", func(r *Record, m *[]TokenResponse) {
 			*r, *m = Record{Connection: acme, Status: Disconnected, SearchAt: in(time.Hour)}, nil
 		}, in(time.Hour)},

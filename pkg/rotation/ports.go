@@ -90,8 +90,9 @@ const MaxDue = 20_000
 // ErrConflict; and it may leave some of Bury undone, which Load lists as before and
 // a later write buries. All else of a change happens in one step.
 type Change struct {
-	Record  Record          // the new row; its Revision is the one that was loaded
-	Copy    []TokenResponse // responses to append: copies of what the secret store keeps; one that is there already stays as it is
+	Record Record // the new row; its Revision is the one that was loaded
+	// responses to append: copies of what the secret store keeps; one that is there already stays as it is
+	Copy    []TokenResponse
 	Mark    []TokenResponse // live responses whose State and Reason are rewritten; ErrConflict if one is not there
 	Bury    []ResponseKey   // responses that become history: their bytes go away; one that is not there is no error
 	History []Event         // rows to append
@@ -311,5 +312,6 @@ type Request struct {
 	Epoch         int64     `json:"epoch,omitempty"`      // of a follow-up: dropped once the
 	Generation    int64     `json:"generation,omitempty"` // connection has moved on from here
 	NotBefore     time.Time `json:"not_before,omitzero"`
-	FollowUp      bool      `json:"follow_up,omitempty"` // of a sweep that a run has asked for: one works at a time, for a minute
+	// of a sweep that a run has asked for: one works at a time, for a minute
+	FollowUp bool `json:"follow_up,omitempty"`
 }

@@ -97,7 +97,10 @@ func (t *reconciliation) show(ctx context.Context, seen secretView, id string, v
 	if seen.absent || seen.current.ID == "" { // the first version is current by itself
 		return nil
 	}
-	err = within(ctx, 2*storeTimeout, func(ctx context.Context) error { return t.run.secrets.Promote(ctx, t.conn, id, seen.current.ID) })
+	err = within(ctx, 2*storeTimeout, func(ctx context.Context) error {
+		return t.run.secrets.Promote(ctx, t.conn, id,
+			seen.current.ID)
+	})
 	if err != nil {
 		return fmt.Errorf("moving AWSCURRENT of %s: %w", t.conn, err)
 	}
@@ -136,7 +139,8 @@ func (t *reconciliation) published(ctx context.Context, id string, shown bool) e
 	if !shown {
 		unsent = t.requestNext(ctx, cur)
 	}
-	for pause := 5 * time.Second; unsent != nil && t.persists(ctx, pause) && t.run.sleep(ctx, pause) == nil; pause = min(2*pause, 30*time.Second) {
+	for pause := 5 * time.Second; unsent != nil && t.persists(ctx, pause) &&
+		t.run.sleep(ctx, pause) == nil; pause = min(2*pause, 30*time.Second) {
 		unsent = t.requestNext(ctx, cur) // else the row is due when it would have come
 	}
 	return nil
@@ -153,8 +157,9 @@ func (t *reconciliation) requestNext(ctx context.Context, cur Current) error {
 	if cur.clocksDiffer() {
 		delay = at.Sub(cur.begun())
 	}
-	return t.run.requests.send(ctx, Request{Op: "ensure", Connection: t.conn.String(), MinTTLSeconds: int64(margin(cur.lifetime()).Seconds()) + 1,
-		Epoch: t.rec.Epoch, Generation: t.rec.Generation, NotBefore: at.UTC()}, delay)
+	return t.run.requests.send(ctx, Request{Op: "ensure", Connection: t.conn.String(),
+		MinTTLSeconds: int64(margin(cur.lifetime()).Seconds()) + 1,
+		Epoch:         t.rec.Epoch, Generation: t.rec.Generation, NotBefore: at.UTC()}, delay)
 }
 
 // recentPuts are those that still count against the secret store's limit.

@@ -37,7 +37,8 @@ type limiter struct {
 }
 
 func newLimiter(shared RateLimiter, settings Settings, log *slog.Logger) *limiter {
-	return &limiter{shared: shared, own: ownLimiter{next: map[string]time.Time{}}, settings: settings, log: log, spare: map[string]int{}}
+	return &limiter{shared: shared, own: ownLimiter{next: map[string]time.Time{}}, settings: settings, log: log,
+		spare: map[string]int{}}
 }
 
 // wait returns when a redeem at the environment has its turn, and whether that
@@ -86,13 +87,15 @@ func (l *limiter) reserve(ctx context.Context, name string, rate float64, backlo
 		return err
 	})
 	if err != nil {
-		l.log.WarnContext(ctx, "the shared rate limiter cannot be reached; this process keeps to its own", "name", name, "error", err)
+		l.log.WarnContext(ctx, "the shared rate limiter cannot be reached; this process keeps to its own", "name", name,
+			"error", err)
 		return own
 	}
 	explained := time.Duration(backlog+l.settings.Concurrency) * every
 	if ahead := at.Sub(now); ahead > farAhead+explained {
-		l.log.WarnContext(ctx, "the shared rate limiter is further ahead than any backlog explains; this process keeps to its own. "+
-			"Check the clocks of all machines that use this installation", "name", name, "ahead", ahead.Round(time.Second).String())
+		l.log.WarnContext(ctx, "the shared rate limiter is further ahead than any backlog explains; "+
+			"this process keeps to its own. Check the clocks of all machines that use this installation", "name", name, "ahead",
+			ahead.Round(time.Second).String())
 		return own
 	}
 	return at

@@ -41,7 +41,8 @@ func (r *Rotator) newRun() *run {
 
 // each handles every connection, as many at once as there are places. begin says
 // whether one is still to be begun.
-func (r *run) each(ctx context.Context, connections []token.Connection, begin func(int) bool, done func(int, ConnectionReport), s situation) {
+func (r *run) each(ctx context.Context, connections []token.Connection, begin func(int) bool,
+	done func(int, ConnectionReport), s situation) {
 	var group errgroup.Group
 	for i, c := range connections {
 		r.places <- struct{}{}
@@ -122,14 +123,16 @@ func (r *run) credentialsChanged(ctx context.Context, refused Application) bool 
 func (r *run) connection(ctx context.Context, c token.Connection, s situation) (report ConnectionReport) {
 	defer func() {
 		if p := recover(); p != nil {
-			r.engine.log.ErrorContext(ctx, "panic", "connection", c.String(), "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+			r.engine.log.ErrorContext(ctx, "panic", "connection", c.String(), "panic", fmt.Sprintf("%T", p), "stack",
+				string(debug.Stack()))
 			report = ConnectionReport{Connection: c, Outcome: Failed, Detail: "internal error; the log has more"}
 		}
 		r.engine.log.InfoContext(ctx, "connection handled", "connection", c.String(), "outcome", report.Outcome,
 			"epoch", report.Epoch, "generation", report.Generation, "detail", report.Detail)
 	}()
 	s.settings, s.failed = r.engine.settings, map[act]bool{}
-	t := &reconciliation{situation: s, engine: r.engine, run: r, conn: c, begun: time.Now(), bodies: map[ResponseKey]token.Secret{}}
+	t := &reconciliation{situation: s, engine: r.engine, run: r, conn: c, begun: time.Now(),
+		bodies: map[ResponseKey]token.Secret{}}
 	report = t.loop(ctx)
 	if t.hasPermit {
 		r.limiter.giveBack(c.Environment)
@@ -266,7 +269,8 @@ func (t *reconciliation) leaveToOthers(ctx context.Context) {
 		return err
 	})
 	if err != nil {
-		t.engine.log.WarnContext(ctx, "the row of another installation stays due", "connection", t.conn.String(), "error", err)
+		t.engine.log.WarnContext(ctx, "the row of another installation stays due", "connection", t.conn.String(), "error",
+			err)
 	}
 }
 
@@ -292,7 +296,8 @@ func (t *reconciliation) act(ctx context.Context, m move) (*ConnectionReport, er
 // again, or the row would stay at the head of the list.
 func (t *reconciliation) end(ctx context.Context, m move) ConnectionReport {
 	if !t.rec.DueAt.IsZero() && !t.rec.DueAt.After(t.now) && m.outcome != Busy {
-		if due := t.engine.settings.dueAt(t.rec, t.responses, t.now); !due.Equal(t.rec.DueAt) && !(t.rec.NoticePending && !due.After(t.now)) {
+		if due := t.engine.settings.dueAt(t.rec, t.responses, t.now); !due.Equal(t.rec.DueAt) && !(t.rec.NoticePending &&
+			!due.After(t.now)) {
 			if err := t.write(ctx, Change{}); err != nil && !errors.Is(err, ErrConflict) {
 				return t.report(Failed, time.Time{}, err)
 			}
@@ -334,12 +339,14 @@ func (t *reconciliation) write(ctx context.Context, change Change) error {
 }
 
 func (t *reconciliation) report(outcome Outcome, retryAt time.Time, err error) ConnectionReport {
-	r := ConnectionReport{Connection: t.conn, Outcome: outcome, Epoch: t.rec.Epoch, Generation: t.rec.Generation, RetryAt: retryAt, Detail: t.detail,
+	r := ConnectionReport{Connection: t.conn, Outcome: outcome, Epoch: t.rec.Epoch, Generation: t.rec.Generation,
+		RetryAt: retryAt, Detail: t.detail,
 		Versions: len(t.recentPuts()), Unpublished: t.rec.unpublished() && outcome != Busy}
 	if t.rec.Current != nil {
 		r.ExpiresAt = t.rec.Current.ExpiresAt
 	}
-	if t.found != nil && outcome == Rotated && t.found.Current != nil && !t.found.Current.ExpiresAt.IsZero() && t.found.Epoch == t.rec.Epoch {
+	if t.found != nil && outcome == Rotated && t.found.Current != nil && !t.found.Current.ExpiresAt.IsZero() &&
+		t.found.Epoch == t.rec.Epoch {
 		r.Lapsed = max(0, t.rec.Current.SavedAt.Sub(t.found.Current.ExpiresAt))
 	}
 	if r.Detail == "" && (outcome == Deferred || outcome == ConfigError) {
@@ -377,20 +384,23 @@ func causeOf(app Application) string {
 
 // failure makes one step for one response wait, in this run and in later ones.
 // Everything else goes on. wait 0 means the usual back-off.
-func (t *reconciliation) failure(ctx context.Context, step Step, key ResponseKey, class string, wait time.Duration, cause error, history ...Event) (*ConnectionReport, error) {
+func (t *reconciliation) failure(ctx context.Context, step Step, key ResponseKey, class string, wait time.Duration,
+	cause error, history ...Event) (*ConnectionReport, error) {
 	t.failed[act{step, key}] = true
 	f := Failure{Step: step, Response: key, Class: class, Count: 1, Detail: cause.Error()}
 	if ofApp, ok := errors.AsType[*appError](cause); ok {
 		f.Cause = causeOf(ofApp.app)
 	}
-	if old := t.rec.failure(step, key); old != nil && (old.Class == class || old.Class == classOdd && class == classConfig && f.Cause == "") {
+	if old := t.rec.failure(step, key); old != nil && (old.Class == class || old.Class == classOdd &&
+		class == classConfig && f.Cause == "") {
 		f.Count = old.Count + 1
 	}
 	if wait <= 0 {
 		wait = backOff(class, f.Count)
 	}
 	f.NextAt = t.engine.clock().Add(wait).UTC()
-	if old := t.rec.failure(step, key); class == classConfig && (old == nil || old.Class != classConfig || old.Cause != f.Cause) {
+	if old := t.rec.failure(step, key); class == classConfig && (old == nil || old.Class != classConfig ||
+		old.Cause != f.Cause) {
 		t.engine.notifyOfConfigError(ctx, t.conn, cause)
 	}
 	t.rec.failed(f)
@@ -430,7 +440,8 @@ func (t *reconciliation) open(ctx context.Context, m TokenResponse) (body token.
 
 // openFailed: a response cannot be opened. That it never could be is far more
 // often a wrong setting than damage, so it must heal with it.
-func (t *reconciliation) openFailed(ctx context.Context, step Step, key ResponseKey, err error) (*ConnectionReport, error) {
+func (t *reconciliation) openFailed(ctx context.Context, step Step, key ResponseKey, err error) (*ConnectionReport,
+	error) {
 	if !errors.Is(err, ErrUnsealable) {
 		return t.failure(ctx, step, key, classStore, 0, err)
 	}
@@ -438,6 +449,7 @@ func (t *reconciliation) openFailed(ctx context.Context, step Step, key Response
 	if step == Decide {
 		remedy = "run `tokenturn connection discard " + t.conn.String() + "`"
 	}
-	return t.failure(ctx, step, key, classConfig, 0, fmt.Errorf("a saved answer of %s cannot be opened: check TOKENTURN_STACK and TOKENTURN_SEAL_KEY "+
-		"(on one machine, the key file); if it is damaged, %s: %w", t.conn, remedy, err))
+	return t.failure(ctx, step, key, classConfig, 0, fmt.Errorf("a saved answer of %s cannot be opened: "+
+		"check TOKENTURN_STACK and TOKENTURN_SEAL_KEY (on one machine, the key file); if it is damaged, %s: %w", t.conn,
+		remedy, err))
 }

@@ -38,8 +38,9 @@ type Record struct {
 	DueAt     time.Time    `json:"due_at,omitzero"` // when the loop next has something to do; zero: never
 	// Failures are what could not be done lately: at most one for each step and response.
 	Failures []Failure `json:"failures,omitempty"`
-	Puts     []int64   `json:"puts,omitempty"` // Unix seconds of the secret store versions put in the last 24 hours, oldest first
-	Pin      *Pin      `json:"pin,omitempty"`
+	// Unix seconds of the secret store versions put in the last 24 hours, oldest first
+	Puts []int64 `json:"puts,omitempty"`
+	Pin  *Pin    `json:"pin,omitempty"`
 	// Spent are the fingerprints of the pairs before Current in this epoch, the newest
 	// last, and no more than a late save can bring back.
 	Spent []token.Fingerprint `json:"spent,omitempty"`
@@ -88,12 +89,14 @@ func (s Seconds) Duration() time.Duration { return time.Duration(s) * time.Secon
 // Attempt is the right to present one refresh token until Until. Only its
 // holder may present; anybody may save what an attempt brought.
 type Attempt struct {
-	ID            string            `json:"id"`
-	Fingerprint   token.Fingerprint `json:"fingerprint"`
-	BegunAt       time.Time         `json:"begun_at"`
-	Until         time.Time         `json:"until"`
-	Presentations int               `json:"presentations"`     // of this token without a known result when the attempt began, and its own
-	Refused       bool              `json:"refused,omitempty"` // the issuer said invalid_grant; what is left is to search for a successor
+	ID          string            `json:"id"`
+	Fingerprint token.Fingerprint `json:"fingerprint"`
+	BegunAt     time.Time         `json:"begun_at"`
+	Until       time.Time         `json:"until"`
+	// of this token without a known result when the attempt began, and its own
+	Presentations int `json:"presentations"`
+	// the issuer said invalid_grant; what is left is to search for a successor
+	Refused bool `json:"refused,omitempty"`
 }
 
 // ConsentAttempt is an Attempt for a consent that waits.
@@ -238,14 +241,15 @@ type ResponseKey struct {
 // before anyone judges it. Sealed is made once and never re-encrypted, so a
 // response and every copy of it are the same bytes.
 type TokenResponse struct {
-	Connection token.Connection  `json:"connection"`
-	Key        ResponseKey       `json:"key"`
-	Parent     token.Fingerprint `json:"parent,omitempty"` // Current.Fingerprint of the pair it succeeds; empty for a consent
-	Source     Source            `json:"source"`
-	SavedAt    time.Time         `json:"saved_at"`
-	State      ResponseState     `json:"state"`
-	Reason     string            `json:"reason,omitempty"` // why it is quarantined or rejected
-	Sealed     []byte            `json:"sealed"`
+	Connection token.Connection `json:"connection"`
+	Key        ResponseKey      `json:"key"`
+	// Current.Fingerprint of the pair it succeeds; empty for a consent
+	Parent  token.Fingerprint `json:"parent,omitempty"`
+	Source  Source            `json:"source"`
+	SavedAt time.Time         `json:"saved_at"`
+	State   ResponseState     `json:"state"`
+	Reason  string            `json:"reason,omitempty"` // why it is quarantined or rejected
+	Sealed  []byte            `json:"sealed"`
 	// Before is the lifetime of the access token that this one replaces. It counts where
 	// the answer has none.
 	Before Seconds `json:"before,omitempty"`

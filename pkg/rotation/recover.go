@@ -58,7 +58,10 @@ func (t *reconciliation) recover(ctx context.Context) (*ConnectionReport, error)
 	if err != nil {
 		return t.secretFailure(ctx, Recover, err)
 	}
-	found := slices.DeleteFunc(stored, func(m TokenResponse) bool { return !successor(t.rec, m) || has(t.responses, m.Key) })
+	found := slices.DeleteFunc(stored, func(m TokenResponse) bool {
+		return !successor(t.rec, m) ||
+			has(t.responses, m.Key)
+	})
 	if len(found) > 0 {
 		for range found { // escrow was put, and counts
 			t.rec.Puts = append(t.recentPuts(), t.engine.clock().Unix())
@@ -73,10 +76,12 @@ func (t *reconciliation) recover(ctx context.Context) (*ConnectionReport, error)
 	switch {
 	case a != nil && a.Refused:
 		return nil, t.refused(ctx)
-	case a != nil && t.rec.Status == NeedsConsent && a.ID != t.presented && !t.now.Before(a.Until.Add(t.engine.settings.Quiet)):
+	case a != nil && t.rec.Status == NeedsConsent && a.ID != t.presented &&
+		!t.now.Before(a.Until.Add(t.engine.settings.Quiet)):
 		t.rec.Attempt = nil
 		t.rec.Refusal.unanswered(t.now)
-		return nil, t.write(ctx, Change{History: []Event{{Kind: "ended", Attempt: a.ID, Detail: "its answer was lost and nothing was saved anywhere"}}})
+		return nil, t.write(ctx, Change{History: []Event{{Kind: "ended", Attempt: a.ID,
+			Detail: "its answer was lost and nothing was saved anywhere"}}})
 	case t.rec.Status == NeedsConsent && !t.rec.Refusal.presents() && !t.force: // until tomorrow
 		if t.rec.Refusal == nil {
 			t.rec.Refusal = &Refusal{At: t.now.UTC(), Tries: len(retryAfter)}
@@ -94,8 +99,9 @@ func (t *reconciliation) versionUnread(ctx context.Context, cause error) (*Conne
 	if f == nil || f.Class != classConfig && f.Count < 3 {
 		return t.failure(ctx, Recover, ResponseKey{}, classStore, 0, cause)
 	}
-	return t.failure(ctx, Recover, ResponseKey{}, classConfig, 0, fmt.Errorf("%w: it may hold the new token pair, so nothing is presented: "+
-		"make it readable again (is its KMS key disabled?), or invite the person again with `tokenturn connection invite %s`", cause, t.conn))
+	return t.failure(ctx, Recover, ResponseKey{}, classConfig, 0,
+		fmt.Errorf("%w: it may hold the new token pair, so nothing is presented: "+
+			"make it readable again (is its KMS key disabled?), or invite the person again with `tokenturn connection invite %s`", cause, t.conn))
 }
 
 // refused: the issuer does not know the refresh token (any more), and everything
@@ -103,8 +109,9 @@ func (t *reconciliation) versionUnread(ctx context.Context, cause error) (*Conne
 // token is presented again by the schedule, for the server may be wrong, and a
 // response that turns up after all still wins.
 func (t *reconciliation) refused(ctx context.Context) error {
-	event := Event{Kind: "needs_consent", Attempt: t.rec.Attempt.ID, Detail: "invalid_grant, and no successor is saved anywhere",
-		Spent: t.rec.Attempt.Fingerprint}
+	event := Event{Kind: "needs_consent", Attempt: t.rec.Attempt.ID,
+		Detail: "invalid_grant, and no successor is saved anywhere",
+		Spent:  t.rec.Attempt.Fingerprint}
 	t.rec.Attempt = nil
 	if t.rec.Status == NeedsConsent {
 		event.Kind, event.Detail = "refused", "invalid_grant again"
@@ -119,7 +126,8 @@ func (t *reconciliation) refused(ctx context.Context) error {
 
 // storedResponses reads the responses that the wanted versions hold. unread is why some of
 // them could not be read.
-func (t *reconciliation) storedResponses(ctx context.Context, which func([]VersionInfo) func(VersionInfo) bool) (responses []TokenResponse, unread, err error) {
+func (t *reconciliation) storedResponses(ctx context.Context,
+	which func([]VersionInfo) func(VersionInfo) bool) (responses []TokenResponse, unread, err error) {
 	var versions []VersionInfo
 	err = within(ctx, 2*storeTimeout, func(ctx context.Context) (err error) {
 		versions, err = t.run.secrets.Versions(ctx, t.conn)

@@ -145,7 +145,8 @@ const shortPause = 12 * time.Second
 // heedBreaker ends the run for this connection, unless the pause is soon over.
 func (t *reconciliation) heedBreaker(ctx context.Context, o opened) *ConnectionReport {
 	wait := o.until.Sub(t.engine.clock())
-	if o.outcome == Deferred && wait <= shortPause && t.engine.settings.timeLeft(ctx, wait) && t.run.sleep(ctx, wait) == nil {
+	if o.outcome == Deferred && wait <= shortPause && t.engine.settings.timeLeft(ctx, wait) &&
+		t.run.sleep(ctx, wait) == nil {
 		t.loaded = false
 		return nil // plan again
 	}
@@ -169,14 +170,16 @@ func (t *reconciliation) fittingApplication(ctx context.Context) (Application, e
 	if err != nil {
 		err = fmt.Errorf("reading the app credentials for %s: %w", t.conn, err)
 		if errors.Is(err, ErrNoApplication) {
-			return app, &appError{Application{Environment: t.conn.Environment}, fmt.Sprintf("%v: run `tokenturn app set %s`", err, t.conn.Environment)}
+			return app, &appError{Application{Environment: t.conn.Environment}, fmt.Sprintf("%v: run `tokenturn app set %s`",
+				err, t.conn.Environment)}
 		}
 		return app, err
 	}
 	if pin := t.rec.Pin; pin != nil && (pin.Client != "" && pin.Client != token.NewSecret(app.ClientID).Fingerprint() ||
 		pin.Environment != t.conn.Environment) {
 		return app, &appError{app, fmt.Sprintf("%s belongs to another client id than the app credentials of %s: "+
-			"run `tokenturn app set %[2]s` with the right ones, or invite the person again with `tokenturn connection invite %[1]s`",
+			"run `tokenturn app set %[2]s` with the right ones, or invite the person again with `tokenturn connection invite "+
+			"%[1]s`",
 			t.conn, t.conn.Environment)}
 	}
 	return app, nil
@@ -226,10 +229,12 @@ func (t *reconciliation) refreshTokenOf(ctx context.Context, m TokenResponse) (t
 // if this run has it.
 func (t *reconciliation) begin(ctx context.Context) (*ConnectionReport, error) {
 	now := t.engine.clock().UTC()
-	a := Attempt{ID: newID(), Fingerprint: t.rec.Current.Fingerprint, BegunAt: now, Until: now.Add(t.engine.settings.Lease), Presentations: 1}
+	a := Attempt{ID: newID(), Fingerprint: t.rec.Current.Fingerprint, BegunAt: now,
+		Until: now.Add(t.engine.settings.Lease), Presentations: 1}
 	var history []Event
 	if old := t.rec.Attempt; old != nil {
-		history = append(history, Event{Kind: "ended", Attempt: old.ID, Detail: "its answer was lost and nothing was saved anywhere; presenting again"})
+		history = append(history, Event{Kind: "ended", Attempt: old.ID,
+			Detail: "its answer was lost and nothing was saved anywhere; presenting again"})
 		if old.Fingerprint == a.Fingerprint && !t.rec.ServiceAccount {
 			a.Presentations += old.Presentations
 		}
@@ -263,7 +268,8 @@ func (t *reconciliation) begin(ctx context.Context) (*ConnectionReport, error) {
 func (t *reconciliation) answered(ctx context.Context, p *presentation, answer Answer) (*ConnectionReport, error) {
 	if answer.Class == Captured { // saved before anything else is done
 		key := ResponseKey{t.rec.Epoch, t.rec.Generation + 1, t.presented}
-		end, err := t.captured(ctx, p, t.response(p, answer.Body, key, t.rec.Attempt.Fingerprint, t.rec.renewal()), answer.Body)
+		end, err := t.captured(ctx, p, t.response(p, answer.Body, key, t.rec.Attempt.Fingerprint, t.rec.renewal()),
+			answer.Body)
 		t.heed(ctx, answer)
 		return end, err
 	}
@@ -315,7 +321,8 @@ func (t *reconciliation) answerUnknown(ctx context.Context, answer Answer, cause
 	over := t.notifyOfUnknown(ctx, answer)
 	if asked := t.engine.clock().Add(answer.Wait); asked.After(over) {
 		over = asked
-		if _, err := t.failure(ctx, Recover, ResponseKey{}, classRateLimited, answer.Wait, cause); err != nil && !errors.Is(err, ErrConflict) {
+		if _, err := t.failure(ctx, Recover, ResponseKey{}, classRateLimited, answer.Wait, cause); err != nil &&
+			!errors.Is(err, ErrConflict) {
 			return nil, err
 		}
 	}
@@ -329,7 +336,8 @@ func (t *reconciliation) answerUnknown(ctx context.Context, answer Answer, cause
 func (t *reconciliation) notifyOfUnknown(ctx context.Context, answer Answer) (over time.Time) {
 	over = t.rec.Attempt.Until.Add(t.engine.settings.Quiet)
 	if t.rec.Attempt.Presentations == 1 {
-		t.engine.notify(ctx, NoticeUnknown, t.conn, "The answer to a refresh of %s was lost (%s). tokenturn checks again automatically after %s; no action is needed.",
+		t.engine.notify(ctx, NoticeUnknown, t.conn, "The answer to a refresh of %s was lost (%s). "+
+			"tokenturn checks again automatically after %s; no action is needed.",
 			t.conn, answer.Detail, over.UTC().Format(time.RFC3339))
 	}
 	return over
@@ -359,22 +367,25 @@ func (t *reconciliation) oddRefusal(ctx context.Context, answer Answer, cause er
 }
 
 func (t *reconciliation) notOAuth(answer Answer) error {
-	return &environmentError{t.conn.Environment, fmt.Sprintf("the login host of %s refuses requests with an answer that is not OAuth (%s): "+
-		"look for a firewall, a proxy or a wrong login URL in between", t.conn.Environment, answer.Detail)}
+	return &environmentError{t.conn.Environment, fmt.Sprintf("the login host of %s refuses requests with an answer "+
+		"that is not OAuth (%s): look for a firewall, a proxy or a wrong login URL in between", t.conn.Environment,
+		answer.Detail)}
 }
 
 // countOdd is how many odd refusals in a row there are with this one, and the wait
 // after it once they are a configuration fault.
 func (t *reconciliation) countOdd() (count int, wait time.Duration) {
 	count = 1
-	if f := t.rec.failure(Redeem, ResponseKey{}); f != nil && (f.Class == classOdd || f.Class == classConfig && f.Count >= oddRefusals) {
+	if f := t.rec.failure(Redeem, ResponseKey{}); f != nil && (f.Class == classOdd || f.Class == classConfig &&
+		f.Count >= oddRefusals) {
 		count = f.Count + 1
 	}
 	return count, min(30*time.Minute<<min(max(count-oddRefusals, 0), 10), 6*time.Hour)
 }
 
 // captured saves the answer before anything reads it.
-func (t *reconciliation) captured(ctx context.Context, p *presentation, m TokenResponse, body token.Secret) (*ConnectionReport, error) {
+func (t *reconciliation) captured(ctx context.Context, p *presentation, m TokenResponse,
+	body token.Secret) (*ConnectionReport, error) {
 	escrow := t.escrow
 	if implausiblyLarge(body) {
 		escrow = nil
@@ -382,8 +393,8 @@ func (t *reconciliation) captured(ctx context.Context, p *presentation, m TokenR
 	tried, err := t.engine.save(ctx, m, escrow)
 	t.escrowed = tried
 	if err != nil {
-		t.engine.notify(ctx, NoticeUnsaved, t.conn, "A new token pair of %s could be saved in neither store. If the next runs do not find the old one still valid, "+
-			"somebody must allow access again.", t.conn)
+		t.engine.notify(ctx, NoticeUnsaved, t.conn, "A new token pair of %s could be saved in neither store. "+
+			"If the next runs do not find the old one still valid, somebody must allow access again.", t.conn)
 		t.detail = err.Error()
 		r := t.report(Unknown, t.engine.clock().Add(t.engine.settings.Lease+t.engine.settings.Quiet), nil)
 		return &r, nil
@@ -397,9 +408,11 @@ func (t *reconciliation) captured(ctx context.Context, p *presentation, m TokenR
 }
 
 // response gives an answer the form in which it is saved.
-func (t *reconciliation) response(p *presentation, body token.Secret, key ResponseKey, parent token.Fingerprint, source Source) TokenResponse {
+func (t *reconciliation) response(p *presentation, body token.Secret, key ResponseKey, parent token.Fingerprint,
+	source Source) TokenResponse {
 	m := TokenResponse{Connection: t.conn, Key: key, Parent: parent, Source: source,
-		SavedAt: t.engine.clock().UTC().Truncate(time.Millisecond), State: Saved, APIURL: p.app.APIURL, Stack: t.engine.settings.Stack}
+		SavedAt: t.engine.clock().UTC().Truncate(time.Millisecond), State: Saved, APIURL: p.app.APIURL,
+		Stack: t.engine.settings.Stack}
 	if t.rec.Pin != nil {
 		m.Company = t.rec.Pin.Company
 	}
@@ -412,12 +425,14 @@ func (t *reconciliation) response(p *presentation, body token.Secret, key Respon
 
 // attemptEnded: the refresh token was not spent. The attempt is over, and its
 // step waits.
-func (t *reconciliation) attemptEnded(ctx context.Context, class string, wait time.Duration, cause error) (*ConnectionReport, error) {
+func (t *reconciliation) attemptEnded(ctx context.Context, class string, wait time.Duration,
+	cause error) (*ConnectionReport, error) {
 	mine := t.presented
 	t.presented = ""
 	for range maxSteps {
 		t.rec.unspent(t.engine.settings.Quiet, t.engine.clock())
-		end, err := t.failure(ctx, Redeem, ResponseKey{}, class, wait, cause, Event{Kind: "ended", Attempt: mine, Detail: cause.Error()})
+		end, err := t.failure(ctx, Redeem, ResponseKey{}, class, wait, cause, Event{Kind: "ended", Attempt: mine,
+			Detail: cause.Error()})
 		if !errors.Is(err, ErrConflict) {
 			return end, err
 		}
@@ -456,7 +471,8 @@ func (t *reconciliation) clientFault(ctx context.Context, app Application, answe
 		t.presented = ""
 		return nil, t.write(ctx, Change{History: []Event{ended}})
 	}
-	why := fmt.Sprintf("the server does not accept the app credentials of %s (%s): run `tokenturn app set %s`", t.conn.Environment, answer.Detail, t.conn.Environment)
+	why := fmt.Sprintf("the server does not accept the app credentials of %s (%s): run `tokenturn app set %s`",
+		t.conn.Environment, answer.Detail, t.conn.Environment)
 	t.run.breaker.stop(t.conn.Environment, why)
 	return t.attemptEnded(ctx, classConfig, 0, &appError{app, why})
 }

@@ -47,7 +47,10 @@ var mistakes = []mistake{
 		s.right = two.right
 	}},
 	{name: "a saved answer cannot be opened", lost: true, happens: func(s *site) {
-		_, _ = s.rotatorBut(func(cfg *rotation.Config) { cfg.Ledger = &damaging{Ledger: s.Ledger, torn: true} }).Rotate(context.Background(), acme)
+		_, _ = s.rotatorBut(func(cfg *rotation.Config) {
+			cfg.Ledger = &damaging{Ledger: s.Ledger,
+				torn: true}
+		}).Rotate(context.Background(), acme)
 	}},
 	{name: "the answer to a consent contradicts itself", pending: true, happens: func(s *site) {
 		s.issuer = contradicting(s.Issuer)
@@ -111,7 +114,8 @@ var remedies = map[string]struct {
 	"connection invite --repin": {func(ctx context.Context, s *site) {
 		s.allow(ctx, at(sam, "43"), rotation.Identity{Company: "43", Repin: true})
 	}, rotation.Active},
-	"connection release": {func(ctx context.Context, s *site) { _, _ = s.rotator().Release(ctx, acme, s.right) }, rotation.Active},
+	"connection release": {func(ctx context.Context, s *site) { _, _ = s.rotator().Release(ctx, acme, s.right) },
+		rotation.Active},
 	"connection discard": {func(ctx context.Context, s *site) { _, _ = s.rotator().Discard(ctx, acme) }, rotation.Active},
 	"connection rotate":  {func(ctx context.Context, s *site) { _, _ = s.rotator().Rotate(ctx, acme) }, rotation.Active},
 	"connection undo":    {func(_ context.Context, s *site) { s.SecretStore.Restore(acme) }, rotation.Active},
@@ -167,7 +171,8 @@ func TestEveryRemedyWorks(t *testing.T) {
 							remedy.status = rotation.NeedsConsent
 						}
 						if rec := s.record(t); remedy.status != "" && (rec.Status != remedy.status || rec.Quarantined) {
-							t.Errorf("it is %s, held %t, and not %s; people were told\n%s", rec.Status, rec.Quarantined, remedy.status, texts)
+							t.Errorf("it is %s, held %t, and not %s; people were told\n%s", rec.Status, rec.Quarantined, remedy.status,
+								texts)
 						}
 						if remedy.status != "" {
 							if err := rotationtest.CheckRepaired(s.Harness); err != nil {
@@ -213,8 +218,10 @@ func (s *site) told(t *testing.T) string {
 }
 
 func TestCommandsInTexts(t *testing.T) {
-	text := "The server refuses: run `tokenturn app set sandbox`, or `tokenturn connection release a/b`. Invite with `tokenturn doctor`; invite with --repin to move it."
-	if got, want := fmt.Sprint(commandsIn(text)), "[app set connection release doctor connection invite --repin]"; got != want {
+	text := "The server refuses: run `tokenturn app set sandbox`, or `tokenturn connection release a/b`. " +
+		"Invite with `tokenturn doctor`; invite with --repin to move it."
+	if got, want := fmt.Sprint(commandsIn(text)),
+		"[app set connection release doctor connection invite --repin]"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
 }

@@ -55,10 +55,10 @@ var removals = []removal{
 	if errors.Is(err, ErrConflict) {
 		return nil, err
 	}
-	if err != nil { // whether`, without: `
+	if err != nil { // the row shows whether`, without: `
 	var err error
 	_ = history
-	if err != nil { // whether`},
+	if err != nil { // the row shows whether`},
 	{name: "writes do not compare the revision", file: "engine.go", timing: true,
 		with: "		rec.Revision, err = e.ledger.Write(ctx, change)\n",
 		without: "		now, _, _ := e.ledger.Load(ctx, rec.Connection)\n		change.Record.Revision = now.Revision\n" +
@@ -140,7 +140,7 @@ var removals = []removal{
 			"		return e.mark(ctx, rec, responses, m, Quarantined, verdict.Reason)\n" +
 			"	case verdict.Verdict == Empty || verdict.Verdict == Contradictory:"},
 	{name: "nobody hears that a refresh token was salvaged", file: "decide.go",
-		with: "	case verdict.Verdict == Salvaged:", without: "	case verdict.Verdict == Salvaged && false:"},
+		with: "	if verdict.Verdict == Salvaged {", without: "	if false {"},
 	{name: "an answer that is too large is published", file: "decide.go",
 		with: "	case implausiblyLarge(body):", without: "	case false:"},
 	{name: "a large answer goes to the second store", file: "redeem.go",
@@ -330,15 +330,15 @@ var removals = []removal{
 
 	// Follow-ups and rates.
 	{name: "publishing asks for no ensure", file: "publish.go",
-		with: "ensureAt(t.conn, cur); !at.IsZero() {", without: "ensureAt(t.conn, cur); !at.IsZero() && false {"},
+		with: "ensureAt(t.conn, cur)\n	if at.IsZero() {", without: "ensureAt(t.conn, cur)\n	if true {"},
 	{name: "a hop that cannot be sent counts as sent", file: "rotator.go",
 		with:    "		err := r.requests.send(ctx, request, wait)\n",
 		without: "		var err error\n		_ = r.requests.send(ctx, request, wait)\n"},
 	{name: "a follow-up that is refused once is not sent again", file: "rotator.go",
 		with: "	for pause := range 3 {", without: "	for pause := range 1 {"},
 	{name: "each process asks for a sweep of its own", file: "rotator.go",
-		with:    "	if !q.engine.claims.first(ctx, \"follow-up sweep \"",
-		without: "	if false && !q.engine.claims.first(ctx, \"follow-up sweep \""},
+		with:    "	if !free {\n		return nil\n	}\n	return q.send(ctx, Request{Op: \"sweep\"",
+		without: "	_ = free\n	return q.send(ctx, Request{Op: \"sweep\""},
 	{name: "several follow-up sweeps work at once", file: "rotator.go",
 		with:    "		if !r.engine.claims.first(ctx, \"follow-up sweep at work\"",
 		without: "		if false && !r.engine.claims.first(ctx, \"follow-up sweep at work\""},
@@ -428,7 +428,7 @@ var removals = []removal{
 	{name: "a sweep does not tell who must consent", file: "rotator.go",
 		with: "	run.notifyPending(ctx)\n	if run.breaker", without: "	if run.breaker"},
 	{name: "nobody hears that a pair was found again", file: "decide.go",
-		with: "	if m.Source == FromRefresh && abandoned {", without: "	if m.Source == FromRefresh && abandoned && false {"},
+		with: "	if recovers {\n		e.notify(", without: "	if false {\n		e.notify("},
 
 	// Service accounts.
 	{name: "a service account waits out the quiet period", file: "plan.go",

@@ -29,7 +29,8 @@ type ConnectionReport struct {
 	Generation int64            `json:"generation,omitempty"`
 	ExpiresAt  time.Time        `json:"expires_at,omitzero"` // of the access token
 	RetryAt    time.Time        `json:"retry_at,omitzero"`
-	Detail     string           `json:"detail,omitempty"` // what happened and what to do, where the outcome does not say it
+	// what happened and what to do, where the outcome does not say it
+	Detail string `json:"detail,omitempty"`
 
 	// What is measured and not answered: versions that the secret was given in the
 	// last 24 hours, whether the current pair is one that it does not show although

@@ -42,7 +42,8 @@ func (t *reconciliation) endPair(ctx context.Context, m TokenResponse) (how stri
 	if t.rec.Current != nil && lineage(pair) == t.rec.Current.Fingerprint {
 		return "a copy of the current pair; not revoked", nil
 	}
-	if m.Key.Epoch == t.rec.Epoch && slices.Contains(t.rec.Spent, lineage(pair)) { // some servers would end the whole grant
+	// some servers would end the whole grant
+	if m.Key.Epoch == t.rec.Epoch && slices.Contains(t.rec.Spent, lineage(pair)) {
 		return "a predecessor of the current pair; not revoked", nil
 	}
 	if pair.AccessToken.IsZero() && pair.RefreshToken.IsZero() {
@@ -61,7 +62,8 @@ func (t *reconciliation) endPair(ctx context.Context, m TokenResponse) (how stri
 // revokePair revokes both halves, because either ends the pair and servers differ in
 // which one they accept. Servers answer with success whatever they did (RFC 7009 section 2.2), so
 // "revoked" is said only of a pair with an access token that is refused before its time.
-func (t *reconciliation) revokePair(ctx context.Context, app Application, pair token.Pair, savedAt time.Time) (how string, err error) {
+func (t *reconciliation) revokePair(ctx context.Context, app Application, pair token.Pair,
+	savedAt time.Time) (how string, err error) {
 	// A server that lets the parent live until the successor's first use would
 	// bring it back to life if the successor were revoked unused.
 	used, err := t.accepts(ctx, app, pair.AccessToken)
@@ -118,7 +120,8 @@ func (t *reconciliation) search(ctx context.Context) (*ConnectionReport, error) 
 		return t.secretFailure(ctx, Revoke, err)
 	}
 	if unread != nil {
-		t.engine.log.WarnContext(ctx, "a kept answer cannot be read, so its pair is not revoked", "connection", t.conn.String(), "error", unread)
+		t.engine.log.WarnContext(ctx, "a kept answer cannot be read, so its pair is not revoked", "connection",
+			t.conn.String(), "error", unread)
 	}
 	t.rec.SearchAt = time.Time{}
 	former := slices.DeleteFunc(stored, func(m TokenResponse) bool { return m.Key.Epoch >= t.rec.Epoch })

@@ -69,9 +69,11 @@ func TestAPairIsRevokedEvenIfTheAPIDoesNotAnswer(t *testing.T) {
 // halfIdentified answers token info, but not the API's own question.
 type halfIdentified struct{ *rotationtest.Issuer }
 
-func (i halfIdentified) Identify(ctx context.Context, app rotation.Application, access token.Secret, company string) (rotation.Identity, error) {
+func (i halfIdentified) Identify(ctx context.Context, app rotation.Application, access token.Secret,
+	company string) (rotation.Identity, error) {
 	id, err := i.Issuer.Identify(ctx, app, access, company)
-	return rotation.Identity{ClientID: id.ClientID, ResourceOwner: id.ResourceOwner}, errors.Join(err, errors.New("HTTP 503"))
+	return rotation.Identity{ClientID: id.ClientID, ResourceOwner: id.ResourceOwner},
+		errors.Join(err, errors.New("HTTP 503"))
 }
 
 // A server may answer the revocation with success and do nothing. It is asked again until

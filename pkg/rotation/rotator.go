@@ -54,7 +54,9 @@ func NewRotator(cfg Config) (*Rotator, error) {
 	e := newEngine(engine{ledger: cfg.Ledger, apps: cfg.Applications, issuer: cfg.Issuer, notifier: cfg.Notifier,
 		settings: cfg.Settings, log: cfg.Log, clock: cfg.Now}, cfg.NoticeClaims)
 	return &Rotator{engine: e, secrets: cfg.SecretStore, sealer: cfg.Sealer, invitations: cfg.Invitations,
-		requests: &requester{followUps: cfg.FollowUps, engine: e}, limiter: newLimiter(cfg.RateLimiter, cfg.Settings, e.log)}, nil
+			requests: &requester{followUps: cfg.FollowUps, engine: e}, limiter: newLimiter(cfg.RateLimiter, cfg.Settings,
+				e.log)},
+		nil
 }
 
 // ErrBadRequest says that a Request is not one of the accepted forms.
@@ -133,7 +135,8 @@ func (r *Rotator) sweep(ctx context.Context, request Request) (Report, error) {
 		err = r.requests.sweepAt(ctx, r.engine.clock().Add(delay))
 	}
 	run.each(ctx, due, func(i int) bool {
-		if !r.engine.settings.timeLeft(ctx, 0) || !run.breaker.hasTime(due[i].Environment) || followUp && time.Since(started) >= followUpTime {
+		if !r.engine.settings.timeLeft(ctx, 0) || !run.breaker.hasTime(due[i].Environment) || followUp &&
+			time.Since(started) >= followUpTime {
 			handOn()
 			return false
 		}
@@ -223,7 +226,8 @@ func (r *Rotator) Ensure(ctx context.Context, c token.Connection, request Reques
 			return newReport("ensure", time.Now(), []ConnectionReport{{Connection: c, Outcome: Fresh}}), err
 		}
 		err := r.requests.send(ctx, request, wait)
-		return newReport("ensure", time.Now(), []ConnectionReport{{Connection: c, Outcome: Deferred, RetryAt: request.NotBefore}}), err
+		return newReport("ensure", time.Now(), []ConnectionReport{{Connection: c, Outcome: Deferred,
+			RetryAt: request.NotBefore}}), err
 	}
 	s := situation{minTTL: time.Duration(request.MinTTLSeconds) * time.Second}
 	if request.Epoch > 0 {

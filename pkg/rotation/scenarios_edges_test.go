@@ -15,42 +15,70 @@ import (
 // tells apart.
 
 var edgeScenarios = []namedScenario{
-	{"a run at the edges of its time", scenario{rare: true, menu: atTheEdges, actors: []actor{function("function"), latecomer}}},
-	{"a run at the edges of its time, and an impatient one", scenario{rare: true, menu: atTheEdges, actors: []actor{function("function"), impatient}}},
-	{"two runs at the edges of their time", scenario{rare: true, menu: atTheEdges, actors: []actor{function("function 1"), function("function 2")}}},
-	{"a first consent at the edges of its time", scenario{rare: true, pending: true, menu: atTheEdges, actors: []actor{timedCallback, latecomer}}},
-	{"a consent and a rotation at the edges of their time", scenario{rare: true, menu: atTheEdges, actors: []actor{timedCallback, function("function")}}},
+	{"a run at the edges of its time", scenario{rare: true, menu: atTheEdges, actors: []actor{function("function"),
+		latecomer}}},
+	{"a run at the edges of its time, and an impatient one", scenario{rare: true, menu: atTheEdges,
+		actors: []actor{function("function"), impatient}}},
+	{"two runs at the edges of their time", scenario{rare: true, menu: atTheEdges, actors: []actor{function("function 1"),
+		function("function 2")}}},
+	{"a first consent at the edges of its time", scenario{rare: true, pending: true, menu: atTheEdges,
+		actors: []actor{timedCallback, latecomer}}},
+	{"a consent and a rotation at the edges of their time", scenario{rare: true, menu: atTheEdges,
+		actors: []actor{timedCallback, function("function")}}},
 	{"a callback with little time", scenario{rare: true, pending: true, actors: []actor{hurriedCallback, latecomer}}},
 
-	{"what a process leaves whose clock is three hours ahead", scenario{rare: true, damage: ofWrongClock, before: runWrong(3 * time.Hour), actors: []actor{function("function"), latecomer}}},
-	{"what a process leaves whose clock is three hours behind", scenario{rare: true, before: runWrong(-3 * time.Hour), actors: []actor{function("function"), latecomer}}},
-	{"a place in the queue for redeems that is three hours ahead", scenario{rare: true, before: reserveAhead, actors: []actor{function("function"), latecomer}}},
+	{"what a process leaves whose clock is three hours ahead", scenario{rare: true, damage: ofWrongClock,
+		before: runWrong(3 * time.Hour), actors: []actor{function("function"), latecomer}}},
+	{"what a process leaves whose clock is three hours behind", scenario{rare: true, before: runWrong(-3 * time.Hour),
+		actors: []actor{function("function"), latecomer}}},
+	{"a place in the queue for redeems that is three hours ahead", scenario{rare: true, before: reserveAhead,
+		actors: []actor{function("function"), latecomer}}},
 
-	{"a run that stands still in Begin, one that presents meanwhile, and one a minute later", scenario{rare: true, sure: true, before: slowDownRequests, menu: onlyOf("meanwhile"),
-		actors: []actor{stuck(false), rotatorAfter("meanwhile", 10*time.Minute-2*time.Second), rotatorAfter("later", 11*time.Minute)}}},
-	{"a run that stands still after Begin, one that presents meanwhile, and one a minute later", scenario{rare: true, sure: true, before: slowDownRequests, menu: onlyOf("meanwhile"),
-		actors: []actor{stuck(true), rotatorAfter("meanwhile", 10*time.Minute-2*time.Second), rotatorAfter("later", 11*time.Minute)}}},
-	{"an answer that comes ten minutes late to the secret store only, while another one presents", scenario{rare: true, sure: true, before: slowDownRequests, menu: standingStill,
-		actors: []actor{forgetfulRotator, rotatorAfter("meanwhile", 10*time.Minute+3*time.Second)}}},
-	{"a server that asks for time with its answer", scenario{rare: true, before: meet(func(b *harness) rotation.Issuer { return courteous{b.Issuer} }), actors: []actor{rotator("rotator"), sweeper}}},
+	{"a run that stands still in Begin, one that presents meanwhile, and one a minute later",
+		scenario{rare: true, sure: true, before: slowDownRequests, menu: onlyOf("meanwhile"),
+			actors: []actor{stuck(false), rotatorAfter("meanwhile", 10*time.Minute-2*time.Second), rotatorAfter("later",
+				11*time.Minute)}}},
+	{"a run that stands still after Begin, one that presents meanwhile, and one a minute later",
+		scenario{rare: true, sure: true, before: slowDownRequests, menu: onlyOf("meanwhile"),
+			actors: []actor{stuck(true), rotatorAfter("meanwhile", 10*time.Minute-2*time.Second), rotatorAfter("later",
+				11*time.Minute)}}},
+	{"an answer that comes ten minutes late to the secret store only, while another one presents",
+		scenario{rare: true, sure: true, before: slowDownRequests, menu: standingStill,
+			actors: []actor{forgetfulRotator, rotatorAfter("meanwhile", 10*time.Minute+3*time.Second)}}},
+	{"a server that asks for time with its answer",
+		scenario{rare: true, before: meet(func(b *harness) rotation.Issuer { return courteous{b.Issuer} }),
+			actors: []actor{rotator("rotator"), sweeper}}},
 
-	{"an import and a rotation, and an impatient one", scenario{rare: true, sure: true, pending: true, actors: []actor{importRotator, impatient}}},
-	{"an import and a rotation, and a later sweep", scenario{rare: true, pending: true, actors: []actor{importRotator, latecomer}}},
+	{"an import and a rotation, and an impatient one", scenario{rare: true, sure: true, pending: true,
+		actors: []actor{importRotator, impatient}}},
+	{"an import and a rotation, and a later sweep", scenario{rare: true, pending: true, actors: []actor{importRotator,
+		latecomer}}},
 
-	{"an answer in escrow, and two versions after it", scenario{rare: true, before: escrowBelowOthers, actors: []actor{rotator("rotator"), sweeper}}},
-	{"an answer in escrow, two versions after it, and a consent", scenario{rare: true, before: escrowBelowOthers, actors: []actor{renewer, sweeper}}},
-	{"an old answer in escrow that cannot be read any more", scenario{rare: true, damage: ofObscurity, before: obscureEscrow, actors: []actor{rotator("rotator"), latecomer}}},
-	{"a search for what was on its way, after an answer in escrow", scenario{rare: true, before: escrowOfToday, actors: []actor{sweeper, second}}},
-	{"a secret with little room, after an answer in escrow", scenario{rare: true, sure: true, before: littleRoom(escrowOnce), actors: []actor{insistent}}},
-	{"a secret with little room, after a crash in publishing", scenario{rare: true, sure: true, before: littleRoom(crashInPublishing), actors: []actor{insistent}}},
+	{"an answer in escrow, and two versions after it", scenario{rare: true, before: escrowBelowOthers,
+		actors: []actor{rotator("rotator"), sweeper}}},
+	{"an answer in escrow, two versions after it, and a consent", scenario{rare: true, before: escrowBelowOthers,
+		actors: []actor{renewer, sweeper}}},
+	{"an old answer in escrow that cannot be read any more", scenario{rare: true, damage: ofObscurity,
+		before: obscureEscrow, actors: []actor{rotator("rotator"), latecomer}}},
+	{"a search for what was on its way, after an answer in escrow", scenario{rare: true, before: escrowOfToday,
+		actors: []actor{sweeper, second}}},
+	{"a secret with little room, after an answer in escrow", scenario{rare: true, sure: true,
+		before: littleRoom(escrowOnce), actors: []actor{insistent}}},
+	{"a secret with little room, after a crash in publishing", scenario{rare: true, sure: true,
+		before: littleRoom(crashInPublishing), actors: []actor{insistent}}},
 
 	{"a server that refuses by mistake", scenario{rare: true, before: refuseOnce, actors: []actor{sweeper, latecomer}}},
-	{"a server that refuses by mistake, and an operator", scenario{rare: true, before: refuseOnce, actors: []actor{sweeper, second}}},
-	{"a server that refuses an import by mistake", scenario{rare: true, pending: true, before: refuseOnce, actors: []actor{importer, sweeper}}},
+	{"a server that refuses by mistake, and an operator", scenario{rare: true, before: refuseOnce, actors: []actor{sweeper,
+		second}}},
+	{"a server that refuses an import by mistake", scenario{rare: true, pending: true, before: refuseOnce,
+		actors: []actor{importer, sweeper}}},
 
-	{"a stranger, where no company was asked for", scenario{rare: true, pending: true, before: connectAnywhere, actors: []actor{rotator("rotator"), strangerAnywhere}}},
-	{"an heir, where no company was asked for", scenario{rare: true, pending: true, before: connectAnywhere, actors: []actor{heirAnywhere, sweeper}}},
-	{"a stranger, after an import that names no company", scenario{rare: true, pending: true, before: importAnywhere, actors: []actor{strangerAnywhere, sweeper}}},
+	{"a stranger, where no company was asked for", scenario{rare: true, pending: true, before: connectAnywhere,
+		actors: []actor{rotator("rotator"), strangerAnywhere}}},
+	{"an heir, where no company was asked for", scenario{rare: true, pending: true, before: connectAnywhere,
+		actors: []actor{heirAnywhere, sweeper}}},
+	{"a stranger, after an import that names no company", scenario{rare: true, pending: true, before: importAnywhere,
+		actors: []actor{strangerAnywhere, sweeper}}},
 }
 
 // atTheEdges has delays only.
@@ -100,10 +128,16 @@ var (
 	}}
 
 	// strangerAnywhere follows an invitation that names neither a user nor a company.
-	strangerAnywhere = actor{"stranger", func(ctx context.Context, b *harness) { b.allow(ctx, at(sam, ""), rotation.Identity{}) }}
+	strangerAnywhere = actor{"stranger", func(ctx context.Context, b *harness) {
+		b.allow(ctx, at(sam, ""),
+			rotation.Identity{})
+	}}
 
 	// heirAnywhere is somebody else, who was invited to take the connection over.
-	heirAnywhere = actor{"heir", func(ctx context.Context, b *harness) { b.allow(ctx, at(sam, ""), rotation.Identity{Repin: true}) }}
+	heirAnywhere = actor{"heir", func(ctx context.Context, b *harness) {
+		b.allow(ctx, at(sam, ""),
+			rotation.Identity{Repin: true})
+	}}
 )
 
 // rotatorAfter rotates after a while.
@@ -117,7 +151,10 @@ func rotatorAfter(name string, after time.Duration) actor {
 // stuck stands still for ten minutes in writing its attempt, or in reading it again.
 func stuck(inLoad bool) actor {
 	return actor{"stuck", func(ctx context.Context, b *harness) {
-		_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Ledger = &stuckLedger{Ledger: b.Ledger, inLoad: inLoad} }).Rotate(ctx, acme)
+		_, _ = b.rotatorBut(func(cfg *rotation.Config) {
+			cfg.Ledger = &stuckLedger{Ledger: b.Ledger,
+				inLoad: inLoad}
+		}).Rotate(ctx, acme)
 	}}
 }
 
@@ -194,7 +231,8 @@ type otherClock struct {
 	by time.Duration
 }
 
-func (o otherClock) Reserve(ctx context.Context, name string, earliest time.Time, every time.Duration) (time.Time, error) {
+func (o otherClock) Reserve(ctx context.Context, name string, earliest time.Time, every time.Duration) (time.Time,
+	error) {
 	if time.Since(earliest).Abs() > o.by.Abs()/2 { // already by the wrong clock
 		return o.RateLimiter.Reserve(ctx, name, earliest, every)
 	}
@@ -212,7 +250,8 @@ func accompanyEverywhere(b *harness) {
 func reserveAhead(b *harness) {
 	accompanyEverywhere(b)
 	for range 20 {
-		if _, err := b.RateLimiter.Reserve(context.Background(), acme.Environment, time.Now().Add(3*time.Hour), time.Second); err != nil {
+		if _, err := b.RateLimiter.Reserve(context.Background(), acme.Environment, time.Now().Add(3*time.Hour),
+			time.Second); err != nil {
 			panic(err)
 		}
 	}
@@ -220,7 +259,8 @@ func reserveAhead(b *harness) {
 
 // escrowOnce is a rotation whose answer the ledger does not take at first.
 func escrowOnce(b *harness) {
-	_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Ledger = &forgetfulLedger{Ledger: b.Ledger} }).Rotate(context.Background(), acme)
+	_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Ledger = &forgetfulLedger{Ledger: b.Ledger} }).Rotate(
+		context.Background(), acme)
 }
 
 // forgetfulLedger takes no answer, and from then on nothing for as long as lasting says.
@@ -245,7 +285,10 @@ func (l *forgetfulLedger) Write(ctx context.Context, change rotation.Change) (st
 // later versions: what another release of the program would publish of the pair before.
 func escrowBelowOthers(b *harness) {
 	ctx := context.Background()
-	_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Ledger = &forgetfulLedger{Ledger: b.Ledger, lasting: true} }).Rotate(ctx, acme)
+	_, _ = b.rotatorBut(func(cfg *rotation.Config) {
+		cfg.Ledger = &forgetfulLedger{Ledger: b.Ledger,
+			lasting: true}
+	}).Rotate(ctx, acme)
 	for n := range 2 {
 		doc, err := b.read(ctx)
 		if err != nil {
@@ -346,7 +389,8 @@ func connectAnywhere(b *harness) {
 // importAnywhere imports a refresh token of pat's without naming a company.
 func importAnywhere(b *harness) {
 	ctx := context.Background()
-	answer := b.Issuer.Redeem(ctx, app, rotation.Grant{Code: b.Issuer.Authorize(at(pat, ""), redirectURI, ""), RedirectURI: redirectURI})
+	answer := b.Issuer.Redeem(ctx, app, rotation.Grant{Code: b.Issuer.Authorize(at(pat, ""), redirectURI, ""),
+		RedirectURI: redirectURI})
 	if err := b.consents().Import(ctx, acme, b.Issuer.Parse(answer.Body).Pair.RefreshToken, ""); err != nil {
 		panic(err)
 	}

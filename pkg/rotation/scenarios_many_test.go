@@ -13,16 +13,23 @@ import (
 
 var manyScenarios = []namedScenario{
 	{"many lose their consent", scenario{long: true, before: loseMany, actors: []actor{inviter}}},
-	{"three lose their consent, and a run with little time", scenario{rare: true, before: loseSome, actors: []actor{hurried, inviter}}},
-	{"three have lost their consent, and two sweeps tell of it", scenario{rare: true, before: keepNoticePending, actors: []actor{inviter, sweeper}}},
-	{"three lose their consent, and an operator finds one after the other", scenario{rare: true, before: loseSome, actors: []actor{oneByOne}}},
+	{"three lose their consent, and a run with little time", scenario{rare: true, before: loseSome,
+		actors: []actor{hurried, inviter}}},
+	{"three have lost their consent, and two sweeps tell of it", scenario{rare: true, before: keepNoticePending,
+		actors: []actor{inviter, sweeper}}},
+	{"three lose their consent, and an operator finds one after the other", scenario{rare: true, before: loseSome,
+		actors: []actor{oneByOne}}},
 	{"two sweeps of two connections", scenario{rare: true, before: accompany, actors: []actor{sweeper, second}}},
-	{"a run whose time ends among the turns, and what it hands on", scenario{rare: true, before: slowDown, actors: []actor{brisk, nextRun}}},
-	{"everything is rotated, and interrupted", scenario{rare: true, before: accompany, actors: []actor{interrupted, sweeper}}},
+	{"a run whose time ends among the turns, and what it hands on", scenario{rare: true, before: slowDown,
+		actors: []actor{brisk, nextRun}}},
+	{"everything is rotated, and interrupted", scenario{rare: true, before: accompany, actors: []actor{interrupted,
+		sweeper}}},
 	{"many meet a server that finds fault", scenario{rare: true, before: findFaultWithMany, actors: []actor{sweeper}}},
 	{"a queue for turns", scenario{rare: true, before: queueUp, actors: []actor{rotator("rotator"), hasty}}},
-	{"a queue for turns, and a caller that goes away", scenario{rare: true, before: queueUp, actors: []actor{leaver, rotator("rotator")}}},
-	{"a server that asks for seconds, and a caller that goes away", scenario{rare: true, before: tireForSeconds, actors: []actor{leaver, sweeper}}},
+	{"a queue for turns, and a caller that goes away", scenario{rare: true, before: queueUp, actors: []actor{leaver,
+		rotator("rotator")}}},
+	{"a server that asks for seconds, and a caller that goes away", scenario{rare: true, before: tireForSeconds,
+		actors: []actor{leaver, sweeper}}},
 	{"a server that asks for seconds", scenario{rare: true, before: tireForSeconds, actors: []actor{sweeper}}},
 }
 
@@ -65,7 +72,8 @@ func loseSome(b *harness) { b.lose(b.others(wiped, 3)) }
 func keepNoticePending(b *harness) {
 	loseSome(b)
 	for i := range 3 {
-		_, _ = b.rotator().Do(context.Background(), rotation.Request{Op: "ensure", Connection: other(wiped, i).String(), MinTTLSeconds: 5000})
+		_, _ = b.rotator().Do(context.Background(), rotation.Request{Op: "ensure", Connection: other(wiped, i).String(),
+			MinTTLSeconds: 5000})
 	}
 	time.Sleep(5 * time.Minute)
 }
@@ -124,7 +132,8 @@ func slowDown(b *harness) {
 	b.others(acme.Environment, 2)
 	b.settings.RedeemRate = 0.1
 	for range 10 {
-		if _, err := b.RateLimiter.Reserve(context.Background(), "sandbox", time.Now().Add(-90*time.Second), 10*time.Second); err != nil {
+		if _, err := b.RateLimiter.Reserve(context.Background(), "sandbox", time.Now().Add(-90*time.Second),
+			10*time.Second); err != nil {
 			panic(err)
 		}
 	}
@@ -170,7 +179,8 @@ var (
 	interrupted = actor{"operator", func(ctx context.Context, b *harness) {
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 		defer cancel()
-		b.rotator().RotateAll(ctx, []token.Connection{acme, other(acme.Environment, 0)}, func(rotation.ConnectionReport) { cancel() })
+		b.rotator().RotateAll(ctx, []token.Connection{acme, other(acme.Environment, 0)},
+			func(rotation.ConnectionReport) { cancel() })
 	}}
 
 	// leaver goes away in the midst of it.
@@ -189,6 +199,7 @@ var (
 
 	// inviter sweeps, and makes links for those who must consent.
 	inviter = actor{"inviter", func(ctx context.Context, b *harness) {
-		_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Invitations = links{b.SecretStore.Gate} }).Sweep(rotationtest.Scheduled(ctx))
+		_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Invitations = links{b.SecretStore.Gate} }).Sweep(
+			rotationtest.Scheduled(ctx))
 	}}
 )

@@ -17,26 +17,40 @@ import (
 var rareScenarios = []namedScenario{
 	{"a server that asks for time", scenario{rare: true, before: tire, actors: []actor{rotator("rotator"), sweeper}}},
 	{"one machine", scenario{rare: true, before: unlimited, actors: []actor{alone, sweeper}}},
-	{"a consent that nobody's name is known of is lost", scenario{rare: true, before: loseNameless, actors: []actor{inviter, sweeper}}},
+	{"a consent that nobody's name is known of is lost", scenario{rare: true, before: loseNameless,
+		actors: []actor{inviter, sweeper}}},
 	{"a hand edit, and a caller that goes away", scenario{rare: true, before: edit, actors: []actor{leaver, sweeper}}},
-	{"a rotator and the document of another connection", scenario{rare: true, actors: []actor{rotator("rotator"), confuser}}},
-	{"a server that is down for maintenance", scenario{rare: true, menu: uncancelled, before: shut, actors: []actor{rotator("rotator"), sweeper}}},
-	{"a server that ignores revocations", scenario{rare: true, before: meet(func(b *harness) rotation.Issuer { return deaf{b.Issuer, time.Now().Add(20 * time.Minute)} }), actors: []actor{disconnecter, sweeper}}},
-	{"a server that gives a stranger the pair that is there", scenario{rare: true, before: echo, actors: []actor{stray, sweeper}}},
+	{"a rotator and the document of another connection", scenario{rare: true, actors: []actor{rotator("rotator"),
+		confuser}}},
+	{"a server that is down for maintenance", scenario{rare: true, menu: uncancelled, before: shut,
+		actors: []actor{rotator("rotator"), sweeper}}},
+	{"a server that ignores revocations", scenario{rare: true,
+		before: meet(func(b *harness) rotation.Issuer { return deaf{b.Issuer, time.Now().Add(20 * time.Minute)} }),
+		actors: []actor{disconnecter, sweeper}}},
+	{"a server that gives a stranger the pair that is there", scenario{rare: true, before: echo, actors: []actor{stray,
+		sweeper}}},
 	{"a search for what was on its way at a disconnect", scenario{rare: true, before: depart, actors: []actor{sweeper}}},
-	{"a row that changes while a request is found faulty", scenario{rare: true, before: meet(func(b *harness) rotation.Issuer { return &demanding{Issuer: b.Issuer} }), actors: []actor{disturbed}}},
+	{"a row that changes while a request is found faulty",
+		scenario{rare: true, before: meet(func(b *harness) rotation.Issuer { return &demanding{Issuer: b.Issuer} }),
+			actors: []actor{disturbed}}},
 	{"a row that never stops changing", scenario{long: true, actors: []actor{harried}}},
-	{"a row that never stops changing, of an answer that is held", scenario{long: true, before: hold, actors: []actor{harried}}},
-	{"a row that never stops changing, of a lost consent", scenario{long: true, before: keepNoticePendingAcme, actors: []actor{harried}}},
+	{"a row that never stops changing, of an answer that is held", scenario{long: true, before: hold,
+		actors: []actor{harried}}},
+	{"a row that never stops changing, of a lost consent", scenario{long: true, before: keepNoticePendingAcme,
+		actors: []actor{harried}}},
 	{"damaged answers of an earlier life", scenario{rare: true, before: damage, actors: []actor{rotator("rotator")}}},
 	{"a code that is refused", scenario{rare: true, actors: []actor{dawdler, sweeper}}},
 	{"two rotators whose clocks differ", scenario{rare: true, actors: []actor{ahead, behind}}},
 	{"a rotator whose clock is ahead, and a disconnect", scenario{rare: true, actors: []actor{ahead, disconnecter}}},
 	{"a rotator, and one that finds no app credentials", scenario{rare: true, actors: []actor{rotator("rotator"), unset}}},
-	{"an answer that could not be opened is discarded", scenario{rare: true, before: sealAway, actors: []actor{discarder, sweeper}}},
-	{"an answer that cannot be opened is discarded", scenario{rare: true, before: sealAway, actors: []actor{fumbler, sweeper}}},
-	{"an answer that could not be opened is released", scenario{rare: true, before: sealAway, actors: []actor{releaser, sweeper}}},
-	{"a desk, and a connection that was imported", scenario{rare: true, pending: true, before: importOnce, actors: []actor{desk}}},
+	{"an answer that could not be opened is discarded", scenario{rare: true, before: sealAway, actors: []actor{discarder,
+		sweeper}}},
+	{"an answer that cannot be opened is discarded", scenario{rare: true, before: sealAway, actors: []actor{fumbler,
+		sweeper}}},
+	{"an answer that could not be opened is released", scenario{rare: true, before: sealAway, actors: []actor{releaser,
+		sweeper}}},
+	{"a desk, and a connection that was imported", scenario{rare: true, pending: true, before: importOnce,
+		actors: []actor{desk}}},
 	{"a desk, and a rotation", scenario{rare: true, before: readToken, actors: []actor{rotator("rotator"), desk}}},
 }
 
@@ -54,7 +68,8 @@ func readToken(b *harness) {
 // importOnce imports a refresh token, which stays on somebody's screen.
 func importOnce(b *harness) {
 	ctx := context.Background()
-	answer := b.Issuer.Redeem(ctx, app, rotation.Grant{Code: b.Issuer.Authorize(pat, redirectURI, ""), RedirectURI: redirectURI})
+	answer := b.Issuer.Redeem(ctx, app, rotation.Grant{Code: b.Issuer.Authorize(pat, redirectURI, ""),
+		RedirectURI: redirectURI})
 	b.right = b.Issuer.Parse(answer.Body).Pair.RefreshToken
 	_ = b.consents().Import(ctx, acme, b.right, "42")
 	b.deliver(ctx)
@@ -73,7 +88,8 @@ func damage(b *harness) {
 	flipped := slices.Clone(responses[0].Sealed)
 	flipped[len(flipped)-1] ^= 1
 	for i, sealed := range [][]byte{{}, {1, 255, 255, 0}, flipped} {
-		m := rotation.TokenResponse{Connection: acme, Key: rotation.ResponseKey{Attempt: string(rune('a' + i))}, Source: rotation.FromCode,
+		m := rotation.TokenResponse{Connection: acme, Key: rotation.ResponseKey{Attempt: string(rune('a' + i))},
+			Source:  rotation.FromCode,
 			SavedAt: time.Now(), State: rotation.Saved, Sealed: sealed, Stack: b.settings.Stack}
 		if err := b.Ledger.SaveResponse(context.Background(), m); err != nil {
 			panic(err)
@@ -188,7 +204,8 @@ func (l *torn) Write(ctx context.Context, change rotation.Change) (string, error
 func sealAway(b *harness) {
 	ctx := context.Background()
 	seen := &odd{Issuer: b.Issuer, change: func(body string) string { return body }}
-	_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Ledger, cfg.Issuer = &torn{Ledger: b.Ledger}, seen }).Rotate(ctx, acme)
+	_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Ledger, cfg.Issuer = &torn{Ledger: b.Ledger}, seen }).Rotate(ctx,
+		acme)
 	b.right = seen.right
 	time.Sleep(10 * time.Minute)
 	_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Sealer = otherKeys{b.Sealer} }).Rotate(ctx, acme)
@@ -197,7 +214,8 @@ func sealAway(b *harness) {
 // off is a rotator whose clock is wrong.
 func off(name string, by time.Duration) actor {
 	return actor{name, func(ctx context.Context, b *harness) {
-		_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Now = func() time.Time { return time.Now().Add(by) } }).Rotate(ctx, acme)
+		_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Now = func() time.Time { return time.Now().Add(by) } }).Rotate(
+			ctx, acme)
 	}}
 }
 
@@ -208,7 +226,10 @@ var (
 	// unset is a process that finds no app credentials, neither for rotating nor
 	// for revoking.
 	unset = actor{"unset", func(ctx context.Context, b *harness) {
-		r := b.rotatorBut(func(cfg *rotation.Config) { cfg.Applications = &rotationtest.Applications{Gate: b.Applications.Gate} })
+		r := b.rotatorBut(func(cfg *rotation.Config) {
+			cfg.Applications = &rotationtest.Applications{
+				Gate: b.Applications.Gate}
+		})
 		_, _ = r.Rotate(ctx, acme)
 		_, _ = r.Disconnect(ctx, acme)
 	}}
@@ -226,7 +247,10 @@ var (
 	}}
 
 	// stray is pat, who follows an invitation that was meant for sam.
-	stray = actor{"stray", func(ctx context.Context, b *harness) { b.allow(ctx, pat, rotation.Identity{Login: sam.Login}) }}
+	stray = actor{"stray", func(ctx context.Context, b *harness) {
+		b.allow(ctx, pat,
+			rotation.Identity{Login: sam.Login})
+	}}
 
 	// disturbed rotates, and finds the row changed when it wants to write what came of it.
 	disturbed = actor{"disturbed", func(ctx context.Context, b *harness) {
@@ -242,10 +266,14 @@ var (
 		_, _ = r.Sweep(ctx)
 		_, _ = r.Discard(ctx, acme)
 		ledger.spared = 1 // which begins the attempt
-		_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Ledger, cfg.Issuer = ledger, &demanding{Issuer: b.Issuer} }).Rotate(ctx, acme)
+		_, _ = b.rotatorBut(func(cfg *rotation.Config) {
+			cfg.Ledger, cfg.Issuer = ledger,
+				&demanding{Issuer: b.Issuer}
+		}).Rotate(ctx, acme)
 		consents := b.consentsBut(func(cfg *rotation.ConsentsConfig) { cfg.Ledger = ledger })
 		if exchange, err := consents.Prepare(ctx, acme, b.epoch); err == nil {
-			_, _ = exchange.Redeem(ctx, rotation.Consent{Code: b.Issuer.Authorize(pat, redirectURI, ""), RedirectURI: redirectURI})
+			_, _ = exchange.Redeem(ctx, rotation.Consent{Code: b.Issuer.Authorize(pat, redirectURI, ""),
+				RedirectURI: redirectURI})
 		}
 		nobody := token.Connection{Environment: "sandbox", Name: "nobody"}
 		_, _ = rotation.Register(ctx, b.Ledger, b.SecretStore, b.settings.Stack, nobody)
@@ -268,8 +296,10 @@ var (
 		_, _ = r.Rotate(ctx, acme)
 		_, _ = r.Sweep(ctx)
 		_, _ = r.Do(ctx, rotation.Request{Op: "ensure", Connection: acme.String(), MinTTLSeconds: 5000})
-		if exchange, err := b.consentsBut(func(cfg *rotation.ConsentsConfig) { cfg.FollowUps = nil }).Prepare(ctx, acme, b.epoch); err == nil {
-			_, _ = exchange.Redeem(ctx, rotation.Consent{Code: b.Issuer.Authorize(pat, redirectURI, ""), RedirectURI: redirectURI})
+		if exchange, err := b.consentsBut(func(cfg *rotation.ConsentsConfig) { cfg.FollowUps = nil }).Prepare(ctx, acme,
+			b.epoch); err == nil {
+			_, _ = exchange.Redeem(ctx, rotation.Consent{Code: b.Issuer.Authorize(pat, redirectURI, ""),
+				RedirectURI: redirectURI})
 		}
 	}}
 
@@ -298,7 +328,8 @@ var (
 		_, _ = r.Disconnect(ctx, nobody)
 		asking, cancel := context.WithTimeout(ctx, time.Minute)
 		defer cancel()
-		known, _ := rotation.CheckImports(asking, b.Ledger, map[token.Connection]token.Secret{acme: b.right, nobody: token.NewSecret("unknown")},
+		known, _ := rotation.CheckImports(asking, b.Ledger, map[token.Connection]token.Secret{acme: b.right,
+			nobody: token.NewSecret("unknown")},
 			func(int) func() { return func() {} })
 		if known[acme] != nil {
 			_ = known[acme].Error()

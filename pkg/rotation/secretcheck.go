@@ -25,7 +25,8 @@ type otherStackError struct {
 }
 
 func (e *otherStackError) Error() string {
-	return fmt.Sprintf("the secret of %s belongs to the installation %q and this is %q: give each its own secret prefix", e.c, e.seen, e.ours)
+	return fmt.Sprintf("the secret of %s belongs to the installation %q and this is %q: give each its own secret prefix",
+		e.c, e.seen, e.ours)
 }
 
 // secondLook is how long a surprising read by label is given to become
@@ -65,7 +66,8 @@ func (t *reconciliation) readSecret(ctx context.Context) (v secretView, err erro
 		}
 		return v, nil
 	case errors.Is(err, ErrSecretDeleted):
-		return v, fmt.Errorf("the secret of %s is scheduled for deletion; run `tokenturn connection undo %s` if it is still wanted: %w", t.conn, t.conn, err)
+		return v, fmt.Errorf("the secret of %s is scheduled for deletion; run `tokenturn connection undo %s` if it is "+
+			"still wanted: %w", t.conn, t.conn, err)
 	case err != nil:
 		return v, fmt.Errorf("reading the secret of %s: %w", t.conn, err)
 	}
@@ -83,7 +85,8 @@ func (t *reconciliation) compareSecret(ctx context.Context, v secretView) (secre
 		v.drift, v.foreign = "its value is not a document of tokenturn", true
 		return v, nil
 	case doc.Connection != t.conn:
-		v.drift, v.foreign = fmt.Sprintf("it has the document of %s, which readers of %s refuse", doc.Connection, t.conn), true
+		v.drift, v.foreign = fmt.Sprintf("it has the document of %s, which readers of %s refuse", doc.Connection, t.conn),
+			true
 		return v, nil
 	case doc.Stack != t.engine.settings.Stack:
 		return v, &otherStackError{t.conn, t.engine.settings.Stack, doc.Stack}
@@ -106,13 +109,15 @@ func (t *reconciliation) compareSecret(ctx context.Context, v secretView) (secre
 func (t *reconciliation) notifyOfDrift(ctx context.Context, v secretView) {
 	if !t.drifted {
 		t.drifted = true
-		t.engine.notify(ctx, NoticeDrift, t.conn, "The secret of %s does not show what was published: %s. It is put right; find out who wrote it.", t.conn, v.drift)
+		t.engine.notify(ctx, NoticeDrift, t.conn, "The secret of %s does not show what was published: %s. "+
+			"It is put right; find out who wrote it.", t.conn, v.drift)
 	}
 }
 
 // responseOf rebuilds the response that a document shows.
 func responseOf(doc token.Document) TokenResponse {
-	return TokenResponse{Connection: doc.Connection, Key: ResponseKey{doc.Epoch, doc.Generation, doc.Attempt}, Parent: doc.Parent,
+	return TokenResponse{Connection: doc.Connection, Key: ResponseKey{doc.Epoch, doc.Generation, doc.Attempt},
+		Parent: doc.Parent,
 		Source: Source(doc.Source), SavedAt: doc.SavedAt, State: Saved, Sealed: doc.SealedAnswer,
 		APIURL: doc.APIURL, Company: doc.CompanyID, Stack: doc.Stack}
 }
@@ -134,7 +139,8 @@ func (t *reconciliation) adopt(ctx context.Context, m TokenResponse) error {
 		return err
 	}
 	next.Published, next.Ancestor = next.Current.VersionID, nil
-	change := Change{Copy: []TokenResponse{m}, History: []Event{{Kind: "adopted", Attempt: m.Key.Attempt, Detail: "the secret store was ahead of the ledger"}}}
+	change := Change{Copy: []TokenResponse{m}, History: []Event{{Kind: "adopted", Attempt: m.Key.Attempt,
+		Detail: "the secret store was ahead of the ledger"}}}
 	for _, old := range t.responses { // ancestors: spent, but of the same grant, so not to be revoked
 		if old.Key.Epoch == m.Key.Epoch && old.Key.Generation < m.Key.Generation {
 			change.Bury = append(change.Bury, old.Key)
@@ -149,7 +155,8 @@ func (t *reconciliation) adopt(ctx context.Context, m TokenResponse) error {
 	if now.Revision != t.rec.Revision {
 		return ErrConflict
 	}
-	t.engine.notify(ctx, NoticeDrift, t.conn, "The ledger was behind the secret of %s (restored from a backup?) and takes over what the secret shows.", t.conn)
+	t.engine.notify(ctx, NoticeDrift, t.conn, "The ledger was behind the secret of %s (restored from a backup?) and "+
+		"takes over what the secret shows.", t.conn)
 	t.rec = next
 	if err := t.write(ctx, change); err != nil {
 		return err

@@ -25,8 +25,10 @@ func TestTheSecretStoreIsPutRight(t *testing.T) {
 			must(t, b.SecretStore.RollBack(t.Context(), acme, b.SecretStore.Label(acme, "AWSPREVIOUS")))
 		},
 			rotation.Rotated, []string{rotation.NoticeDrift}},
-		{"deleted for good", func(_ *testing.T, b *harness) { b.SecretStore.Purge(acme) }, rotation.Rotated, []string{rotation.NoticeDrift}},
-		{"scheduled for deletion", func(_ *testing.T, b *harness) { b.SecretStore.Delete(acme) }, rotation.ConfigError, []string{rotation.NoticeConfigError}},
+		{"deleted for good", func(_ *testing.T, b *harness) { b.SecretStore.Purge(acme) }, rotation.Rotated,
+			[]string{rotation.NoticeDrift}},
+		{"scheduled for deletion", func(_ *testing.T, b *harness) { b.SecretStore.Delete(acme) }, rotation.ConfigError,
+			[]string{rotation.NoticeConfigError}},
 		{"of another stack", func(t *testing.T, b *harness) {
 			doc, err := b.read(t.Context())
 			must(t, err)

@@ -28,7 +28,8 @@ func (r *Rotator) ServiceAccount(ctx context.Context, c token.Connection, compan
 		case rec.ServiceAccount && rec.Status == Active && rec.Pin.Company == company:
 			return Change{}, false, nil
 		case rec.ServiceAccount && rec.Status == Active:
-			return Change{}, false, fmt.Errorf("%s is the service account in company %s: disconnect it first, or choose another name", c, rec.Pin.Company)
+			return Change{}, false, fmt.Errorf("%s is the service account in company %s: disconnect it first, "+
+				"or choose another name", c, rec.Pin.Company)
 		case rec.Status == Active || rec.Status == NeedsConsent:
 			return Change{}, false, fmt.Errorf("%s: %w: disconnect it first, or choose another name", c, ErrHasConsent)
 		}
@@ -36,7 +37,8 @@ func (r *Rotator) ServiceAccount(ctx context.Context, c token.Connection, compan
 		rec.Epoch, rec.Generation, rec.Status, rec.ServiceAccount = rec.Epoch+1, 0, Active, true
 		rec.Current = &Current{Response: ResponseKey{Epoch: rec.Epoch}, SavedAt: now, IssuedAt: now}
 		rec.Pin = &Pin{Environment: c.Environment, Company: company}
-		return Change{History: []Event{{Kind: "decided", Epoch: rec.Epoch, Detail: "service account in company " + company}}}, true, nil
+		return Change{History: []Event{{Kind: "decided", Epoch: rec.Epoch, Detail: "service account in company " + company}}},
+			true, nil
 	})
 	if err != nil {
 		return Report{}, err
@@ -56,7 +58,8 @@ func (r Record) renewal() Source {
 // became of it, asking again loses nothing: no end is unknown, what cannot be used or
 // saved is not kept, and the attempt is over. That an app has none says nothing about
 // what it has of people, who go on.
-func (t *reconciliation) clientAnswered(ctx context.Context, p *presentation, answer Answer) (*ConnectionReport, error) {
+func (t *reconciliation) clientAnswered(ctx context.Context, p *presentation, answer Answer) (*ConnectionReport,
+	error) {
 	switch answer.Class {
 	case Captured:
 		defer t.heed(ctx, answer)
@@ -71,19 +74,25 @@ func (t *reconciliation) clientAnswered(ctx context.Context, p *presentation, an
 		t.heed(ctx, answer)
 		return t.attemptEnded(ctx, classIssuer, answer.Wait, fmt.Errorf("getting a token for %s: %s", t.conn, answer.Detail))
 	case Refused, GrantFault, RequestFault:
-		return t.attemptEnded(ctx, classConfig, 0, fmt.Errorf("getting a token for %s: %s: the server gives this app none of its own; have a service account "+
-			"added to its version in the Developer Portal, or run `tokenturn connection disconnect %[1]s`", t.conn, answer.Detail))
+		return t.attemptEnded(ctx, classConfig, 0, fmt.Errorf("getting a token for %s: %s: the server gives this app none "+
+			"of its own; have a service account added to its version in the Developer Portal, or run `tokenturn connection "+
+			"disconnect %[1]s`", t.conn, answer.Detail))
 	}
 	return t.answered(ctx, p, answer)
 }
 
-func (t *reconciliation) clientCaptured(ctx context.Context, p *presentation, body token.Secret) (*ConnectionReport, error) {
+func (t *reconciliation) clientCaptured(ctx context.Context, p *presentation, body token.Secret) (*ConnectionReport,
+	error) {
 	if t.engine.judge(FromClient, body).Verdict != Sound || implausiblyLarge(body) {
-		return t.attemptEnded(ctx, classIssuer, 0, fmt.Errorf("getting a token for %s: the answer has no access token with a lifetime", t.conn))
+		return t.attemptEnded(ctx, classIssuer, 0, fmt.Errorf("getting a token for %s: the answer has no access token "+
+			"with a lifetime", t.conn))
 	}
 	key := ResponseKey{t.rec.Epoch, t.rec.Generation + 1, t.presented}
 	m := t.response(p, body, key, t.rec.Attempt.Fingerprint, FromClient)
-	if err := within(ctx, storeTimeout, func(ctx context.Context) error { return t.engine.ledger.SaveResponse(ctx, m) }); err != nil {
+	if err := within(ctx, storeTimeout, func(ctx context.Context) error {
+		return t.engine.ledger.SaveResponse(ctx,
+			m)
+	}); err != nil {
 		return t.attemptEnded(ctx, classStore, 0, fmt.Errorf("saving the answer for %s: %w", t.conn, err))
 	}
 	t.bodies[m.Key], t.loaded = body, false

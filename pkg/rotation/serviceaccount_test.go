@@ -39,7 +39,8 @@ func TestAServiceAccountIsKeptFreshLikeAnyOther(t *testing.T) {
 			}
 		}
 		doc, err := b.read(t.Context())
-		if err != nil || doc.CompanyID != "42" || doc.Generation != 25 || doc.Source != "client_credentials" || len(doc.SealedAnswer) == 0 {
+		if err != nil || doc.CompanyID != "42" || doc.Generation != 25 || doc.Source != "client_credentials" ||
+			len(doc.SealedAnswer) == 0 {
 			t.Errorf("%+v, %v", doc, err)
 		}
 		if kinds := b.notices(); len(kinds) != 0 {
@@ -58,12 +59,18 @@ func TestAServiceAccountAsksAgain(t *testing.T) {
 		gate    rotationtest.Gate
 		outcome rotation.Outcome
 	}{
-		"503":                {rotationtest.Nth(1, "issuer.Redeem", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail}), rotation.Deferred},
-		"the answer is lost": {rotationtest.Nth(1, "issuer.Redeem", rotationtest.After, rotationtest.Fault{Kind: rotationtest.Fail}), rotation.Deferred},
-		"half the answer":    {rotationtest.Nth(1, "issuer.Redeem", rotationtest.After, rotationtest.Fault{Kind: rotationtest.Cut}), rotation.Deferred},
-		"it is not saved":    {rotationtest.Nth(1, "ledger.SaveResponse", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Fail}), rotation.Deferred},
-		"no connection":      {rotationtest.Nth(1, "issuer.Redeem", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Unsent}), rotation.Deferred},
-		"429":                {rotationtest.Nth(1, "issuer.Redeem", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Throttle}), rotation.Deferred},
+		"503": {rotationtest.Nth(1, "issuer.Redeem", rotationtest.Before,
+			rotationtest.Fault{Kind: rotationtest.Fail}), rotation.Deferred},
+		"the answer is lost": {rotationtest.Nth(1, "issuer.Redeem", rotationtest.After,
+			rotationtest.Fault{Kind: rotationtest.Fail}), rotation.Deferred},
+		"half the answer": {rotationtest.Nth(1, "issuer.Redeem", rotationtest.After,
+			rotationtest.Fault{Kind: rotationtest.Cut}), rotation.Deferred},
+		"it is not saved": {rotationtest.Nth(1, "ledger.SaveResponse", rotationtest.Before,
+			rotationtest.Fault{Kind: rotationtest.Fail}), rotation.Deferred},
+		"no connection": {rotationtest.Nth(1, "issuer.Redeem", rotationtest.Before,
+			rotationtest.Fault{Kind: rotationtest.Unsent}), rotation.Deferred},
+		"429": {rotationtest.Nth(1, "issuer.Redeem", rotationtest.Before, rotationtest.Fault{Kind: rotationtest.Throttle}),
+			rotation.Deferred},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -206,7 +213,8 @@ func TestAnAppWithoutServiceAccountsGoesOn(t *testing.T) {
 					must(t, err)
 					report, err := r.ServiceAccount(t.Context(), c, "42")
 					must(t, err)
-					if got := report.Connections[0]; got.Outcome != rotation.ConfigError || !strings.Contains(got.Detail, "tokenturn connection disconnect sandbox/"+name) {
+					if got := report.Connections[0]; got.Outcome != rotation.ConfigError || !strings.Contains(got.Detail,
+						"tokenturn connection disconnect sandbox/"+name) {
 						t.Errorf("%+v", got)
 					}
 				}

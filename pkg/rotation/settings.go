@@ -41,7 +41,8 @@ func (s Settings) Validate() error {
 	check(s.Concurrency > 0, "the concurrency %d is not positive", s.Concurrency)
 	check(s.RedeemRate > 0, "the redeem rate %v is not positive", s.RedeemRate)
 	check(s.RedeemTimeout > 0, "the redeem timeout %v is not positive", s.RedeemTimeout)
-	check(s.RedeemTimeout <= longestRedeem, "the redeem timeout %v is too long; it is at most %v", s.RedeemTimeout, longestRedeem)
+	check(s.RedeemTimeout <= longestRedeem, "the redeem timeout %v is too long; it is at most %v", s.RedeemTimeout,
+		longestRedeem)
 	check(s.Quiet > 0, "the quiet period %v is not positive", s.Quiet)
 	check(s.PutsPerDay >= 0, "the puts per day %d are negative", s.PutsPerDay)
 	check(s.Lease >= 2*s.RedeemTimeout+5*time.Second,

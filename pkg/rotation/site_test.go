@@ -43,7 +43,8 @@ type outage struct {
 
 // newSite sets up an installation whose first sweep comes after so long.
 func newSite(server rotationtest.Personality, firstSweep time.Duration) *site {
-	s := &site{harness: newHarness(server), driver: &rotationtest.Driver{InOrder: true, MaxSteps: 50_000, MaxTime: 48 * time.Hour}}
+	s := &site{harness: newHarness(server), driver: &rotationtest.Driver{InOrder: true, MaxSteps: 50_000,
+		MaxTime: 48 * time.Hour}}
 	s.driver.Script = s.script
 	s.gate(rotationtest.Watch(s.Journal, s.calls.Gate(s.driver.Gate)))
 	s.sweep = time.Now().Add(firstSweep)
@@ -87,7 +88,10 @@ func (o *outage) begins(at rotationtest.Passage) bool {
 
 // strikes reports whether what is down concerns this passage.
 func (t trouble) strikes(at rotationtest.Passage) bool {
-	return at.When == t.when && slices.ContainsFunc(t.calls, func(prefix string) bool { return strings.HasPrefix(at.Call, prefix) })
+	return at.When == t.when && slices.ContainsFunc(t.calls, func(prefix string) bool {
+		return strings.HasPrefix(at.Call,
+			prefix)
+	})
 }
 
 // repair puts everything right.

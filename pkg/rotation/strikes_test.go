@@ -71,7 +71,8 @@ var kinds = []struct {
 	{"error", rotationtest.Before, rotationtest.Fail}, {"done, error", rotationtest.After, rotationtest.Fail},
 	{"crash", rotationtest.Before, rotationtest.Crash}, {"done, crash", rotationtest.After, rotationtest.Crash},
 	{"throttle", rotationtest.Before, rotationtest.Throttle}, {"deny", rotationtest.Before, rotationtest.Deny},
-	{"freeze", rotationtest.Before, rotationtest.Freeze}, {"done, freeze", rotationtest.After, rotationtest.Freeze}, {"slow", rotationtest.Before, rotationtest.Slow},
+	{"freeze", rotationtest.Before, rotationtest.Freeze}, {"done, freeze", rotationtest.After, rotationtest.Freeze},
+	{"slow", rotationtest.Before, rotationtest.Slow},
 	{"late", rotationtest.Before, rotationtest.Late}, {"stale", rotationtest.Before, rotationtest.Stale},
 	{"unsent", rotationtest.Before, rotationtest.Unsent}, {"cut", rotationtest.After, rotationtest.Cut},
 	{"cancel", rotationtest.Before, rotationtest.Cancel},
@@ -107,7 +108,8 @@ func (s *strikes) String() string {
 		fmt.Fprintln(w)
 	}
 	_ = w.Flush()
-	fmt.Fprintf(&text, "%d calls, %d kinds of faults, %d combinations with servers", len(s.calls()), len(kinds), combinations)
+	fmt.Fprintf(&text, "%d calls, %d kinds of faults, %d combinations with servers", len(s.calls()), len(kinds),
+		combinations)
 	return text.String()
 }
 
@@ -133,5 +135,7 @@ func (s *strikes) lacks() (lacks []string) {
 }
 
 // callsOfARotation are those that it makes on every server, whatever comes of it.
-var callsOfARotation = []string{"applications.Application", "followups.Send", "issuer.Redeem", "ledger.Load", "ledger.SaveResponse",
-	"ledger.Write", "notifier.Notify", "ratelimiter.Reserve", "sealer.DataKey", "sealer.Unwrap", "secrets.Current", "secrets.Promote", "secrets.Put"}
+var callsOfARotation = []string{"applications.Application", "followups.Send", "issuer.Redeem", "ledger.Load",
+	"ledger.SaveResponse",
+	"ledger.Write", "notifier.Notify", "ratelimiter.Reserve", "sealer.DataKey", "sealer.Unwrap", "secrets.Current",
+	"secrets.Promote", "secrets.Put"}

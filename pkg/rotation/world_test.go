@@ -30,8 +30,9 @@ type scenario struct {
 	recovery bool
 	menu     func(rotationtest.Passage) []rotationtest.Fault // nil: everything that can go wrong
 	sure     bool                                            // all of it with a fault and a switch at once, at any time
-	rare     bool                                            // about something else than the server: one server is enough for trying all of it
-	long     bool                                            // too long for trying all of it
+	// about something else than the server: one server is enough for trying all of it
+	rare     bool
+	long     bool // too long for trying all of it
 	faults   int
 	switches int
 	damage   []fsck.Kind // that is found once all is at rest
@@ -164,7 +165,8 @@ func (b *harness) rest(ctx context.Context) error {
 // settled reports whether nothing is left to do for minutes.
 func settled(rec rotation.Record) bool {
 	repeated := rec.Refusal == nil || rec.Refusal.Tries > 0 // a refused token once, for the server may be wrong
-	return rec.Revision != "" && rec.Attempt == nil && repeated && !rec.NoticePending && len(rec.Failures) == 0 && rec.SearchAt.IsZero() &&
+	return rec.Revision != "" && rec.Attempt == nil && repeated && !rec.NoticePending && len(rec.Failures) == 0 &&
+		rec.SearchAt.IsZero() &&
 		(rec.DueAt.IsZero() || time.Until(rec.DueAt) > 10*time.Minute)
 }
 

@@ -38,7 +38,8 @@ func (a *Applications) Application(ctx context.Context, environment string) (rot
 	}
 	app, err := a.parse(environment, value)
 	if err != nil {
-		return rotation.Application{}, fmt.Errorf("environment %s: %w that can be used in secret %s: %w; store them anew with: tokenturn app set %s",
+		return rotation.Application{}, fmt.Errorf("environment %s: %w that can be used in secret %s: %w; "+
+			"store them anew with: tokenturn app set %s",
 			environment, rotation.ErrNoApplication, a.naming.application(environment), err, environment)
 	}
 	return app, nil
@@ -47,13 +48,16 @@ func (a *Applications) Application(ctx context.Context, environment string) (rot
 // Value returns what Set stored, as it is. rotation.ErrNoApplication.
 func (a *Applications) Value(ctx context.Context, environment string) (token.Secret, error) {
 	name := a.naming.application(environment)
-	out, err := a.client.GetSecretValue(ctx, &secretsmanager.GetSecretValueInput{SecretId: &name, VersionStage: aws.String(current)})
+	out, err := a.client.GetSecretValue(ctx, &secretsmanager.GetSecretValueInput{SecretId: &name,
+		VersionStage: aws.String(current)})
 	switch err = translate(err); {
 	case errors.Is(err, rotation.ErrNoSecret):
-		return token.Secret{}, fmt.Errorf("environment %s: %w: secret %s is not there or empty; store them with: tokenturn app set %s",
+		return token.Secret{}, fmt.Errorf("environment %s: %w: secret %s is not there or empty; store them with: "+
+			"tokenturn app set %s",
 			environment, rotation.ErrNoApplication, name, environment)
 	case errors.Is(err, rotation.ErrSecretDeleted):
-		return token.Secret{}, fmt.Errorf("environment %s: %w: secret %s is scheduled for deletion; restore it, or store them anew once it is gone with: tokenturn app set %s",
+		return token.Secret{}, fmt.Errorf("environment %s: %w: secret %s is scheduled for deletion; restore it, "+
+			"or store them anew once it is gone with: tokenturn app set %s",
 			environment, rotation.ErrNoApplication, name, environment)
 	case err != nil:
 		return token.Secret{}, fmt.Errorf("reading the app credentials of %s from secret %s: %w", environment, name, err)
@@ -73,8 +77,9 @@ func (a *Applications) Set(ctx context.Context, environment string, value token.
 	_, err := a.client.PutSecretValue(ctx, &secretsmanager.PutSecretValueInput{SecretId: &name,
 		SecretString: aws.String(value.Reveal()), VersionStages: []string{current}})
 	if err = translate(err); errors.Is(err, rotation.ErrNoSecret) {
-		_, err = a.client.CreateSecret(ctx, &secretsmanager.CreateSecretInput{Name: &name, SecretString: aws.String(value.Reveal()),
-			KmsKeyId: a.naming.kmsKey(), Description: aws.String("Procore app credentials of tokenturn for " + environment),
+		_, err = a.client.CreateSecret(ctx, &secretsmanager.CreateSecretInput{Name: &name,
+			SecretString: aws.String(value.Reveal()),
+			KmsKeyId:     a.naming.kmsKey(), Description: aws.String("Procore app credentials of tokenturn for " + environment),
 			Tags: a.naming.tags(map[string]string{environmentTag: environment})})
 		err = translate(err)
 	}

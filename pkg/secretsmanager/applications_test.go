@@ -41,10 +41,12 @@ func TestApplicationIsReadByLabelAndParsed(t *testing.T) {
 }
 
 func TestMissingApplicationSaysWhatToDo(t *testing.T) {
-	for code, missing := range map[string]bool{"ResourceNotFoundException": true, "InvalidRequestException": true, "AccessDeniedException": false} {
+	for code, missing := range map[string]bool{"ResourceNotFoundException": true, "InvalidRequestException": true,
+		"AccessDeniedException": false} {
 		a, _ := applications(refuse(code))
 		_, err := a.Application(t.Context(), "sandbox")
-		if err == nil || errors.Is(err, rotation.ErrNoApplication) != missing || !strings.Contains(err.Error(), "tt/app/sandbox") {
+		if err == nil || errors.Is(err, rotation.ErrNoApplication) != missing || !strings.Contains(err.Error(),
+			"tt/app/sandbox") {
 			t.Errorf("%s: %v", code, err)
 		}
 		if missing && !strings.Contains(err.Error(), "tokenturn app set sandbox") {
@@ -63,14 +65,17 @@ func TestSetPutsOrCreates(t *testing.T) {
 		t.Fatal(err)
 	}
 	put := script.Calls()[0].Input
-	if put["SecretId"] != "tt/app/sandbox" || put["SecretString"] != value.Reveal() || len(put["ClientRequestToken"].(string)) < 32 {
+	if put["SecretId"] != "tt/app/sandbox" || put["SecretString"] != value.Reveal() ||
+		len(put["ClientRequestToken"].(string)) < 32 {
 		t.Errorf("put %v", put)
 	}
-	a, script = applications(by(map[string]play{"PutSecretValue": refuse("ResourceNotFoundException"), "CreateSecret": give(nil)}))
+	a, script = applications(by(map[string]play{"PutSecretValue": refuse("ResourceNotFoundException"),
+		"CreateSecret": give(nil)}))
 	if err := a.Set(t.Context(), "sandbox", value); err != nil {
 		t.Fatal(err)
 	}
-	if made := script.Calls()[1].Input; made["Name"] != "tt/app/sandbox" || made["SecretString"] != value.Reveal() || made["KmsKeyId"] != "alias/vault" {
+	if made := script.Calls()[1].Input; made["Name"] != "tt/app/sandbox" || made["SecretString"] != value.Reveal() ||
+		made["KmsKeyId"] != "alias/vault" {
 		t.Errorf("created %v", made)
 	}
 }

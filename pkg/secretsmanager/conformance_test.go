@@ -29,7 +29,10 @@ func serverSecretStore(t *testing.T, transport http.RoundTripper) rotation.Secre
 }
 
 func TestSecretStoreKeepsTheContract(t *testing.T) {
-	rotationtest.TestSecretStore(t, func(t *testing.T) rotation.SecretStore { return serverSecretStore(t, http.DefaultTransport) })
+	rotationtest.TestSecretStore(t, func(t *testing.T) rotation.SecretStore {
+		return serverSecretStore(t,
+			http.DefaultTransport)
+	})
 }
 
 func TestSecretStoreKeepsTheContractWhenRequestsAreRepeated(t *testing.T) {
@@ -55,7 +58,8 @@ func TestDeletedAndEmptySecrets(t *testing.T) {
 	_, versionErr := v.Version(ctx, acme, first)
 	_, versionsErr := v.Versions(ctx, acme)
 	for what, err := range map[string]error{"Current": currentErr, "Version": versionErr, "Versions": versionsErr,
-		"Create": v.Create(ctx, acme, second, value), "Put": v.Put(ctx, acme, second, value), "Promote": v.Promote(ctx, acme, second, first)} {
+		"Create": v.Create(ctx, acme, second, value), "Put": v.Put(ctx, acme, second, value), "Promote": v.Promote(ctx, acme,
+			second, first)} {
 		if !errors.Is(err, rotation.ErrSecretDeleted) {
 			t.Errorf("%s: got %v, want ErrSecretDeleted", what, err)
 		}
@@ -78,7 +82,8 @@ func TestDeletedAndEmptySecrets(t *testing.T) {
 	}
 
 	empty := token.Connection{Environment: "sandbox", Name: "empty"}
-	_, err := client.CreateSecret(ctx, &sdk.CreateSecretInput{Name: aws.String(naming.Prefix + "/connection/" + empty.String())})
+	_, err := client.CreateSecret(ctx, &sdk.CreateSecretInput{Name: aws.String(naming.Prefix + "/connection/" +
+		empty.String())})
 	t.Log("creating:", err)
 	if _, err := v.Current(ctx, empty); !errors.Is(err, rotation.ErrNoVersion) {
 		t.Errorf("Current of a secret without a version: got %v, want ErrNoVersion", err)

@@ -16,8 +16,10 @@ import (
 // DeletionClient is what Deletions use of *secretsmanager.Client. It is apart
 // from Client because only an operator has these rights, none of the functions.
 type DeletionClient interface {
-	DeleteSecret(context.Context, *secretsmanager.DeleteSecretInput, ...func(*secretsmanager.Options)) (*secretsmanager.DeleteSecretOutput, error)
-	RestoreSecret(context.Context, *secretsmanager.RestoreSecretInput, ...func(*secretsmanager.Options)) (*secretsmanager.RestoreSecretOutput, error)
+	DeleteSecret(context.Context, *secretsmanager.DeleteSecretInput,
+		...func(*secretsmanager.Options)) (*secretsmanager.DeleteSecretOutput, error)
+	RestoreSecret(context.Context, *secretsmanager.RestoreSecretInput,
+		...func(*secretsmanager.Options)) (*secretsmanager.RestoreSecretOutput, error)
 }
 
 var _ DeletionClient = (*secretsmanager.Client)(nil)
@@ -36,7 +38,8 @@ func NewDeletions(client DeletionClient, naming Naming) *Deletions { return &Del
 // after the recovery time, of which Secrets Manager takes whole days from 7 to
 // 30. It returns when that will be; zero if it was scheduled before, since the
 // service then tells no more. rotation.ErrNoSecret.
-func (d *Deletions) Schedule(ctx context.Context, c token.Connection, recovery time.Duration) (at time.Time, err error) {
+func (d *Deletions) Schedule(ctx context.Context, c token.Connection, recovery time.Duration) (at time.Time,
+	err error) {
 	out, err := d.client.DeleteSecret(ctx, &secretsmanager.DeleteSecretInput{SecretId: aws.String(d.naming.connection(c)),
 		RecoveryWindowInDays: aws.Int64(int64(recovery / (24 * time.Hour)))})
 	switch err = translate(err); {

@@ -21,7 +21,8 @@ func deletions(p play) (*secretsmanager.Deletions, *awstest.Script) {
 }
 
 func TestDeletionRequests(t *testing.T) {
-	d, script := deletions(by(map[string]play{"DeleteSecret": give(map[string]any{"DeletionDate": 1.7e9}), "RestoreSecret": give(nil)}))
+	d, script := deletions(by(map[string]play{"DeleteSecret": give(map[string]any{"DeletionDate": 1.7e9}),
+		"RestoreSecret": give(nil)}))
 	at, err := d.Schedule(t.Context(), acme, 9*day)
 	if err != nil || !at.Equal(time.Unix(1.7e9, 0)) {
 		t.Errorf("Schedule: %v, %v", at, err)
@@ -29,7 +30,8 @@ func TestDeletionRequests(t *testing.T) {
 	if err := d.Cancel(t.Context(), acme); err != nil {
 		t.Error(err)
 	}
-	want := []awstest.Call{{Operation: "DeleteSecret", Input: map[string]any{"SecretId": name, "RecoveryWindowInDays": 9.0}},
+	want := []awstest.Call{{Operation: "DeleteSecret", Input: map[string]any{"SecretId": name,
+		"RecoveryWindowInDays": 9.0}},
 		{Operation: "RestoreSecret", Input: map[string]any{"SecretId": name}}}
 	if got := script.Calls(); !reflect.DeepEqual(got, want) {
 		t.Errorf("calls\n%v, want\n%v", got, want)

@@ -37,7 +37,8 @@ var given = regexp.MustCompile(`^arn:(aws[a-z-]*):iam::([0-9]{12}):(role|user)/(
 func parsePrincipal(arn string) (principal, error) {
 	m := given.FindStringSubmatch(arn)
 	if m == nil {
-		return principal{}, fmt.Errorf("%q is not the ARN of one IAM role or user, such as arn:aws:iam::111122223333:role/NAME", arn)
+		return principal{}, fmt.Errorf("%q is not the ARN of one IAM role or user, "+
+			"such as arn:aws:iam::111122223333:role/NAME", arn)
 	}
 	return principal{m[1], m[2], m[3], m[4]}, nil
 }
@@ -68,7 +69,8 @@ const sidPrefix = "Tokenturn"
 // everybody. A read that names neither version nor stage gets AWSCURRENT.
 //
 // See https://docs.aws.amazon.com/secretsmanager/latest/userguide/auth-and-access_resource-policies.html
-// and, for the condition keys, https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecretsmanager.html
+// and, for the condition keys,
+// https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecretsmanager.html
 func (g Guard) Policy() (string, error) {
 	account, err := g.account()
 	if err != nil {
@@ -80,17 +82,24 @@ func (g Guard) Policy() (string, error) {
 		for operator, keys := range more {
 			condition[operator] = keys
 		}
-		return statement{Sid: sidPrefix + sid, Effect: "Deny", Principal: map[string]string{"AWS": account}, Action: actions, Resource: "*", Condition: condition}
+		return statement{Sid: sidPrefix + sid, Effect: "Deny", Principal: map[string]string{"AWS": account}, Action: actions,
+			Resource: "*", Condition: condition}
 	}
 	writers, read := append(patterns(g.Writer), keepers...), []string{"secretsmanager:GetSecretValue"}
 	policy := policy{Version: "2012-10-17", Statement: []statement{
-		deny("AloneWrites", writers, []string{"secretsmanager:PutSecretValue", "secretsmanager:UpdateSecretVersionStage"}, nil),
-		deny("IsNotEndedNorOpened", keepers, []string{"secretsmanager:CancelRotateSecret", "secretsmanager:DeleteResourcePolicy", "secretsmanager:DeleteSecret",
-			"secretsmanager:PutResourcePolicy", "secretsmanager:RemoveRegionsFromReplication", "secretsmanager:ReplicateSecretToRegions", "secretsmanager:RestoreSecret",
-			"secretsmanager:RotateSecret", "secretsmanager:StopReplicationToReplica", "secretsmanager:TagResource", "secretsmanager:UntagResource", "secretsmanager:UpdateSecret"}, nil),
-		deny("AloneReadsByVersion", append(slices.Clone(writers), patterns(g.ByVersion...)...), read, map[string]map[string]any{"Null": {"secretsmanager:VersionId": "false"}}),
-		deny("AloneReadsOtherStages", writers, read, map[string]map[string]any{"Null": {"secretsmanager:VersionStage": "false"},
-			"StringNotEquals": {"secretsmanager:VersionStage": current}}),
+		deny("AloneWrites", writers, []string{"secretsmanager:PutSecretValue", "secretsmanager:UpdateSecretVersionStage"},
+			nil),
+		deny("IsNotEndedNorOpened", keepers, []string{"secretsmanager:CancelRotateSecret",
+			"secretsmanager:DeleteResourcePolicy", "secretsmanager:DeleteSecret",
+			"secretsmanager:PutResourcePolicy", "secretsmanager:RemoveRegionsFromReplication",
+			"secretsmanager:ReplicateSecretToRegions", "secretsmanager:RestoreSecret",
+			"secretsmanager:RotateSecret", "secretsmanager:StopReplicationToReplica", "secretsmanager:TagResource",
+			"secretsmanager:UntagResource", "secretsmanager:UpdateSecret"}, nil),
+		deny("AloneReadsByVersion", append(slices.Clone(writers), patterns(g.ByVersion...)...), read,
+			map[string]map[string]any{"Null": {"secretsmanager:VersionId": "false"}}),
+		deny("AloneReadsOtherStages", writers, read,
+			map[string]map[string]any{"Null": {"secretsmanager:VersionStage": "false"},
+				"StringNotEquals": {"secretsmanager:VersionStage": current}}),
 	}}
 	text, err := json.MarshalIndent(policy, "", "  ")
 	return string(text), err
@@ -125,7 +134,8 @@ func (g Guard) account() (string, error) {
 		}
 	}
 	if g.keeps(writer) {
-		return "", fmt.Errorf("%s writes the secrets and cannot be for recovery as well: it must not be able to end them", g.Writer)
+		return "", fmt.Errorf("%s writes the secrets and cannot be for recovery as well: it must not be able to end them",
+			g.Writer)
 	}
 	return writer.root(), nil
 }

@@ -67,7 +67,10 @@ func (p parsed) denies(t *testing.T, who, action string, request map[string]stri
 				value, there := request[key]
 				switch operator {
 				case "ArnNotLike":
-					applies = applies && !slices.ContainsFunc(want.([]any), func(pattern any) bool { return arnLike(pattern.(string), value) })
+					applies = applies && !slices.ContainsFunc(want.([]any), func(pattern any) bool {
+						return arnLike(pattern.(string),
+							value)
+					})
 				case "StringNotEquals":
 					applies = applies && value != want
 				case "Null":
@@ -105,12 +108,17 @@ func TestGuardDeniesEverybodyElse(t *testing.T) {
 	}{
 		{"writing a version", "PutSecretValue", nil, []string{writer, operator, spare, root}},
 		{"moving a label", "UpdateSecretVersionStage", nil, []string{writer, operator, spare, root}},
-		{"reading what is current", "GetSecretValue", map[string]string{"secretsmanager:VersionStage": "AWSCURRENT"}, everybody},
+		{"reading what is current", "GetSecretValue", map[string]string{"secretsmanager:VersionStage": "AWSCURRENT"},
+			everybody},
 		{"reading without a label", "GetSecretValue", nil, everybody},
-		{"reading what was current", "GetSecretValue", map[string]string{"secretsmanager:VersionStage": "AWSPREVIOUS"}, []string{writer, operator, spare, root}},
-		{"reading what is pending", "GetSecretValue", map[string]string{"secretsmanager:VersionStage": "AWSPENDING"}, []string{writer, operator, spare, root}},
-		{"reading a version by id", "GetSecretValue", map[string]string{"secretsmanager:VersionId": "escrow-1"}, []string{writer, operator, spare, root, cache}},
-		{"reading by id and label", "GetSecretValue", map[string]string{"secretsmanager:VersionId": "1", "secretsmanager:VersionStage": "AWSCURRENT"}, []string{writer, operator, spare, root, cache}},
+		{"reading what was current", "GetSecretValue", map[string]string{"secretsmanager:VersionStage": "AWSPREVIOUS"},
+			[]string{writer, operator, spare, root}},
+		{"reading what is pending", "GetSecretValue", map[string]string{"secretsmanager:VersionStage": "AWSPENDING"},
+			[]string{writer, operator, spare, root}},
+		{"reading a version by id", "GetSecretValue", map[string]string{"secretsmanager:VersionId": "escrow-1"},
+			[]string{writer, operator, spare, root, cache}},
+		{"reading by id and label", "GetSecretValue", map[string]string{"secretsmanager:VersionId": "1",
+			"secretsmanager:VersionStage": "AWSCURRENT"}, []string{writer, operator, spare, root, cache}},
 		{"describing", "DescribeSecret", nil, everybody},
 		{"deleting", "DeleteSecret", nil, keepers},
 		{"restoring", "RestoreSecret", nil, keepers},
@@ -139,8 +147,10 @@ func TestGuardKnowsPrincipalsWithAnyPath(t *testing.T) {
 	const account = "arn:aws:iam::111122223333:"
 	everything := []string{"PutSecretValue", "GetSecretValue", "DeleteSecret"}
 	for _, path := range []string{"", "aws-reserved/sso.amazonaws.com/", "a/b/c/"} {
-		g := secretsmanager.Guard{Writer: account + "role/" + path + "Rotate", ByVersion: []string{account + "role/" + path + "Cache"},
-			Recovery: []string{account + "role/" + path + "AWSReservedSSO_Operators_0123456789abcdef", account + "user/" + path + "break-glass"}}
+		g := secretsmanager.Guard{Writer: account + "role/" + path + "Rotate", ByVersion: []string{account + "role/" + path +
+			"Cache"},
+			Recovery: []string{account + "role/" + path + "AWSReservedSSO_Operators_0123456789abcdef", account + "user/" + path +
+				"break-glass"}}
 		p := policyOf(t, g)
 		for who, may := range map[string][]string{
 			"role/Rotate":                {"PutSecretValue", "GetSecretValue"},
@@ -183,7 +193,8 @@ func TestGuardKnowsPrincipalsWithAnyPath(t *testing.T) {
 }
 
 func TestGuardsOnlyWildcardStandsForAPath(t *testing.T) {
-	except := []any{"arn:aws:iam::111122223333:role/Operators", "arn:aws:iam::111122223333:role/*/Operators", spare, "arn:aws:iam::111122223333:user/*/break-glass", root}
+	except := []any{"arn:aws:iam::111122223333:role/Operators", "arn:aws:iam::111122223333:role/*/Operators", spare,
+		"arn:aws:iam::111122223333:user/*/break-glass", root}
 	more := map[string][]any{
 		"TokenturnAloneWrites":           {writer, "arn:aws:iam::111122223333:role/*/tokenturn-RotateRole-1"},
 		"TokenturnAloneReadsOtherStages": {writer, "arn:aws:iam::111122223333:role/*/tokenturn-RotateRole-1"},
@@ -191,7 +202,8 @@ func TestGuardsOnlyWildcardStandsForAPath(t *testing.T) {
 			cache, "arn:aws:iam::111122223333:role/*/reader-with-a-caching-library"},
 	}
 	for _, s := range guardPolicy(t).Statement {
-		if s.Effect != "Deny" || s.Principal["AWS"] != root || len(s.Principal) != 1 || strings.Contains(strings.Join(s.Action, " "), "*") {
+		if s.Effect != "Deny" || s.Principal["AWS"] != root || len(s.Principal) != 1 ||
+			strings.Contains(strings.Join(s.Action, " "), "*") {
 			t.Errorf("%+v", s)
 		}
 		got, _ := s.Condition["ArnNotLike"]["aws:PrincipalArn"].([]any)
@@ -204,21 +216,24 @@ func TestGuardsOnlyWildcardStandsForAPath(t *testing.T) {
 
 func TestGuardRefusesWhatCouldLockOut(t *testing.T) {
 	for name, g := range map[string]secretsmanager.Guard{
-		"nobody for recovery":        {Writer: writer},
-		"no writer":                  {Recovery: []string{operator}},
-		"a wildcard":                 {Writer: writer, Recovery: []string{"arn:aws:iam::111122223333:role/*"}},
-		"a wildcard in a path":       {Writer: writer, Recovery: []string{"arn:aws:iam::111122223333:role/*/Operators"}},
-		"one in a name":              {Writer: writer, Recovery: []string{"arn:aws:iam::111122223333:role/Operator?"}},
-		"a path without a name":      {Writer: writer, Recovery: []string{"arn:aws:iam::111122223333:role/aws-reserved/"}},
-		"the writer by another path": {Writer: writer, Recovery: []string{operator, strings.Replace(writer, "role/", "role/x/", 1)}},
-		"everybody":                  {Writer: writer, Recovery: []string{"*"}},
-		"a session":                  {Writer: writer, Recovery: []string{"arn:aws:sts::111122223333:assumed-role/Operators/pat"}},
-		"a reader elsewhere":         {Writer: writer, Recovery: []string{operator}, ByVersion: []string{"arn:aws:iam::444455556666:role/reader"}},
-		"another account":            {Writer: writer, Recovery: []string{"arn:aws:iam::444455556666:role/Operators"}},
-		"the writer for recovery":    {Writer: writer, Recovery: []string{operator, writer}},
-		"an account instead":         {Writer: root, Recovery: []string{operator}},
-		"something after the name":   {Writer: writer + "\n", Recovery: []string{operator}},
-		"a variable of the service":  {Writer: writer, Recovery: []string{"arn:aws:iam::111122223333:role/${aws:username}"}},
+		"nobody for recovery":   {Writer: writer},
+		"no writer":             {Recovery: []string{operator}},
+		"a wildcard":            {Writer: writer, Recovery: []string{"arn:aws:iam::111122223333:role/*"}},
+		"a wildcard in a path":  {Writer: writer, Recovery: []string{"arn:aws:iam::111122223333:role/*/Operators"}},
+		"one in a name":         {Writer: writer, Recovery: []string{"arn:aws:iam::111122223333:role/Operator?"}},
+		"a path without a name": {Writer: writer, Recovery: []string{"arn:aws:iam::111122223333:role/aws-reserved/"}},
+		"the writer by another path": {Writer: writer, Recovery: []string{operator, strings.Replace(writer, "role/",
+			"role/x/", 1)}},
+		"everybody": {Writer: writer, Recovery: []string{"*"}},
+		"a session": {Writer: writer,
+			Recovery: []string{"arn:aws:sts::111122223333:assumed-role/Operators/pat"}},
+		"a reader elsewhere": {Writer: writer, Recovery: []string{operator},
+			ByVersion: []string{"arn:aws:iam::444455556666:role/reader"}},
+		"another account":           {Writer: writer, Recovery: []string{"arn:aws:iam::444455556666:role/Operators"}},
+		"the writer for recovery":   {Writer: writer, Recovery: []string{operator, writer}},
+		"an account instead":        {Writer: root, Recovery: []string{operator}},
+		"something after the name":  {Writer: writer + "\n", Recovery: []string{operator}},
+		"a variable of the service": {Writer: writer, Recovery: []string{"arn:aws:iam::111122223333:role/${aws:username}"}},
 	} {
 		if text, err := g.Policy(); err == nil {
 			t.Errorf("%s: %s", name, text)
@@ -258,7 +273,8 @@ func TestAttachReplacesOurOwnPolicyOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	// What was attached before paths were left open is ours too.
-	before := strings.NewReplacer("ArnNotLike", "ArnNotEquals", "role/*/Operators", "role/aws-reserved/sso.amazonaws.com/eu-west-1/Operators").Replace(ours)
+	before := strings.NewReplacer("ArnNotLike", "ArnNotEquals", "role/*/Operators",
+		"role/aws-reserved/sso.amazonaws.com/eu-west-1/Operators").Replace(ours)
 	for _, c := range []struct {
 		attached string
 		other    bool
@@ -267,7 +283,8 @@ func TestAttachReplacesOurOwnPolicyOnly(t *testing.T) {
 		{`{"Version":"2012-10-17","Statement":[{"Sid":"Partner","Effect":"Allow","Principal":{"AWS":"444455556666"},"Action":"secretsmanager:GetSecretValue","Resource":"*"}]}`, true},
 		{`{"Statement":[]}`, true}, {`nonsense`, true},
 	} {
-		p, script := protections(by(map[string]play{"GetResourcePolicy": give(map[string]any{"ResourcePolicy": c.attached}), "PutResourcePolicy": give(nil)}))
+		p, script := protections(by(map[string]play{"GetResourcePolicy": give(map[string]any{"ResourcePolicy": c.attached}),
+			"PutResourcePolicy": give(nil)}))
 		err := p.Attach(t.Context(), acme, guard)
 		if errors.Is(err, secretsmanager.ErrOtherPolicy) != c.other || !c.other && err != nil {
 			t.Errorf("over %.40q: %v", c.attached, err)
@@ -283,9 +300,11 @@ func TestAttachReplacesOurOwnPolicyOnly(t *testing.T) {
 }
 
 func TestAttachRefusals(t *testing.T) {
-	for code, want := range map[string]error{"ResourceNotFoundException": rotation.ErrNoSecret, "InvalidRequestException": rotation.ErrSecretDeleted, "AccessDeniedException": nil} {
+	for code, want := range map[string]error{"ResourceNotFoundException": rotation.ErrNoSecret,
+		"InvalidRequestException": rotation.ErrSecretDeleted, "AccessDeniedException": nil} {
 		p, _ := protections(refuse(code))
-		if err := p.Attach(t.Context(), acme, guard); err == nil || want != nil && !errors.Is(err, want) || !strings.Contains(err.Error(), acme.String()) {
+		if err := p.Attach(t.Context(), acme, guard); err == nil || want != nil && !errors.Is(err, want) ||
+			!strings.Contains(err.Error(), acme.String()) {
 			t.Errorf("%s: %v", code, err)
 		}
 	}

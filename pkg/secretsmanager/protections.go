@@ -14,8 +14,10 @@ import (
 // ProtectionClient is what Protections use of *secretsmanager.Client. Only an
 // operator has these rights, none of the functions.
 type ProtectionClient interface {
-	GetResourcePolicy(context.Context, *secretsmanager.GetResourcePolicyInput, ...func(*secretsmanager.Options)) (*secretsmanager.GetResourcePolicyOutput, error)
-	PutResourcePolicy(context.Context, *secretsmanager.PutResourcePolicyInput, ...func(*secretsmanager.Options)) (*secretsmanager.PutResourcePolicyOutput, error)
+	GetResourcePolicy(context.Context, *secretsmanager.GetResourcePolicyInput,
+		...func(*secretsmanager.Options)) (*secretsmanager.GetResourcePolicyOutput, error)
+	PutResourcePolicy(context.Context, *secretsmanager.PutResourcePolicyInput,
+		...func(*secretsmanager.Options)) (*secretsmanager.PutResourcePolicyOutput, error)
 }
 
 var _ ProtectionClient = (*secretsmanager.Client)(nil)
@@ -50,7 +52,8 @@ func (p *Protections) Attach(ctx context.Context, c token.Connection, g Guard) e
 	if there != "" && !isOurs(there) {
 		return fmt.Errorf("%w: secret %s", ErrOtherPolicy, *name)
 	}
-	_, err = p.client.PutResourcePolicy(ctx, &secretsmanager.PutResourcePolicyInput{SecretId: name, ResourcePolicy: &text, BlockPublicPolicy: aws.Bool(true)})
+	_, err = p.client.PutResourcePolicy(ctx, &secretsmanager.PutResourcePolicyInput{SecretId: name, ResourcePolicy: &text,
+		BlockPublicPolicy: aws.Bool(true)})
 	if err := translate(err); err != nil {
 		return fmt.Errorf("attaching the resource policy to the secret of %s: %w", c, err)
 	}
@@ -66,7 +69,8 @@ func (p *Protections) Protected(ctx context.Context, c token.Connection) (bool, 
 
 // attached is the resource policy of the secret of c; empty if it has none.
 func (p *Protections) attached(ctx context.Context, c token.Connection) (string, error) {
-	out, err := p.client.GetResourcePolicy(ctx, &secretsmanager.GetResourcePolicyInput{SecretId: aws.String(p.naming.connection(c))})
+	out, err := p.client.GetResourcePolicy(ctx, &secretsmanager.GetResourcePolicyInput{
+		SecretId: aws.String(p.naming.connection(c))})
 	if err := translate(err); err != nil {
 		return "", fmt.Errorf("reading the resource policy of the secret of %s: %w", c, err)
 	}

@@ -29,11 +29,16 @@ import (
 // Client is what the package uses of *secretsmanager.Client. Its configuration
 // must bound the time of a call.
 type Client interface {
-	GetSecretValue(context.Context, *secretsmanager.GetSecretValueInput, ...func(*secretsmanager.Options)) (*secretsmanager.GetSecretValueOutput, error)
-	ListSecretVersionIds(context.Context, *secretsmanager.ListSecretVersionIdsInput, ...func(*secretsmanager.Options)) (*secretsmanager.ListSecretVersionIdsOutput, error)
-	CreateSecret(context.Context, *secretsmanager.CreateSecretInput, ...func(*secretsmanager.Options)) (*secretsmanager.CreateSecretOutput, error)
-	PutSecretValue(context.Context, *secretsmanager.PutSecretValueInput, ...func(*secretsmanager.Options)) (*secretsmanager.PutSecretValueOutput, error)
-	UpdateSecretVersionStage(context.Context, *secretsmanager.UpdateSecretVersionStageInput, ...func(*secretsmanager.Options)) (*secretsmanager.UpdateSecretVersionStageOutput, error)
+	GetSecretValue(context.Context, *secretsmanager.GetSecretValueInput,
+		...func(*secretsmanager.Options)) (*secretsmanager.GetSecretValueOutput, error)
+	ListSecretVersionIds(context.Context, *secretsmanager.ListSecretVersionIdsInput,
+		...func(*secretsmanager.Options)) (*secretsmanager.ListSecretVersionIdsOutput, error)
+	CreateSecret(context.Context, *secretsmanager.CreateSecretInput,
+		...func(*secretsmanager.Options)) (*secretsmanager.CreateSecretOutput, error)
+	PutSecretValue(context.Context, *secretsmanager.PutSecretValueInput,
+		...func(*secretsmanager.Options)) (*secretsmanager.PutSecretValueOutput, error)
+	UpdateSecretVersionStage(context.Context, *secretsmanager.UpdateSecretVersionStageInput,
+		...func(*secretsmanager.Options)) (*secretsmanager.UpdateSecretVersionStageOutput, error)
 }
 
 var _ Client = (*secretsmanager.Client)(nil)
@@ -98,5 +103,6 @@ func translate(err error) error {
 // AWS gives for the latter is not documented.
 func refusesMove(err error) bool {
 	e, ok := errors.AsType[smithy.APIError](err)
-	return ok && slices.Contains([]string{"InvalidParameterException", "ResourceNotFoundException", "ValidationException"}, e.ErrorCode())
+	return ok && slices.Contains([]string{"InvalidParameterException", "ResourceNotFoundException", "ValidationException"},
+		e.ErrorCode())
 }

@@ -56,7 +56,8 @@ func (v *SecretStore) Version(ctx context.Context, c token.Connection, id string
 	return version, nil
 }
 
-func (v *SecretStore) get(ctx context.Context, c token.Connection, in *secretsmanager.GetSecretValueInput) (rotation.Version, error) {
+func (v *SecretStore) get(ctx context.Context, c token.Connection,
+	in *secretsmanager.GetSecretValueInput) (rotation.Version, error) {
 	in.SecretId = aws.String(v.naming.connection(c))
 	out, err := v.client.GetSecretValue(ctx, in)
 	meaning := translate(err)
@@ -112,7 +113,8 @@ func (v *SecretStore) Create(ctx context.Context, c token.Connection, id string,
 	err := v.paced(ctx, func() error {
 		_, err := v.client.CreateSecret(ctx, &secretsmanager.CreateSecretInput{
 			Name: aws.String(v.naming.connection(c)), ClientRequestToken: &id, SecretString: aws.String(value.Reveal()),
-			KmsKeyId: v.naming.kmsKey(), Description: aws.String("Procore access token of " + c.String() + ", kept fresh by tokenturn"),
+			KmsKeyId: v.naming.kmsKey(), Description: aws.String("Procore access token of " + c.String() +
+				", kept fresh by tokenturn"),
 			Tags: v.naming.tags(map[string]string{connectionTag: c.String(), environmentTag: c.Environment})})
 		return err
 	})

@@ -53,7 +53,8 @@ func (n *Notifier) Notify(ctx context.Context, notice rotation.Notice) error {
 	if err != nil {
 		return fmt.Errorf("encoding a notice: %w", err)
 	}
-	_, err = n.client.Publish(ctx, &sns.PublishInput{TopicArn: &n.topic, Subject: aws.String(subject(notice)), Message: aws.String(string(message))})
+	_, err = n.client.Publish(ctx, &sns.PublishInput{TopicArn: &n.topic, Subject: aws.String(subject(notice)),
+		Message: aws.String(string(message))})
 	if err != nil {
 		return fmt.Errorf("publishing to %s: %w", n.topic, err)
 	}

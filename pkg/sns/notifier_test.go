@@ -21,7 +21,8 @@ import (
 
 const topic = "arn:aws:sns:us-east-1:123456789012:notices"
 
-var notice = rotation.Notice{Kind: rotation.NoticeNeedsConsent, Connection: token.Connection{Environment: "sandbox", Name: "acme"},
+var notice = rotation.Notice{Kind: rotation.NoticeNeedsConsent, Connection: token.Connection{Environment: "sandbox",
+	Name: "acme"},
 	Environment: "sandbox", Summary: "allow again", At: time.Date(2026, 11, 21, 22, 0, 0, 0, time.UTC)}
 
 func notify(script *awstest.Script, ctx context.Context, n rotation.Notice) error {
@@ -43,7 +44,8 @@ func TestNotifyPublishesTheNotice(t *testing.T) {
 		t.Errorf("subject %q", subject)
 	}
 	var got rotation.Notice
-	if err := json.Unmarshal([]byte(calls[0].Input["Message"].(string)), &got); err != nil || !reflect.DeepEqual(got, notice) {
+	if err := json.Unmarshal([]byte(calls[0].Input["Message"].(string)), &got); err != nil || !reflect.DeepEqual(got,
+		notice) {
 		t.Errorf("message %v, %v", calls[0].Input["Message"], err)
 	}
 }
@@ -106,7 +108,8 @@ func TestUndeliverableNotice(t *testing.T) {
 	linked := notice
 	linked.Link = token.NewSecret("https://connect.example.com/connect/canary")
 	err := notify(script, t.Context(), linked)
-	if err == nil || !strings.Contains(err.Error(), topic) || !strings.Contains(err.Error(), "no network") || strings.Contains(err.Error(), "canary") {
+	if err == nil || !strings.Contains(err.Error(), topic) || !strings.Contains(err.Error(), "no network") ||
+		strings.Contains(err.Error(), "canary") {
 		t.Errorf("the error is %v", err)
 	}
 }

@@ -42,7 +42,8 @@ func (f *FollowUps) Send(ctx context.Context, request rotation.Request, delay ti
 	if err != nil {
 		return fmt.Errorf("encoding a follow-up: %w", err)
 	}
-	_, err = f.client.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: &f.queue, MessageBody: aws.String(string(body)), DelaySeconds: seconds(delay)})
+	_, err = f.client.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: &f.queue, MessageBody: aws.String(string(body)),
+		DelaySeconds: seconds(delay)})
 	if err != nil {
 		return fmt.Errorf("sending a follow-up (%s %s) to queue %s: %w", request.Op, request.Connection, f.queue, err)
 	}

@@ -41,7 +41,8 @@ func FuzzParseDocument(f *testing.F) {
 }
 
 func FuzzParseConnection(f *testing.F) {
-	for _, text := range []string{"sandbox/acme", "sandbox/acme/x", "/", "a/..", "A/b", "a/b\n", "-a/b", strings.Repeat("a", 63) + "/" + strings.Repeat("b", 64)} {
+	for _, text := range []string{"sandbox/acme", "sandbox/acme/x", "/", "a/..", "A/b", "a/b\n", "-a/b",
+		strings.Repeat("a", 63) + "/" + strings.Repeat("b", 64)} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

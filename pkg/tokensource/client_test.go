@@ -76,7 +76,8 @@ type paced struct {
 	last time.Time
 }
 
-func (p *paced) GetSecretValue(ctx context.Context, in *secretsmanager.GetSecretValueInput, o ...func(*secretsmanager.Options)) (*secretsmanager.GetSecretValueOutput, error) {
+func (p *paced) GetSecretValue(ctx context.Context, in *secretsmanager.GetSecretValueInput,
+	o ...func(*secretsmanager.Options)) (*secretsmanager.GetSecretValueOutput, error) {
 	p.mu.Lock()
 	if since := time.Since(p.last); since < time.Second {
 		p.t.Errorf("a read %v after the one before", since)
@@ -86,7 +87,8 @@ func (p *paced) GetSecretValue(ctx context.Context, in *secretsmanager.GetSecret
 	return p.SecretReader.GetSecretValue(ctx, in, o...)
 }
 
-func newClient(t *testing.T, secret *tokensourcetest.Secret, api http.Handler) (*tokensource.Source, *http.Client, *handled) {
+func newClient(t *testing.T, secret *tokensourcetest.Secret, api http.Handler) (*tokensource.Source, *http.Client,
+	*handled) {
 	t.Helper()
 	secret.Edit(func(d *token.Document) { d.APIURL, d.CompanyID = apiURL, "562949953421312" })
 	network := &handled{Handler: api}
@@ -161,7 +163,8 @@ func TestRotationIsNotNoticed(t *testing.T) {
 		} {
 			secret.Rotate()
 			before := network.calls.Load()
-			if status, body := get(t, client, r); status != 200 || !strings.HasPrefix(body, r.Method) || r.Method == "POST" && !strings.Contains(body, " body ") {
+			if status, body := get(t, client, r); status != 200 || !strings.HasPrefix(body, r.Method) || r.Method == "POST" &&
+				!strings.Contains(body, " body ") {
 				t.Errorf("%s: %d %q", r.Method, status, body)
 			}
 			if n := network.calls.Load() - before; n > 2 {
@@ -337,15 +340,18 @@ func TestOtherHostsDoNotSeeTheToken(t *testing.T) {
 			}
 			get(t, client, request(t, "GET", apiURL, nil))
 			if seen["api.example.com"] == "" || seen["files.example.net"] != "" {
-				t.Errorf("API known %v: the hosts saw %d and %d bytes", apiKnown, len(seen["api.example.com"]), len(seen["files.example.net"]))
+				t.Errorf("API known %v: the hosts saw %d and %d bytes", apiKnown, len(seen["api.example.com"]),
+					len(seen["files.example.net"]))
 			}
 			if !apiKnown {
 				return
 			}
-			for _, other := range []string{"http://api.example.com", "https://api.example.com.evil.example", "https://api.example.com:8443"} {
+			for _, other := range []string{"http://api.example.com", "https://api.example.com.evil.example",
+				"https://api.example.com:8443"} {
 				r := request(t, "GET", other, nil)
 				get(t, client, r)
-				if seen[r.URL.Host] != "" && r.URL.Host != "api.example.com" || r.URL.Scheme == "http" && seen["api.example.com"] != "" {
+				if seen[r.URL.Host] != "" && r.URL.Host != "api.example.com" || r.URL.Scheme == "http" &&
+					seen["api.example.com"] != "" {
 					t.Errorf("%s saw the token", other)
 				}
 			}
@@ -424,7 +430,8 @@ func TestConnectionIsReused(t *testing.T) {
 	}
 	secret.Rotate()
 	client := &http.Client{Transport: source.Transport(server.Client().Transport)}
-	if status, body := get(t, client, request(t, "POST", server.URL, strings.NewReader("x"))); status != 200 || body != "POST x " {
+	if status, body := get(t, client, request(t, "POST", server.URL, strings.NewReader("x"))); status != 200 ||
+		body != "POST x " {
 		t.Errorf("%d %q", status, body)
 	}
 	connections := 0

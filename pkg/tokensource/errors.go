@@ -45,7 +45,8 @@ func classify(err error, secret string) error {
 	case "InvalidRequestException":
 		return fmt.Errorf("%w in secret %s, which is being deleted: connect it anew: %w", ErrNotFound, secret, err)
 	case "AccessDeniedException", "DecryptionFailure":
-		return fmt.Errorf("%w to secret %s: allow secretsmanager:GetSecretValue on it and kms:Decrypt on its key: %w", ErrDenied, secret, err)
+		return fmt.Errorf("%w to secret %s: allow secretsmanager:GetSecretValue on it and kms:Decrypt on its key: %w",
+			ErrDenied, secret, err)
 	}
 	return fmt.Errorf("%w for secret %s: %w", ErrUnavailable, secret, err)
 }

@@ -47,7 +47,8 @@ func ExampleWithCache() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	source, err := tokensource.New(secretsmanager.NewFromConfig(cfg), "production/acme", tokensource.WithCache(tokensource.Extension()))
+	source, err := tokensource.New(secretsmanager.NewFromConfig(cfg), "production/acme",
+		tokensource.WithCache(tokensource.Extension()))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -63,7 +64,8 @@ func ExampleWithCache_library() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	source, err := tokensource.New(secretsmanager.NewFromConfig(cfg), "production/acme", tokensource.WithCache(fromLibrary{cache}))
+	source, err := tokensource.New(secretsmanager.NewFromConfig(cfg), "production/acme",
+		tokensource.WithCache(fromLibrary{cache}))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -89,7 +91,8 @@ func (f fromLibrary) GetSecretValue(ctx context.Context, in *secretsmanager.GetS
 
 // Documents tell where a connection's API is and which company it is for.
 func ExampleSource_Document() {
-	source := tokensource.Static(token.Document{AccessToken: token.NewSecret("any"), APIURL: "https://sandbox.procore.com", CompanyID: "7"})
+	source := tokensource.Static(token.Document{AccessToken: token.NewSecret("any"), APIURL: "https://sandbox.procore.com",
+		CompanyID: "7"})
 	document, err := source.Document(context.Background())
 	if err != nil {
 		log.Fatal(err)

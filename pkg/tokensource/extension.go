@@ -34,7 +34,8 @@ type extension struct{ client *http.Client }
 func (e extension) GetSecretValue(ctx context.Context, in *secretsmanager.GetSecretValueInput,
 	_ ...func(*secretsmanager.Options)) (*secretsmanager.GetSecretValueOutput, error) {
 	query := url.Values{"secretId": {*in.SecretId}, "versionStage": {*in.VersionStage}}
-	address := "http://localhost:" + cmp.Or(os.Getenv("PARAMETERS_SECRETS_EXTENSION_HTTP_PORT"), "2773") + "/secretsmanager/get?" + query.Encode()
+	address := "http://localhost:" + cmp.Or(os.Getenv("PARAMETERS_SECRETS_EXTENSION_HTTP_PORT"), "2773") +
+		"/secretsmanager/get?" + query.Encode()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return nil, fmt.Errorf("asking the Lambda extension: %w", err)

@@ -95,7 +95,8 @@ func TestReadAfterARefusalPassesTheExtension(t *testing.T) {
 	secret.Rotate()
 	client := source.Client(t.Context())
 	for range 3 {
-		if status, body := get(t, client, request(t, "POST", api.URL, strings.NewReader("x"))); status != 200 || body != "POST x " {
+		if status, body := get(t, client, request(t, "POST", api.URL, strings.NewReader("x"))); status != 200 ||
+			body != "POST x " {
 			t.Errorf("%d %q", status, body)
 		}
 	}
@@ -152,7 +153,8 @@ func TestExtensionErrors(t *testing.T) {
 	for _, l.status = range []int{http.StatusOK, http.StatusBadRequest} {
 		l.body = "canary-f00d"
 		id, stage := "tokenturn/connection/"+acme, "AWSCURRENT"
-		_, err := tokensource.Extension().GetSecretValue(t.Context(), &secretsmanager.GetSecretValueInput{SecretId: &id, VersionStage: &stage})
+		_, err := tokensource.Extension().GetSecretValue(t.Context(), &secretsmanager.GetSecretValueInput{SecretId: &id,
+			VersionStage: &stage})
 		if err == nil || errors.Is(err, io.EOF) || strings.Contains(err.Error(), l.body) {
 			t.Errorf("error %v", err)
 		}
@@ -212,14 +214,18 @@ func FuzzExtension(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	for _, text := range []string{value.Reveal(), `{"format":1}`, "", `{"format":1,"connection":"sandbox/other","access_token":"canary-a","expires_at":"2026-11-21T23:30:00Z"}`} {
+	for _, text := range []string{value.Reveal(), `{"format":1}`, "",
+		`{"format":1,"connection":"sandbox/other","access_token":"canary-a","expires_at":"2026-11-21T23:30:00Z"}`} {
 		answer, _ := json.Marshal(map[string]any{"SecretString": text})
 		f.Add(string(answer))
 	}
 	f.Add(`{"SecretString":null}`)
 	f.Add(`[`)
 	var body string
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) }))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w,
+			body)
+	}))
 	f.Cleanup(server.Close)
 	u, err := url.Parse(server.URL)
 	if err != nil {

@@ -18,7 +18,8 @@ type held struct {
 }
 
 func hold(d token.Document, checkAt time.Time) *held {
-	return &held{d, &oauth2.Token{AccessToken: d.AccessToken.Reveal(), TokenType: d.TokenType, Expiry: d.ExpiresAt}, checkAt}
+	return &held{d, &oauth2.Token{AccessToken: d.AccessToken.Reveal(), TokenType: d.TokenType, Expiry: d.ExpiresAt},
+		checkAt}
 }
 
 // supersedes reports whether d is to be served in place of h. Reads of Secrets Manager may be

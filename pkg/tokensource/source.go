@@ -124,7 +124,8 @@ func New(client SecretReader, connection string, options ...Option) (*Source, er
 		defer cancel()
 		return readSecret(ctx, client, name, c)
 	}
-	return &Source{connection: c, ttl: set.ttl, patience: patience, read: read, ensure: ensurer{renew: set.renew, min: set.min}}, nil
+	return &Source{connection: c, ttl: set.ttl, patience: patience, read: read, ensure: ensurer{renew: set.renew,
+		min: set.min}}, nil
 }
 
 // Static is a source for tests that always has the given document: its
@@ -138,7 +139,8 @@ func Static(document token.Document) *Source {
 
 // readSecret asks for AWSCURRENT by name: that is what a policy can be limited to.
 func readSecret(ctx context.Context, client SecretReader, name string, c token.Connection) (token.Document, error) {
-	out, err := client.GetSecretValue(ctx, &secretsmanager.GetSecretValueInput{SecretId: &name, VersionStage: new("AWSCURRENT")})
+	out, err := client.GetSecretValue(ctx, &secretsmanager.GetSecretValueInput{SecretId: &name,
+		VersionStage: new("AWSCURRENT")})
 	switch {
 	case err != nil:
 		return token.Document{}, classify(err, name)
@@ -213,7 +215,8 @@ func (s *Source) answer() (*held, error) {
 		return nil, fmt.Errorf("reading the token of %s: %w", s.connection, s.failure)
 	}
 	err := fmt.Errorf("%w: that of %s did at %s by this machine's clock; see whether the rotation runs and "+
-		"whether the connection needs consent (tokenturn connection show %s says both)", ErrExpired, s.connection, h.document.ExpiresAt.Format(time.RFC3339), s.connection)
+		"whether the connection needs consent (tokenturn connection show %s says both)", ErrExpired, s.connection,
+		h.document.ExpiresAt.Format(time.RFC3339), s.connection)
 	if s.failure != nil {
 		err = fmt.Errorf("%w; the last look for a newer one: %w", err, s.failure)
 	}

@@ -150,7 +150,8 @@ type gated struct {
 	gate chan struct{}
 }
 
-func (g gated) GetSecretValue(ctx context.Context, in *secretsmanager.GetSecretValueInput, o ...func(*secretsmanager.Options)) (*secretsmanager.GetSecretValueOutput, error) {
+func (g gated) GetSecretValue(ctx context.Context, in *secretsmanager.GetSecretValueInput,
+	o ...func(*secretsmanager.Options)) (*secretsmanager.GetSecretValueOutput, error) {
 	select {
 	case <-g.gate:
 		return g.SecretReader.GetSecretValue(ctx, in, o...)
@@ -245,7 +246,8 @@ func TestOutage(t *testing.T) {
 		}
 		time.Sleep(2 * time.Second)
 		_, err := source.Token()
-		if !errors.Is(err, tokensource.ErrExpired) || !errors.Is(err, tokensource.ErrUnavailable) || !errors.Is(err, errDown) {
+		if !errors.Is(err, tokensource.ErrExpired) || !errors.Is(err, tokensource.ErrUnavailable) ||
+			!errors.Is(err, errDown) {
 			t.Errorf("after the end: %v", err)
 		}
 		secret.Fail(nil)
@@ -290,16 +292,24 @@ func TestFaults(t *testing.T) {
 		want  error
 		says  string
 	}{
-		"no secret":            {func(s *tokensourcetest.Secret) { s.Fail(&types.ResourceNotFoundException{}) }, tokensource.ErrNotFound, "tokenturn/connection/production/acme"},
-		"being deleted":        {func(s *tokensourcetest.Secret) { s.Fail(&types.InvalidRequestException{}) }, tokensource.ErrNotFound, "being deleted"},
-		"access denied":        {func(s *tokensourcetest.Secret) { s.Fail(denied()) }, tokensource.ErrDenied, "secretsmanager:GetSecretValue"},
-		"no key":               {func(s *tokensourcetest.Secret) { s.Fail(&types.DecryptionFailure{}) }, tokensource.ErrDenied, "kms:Decrypt"},
-		"Secrets Manager down": {func(s *tokensourcetest.Secret) { s.Fail(errDown) }, tokensource.ErrUnavailable, "connection reset"},
-		"internal error":       {func(s *tokensourcetest.Secret) { s.Fail(&types.InternalServiceError{}) }, tokensource.ErrUnavailable, ""},
-		"corrupt":              {func(s *tokensourcetest.Secret) { s.SetValue(`{"access_token":"` + canary) }, tokensource.ErrUnusable, "not the JSON"},
-		"empty":                {func(s *tokensourcetest.Secret) { s.SetValue("") }, tokensource.ErrUnusable, ""},
-		"bare token":           {func(s *tokensourcetest.Secret) { s.SetValue(canary) }, tokensource.ErrUnusable, ""},
-		"other format":         {func(s *tokensourcetest.Secret) { s.SetValue(`{"format":2}`) }, tokensource.ErrUnusable, "format is 2"},
+		"no secret": {func(s *tokensourcetest.Secret) { s.Fail(&types.ResourceNotFoundException{}) },
+			tokensource.ErrNotFound, "tokenturn/connection/production/acme"},
+		"being deleted": {func(s *tokensourcetest.Secret) { s.Fail(&types.InvalidRequestException{}) },
+			tokensource.ErrNotFound, "being deleted"},
+		"access denied": {func(s *tokensourcetest.Secret) { s.Fail(denied()) }, tokensource.ErrDenied,
+			"secretsmanager:GetSecretValue"},
+		"no key": {func(s *tokensourcetest.Secret) { s.Fail(&types.DecryptionFailure{}) },
+			tokensource.ErrDenied, "kms:Decrypt"},
+		"Secrets Manager down": {func(s *tokensourcetest.Secret) { s.Fail(errDown) }, tokensource.ErrUnavailable,
+			"connection reset"},
+		"internal error": {func(s *tokensourcetest.Secret) { s.Fail(&types.InternalServiceError{}) },
+			tokensource.ErrUnavailable, ""},
+		"corrupt": {func(s *tokensourcetest.Secret) { s.SetValue(`{"access_token":"` + canary) },
+			tokensource.ErrUnusable, "not the JSON"},
+		"empty":      {func(s *tokensourcetest.Secret) { s.SetValue("") }, tokensource.ErrUnusable, ""},
+		"bare token": {func(s *tokensourcetest.Secret) { s.SetValue(canary) }, tokensource.ErrUnusable, ""},
+		"other format": {func(s *tokensourcetest.Secret) { s.SetValue(`{"format":2}`) }, tokensource.ErrUnusable,
+			"format is 2"},
 		"wrong environment": {func(s *tokensourcetest.Secret) {
 			s.SetValue(document(func(d *token.Document) { d.Connection.Environment = "sandbox" }))
 		}, tokensource.ErrUnusable, "holds a token of sandbox/acme"},
@@ -315,10 +325,12 @@ func TestFaults(t *testing.T) {
 				test.spoil(secret)
 				for range 100 { // within one second
 					_, err := source.Token()
-					if !errors.Is(err, test.want) || !strings.Contains(err.Error(), test.says) || !strings.Contains(err.Error(), acme) {
+					if !errors.Is(err, test.want) || !strings.Contains(err.Error(), test.says) || !strings.Contains(err.Error(),
+						acme) {
 						t.Fatalf("error %v, want %v with %q", err, test.want, test.says)
 					}
-					for _, other := range []error{tokensource.ErrNotFound, tokensource.ErrDenied, tokensource.ErrUnusable, tokensource.ErrUnavailable, tokensource.ErrExpired} {
+					for _, other := range []error{tokensource.ErrNotFound, tokensource.ErrDenied, tokensource.ErrUnusable,
+						tokensource.ErrUnavailable, tokensource.ErrExpired} {
 						if other != test.want && errors.Is(err, other) {
 							t.Fatalf("error %v is %v too", err, other)
 						}
@@ -393,7 +405,8 @@ func TestNewRefuses(t *testing.T) {
 	if _, err := tokensource.New(nil, acme); err == nil {
 		t.Error("no client was accepted")
 	}
-	if _, err := tokensource.New(secret, acme, tokensource.WithTTL(0)); err == nil || !strings.Contains(err.Error(), "TTL") {
+	if _, err := tokensource.New(secret, acme, tokensource.WithTTL(0)); err == nil || !strings.Contains(err.Error(),
+		"TTL") {
 		t.Errorf("no TTL: %v", err)
 	}
 }
@@ -412,7 +425,8 @@ func TestPrefix(t *testing.T) {
 // readerFunc sees the input and answers without a value.
 type readerFunc func(*secretsmanager.GetSecretValueInput)
 
-func (f readerFunc) GetSecretValue(_ context.Context, in *secretsmanager.GetSecretValueInput, _ ...func(*secretsmanager.Options)) (*secretsmanager.GetSecretValueOutput, error) {
+func (f readerFunc) GetSecretValue(_ context.Context, in *secretsmanager.GetSecretValueInput,
+	_ ...func(*secretsmanager.Options)) (*secretsmanager.GetSecretValueOutput, error) {
 	f(in)
 	return &secretsmanager.GetSecretValueOutput{}, nil
 }

@@ -88,7 +88,8 @@ func (t *Tracer) Calls(stack *middleware.Stack) error {
 	if t == nil {
 		return nil
 	}
-	return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("tokenturn.Trace", func(ctx context.Context, in middleware.InitializeInput,
+	return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("tokenturn.Trace", func(ctx context.Context,
+		in middleware.InitializeInput,
 		next middleware.InitializeHandler) (middleware.InitializeOutput, middleware.Metadata, error) {
 		started := time.Now()
 		out, metadata, err := next.HandleInitialize(ctx, in)

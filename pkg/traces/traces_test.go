@@ -61,12 +61,16 @@ func (e event) Invoke(ctx context.Context, _ []byte) ([]byte, error) {
 
 func invoke(t *testing.T, tracer *traces.Tracer, conn *net.UDPConn, header string) []string {
 	t.Helper()
-	cfg := awstest.Play(func(awstest.Call) (any, error) { return nil, awstest.Fault{Code: "AccessDeniedException"} }).Config()
+	cfg := awstest.Play(func(awstest.Call) (any, error) {
+		return nil,
+			awstest.Fault{Code: "AccessDeniedException"}
+	}).Config()
 	cfg.APIOptions = append(cfg.APIOptions, tracer.Calls)
 	issuer := tracer.Issuer(&rotationtest.Issuer{Journal: &rotationtest.Journal{}})
 	var h lambda.Handler = event(func(ctx context.Context) {
 		_, _ = kms.NewFromConfig(cfg).GenerateDataKey(ctx, &kms.GenerateDataKeyInput{KeyId: aws.String("alias/canary")})
-		issuer.Redeem(context.WithoutCancel(ctx), rotationtest.Sandbox, rotation.Grant{RefreshToken: token.NewSecret("canary")})
+		issuer.Redeem(context.WithoutCancel(ctx), rotationtest.Sandbox,
+			rotation.Grant{RefreshToken: token.NewSecret("canary")})
 		if early := received(t, conn); len(early) > 0 {
 			t.Errorf("sent before the event has ended: %v", early)
 		}
@@ -95,10 +99,12 @@ func TestASampledEventIsTracedByNamesAlone(t *testing.T) {
 		if err := json.Unmarshal([]byte(body), &s); err != nil || preamble != `{"format":"json","version":1}` {
 			t.Fatalf("%s: %v", document, err)
 		}
-		if s["name"] != want[n] || s["trace_id"] != root || s["parent_id"] != parent || s["type"] != "subsegment" || s["error"] != true || len(s["id"].(string)) != 16 {
+		if s["name"] != want[n] || s["trace_id"] != root || s["parent_id"] != parent || s["type"] != "subsegment" ||
+			s["error"] != true || len(s["id"].(string)) != 16 {
 			t.Errorf("got %s", body)
 		}
-		if start, end := s["start_time"].(float64), s["end_time"].(float64); end < start || time.Since(time.UnixMicro(int64(start*1e6))) > time.Minute {
+		if start, end := s["start_time"].(float64), s["end_time"].(float64); end < start ||
+			time.Since(time.UnixMicro(int64(start*1e6))) > time.Minute {
 			t.Errorf("from %v to %v", start, end)
 		}
 		for _, harmful := range []string{"canary", "http", "Authorization", "alias", "login.example.com"} {
@@ -107,7 +113,8 @@ func TestASampledEventIsTracedByNamesAlone(t *testing.T) {
 			}
 		}
 	}
-	if !strings.Contains(documents[0], `"aws":{"operation":"GenerateDataKey"}`) || !strings.Contains(documents[1], `"annotations":{"answer":"refused"}`) {
+	if !strings.Contains(documents[0], `"aws":{"operation":"GenerateDataKey"}`) || !strings.Contains(documents[1],
+		`"annotations":{"answer":"refused"}`) {
 		t.Errorf("got %v", documents)
 	}
 }
@@ -118,7 +125,8 @@ func TestWhatIsNotSampledIsNotSent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, header := range []string{"", "nonsense", "Root=" + root + ";Parent=" + parent + ";Sampled=0", "Root=" + root + ";Sampled=1"} {
+	for _, header := range []string{"", "nonsense", "Root=" + root + ";Parent=" + parent + ";Sampled=0", "Root=" + root +
+		";Sampled=1"} {
 		if documents := invoke(t, tracer, conn, header); len(documents) > 0 {
 			t.Errorf("%q: %v", header, documents)
 		}

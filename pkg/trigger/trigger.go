@@ -31,7 +31,8 @@ import (
 )
 
 // ErrEvent says that an event is none of the accepted ones.
-var ErrEvent = errors.New("accepted are an EventBridge scheduled event, an SQS event whose bodies are requests, and a request")
+var ErrEvent = errors.New("accepted are an EventBridge scheduled event, an SQS event whose bodies are requests, " +
+	"and a request")
 
 // Engine carries out a request. An error means that nothing could be done, or,
 // beside a report, rotation.ErrNotHandedOn. What became of single connections
@@ -177,6 +178,7 @@ func (h Handler) do(ctx context.Context, request rotation.Request) (rotation.Rep
 		return report, err
 	}
 	h.Meter.Report(report)
-	h.Log.InfoContext(ctx, "request carried out", "op", report.Op, "due", report.Due, "outcomes", report.Outcomes, "duration_ms", report.Duration)
+	h.Log.InfoContext(ctx, "request carried out", "op", report.Op, "due", report.Due, "outcomes", report.Outcomes,
+		"duration_ms", report.Duration)
 	return report, err
 }

@@ -100,8 +100,10 @@ func TestRequestIsAnsweredWithTheReport(t *testing.T) {
 func TestOnlyUnprocessedMessagesFail(t *testing.T) {
 	e := &engine{err: map[string]error{"rotate": errors.New("listing: the table is away")}}
 	h, log := handler(e)
-	answer, err := h.Invoke(t.Context(), batch(t, `{"op":"sweep"}`, `{"op":"swe`, `{"op":"rotate","connection":"sandbox/acme"}`,
-		`{"op":"publish","connection":"sandbox/acme"}`, `{"op":"ensure","connection":"sandbox/acme","min_ttl":600}`, `null`, `{"op":"sweep"} {}`))
+	answer, err := h.Invoke(t.Context(), batch(t, `{"op":"sweep"}`, `{"op":"swe`,
+		`{"op":"rotate","connection":"sandbox/acme"}`,
+		`{"op":"publish","connection":"sandbox/acme"}`, `{"op":"ensure","connection":"sandbox/acme","min_ttl":600}`, `null`,
+		`{"op":"sweep"} {}`))
 	want := `{"batchItemFailures":[{"itemIdentifier":"m1"},{"itemIdentifier":"m2"},{"itemIdentifier":"m4"},{"itemIdentifier":"m6"}]}`
 	if err != nil || string(answer) != want {
 		t.Errorf("answer %s, %v", answer, err)
@@ -128,7 +130,8 @@ func TestMessageWithALostFollowUpStaysInTheQueue(t *testing.T) {
 	if want := `{"batchItemFailures":[{"itemIdentifier":"m1"}]}`; err != nil || string(answer) != want {
 		t.Errorf("answer %s, %v; want %s", answer, err, want)
 	}
-	if n := strings.Count(log.String(), `"outcomes":{"failed":1}`); n != 2 || !strings.Contains(log.String(), notHandedOn.Error()) {
+	if n := strings.Count(log.String(), `"outcomes":{"failed":1}`); n != 2 || !strings.Contains(log.String(),
+		notHandedOn.Error()) {
 		t.Errorf("the log tells of %d requests, or not what is wrong: %s", n, log)
 	}
 	if n := strings.Count(measured.String(), "\n"); n != 2 { // one line a connection
@@ -139,7 +142,8 @@ func TestMessageWithALostFollowUpStaysInTheQueue(t *testing.T) {
 // Lambda repeats a scheduled sweep that fails.
 func TestSweepThatIsNotHandedOnFails(t *testing.T) {
 	h, log := handler(&engine{err: map[string]error{"sweep": notHandedOn}})
-	if answer, err := h.Invoke(t.Context(), sample(t, "schedule")); !errors.Is(err, rotation.ErrNotHandedOn) || answer != nil {
+	if answer, err := h.Invoke(t.Context(), sample(t, "schedule")); !errors.Is(err, rotation.ErrNotHandedOn) ||
+		answer != nil {
 		t.Errorf("answer %s, %v", answer, err)
 	}
 	if !strings.Contains(log.String(), `"outcomes":{"failed":1}`) {
@@ -150,7 +154,8 @@ func TestSweepThatIsNotHandedOnFails(t *testing.T) {
 // Whatever keeps a message from being processed, it stays in the queue: what is
 // malformed too, so that it comes to the dead letters instead of vanishing.
 func TestEveryErrorLeavesTheMessageInTheQueue(t *testing.T) {
-	for _, cause := range []error{rotation.ErrBadRequest, rotation.ErrNotHandedOn, rotation.ErrConflict, context.DeadlineExceeded, errors.New("no table")} {
+	for _, cause := range []error{rotation.ErrBadRequest, rotation.ErrNotHandedOn, rotation.ErrConflict,
+		context.DeadlineExceeded, errors.New("no table")} {
 		h, _ := handler(&engine{err: map[string]error{"publish": fmt.Errorf("because: %w", cause)}})
 		answer, err := h.Invoke(t.Context(), batch(t, `{"op":"publish","connection":"sandbox/acme"}`))
 		if want := `{"batchItemFailures":[{"itemIdentifier":"m0"}]}`; err != nil || string(answer) != want {
@@ -165,7 +170,8 @@ func TestMessagesStayInTheQueueWhenTimeRunsOut(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second) // as short before a function's deadline
 	defer cancel()
 	answer, err := h.Invoke(ctx, batch(t, `{"op":"sweep"}`, `{"op":"sweep"}`))
-	if err != nil || string(answer) != `{"batchItemFailures":[{"itemIdentifier":"m0"},{"itemIdentifier":"m1"}]}` || len(e.asked) != 0 {
+	if err != nil || string(answer) != `{"batchItemFailures":[{"itemIdentifier":"m0"},{"itemIdentifier":"m1"}]}` ||
+		len(e.asked) != 0 {
 		t.Errorf("answer %s, %v; asked %d times", answer, err, len(e.asked))
 	}
 }
@@ -197,7 +203,8 @@ func TestOtherEventsAreRefused(t *testing.T) {
 		if len(e.asked) != 0 {
 			t.Errorf("%s: reached the engine", payload)
 		}
-		if err != nil && (!strings.Contains(err.Error(), "accepted are") || strings.Contains(err.Error()+log.String(), canary)) {
+		if err != nil && (!strings.Contains(err.Error(), "accepted are") || strings.Contains(err.Error()+log.String(),
+			canary)) {
 			t.Errorf("%s: the error does not say what is accepted, or repeats what was sent: %v", payload, err)
 		}
 	}
@@ -229,7 +236,8 @@ func batch(t *testing.T, bodies ...string) []byte {
 }
 
 func FuzzInvoke(f *testing.F) {
-	for _, seed := range []string{`{"op":"sweep"}`, `{"Records":[{"eventSource":"aws:sqs","body":"{}"}]}`, `{"source":"aws.events"}`} {
+	for _, seed := range []string{`{"op":"sweep"}`, `{"Records":[{"eventSource":"aws:sqs","body":"{}"}]}`,
+		`{"source":"aws.events"}`} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, payload []byte) {

@@ -62,7 +62,8 @@ func TestResolve(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %v\nwant %v\n%v", got, want, err)
 	}
-	for _, wrong := range []string{`!Ref Nowhere`, `!GetAtt Nowhere.Arn`, `!Sub "${Nowhere}"`, `!If [Never, a, b]`, `!ImportValue x`, `!Select [2, [a, b]]`} {
+	for _, wrong := range []string{`!Ref Nowhere`, `!GetAtt Nowhere.Arn`, `!Sub "${Nowhere}"`, `!If [Never, a, b]`,
+		`!ImportValue x`, `!Select [2, [a, b]]`} {
 		if got, err := scope.Resolve(parsed(t, "a: "+wrong)["a"]); err == nil {
 			t.Errorf("%s gives %v", wrong, got)
 		}
@@ -78,14 +79,16 @@ func TestOrder(t *testing.T) {
 	if want := []string{"Table", "Policy", "Function"}; err != nil || !slices.Equal(order, want) {
 		t.Errorf("got %v and %v, want %v", order, err, want)
 	}
-	root["Resources"].(map[string]any)["Table"].(map[string]any)["Properties"] = map[string]any{"A": []any{map[string]any{"Fn::GetAtt": []any{"Function", "Arn"}}}}
+	root["Resources"].(map[string]any)["Table"].(map[string]any)["Properties"] = map[string]any{
+		"A": []any{map[string]any{"Fn::GetAtt": []any{"Function", "Arn"}}}}
 	if _, err := cloudformation.Order(root); err == nil || !strings.Contains(err.Error(), "circle") {
 		t.Errorf("a circle gives %v", err)
 	}
 }
 
 func TestParseRefuses(t *testing.T) {
-	for what, text := range map[string]string{"a list": "- a", "a member twice": "a: 1\na: 2", "an alias": "a: &x 1\nb: *x", "no YAML": "a: ["} {
+	for what, text := range map[string]string{"a list": "- a", "a member twice": "a: 1\na: 2",
+		"an alias": "a: &x 1\nb: *x", "no YAML": "a: ["} {
 		if _, err := cloudformation.Parse([]byte(text)); err == nil {
 			t.Errorf("%s is taken for a template", what)
 		}

@@ -83,7 +83,8 @@ func plain(n *yaml.Node) (any, error) {
 
 func function(short string, n *yaml.Node) (any, error) {
 	bare := *n
-	bare.Tag = map[yaml.Kind]string{yaml.ScalarNode: "!!str", yaml.SequenceNode: "!!seq", yaml.MappingNode: "!!map"}[n.Kind]
+	bare.Tag = map[yaml.Kind]string{yaml.ScalarNode: "!!str", yaml.SequenceNode: "!!seq",
+		yaml.MappingNode: "!!map"}[n.Kind]
 	argument, err := plain(&bare)
 	if err != nil {
 		return nil, err

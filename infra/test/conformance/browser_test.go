@@ -62,7 +62,8 @@ func (b *browser) event(method string, u *url.URL) []byte {
 	headers := map[string]string{"host": strings.TrimPrefix(publicURL, "https://"), "user-agent": "Mozilla/5.0",
 		"accept": "text/html", "x-forwarded-proto": "https", "x-forwarded-for": "192.0.2.1"}
 	if method == http.MethodPost { // a form on a page with Referrer-Policy: no-referrer
-		headers["content-type"], headers["origin"], headers["sec-fetch-site"] = "application/x-www-form-urlencoded", "null", "same-origin"
+		headers["content-type"], headers["origin"], headers["sec-fetch-site"] = "application/x-www-form-urlencoded", "null",
+			"same-origin"
 	}
 	var cookies []string
 	for name, value := range b.cookies {
@@ -75,9 +76,11 @@ func (b *browser) event(method string, u *url.URL) []byte {
 		}
 		query[name] = strings.Join(values, ",")
 	}
-	event, err := json.Marshal(events.APIGatewayV2HTTPRequest{Version: "2.0", RouteKey: method + " " + u.Path, RawPath: u.EscapedPath(),
+	event, err := json.Marshal(events.APIGatewayV2HTTPRequest{Version: "2.0", RouteKey: method + " " + u.Path,
+		RawPath:        u.EscapedPath(),
 		RawQueryString: u.RawQuery, QueryStringParameters: query, Headers: headers, Cookies: cookies,
-		RequestContext: events.APIGatewayV2HTTPRequestContext{Stage: "$default", RequestID: "JKJaXmPLvHcESHA=", APIID: "api-id",
+		RequestContext: events.APIGatewayV2HTTPRequestContext{Stage: "$default", RequestID: "JKJaXmPLvHcESHA=",
+			APIID:      "api-id",
 			DomainName: headers["host"], RouteKey: method + " " + u.Path, TimeEpoch: time.Now().UnixMilli(),
 			HTTP: events.APIGatewayV2HTTPRequestContextHTTPDescription{Method: method, Path: u.Path, Protocol: "HTTP/1.1",
 				SourceIP: "192.0.2.1", UserAgent: headers["user-agent"]}}})
@@ -109,7 +112,8 @@ func (b *browser) atProvider(authorize string, deny ...string) string {
 	b.in.t.Helper()
 	at, err := url.Parse(authorize)
 	b.in.must(err)
-	cmd := exec.CommandContext(b.in.t.Context(), "../peers/doorkeeper/drive", append([]string{"consent", "http://" + at.Host, authorize}, deny...)...)
+	cmd := exec.CommandContext(b.in.t.Context(), "../peers/doorkeeper/drive",
+		append([]string{"consent", "http://" + at.Host, authorize}, deny...)...)
 	out, err := cmd.Output()
 	if err != nil {
 		b.in.t.Fatalf("drive consent: %v: %s", err, err.(*exec.ExitError).Stderr)

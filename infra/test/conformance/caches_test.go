@@ -44,7 +44,8 @@ func TestPowertoolsGoRoundTheirCache(t *testing.T) {
 	const secret = "tokenturn/connection/peer/acme"
 	value, err := v.Document().Encode()
 	in.must(err)
-	_, err = v.client.CreateSecret(t.Context(), &secretsmanager.CreateSecretInput{Name: aws.String(secret), SecretString: aws.String(value.Reveal())})
+	_, err = v.client.CreateSecret(t.Context(), &secretsmanager.CreateSecretInput{Name: aws.String(secret),
+		SecretString: aws.String(value.Reveal())})
 	in.must(err)
 
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -76,7 +76,8 @@ func (in *installation) keepsSecrets() string {
 	for _, grant := range all.Codes {
 		in.canary.add("code", grant.Code)
 	}
-	places := map[string]string{"logs": in.logs.String(), "answers": in.answers.String(), "pages": in.pages.String(), "table": in.scan()}
+	places := map[string]string{"logs": in.logs.String(), "answers": in.answers.String(), "pages": in.pages.String(),
+		"table": in.scan()}
 	calls, _ := in.tap.since(0)
 	for _, c := range calls {
 		switch c.Name {

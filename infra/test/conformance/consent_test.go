@@ -30,7 +30,8 @@ func TestConsentThatFails(t *testing.T) {
 		if u, _ := url.Parse(result.location); result.status != http.StatusSeeOther || u.Path != "/not-connected" {
 			t.Fatalf("a denied consent answers %d %q, want a redirect to /not-connected", result.status, result.location)
 		}
-		if p := b.open(http.MethodGet, result.location); p.status != http.StatusOK || !strings.Contains(p.body, "did not allow access") {
+		if p := b.open(http.MethodGet, result.location); p.status != http.StatusOK || !strings.Contains(p.body,
+			"did not allow access") {
 			t.Errorf("the result page answers %d: %s", p.status, p.body)
 		}
 	})
@@ -76,7 +77,8 @@ func TestConsentThatFails(t *testing.T) {
 			t.Fatalf("the right callback answers %d %q", first.status, first.location)
 		}
 		_, mark := in.tap.since(0)
-		if again := b.open(http.MethodGet, callback); again.status != http.StatusSeeOther || again.location != first.location {
+		if again := b.open(http.MethodGet, callback); again.status != http.StatusSeeOther ||
+			again.location != first.location {
 			t.Errorf("repeating the callback answers %d %q, want %q again", again.status, again.location, first.location)
 		}
 		if p := b.open(http.MethodGet, invitation); p.status != http.StatusGone {
@@ -105,7 +107,8 @@ func TestConsentThatFails(t *testing.T) {
 	if exchanged != 1 {
 		t.Errorf("%d codes were exchanged, want the one of the right callback", exchanged)
 	}
-	t.Logf("denied, 5 forged or misdirected callbacks, expired, repeated: %d code exchanged; %s", exchanged, in.keepsSecrets())
+	t.Logf("denied, 5 forged or misdirected callbacks, expired, repeated: %d code exchanged; %s", exchanged,
+		in.keepsSecrets())
 }
 
 // forged is the callback with a well-formed state that nobody issued.
@@ -134,13 +137,15 @@ func (in *installation) expireState(callback string) {
 	u, err := url.Parse(callback)
 	in.must(err)
 	key := "STATE#" + fmt.Sprintf("%x", sha256.Sum256([]byte(u.Query().Get("state"))))
-	_, err = in.dynamodb.UpdateItem(in.t.Context(), &dynamodb.UpdateItemInput{TableName: aws.String(in.env["TOKENTURN_TABLE"]),
-		Key: map[string]dynamodbtypes.AttributeValue{"pk": &dynamodbtypes.AttributeValueMemberS{Value: key},
-			"sk": &dynamodbtypes.AttributeValueMemberS{Value: "STATE"}},
-		UpdateExpression:         aws.String("SET #expires = :past, #state.#expires_at = :then"),
-		ConditionExpression:      aws.String("attribute_exists(#state)"),
-		ExpressionAttributeNames: map[string]string{"#expires": "expires", "#state": "state", "#expires_at": "expires_at"},
-		ExpressionAttributeValues: map[string]dynamodbtypes.AttributeValue{":past": &dynamodbtypes.AttributeValueMemberN{Value: "1"},
-			":then": &dynamodbtypes.AttributeValueMemberS{Value: "2020-01-01T00:00:00Z"}}})
+	_, err = in.dynamodb.UpdateItem(in.t.Context(),
+		&dynamodb.UpdateItemInput{TableName: aws.String(in.env["TOKENTURN_TABLE"]),
+			Key: map[string]dynamodbtypes.AttributeValue{"pk": &dynamodbtypes.AttributeValueMemberS{Value: key},
+				"sk": &dynamodbtypes.AttributeValueMemberS{Value: "STATE"}},
+			UpdateExpression:         aws.String("SET #expires = :past, #state.#expires_at = :then"),
+			ConditionExpression:      aws.String("attribute_exists(#state)"),
+			ExpressionAttributeNames: map[string]string{"#expires": "expires", "#state": "state", "#expires_at": "expires_at"},
+			ExpressionAttributeValues: map[string]dynamodbtypes.AttributeValue{":past": &dynamodbtypes.AttributeValueMemberN{
+				Value: "1"},
+				":then": &dynamodbtypes.AttributeValueMemberS{Value: "2020-01-01T00:00:00Z"}}})
 	in.must(err)
 }

@@ -35,14 +35,17 @@ func (in *installation) secretName(connection string) string {
 // read reads the secret by its label, as consumers do.
 func (in *installation) read(connection string) document {
 	in.t.Helper()
-	out, err := in.secrets.GetSecretValue(in.t.Context(), &secretsmanager.GetSecretValueInput{SecretId: aws.String(in.secretName(connection))})
+	out, err := in.secrets.GetSecretValue(in.t.Context(),
+		&secretsmanager.GetSecretValueInput{SecretId: aws.String(in.secretName(connection))})
 	in.must(err)
 	var d document
 	if err := json.Unmarshal([]byte(aws.ToString(out.SecretString)), &d); err != nil {
 		in.t.Fatalf("the secret of %s is not JSON: %v", connection, err)
 	}
-	if d.Format != 1 || d.Connection != connection || !strings.HasPrefix(connection, d.Environment+"/") || d.SealedAnswer == "" {
-		in.t.Fatalf("the secret of %s has format %d, connection %q, environment %q", connection, d.Format, d.Connection, d.Environment)
+	if d.Format != 1 || d.Connection != connection || !strings.HasPrefix(connection, d.Environment+"/") ||
+		d.SealedAnswer == "" {
+		in.t.Fatalf("the secret of %s has format %d, connection %q, environment %q", connection, d.Format, d.Connection,
+			d.Environment)
 	}
 	return d
 }

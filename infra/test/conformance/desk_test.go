@@ -55,7 +55,8 @@ func TestOperatorsDesk(t *testing.T) {
 					d.works(connection)
 				}
 				d.examined()
-				t.Logf("GRACE=%d %v: out of band, loopback and import connected, repeated code and token refused, %d pairs issued; %s",
+				t.Logf("GRACE=%d %v: out of band, loopback and import connected, repeated code and token refused, "+
+					"%d pairs issued; %s",
 					grace, lifetime, len(d.provider.issued().Tokens), d.keepsSecrets())
 			})
 		}
@@ -97,7 +98,8 @@ func (d *desk) credentials(environment, id, secret, redirect string) {
 	}
 	d.run(1, value("not-"+secret), "app", "set", environment, "--stdin")
 	d.run(4, "", "app", "show", environment)
-	if out := d.run(0, value(secret), "--json", "app", "set", environment, "--stdin"); !strings.Contains(out, `"check": "accepted"`) {
+	if out := d.run(0, value(secret), "--json", "app", "set", environment, "--stdin"); !strings.Contains(out,
+		`"check": "accepted"`) {
 		d.t.Errorf("app set answers %s", out)
 	}
 }
@@ -168,10 +170,13 @@ func (d *desk) loopback(connection string) {
 // imports takes over a refresh token that somebody else got, once.
 func (d *desk) imports(connection string) {
 	d.t.Helper()
-	form := url.Values{"client_id": {d.provider.clientID}, "redirect_uri": {"http://127.0.0.1:8080/callback"}, "response_type": {"code"}}
+	form := url.Values{"client_id": {d.provider.clientID}, "redirect_uri": {"http://127.0.0.1:8080/callback"},
+		"response_type": {"code"}}
 	code := d.drive("code", d.provider.url+"/oauth/authorize?"+form.Encode())
-	answer, err := http.PostForm(d.provider.url+"/oauth/token", url.Values{"grant_type": {"authorization_code"}, "code": {code},
-		"redirect_uri": {"http://127.0.0.1:8080/callback"}, "client_id": {d.provider.clientID}, "client_secret": {d.provider.clientSecret}})
+	answer, err := http.PostForm(d.provider.url+"/oauth/token", url.Values{"grant_type": {"authorization_code"},
+		"code":         {code},
+		"redirect_uri": {"http://127.0.0.1:8080/callback"}, "client_id": {d.provider.clientID},
+		"client_secret": {d.provider.clientSecret}})
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -183,7 +188,8 @@ func (d *desk) imports(connection string) {
 		d.t.Fatalf("Doorkeeper gave no refresh token: %v", err)
 	}
 	d.secrets = append(d.secrets, pair.Refresh)
-	if out := d.run(0, pair.Refresh+"\n", "--json", "connection", "import", connection); !strings.Contains(out, `"outcome": "rotated"`) {
+	if out := d.run(0, pair.Refresh+"\n", "--json", "connection", "import", connection); !strings.Contains(out,
+		`"outcome": "rotated"`) {
 		d.t.Errorf("importing answers %s", out)
 	}
 	d.run(2, pair.Refresh+"\n", "connection", "import", "web/twice")
@@ -191,7 +197,8 @@ func (d *desk) imports(connection string) {
 
 func (d *desk) drive(mode, address string) string {
 	d.t.Helper()
-	out, err := exec.CommandContext(d.t.Context(), "../peers/doorkeeper/drive", mode, d.provider.url, address).CombinedOutput()
+	out, err := exec.CommandContext(d.t.Context(), "../peers/doorkeeper/drive", mode, d.provider.url,
+		address).CombinedOutput()
 	if err != nil {
 		d.t.Fatalf("drive %s: %v: %s", mode, err, out)
 	}

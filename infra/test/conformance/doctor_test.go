@@ -19,7 +19,8 @@ func TestDoctorInAWS(t *testing.T) {
 	in := install(t, startCloud(t), startProvider(t, 0, time.Hour), "doctor", patient)
 	in.connect("peer/acme")
 	_, mark := in.tap.since(0)
-	want := map[string]string{"settings": "ok", "keys": "ok", "schedule": "ok", "table": "warning", "permissions": "ok", "queue": "ok", "topic": "warning", "policies": "warning",
+	want := map[string]string{"settings": "ok", "keys": "ok", "schedule": "ok", "table": "warning", "permissions": "ok",
+		"queue": "ok", "topic": "warning", "policies": "warning",
 		"app": "ok", "clock": "ok", "connection": "ok", "secret": "ok", "versions": "ok", "lifetime": "ok", "token": "ok",
 		"redirect": "problem"} // connect.example.test is nobody's
 	if got := in.examined(nil); !maps.Equal(got, want) {
@@ -55,7 +56,8 @@ func (in *installation) examined(settings map[string]string) map[string]string {
 	if err := json.Unmarshal(out, &a); err != nil {
 		in.t.Fatalf("%v: %s", err, out)
 	}
-	levels, gravity := map[string]string{}, map[string]int{"": 0, "ok": 1, "warning": 2, "later": 3, "consent": 4, "problem": 5}
+	levels, gravity := map[string]string{}, map[string]int{"": 0, "ok": 1, "warning": 2, "later": 3, "consent": 4,
+		"problem": 5}
 	for _, f := range a.Findings {
 		if gravity[f.Level] > gravity[levels[f.Check]] {
 			levels[f.Check] = f.Level

@@ -88,7 +88,8 @@ func newHouse(t *testing.T) *house {
 	h := &house{t: t, data: t.TempDir(), log: &lockedBuffer{}}
 	h.control = map[string]func(question) (any, error){
 		"invite": func(q question) (any, error) {
-			out, err := h.operate(append([]string{"connection", "invite", q.Connection, "--public-url", h.publicURL}, q.Options...)...)
+			out, err := h.operate(append([]string{"connection", "invite", q.Connection, "--public-url", h.publicURL},
+				q.Options...)...)
 			var answer struct {
 				URL string `json:"url"`
 			}
@@ -133,7 +134,8 @@ func (h *house) operate(arguments ...string) ([]byte, error) {
 }
 
 func (h *house) run(stdin []byte, arguments ...string) ([]byte, error) {
-	cmd := exec.CommandContext(h.t.Context(), built(h.t, buildCommand), append([]string{"--data", h.data, "--json"}, arguments...)...)
+	cmd := exec.CommandContext(h.t.Context(), built(h.t, buildCommand), append([]string{"--data", h.data, "--json"},
+		arguments...)...)
 	cmd.Stdin = strings.NewReader(string(stdin))
 	out, err := cmd.Output()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
@@ -173,7 +175,8 @@ func (h *house) serveAt(port, providerURL string, register func(publicURL string
 	if _, err := h.run(credentials, "app", "set", "demo", "--stdin"); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(built(t, buildCommand), "--data", h.data, "serve", "--addr", "localhost:"+port, "--organization", "Acme Builders")
+	cmd := exec.Command(built(t, buildCommand), "--data", h.data, "serve", "--addr", "localhost:"+port, "--organization",
+		"Acme Builders")
 	cmd.Stdout, cmd.Stderr = h.log, h.log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -193,7 +196,8 @@ func (h *house) serveAt(port, providerURL string, register func(publicURL string
 		}
 	})
 	// Another process: its log is all there is to wait for.
-	for end := time.Now().Add(time.Minute); !strings.Contains(h.log.String(), "Serving http"); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !strings.Contains(h.log.String(),
+		"Serving http"); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("tokenturn serve did not come up:\n%s", h.log.String())
 		}
@@ -207,8 +211,10 @@ func (h *house) visit(kind string, providers ...string) {
 	t.Helper()
 	control := httptest.NewServer(http.HandlerFunc(h.answer))
 	defer control.Close()
-	world, _ := json.Marshal(map[string]any{"kind": kind, "control": control.URL, "publicURL": h.publicURL, "screens": h.screens,
-		"login": procoretest.DefaultUser().Login, "password": procoretest.DefaultUser().Password, "pages": pageNames(t), "providers": providers})
+	world, _ := json.Marshal(map[string]any{"kind": kind, "control": control.URL, "publicURL": h.publicURL,
+		"screens": h.screens,
+		"login":   procoretest.DefaultUser().Login, "password": procoretest.DefaultUser().Password, "pages": pageNames(t),
+		"providers": providers})
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "../browser/run", "door.mjs")
@@ -400,8 +406,9 @@ func (s *played) overTLS() {
 	_, port, _ := net.SplitHostPort(server.Listener.Addr().String())
 	s.publicURL, s.login, s.sso = "https://tokens.test:"+port, "https://login.test:"+port, "https://sso.test:"+port
 	app := s.NewApp(s.publicURL + "/callback/demo")
-	handler := s.inProcess(rotation.Application{Environment: "demo", ClientID: app.ClientID, ClientSecret: app.ClientSecret,
-		RedirectURI: app.RedirectURIs[0], LoginURL: s.login, APIURL: s.login})
+	handler := s.inProcess(rotation.Application{Environment: "demo", ClientID: app.ClientID,
+		ClientSecret: app.ClientSecret,
+		RedirectURI:  app.RedirectURIs[0], LoginURL: s.login, APIURL: s.login})
 	mu.Lock()
 	door = handler
 	mu.Unlock()
@@ -422,13 +429,15 @@ func (s *played) inProcess(app rotation.Application) http.Handler {
 	log := slog.New(slog.NewTextHandler(s.log, nil))
 	settings := rotation.DefaultSettings("https")
 	issuer := behind{procore.New(procore.Config{RedeemTimeout: settings.RedeemTimeout}), s.proxy.URL}
-	consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: store.Ledger(), Sealer: store.Sealer(), Applications: only{app},
-		Issuer: issuer, Log: log, Settings: settings})
+	consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: store.Ledger(), Sealer: store.Sealer(),
+		Applications: only{app},
+		Issuer:       issuer, Log: log, Settings: settings})
 	if err != nil {
 		t.Fatal(err)
 	}
 	handler, err := consent.New(consent.Config{Store: store.Consents(), Consents: consents, Applications: only{app},
-		AuthorizeURL: procore.AuthorizeURL, PublicURL: s.publicURL, Organization: "Acme Builders", Logger: log, Now: time.Now})
+		AuthorizeURL: procore.AuthorizeURL, PublicURL: s.publicURL, Organization: "Acme Builders", Logger: log,
+		Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -456,7 +465,8 @@ func (s *played) inProcess(app rotation.Application) http.Handler {
 		return struct{}{}, err
 	}
 	s.control["disconnect"] = func(q question) (any, error) {
-		rotator, err := rotation.NewRotator(rotation.Config{Ledger: store.Ledger(), SecretStore: store.SecretStore(), Sealer: store.Sealer(),
+		rotator, err := rotation.NewRotator(rotation.Config{Ledger: store.Ledger(), SecretStore: store.SecretStore(),
+			Sealer:       store.Sealer(),
 			Applications: only{app}, Issuer: issuer, Log: log, Settings: settings})
 		if err != nil {
 			return nil, err
@@ -505,7 +515,8 @@ func (b behind) Redeem(ctx context.Context, app rotation.Application, grant rota
 	return b.Issuer.Redeem(ctx, b.at(app), grant)
 }
 
-func (b behind) Identify(ctx context.Context, app rotation.Application, access token.Secret, company string) (rotation.Identity, error) {
+func (b behind) Identify(ctx context.Context, app rotation.Application, access token.Secret,
+	company string) (rotation.Identity, error) {
 	return b.Issuer.Identify(ctx, b.at(app), access, company)
 }
 

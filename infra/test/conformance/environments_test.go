@@ -43,7 +43,8 @@ func TestEnvironmentsDoNotMix(t *testing.T) {
 
 			b := in.browser()
 			callback := b.atProvider(b.begin(in.invite("peer/acme")))
-			if p := b.open(http.MethodGet, strings.Replace(callback, "/callback/peer", "/callback/monthly-sandbox", 1)); p.status != http.StatusBadRequest {
+			if p := b.open(http.MethodGet, strings.Replace(callback, "/callback/peer", "/callback/monthly-sandbox",
+				1)); p.status != http.StatusBadRequest {
 				t.Errorf("a state of peer is answered with %d at monthly-sandbox", p.status)
 			}
 			if !strings.Contains(in.logs.String(), "a state of peer at the redirect URI of monthly-sandbox") {
@@ -53,9 +54,11 @@ func TestEnvironmentsDoNotMix(t *testing.T) {
 			in.refusesSomebodyElse("peer/acme")
 
 			before := len(in.tap.presentations())
-			in.overwrite(prefix+"/app/monthly-sandbox", strings.NewReplacer(monthly.clientID, in.provider.clientID, monthly.clientSecret, in.provider.clientSecret).Replace(own))
+			in.overwrite(prefix+"/app/monthly-sandbox", strings.NewReplacer(monthly.clientID, in.provider.clientID,
+				monthly.clientSecret, in.provider.clientSecret).Replace(own))
 			for _, r := range in.force(others[3]).Connections {
-				if r.Outcome != "config_error" || !strings.Contains(r.Detail, "monthly-sandbox/d belongs to another client id than the app credentials of monthly-sandbox") {
+				if r.Outcome != "config_error" || !strings.Contains(r.Detail, "monthly-sandbox/d belongs to another client id "+
+					"than the app credentials of monthly-sandbox") {
 					t.Errorf("with the credentials of peer: %+v", r)
 				}
 			}
@@ -65,7 +68,8 @@ func TestEnvironmentsDoNotMix(t *testing.T) {
 			in.overwrite(prefix+"/app/monthly-sandbox", own)
 
 			in.overwrite(prefix+"/connection/"+others[1], in.value("connection/peer/acme"))
-			for deadline := time.Now().Add(30 * time.Second); in.force(others[1]).outcome(others[1]) == "busy" && time.Now().Before(deadline); {
+			for deadline := time.Now().Add(30 * time.Second); in.force(others[1]).outcome(others[1]) == "busy" &&
+				time.Now().Before(deadline); {
 				time.Sleep(time.Second) // a pair this young is left to the run that brought it
 			}
 			in.works(others[1])
@@ -95,7 +99,8 @@ func (in *installation) refusesSomebodyElse(connection string) {
 	}
 	in.must(json.Unmarshal(in.operate("connection", "invite", connection, "--login", "sam@example.com"), &invited))
 	b := in.browser()
-	if p := b.open(http.MethodGet, b.atProvider(b.begin(invited.URL))); !strings.Contains(p.location, "result=wrong-account") {
+	if p := b.open(http.MethodGet, b.atProvider(b.begin(invited.URL))); !strings.Contains(p.location,
+		"result=wrong-account") {
 		in.t.Errorf("a consent of pat's instead of sam's leads to %d %q", p.status, p.location)
 	}
 	if !strings.Contains(in.published(), "%22kind%22%3A%22rejected%22") {

@@ -28,7 +28,8 @@ func TestAnswerThatOnlyTheSecretStoreTook(t *testing.T) {
 	in.rotate.Kill()
 	unblock()
 	if outcome == "rotated" || !in.holdsEscrow("peer/acme") {
-		t.Fatalf("without the table a rotation answers %q, and an answer lies in the secret store: %v", outcome, in.holdsEscrow("peer/acme"))
+		t.Fatalf("without the table a rotation answers %q, and an answer lies in the secret store: %v", outcome,
+			in.holdsEscrow("peer/acme"))
 	}
 
 	time.Sleep(leaseAndQuiet) // no clock of the peers or the function can be wound
@@ -38,7 +39,8 @@ func TestAnswerThatOnlyTheSecretStoreTook(t *testing.T) {
 		t.Errorf("the sweep brought the connection from generation %d to %d", before.Generation, after.Generation)
 	}
 	in.presentedOnce(2, 1) // nothing was asked for again
-	t.Logf("table unreachable from the provider's answer on: %q, then found in the secret store; %s", outcome, in.keepsSecrets())
+	t.Logf("table unreachable from the provider's answer on: %q, then found in the secret store; %s", outcome,
+		in.keepsSecrets())
 }
 
 // holdsEscrow reports whether the secret store keeps an answer that the ledger has not taken.

@@ -25,7 +25,8 @@ func TestTenGenerations(t *testing.T) {
 			in.presentedOnce(11, 10)
 			searched := in.keepsSecrets()
 			t.Logf("GRACE=%d: 10 generations in %v and %d sweeps, %d versions in the secret store, %d + %d cold starts; %s",
-				grace, took.Round(time.Second), sweeps, in.versions("peer/acme"), in.rotate.ColdStarts(), in.callback.ColdStarts(), searched)
+				grace, took.Round(time.Second), sweeps, in.versions("peer/acme"), in.rotate.ColdStarts(), in.callback.ColdStarts(),
+				searched)
 		})
 	}
 }
@@ -44,7 +45,8 @@ func TestTenGenerationsOnABadDay(t *testing.T) {
 	started, runs, early, outcomes := time.Now(), 0, 0, map[string]int{}
 	for last := int64(0); last < 10; {
 		if time.Since(started) > limit {
-			t.Fatalf("generation %d of 10 after %v, %d runs, %v; the last answers:\n%s", last, limit, runs, outcomes, in.answers.tail(2000))
+			t.Fatalf("generation %d of 10 after %v, %d runs, %v; the last answers:\n%s", last, limit, runs, outcomes,
+				in.answers.tail(2000))
 		}
 		r := in.try(`{"op":"rotate","connection":"peer/acme"}`)
 		outcomes[r.outcome("peer/acme")]++
@@ -77,8 +79,8 @@ func TestTenGenerationsOnABadDay(t *testing.T) {
 	if struck["lose"] == 0 || struck["refuse"] == 0 {
 		t.Errorf("the rotate function met %v faults, want some of both kinds", struck)
 	}
-	t.Logf("--lose %v --refuse %v: %d generations in %v and %d forced rotations %v; %d answers lost and %d calls throttled on the way; "+
-		"a reader was %d times between redeeming and publishing; %s",
+	t.Logf("--lose %v --refuse %v: %d generations in %v and %d forced rotations %v; %d answers lost and %d calls "+
+		"throttled on the way; a reader was %d times between redeeming and publishing; %s",
 		lose, refuse, pairs-1, took.Round(time.Second), runs, outcomes, struck["lose"], struck["refuse"], early, searched)
 }
 

@@ -89,7 +89,8 @@ func TestBadEvents(t *testing.T) {
 	if after := in.works("peer/acme"); after.Generation != before.Generation {
 		t.Errorf("bad events brought the connection from generation %d to %d", before.Generation, after.Generation)
 	}
-	t.Logf("%d bad events and 2 unknown connections: one clear answer each, nothing touched; %s", len(bad), in.keepsSecrets())
+	t.Logf("%d bad events and 2 unknown connections: one clear answer each, nothing touched; %s", len(bad),
+		in.keepsSecrets())
 }
 
 // batchOfGoodAndBad: of a batch only what could not be processed comes back.
@@ -110,8 +111,10 @@ func TestMissingSettings(t *testing.T) {
 	t.Parallel()
 	for name, program := range map[string]func() (string, error){"rotate": buildRotate, "callback": buildCallback} {
 		var log lockedBuffer
-		f := lambdaruntime.New(lambdaruntime.Config{Name: name, Bootstrap: built(t, program), Timeout: 10 * time.Second, Log: &log,
-			Env: map[string]string{"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "test", "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+		f := lambdaruntime.New(lambdaruntime.Config{Name: name, Bootstrap: built(t, program), Timeout: 10 * time.Second,
+			Log: &log,
+			Env: map[string]string{"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "test",
+				"AWS_ENDPOINT_URL":  "http://127.0.0.1:9",
 				"TOKENTURN_CADENCE": "sometimes"}})
 		_, err := f.Invoke(t.Context(), []byte(scheduled))
 		f.Kill()
@@ -169,13 +172,15 @@ func TestCorruptSecrets(t *testing.T) {
 	}
 	in.works("peer/acme")
 	in.presentedOnce(4, 1)
-	t.Logf("2 kinds of broken app credentials, 1 secret written over: reported or put right, no refresh token spent; %s", in.keepsSecrets())
+	t.Logf("2 kinds of broken app credentials, 1 secret written over: reported or put right, no refresh token spent; %s",
+		in.keepsSecrets())
 }
 
 // overwrite puts a value into a secret, as somebody in the console could.
 func (in *installation) overwrite(secret, value string) {
 	in.t.Helper()
-	_, err := in.secrets.PutSecretValue(in.t.Context(), &secretsmanager.PutSecretValueInput{SecretId: &secret, SecretString: aws.String(value)})
+	_, err := in.secrets.PutSecretValue(in.t.Context(), &secretsmanager.PutSecretValueInput{SecretId: &secret,
+		SecretString: aws.String(value)})
 	in.must(err)
 }
 
@@ -221,7 +226,10 @@ func (in *installation) toldByTheCommand(connection string) {
 		in.t.Errorf("a rotation by the command ends with %d, want 3 for a consent: %s", code, said)
 	}
 	calls, _ := in.tap.since(mark)
-	if !slices.ContainsFunc(calls, func(c call) bool { return c.Name == "Publish" && c.Who == keyOfOperator && c.Status == http.StatusOK }) {
+	if !slices.ContainsFunc(calls, func(c call) bool {
+		return c.Name == "Publish" && c.Who == keyOfOperator &&
+			c.Status == http.StatusOK
+	}) {
 		in.t.Error("the command told the topic nothing")
 	}
 }

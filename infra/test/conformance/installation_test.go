@@ -85,7 +85,8 @@ func install(t *testing.T, c *cloud, p *provider, name string, settings map[stri
 	cfg := aws.Config{Region: "us-east-1", BaseEndpoint: &c.url,
 		Credentials: credentials.NewStaticCredentialsProvider(keyOfTest, "test", ""),
 		Retryer:     func() aws.Retryer { return retry.AddWithMaxAttempts(retry.NewStandard(), 15) }}
-	in.dynamodb, in.secrets, in.queue = dynamodb.NewFromConfig(cfg), secretsmanager.NewFromConfig(cfg), sqs.NewFromConfig(cfg)
+	in.dynamodb, in.secrets, in.queue = dynamodb.NewFromConfig(cfg), secretsmanager.NewFromConfig(cfg),
+		sqs.NewFromConfig(cfg)
 	in.env = map[string]string{
 		"AWS_REGION":              "us-east-1",
 		"AWS_SECRET_ACCESS_KEY":   "test",
@@ -114,7 +115,8 @@ func install(t *testing.T, c *cloud, p *provider, name string, settings map[stri
 }
 
 // function deploys a program. Its log and the answers stay with the installation.
-func (in *installation) function(program func() (string, error), name, key string, timeout time.Duration) *lambdaruntime.Function {
+func (in *installation) function(program func() (string, error), name, key string,
+	timeout time.Duration) *lambdaruntime.Function {
 	in.t.Helper()
 	f := lambdaruntime.New(lambdaruntime.Config{Name: name, Bootstrap: built(in.t, program), Env: in.variables(key),
 		Timeout: timeout, Log: &in.logs})
@@ -163,10 +165,12 @@ func (in *installation) table(name string) {
 		AttributeDefinitions: []dynamodbtypes.AttributeDefinition{text("pk"), text("sk"), text("due_bucket"),
 			{AttributeName: aws.String("due_at"), AttributeType: dynamodbtypes.ScalarAttributeTypeN}},
 		GlobalSecondaryIndexes: []dynamodbtypes.GlobalSecondaryIndex{{IndexName: aws.String("due"),
-			KeySchema: keys("due_bucket", "due_at"), Projection: &dynamodbtypes.Projection{ProjectionType: dynamodbtypes.ProjectionTypeKeysOnly}}}})
+			KeySchema: keys("due_bucket", "due_at"), Projection: &dynamodbtypes.Projection{
+				ProjectionType: dynamodbtypes.ProjectionTypeKeysOnly}}}})
 	in.must(err)
 	_, err = in.dynamodb.UpdateTimeToLive(in.t.Context(), &dynamodb.UpdateTimeToLiveInput{TableName: &name,
-		TimeToLiveSpecification: &dynamodbtypes.TimeToLiveSpecification{AttributeName: aws.String("ttl"), Enabled: aws.Bool(true)}})
+		TimeToLiveSpecification: &dynamodbtypes.TimeToLiveSpecification{AttributeName: aws.String("ttl"),
+			Enabled: aws.Bool(true)}})
 	in.must(err)
 }
 
@@ -181,8 +185,10 @@ func (in *installation) applicationOf(environment string, p *provider, loginURL 
 	in.t.Helper()
 	value, _ := json.Marshal(map[string]string{"client_id": p.clientID, "client_secret": p.clientSecret,
 		"redirect_uri": publicURL + "/callback/" + environment, "login_url": loginURL, "api_url": loginURL})
-	_, err := in.secrets.CreateSecret(in.t.Context(), &secretsmanager.CreateSecretInput{KmsKeyId: aws.String(in.env["TOKENTURN_VAULT_KEY"]),
-		Name: aws.String(in.env["TOKENTURN_SECRET_PREFIX"] + "/app/" + environment), SecretString: aws.String(string(value))})
+	_, err := in.secrets.CreateSecret(in.t.Context(),
+		&secretsmanager.CreateSecretInput{KmsKeyId: aws.String(in.env["TOKENTURN_VAULT_KEY"]),
+			Name:         aws.String(in.env["TOKENTURN_SECRET_PREFIX"] + "/app/" + environment),
+			SecretString: aws.String(string(value))})
 	in.must(err)
 }
 

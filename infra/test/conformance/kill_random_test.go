@@ -98,13 +98,15 @@ func (v *victim) next() string {
 		v.connected = false // a person connects it again
 		return where + ": needs_consent (W1, W2)"
 	case end != "rotated":
-		v.t.Errorf("killed %s, seed %d: afterwards a rotation answers %s; the last answers:\n%s", where, *seed, end, v.answers.tail(1500))
+		v.t.Errorf("killed %s, seed %d: afterwards a rotation answers %s; the last answers:\n%s", where, *seed, end,
+			v.answers.tail(1500))
 		v.connected = false
 		return where + ": " + end
 	}
 	d := v.read("peer/acme")
 	if status := v.use(d); status != http.StatusOK || d.Epoch == first.Epoch && d.Generation <= first.Generation {
-		v.t.Errorf("killed %s, seed %d: afterwards generation %d is current and /me answers %d", where, *seed, d.Generation, status)
+		v.t.Errorf("killed %s, seed %d: afterwards generation %d is current and /me answers %d", where, *seed, d.Generation,
+			status)
 	}
 	return where + ": recovered"
 }

@@ -21,10 +21,12 @@ func TestLifetimes(t *testing.T) {
 	hourly := map[string]string{"TOKENTURN_CADENCE": "1h"}
 	c := startCloud(t)
 	for _, grace := range []int{0, 1} {
-		for lifetime, settings := range map[time.Duration]map[string]string{15 * time.Minute: hourly, 5 * time.Second: patient} {
+		for lifetime, settings := range map[time.Duration]map[string]string{15 * time.Minute: hourly,
+			5 * time.Second: patient} {
 			t.Run(fmt.Sprintf("GRACE=%d, %v", grace, lifetime), func(t *testing.T) {
 				t.Parallel()
-				in := install(t, c, startProvider(t, grace, lifetime), fmt.Sprintf("lifetimes-%d-%v", grace, lifetime.Seconds()), settings)
+				in := install(t, c, startProvider(t, grace, lifetime), fmt.Sprintf("lifetimes-%d-%v", grace, lifetime.Seconds()),
+					settings)
 				in.connect("peer/acme")
 				in.serviceAccount("peer/sync")
 				both := []string{"peer/acme", "peer/sync"}
@@ -34,7 +36,8 @@ func TestLifetimes(t *testing.T) {
 					in.lastQuarterHour(both)
 				}
 				in.stops("peer/sync")
-				t.Logf("GRACE=%d, expires_in %v: %d tokens issued; %s", grace, lifetime, len(in.provider.issued().Tokens), in.keepsSecrets())
+				t.Logf("GRACE=%d, expires_in %v: %d tokens issued; %s", grace, lifetime, len(in.provider.issued().Tokens),
+					in.keepsSecrets())
 			})
 		}
 	}
@@ -65,7 +68,8 @@ func (in *installation) chase(connections []string, n int, limit time.Duration) 
 	}
 	for started, behind := time.Now(), true; behind; time.Sleep(100 * time.Millisecond) {
 		if time.Since(started) > limit {
-			in.t.Fatalf("%v of %d tokens worked, generations %v after %v; the last answers:\n%s", worked, n, last, limit, in.answers.tail(2000))
+			in.t.Fatalf("%v of %d tokens worked, generations %v after %v; the last answers:\n%s", worked, n, last, limit,
+				in.answers.tail(2000))
 		}
 		in.sweep()
 		in.deliver()

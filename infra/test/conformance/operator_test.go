@@ -44,7 +44,8 @@ func (in *installation) operateInVain(arguments ...string) (said string, code in
 // command is the operator's command on this installation's stores.
 func (in *installation) command(arguments ...string) *exec.Cmd {
 	in.t.Helper()
-	cmd := exec.CommandContext(in.t.Context(), built(in.t, buildCommand), append([]string{"--store", "aws", "--json"}, arguments...)...)
+	cmd := exec.CommandContext(in.t.Context(), built(in.t, buildCommand), append([]string{"--store", "aws", "--json"},
+		arguments...)...)
 	cmd.Env = osVariables()
 	for name, value := range in.variables(keyOfOperator) {
 		cmd.Env = append(cmd.Env, name+"="+value)

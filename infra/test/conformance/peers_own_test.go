@@ -29,7 +29,8 @@ import (
 func TestCloudIsStrict(t *testing.T) {
 	t.Parallel()
 	c := startCloud(t)
-	cfg := aws.Config{Region: "us-east-1", BaseEndpoint: &c.url, Credentials: credentials.NewStaticCredentialsProvider(keyOfTest, "test", "")}
+	cfg := aws.Config{Region: "us-east-1", BaseEndpoint: &c.url,
+		Credentials: credentials.NewStaticCredentialsProvider(keyOfTest, "test", "")}
 	in := &installation{t: t, cloud: c, dynamodb: dynamodb.NewFromConfig(cfg), secrets: secretsmanager.NewFromConfig(cfg)}
 	in.table("strict")
 
@@ -41,7 +42,8 @@ func TestCloudIsStrict(t *testing.T) {
 				wg.Go(func() {
 					_, err := in.dynamodb.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: aws.String("strict"),
 						ConditionExpression: aws.String("attribute_not_exists(pk)"),
-						Item: map[string]dynamodbtypes.AttributeValue{"pk": &dynamodbtypes.AttributeValueMemberS{Value: fmt.Sprint(round)},
+						Item: map[string]dynamodbtypes.AttributeValue{"pk": &dynamodbtypes.AttributeValueMemberS{
+							Value: fmt.Sprint(round)},
 							"sk": &dynamodbtypes.AttributeValueMemberS{Value: "x"}}})
 					if _, lost := errors.AsType[*dynamodbtypes.ConditionalCheckFailedException](err); err == nil {
 						winners.Add(1)
@@ -57,11 +59,13 @@ func TestCloudIsStrict(t *testing.T) {
 		}
 	})
 	t.Run("a version id names one content", func(t *testing.T) {
-		_, err := in.secrets.CreateSecret(t.Context(), &secretsmanager.CreateSecretInput{Name: aws.String("s"), SecretString: aws.String("zero")})
+		_, err := in.secrets.CreateSecret(t.Context(), &secretsmanager.CreateSecretInput{Name: aws.String("s"),
+			SecretString: aws.String("zero")})
 		in.must(err)
 		put := func(value string) error {
 			_, err := in.secrets.PutSecretValue(t.Context(), &secretsmanager.PutSecretValueInput{SecretId: aws.String("s"),
-				ClientRequestToken: aws.String(strings.Repeat("1", 48)), SecretString: &value, VersionStages: []string{"AWSPENDING"}})
+				ClientRequestToken: aws.String(strings.Repeat("1", 48)), SecretString: &value,
+				VersionStages: []string{"AWSPENDING"}})
 			return err
 		}
 		in.must(put("one"))
@@ -73,7 +77,8 @@ func TestCloudIsStrict(t *testing.T) {
 	t.Run("faults strike", func(t *testing.T) {
 		c.faults(0, 1)
 		defer c.faults(0, 0)
-		_, err := in.secrets.ListSecrets(t.Context(), &secretsmanager.ListSecretsInput{}, func(o *secretsmanager.Options) { o.RetryMaxAttempts = 1 })
+		_, err := in.secrets.ListSecrets(t.Context(), &secretsmanager.ListSecretsInput{},
+			func(o *secretsmanager.Options) { o.RetryMaxAttempts = 1 })
 		if err == nil || !strings.Contains(err.Error(), "ThrottlingException") {
 			t.Errorf("got %v, want a throttled call", err)
 		}
@@ -104,7 +109,8 @@ func TestProviderSpendsRefreshTokens(t *testing.T) {
 				_ = answer.Body.Close()
 				return answer.StatusCode
 			}
-			if got := redeem(url.Values{"grant_type": {"authorization_code"}, "code": {strings.TrimSpace(string(code))}, "redirect_uri": {redirectURI}}); got != http.StatusOK {
+			if got := redeem(url.Values{"grant_type": {"authorization_code"}, "code": {strings.TrimSpace(string(code))},
+				"redirect_uri": {redirectURI}}); got != http.StatusOK {
 				t.Fatalf("the code: %d", got)
 			}
 			refresh := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {p.issued().Tokens[0].Refresh}}

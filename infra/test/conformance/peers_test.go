@@ -153,7 +153,8 @@ func startProviderFor(t *testing.T, grace int, lifetime time.Duration, redirectU
 	t.Helper()
 	const ready = "ready "
 	lines := startPeer(t, "../peers/doorkeeper/start", ready, "--grace", strconv.Itoa(grace),
-		"--expires-in", strconv.Itoa(int(lifetime.Seconds())), "--redirect-uri", redirectURI, "--auto-login", "--threads", "16")
+		"--expires-in", strconv.Itoa(int(lifetime.Seconds())), "--redirect-uri", redirectURI, "--auto-login", "--threads",
+		"16")
 	p := &provider{t: t, url: strings.TrimPrefix(lines[len(lines)-1], ready), lifetime: lifetime}
 	var info struct {
 		Web struct {

@@ -17,7 +17,8 @@ import (
 
 // ofTheSDK are calls that every program with an AWS client contains and ours
 // never make: credentials come from Lambda or a profile, endpoints are not discovered.
-var ofTheSDK = []string{"dynamodb:DescribeEndpoints", "sso:GetRoleCredentials", "ssooidc:CreateToken", "signin:CreateOAuth2Token",
+var ofTheSDK = []string{"dynamodb:DescribeEndpoints", "sso:GetRoleCredentials", "ssooidc:CreateToken",
+	"signin:CreateOAuth2Token",
 	"sts:AssumeRole", "sts:AssumeRoleWithWebIdentity"}
 
 const (
@@ -37,20 +38,24 @@ var roles = []struct {
 		"sqs:DeleteMessage": polling, "sqs:GetQueueAttributes": polling, "sqs:ReceiveMessage": polling,
 		"logs:CreateLogStream": logging, "logs:PutLogEvents": logging,
 		"xray:PutTelemetryRecords": tracing, "xray:PutTraceSegments": tracing,
-		"kms:Decrypt VaultKey": "through DynamoDB, Secrets Manager and SNS", "kms:GenerateDataKey VaultKey": "through Secrets Manager and SNS",
+		"kms:Decrypt VaultKey":         "through DynamoDB, Secrets Manager and SNS",
+		"kms:GenerateDataKey VaultKey": "through Secrets Manager and SNS",
 	}},
 	{"functions/callback", "CallbackPolicy", keyOfCallback, map[string]string{
 		"dynamodb:DeleteItem": "a consent forgets no mint: what it replaces has to be revoked first",
 	}, map[string]string{
 		"logs:CreateLogStream": logging, "logs:PutLogEvents": logging,
 		"xray:PutTelemetryRecords": tracing, "xray:PutTraceSegments": tracing,
-		"kms:Decrypt VaultKey": "through DynamoDB, Secrets Manager and SNS", "kms:GenerateDataKey VaultKey": "through SNS",
+		"kms:Decrypt VaultKey":         "through DynamoDB, Secrets Manager and SNS",
+		"kms:GenerateDataKey VaultKey": "through SNS",
 	}},
 	{"cmd/tokenturn", "OperatorPolicy", keyOfOperator, map[string]string{
-		"kms:Decrypt": "the sealing key's policy names the operator", "kms:GenerateDataKey": "the sealing key's policy names the operator",
+		"kms:Decrypt":         "the sealing key's policy names the operator",
+		"kms:GenerateDataKey": "the sealing key's policy names the operator",
 	}, map[string]string{
 		"kms:Decrypt VaultKey": "through DynamoDB, Secrets Manager and SNS", "kms:GenerateDataKey VaultKey": "through Secrets Manager and SNS",
-		"sqs:DeleteMessage": byHand, "sqs:ListMessageMoveTasks": byHand, "sqs:ReceiveMessage": byHand, "sqs:StartMessageMoveTask": byHand,
+		"sqs:DeleteMessage": byHand, "sqs:ListMessageMoveTasks": byHand, "sqs:ReceiveMessage": byHand,
+		"sqs:StartMessageMoveTask": byHand,
 	}},
 }
 
@@ -151,13 +156,15 @@ func judge(whole bool) (problems []string) {
 		for need, call := range made {
 			allowed := slices.ContainsFunc(granted, func(g permissions.Grant) bool { return g.Covers(need) })
 			if bySealKey := need.Kind == "SealKey" && role.unused[need.Action] != ""; !allowed && !bySealKey {
-				problems = append(problems, fmt.Sprintf("%s called %s, for which %s does not allow %s", role.program, call, role.policy, need))
+				problems = append(problems, fmt.Sprintf("%s called %s, for which %s does not allow %s", role.program, call,
+					role.policy, need))
 			}
 		}
 		for _, g := range granted {
 			used := slices.ContainsFunc(slices.Collect(maps.Keys(made)), g.Covers)
 			if whole && !used && role.implied[g.String()] == "" {
-				problems = append(problems, fmt.Sprintf("%s allows %s, which %s never needed in this run", role.policy, g, role.program))
+				problems = append(problems, fmt.Sprintf("%s allows %s, which %s never needed in this run", role.policy, g,
+					role.program))
 			}
 		}
 	}

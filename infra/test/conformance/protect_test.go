@@ -41,11 +41,13 @@ func TestProtect(t *testing.T) {
 			Connection string `json:"connection"`
 			Protected  bool   `json:"protected"`
 		}
-		if err := json.Unmarshal(in.operate(arguments...), &answer); err != nil || len(answer) != 1 || !answer[0].Protected || answer[0].Connection != "peer/acme" {
+		if err := json.Unmarshal(in.operate(arguments...), &answer); err != nil || len(answer) != 1 || !answer[0].Protected ||
+			answer[0].Connection != "peer/acme" {
 			t.Fatalf("answer %+v, %v", answer, err)
 		}
 		printed := string(in.operate(append(arguments, "--print")...))
-		if policy := attached(); policy != strings.TrimSpace(printed) || strings.Contains(policy, spare) != (len(recovery) == 2) {
+		if policy := attached(); policy != strings.TrimSpace(printed) || strings.Contains(policy,
+			spare) != (len(recovery) == 2) {
 			t.Errorf("attached is\n%s\nprinted was\n%s", policy, printed)
 		}
 	}
@@ -53,7 +55,8 @@ func TestProtect(t *testing.T) {
 	in.works("peer/acme")
 
 	theirs := `{"Version":"2012-10-17","Statement":[{"Sid":"Partner","Effect":"Deny","Principal":{"AWS":"123456789012"},"Action":"secretsmanager:DeleteSecret","Resource":"*"}]}`
-	if _, err := client.PutResourcePolicy(t.Context(), &secretsmanager.PutResourcePolicyInput{SecretId: secret, ResourcePolicy: &theirs}); err != nil {
+	if _, err := client.PutResourcePolicy(t.Context(), &secretsmanager.PutResourcePolicyInput{SecretId: secret,
+		ResourcePolicy: &theirs}); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {

@@ -59,8 +59,9 @@ func installStandIn(t *testing.T, name string) *installation {
 	server := procoretest.New(procoretest.WithLifetime(readLifetime))
 	t.Cleanup(server.Close)
 	app := server.NewApp(redirectURI)
-	in := install(t, startCloud(t), &provider{t: t, url: server.URL, clientID: app.ClientID, clientSecret: app.ClientSecret.Reveal(),
-		lifetime: readLifetime}, name, patient)
+	in := install(t, startCloud(t), &provider{t: t, url: server.URL, clientID: app.ClientID,
+		clientSecret: app.ClientSecret.Reveal(),
+		lifetime:     readLifetime}, name, patient)
 	for _, connection := range readConnections {
 		b := in.browser()
 		address, err := server.Consent(b.begin(in.invite(connection)), procoretest.DefaultUser().Login, true)
@@ -122,20 +123,24 @@ func (in *installation) hammer() {
 	}
 	naive := results["Go, naive"]
 	in.t.Logf("%d rotations of %d connections in %v, the slowest took %v; 401s met by the careful readers: %d",
-		rotationsEach*len(readConnections), len(readConnections), took.Round(time.Second), slowest.Round(time.Millisecond), refused-naive.Failed)
+		rotationsEach*len(readConnections), len(readConnections), took.Round(time.Second), slowest.Round(time.Millisecond),
+		refused-naive.Failed)
 	for name, result := range results {
-		in.t.Logf("%-10s %6d requests, failed for good: %d; %d reads of secrets", name, result.OK+result.Failed, result.Failed, reads[keyOf(name)])
+		in.t.Logf("%-10s %6d requests, failed for good: %d; %d reads of secrets", name, result.OK+result.Failed,
+			result.Failed, reads[keyOf(name)])
 		switch {
 		case name == "Go, naive":
 			if result.Failed == 0 {
 				in.t.Errorf("the naive reader met no dead token, so this test shows nothing")
 			}
 		case result.Failed != 0 || result.OK < rotationsEach:
-			in.t.Errorf("%s: %d requests failed and %d succeeded; the last failure: %v", name, result.Failed, result.OK, result.Why)
+			in.t.Errorf("%s: %d requests failed and %d succeeded; the last failure: %v", name, result.Failed, result.OK,
+				result.Why)
 		}
 	}
 	if slowest > 5*time.Second {
-		in.t.Logf("a rotation took %v: readers wait five seconds for a token to be published, so failures may be this machine's", slowest)
+		in.t.Logf("a rotation took %v: readers wait five seconds for a token to be published, "+
+			"so failures may be this machine's", slowest)
 	}
 	if refused <= naive.Failed {
 		in.t.Error("the careful readers met no dead token, so this test shows nothing")
@@ -200,7 +205,8 @@ func (in *installation) secretsOf(language string) *secretsmanager.Client {
 const readersEach = 4 // goroutines or threads of one language for one connection
 
 // crowd lets several workers make requests for each connection until ctx ends.
-func (in *installation) crowd(ctx context.Context, each int, pause time.Duration, worker func(connection string) func() (int, error)) tally {
+func (in *installation) crowd(ctx context.Context, each int, pause time.Duration,
+	worker func(connection string) func() (int, error)) tally {
 	var ok, failed atomic.Int64
 	var why atomic.Value
 	var workers sync.WaitGroup
@@ -225,7 +231,8 @@ func (in *installation) crowd(ctx context.Context, each int, pause time.Duration
 }
 
 func (in *installation) careful(connection string) func() (int, error) {
-	source, err := tokensource.New(in.secretsOf("Go"), connection, tokensource.WithPrefix(in.env["TOKENTURN_SECRET_PREFIX"]))
+	source, err := tokensource.New(in.secretsOf("Go"), connection,
+		tokensource.WithPrefix(in.env["TOKENTURN_SECRET_PREFIX"]))
 	if err != nil {
 		return func() (int, error) { return 0, err }
 	}

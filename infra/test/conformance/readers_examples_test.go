@@ -151,7 +151,8 @@ func TestExamplesReadAgain(t *testing.T) {
 				}
 				var body bytes.Buffer
 				_, _ = body.ReadFrom(r.Body)
-				_, _ = w.Write([]byte(r.Method + " " + r.URL.String() + " " + r.Header.Get("Procore-Company-Id") + " " + body.String()))
+				_, _ = w.Write([]byte(r.Method + " " + r.URL.String() + " " + r.Header.Get("Procore-Company-Id") + " " +
+					body.String()))
 			}))
 			defer api.Close()
 			v.Edit(func(d *token.Document) { d.APIURL, d.CompanyID, d.Generation = api.URL, "7", 3 })
@@ -224,7 +225,8 @@ func TestExamplesReadAgain(t *testing.T) {
 // invoker is Lambda's Invoke on the compiled rotate function.
 type invoker struct{ in *installation }
 
-func (i invoker) Invoke(_ context.Context, call *lambda.InvokeInput, _ ...func(*lambda.Options)) (*lambda.InvokeOutput, error) {
+func (i invoker) Invoke(_ context.Context, call *lambda.InvokeInput, _ ...func(*lambda.Options)) (*lambda.InvokeOutput,
+	error) {
 	answer, err := i.in.invoke(string(call.Payload))
 	if err != nil {
 		return &lambda.InvokeOutput{FunctionError: aws.String("Unhandled"), Payload: answer}, nil
@@ -264,7 +266,8 @@ func TestEnsureAsksTheRotateFunction(t *testing.T) {
 	}
 
 	in.invite("peer/waiting")
-	for connection, want := range map[string]error{"peer/waiting": tokensource.ErrNeedsConsent, "peer/nobody": tokensource.ErrNotFound} {
+	for connection, want := range map[string]error{"peer/waiting": tokensource.ErrNeedsConsent,
+		"peer/nobody": tokensource.ErrNotFound} {
 		if _, err := source(connection).Token(); !errors.Is(err, want) {
 			t.Errorf("%s: %v", connection, err)
 		}
@@ -287,7 +290,8 @@ func TestExampleFunction(t *testing.T) {
 	t.Parallel()
 	in := installStandIn(t, "example")
 	in.env["TOKENTURN_CONNECTION"] = readConnections[0]
-	reader := in.function(func() (string, error) { return build("functions/example-reader", "bootstrap") }, "reader", keyOf("Function"), time.Minute)
+	reader := in.function(func() (string, error) { return build("functions/example-reader", "bootstrap") }, "reader",
+		keyOf("Function"), time.Minute)
 	for range 3 {
 		answer, err := reader.Invoke(t.Context(), []byte(`{"company_id":"4264807"}`))
 		var projects []struct{ Name string }
@@ -321,7 +325,8 @@ header = "Authorization: Bearer $PROCORE_ACCESS_TOKEN"
 	var printed struct {
 		AccessToken string `json:"access_token"`
 	}
-	if err := json.Unmarshal(in.operate("token", "print", acme), &printed); err != nil || printed.AccessToken != in.read(acme).AccessToken {
+	if err := json.Unmarshal(in.operate("token", "print", acme), &printed); err != nil ||
+		printed.AccessToken != in.read(acme).AccessToken {
 		t.Error("token print does not print what readers read")
 	}
 	in.keepsLogsClean()

@@ -189,9 +189,11 @@ var findTools = sync.OnceValues(func() (toolbox, error) {
 		return found, err
 	}
 	found = toolbox{filepath.Join(venv, "bin", "python"), filepath.Join(venv, "bin") + ":" + found.path}
-	for _, command := range [][]string{{"python3", "-m", "venv", venv}, {found.python, "-m", "pip", "install", "--quiet", "boto3", "awscli"}} {
+	for _, command := range [][]string{{"python3", "-m", "venv", venv}, {found.python, "-m", "pip", "install", "--quiet",
+		"boto3", "awscli"}} {
 		if out, err := exec.Command(command[0], command[1:]...).CombinedOutput(); err != nil {
-			return found, fmt.Errorf("the examples need boto3 and the AWS CLI, and %q cannot install them: %w\n%s", command, err, out)
+			return found, fmt.Errorf("the examples need boto3 and the AWS CLI, and %q cannot install them: %w\n%s", command, err,
+				out)
 		}
 	}
 	return found, nil
@@ -232,7 +234,8 @@ var compile = sync.OnceValues(func() (string, error) {
 	}
 	for _, command := range [][]string{
 		{"npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"},
-		{"npx", "--no-install", "tsc", "--strict", "--target", "es2022", "--module", "nodenext", "--types", "node", "--skipLibCheck", "loop.mts", "procore.mts"},
+		{"npx", "--no-install", "tsc", "--strict", "--target", "es2022", "--module", "nodenext", "--types", "node",
+			"--skipLibCheck", "loop.mts", "procore.mts"},
 	} {
 		cmd := exec.Command(command[0], command[1:]...)
 		cmd.Dir = directory

@@ -87,7 +87,8 @@ var credential = regexp.MustCompile(`Credential=([^/]+)/\d+/[^/]+/([^/]+)/`)
 
 // pass hands one request on. The Host header goes with it: Doorkeeper builds
 // its redirects from it.
-func (w *wiretap) pass(transport http.RoundTripper, peer string, base *url.URL, out http.ResponseWriter, in *http.Request) {
+func (w *wiretap) pass(transport http.RoundTripper, peer string, base *url.URL, out http.ResponseWriter,
+	in *http.Request) {
 	body, err := io.ReadAll(in.Body)
 	if err != nil {
 		return // the program is gone

@@ -99,9 +99,12 @@ func startCloud(ctx context.Context, root, workshop string) (c *cloud, stop func
 		stop()
 		return nil, nil, fmt.Errorf("moto did not start: %s", problems.String())
 	}
-	cfg := aws.Config{Region: region, BaseEndpoint: &url, Credentials: credentials.NewStaticCredentialsProvider("AKIADEPLOYER", "test", "")}
-	return &cloud{url, root, workshop, pythonOf(root), apigatewayv2.NewFromConfig(cfg), cloudwatch.NewFromConfig(cfg), dynamodb.NewFromConfig(cfg), iam.NewFromConfig(cfg),
-		kms.NewFromConfig(cfg), lambda.NewFromConfig(cfg), cloudwatchlogs.NewFromConfig(cfg), scheduler.NewFromConfig(cfg), sns.NewFromConfig(cfg), sqs.NewFromConfig(cfg)}, stop, nil
+	cfg := aws.Config{Region: region, BaseEndpoint: &url,
+		Credentials: credentials.NewStaticCredentialsProvider("AKIADEPLOYER", "test", "")}
+	return &cloud{url, root, workshop, pythonOf(root), apigatewayv2.NewFromConfig(cfg), cloudwatch.NewFromConfig(cfg),
+		dynamodb.NewFromConfig(cfg), iam.NewFromConfig(cfg),
+		kms.NewFromConfig(cfg), lambda.NewFromConfig(cfg), cloudwatchlogs.NewFromConfig(cfg), scheduler.NewFromConfig(cfg),
+		sns.NewFromConfig(cfg), sqs.NewFromConfig(cfg)}, stop, nil
 }
 
 // pythonOf is the Python that infra/test/peers/aws/start has found or made.

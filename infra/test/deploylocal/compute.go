@@ -32,7 +32,8 @@ func makeRole(ctx context.Context, s *stack, name string, properties map[string]
 	}
 	for _, policy := range policies {
 		_, err := s.cloud.iam.PutRolePolicy(ctx, &iam.PutRolePolicyInput{RoleName: in.RoleName,
-			PolicyName: aws.String(fmt.Sprint(object(policy)["PolicyName"])), PolicyDocument: aws.String(jsonOf(object(policy)["PolicyDocument"]))})
+			PolicyName:     aws.String(fmt.Sprint(object(policy)["PolicyName"])),
+			PolicyDocument: aws.String(jsonOf(object(policy)["PolicyDocument"]))})
 		if err != nil {
 			return made{}, err
 		}
@@ -98,7 +99,8 @@ func makeFunction(ctx context.Context, s *stack, name string, properties map[str
 		return made{}, err
 	}
 	if reserved := apart["ReservedConcurrentExecutions"]; reserved != nil {
-		reserve, err := decode[lambda.PutFunctionConcurrencyInput](map[string]any{"FunctionName": in.FunctionName, "ReservedConcurrentExecutions": reserved})
+		reserve, err := decode[lambda.PutFunctionConcurrencyInput](map[string]any{"FunctionName": in.FunctionName,
+			"ReservedConcurrentExecutions": reserved})
 		if err != nil {
 			return made{}, err
 		}
@@ -107,13 +109,15 @@ func makeFunction(ctx context.Context, s *stack, name string, properties map[str
 		}
 	}
 	if recursion := apart["RecursiveLoop"]; recursion != nil {
-		_, err := s.cloud.lambda.PutFunctionRecursionConfig(ctx, &lambda.PutFunctionRecursionConfigInput{FunctionName: in.FunctionName,
-			RecursiveLoop: lambdatypes.RecursiveLoop(fmt.Sprint(recursion))})
+		_, err := s.cloud.lambda.PutFunctionRecursionConfig(ctx,
+			&lambda.PutFunctionRecursionConfigInput{FunctionName: in.FunctionName,
+				RecursiveLoop: lambdatypes.RecursiveLoop(fmt.Sprint(recursion))})
 		if !s.lacks("PutFunctionRecursionConfig", err) && err != nil {
 			return made{}, err
 		}
 	}
-	there, err := s.cloud.lambda.GetFunctionConfiguration(ctx, &lambda.GetFunctionConfigurationInput{FunctionName: in.FunctionName})
+	there, err := s.cloud.lambda.GetFunctionConfiguration(ctx,
+		&lambda.GetFunctionConfigurationInput{FunctionName: in.FunctionName})
 	if err != nil {
 		return made{}, err
 	}
@@ -160,7 +164,8 @@ func makeInvokeConfig(ctx context.Context, s *stack, name string, properties map
 	if err != nil {
 		return made{}, err
 	}
-	return made{ref: name, kept: map[string]any{"DestinationConfig": properties["DestinationConfig"], "FunctionName": in.FunctionName, "Qualifier": in.Qualifier,
+	return made{ref: name, kept: map[string]any{"DestinationConfig": properties["DestinationConfig"],
+		"FunctionName": in.FunctionName, "Qualifier": in.Qualifier,
 		"MaximumRetryAttempts": out.MaximumRetryAttempts, "MaximumEventAgeInSeconds": out.MaximumEventAgeInSeconds}}, nil
 }
 
@@ -175,8 +180,10 @@ func makeMapping(ctx context.Context, s *stack, _ string, properties map[string]
 	if err != nil {
 		return made{}, err
 	}
-	_, err = s.cloud.lambda.UpdateEventSourceMapping(ctx, &lambda.UpdateEventSourceMappingInput{UUID: out.UUID, Enabled: aws.Bool(false)})
-	return made{ref: *out.UUID, kept: map[string]any{"FunctionName": in.FunctionName, "BatchSize": out.BatchSize, "EventSourceArn": out.EventSourceArn,
+	_, err = s.cloud.lambda.UpdateEventSourceMapping(ctx, &lambda.UpdateEventSourceMappingInput{UUID: out.UUID,
+		Enabled: aws.Bool(false)})
+	return made{ref: *out.UUID, kept: map[string]any{"FunctionName": in.FunctionName, "BatchSize": out.BatchSize,
+		"EventSourceArn":        out.EventSourceArn,
 		"FunctionResponseTypes": out.FunctionResponseTypes, "ScalingConfig": out.ScalingConfig}}, err
 }
 

@@ -15,12 +15,16 @@ func TestDeployRefusesWhatItDoesNotKnow(t *testing.T) {
 		resource map[string]any
 		want     string
 	}{
-		"a type":     {map[string]any{"Type": "AWS::S3::Bucket"}, "AWS::S3::Bucket"},
-		"a property": {map[string]any{"Type": "AWS::IAM::RolePolicy", "Properties": map[string]any{"RoleNane": "x"}}, "RoleNane"},
-		"a queue's attribute": {map[string]any{"Type": "AWS::SQS::Queue", "Properties": map[string]any{"VisibilityTimeOut": "1"}},
+		"a type": {map[string]any{"Type": "AWS::S3::Bucket"}, "AWS::S3::Bucket"},
+		"a property": {map[string]any{"Type": "AWS::IAM::RolePolicy", "Properties": map[string]any{"RoleNane": "x"}},
+			"RoleNane"},
+		"a queue's attribute": {map[string]any{"Type": "AWS::SQS::Queue",
+			"Properties": map[string]any{"VisibilityTimeOut": "1"}},
 			"VisibilityTimeOut"},
-		"a value":     {map[string]any{"Type": "AWS::Lambda::EventInvokeConfig", "Properties": map[string]any{"MaximumRetryAttempts": "often"}}, "MaximumRetryAttempts"},
-		"a reference": {map[string]any{"Type": "AWS::SQS::Queue", "Properties": map[string]any{"QueueName": map[string]any{"Ref": "Nothing"}}}, "Nothing"},
+		"a value": {map[string]any{"Type": "AWS::Lambda::EventInvokeConfig",
+			"Properties": map[string]any{"MaximumRetryAttempts": "often"}}, "MaximumRetryAttempts"},
+		"a reference": {map[string]any{"Type": "AWS::SQS::Queue",
+			"Properties": map[string]any{"QueueName": map[string]any{"Ref": "Nothing"}}}, "Nothing"},
 	} {
 		s, err := newStack("test", map[string]any{"Resources": map[string]any{"It": test.resource}}, &cloud{})
 		if err != nil {

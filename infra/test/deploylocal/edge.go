@@ -76,7 +76,8 @@ func makeAlarm(ctx context.Context, s *stack, _ string, properties map[string]an
 	if _, err := s.cloud.cloudwatch.PutMetricAlarm(ctx, in); err != nil {
 		return made{}, err
 	}
-	there, err := s.cloud.cloudwatch.DescribeAlarms(ctx, &cloudwatch.DescribeAlarmsInput{AlarmNames: []string{*in.AlarmName}})
+	there, err := s.cloud.cloudwatch.DescribeAlarms(ctx,
+		&cloudwatch.DescribeAlarmsInput{AlarmNames: []string{*in.AlarmName}})
 	if err != nil {
 		return made{}, err
 	}

@@ -79,8 +79,10 @@ func run(ctx context.Context, root, stackName string, out io.Writer) (err error)
 var notShown = []string{
 	"permissions: moto denies nothing; the conformance run compares roles with calls instead",
 	"key policies, encryption contexts and resource policies: nobody enforces them here",
-	"EventBridge Scheduler, the event source mapping and API Gateway: this command reads what was created and plays their parts",
-	"throttles and the access log of the API, dead-letter queues, redrives, alarms, the dashboard and traces: created only",
+	"EventBridge Scheduler, the event source mapping and API Gateway: this command reads what was created and plays " +
+		"their parts",
+	"throttles and the access log of the API, dead-letter queues, redrives, alarms, the dashboard and traces: " +
+		"created only",
 	"TTL, point-in-time recovery and backups, deletion protection, rotation of keys: switched on only",
 	"arm64 and provided.al2023: the functions run as built for this machine, without Lambda's limits of memory",
 	"quotas, latencies, eventual consistency and prices of AWS; updating, rolling back, deleting and importing the stack",

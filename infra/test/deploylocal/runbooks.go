@@ -39,13 +39,16 @@ type runbook struct {
 // runbooks are in the order in which they are tried; the last one ends everything.
 var runbooks = []runbook{
 	{page: "first-deploy.md"},
-	{page: "connect.md", after: map[int]func(context.Context, *trial, string) error{0: acceptInvitation}, ends: active("sandbox/newcomer")},
-	{page: "needs-consent.md", before: withdrawn, after: map[int]func(context.Context, *trial, string) error{2: acceptInvitation}, ends: active(connection)},
+	{page: "connect.md", after: map[int]func(context.Context, *trial, string) error{0: acceptInvitation},
+		ends: active("sandbox/newcomer")},
+	{page: "needs-consent.md", before: withdrawn, after: map[int]func(context.Context, *trial,
+		string) error{2: acceptInvitation}, ends: active(connection)},
 	{page: "unknown.md", before: spoiled("sandbox/lost", "unknown", procoretest.LostBefore())},
 	{page: "quarantine.md", before: spoiled("sandbox/odd", "quarantined", procoretest.Rewritten(twoRefreshTokens)),
 		after: map[int]func(context.Context, *trial, string) error{2: acceptInvitation}, ends: active("sandbox/odd")},
 	{page: "secret-reset.md", ends: active(connection)},
-	{page: "restore-table.md", after: map[int]func(context.Context, *trial, string) error{1: overtakeBackup}, ends: active(connection)},
+	{page: "restore-table.md", after: map[int]func(context.Context, *trial, string) error{1: overtakeBackup},
+		ends: active(connection)},
 	{page: "lost-key.md", before: sealKeyDoomed, ends: active(connection)},
 	{page: "stack-deleted.md", ends: active(connection)},
 	{page: "region-loss.md", ends: active(connection)},
@@ -105,7 +108,8 @@ func (t *trial) follow(ctx context.Context, r runbook) error {
 func (t *trial) shell(ctx context.Context, commands string) (string, error) {
 	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", commands)
 	cmd.Dir = t.desk
-	cmd.Env = append(t.operatorEnv(), "PATH="+t.desk+":"+os.Getenv("PATH"), "ROTATE_FUNCTION="+t.outputs["RotateFunction"].value,
+	cmd.Env = append(t.operatorEnv(), "PATH="+t.desk+":"+os.Getenv("PATH"),
+		"ROTATE_FUNCTION="+t.outputs["RotateFunction"].value,
 		"CALLBACK_FUNCTION="+t.outputs["CallbackFunction"].value,
 		"ROTATE_ROLE="+t.outputs["RotateRoleArn"].value,
 		"OPERATOR="+t.operator.arn, "AWS_DEFAULT_REGION="+region)
@@ -121,9 +125,12 @@ func (t *trial) shell(ctx context.Context, commands string) (string, error) {
 func (t *trial) layDesk(credentials []byte) error {
 	t.desk = filepath.Join(t.cloud.workshop, "desk")
 	program, err := t.cloud.program("tokenturn")
-	return errors.Join(err, os.Mkdir(t.desk, 0o700), os.WriteFile(filepath.Join(t.desk, "credentials.json"), credentials, 0o600),
-		os.WriteFile(filepath.Join(t.desk, "aws"), []byte(strings.Replace(awsCommand, "/usr/bin/env python3", t.cloud.python, 1)), 0o700),
-		os.WriteFile(filepath.Join(t.desk, "sleep"), []byte(sleepCommand), 0o700), os.Symlink(program, filepath.Join(t.desk, "tokenturn")))
+	return errors.Join(err, os.Mkdir(t.desk, 0o700), os.WriteFile(filepath.Join(t.desk, "credentials.json"), credentials,
+		0o600),
+		os.WriteFile(filepath.Join(t.desk, "aws"), []byte(strings.Replace(awsCommand, "/usr/bin/env python3", t.cloud.python,
+			1)), 0o700),
+		os.WriteFile(filepath.Join(t.desk, "sleep"), []byte(sleepCommand), 0o700),
+		os.Symlink(program, filepath.Join(t.desk, "tokenturn")))
 }
 
 var link = regexp.MustCompile(`https://[^\s"]+/connect/[^\s"]+`)
@@ -145,7 +152,8 @@ func active(connection string) func(context.Context, *trial) error {
 
 // expect forces a rotation and compares its outcome.
 func (t *trial) expect(ctx context.Context, connection, outcome string) error {
-	answer, err := t.functions.invoke(ctx, t.made["RotateFunction"].attributes["Arn"], fmt.Appendf(nil, `{"op":"rotate","connection":%q}`, connection))
+	answer, err := t.functions.invoke(ctx, t.made["RotateFunction"].attributes["Arn"],
+		fmt.Appendf(nil, `{"op":"rotate","connection":%q}`, connection))
 	if err != nil {
 		return err
 	}

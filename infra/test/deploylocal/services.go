@@ -38,11 +38,13 @@ func startFunctions(ctx context.Context, s *stack) (functions, error) {
 	}
 	all := functions{}
 	for _, f := range created.Functions {
-		env := map[string]string{"AWS_ENDPOINT_URL": s.cloud.url, "AWS_ACCESS_KEY_ID": "AKIA" + strings.ToUpper(*f.FunctionName), "AWS_SECRET_ACCESS_KEY": "test"}
+		env := map[string]string{"AWS_ENDPOINT_URL": s.cloud.url, "AWS_ACCESS_KEY_ID": "AKIA" +
+			strings.ToUpper(*f.FunctionName), "AWS_SECRET_ACCESS_KEY": "test"}
 		if f.Environment != nil {
 			maps.Copy(env, f.Environment.Variables)
 		}
-		all[*f.FunctionArn] = lambdaruntime.New(lambdaruntime.Config{Name: *f.FunctionName, Bootstrap: s.programs[*f.FunctionName], Env: env,
+		all[*f.FunctionArn] = lambdaruntime.New(lambdaruntime.Config{Name: *f.FunctionName,
+			Bootstrap: s.programs[*f.FunctionName], Env: env,
 			Timeout: time.Duration(aws.ToInt32(f.Timeout)) * time.Second, Log: log})
 	}
 	return all, nil
@@ -75,13 +77,15 @@ func (t *trial) deliver(ctx context.Context) error {
 	}
 	queue := t.outputs["QueueUrl"].value
 	for {
-		out, err := t.cloud.sqs.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{QueueUrl: &queue, MaxNumberOfMessages: aws.ToInt32(mapping.BatchSize)})
+		out, err := t.cloud.sqs.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{QueueUrl: &queue,
+			MaxNumberOfMessages: aws.ToInt32(mapping.BatchSize)})
 		if err != nil || len(out.Messages) == 0 {
 			return err
 		}
 		var batch events.SQSEvent
 		for _, m := range out.Messages {
-			batch.Records = append(batch.Records, events.SQSMessage{MessageId: *m.MessageId, ReceiptHandle: *m.ReceiptHandle, Body: *m.Body,
+			batch.Records = append(batch.Records, events.SQSMessage{MessageId: *m.MessageId, ReceiptHandle: *m.ReceiptHandle,
+				Body:        *m.Body,
 				EventSource: "aws:sqs", EventSourceARN: *mapping.EventSourceArn, AWSRegion: region})
 		}
 		event, err := json.Marshal(batch)
@@ -96,7 +100,8 @@ func (t *trial) deliver(ctx context.Context) error {
 			return fmt.Errorf("the function answers a batch with %s", answer)
 		}
 		for _, m := range out.Messages {
-			if _, err := t.cloud.sqs.DeleteMessage(ctx, &sqs.DeleteMessageInput{QueueUrl: &queue, ReceiptHandle: m.ReceiptHandle}); err != nil {
+			if _, err := t.cloud.sqs.DeleteMessage(ctx, &sqs.DeleteMessageInput{QueueUrl: &queue,
+				ReceiptHandle: m.ReceiptHandle}); err != nil {
 				return err
 			}
 		}
@@ -126,7 +131,8 @@ func (t *trial) newBrowser(ctx context.Context) (*browser, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &browser{t, strings.TrimPrefix(t.outputs["PublicUrl"].value, "https://"), map[string]string{}, map[string]string{}}
+	b := &browser{t, strings.TrimPrefix(t.outputs["PublicUrl"].value, "https://"), map[string]string{},
+		map[string]string{}}
 	for _, r := range routes.Items {
 		b.routes[aws.ToString(r.RouteKey)] = targets[aws.ToString(r.Target)]
 	}
@@ -183,9 +189,11 @@ func (b *browser) route(method string, u *url.URL) (key, arn string) {
 }
 
 func (b *browser) request(method, key string, u *url.URL) events.APIGatewayV2HTTPRequest {
-	headers := map[string]string{"host": b.host, "user-agent": "Mozilla/5.0", "accept": "text/html", "x-forwarded-proto": "https"}
+	headers := map[string]string{"host": b.host, "user-agent": "Mozilla/5.0", "accept": "text/html",
+		"x-forwarded-proto": "https"}
 	if method == http.MethodPost { // a form on a page with Referrer-Policy: no-referrer
-		headers["content-type"], headers["origin"], headers["sec-fetch-site"] = "application/x-www-form-urlencoded", "null", "same-origin"
+		headers["content-type"], headers["origin"], headers["sec-fetch-site"] = "application/x-www-form-urlencoded", "null",
+			"same-origin"
 	}
 	var cookies []string
 	for name, value := range b.cookies {
@@ -195,8 +203,11 @@ func (b *browser) request(method, key string, u *url.URL) events.APIGatewayV2HTT
 	for name, values := range u.Query() {
 		query[name] = strings.Join(values, ",")
 	}
-	return events.APIGatewayV2HTTPRequest{Version: "2.0", RouteKey: key, RawPath: u.EscapedPath(), RawQueryString: u.RawQuery,
+	return events.APIGatewayV2HTTPRequest{Version: "2.0", RouteKey: key, RawPath: u.EscapedPath(),
+		RawQueryString:        u.RawQuery,
 		QueryStringParameters: query, Headers: headers, Cookies: cookies,
-		RequestContext: events.APIGatewayV2HTTPRequestContext{Stage: "$default", DomainName: b.host, RouteKey: key, TimeEpoch: time.Now().UnixMilli(),
-			HTTP: events.APIGatewayV2HTTPRequestContextHTTPDescription{Method: method, Path: u.Path, Protocol: "HTTP/1.1", SourceIP: "192.0.2.1"}}}
+		RequestContext: events.APIGatewayV2HTTPRequestContext{Stage: "$default", DomainName: b.host, RouteKey: key,
+			TimeEpoch: time.Now().UnixMilli(),
+			HTTP: events.APIGatewayV2HTTPRequestContextHTTPDescription{Method: method, Path: u.Path, Protocol: "HTTP/1.1",
+				SourceIP: "192.0.2.1"}}}
 }

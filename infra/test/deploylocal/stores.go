@@ -21,7 +21,8 @@ import (
 func makeTable(ctx context.Context, s *stack, name string, properties map[string]any) (made, error) {
 	recovery, ttl := take(properties, "PointInTimeRecoverySpecification"), take(properties, "TimeToLiveSpecification")
 	if sse := object(properties["SSESpecification"]); sse != nil {
-		properties["SSESpecification"] = map[string]any{"Enabled": sse["SSEEnabled"], "SSEType": sse["SSEType"], "KMSMasterKeyId": sse["KMSMasterKeyId"]}
+		properties["SSESpecification"] = map[string]any{"Enabled": sse["SSEEnabled"], "SSEType": sse["SSEType"],
+			"KMSMasterKeyId": sse["KMSMasterKeyId"]}
 	}
 	in, err := decode[dynamodb.CreateTableInput](properties)
 	if err != nil {
@@ -37,33 +38,39 @@ func makeTable(ctx context.Context, s *stack, name string, properties map[string
 	}
 	if object(recovery)["PointInTimeRecoveryEnabled"] == true {
 		_, err := client.UpdateContinuousBackups(ctx, &dynamodb.UpdateContinuousBackupsInput{TableName: in.TableName,
-			PointInTimeRecoverySpecification: &dynamodbtypes.PointInTimeRecoverySpecification{PointInTimeRecoveryEnabled: aws.Bool(true)}})
+			PointInTimeRecoverySpecification: &dynamodbtypes.PointInTimeRecoverySpecification{
+				PointInTimeRecoveryEnabled: aws.Bool(true)}})
 		if err != nil {
 			return made{}, err
 		}
 	}
 	if ttl := object(ttl); ttl != nil {
 		_, err := client.UpdateTimeToLive(ctx, &dynamodb.UpdateTimeToLiveInput{TableName: in.TableName,
-			TimeToLiveSpecification: &dynamodbtypes.TimeToLiveSpecification{AttributeName: aws.String(fmt.Sprint(ttl["AttributeName"])), Enabled: aws.Bool(ttl["Enabled"] == true)}})
+			TimeToLiveSpecification: &dynamodbtypes.TimeToLiveSpecification{AttributeName: aws.String(
+				fmt.Sprint(ttl["AttributeName"])), Enabled: aws.Bool(ttl["Enabled"] == true)}})
 		if err != nil {
 			return made{}, err
 		}
 	}
 	there := out.TableDescription
 	return made{ref: *in.TableName, attributes: map[string]string{"Arn": *there.TableArn}, kept: map[string]any{
-		"AttributeDefinitions": there.AttributeDefinitions, "KeySchema": there.KeySchema, "GlobalSecondaryIndexes": there.GlobalSecondaryIndexes,
+		"AttributeDefinitions": there.AttributeDefinitions, "KeySchema": there.KeySchema,
+		"GlobalSecondaryIndexes":    there.GlobalSecondaryIndexes,
 		"DeletionProtectionEnabled": there.DeletionProtectionEnabled, "BillingMode": there.BillingModeSummary.BillingMode,
-		"SSESpecification": map[string]any{"SSEEnabled": there.SSEDescription != nil, "SSEType": "KMS", "KMSMasterKeyId": there.SSEDescription.KMSMasterKeyArn},
+		"SSESpecification": map[string]any{"SSEEnabled": there.SSEDescription != nil, "SSEType": "KMS",
+			"KMSMasterKeyId": there.SSEDescription.KMSMasterKeyArn},
 		// Each was accepted by a call of its own.
 		"PointInTimeRecoverySpecification": recovery, "TimeToLiveSpecification": ttl}}, nil
 }
 
 func makeKey(ctx context.Context, s *stack, _ string, properties map[string]any) (made, error) {
 	rotates, window := take(properties, "EnableKeyRotation"), take(properties, "PendingWindowInDays")
-	if days, err := strconv.Atoi(fmt.Sprint(window)); window != nil && (err != nil || days < 7 || days > 30) { // used at deletion only
+	// used at deletion only
+	if days, err := strconv.Atoi(fmt.Sprint(window)); window != nil && (err != nil || days < 7 || days > 30) {
 		return made{}, fmt.Errorf("a key can wait 7 to 30 days for its deletion, not %v", window)
 	}
-	in := &kms.CreateKeyInput{Policy: aws.String(jsonOf(take(properties, "KeyPolicy"))), Description: aws.String(fmt.Sprint(take(properties, "Description")))}
+	in := &kms.CreateKeyInput{Policy: aws.String(jsonOf(take(properties, "KeyPolicy"))),
+		Description: aws.String(fmt.Sprint(take(properties, "Description")))}
 	if err := nothingLeft(properties); err != nil {
 		return made{}, err
 	}
@@ -72,7 +79,8 @@ func makeKey(ctx context.Context, s *stack, _ string, properties map[string]any)
 		return made{}, err
 	}
 	if rotates == true {
-		if _, err := s.cloud.kms.EnableKeyRotation(ctx, &kms.EnableKeyRotationInput{KeyId: out.KeyMetadata.KeyId}); err != nil {
+		if _, err := s.cloud.kms.EnableKeyRotation(ctx,
+			&kms.EnableKeyRotationInput{KeyId: out.KeyMetadata.KeyId}); err != nil {
 			return made{}, err
 		}
 	}
@@ -94,11 +102,13 @@ func makeQueue(ctx context.Context, s *stack, name string, properties map[string
 			attributes[property] = jsonOf(value)
 		}
 	}
-	out, err := s.cloud.sqs.CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: aws.String(fmt.Sprint(queueName)), Attributes: attributes})
+	out, err := s.cloud.sqs.CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: aws.String(fmt.Sprint(queueName)),
+		Attributes: attributes})
 	if err != nil {
 		return made{}, err
 	}
-	there, err := s.cloud.sqs.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: out.QueueUrl, AttributeNames: []sqstypes.QueueAttributeName{"All"}})
+	there, err := s.cloud.sqs.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: out.QueueUrl,
+		AttributeNames: []sqstypes.QueueAttributeName{"All"}})
 	if err != nil {
 		return made{}, err
 	}
@@ -106,13 +116,15 @@ func makeQueue(ctx context.Context, s *stack, name string, properties map[string
 	for name, value := range there.Attributes {
 		kept[name] = value
 	}
-	return made{ref: *out.QueueUrl, attributes: map[string]string{"Arn": there.Attributes["QueueArn"], "QueueName": fmt.Sprint(queueName)}, kept: kept}, nil
+	return made{ref: *out.QueueUrl, attributes: map[string]string{"Arn": there.Attributes["QueueArn"],
+		"QueueName": fmt.Sprint(queueName)}, kept: kept}, nil
 }
 
 func makeQueuePolicy(ctx context.Context, s *stack, name string, properties map[string]any) (made, error) {
 	queues, policy := list(take(properties, "Queues")), jsonOf(take(properties, "PolicyDocument"))
 	for _, queue := range queues {
-		_, err := s.cloud.sqs.SetQueueAttributes(ctx, &sqs.SetQueueAttributesInput{QueueUrl: aws.String(fmt.Sprint(queue)), Attributes: map[string]string{"Policy": policy}})
+		_, err := s.cloud.sqs.SetQueueAttributes(ctx, &sqs.SetQueueAttributesInput{QueueUrl: aws.String(fmt.Sprint(queue)),
+			Attributes: map[string]string{"Policy": policy}})
 		if err != nil {
 			return made{}, err
 		}
@@ -125,7 +137,8 @@ func makeTopic(ctx context.Context, s *stack, name string, properties map[string
 	for property, value := range properties {
 		attributes[property] = fmt.Sprint(value)
 	}
-	out, err := s.cloud.sns.CreateTopic(ctx, &sns.CreateTopicInput{Name: aws.String(s.name + "-" + name), Attributes: attributes})
+	out, err := s.cloud.sns.CreateTopic(ctx, &sns.CreateTopicInput{Name: aws.String(s.name + "-" + name),
+		Attributes: attributes})
 	if err != nil {
 		return made{}, err
 	}
@@ -161,7 +174,8 @@ func makeLogGroup(ctx context.Context, s *stack, name string, properties map[str
 		return made{}, err
 	}
 	if retention != nil {
-		keep, err := decode[cloudwatchlogs.PutRetentionPolicyInput](map[string]any{"LogGroupName": in.LogGroupName, "RetentionInDays": retention})
+		keep, err := decode[cloudwatchlogs.PutRetentionPolicyInput](map[string]any{"LogGroupName": in.LogGroupName,
+			"RetentionInDays": retention})
 		if err != nil {
 			return made{}, err
 		}
@@ -169,7 +183,8 @@ func makeLogGroup(ctx context.Context, s *stack, name string, properties map[str
 			return made{}, err
 		}
 	}
-	there, err := s.cloud.logs.DescribeLogGroups(ctx, &cloudwatchlogs.DescribeLogGroupsInput{LogGroupNamePrefix: in.LogGroupName})
+	there, err := s.cloud.logs.DescribeLogGroups(ctx,
+		&cloudwatchlogs.DescribeLogGroupsInput{LogGroupNamePrefix: in.LogGroupName})
 	if err != nil {
 		return made{}, err
 	}

@@ -89,14 +89,16 @@ func (t *trial) hireOperator(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := t.cloud.iam.AttachUserPolicy(ctx, &iam.AttachUserPolicyInput{UserName: name, PolicyArn: aws.String(t.outputs["OperatorPolicyArn"].value)}); err != nil {
+	if _, err := t.cloud.iam.AttachUserPolicy(ctx, &iam.AttachUserPolicyInput{UserName: name,
+		PolicyArn: aws.String(t.outputs["OperatorPolicyArn"].value)}); err != nil {
 		return err
 	}
 	key, err := t.cloud.iam.CreateAccessKey(ctx, &iam.CreateAccessKeyInput{UserName: name})
 	if err != nil {
 		return err
 	}
-	t.operator.arn, t.operator.keyID, t.operator.key = *user.User.Arn, *key.AccessKey.AccessKeyId, *key.AccessKey.SecretAccessKey
+	t.operator.arn, t.operator.keyID, t.operator.key = *user.User.Arn, *key.AccessKey.AccessKeyId,
+		*key.AccessKey.SecretAccessKey
 	return nil
 }
 
@@ -104,7 +106,8 @@ func (t *trial) hireOperator(ctx context.Context) error {
 // command: their descriptions begin with the variables' names.
 func (t *trial) operatorEnv() []string {
 	env := []string{"HOME=" + t.cloud.workshop, "AWS_REGION=" + region, "AWS_ENDPOINT_URL=" + t.cloud.url,
-		"AWS_ACCESS_KEY_ID=" + t.operator.keyID, "AWS_SECRET_ACCESS_KEY=" + t.operator.key, "TOKENTURN_PUBLIC_URL=" + t.outputs["PublicUrl"].value}
+		"AWS_ACCESS_KEY_ID=" + t.operator.keyID, "AWS_SECRET_ACCESS_KEY=" + t.operator.key, "TOKENTURN_PUBLIC_URL=" +
+			t.outputs["PublicUrl"].value}
 	for _, o := range t.outputs {
 		if variable, _, _ := strings.Cut(o.description, " "); strings.HasPrefix(variable, "TOKENTURN_") {
 			env = append(env, variable+"="+o.value)
@@ -131,8 +134,9 @@ func (t *trial) operate(ctx context.Context, input []byte, arguments ...string) 
 }
 
 func (t *trial) setUp(ctx context.Context, app procoretest.App) error {
-	credentials, err := json.Marshal(map[string]string{"client_id": app.ClientID, "client_secret": app.ClientSecret.Reveal(),
-		"redirect_uri": app.RedirectURIs[0], "login_url": t.procore.URL, "api_url": t.procore.URL})
+	credentials, err := json.Marshal(map[string]string{"client_id": app.ClientID,
+		"client_secret": app.ClientSecret.Reveal(),
+		"redirect_uri":  app.RedirectURIs[0], "login_url": t.procore.URL, "api_url": t.procore.URL})
 	if err != nil {
 		return err
 	}
@@ -203,7 +207,8 @@ func (t *trial) sweepOnSchedule(ctx context.Context) error {
 func (t *trial) rotate(ctx context.Context, byQueue bool) error {
 	request := []byte(`{"op":"rotate","connection":"` + connection + `"}`)
 	if byQueue {
-		_, err := t.cloud.sqs.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: aws.String(t.outputs["QueueUrl"].value), MessageBody: aws.String(string(request))})
+		_, err := t.cloud.sqs.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: aws.String(t.outputs["QueueUrl"].value),
+			MessageBody: aws.String(string(request))})
 		return errors.Join(err, t.deliver(ctx))
 	}
 	answer, err := t.functions.invoke(ctx, t.made["RotateFunction"].attributes["Arn"], request)
@@ -238,7 +243,8 @@ func (t *trial) check(ctx context.Context) error {
 	if got, want := len(presented)-t.probes, rotations+1; got != want { // and the code
 		return fmt.Errorf("%d codes and refresh tokens were presented, want %d", got, want)
 	}
-	if log, _ := os.ReadFile(filepath.Join(t.cloud.workshop, "functions.log")); bytes.Contains(log, []byte(shown.AccessToken)) {
+	if log, _ := os.ReadFile(filepath.Join(t.cloud.workshop, "functions.log")); bytes.Contains(log,
+		[]byte(shown.AccessToken)) {
 		return errors.New("the functions' log contains the access token")
 	}
 	return nil

@@ -68,7 +68,8 @@ func withoutMethodsByName(dir string) (overlay string, err error) {
 		return "", fmt.Errorf("%s has %s %d times instead of once", original, byName, n)
 	}
 	replaced := filepath.Join(dir, "exec.go")
-	if err := os.WriteFile(replaced, []byte(strings.Replace(string(source), byName, "(reflect.Value{})", 1)), 0o600); err != nil {
+	if err := os.WriteFile(replaced, []byte(strings.Replace(string(source), byName, "(reflect.Value{})", 1)),
+		0o600); err != nil {
 		return "", err
 	}
 	list, err := json.Marshal(map[string]map[string]string{"Replace": {original: replaced}})

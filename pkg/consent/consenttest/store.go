@@ -27,7 +27,8 @@ type Store struct {
 }
 
 // through runs effect between the gates, alone.
-func through[T any](ctx context.Context, s *Store, call string, c token.Connection, effect func() (T, error)) (T, error) {
+func through[T any](ctx context.Context, s *Store, call string, c token.Connection, effect func() (T, error)) (T,
+	error) {
 	return rotationtest.Through(ctx, s.Gate, "consent."+call, c, func(bool) (T, error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -120,7 +121,8 @@ func (s *Store) State(ctx context.Context, hash string) (consent.State, error) {
 	})
 }
 
-func (s *Store) Consume(ctx context.Context, hash, cookie, environment, nonce string, now time.Time) (consent.State, error) {
+func (s *Store) Consume(ctx context.Context, hash, cookie, environment, nonce string, now time.Time) (consent.State,
+	error) {
 	return through(ctx, s, "Consume", token.Connection{}, func() (consent.State, error) {
 		state, found := s.states[hash]
 		switch {

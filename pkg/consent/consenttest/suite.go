@@ -69,9 +69,11 @@ type user struct {
 
 // invitation is a full one that expires an hour after now.
 func invitation(name string) consent.Invitation {
-	return consent.Invitation{Hash: "invitation-" + name, Connection: token.Connection{Environment: "sandbox", Name: "acme"},
-		Expect: rotation.Identity{ClientID: "client", ResourceOwner: "12", Login: "a@example.com", Company: "34", Repin: true},
-		Epoch:  6, CreatedAt: now.Add(-time.Hour), ExpiresAt: now.Add(time.Hour)}
+	return consent.Invitation{Hash: "invitation-" + name, Connection: token.Connection{Environment: "sandbox",
+		Name: "acme"},
+		Expect: rotation.Identity{ClientID: "client", ResourceOwner: "12", Login: "a@example.com", Company: "34",
+			Repin: true},
+		Epoch: 6, CreatedAt: now.Add(-time.Hour), ExpiresAt: now.Add(time.Hour)}
 }
 
 // state is a start of that invitation at now that expires ten minutes later.
@@ -286,7 +288,8 @@ func countStartsAtOnce(t *testing.T, u *user) {
 		}
 	}
 	if counted := u.invited("a").Starts; started != consent.MaxStarts || stored != started || counted != started {
-		t.Errorf("%d starts succeeded, %d states are stored, %d are counted; want %d", started, stored, counted, consent.MaxStarts)
+		t.Errorf("%d starts succeeded, %d states are stored, %d are counted; want %d", started, stored, counted,
+			consent.MaxStarts)
 	}
 }
 

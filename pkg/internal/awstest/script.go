@@ -121,12 +121,14 @@ func answer(r *http.Request, status int, members any) (*http.Response, error) {
 }
 
 func xmlAnswer(r *http.Request, operation string) *http.Response {
-	return response(r, http.StatusOK, "text/xml", fmt.Appendf(nil, "<%[1]sResponse><%[1]sResult/></%[1]sResponse>", operation))
+	return response(r, http.StatusOK, "text/xml", fmt.Appendf(nil, "<%[1]sResponse><%[1]sResult/></%[1]sResponse>",
+		operation))
 }
 
 func response(r *http.Request, status int, contentType string, body []byte) *http.Response {
-	return &http.Response{StatusCode: status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Request: r, ContentLength: int64(len(body)),
-		Header: http.Header{"Content-Type": {contentType}}, Body: io.NopCloser(bytes.NewReader(body))}
+	return &http.Response{StatusCode: status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Request: r,
+		ContentLength: int64(len(body)),
+		Header:        http.Header{"Content-Type": {contentType}}, Body: io.NopCloser(bytes.NewReader(body))}
 }
 
 func config(endpoint string, attempts int, client aws.HTTPClient) aws.Config {

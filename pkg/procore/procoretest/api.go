@@ -30,7 +30,8 @@ func (h *Handler) info(w http.ResponseWriter, r *http.Request) {
 	p, _ := h.use(bearer(r))
 	if p == nil {
 		const text = "The access token is invalid"
-		a := jsonResponse(http.StatusUnauthorized, map[string]any{"error": "invalid_token", "error_description": text, "state": "unauthorized"})
+		a := jsonResponse(http.StatusUnauthorized, map[string]any{"error": "invalid_token", "error_description": text,
+			"state": "unauthorized"})
 		a.authenticate = authenticate("invalid_token", text)
 		a.write(w)
 		return
@@ -157,7 +158,8 @@ func positive(text string, otherwise int) int {
 func (h *Handler) authenticated(w http.ResponseWriter, r *http.Request) *pair {
 	p, why := h.use(bearer(r))
 	if p == nil {
-		response{status: http.StatusUnauthorized, contentType: "text/html", authenticate: authenticate("invalid_token", why)}.write(w)
+		response{status: http.StatusUnauthorized, contentType: "text/html", authenticate: authenticate("invalid_token",
+			why)}.write(w)
 	}
 	return p
 }
@@ -172,7 +174,8 @@ func (h *Handler) mayAct(w http.ResponseWriter, r *http.Request, p *pair, compan
 		response{http.StatusBadRequest, "text/plain; charset=utf-8", "", "Missing Procore-Company-Id header!"}.write(w)
 		return false
 	case err != nil || header != company:
-		response{http.StatusBadRequest, "text/plain; charset=utf-8", "", "Procore-Company-Id and company_id must be the same id"}.write(w)
+		response{http.StatusBadRequest, "text/plain; charset=utf-8", "",
+			"Procore-Company-Id and company_id must be the same id"}.write(w)
 		return false
 	case h.uninstalled[installation{p.client, id}]:
 		why = "App is not connected to this company."

@@ -15,10 +15,12 @@ func TestMeAndCompanies(t *testing.T) {
 	if got := c.get("/rest/v1.0/me", access); got.text != `{"id":160586,"login":"pat@example.com"}` {
 		t.Errorf("%s", got.text)
 	}
-	if got := c.get("/rest/v1.0/me?company_id="+company, access, "Procore-Company-Id", company); got.get("name") != "Pat Example" {
+	if got := c.get("/rest/v1.0/me?company_id="+company, access, "Procore-Company-Id",
+		company); got.get("name") != "Pat Example" {
 		t.Errorf("%s", got.text)
 	}
-	if got := c.get("/rest/v1.0/me?company_id="+company, access); got.status != 400 || got.text != "Missing Procore-Company-Id header!" {
+	if got := c.get("/rest/v1.0/me?company_id="+company, access); got.status != 400 ||
+		got.text != "Missing Procore-Company-Id header!" {
 		t.Errorf("%d %s", got.status, got.text)
 	}
 	if got := c.get("/rest/v1.0/me?company_id=1", access, "Procore-Company-Id", "1"); got.status != 403 {
@@ -39,7 +41,8 @@ func TestMeAndCompanies(t *testing.T) {
 
 func TestServiceAccount(t *testing.T) {
 	c := newClient(t)
-	ask := map[string]string{"grant_type": "client_credentials", "client_id": c.app.ClientID, "client_secret": c.app.ClientSecret.Reveal()}
+	ask := map[string]string{"grant_type": "client_credentials", "client_id": c.app.ClientID,
+		"client_secret": c.app.ClientSecret.Reveal()}
 	c.refused(c.post("/oauth/token", ask), 401, "unauthorized_client")
 	c.app.ServiceAccount = []int64{42}
 	c.Register(c.app)
@@ -95,7 +98,8 @@ func TestProjects(t *testing.T) {
 			t.Errorf("%s: %d %s", path, got.status, got.text)
 		}
 	}
-	if got := c.get("/rest/v1.0/projects?company_id="+company, "unknown", "Procore-Company-Id", company); got.status != 401 {
+	if got := c.get("/rest/v1.0/projects?company_id="+company, "unknown", "Procore-Company-Id",
+		company); got.status != 401 {
 		t.Errorf("unknown token: %d", got.status)
 	}
 }

@@ -102,16 +102,19 @@ func (c client) with(fields map[string]string, changes ...string) map[string]str
 
 func (c client) refresh(token string, changes ...string) answer {
 	c.t.Helper()
-	return c.post("/oauth/token", c.with(map[string]string{"grant_type": "refresh_token", "refresh_token": token}, changes...))
+	return c.post("/oauth/token", c.with(map[string]string{"grant_type": "refresh_token", "refresh_token": token},
+		changes...))
 }
 
 func (c client) exchange(code string, changes ...string) answer {
 	c.t.Helper()
-	return c.post("/oauth/token", c.with(map[string]string{"grant_type": "authorization_code", "code": code, "redirect_uri": callback}, changes...))
+	return c.post("/oauth/token", c.with(map[string]string{"grant_type": "authorization_code", "code": code,
+		"redirect_uri": callback}, changes...))
 }
 
 func (c client) authorizeURL(changes ...string) string {
-	query := url.Values{"response_type": {"code"}, "client_id": {c.app.ClientID}, "redirect_uri": {callback}, "state": {"st&te+/="}}
+	query := url.Values{"response_type": {"code"}, "client_id": {c.app.ClientID}, "redirect_uri": {callback},
+		"state": {"st&te+/="}}
 	for i := 0; i < len(changes); i += 2 {
 		query.Set(changes[i], changes[i+1])
 	}

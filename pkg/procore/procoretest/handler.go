@@ -35,7 +35,8 @@ type User struct {
 
 // DefaultUser is there if no other user is.
 func DefaultUser() User {
-	return User{ID: 160586, Login: "pat@example.com", Password: "correct horse", Name: "Pat Example", Companies: []int64{4264807}}
+	return User{ID: 160586, Login: "pat@example.com", Password: "correct horse", Name: "Pat Example",
+		Companies: []int64{4264807}}
 }
 
 // Personality is a way in which servers differ.

@@ -57,8 +57,9 @@ func (h *Handler) Issue(clientID, login string) (token.Pair, error) {
 }
 
 func (p *pair) public() token.Pair {
-	return token.Pair{AccessToken: token.NewSecret(p.access), RefreshToken: token.NewSecret(p.refresh), TokenType: "Bearer",
-		Lifetime: p.lifetime, CreatedAt: p.created}
+	return token.Pair{AccessToken: token.NewSecret(p.access), RefreshToken: token.NewSecret(p.refresh),
+		TokenType: "Bearer",
+		Lifetime:  p.lifetime, CreatedAt: p.created}
 }
 
 // Live lists the pairs that are neither spent nor revoked, in the order of their
@@ -131,7 +132,8 @@ func (h *Handler) Secrets() []token.Secret {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var all []token.Secret
-	for _, known := range [][]string{slices.Collect(maps.Keys(h.byAccess)), slices.Collect(maps.Keys(h.byRefresh)), slices.Collect(maps.Keys(h.codes))} {
+	for _, known := range [][]string{slices.Collect(maps.Keys(h.byAccess)), slices.Collect(maps.Keys(h.byRefresh)),
+		slices.Collect(maps.Keys(h.codes))} {
 		for _, text := range known {
 			all = append(all, token.NewSecret(text))
 		}

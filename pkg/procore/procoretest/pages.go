@@ -34,7 +34,8 @@ func render(w http.ResponseWriter, status int, page string, v view) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	// No form-action here: browsers apply it to the redirect that answers the
 	// consent form, which leads to the app.
-	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'")
+	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; "+
+		"base-uri 'none'")
 	w.Header().Set("Referrer-Policy", "same-origin")
 	w.WriteHeader(status)
 	_ = pages.ExecuteTemplate(w, page, v)
@@ -79,7 +80,8 @@ func (h *Handler) parseAuthorization(query string) (_ authorization, wrong strin
 		return authorization{}, "The authorization server does not support this response type."
 	case values.Get("scope") != "":
 		return authorization{}, "The requested scope is invalid, unknown, or malformed."
-	case (challenge != "" || values.Has("code_challenge_method")) && (values.Get("code_challenge_method") != "S256" || !isS256(challenge)):
+	case (challenge != "" || values.Has("code_challenge_method")) && (values.Get("code_challenge_method") != "S256" ||
+		!isS256(challenge)):
 		return authorization{}, "The code challenge method must be S256, with a challenge to match."
 	}
 	return authorization{app, values.Get("redirect_uri"), values.Get("state"), challenge}, ""
@@ -105,11 +107,13 @@ func (h *Handler) authorize(w http.ResponseWriter, r *http.Request) {
 		h.showSignIn(w, http.StatusOK, s, request.app, r.URL.RawQuery, "")
 		return
 	}
-	render(w, http.StatusOK, "consent", view{Title: "Allow access?", CSRF: s.csrf, Request: r.URL.RawQuery, App: request.app, User: s.user})
+	render(w, http.StatusOK, "consent", view{Title: "Allow access?", CSRF: s.csrf, Request: r.URL.RawQuery,
+		App: request.app, User: s.user})
 }
 
 func (h *Handler) showSignIn(w http.ResponseWriter, status int, s *session, app App, request, complaint string) {
-	render(w, status, "sign-in", view{Title: "Sign in", CSRF: s.csrf, Request: request, App: app, User: &h.users[0], Problem: complaint})
+	render(w, status, "sign-in", view{Title: "Sign in", CSRF: s.csrf, Request: request, App: app, User: &h.users[0],
+		Problem: complaint})
 }
 
 // signIn serves the sign-in form.
@@ -121,7 +125,8 @@ func (h *Handler) signIn(w http.ResponseWriter, r *http.Request) {
 	}
 	user := h.user(r.PostForm.Get("login"))
 	if user == nil || subtle.ConstantTimeCompare([]byte(user.Password), []byte(r.PostForm.Get("password"))) != 1 {
-		h.showSignIn(w, http.StatusUnauthorized, s, request.app, r.PostForm.Get("request"), "That is not the login and password of an account here.")
+		h.showSignIn(w, http.StatusUnauthorized, s, request.app, r.PostForm.Get("request"),
+			"That is not the login and password of an account here.")
 		return
 	}
 	h.newSession(w, user) // a new one, so that no one else may have chosen its id
@@ -173,7 +178,8 @@ func (h *Handler) newSession(w http.ResponseWriter, user *User) *session {
 	h.mu.Lock()
 	h.sessions[id] = s
 	h.mu.Unlock()
-	http.SetCookie(w, &http.Cookie{Name: cookieName, Value: id, Path: "/oauth", HttpOnly: true, SameSite: http.SameSiteLaxMode})
+	http.SetCookie(w, &http.Cookie{Name: cookieName, Value: id, Path: "/oauth", HttpOnly: true,
+		SameSite: http.SameSiteLaxMode})
 	return s
 }
 

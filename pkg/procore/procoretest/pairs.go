@@ -31,7 +31,8 @@ func (p *pair) expiresAt() time.Time { return p.created.Add(p.lifetime) }
 // The functions below must be called with h.mu held.
 
 func (h *Handler) issue(client string, user *User, family int, withRefresh bool) *pair {
-	p := &pair{access: random(), client: client, user: user, family: family, created: h.now().Truncate(time.Second), lifetime: h.lifetime}
+	p := &pair{access: random(), client: client, user: user, family: family, created: h.now().Truncate(time.Second),
+		lifetime: h.lifetime}
 	h.byAccess[p.access] = p
 	if withRefresh {
 		p.refresh = random()

@@ -101,14 +101,16 @@ func Refused() Answer {
 
 // Unavailable answers with a status such as 500 or 503 and no effect.
 func Unavailable(status int) Answer {
-	return Answer{Unreceived: true, Status: status, ContentType: "application/json", Body: fixed(`{"error":"server_error"}`)}
+	return Answer{Unreceived: true, Status: status, ContentType: "application/json",
+		Body: fixed(`{"error":"server_error"}`)}
 }
 
 // HTML answers with a page and any status, without effect, as gateways and
 // captive portals do and, with 403, web application firewalls.
 func HTML(status int) Answer {
 	return Answer{Unreceived: true, Status: status, ContentType: "text/html; charset=utf-8",
-		Body: fixed("<!DOCTYPE html><html><head><title>A gateway</title></head><body><h1>This is a page of a gateway.</h1></body></html>")}
+		Body: fixed("<!DOCTYPE html><html><head><title>A gateway</title></head><body><h1>This is a page of a " +
+			"gateway.</h1></body></html>")}
 }
 
 // Text answers with plain text and any status, without effect, such as 415.
@@ -125,7 +127,8 @@ func TooManyRequests(wait time.Duration) Answer {
 
 // Redirect answers 307, which asks the client to send the same body elsewhere, without effect.
 func Redirect(location string) Answer {
-	return Answer{Unreceived: true, Status: http.StatusTemporaryRedirect, ContentType: "text/html", Location: location, Body: fixed("")}
+	return Answer{Unreceived: true, Status: http.StatusTemporaryRedirect, ContentType: "text/html", Location: location,
+		Body: fixed("")}
 }
 
 // Found answers 302, which sends a browser elsewhere, without effect.

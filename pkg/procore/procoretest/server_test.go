@@ -19,14 +19,16 @@ func TestOracle(t *testing.T) {
 	c.refresh(first)
 	c.refresh("unknown")
 	c.Script(procoretest.LostBefore())
-	if _, err := http.Post(c.URL+"/oauth/token", "application/x-www-form-urlencoded", strings.NewReader("grant_type=refresh_token&refresh_token="+second)); err == nil {
+	if _, err := http.Post(c.URL+"/oauth/token", "application/x-www-form-urlencoded",
+		strings.NewReader("grant_type=refresh_token&refresh_token="+second)); err == nil {
 		t.Error("the answer was not lost")
 	}
 	var outcomes []string
 	for _, p := range c.Presentations() {
 		outcomes = append(outcomes, p.Grant+" "+p.Outcome)
 	}
-	if got := strings.Join(outcomes, ", "); got != "refresh_token granted, refresh_token invalid_grant, refresh_token unreceived" {
+	if got := strings.Join(outcomes, ", "); got != "refresh_token granted, refresh_token invalid_grant, "+
+		"refresh_token unreceived" {
 		t.Errorf("presentations: %s", got)
 	}
 	if n := c.Presented()[token.NewSecret(second).Fingerprint()]; n != 1 {

@@ -22,11 +22,15 @@ type refusal struct{ code, description string }
 func (e *refusal) Error() string { return e.code }
 
 var (
-	invalidClient      = &refusal{"invalid_client", "Client authentication failed due to unknown client, no client authentication included, or unsupported authentication method."}
-	invalidGrant       = &refusal{"invalid_grant", "The provided authorization grant is invalid, expired, revoked, does not match the redirection URI used in the authorization request, or was issued to another client."}
+	invalidClient = &refusal{"invalid_client", "Client authentication failed due to unknown client, " +
+		"no client authentication included, or unsupported authentication method."}
+	invalidGrant = &refusal{"invalid_grant", "The provided authorization grant is invalid, expired, revoked, " +
+		"does not match the redirection URI used in the authorization request, or was issued to another client."}
 	invalidScope       = &refusal{"invalid_scope", "The requested scope is invalid, unknown, or malformed."}
-	unauthorizedClient = &refusal{"unauthorized_client", "The client is not authorized to perform this request using this method."}
-	unsupported        = &refusal{"unsupported_grant_type", "The authorization grant type is not supported by the authorization server."}
+	unauthorizedClient = &refusal{"unauthorized_client", "The client is not authorized to perform this request using " +
+		"this method."}
+	unsupported = &refusal{"unsupported_grant_type", "The authorization grant type is not supported by the " +
+		"authorization server."}
 )
 
 func missing(parameter string) *refusal {

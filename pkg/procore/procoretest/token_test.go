@@ -22,7 +22,8 @@ func TestExchange(t *testing.T) {
 	c.refused(c.exchange(code, "client_secret", "wrong"), 401, "invalid_client")
 	c.refused(c.exchange("unknown", "client_secret", "wrong"), 401, "invalid_client")
 	c.refused(c.exchange(code, "client_id", "", "client_secret", ""), 401, "invalid_client")
-	c.refused(c.exchange(code, "client_id", other.ClientID, "client_secret", other.ClientSecret.Reveal()), 400, "invalid_grant")
+	c.refused(c.exchange(code, "client_id", other.ClientID, "client_secret", other.ClientSecret.Reveal()), 400,
+		"invalid_grant")
 	c.refused(c.exchange(code, "redirect_uri", ""), 400, "invalid_request")
 	c.refused(c.exchange(code, "redirect_uri", callback+"?own=1"), 400, "invalid_grant")
 	c.refused(c.exchange(code, "code", ""), 400, "invalid_request")
@@ -31,8 +32,10 @@ func TestExchange(t *testing.T) {
 	c.refused(c.exchange(code, "code_verifier", "one too many"), 400, "invalid_grant")
 
 	got := c.exchange(code)
-	if got.status != 200 || got.get("token_type") != "Bearer" || got.fields["expires_in"] != 5400.0 || got.fields["created_at"] != float64(now.Unix()) ||
-		got.get("access_token") == "" || got.get("refresh_token") == "" || got.fields["scope"] != nil || got.header.Get("Cache-Control") != "no-store" {
+	if got.status != 200 || got.get("token_type") != "Bearer" || got.fields["expires_in"] != 5400.0 ||
+		got.fields["created_at"] != float64(now.Unix()) ||
+		got.get("access_token") == "" || got.get("refresh_token") == "" || got.fields["scope"] != nil ||
+		got.header.Get("Cache-Control") != "no-store" {
 		t.Errorf("after all these: %s", got.text)
 	}
 	c.refused(c.exchange(code), 400, "invalid_grant")
@@ -49,7 +52,8 @@ func TestExchange(t *testing.T) {
 func TestPKCE(t *testing.T) {
 	c := newClient(t)
 	// The example of RFC 7636 appendix B.
-	const verifier, challenge = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk", "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
+	const verifier, challenge = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk",
+		"E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
 	code := c.consent("code_challenge", challenge, "code_challenge_method", "S256").Get("code")
 	c.refused(c.exchange(code), 400, "invalid_request")
 	c.refused(c.exchange(code, "code_verifier", challenge), 400, "invalid_grant")
@@ -68,7 +72,8 @@ func TestRefreshRefusals(t *testing.T) {
 	c.refused(c.refresh(refresh, "client_secret", "wrong"), 401, "invalid_client")
 	c.refused(c.refresh("unknown", "client_secret", "wrong"), 400, "invalid_grant")
 	c.refused(c.refresh(refresh, "client_id", "", "client_secret", ""), 400, "invalid_grant")
-	c.refused(c.refresh(refresh, "client_id", other.ClientID, "client_secret", other.ClientSecret.Reveal()), 400, "invalid_grant")
+	c.refused(c.refresh(refresh, "client_id", other.ClientID, "client_secret", other.ClientSecret.Reveal()), 400,
+		"invalid_grant")
 	c.refused(c.refresh(refresh, "scope", "all"), 400, "invalid_scope")
 	if got := c.refresh(refresh, "redirect_uri", "https://elsewhere.example.com"); got.status != 200 {
 		t.Errorf("after all these: %s", got.text)
@@ -126,7 +131,8 @@ func TestPersonalities(t *testing.T) {
 		c := newClient(t, procoretest.With(procoretest.NoNewRefreshToken))
 		_, refresh := c.pair()
 		for range 2 {
-			if got := c.refresh(refresh); got.status != 200 || got.get("access_token") == "" || got.fields["refresh_token"] != nil {
+			if got := c.refresh(refresh); got.status != 200 || got.get("access_token") == "" ||
+				got.fields["refresh_token"] != nil {
 				t.Errorf("%s", got.text)
 			}
 		}
@@ -159,13 +165,16 @@ func TestLifetime(t *testing.T) {
 	}
 	now = now.Add(time.Second)
 	c.alive(access, false)
-	if got := c.get("/rest/v1.0/me", access); got.text != "" || !strings.Contains(got.header.Get("WWW-Authenticate"), "expired") {
+	if got := c.get("/rest/v1.0/me", access); got.text != "" || !strings.Contains(got.header.Get("WWW-Authenticate"),
+		"expired") {
 		t.Errorf("%v %s", got.header, got.text)
 	}
-	if got := c.get("/oauth/token/info", access); got.status != 401 || got.get("error") != "invalid_token" || got.get("state") != "unauthorized" {
+	if got := c.get("/oauth/token/info", access); got.status != 401 || got.get("error") != "invalid_token" ||
+		got.get("state") != "unauthorized" {
 		t.Errorf("%s", got.text)
 	}
-	if got := c.post("/oauth/revoke", c.with(map[string]string{"token": access})); got.status != 200 || !c.Accepts(token.NewSecret(refresh)) {
+	if got := c.post("/oauth/revoke", c.with(map[string]string{"token": access})); got.status != 200 ||
+		!c.Accepts(token.NewSecret(refresh)) {
 		t.Errorf("revoking what has expired: %s", got.text)
 	}
 	c.SetLifetime(time.Hour)
@@ -203,7 +212,8 @@ func TestRevoke(t *testing.T) {
 func TestRequestFormats(t *testing.T) {
 	c := newClient(t)
 	form := func(refresh string) url.Values {
-		return url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refresh}, "client_id": {c.app.ClientID}, "client_secret": {c.app.ClientSecret.Reveal()}}
+		return url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refresh}, "client_id": {c.app.ClientID},
+			"client_secret": {c.app.ClientSecret.Reveal()}}
 	}
 	_, refresh := c.pair()
 	if got := c.postBody("/oauth/token", "application/x-www-form-urlencoded", form(refresh).Encode()); got.status != 200 {
@@ -233,10 +243,13 @@ func TestRequestFormats(t *testing.T) {
 		t.Errorf("basic: %s", got.text)
 	}
 	c.refused(c.postBody("/oauth/token", "text/plain", `{"grant_type":"refresh_token"}`), 400, "invalid_request")
-	c.refused(c.postBody("/oauth/token?"+form(refresh).Encode(), "application/x-www-form-urlencoded", ""), 400, "invalid_request")
-	c.refused(c.postBody("/oauth/token", "application/x-www-form-urlencoded", form(refresh).Encode()+"&refresh_token=2"), 400, "invalid_request")
+	c.refused(c.postBody("/oauth/token?"+form(refresh).Encode(), "application/x-www-form-urlencoded", ""), 400,
+		"invalid_request")
+	c.refused(c.postBody("/oauth/token", "application/x-www-form-urlencoded", form(refresh).Encode()+"&refresh_token=2"),
+		400, "invalid_request")
 	for _, broken := range []string{"{", form(refresh).Encode(), `{} {}`} {
-		if got := c.postBody("/oauth/token", "application/json", broken); got.status != 400 || got.text != "" || got.header.Get("Content-Type") != "text/html" {
+		if got := c.postBody("/oauth/token", "application/json", broken); got.status != 400 || got.text != "" ||
+			got.header.Get("Content-Type") != "text/html" {
 			t.Errorf("broken JSON: %d %v %s", got.status, got.header, got.text)
 		}
 	}

@@ -55,7 +55,8 @@ func (c *Calls) count(at Passage) {
 	now := time.Now()
 	c.hourly[inHour{at.Call, at.Connection, now.Unix() / 3600}]++
 	burst := atOnce{at.Actor, at.Call, at.Connection, now.Unix()}
-	if c.atOnce[burst]++; c.atOnce[burst] > c.atOnce[c.worst] && at.Call != "secrets.Version" { // which reads each of up to 100
+	// which reads each of up to 100
+	if c.atOnce[burst]++; c.atOnce[burst] > c.atOnce[c.worst] && at.Call != "secrets.Version" {
 		c.worst = burst
 	}
 }
@@ -81,7 +82,8 @@ func (c *Calls) Check(burst, hourly int) error {
 	defer c.mu.Unlock()
 	var errs []error
 	if n := c.atOnce[c.worst]; n > burst {
-		errs = append(errs, fmt.Errorf("I14 is broken: %s makes %d calls of %s for %s within a second", c.worst.actor, n, c.worst.call, about(c.worst.connection)))
+		errs = append(errs, fmt.Errorf("I14 is broken: %s makes %d calls of %s for %s within a second", c.worst.actor, n,
+			c.worst.call, about(c.worst.connection)))
 	}
 	over := map[string]bool{}
 	for at, n := range c.hourly {

@@ -60,7 +60,8 @@ func TestRandomRunsFollowTheSeed(t *testing.T) {
 // between them: it clears the source before it fills the target. With
 // careful it does so in the right order, and finishes what it finds begun.
 func transfer(careful bool, actors, faults, preemptions int) World {
-	source, target := token.Connection{Environment: "a", Name: "source"}, token.Connection{Environment: "a", Name: "target"}
+	source, target := token.Connection{Environment: "a", Name: "source"}, token.Connection{Environment: "a",
+		Name: "target"}
 	set := func(ctx context.Context, l *Ledger, c token.Connection, text string) error {
 		record, _, err := l.Load(ctx, c)
 		if err != nil {
@@ -153,10 +154,12 @@ func TestSearchReports(t *testing.T) {
 		world World
 		want  string
 	}{
-		"a panic":             {func(*Choices) error { panic("oops") }, "oops"},
-		"a deadlock":          {func(*Choices) error { <-make(chan int); return nil }, "deadlock"},
-		"an actor's panic":    {func(c *Choices) error { return actors(c, func(context.Context) { panic("oops") }) }, "actor panicked: oops"},
-		"an actor that hangs": {func(c *Choices) error { return actors(c, func(ctx context.Context) { <-ctx.Done() }) }, "nothing has happened"},
+		"a panic":    {func(*Choices) error { panic("oops") }, "oops"},
+		"a deadlock": {func(*Choices) error { <-make(chan int); return nil }, "deadlock"},
+		"an actor's panic": {func(c *Choices) error { return actors(c, func(context.Context) { panic("oops") }) },
+			"actor panicked: oops"},
+		"an actor that hangs": {func(c *Choices) error { return actors(c, func(ctx context.Context) { <-ctx.Done() }) },
+			"nothing has happened"},
 		"an actor that spins": {func(c *Choices) error {
 			return actors(c, func(ctx context.Context) {
 				for NewSealer(); ; {
@@ -240,7 +243,8 @@ func TestCrashEndsTheWholeActor(t *testing.T) {
 		}
 		_, responses, _ := l.Load(context.Background(), acme)
 		if !d.Crashed("process") || d.Crashed("other") || len(after) != 0 || len(responses) != 1 {
-			return fmt.Errorf("crashed %t and %t, went on %v, %d responses", d.Crashed("process"), d.Crashed("other"), after, len(responses))
+			return fmt.Errorf("crashed %t and %t, went on %v, %d responses", d.Crashed("process"), d.Crashed("other"), after,
+				len(responses))
 		}
 		d.Go("process", func(ctx context.Context) { _ = l.SaveResponse(ctx, response(1, 0, "a")) }) // started anew
 		if err := d.Run(); err != nil {
@@ -298,7 +302,8 @@ func TestFaults(t *testing.T) {
 					effect = e.At.Sub(start)
 				}
 				switch {
-				case (took >= 0) != test.returns, test.returns && took != test.after, test.returns && (told == nil) != test.ok, effect != test.effectAt:
+				case (took >= 0) != test.returns, test.returns && took != test.after, test.returns && (told == nil) != test.ok,
+					effect != test.effectAt:
 					return fmt.Errorf("returned after %v with %v, effect after %v", took, told, effect)
 				}
 				return nil

@@ -88,11 +88,13 @@ const (
 	Unsent   Kind = "unsent"   // Before: no connection; the caller knows that nothing was sent
 	Crash    Kind = "crash"    // the calling goroutine ends here (runtime.Goexit)
 	Freeze   Kind = "freeze"   // the caller stands still, whatever its context says
-	Slow     Kind = "slow"     // Before: the effect takes that long; a caller whose context ends first gets an error, and the effect still happens
-	Late     Kind = "late"     // Before: an error at once, and the effect still happens that much later
-	Stale    Kind = "stale"    // Before: an eventually consistent read answers with the state before the last change
-	Cut      Kind = "cut"      // After: only a part of the answer arrives; other than at the issuer the same as Fail
-	Cancel   Kind = "cancel"   // Before: the effect happens, and meanwhile the caller's process is asked to stop: its context ends, it goes on
+	// Before: the effect takes that long; a caller whose context ends first gets an error, and the effect still happens
+	Slow  Kind = "slow"
+	Late  Kind = "late"  // Before: an error at once, and the effect still happens that much later
+	Stale Kind = "stale" // Before: an eventually consistent read answers with the state before the last change
+	Cut   Kind = "cut"   // After: only a part of the answer arrives; other than at the issuer the same as Fail
+	// Before: the effect happens, and meanwhile the caller's process is asked to stop: its context ends, it goes on
+	Cancel Kind = "cancel"
 )
 
 // InjectedError is what a caller gets from a fault.

@@ -15,21 +15,27 @@ import (
 //
 //	I1, I2    a refresh token is presented once at a time, and again only where that may be   presentedOnce
 //	I3        nothing saved is lost                                                           nothingSavedIsLost (rest)
-//	I4        no consent is asked for without need                                            consentIsNeeded, noConsentIsAskedFor (rest)
+//	I4        no consent is asked for without need                                            consentIsNeeded,
+// noConsentIsAskedFor (rest)
 //	I5        (epoch, generation) grows, each with one decided pair                           growsOnly
-//	I6        AWSCURRENT never goes back; at rest it shows what the ledger decided            neverGoesBack, secretStoreShowsLedger (rest)
-//	I7        an answer is saved before anything else, whatever has become of the rest        answersAreSaved, answersCanBeSaved, callersDoNotMatter
+//	I6        AWSCURRENT never goes back; at rest it shows what the ledger decided            neverGoesBack,
+// secretStoreShowsLedger (rest)
+//	I7        an answer is saved before anything else, whatever has become of the rest        answersAreSaved,
+// answersCanBeSaved, callersDoNotMatter
 //	I8        no access token is used before its pair is saved                                savedBeforeUse
-//	I9        nothing saved lives on after its time                                           oldEpochIsDead, nothingSavedLivesOn (rest)
+//	I9        nothing saved lives on after its time                                           oldEpochIsDead,
+// nothingSavedLivesOn (rest)
 //	I10       readers see whole documents of their connection that were decided               readersSeeWhole
 //	I11       connections do not mix                                                          connectionsDoNotMix
 //	I12       a code is presented once; states and invitations: package consenttest           codesAreShownOnce
 //	I13       no secret is where it can be read                                               disclosesNothing
-//	I14, I16  three sweeps bring rest, and another one does nothing                           rest and idle of package rotation's tests, Calls, appsAreLeftAlone
+//	I14, I16  three sweeps bring rest, and another one does nothing                           rest and idle of package
+// rotation's tests, Calls, appsAreLeftAlone
 //	I15       calls have deadlines; loops end: a Driver's run has a bound                     callsAreBounded
 //	I17       people are told                                                                 alarmsRaised (rest)
 //	I18       the history tells                                                               historyTells
-//	I19       a repair takes effect at once                                                   CheckRepaired (after the first run)
+//	I19       a repair takes effect at once                                                   CheckRepaired (after the
+// first run)
 //	I20       what a text tells people to do works                                            package rotation's tests
 
 // Check says which invariants the journal of a harness breaks. The journal keeps
@@ -154,8 +160,10 @@ func secretStoreShowsLedger(b *Harness, r rotation.Record) error {
 	if r.Status != rotation.Active || r.Current == nil || r.Current.VersionID == "" {
 		return nil
 	}
-	if shown := b.SecretStore.Label(r.Connection, current); shown != r.Current.VersionID || r.Published != r.Current.VersionID {
-		return fmt.Errorf("I6 is broken at rest: of %s the ledger decided version %s, noted %s as published, and the secret store shows %s",
+	if shown := b.SecretStore.Label(r.Connection, current); shown != r.Current.VersionID ||
+		r.Published != r.Current.VersionID {
+		return fmt.Errorf("I6 is broken at rest: of %s the ledger decided version %s, noted %s as published, "+
+			"and the secret store shows %s",
 			r.Connection, short(r.Current.VersionID), short(r.Published), short(shown))
 	}
 	return nil

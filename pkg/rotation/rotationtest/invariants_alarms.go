@@ -62,11 +62,13 @@ func alarmsRaised(b *Harness) error {
 			for _, a := range r.Attempts() {
 				attempts[a.Fingerprint] = attemptOf{e.Connection, a}
 			}
-			if status[e.Connection] == rotation.NeedsConsent && r.Status == rotation.Active && r.Epoch == epoch[e.Connection] && !died(entries[i:], e.Actor) {
+			if status[e.Connection] == rotation.NeedsConsent && r.Status == rotation.Active && r.Epoch == epoch[e.Connection] &&
+				!died(entries[i:], e.Actor) {
 				demand(e.Connection, rotation.NoticeRecovered)
 			}
 			epoch[e.Connection] = r.Epoch
-			if asks := r.Status == rotation.NeedsConsent; asks && !r.NoticePending && (status[e.Connection] != r.Status || untold[e.Connection]) {
+			if asks := r.Status == rotation.NeedsConsent; asks && !r.NoticePending && (status[e.Connection] != r.Status ||
+				untold[e.Connection]) {
 				if e.At.Sub(announced[e.Connection.Environment]) > announcementCovers {
 					demand(e.Connection, rotation.NoticeNeedsConsent)
 				}
@@ -100,11 +102,13 @@ func alarmsRaised(b *Harness) error {
 	}
 	for a, n := range due {
 		if told[a] < n {
-			return fmt.Errorf("I17 is broken: of %s people were told %q %d times, and it happened %d times", a.connection, a.kind, told[a], n)
+			return fmt.Errorf("I17 is broken: of %s people were told %q %d times, and it happened %d times", a.connection,
+				a.kind, told[a], n)
 		}
 	}
 	for _, n := range b.Notifier.Notices() {
-		visible := n.Kind == rotation.NoticeNeedsConsent || n.Kind == rotation.NoticeUnknown || n.Kind == rotation.NoticeDrift // what else is told may be overtaken before it is written
+		// what else is told may be overtaken before it is written
+		visible := n.Kind == rotation.NoticeNeedsConsent || n.Kind == rotation.NoticeUnknown || n.Kind == rotation.NoticeDrift
 		if a := (alarm{n.Connection, n.Kind}); visible && !n.Connection.IsZero() && !cause[a] {
 			return fmt.Errorf("I17 is broken: of %s people were told %q, and it never happened", a.connection, a.kind)
 		}

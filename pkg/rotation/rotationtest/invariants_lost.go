@@ -20,7 +20,8 @@ import (
 func nothingSavedIsLost(b *Harness, r rotation.Record, saved map[token.Fingerprint]savedAs) error {
 	lost := fmt.Errorf("I3 is broken at rest: %s is %s at %v", r.Connection, r.Status, positionOf(r))
 	for _, m := range b.Ledger.responsesOf(r.Connection) {
-		decidable := r.Current != nil && m.Key.Epoch == r.Epoch && m.Key.Generation == r.Generation+1 && m.Parent == r.Current.Fingerprint ||
+		decidable := r.Current != nil && m.Key.Epoch == r.Epoch && m.Key.Generation == r.Generation+1 &&
+			m.Parent == r.Current.Fingerprint ||
 			m.Key.Epoch == r.Epoch+1
 		if m.State == rotation.Saved && decidable {
 			return fmt.Errorf("%w, and its saved successor %v is not decided", lost, m.Key)
@@ -28,7 +29,8 @@ func nothingSavedIsLost(b *Harness, r rotation.Record, saved map[token.Fingerpri
 	}
 	for pair, as := range saved {
 		if as.rejected && !as.rightly && !b.Issuer.Personality.NoRotation { // such a server cannot be served
-			return fmt.Errorf("%w, and the pair %s, saved whole for (%d,%d), was rejected", lost, short(pair), as.key.Epoch, as.key.Generation)
+			return fmt.Errorf("%w, and the pair %s, saved whole for (%d,%d), was rejected", lost, short(pair), as.key.Epoch,
+				as.key.Generation)
 		}
 	}
 	if r.Current != nil && !r.ServiceAccount && b.Issuer.Family(r.Current.Fingerprint) == 0 {
@@ -55,7 +57,8 @@ func (b *Harness) mayBeRejected(m rotation.TokenResponse, pair token.Fingerprint
 	}
 	differs := func(want, got string) bool { return want != "" && want != got }
 	return b.Applications.clientID(m.Connection.Environment) != is.ClientID ||
-		differs(expect.ResourceOwner, is.ResourceOwner) || differs(strings.ToLower(expect.Login), strings.ToLower(is.Login)) ||
+		differs(expect.ResourceOwner, is.ResourceOwner) || differs(strings.ToLower(expect.Login),
+		strings.ToLower(is.Login)) ||
 		differs(m.Company, is.Company) || differs(pin.Company, m.Company) || differs(pin.ResourceOwner, is.ResourceOwner)
 }
 
@@ -67,10 +70,12 @@ func noConsentIsAskedFor(b *Harness, r rotation.Record) error {
 		return nil
 	}
 	if b.Issuer.Takes(r.Current.Fingerprint) && !b.Issuer.Personality.NoRotation {
-		return fmt.Errorf("I4 is broken at rest: %s needs consent, and the issuer still takes its refresh token", r.Connection)
+		return fmt.Errorf("I4 is broken at rest: %s needs consent, and the issuer still takes its refresh token",
+			r.Connection)
 	}
 	if !b.lostUnsaved(r.Current.Fingerprint) && !b.takenAway(r.Current.Fingerprint) {
-		return fmt.Errorf("I4 is broken at rest: %s needs consent, and no answer to its refresh token was lost unsaved", r.Connection)
+		return fmt.Errorf("I4 is broken at rest: %s needs consent, and no answer to its refresh token was lost unsaved",
+			r.Connection)
 	}
 	return nil
 }
@@ -115,7 +120,8 @@ func consentIsNeeded(b *Harness) error {
 			case !known:
 				return violated("I4", e, "%s needs consent, and nobody has refused its refresh token", e.Connection)
 			case was.successors > 0 && saved.of(what) > 0:
-				return violated("I4", e, "%s needs consent, and a successor was saved before the issuer refused its refresh token", e.Connection)
+				return violated("I4", e, "%s needs consent, and a successor was saved before the issuer refused its refresh token",
+					e.Connection)
 			case was.dead && !gone[what] && granted[what] <= was.successors:
 				return violated("I4", e, "%s needs consent, and no answer to its refresh token was lost unsaved", e.Connection)
 			}
@@ -170,7 +176,8 @@ func CheckRepaired(b *Harness) error {
 	errs := []error{CheckAtRest(b)}
 	for _, r := range b.Ledger.records() {
 		if err := b.inOrder(r); err != nil {
-			errs = append(errs, fmt.Errorf("I19 is broken: after the repair %s is %s at %v, and %w", r.Connection, r.Status, positionOf(r), err))
+			errs = append(errs, fmt.Errorf("I19 is broken: after the repair %s is %s at %v, and %w", r.Connection, r.Status,
+				positionOf(r), err))
 		}
 	}
 	return errors.Join(errs...)

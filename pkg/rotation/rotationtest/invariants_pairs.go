@@ -63,7 +63,8 @@ func (l *Log) wroteBetween(actor string, c token.Connection, after, before int) 
 // unsaved says what the actor that has received an answer does other than saving
 // it; nil if it saves it, dies, or tells that it could not, by which entry. The
 // answer to a code is of no connection yet.
-func unsaved(entries []Entry, c token.Connection, answers func(rotation.TokenResponse) bool) (saved int, at *Entry, what string) {
+func unsaved(entries []Entry, c token.Connection, answers func(rotation.TokenResponse) bool) (saved int, at *Entry,
+	what string) {
 	answered := entries[0]
 	for n, e := range entries[1:] {
 		if e.Actor != answered.Actor || !c.IsZero() && !e.Connection.IsZero() && e.Connection != c {
@@ -186,7 +187,8 @@ func connectionsDoNotMix(b *Harness) error {
 		owner[family] = e.Connection
 		if expect, ok := asked[record.Current.Response]; ok {
 			is := b.Issuer.consenter(family)
-			if expect.ResourceOwner != "" && expect.ResourceOwner != is.ResourceOwner || expect.Login != "" && expect.Login != is.Login ||
+			if expect.ResourceOwner != "" && expect.ResourceOwner != is.ResourceOwner || expect.Login != "" &&
+				expect.Login != is.Login ||
 				!expect.Repin && pinned[e.Connection] != "" && pinned[e.Connection] != is.ResourceOwner {
 				return violated("I11", e, "%s has the consent of somebody else", e.Connection)
 			}
@@ -297,10 +299,12 @@ func nothingSavedLivesOn(b *Harness, r rotation.Record, saved map[token.Fingerpr
 	for _, m := range b.Ledger.responsesOf(r.Connection) {
 		givenUp[m.Key] = m.State == rotation.Rejected && r.Status == rotation.NeedsConsent
 	}
-	held := slices.ContainsFunc(b.Ledger.responsesOf(r.Connection), func(m rotation.TokenResponse) bool { return m.State == rotation.Quarantined })
+	held := slices.ContainsFunc(b.Ledger.responsesOf(r.Connection),
+		func(m rotation.TokenResponse) bool { return m.State == rotation.Quarantined })
 	for pair, as := range saved {
 		escrow := !as.inLedger && as.key.Epoch == r.Epoch // is searched for when the epoch has ended
-		if kept[pair] || givenUp[as.key] || escrow || held && as.key.Epoch == r.Epoch || !b.Issuer.Takes(pair) || b.Issuer.outlivedRevocation(pair) {
+		if kept[pair] || givenUp[as.key] || escrow || held && as.key.Epoch == r.Epoch || !b.Issuer.Takes(pair) ||
+			b.Issuer.outlivedRevocation(pair) {
 			continue
 		}
 		return fmt.Errorf("I9 is broken at rest: %s is %s at %v, and the pair %s, saved for (%d,%d), can still be redeemed",

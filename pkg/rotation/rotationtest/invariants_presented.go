@@ -67,9 +67,11 @@ func presentedOnce(b *Harness) error {
 			case !begun:
 				return violated("I1", e, "%s is presented without an attempt", short(effect.What))
 			case now.After(attempt.Until):
-				return violated("I1", e, "%s is presented after its attempt ran out at %s", short(effect.What), clock(attempt.Until))
+				return violated("I1", e, "%s is presented after its attempt ran out at %s", short(effect.What),
+					clock(attempt.Until))
 			case now.Add(b.Settings.RedeemTimeout).After(attempt.Until):
-				return violated("I1", e, "%s is presented, and the request may end after its attempt at %s", short(effect.What), clock(attempt.Until))
+				return violated("I1", e, "%s is presented, and the request may end after its attempt at %s", short(effect.What),
+					clock(attempt.Until))
 			case before != nil:
 				why := before.forbids(e.At, b.Settings.Quiet, saved.of(effect.What))
 				if why == "" && before.refused() {
@@ -95,7 +97,8 @@ func presentedOnce(b *Harness) error {
 }
 
 // spendsNothing are the classes after which a token is as good as before.
-var spendsNothing = []rotation.Class{rotation.RateLimited, rotation.ClientFault, rotation.GrantFault, rotation.RequestFault, rotation.NotSent}
+var spendsNothing = []rotation.Class{rotation.RateLimited, rotation.ClientFault, rotation.GrantFault,
+	rotation.RequestFault, rotation.NotSent}
 
 // forbids says why the token must not be presented again now; empty: it may be,
 // unless it was refused.
@@ -170,7 +173,8 @@ func appsAreLeftAlone(b *Harness) error {
 				continue
 			}
 			if clients[run] >= 2 || requests[run] >= 3 {
-				return violated("I14", e, "#%d is presented after %d refusals of the app of %s and %d of its requests", effect.N, clients[run], effect.Environment, requests[run])
+				return violated("I14", e, "#%d is presented after %d refusals of the app of %s and %d of its requests", effect.N,
+					clients[run], effect.Environment, requests[run])
 			}
 			under[effect.N] = run
 		case Answered:

@@ -172,7 +172,8 @@ func TestWhatIsRightPasses(t *testing.T) {
 			p := s.connect(1)
 			s.ctx = OffBy(s.ctx, time.Hour)
 			s.change(func(r *rotation.Record) {
-				r.Attempt = &rotation.Attempt{ID: "attempt", Fingerprint: p.RefreshToken.Fingerprint(), Until: time.Now().Add(time.Hour + s.Settings.Lease)}
+				r.Attempt = &rotation.Attempt{ID: "attempt", Fingerprint: p.RefreshToken.Fingerprint(),
+					Until: time.Now().Add(time.Hour + s.Settings.Lease)}
 			})
 			next := s.present(p)
 			s.save(successor(p, 1, 1))
@@ -329,7 +330,8 @@ func TestEachInvariantIsChecked(t *testing.T) {
 			s.ask(p)
 			slow.save(successor(p, 1, 1))
 			record, responses, _ := s.Ledger.Load(s.ctx, acme)
-			_, _ = s.Ledger.Write(s.ctx, rotation.Change{Record: record, Bury: []rotation.ResponseKey{responses[len(responses)-1].Key}})
+			_, _ = s.Ledger.Write(s.ctx, rotation.Change{Record: record,
+				Bury: []rotation.ResponseKey{responses[len(responses)-1].Key}})
 		}},
 		"a consent is asked for, and the issuer was never asked": {"I4", func(s *story) {
 			s.connect(1)
@@ -357,7 +359,8 @@ func TestEachInvariantIsChecked(t *testing.T) {
 			s.ask(p)
 		}},
 		"a consent that waited too long is rejected": {"I3 at rest", func(s *story) {
-			s.rejectConsent(rotation.Identity{ResourceOwner: "7", Login: "Pat@example.com"}, rotation.Identity{ResourceOwner: "7", Login: "pat@example.com"})
+			s.rejectConsent(rotation.Identity{ResourceOwner: "7", Login: "Pat@example.com"},
+				rotation.Identity{ResourceOwner: "7", Login: "pat@example.com"})
 		}},
 		"a consent that was refreshed while it waited is forgotten": {"I3 at rest", func(s *story) {
 			s.connect(1)

@@ -165,7 +165,8 @@ func (i *Issuer) present(ctx context.Context, what token.Fingerprint, isCode boo
 	defer i.mu.Unlock()
 	i.shown++
 	run := processOf(ctx)
-	i.Journal.Add(ctx, token.Connection{}, Presented{N: i.shown, What: what, Code: isCode, Environment: environment, Scheduled: run.scheduled, Run: run.run})
+	i.Journal.Add(ctx, token.Connection{}, Presented{N: i.shown, What: what, Code: isCode, Environment: environment,
+		Scheduled: run.scheduled, Run: run.run})
 	return i.shown
 }
 
@@ -179,7 +180,8 @@ func (i *Issuer) received(answer rotation.Answer, err error) rotation.Answer {
 		return rotation.Answer{Class: rotation.NotSent, Detail: "the context ended first"}
 	case fault.Kind == Cut && answer.Class == rotation.Captured:
 		body := answer.Body.Reveal()
-		return rotation.Answer{Class: rotation.Captured, Body: token.NewSecret(body[:len(body)/2]), Detail: "HTTP 200, cut off"}
+		return rotation.Answer{Class: rotation.Captured, Body: token.NewSecret(body[:len(body)/2]),
+			Detail: "HTTP 200, cut off"}
 	case fault.At.When == After:
 		return rotation.Answer{Class: rotation.UnknownResult, Detail: "connection reset"}
 	case fault.Kind == Throttle:
@@ -194,7 +196,8 @@ func (i *Issuer) received(answer rotation.Answer, err error) rotation.Answer {
 	return rotation.Answer{Class: rotation.UnknownResult, Wait: i.Wait, Detail: "HTTP 503"}
 }
 
-func (i *Issuer) Identify(ctx context.Context, _ rotation.Application, access token.Secret, company string) (rotation.Identity, error) {
+func (i *Issuer) Identify(ctx context.Context, _ rotation.Application, access token.Secret,
+	company string) (rotation.Identity, error) {
 	return Through(ctx, i.Gate, "issuer.Identify", token.Connection{}, func(bool) (rotation.Identity, error) {
 		i.mu.Lock()
 		defer i.mu.Unlock()
@@ -258,7 +261,8 @@ func (i *Issuer) Parse(body token.Secret) rotation.Judgement {
 	case len(names) > 1:
 		return rotation.Judgement{Verdict: rotation.Contradictory, Reason: "the answer has several refresh tokens"}
 	case err != nil:
-		return rotation.Judgement{Verdict: rotation.Salvaged, Pair: token.Pair{RefreshToken: names[0]}, Reason: "the answer is not JSON"}
+		return rotation.Judgement{Verdict: rotation.Salvaged, Pair: token.Pair{RefreshToken: names[0]},
+			Reason: "the answer is not JSON"}
 	}
 	return rotation.Judgement{Verdict: rotation.Sound,
 		Pair: pairOf(answer.AccessToken, names[0], answer.TokenType, answer.ExpiresIn, answer.CreatedAt)}

@@ -127,7 +127,8 @@ func TestGraceAndFamily(t *testing.T) {
 
 func TestACodeThatIsUsedTwiceEndsTheFamily(t *testing.T) {
 	c := newClient(t, Personality{KillFamily: true})
-	code := rotation.Grant{Code: c.Authorize(rotation.Identity{}, Sandbox.RedirectURI, ""), RedirectURI: Sandbox.RedirectURI}
+	code := rotation.Grant{Code: c.Authorize(rotation.Identity{}, Sandbox.RedirectURI, ""),
+		RedirectURI: Sandbox.RedirectURI}
 	_, first := c.redeem(code)
 	second := c.refresh(first)
 	if class, _ := c.redeem(code); class != rotation.Refused {
@@ -192,9 +193,12 @@ func TestCodes(t *testing.T) {
 			want  rotation.Class
 		}{
 			{"right", rotation.Grant{RedirectURI: Sandbox.RedirectURI, Verifier: verifier}, 0, rotation.Captured},
-			{"another redirect URI", rotation.Grant{RedirectURI: "https://example.com/", Verifier: verifier}, 0, rotation.Refused},
-			{"another verifier", rotation.Grant{RedirectURI: Sandbox.RedirectURI, Verifier: token.NewSecret("other")}, 0, rotation.Refused},
-			{"too late", rotation.Grant{RedirectURI: Sandbox.RedirectURI, Verifier: verifier}, 11 * time.Minute, rotation.Refused},
+			{"another redirect URI", rotation.Grant{RedirectURI: "https://example.com/", Verifier: verifier}, 0,
+				rotation.Refused},
+			{"another verifier", rotation.Grant{RedirectURI: Sandbox.RedirectURI, Verifier: token.NewSecret("other")}, 0,
+				rotation.Refused},
+			{"too late", rotation.Grant{RedirectURI: Sandbox.RedirectURI, Verifier: verifier}, 11 * time.Minute,
+				rotation.Refused},
 		} {
 			test.grant.Code = c.Authorize(owner, Sandbox.RedirectURI, challengeOf(verifier))
 			time.Sleep(test.wait)
@@ -215,7 +219,8 @@ func TestCodes(t *testing.T) {
 				t.Errorf("the token may act in a company that is not its owner's")
 			}
 		}
-		if _, err := c.Identify(t.Context(), Sandbox, token.NewSecret("unknown"), ""); !errors.Is(err, rotation.ErrTokenRefused) {
+		if _, err := c.Identify(t.Context(), Sandbox, token.NewSecret("unknown"), ""); !errors.Is(err,
+			rotation.ErrTokenRefused) {
 			t.Errorf("an unknown access token: %v", err)
 		}
 	})
@@ -226,7 +231,8 @@ func TestWrongClient(t *testing.T) {
 	p := c.consent()
 	app := Sandbox
 	app.ClientSecret = token.NewSecret("other")
-	if answer := c.Redeem(t.Context(), app, rotation.Grant{RefreshToken: p.RefreshToken}); answer.Class != rotation.ClientFault {
+	answer := c.Redeem(t.Context(), app, rotation.Grant{RefreshToken: p.RefreshToken})
+	if answer.Class != rotation.ClientFault {
 		t.Errorf("got %s", answer.Class)
 	}
 	if err := c.Revoke(t.Context(), app, p.RefreshToken); err == nil {
@@ -298,8 +304,9 @@ func TestJournalTellsTheStoryWithoutSecrets(t *testing.T) {
 		answer := b.Issuer.Redeem(ctx, Sandbox, rotation.Grant{Code: code, RedirectURI: Sandbox.RedirectURI})
 		pair := b.Issuer.Parse(answer.Body).Pair
 		_ = b.Ledger.SaveResponse(ctx, response(1, 0, "a"))
-		_, _ = b.Ledger.Write(ctx, rotation.Change{Record: rotation.Record{Connection: acme, Epoch: 1, Status: rotation.Active,
-			DueAt: time.Now().Add(time.Hour)}, History: []rotation.Event{{Kind: "decided"}}})
+		_, _ = b.Ledger.Write(ctx, rotation.Change{Record: rotation.Record{Connection: acme, Epoch: 1,
+			Status: rotation.Active,
+			DueAt:  time.Now().Add(time.Hour)}, History: []rotation.Event{{Kind: "decided"}}})
 		_ = b.SecretStore.Create(ctx, acme, id(1), value(1))
 		_ = b.FollowUps.Send(ctx, rotation.Request{Op: "publish"}, time.Second)
 		_ = b.Notifier.Notify(ctx, rotation.Notice{Kind: rotation.NoticeDrift})
@@ -307,7 +314,8 @@ func TestJournalTellsTheStoryWithoutSecrets(t *testing.T) {
 		trace := b.Journal.String()
 		for _, want := range []string{
 			"1 00:00:00.000 callback   presented #1: ", "granted #1: ", "answered #1: captured",
-			"sandbox/acme saved (1,0) as saved from refresh", "sandbox/acme wrote (1,0) active, history: decided, due 1 01:00:00.000",
+			"sandbox/acme saved (1,0) as saved from refresh", "sandbox/acme wrote (1,0) active, history: decided, " +
+				"due 1 01:00:00.000",
 			"moved AWSCURRENT from nothing to ", "queued publish in 1s", "noticed drift", ": withdrawn",
 		} {
 			if !strings.Contains(trace, want) {
@@ -328,7 +336,8 @@ func TestClientCredentials(t *testing.T) {
 	own := rotation.Grant{ClientCredentials: true}
 	answer := c.Redeem(t.Context(), Sandbox, own)
 	judged := c.Parse(answer.Body)
-	if answer.Class != rotation.Captured || judged.Verdict != rotation.AccessOnly || !c.Accepts(t.Context(), judged.Pair.AccessToken) {
+	if answer.Class != rotation.Captured || judged.Verdict != rotation.AccessOnly || !c.Accepts(t.Context(),
+		judged.Pair.AccessToken) {
 		t.Errorf("got %s, %+v", answer.Class, judged)
 	}
 	wrong := Sandbox

@@ -132,7 +132,8 @@ func (e Restored) String() string {
 func (e Purged) String() string { return "purged" }
 
 func (e Responded) String() string {
-	return fmt.Sprintf("saved (%d,%d) as %s from %s, %s", e.TokenResponse.Key.Epoch, e.TokenResponse.Key.Generation, e.TokenResponse.State,
+	return fmt.Sprintf("saved (%d,%d) as %s from %s, %s", e.TokenResponse.Key.Epoch, e.TokenResponse.Key.Generation,
+		e.TokenResponse.State,
 		e.TokenResponse.Source, short(e.TokenResponse.Parent))
 }
 func (e Stored) String() string { return "stored version " + short(e.Version.ID) }

@@ -46,7 +46,8 @@ func (l *Ledger) of(c token.Connection) *rows {
 		l.tables = map[token.Connection]*rows{}
 	}
 	if l.tables[c] == nil {
-		l.tables[c] = &rows{record: rotation.Record{Connection: c}, responses: map[rotation.ResponseKey]rotation.TokenResponse{}}
+		l.tables[c] = &rows{record: rotation.Record{Connection: c},
+			responses: map[rotation.ResponseKey]rotation.TokenResponse{}}
 	}
 	return l.tables[c]
 }

@@ -56,8 +56,10 @@ var staleCalls = []string{"ledger.Due", "secrets.Current", "secrets.Version", "s
 // lease, with what a POST takes of it; the quiet period; the redeem timeout.
 func Edges(s rotation.Settings) func(Passage) []Fault {
 	var freezes, slow []Fault
-	for _, left := range []time.Duration{s.RedeemTimeout + saveReserve, s.RedeemTimeout + timeToSave, s.RedeemTimeout, saveReserve, 4 * time.Second} {
-		freezes = append(freezes, Fault{Kind: Freeze, Left: left + time.Second}, Fault{Kind: Freeze, Left: left - time.Second})
+	for _, left := range []time.Duration{s.RedeemTimeout + saveReserve, s.RedeemTimeout + timeToSave, s.RedeemTimeout,
+		saveReserve, 4 * time.Second} {
+		freezes = append(freezes, Fault{Kind: Freeze, Left: left + time.Second},
+			Fault{Kind: Freeze, Left: left - time.Second})
 	}
 	for _, edge := range []time.Duration{s.Lease - s.RedeemTimeout, s.Lease, s.Lease + s.Quiet} {
 		freezes = append(freezes, Fault{Kind: Freeze, For: edge - time.Second}, Fault{Kind: Freeze, For: edge + time.Second})

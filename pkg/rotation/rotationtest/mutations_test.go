@@ -29,7 +29,8 @@ func TestSuitesHaveTeeth(t *testing.T) {
 	for name := range sorted(broken) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestSuitesHaveTeeth$", "-test.failfast", "-test.timeout=1m")
+			again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestSuitesHaveTeeth$", "-test.failfast",
+				"-test.timeout=1m")
 			again.Env = append(os.Environ(), brokenStore+"="+name)
 			out, err := again.CombinedOutput()
 			if err == nil || !strings.Contains(string(out), "--- FAIL: TestSuitesHaveTeeth/") {
@@ -122,21 +123,41 @@ var broken = map[string]func(*testing.T){
 		}
 		return c, nil
 	}),
-	"ledger: history is lost":             ledgerChanging(func(c *rotation.Change) { c.History = nil }),
-	"ledger: nothing is buried":           ledgerChanging(func(c *rotation.Change) { c.Bury = nil }),
-	"ledger: nothing is copied":           ledgerChanging(func(c *rotation.Change) { c.Copy = nil }),
-	"ledger: nothing is marked":           ledgerChanging(func(c *rotation.Change) { c.Mark = nil }),
-	"ledger: a field is forgotten":        ledgerChanging(func(c *rotation.Change) { c.Record.SearchAt = time.Time{} }),
-	"ledger: an old field is kept":        ledgerChanging(func(c *rotation.Change) { c.Record.Stack = "stack" }),
-	"ledger: times are whole seconds":     ledgerChanging(func(c *rotation.Change) { c.Record.RotatedAt = c.Record.RotatedAt.Truncate(time.Second) }),
-	"ledger: a context is ignored":        ledgerWith(func(l *Ledger) rotation.Ledger { return &deafLedger{l} }),
-	"ledger: a second response replaces":  ledgerSaving(func(l *Ledger, m rotation.TokenResponse) { delete(l.of(m.Connection).responses, m.Key) }),
-	"ledger: a response is cut at 64 KiB": ledgerSaving(func(_ *Ledger, m rotation.TokenResponse) { clear(m.Sealed[min(len(m.Sealed), 64<<10):]) }),
-	"ledger: due is in no order":          ledgerDue(func(due []token.Connection) []token.Connection { slices.Reverse(due); return due }),
-	"ledger: due is one page":             ledgerDue(func(due []token.Connection) []token.Connection { return due[:min(100, len(due))] }),
-	"ledger: due comes a second later":    ledgerWith(func(l *Ledger) rotation.Ledger { return &oddLedger{Ledger: l, shift: -time.Second} }),
-	"ledger: due comes a second early":    ledgerWith(func(l *Ledger) rotation.Ledger { return &oddLedger{Ledger: l, shift: time.Second} }),
-	"ledger: names match by their start":  ledgerWith(func(l *Ledger) rotation.Ledger { return &prefixLedger{l} }),
+	"ledger: history is lost":      ledgerChanging(func(c *rotation.Change) { c.History = nil }),
+	"ledger: nothing is buried":    ledgerChanging(func(c *rotation.Change) { c.Bury = nil }),
+	"ledger: nothing is copied":    ledgerChanging(func(c *rotation.Change) { c.Copy = nil }),
+	"ledger: nothing is marked":    ledgerChanging(func(c *rotation.Change) { c.Mark = nil }),
+	"ledger: a field is forgotten": ledgerChanging(func(c *rotation.Change) { c.Record.SearchAt = time.Time{} }),
+	"ledger: an old field is kept": ledgerChanging(func(c *rotation.Change) { c.Record.Stack = "stack" }),
+	"ledger: times are whole seconds": ledgerChanging(func(c *rotation.Change) {
+		c.Record.RotatedAt = c.Record.RotatedAt.Truncate(time.Second)
+	}),
+	"ledger: a context is ignored": ledgerWith(func(l *Ledger) rotation.Ledger { return &deafLedger{l} }),
+	"ledger: a second response replaces": ledgerSaving(func(l *Ledger,
+		m rotation.TokenResponse) {
+		delete(l.of(m.Connection).responses, m.Key)
+	}),
+	"ledger: a response is cut at 64 KiB": ledgerSaving(func(_ *Ledger,
+		m rotation.TokenResponse) {
+		clear(m.Sealed[min(len(m.Sealed), 64<<10):])
+	}),
+	"ledger: due is in no order": ledgerDue(func(due []token.Connection) []token.Connection {
+		slices.Reverse(due)
+		return due
+	}),
+	"ledger: due is one page": ledgerDue(func(due []token.Connection) []token.Connection {
+		return due[:min(100,
+			len(due))]
+	}),
+	"ledger: due comes a second later": ledgerWith(func(l *Ledger) rotation.Ledger {
+		return &oddLedger{Ledger: l,
+			shift: -time.Second}
+	}),
+	"ledger: due comes a second early": ledgerWith(func(l *Ledger) rotation.Ledger {
+		return &oddLedger{Ledger: l,
+			shift: time.Second}
+	}),
+	"ledger: names match by their start": ledgerWith(func(l *Ledger) rotation.Ledger { return &prefixLedger{l} }),
 	"ledger: the conflict is not me": func(t *testing.T) {
 		TestLedgerRepeats(t, func(t *testing.T, transport http.RoundTripper) rotation.Ledger {
 			server := &ledgerServer{} // a nil map of nonces cannot remember any
@@ -156,10 +177,12 @@ var broken = map[string]func(*testing.T){
 		})
 	},
 
-	"secret store: Put takes AWSCURRENT": secretStoreWith(oddSecretStore{put: func(ctx context.Context, v *SecretStore, c token.Connection, id string, value token.Secret) error {
+	"secret store: Put takes AWSCURRENT": secretStoreWith(oddSecretStore{put: func(ctx context.Context, v *SecretStore,
+		c token.Connection, id string, value token.Secret) error {
 		return errors.Join(v.Put(ctx, c, id, value), v.RollBack(ctx, c, id))
 	}}),
-	"secret store: Put overwrites": secretStoreWith(oddSecretStore{put: func(ctx context.Context, v *SecretStore, c token.Connection, id string, value token.Secret) error {
+	"secret store: Put overwrites": secretStoreWith(oddSecretStore{put: func(ctx context.Context, v *SecretStore,
+		c token.Connection, id string, value token.Secret) error {
 		err := v.Put(ctx, c, id, value)
 		if errors.Is(err, rotation.ErrVersionTaken) {
 			v.secrets[c].version(id).Value = value
@@ -167,38 +190,44 @@ var broken = map[string]func(*testing.T){
 		}
 		return err
 	}}),
-	"secret store: a late Put takes AWSPENDING": secretStoreWith(oddSecretStore{put: func(ctx context.Context, v *SecretStore, c token.Connection, id string, value token.Secret) error {
+	"secret store: a late Put takes AWSPENDING": secretStoreWith(oddSecretStore{put: func(ctx context.Context,
+		v *SecretStore, c token.Connection, id string, value token.Secret) error {
 		err := v.Put(ctx, c, id, value)
 		if err == nil {
 			v.secrets[c].labels[pending] = id
 		}
 		return err
 	}}),
-	"secret store: Put makes the secret": secretStoreWith(oddSecretStore{put: func(ctx context.Context, v *SecretStore, c token.Connection, id string, value token.Secret) error {
+	"secret store: Put makes the secret": secretStoreWith(oddSecretStore{put: func(ctx context.Context, v *SecretStore,
+		c token.Connection, id string, value token.Secret) error {
 		err := v.Put(ctx, c, id, value)
 		if errors.Is(err, rotation.ErrNoSecret) {
 			return v.Create(ctx, c, id, value)
 		}
 		return err
 	}}),
-	"secret store: an error tells the value": secretStoreWith(oddSecretStore{put: func(ctx context.Context, v *SecretStore, c token.Connection, id string, value token.Secret) error {
+	"secret store: an error tells the value": secretStoreWith(oddSecretStore{put: func(ctx context.Context, v *SecretStore,
+		c token.Connection, id string, value token.Secret) error {
 		if err := v.Put(ctx, c, id, value); err != nil {
 			return fmt.Errorf("putting %s: %w", value.Reveal(), err)
 		}
 		return nil
 	}}),
-	"secret store: Promote does not compare": secretStoreWith(oddSecretStore{promote: func(ctx context.Context, v *SecretStore, c token.Connection, id, _ string) error {
+	"secret store: Promote does not compare": secretStoreWith(oddSecretStore{promote: func(ctx context.Context,
+		v *SecretStore, c token.Connection, id, _ string) error {
 		return v.Promote(ctx, c, id, v.Label(c, current))
 	}}),
-	"secret store: Promote fails where the label is": secretStoreWith(oddSecretStore{promote: func(ctx context.Context, v *SecretStore, c token.Connection, id, replaces string) error {
+	"secret store: Promote fails where the label is": secretStoreWith(oddSecretStore{promote: func(ctx context.Context,
+		v *SecretStore, c token.Connection, id, replaces string) error {
 		if v.Label(c, current) == id {
 			return rotation.ErrNotCurrent
 		}
 		return v.Promote(ctx, c, id, replaces)
 	}}),
-	"secret store: versions without labels are hidden": secretStoreWith(oddSecretStore{versions: func(infos []rotation.VersionInfo) []rotation.VersionInfo {
-		return slices.DeleteFunc(infos, func(i rotation.VersionInfo) bool { return len(i.Labels) == 0 })
-	}}),
+	"secret store: versions without labels are hidden": secretStoreWith(
+		oddSecretStore{versions: func(infos []rotation.VersionInfo) []rotation.VersionInfo {
+			return slices.DeleteFunc(infos, func(i rotation.VersionInfo) bool { return len(i.Labels) == 0 })
+		}}),
 
 	"sealer: every installation has one key": func(t *testing.T) {
 		TestSealer(t, func(*testing.T) (a, sameKeys, other rotation.Sealer) {
@@ -294,7 +323,8 @@ func (l *deafLedger) SaveResponse(ctx context.Context, m rotation.TokenResponse)
 // prefixLedger finds the responses of every connection whose name begins like the one asked for.
 type prefixLedger struct{ *Ledger }
 
-func (l *prefixLedger) Load(ctx context.Context, c token.Connection) (rotation.Record, []rotation.TokenResponse, error) {
+func (l *prefixLedger) Load(ctx context.Context, c token.Connection) (rotation.Record, []rotation.TokenResponse,
+	error) {
 	record, responses, err := l.Ledger.Load(ctx, c)
 	for other := range l.tables {
 		if other != c && strings.HasPrefix(other.String(), c.String()) {

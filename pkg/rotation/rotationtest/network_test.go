@@ -160,7 +160,8 @@ func (s *ledgerServer) answer(c call) (answer call, err error) {
 
 type remoteLedger struct{ remote }
 
-func (l *remoteLedger) Load(ctx context.Context, c token.Connection) (rotation.Record, []rotation.TokenResponse, error) {
+func (l *remoteLedger) Load(ctx context.Context, c token.Connection) (rotation.Record, []rotation.TokenResponse,
+	error) {
 	answer, err := l.send(ctx, call{Method: "Load", Connection: c})
 	if err != nil {
 		return rotation.Record{}, nil, err

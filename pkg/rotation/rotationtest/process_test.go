@@ -30,7 +30,8 @@ func TestCancel(t *testing.T) {
 					return err
 				}
 				_, responses, _ := l.Load(context.Background(), acme)
-				if len(responses) != 1 || errors.Is(first, context.Canceled) == detached || !errors.Is(second, context.Canceled) || d.Crashed("writer") {
+				if len(responses) != 1 || errors.Is(first, context.Canceled) == detached || !errors.Is(second, context.Canceled) ||
+					d.Crashed("writer") {
 					return fmt.Errorf("%d responses, errors %v and %v, crashed %t", len(responses), first, second, d.Crashed("writer"))
 				}
 				return nil
@@ -65,7 +66,8 @@ func TestARunEndsAtItsDeadline(t *testing.T) {
 					return err
 				}
 				entries := l.Journal.Entries()
-				if len(entries) > 0 != test.saved || d.Crashed("run") == test.saved || test.saved && entries[0].At.Sub(start) != test.at {
+				if len(entries) > 0 != test.saved || d.Crashed("run") == test.saved || test.saved &&
+					entries[0].At.Sub(start) != test.at {
 					return fmt.Errorf("%d responses saved, crashed %t, after %v", len(entries), d.Crashed("run"), time.Since(start))
 				}
 				return nil

@@ -40,7 +40,8 @@ func TestQueue(t *testing.T) {
 			t.Errorf("at %v: %+v", at, later)
 		}
 		f.Delete(later.ID)
-		if m, at, ok := receive(time.Hour); !ok || m.Request.Op != "soon" || m.Receives != 2 || at != 10*time.Minute+40*time.Second {
+		if m, at, ok := receive(time.Hour); !ok || m.Request.Op != "soon" || m.Receives != 2 ||
+			at != 10*time.Minute+40*time.Second {
 			t.Errorf("at %v: %+v", at, m)
 		}
 		if m, at, ok := receive(time.Hour); ok {

@@ -19,7 +19,8 @@ type RateLimiter struct {
 	clocks map[string]time.Time
 }
 
-func (p *RateLimiter) Reserve(ctx context.Context, name string, earliest time.Time, every time.Duration) (time.Time, error) {
+func (p *RateLimiter) Reserve(ctx context.Context, name string, earliest time.Time, every time.Duration) (time.Time,
+	error) {
 	return Through(ctx, p.Gate, "ratelimiter.Reserve", token.Connection{}, func(bool) (time.Time, error) {
 		p.mu.Lock()
 		defer p.mu.Unlock()

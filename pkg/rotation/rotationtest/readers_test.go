@@ -49,7 +49,8 @@ func TestWithoutToken(t *testing.T) {
 		s.publish(next, 1, 1)
 		time.Sleep(95 * time.Minute)
 		for _, c := range []struct{ from, to, want time.Duration }{
-			{0, 80 * time.Minute, 0}, {0, 85 * time.Minute, 5 * time.Minute}, {82 * time.Minute, 90 * time.Minute, 3 * time.Minute},
+			{0, 80 * time.Minute, 0}, {0, 85 * time.Minute, 5 * time.Minute}, {82 * time.Minute, 90 * time.Minute,
+				3 * time.Minute},
 			{85 * time.Minute, 3 * time.Hour, 10 * time.Minute}, {-time.Minute, time.Minute, time.Minute},
 		} {
 			if got := s.WithoutToken(acme, start.Add(c.from), start.Add(c.to)); got != c.want {

@@ -129,7 +129,8 @@ func copyValue(v reflect.Value, onTime func(time.Time) time.Time) reflect.Value 
 }
 
 func compareKeys(a, b rotation.ResponseKey) int {
-	return cmp.Or(cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.Generation, b.Generation), cmp.Compare(a.Attempt, b.Attempt))
+	return cmp.Or(cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.Generation, b.Generation), cmp.Compare(a.Attempt,
+		b.Attempt))
 }
 
 func compareConnections(a, b token.Connection) int { return cmp.Compare(a.String(), b.String()) }

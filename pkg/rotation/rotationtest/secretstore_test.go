@@ -22,7 +22,8 @@ func TestVersionLimit(t *testing.T) {
 		refuses(t, "one version too many", v.Put(t.Context(), acme, id(100), value(100)), rotation.ErrVersionLimit)
 		v.put(acme, 99) // a repetition needs no room
 		time.Sleep(24*time.Hour - time.Second)
-		refuses(t, "one too many a second before the day is over", v.Put(t.Context(), acme, id(100), value(100)), rotation.ErrVersionLimit)
+		refuses(t, "one too many a second before the day is over", v.Put(t.Context(), acme, id(100), value(100)),
+			rotation.ErrVersionLimit)
 		time.Sleep(time.Second)
 		v.put(acme, 100)
 		v.isCurrent(acme, 0) // the oldest, but it has a label

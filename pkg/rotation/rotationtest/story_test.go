@@ -62,14 +62,16 @@ func rowsOf(was, is rotation.Record) (rows []rotation.Event) {
 	case decided:
 		row("decided", "")
 	case was.Status != is.Status:
-		row(map[rotation.Status]string{rotation.Pending: "registered", rotation.NeedsConsent: "needs_consent", rotation.Disconnected: "disconnected"}[is.Status], "")
+		row(map[rotation.Status]string{rotation.Pending: "registered", rotation.NeedsConsent: "needs_consent",
+			rotation.Disconnected: "disconnected"}[is.Status], "")
 	}
 	return rows
 }
 
 func (s *story) begin(p token.Pair) {
 	s.change(func(r *rotation.Record) {
-		r.Attempt = &rotation.Attempt{ID: "attempt", Fingerprint: p.RefreshToken.Fingerprint(), Until: time.Now().Add(s.Settings.Lease)}
+		r.Attempt = &rotation.Attempt{ID: "attempt", Fingerprint: p.RefreshToken.Fingerprint(),
+			Until: time.Now().Add(s.Settings.Lease)}
 	})
 }
 
@@ -95,7 +97,8 @@ func document(p token.Pair, epoch, generation int64) token.Secret {
 func (s *story) decide(p token.Pair, epoch, generation int64) {
 	s.change(func(r *rotation.Record) {
 		r.Epoch, r.Generation, r.Status, r.Attempt = epoch, generation, rotation.Active, nil
-		r.Current = &rotation.Current{Fingerprint: p.RefreshToken.Fingerprint(), VersionID: token.VersionID(document(p, epoch, generation)),
+		r.Current = &rotation.Current{Fingerprint: p.RefreshToken.Fingerprint(), VersionID: token.VersionID(document(p, epoch,
+			generation)),
 			Response: rotation.ResponseKey{Epoch: epoch, Generation: generation, Attempt: "attempt"}}
 	})
 }
@@ -116,7 +119,8 @@ func (s *story) publish(p token.Pair, epoch, generation int64) {
 
 func (s *story) exchange() token.Pair {
 	code := s.Issuer.Authorize(rotation.Identity{}, Sandbox.RedirectURI, "")
-	return s.Issuer.Parse(s.Issuer.Redeem(s.ctx, Sandbox, rotation.Grant{Code: code, RedirectURI: Sandbox.RedirectURI}).Body).Pair
+	return s.Issuer.Parse(s.Issuer.Redeem(s.ctx, Sandbox, rotation.Grant{Code: code,
+		RedirectURI: Sandbox.RedirectURI}).Body).Pair
 }
 
 func (s *story) connect(epoch int64) token.Pair {

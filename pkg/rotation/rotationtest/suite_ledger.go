@@ -93,7 +93,8 @@ func (l *ledgerUser) write(change rotation.Change) (revision string) {
 		l.t.Fatalf("writing %s: %v", change.Record.Connection, err)
 	}
 	if revision == "" || revision == change.Record.Revision {
-		l.t.Fatalf("writing %s: the revision %q after the write is that of before, or empty", change.Record.Connection, revision)
+		l.t.Fatalf("writing %s: the revision %q after the write is that of before, or empty", change.Record.Connection,
+			revision)
 	}
 	return revision
 }
@@ -161,8 +162,10 @@ func (l *ledgerUser) due(now time.Time) []token.Connection {
 
 // response is a small response of acme.
 func response(epoch, generation int64, attempt string) rotation.TokenResponse {
-	return rotation.TokenResponse{Connection: acme, Key: rotation.ResponseKey{Epoch: epoch, Generation: generation, Attempt: attempt},
-		Source: rotation.FromRefresh, SavedAt: start, State: rotation.Saved, Sealed: []byte("sealed " + attempt), Stack: "stack"}
+	return rotation.TokenResponse{Connection: acme, Key: rotation.ResponseKey{Epoch: epoch, Generation: generation,
+		Attempt: attempt},
+		Source: rotation.FromRefresh, SavedAt: start, State: rotation.Saved, Sealed: []byte("sealed " + attempt),
+		Stack: "stack"}
 }
 
 func unknownConnection(t *testing.T, l *ledgerUser) {
@@ -210,7 +213,8 @@ func replaceByRevision(t *testing.T, l *ledgerUser) {
 	if loaded.Revision != record.Revision {
 		t.Errorf("loaded revision %q, written %q", loaded.Revision, record.Revision)
 	}
-	l.conflicts(rotation.Change{Record: rotation.Record{Connection: token.Connection{Environment: "sandbox", Name: "nobody"},
+	l.conflicts(rotation.Change{Record: rotation.Record{Connection: token.Connection{Environment: "sandbox",
+		Name: "nobody"},
 		Revision: record.Revision}})
 }
 
@@ -225,8 +229,10 @@ func refusedWrite(t *testing.T, l *ledgerUser) {
 	marked := response(1, 0, "a")
 	marked.State = rotation.Rejected
 	for _, revision := range []string{record.Revision, ""} {
-		refused := rotation.Record{Connection: acme, Revision: revision, Status: rotation.Active, DueAt: start.Add(-time.Hour)}
-		l.conflicts(rotation.Change{Record: refused, Copy: []rotation.TokenResponse{response(1, 0, "c")}, Mark: []rotation.TokenResponse{marked},
+		refused := rotation.Record{Connection: acme, Revision: revision, Status: rotation.Active,
+			DueAt: start.Add(-time.Hour)}
+		l.conflicts(rotation.Change{Record: refused, Copy: []rotation.TokenResponse{response(1, 0, "c")},
+			Mark: []rotation.TokenResponse{marked},
 			Bury: []rotation.ResponseKey{response(1, 0, "b").Key}, History: []rotation.Event{{At: start, Kind: "refused"}}})
 	}
 
@@ -257,19 +263,25 @@ func fullRecord() rotation.Record {
 	key := rotation.ResponseKey{Epoch: 3, Generation: 1 << 40, Attempt: "attempt"}
 	return rotation.Record{
 		Connection: acme, Stack: "stack é", Epoch: 3, Generation: 1 << 40, Status: rotation.Active,
-		Current:   &rotation.Current{Fingerprint: "0123", Response: key, VersionID: "version", SavedAt: at(1), ExpiresAt: at(2), IssuedAt: at(0), Lifetime: 5400},
+		Current: &rotation.Current{Fingerprint: "0123", Response: key, VersionID: "version", SavedAt: at(1),
+			ExpiresAt: at(2), IssuedAt: at(0), Lifetime: 5400},
 		Ancestor:  &rotation.ResponseKey{Epoch: 3, Generation: 1<<40 - 1, Attempt: "ancestor"},
 		Published: "version", DueAt: at(3),
-		Attempt: &rotation.Attempt{ID: "id", Fingerprint: "4567", BegunAt: at(4), Until: at(5), Presentations: 2, Refused: true},
+		Attempt: &rotation.Attempt{ID: "id", Fingerprint: "4567", BegunAt: at(4), Until: at(5), Presentations: 2,
+			Refused: true},
 		Failures: []rotation.Failure{
-			{Step: rotation.Publish, Class: "class", Count: 7, NextAt: at(6), Response: key, Detail: "a\n\"detail\"", Cause: "cause"},
+			{Step: rotation.Publish, Class: "class", Count: 7, NextAt: at(6), Response: key, Detail: "a\n\"detail\"",
+				Cause: "cause"},
 			{Step: rotation.Recover, Class: "other", Count: 1, NextAt: at(7)}},
 		Refusal: &rotation.Refusal{At: at(9), Tries: 3, NextAt: at(10)},
 		ConsentAttempt: &rotation.ConsentAttempt{Consent: "consent",
-			Attempt: rotation.Attempt{ID: "other", Fingerprint: "cdef", BegunAt: at(4), Until: at(5), Presentations: 1, Refused: true}},
-		Puts:     []int64{1, 2, 1 << 33},
-		Pin:      &rotation.Pin{Environment: "sandbox", Client: "89ab", ResourceOwner: "12", Login: "pat@example.com", Company: "34"},
-		Imported: []token.Fingerprint{"fedc"}, Spent: []token.Fingerprint{"aaaa", "bbbb"}, SearchAt: at(7), RotatedAt: at(8), ServiceAccount: true, Quarantined: true, NoticePending: true,
+			Attempt: rotation.Attempt{ID: "other", Fingerprint: "cdef", BegunAt: at(4), Until: at(5), Presentations: 1,
+				Refused: true}},
+		Puts: []int64{1, 2, 1 << 33},
+		Pin: &rotation.Pin{Environment: "sandbox", Client: "89ab", ResourceOwner: "12", Login: "pat@example.com",
+			Company: "34"},
+		Imported: []token.Fingerprint{"fedc"}, Spent: []token.Fingerprint{"aaaa", "bbbb"}, SearchAt: at(7), RotatedAt: at(8),
+		ServiceAccount: true, Quarantined: true, NoticePending: true,
 	}
 }
 
@@ -294,7 +306,8 @@ func absentFields(t *testing.T, l *ledgerUser) {
 func removedFields(t *testing.T, l *ledgerUser) {
 	full := fullRecord()
 	full.Revision = l.write(rotation.Change{Record: full})
-	bare := rotation.Record{Connection: acme, Revision: full.Revision, Stack: "stack", Epoch: 4, Status: rotation.Disconnected}
+	bare := rotation.Record{Connection: acme, Revision: full.Revision, Stack: "stack", Epoch: 4,
+		Status: rotation.Disconnected}
 	l.write(rotation.Change{Record: bare})
 	loaded, _ := l.load(acme)
 	same(t, "the row", loaded, bare)
@@ -322,7 +335,8 @@ func oneWriterWins(t *testing.T, l *ledgerUser) {
 			t.Fatalf("%d writers won: %v", len(winners), winners)
 		}
 		record, _ = l.load(acme)
-		if want := int64(100*round + winners[0]); record.Generation != want || record.Revision != revisions[winners[0]].value {
+		if want := int64(100*round + winners[0]); record.Generation != want ||
+			record.Revision != revisions[winners[0]].value {
 			t.Fatalf("the row is that of generation %d with revision %q; the winner wrote %d and got %q",
 				record.Generation, record.Revision, want, revisions[winners[0]].value)
 		}

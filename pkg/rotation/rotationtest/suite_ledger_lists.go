@@ -109,7 +109,8 @@ func similarNames(t *testing.T, l *ledgerUser) {
 	for n, name := range names {
 		c := must(token.ParseConnection(name))
 		record, responses := l.load(c)
-		if record.Connection != c || record.Generation != int64(n) || len(responses) != 1 || string(responses[0].Sealed) != name {
+		if record.Connection != c || record.Generation != int64(n) || len(responses) != 1 ||
+			string(responses[0].Sealed) != name {
 			t.Errorf("%s has row %v (%d) and responses %v", name, record.Connection, record.Generation, responses)
 		}
 		same(t, "the history of "+name, l.history(c, 10), []rotation.Event{{At: start, Kind: "created", Detail: name}})

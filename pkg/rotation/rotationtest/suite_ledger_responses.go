@@ -17,10 +17,12 @@ func copiedResponses(t *testing.T, l *ledgerUser) {
 	marked.State = rotation.Rejected
 	record.Revision = l.write(rotation.Change{Record: record, Mark: []rotation.TokenResponse{marked}})
 
-	record.Revision = l.write(rotation.Change{Record: record, Copy: []rotation.TokenResponse{response(1, 0, "a"), response(1, 0, "b")}})
+	record.Revision = l.write(rotation.Change{Record: record, Copy: []rotation.TokenResponse{response(1, 0, "a"),
+		response(1, 0, "b")}})
 	loaded, responses := l.load(acme)
 	same(t, "the row", loaded, record)
-	same(t, "the responses", responses, []rotation.TokenResponse{marked, response(1, 0, "b")}) // the one that was there stays as it is
+	// the one that was there stays as it is
+	same(t, "the responses", responses, []rotation.TokenResponse{marked, response(1, 0, "b")})
 	l.save(response(1, 0, "b"))
 	_, responses = l.load(acme)
 	same(t, "the responses after saving one again", responses, []rotation.TokenResponse{marked, response(1, 0, "b")})
@@ -119,7 +121,8 @@ func fullResponse() rotation.TokenResponse {
 	m := response(2, 9, "attempt")
 	m.Parent, m.State, m.Reason = "0123", rotation.Quarantined, "a reason"
 	m.Sealed = []byte{0, 1, 0xff, '\n', '"'}
-	m.Expect = &rotation.Identity{ClientID: "client", ResourceOwner: "12", Login: "a@example.com", Company: "34", Repin: true}
+	m.Expect = &rotation.Identity{ClientID: "client", ResourceOwner: "12", Login: "a@example.com", Company: "34",
+		Repin: true}
 	m.APIURL, m.Company, m.Before, m.Consent = "https://api.example.com", "34", 5400, "consent"
 	return m
 }

@@ -29,7 +29,8 @@ func repeatedLedger(t *testing.T, l *ledgerUser) {
 	record.Epoch, record.DueAt = 1, start
 	marked := response(1, 0, "a")
 	marked.State = rotation.Rejected
-	record.Revision = l.write(rotation.Change{Record: record, Copy: []rotation.TokenResponse{response(1, 0, "c")}, Mark: []rotation.TokenResponse{marked},
+	record.Revision = l.write(rotation.Change{Record: record, Copy: []rotation.TokenResponse{response(1, 0, "c")},
+		Mark: []rotation.TokenResponse{marked},
 		Bury: []rotation.ResponseKey{response(1, 0, "b").Key}, History: []rotation.Event{{At: start, Kind: "decided"}}})
 	record.Generation = 1
 	record.Revision = l.write(rotation.Change{Record: record})
@@ -81,7 +82,8 @@ func repeatedSecretStore(t *testing.T, v *vaultUser) {
 	refuses(t, "Create with another version", v.Create(t.Context(), acme, id(4), value(4)), rotation.ErrVersionTaken)
 	refuses(t, "Put of other content", v.Put(t.Context(), acme, id(3), value(9)), rotation.ErrVersionTaken)
 	refuses(t, "Promote from a former version", v.Promote(t.Context(), acme, id(1), id(2)), rotation.ErrNotCurrent)
-	refuses(t, "Put without a secret", v.Put(t.Context(), token.Connection{Environment: "sandbox", Name: "none"}, id(1), value(1)),
+	refuses(t, "Put without a secret", v.Put(t.Context(), token.Connection{Environment: "sandbox", Name: "none"}, id(1),
+		value(1)),
 		rotation.ErrNoSecret)
 	v.isCurrent(acme, 3)
 	v.holds(acme, 1, 2, 3)

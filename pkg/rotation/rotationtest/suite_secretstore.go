@@ -235,7 +235,8 @@ func promoteFromOther(t *testing.T, v *vaultUser) {
 	v.put(acme, 2)
 	v.put(acme, 3)
 	v.promote(acme, 3, 1)
-	for name, replaces := range map[string]string{"a former current": id(1), "itself": id(2), "an unknown one": id(9), "none": ""} {
+	for name, replaces := range map[string]string{"a former current": id(1), "itself": id(2), "an unknown one": id(9),
+		"none": ""} {
 		refuses(t, "Promote replacing "+name, v.Promote(t.Context(), acme, id(2), replaces), rotation.ErrNotCurrent)
 	}
 	v.isCurrent(acme, 3)

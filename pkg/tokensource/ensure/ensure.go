@@ -2,7 +2,9 @@
 // with enough life left:
 //
 //	rotate := ensure.Function(lambda.NewFromConfig(cfg), os.Getenv("TOKENTURN_ROTATE_FUNCTION"))
-//	source, err := tokensource.New(secretsmanager.NewFromConfig(cfg), "production/acme", tokensource.WithEnsure(rotate, 5*time.Minute))
+//	source, err := tokensource.New(secretsmanager.NewFromConfig(cfg), "production/acme",
+//
+// tokensource.WithEnsure(rotate, 5*time.Minute))
 //
 // The function's name is the stack's output RotateFunction, and the program needs
 // lambda:InvokeFunction on it. It is a package of its own, so that programs
@@ -80,7 +82,8 @@ type report struct {
 // verdict is nil if the function's answer says that the secret shows what it should.
 func verdict(answer []byte, connection token.Connection, name string) error {
 	var r report
-	if err := json.Unmarshal(answer, &r); err != nil || len(r.Connections) != 1 || r.Connections[0].Connection != connection {
+	if err := json.Unmarshal(answer, &r); err != nil || len(r.Connections) != 1 ||
+		r.Connections[0].Connection != connection {
 		return fmt.Errorf("function %s does not answer as the rotate function does", name)
 	}
 	c := r.Connections[0]
@@ -92,7 +95,8 @@ func verdict(answer []byte, connection token.Connection, name string) error {
 	case "rotated", "published", "recovered", "fresh":
 		return nil
 	case "needs_consent":
-		return fmt.Errorf("%w: invite one with tokenturn connection invite %s%s", tokensource.ErrNeedsConsent, connection, detail)
+		return fmt.Errorf("%w: invite one with tokenturn connection invite %s%s", tokensource.ErrNeedsConsent, connection,
+			detail)
 	case "not_found":
 		return fmt.Errorf("%w: function %s knows no connection of this name%s", tokensource.ErrNotFound, name, detail)
 	case "busy", "unknown", "deferred":

@@ -28,13 +28,15 @@ type deployed struct {
 	t *testing.T
 }
 
-func (d deployed) Invoke(ctx context.Context, in *lambda.InvokeInput, _ ...func(*lambda.Options)) (*lambda.InvokeOutput, error) {
+func (d deployed) Invoke(ctx context.Context, in *lambda.InvokeInput, _ ...func(*lambda.Options)) (*lambda.InvokeOutput,
+	error) {
 	if *in.FunctionName != "rotate" || in.InvocationType != "" {
 		d.t.Errorf("%s was called by %q", *in.FunctionName, in.InvocationType)
 	}
 	answer, err := d.Handler.Invoke(ctx, in.Payload)
 	if err != nil {
-		return &lambda.InvokeOutput{StatusCode: 200, FunctionError: new("Unhandled"), Payload: []byte(`{"errorMessage":"canary-f00d"}`)}, nil
+		return &lambda.InvokeOutput{StatusCode: 200, FunctionError: new("Unhandled"),
+			Payload: []byte(`{"errorMessage":"canary-f00d"}`)}, nil
 	}
 	return &lambda.InvokeOutput{StatusCode: 200, Payload: answer}, nil
 }
@@ -52,7 +54,8 @@ func (e *engine) Do(_ context.Context, request rotation.Request) (rotation.Repor
 
 func renew(t *testing.T, report rotation.ConnectionReport, min time.Duration) (rotation.Request, error) {
 	e := &engine{report: report}
-	f := ensure.Function(deployed{trigger.Handler{Engine: e, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}, t}, "rotate")
+	f := ensure.Function(deployed{trigger.Handler{Engine: e, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}, t},
+		"rotate")
 	return e.request, errors.Join(f.Renew(t.Context(), acme, min), func() error { return check(e.request, min) }())
 }
 
@@ -72,9 +75,11 @@ func TestEveryOutcomeHasItsError(t *testing.T) {
 		rotation.ConsentNeeded: tokensource.ErrNeedsConsent, rotation.NotFound: tokensource.ErrNotFound,
 		rotation.Busy: tokensource.ErrRotationInProgress, rotation.Deferred: tokensource.ErrRotationInProgress,
 		rotation.Unknown:      tokensource.ErrRotationInProgress,
-		rotation.InQuarantine: errors.ErrUnsupported, rotation.ConfigError: errors.ErrUnsupported, rotation.Failed: errors.ErrUnsupported, // any but those above
+		rotation.InQuarantine: errors.ErrUnsupported, rotation.ConfigError: errors.ErrUnsupported,
+		rotation.Failed: errors.ErrUnsupported, // any but those above
 	} {
-		_, err := renew(t, rotation.ConnectionReport{Connection: acme, Outcome: outcome, Detail: "the reason"}, 90*time.Second)
+		_, err := renew(t, rotation.ConnectionReport{Connection: acme, Outcome: outcome, Detail: "the reason"},
+			90*time.Second)
 		if (err == nil) != (want == nil) {
 			t.Errorf("%s: error %v", outcome, err)
 			continue
@@ -92,22 +97,27 @@ func TestEveryOutcomeHasItsError(t *testing.T) {
 
 func TestTimeToTryAgainIsSaid(t *testing.T) {
 	at := time.Date(2026, 11, 21, 22, 0, 0, 0, time.UTC)
-	_, err := renew(t, rotation.ConnectionReport{Connection: acme, Outcome: rotation.Deferred, RetryAt: at}, 1500*time.Millisecond)
+	_, err := renew(t, rotation.ConnectionReport{Connection: acme, Outcome: rotation.Deferred, RetryAt: at},
+		1500*time.Millisecond)
 	if err == nil || !strings.Contains(err.Error(), "2026-11-21T22:00:00Z") {
 		t.Errorf("error %v", err)
 	}
 }
 
 func TestFunctionThatFails(t *testing.T) {
-	_, err := renew(t, rotation.ConnectionReport{Connection: acme, Outcome: rotation.Fresh}, 0) // which the engine's own check refuses
+	// which the engine's own check refuses
+	_, err := renew(t, rotation.ConnectionReport{Connection: acme, Outcome: rotation.Fresh}, 0)
 	if err != nil {
 		t.Errorf("the scripted engine: %v", err)
 	}
-	failing := ensure.Function(deployed{trigger.Handler{Engine: refusing{}, Log: slog.New(slog.DiscardHandler)}, t}, "rotate")
-	if err := failing.Renew(t.Context(), acme, time.Minute); err == nil || !strings.Contains(err.Error(), "its log says why") || strings.Contains(err.Error(), "canary") {
+	failing := ensure.Function(deployed{trigger.Handler{Engine: refusing{}, Log: slog.New(slog.DiscardHandler)}, t},
+		"rotate")
+	if err := failing.Renew(t.Context(), acme, time.Minute); err == nil || !strings.Contains(err.Error(),
+		"its log says why") || strings.Contains(err.Error(), "canary") {
 		t.Errorf("error %v", err)
 	}
-	_, err = renew(t, rotation.ConnectionReport{Connection: token.Connection{Environment: "sandbox", Name: "other"}, Outcome: rotation.Fresh}, time.Minute)
+	_, err = renew(t, rotation.ConnectionReport{Connection: token.Connection{Environment: "sandbox", Name: "other"},
+		Outcome: rotation.Fresh}, time.Minute)
 	if err == nil || !strings.Contains(err.Error(), "does not answer as the rotate function does") {
 		t.Errorf("answer about another connection: %v", err)
 	}
@@ -146,7 +156,8 @@ func TestImports(t *testing.T) {
 	}
 	const module = "github.com/tokenturn/tokenturn/pkg/"
 	for path := range strings.Lines(string(out)) {
-		if name, ours := strings.CutPrefix(strings.TrimSpace(path), module); ours && name != "token" && name != "tokensource" && name != "tokensource/ensure" {
+		if name, ours := strings.CutPrefix(strings.TrimSpace(path), module); ours && name != "token" &&
+			name != "tokensource" && name != "tokensource/ensure" {
 			t.Errorf("imports %s", path)
 		}
 	}
@@ -155,7 +166,8 @@ func TestImports(t *testing.T) {
 // answering is Lambda with any function in it.
 type answering []byte
 
-func (a answering) Invoke(context.Context, *lambda.InvokeInput, ...func(*lambda.Options)) (*lambda.InvokeOutput, error) {
+func (a answering) Invoke(context.Context, *lambda.InvokeInput, ...func(*lambda.Options)) (*lambda.InvokeOutput,
+	error) {
 	return &lambda.InvokeOutput{StatusCode: 200, Payload: a}, nil
 }
 

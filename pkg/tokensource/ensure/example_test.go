@@ -24,7 +24,8 @@ func Example() {
 		log.Fatal(err)
 	}
 	rotate := ensure.Function(lambda.NewFromConfig(cfg), os.Getenv("TOKENTURN_ROTATE_FUNCTION"))
-	source, err := tokensource.New(secretsmanager.NewFromConfig(cfg), "production/acme", tokensource.WithEnsure(rotate, 5*time.Minute))
+	source, err := tokensource.New(secretsmanager.NewFromConfig(cfg), "production/acme", tokensource.WithEnsure(rotate,
+		5*time.Minute))
 	if err != nil {
 		log.Fatal(err)
 	}

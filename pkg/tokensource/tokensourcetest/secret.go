@@ -45,7 +45,8 @@ func New(connection string) *Secret {
 	if err != nil {
 		panic(err)
 	}
-	s := &Secret{document: token.Document{Connection: c, Environment: c.Environment, TokenType: "Bearer", Epoch: 1, Stack: "test"}}
+	s := &Secret{document: token.Document{Connection: c, Environment: c.Environment, TokenType: "Bearer", Epoch: 1,
+		Stack: "test"}}
 	s.renew()
 	return s
 }
