@@ -7,6 +7,8 @@ import (
 	"compress/zlib"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
 	"io"
 	"maps"
 	"math/rand/v2"
@@ -218,6 +220,44 @@ func TestParseCompressedCutAnywhere(t *testing.T) {
 	body := gzipped(whole) // which ends in a checksum and the length
 	if got := Parse(token.NewSecret(body[:len(body)-8])); got.Verdict != rotation.Sound {
 		t.Errorf("without its last eight bytes: %s (%s)", got.Verdict, got.Reason)
+	}
+}
+
+// A text that may hold a pair in a form that is not known is never taken for one
+// without a pair; one that only speaks of refresh tokens is.
+func TestParseUnknownForms(t *testing.T) {
+	twice, err := json.Marshal(whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, body := range map[string]string{
+		"JSON in a string":         string(twice),
+		"JSON in a field":          `{"statusCode":200,"body":` + string(twice) + `}`,
+		"base64":                   base64.StdEncoding.EncodeToString([]byte(whole)),
+		"hex":                      hex.EncodeToString([]byte(whole)),
+		"XML":                      `<r><access_token>canary-a</access_token><refresh_token>canary-refresh</refresh_token></r>`,
+		"HTML":                     `<pre>{&quot;refresh_token&quot;:&quot;canary-refresh&quot;}</pre>`,
+		"YAML":                     "access_token: canary-access\nrefresh_token: canary-refresh\nexpires_in: 5400\n",
+		"single quotes":            `{'access_token': 'canary-access', 'refresh_token': 'canary-refresh'}`,
+		"camel case":               `{"accessToken":"canary-access","refreshToken":"canary-refresh"}`,
+		"a token within an object": `{"access_token":"canary-access","refresh_token":{"value":"canary-refresh"}}`,
+	} {
+		got := Parse(token.NewSecret(body))
+		if got.Verdict != rotation.Unreadable {
+			t.Errorf("%s is %s (%s)", name, got.Verdict, got.Reason)
+		}
+		noCanary(t, got)
+	}
+	for name, body := range map[string]string{
+		"an error":                 `{"error":"invalid_request","error_description":"Missing required parameter: refresh_token."}`,
+		"a page":                   "<html><title>Sign in</title>Your refresh token is invalid. Please sign in again.</html>",
+		"none":                     `{"access_token":"canary-access","refresh_token":null,"token_type":"bearer","expires_in":5400x}`,
+		"cut off before the value": `{"access_token":"canary-access","refresh_token":`,
+		"cut off within the value": `{"access_token":"canary-access","refresh_token":"canary-refre`,
+	} {
+		if got := Parse(token.NewSecret(body)); got.Verdict != rotation.Empty {
+			t.Errorf("%s is %s (%s)", name, got.Verdict, got.Reason)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package procore
 import (
 	"bytes"
 	"encoding/json"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,8 +42,10 @@ var known = []string{"refresh_token", "access_token", "token_type", "expires_in"
 // different ones, be it under one name twice.
 //
 // Unreadable is anything else without a refresh token: some of the bytes belong
-// to no encoding that decode knows, so nobody can say that there is none. So is
-// what unpacks to more than an answer has, whatever is in it.
+// to no encoding that decode knows, or a field of that name has a value in a form
+// that is not known (XML, JSON within a string, ...), or the text is one long word.
+// So nobody can say that there is none. So is what unpacks to more than an answer
+// has, whatever is in it.
 //
 // What is returned is in the decoded body as a whole, and Reason contains none
 // of it except an error code that the OAuth RFCs define.
@@ -54,10 +57,30 @@ func Parse(body token.Secret) rotation.Judgement {
 		return rotation.Judgement{Verdict: rotation.Unreadable, Reason: "the answer unpacks to more than an answer can be"}
 	case (j.Verdict == rotation.Empty || j.Verdict == rotation.AccessOnly) && !read.explained:
 		return rotation.Judgement{Verdict: rotation.Unreadable, Reason: read.odd}
+	case j.Verdict == rotation.Empty && mayHoldPair(read.text):
+		return rotation.Judgement{Verdict: rotation.Unreadable,
+			Reason: "the answer may hold a refresh token in a form that is not known"}
 	case j.Verdict == rotation.Sound && !read.explained:
 		j.Verdict, j.Reason = rotation.Salvaged, read.odd
 	}
 	return j
+}
+
+var (
+	// namedValue is a field called refresh_token, refreshToken or the like, however it is
+	// quoted, escaped or marked up, with something after it that can be a whole token.
+	namedValue = regexp.MustCompile(`(?is)refresh(?:_|-|\\u005f|&#95;|%5f)?token` +
+		`(?:[\\"'\s]|&quot;|%22)*(?:[:=>{]|%3a|%3d)(?:[^,;]|&quot;){0,40}?[a-z0-9._~+/-]{8,}[^a-z0-9._~+/-]`)
+	// asExpected is where salvage has looked.
+	asExpected = regexp.MustCompile(`"refresh_token"\s*:\s*"[^"]*`)
+	// oneWord is what an encoded or encrypted answer looks like, such as base64, hex, a JWT.
+	oneWord = regexp.MustCompile(`^\s*"?[A-Za-z0-9._~+/=-]{64,}"?\s*$`)
+)
+
+// mayHoldPair reports whether a text in which no refresh token was found may hold one
+// all the same, in a form that only a person knows.
+func mayHoldPair(text string) bool {
+	return len(text) <= maxPair && (namedValue.MatchString(asExpected.ReplaceAllString(text, "")) || oneWord.MatchString(text))
 }
 
 // maxPair is the size from which a text is no pair that a secret could hold.
