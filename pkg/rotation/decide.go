@@ -274,7 +274,8 @@ func (e *engine) checkIdentity(ctx context.Context, rec Record, m TokenResponse,
 		pin = *rec.Pin
 	}
 	consent := m.Source == FromCode || m.Consent != ""
-	mayHaveExpired := pair.Lifetime == 0 || !e.clock().Before(pair.EarliestExpiry(m.SavedAt))
+	mayHaveExpired := pair.Lifetime == 0 || !e.clock().Before(pair.EarliestExpiry(m.SavedAt)) ||
+		e.clock().Before(m.SavedAt) // the clock here is behind
 	switch {
 	case consent && pair.AccessToken.IsZero() && !pair.RefreshToken.IsZero():
 		return pin, errNoLiveToken
@@ -418,6 +419,10 @@ func (t *reconciliation) refreshConsent(ctx context.Context, m TokenResponse, re
 		return nil, nil
 	}
 	p, end, err := t.readyToPresent(ctx, act{Decide, m.Key})
+	if end != nil && t.rec.unpublished() { // which needs no server
+		t.failed[act{Decide, m.Key}] = true
+		return nil, err
+	}
 	if p == nil {
 		return end, err
 	}
@@ -440,7 +445,7 @@ func (t *reconciliation) refreshConsent(ctx context.Context, m TokenResponse, re
 		next.Company, next.Expect, next.Consent = m.Company, m.Expect, m.consent()
 		return t.captured(ctx, p, next, answer.Body)
 	}
-	return t.consentNotRefreshed(ctx, m, answer)
+	return t.consentNotRefreshed(ctx, m, p.app, answer)
 }
 
 // before are the responses of the same consent that m succeeds.
@@ -465,8 +470,8 @@ func (t *reconciliation) copyOfOurs(ctx context.Context, m TokenResponse) (*Conn
 }
 
 // consentNotRefreshed acts on every answer but a captured one.
-func (t *reconciliation) consentNotRefreshed(ctx context.Context, m TokenResponse, answer Answer) (*ConnectionReport,
-	error) {
+func (t *reconciliation) consentNotRefreshed(ctx context.Context, m TokenResponse, app Application,
+	answer Answer) (*ConnectionReport, error) {
 	t.heed(ctx, answer)
 	cause := fmt.Errorf("refreshing the waiting consent of %s: %s", t.conn, answer.Detail)
 	switch answer.Class {
@@ -482,7 +487,13 @@ func (t *reconciliation) consentNotRefreshed(ctx context.Context, m TokenRespons
 			t.set(rec, responses)
 		}
 		return nil, err
-	case ClientFault, GrantFault, RequestFault:
+	case ClientFault:
+		t.rec.ConsentAttempt = nil
+		if t.run.credentialsChanged(ctx, app) {
+			return nil, t.write(ctx, Change{}) // by the next run, with the new ones
+		}
+		return t.failure(ctx, Decide, m.Key, classConfig, 0, t.appRefused(app, answer))
+	case GrantFault, RequestFault:
 		t.rec.ConsentAttempt = nil
 		return t.failure(ctx, Decide, m.Key, classConfig, 0, cause)
 	}

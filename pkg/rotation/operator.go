@@ -22,7 +22,8 @@ func (r *Rotator) Disconnect(ctx context.Context, c token.Connection) (Report, e
 		return Report{}, err
 	}
 	detail := ""
-	if rec.Status == Active && !rec.ServiceAccount && rec.Current.ExpiresAt.Sub(r.engine.clock()) < time.Minute {
+	if cur := rec.Current; rec.Status == Active && !rec.ServiceAccount && cur != nil &&
+		cur.ExpiresAt.Sub(r.engine.clock()) < time.Minute {
 		first := r.newRun().connection(ctx, c, situation{force: true})
 		if first.Outcome != Rotated {
 			detail = fmt.Sprintf("could not be rotated first (%s), so an expired pair may have escaped revocation",

@@ -138,12 +138,12 @@ func (s situation) tokenMove() move {
 	}
 	mine := a.ID == s.presented
 	switch {
-	case s.now.Before(a.Until) && !mine:
+	case s.now.Before(a.Until) && !mine && !a.Refused:
 		return move{step: Wait, outcome: Busy, retryAt: a.Until, due: due}
 	case !s.searched:
 		m := s.waiting(Recover, ResponseKey{})
 		m.at = later(m.at, a.Until)
-		if mine {
+		if mine || a.Refused {
 			m.at = s.next(Recover, ResponseKey{})
 		}
 		m.due = later(m.at, open)
@@ -162,8 +162,9 @@ func (s situation) tokenMove() move {
 func (s situation) publication() move {
 	m := s.waiting(Publish, ResponseKey{})
 	cur := s.rec.Current
-	if others := cur.SavedAt.Add(s.settings.Lease / 2); s.now.Before(others) && cur.Response.Generation > 0 &&
-		!s.brought() && !s.publishOnly {
+	justSaved := s.now.Sub(cur.SavedAt).Abs() < s.settings.Lease/2 // else the saver's clock is ahead
+	if justSaved && cur.Response.Generation > 0 && !s.brought() && !s.publishOnly {
+		others := cur.SavedAt.Add(s.settings.Lease / 2)
 		return move{step: Wait, outcome: Busy, retryAt: others, due: m.at}
 	}
 	return m
@@ -247,13 +248,25 @@ func (s situation) next(step Step, key ResponseKey) time.Time {
 }
 
 // backOff is the end of the wait of a failure; zero: there is none. A person's
-// rotate ends every wait that nobody but us asked for.
+// rotate ends every wait that nobody but us asked for. A wait that is longer than any
+// of its class was noted by a clock that is ahead.
 func (s situation) backOff(step Step, key ResponseKey) time.Time {
 	f := s.rec.failure(step, key)
-	if f == nil || s.force && f.Class != classRateLimited && f.Class != classBudget {
+	if f == nil || s.force && f.Class != classRateLimited && f.Class != classBudget ||
+		f.NextAt.After(s.now.Add(longestBackOff(f.Class)+time.Minute)) {
 		return time.Time{}
 	}
 	return f.NextAt
+}
+
+func longestBackOff(class string) time.Duration {
+	switch class {
+	case classBudget, classQuarantine:
+		return daily
+	case classConfig:
+		return longestOdd
+	}
+	return longestWait
 }
 
 // waiting is a step that may have failed before, with what is reported while it waits.
@@ -309,7 +322,7 @@ func standing(rec Record) Outcome {
 
 // unpublished reports whether the secret store does not yet show the current pair.
 func (r Record) unpublished() bool {
-	return r.Status == Active && r.Current.VersionID != "" && r.Published != r.Current.VersionID
+	return r.Status == Active && r.Current != nil && r.Current.VersionID != "" && r.Published != r.Current.VersionID
 }
 
 // candidates are the responses that may become the record's current one: of the

@@ -289,8 +289,13 @@ func TestEveryStateHasItsDueTime(t *testing.T) {
 			in(3 * time.Minute)},
 		{"undecided successor", func(_ *Record, m *[]TokenResponse) { *m = append(*m, successorResponse()) }, now},
 		{"unpublished", func(r *Record, _ *[]TokenResponse) { r.Published = "v4" }, now},
-		{"failure", func(r *Record, _ *[]TokenResponse) { r.Failures = []Failure{{Step: Redeem, NextAt: in(time.Hour)}} },
-			in(time.Hour)},
+		{"failure", func(r *Record, _ *[]TokenResponse) {
+			r.Failures = []Failure{{Step: Redeem, NextAt: in(12 * time.Minute)}}
+		}, in(12 * time.Minute)},
+		{"failure noted by a clock ahead", func(r *Record, _ *[]TokenResponse) {
+			r.Failures = []Failure{{Step: Publish, NextAt: in(3 * time.Hour)}}
+			r.Published = "v4"
+		}, now},
 		{"failure while unpublished", func(r *Record, _ *[]TokenResponse) {
 			r.Published, r.Failures = "v4", []Failure{{Step: Publish, NextAt: in(time.Minute)}}
 		}, in(time.Minute)},

@@ -347,6 +347,9 @@ func (t *reconciliation) notifyOfUnknown(ctx context.Context, answer Answer) (ov
 // configuration fault, such as a firewall in between.
 const oddRefusals = 3
 
+// longestOdd is the longest wait after that.
+const longestOdd = 6 * time.Hour
+
 // oddRefusal: whether the token is spent is not known, so it is presented again
 // like after a lost answer, but less and less often once that repeats.
 func (t *reconciliation) oddRefusal(ctx context.Context, answer Answer, cause error) (*ConnectionReport, error) {
@@ -380,7 +383,7 @@ func (t *reconciliation) countOdd() (count int, wait time.Duration) {
 		f.Count >= oddRefusals) {
 		count = f.Count + 1
 	}
-	return count, min(30*time.Minute<<min(max(count-oddRefusals, 0), 10), 6*time.Hour)
+	return count, min(30*time.Minute<<min(max(count-oddRefusals, 0), 10), longestOdd)
 }
 
 // captured saves the answer before anything reads it.
@@ -471,8 +474,13 @@ func (t *reconciliation) clientFault(ctx context.Context, app Application, answe
 		t.presented = ""
 		return nil, t.write(ctx, Change{History: []Event{ended}})
 	}
+	return t.attemptEnded(ctx, classConfig, 0, t.appRefused(app, answer))
+}
+
+// appRefused stops the run's other connections of the app.
+func (t *reconciliation) appRefused(app Application, answer Answer) *appError {
 	why := fmt.Sprintf("the server does not accept the app credentials of %s (%s): run `tokenturn app set %s`",
 		t.conn.Environment, answer.Detail, t.conn.Environment)
 	t.run.breaker.stop(t.conn.Environment, why)
-	return t.attemptEnded(ctx, classConfig, 0, &appError{app, why})
+	return &appError{app, why}
 }

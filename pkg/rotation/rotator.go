@@ -104,8 +104,10 @@ func (r *Rotator) sweep(ctx context.Context, request Request) (Report, error) {
 	followUp := request.FollowUp
 	if followUp {
 		now := r.engine.clock()
-		if !r.engine.claims.first(ctx, "follow-up sweep at work", now, now.Add(followUpTime)) {
-			r.requests.sweepBy(ctx, now.Add(followUpTime))
+		minute := now.Truncate(followUpTime) // named, so that a clock that is ahead claims its own time only
+		event := "follow-up sweep at work " + minute.UTC().Format(time.RFC3339)
+		if !r.engine.claims.first(ctx, event, now, minute.Add(followUpTime)) {
+			r.requests.sweepBy(ctx, minute.Add(followUpTime))
 			return skipped(started), nil
 		}
 	}
