@@ -1,7 +1,10 @@
 package infra_test
 
 import (
+	"os"
+	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -71,6 +74,24 @@ func alarmsReachPeople(t template) (broken []string) {
 	for name, r := range t.ofType("AWS::CloudWatch::Alarm") {
 		if !strings.HasPrefix(text(object(r.at("AlarmName"))["Fn::Sub"]), "${AWS::StackName}-") {
 			broken = append(broken, name+" may not speak to the topic")
+		}
+	}
+	return broken
+}
+
+var pageNamed = regexp.MustCompile(`(infra/[\w/-]+\.md)(?:, section (.+))?$`)
+
+// alarmsNameAPage: an alarm arrives as an e-mail with its description and nothing else to go by.
+func alarmsNameAPage(t template) (broken []string) {
+	for name, r := range t.ofType("AWS::CloudWatch::Alarm") {
+		named := pageNamed.FindStringSubmatch(text(r.at("AlarmDescription")))
+		if named == nil {
+			broken = append(broken, name+" names no page")
+			continue
+		}
+		page, err := os.ReadFile(filepath.Join("../..", named[1]))
+		if err != nil || named[2] != "" && !strings.Contains(string(page), "\n## "+named[2]+"\n") {
+			broken = append(broken, name+" names a page or section that is not there: "+named[0])
 		}
 	}
 	return broken

@@ -48,6 +48,8 @@ var rules = []struct {
 	{"new-secrets", "who makes secrets passes the trial of their key", newSecrets},
 	{"missing-data", "an alarm for which time without data counts fills it in", missingData},
 	{"alarms-reach-people", "alarms have names by which topic and key know them", alarmsReachPeople},
+	{"alarms-name-a-page", "an alarm's description names the page that says what to do, and its section",
+		alarmsNameAPage},
 	{"secrets-in-scope", "each role reaches secrets of this installation, of the kinds it needs, for what it does",
 		secretsInScope},
 	{"keys-in-context", "the key of the stores serves each role for the secrets and the topic that it reaches",
