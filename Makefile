@@ -1,14 +1,14 @@
 # tokenturn
 #
-#   make run          the whole system on this machine, with a stand-in for Procore: nothing else needed
-#   make test         everything that needs Go only; about three minutes on two quiet processors
-#   make conformance  the compiled functions against moto's AWS and a real Doorkeeper; installs what it needs
-#   make build        the functions' build/*/bootstrap for AWS, and build/tokenturn for here
-#   make deploy-local the template and the runbooks tried on this machine, with moto as AWS; needs Go and Python
-#   make man          the command's manual pages, in build/man
-#   make deploy       build, infra/test/lint, then sam deploy (CONFIG=infra/sandbox.toml or infra/production.toml)
-#   make soak         the explorer with pairs of faults, the engine with its rules taken out, hours of fuzzing, random kills, every fault of a file; a night
-#   make bench        benchmarks
+#   make run          runs the whole system on this machine, with a stand-in for Procore; needs nothing else
+#   make test         runs every check that needs only Go; about three minutes on two idle processors
+#   make conformance  runs the compiled functions against moto's AWS and a real Doorkeeper; installs what it needs
+#   make build        builds the functions for AWS (build/*/bootstrap) and the command for this machine (build/tokenturn)
+#   make deploy-local tries the template and the runbooks on this machine, with moto as AWS; needs Go and Python
+#   make man          writes the command's manual pages to build/man
+#   make deploy       builds, runs infra/test/lint, then sam deploy (CONFIG=infra/sandbox.toml or infra/production.toml)
+#   make soak         pairs of faults, the engine without each of its rules, an hour of fuzzing, random kills, every file fault; takes a night
+#   make bench        runs the benchmarks
 #   make clean        removes build/
 
 .PHONY: run test conformance build tokenturn man deploy deploy-local soak bench clean
@@ -21,11 +21,11 @@ help:
 # The race detector needs cgo, and cgo a C compiler.
 RACE := $(shell [ "$$(go env CGO_ENABLED)" = 1 ] && command -v "$$(go env CC)" >/dev/null 2>&1 && echo -race)
 
-# A program with the race detector sleeps for a second when it ends, unless told not to, and the
-# command's tests start hundreds.
+# A program with the race detector sleeps for a second when it ends, unless atexit_sleep_ms says otherwise,
+# and the command's tests start hundreds.
 test: export GORACE := atexit_sleep_ms=10
 
-# The explorer makes garbage by the gigabyte, and its goroutines yield by themselves.
+# The explorer makes gigabytes of garbage, and its goroutines yield by themselves.
 EXPLORER := GOGC=800 GODEBUG=asyncpreemptoff=1
 
 run:
@@ -42,7 +42,7 @@ test:
 conformance:
 	infra/test/conformance/run
 
-# Small and quick to start: see the AWS SAM and Lambda build notes for Go.
+# Flags for small binaries that start fast: see the AWS SAM and Lambda build notes for Go.
 FUNCTION := CGO_ENABLED=0 GOOS=linux GOARCH=arm64 go build -tags lambda.norpc -trimpath -ldflags '-s -w -buildid='
 
 build: tokenturn

@@ -3,14 +3,14 @@
 #   source procore.sh
 #   PROCORE_CONNECTION=production/acme
 #   procore /rest/v1.0/me                        prints the answer; fails unless it is 2xx
-#   procore /rest/v1.0/projects --get -d company_id=4264807      further options are curl's
+#   procore /rest/v1.0/projects --get -d company_id=4264807      further options go to curl
 #
 # Needs the AWS CLI, jq, curl and bash 4.3 or later. The token is read once a minute, kept in variables
-# of this shell, and shown to curl on a file descriptor, so it is in no argument list. $(procore ...)
-# is a shell of its own and reads each time; procore ... >file does not. A body is sent again
+# of this shell, and passed to curl on a file descriptor, so it is in no argument list. $(procore ...)
+# runs in a subshell and reads the secret each time; procore ... >file does not. A body is sent again
 # after a 401: give it as text or as @file, not on standard input.
 
-# Reads the secret again, once a second at most. Never goes back: a read may be stale.
+# Reads the secret again, at most once a second. Ignores an older document: a read may be stale.
 procore_read() {
   local now document
   printf -v now '%(%s)T' -1
@@ -24,8 +24,8 @@ procore_read() {
   if ((new[0] > old[0] || new[0] == old[0] && new[1] >= old[1])); then procore_known=$document; fi
 }
 
-# Makes the request with the known token. Sets procore_status, 000 if there is no answer; the answer goes
-# to the file named first.
+# Makes the request with the known token. Sets procore_status, 000 if there is no answer. Writes the answer
+# to the file in the first argument.
 procore_send() {
   local file=$1 path=$2 known=($procore_known)
   shift 2
@@ -37,10 +37,10 @@ procore_send() {
 
 procore() {
   local file now refused tries
-  [[ $1 == /* ]] || { echo "procore: a path begins with a slash" >&2; return 2; } # ".example.com" would be another host
+  [[ $1 == /* ]] || { echo "procore: a path begins with a slash" >&2; return 2; } # with ".example.com" the host would be another
   printf -v now '%(%s)T' -1
   if [[ -z ${procore_known:-} ]] || ((now - procore_read_at > 60)); then
-    procore_read || [[ -n ${procore_known:-} ]] || return # in an outage the last token serves on
+    procore_read || [[ -n ${procore_known:-} ]] || return # in an outage, use the last token on
   fi
   file=$(mktemp) || return
   procore_send "$file" "$@"

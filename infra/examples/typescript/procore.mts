@@ -9,7 +9,7 @@
 
 import { GetSecretValueCommand, SecretsManagerClient } from "@aws-sdk/client-secrets-manager";
 
-const ttl = 60_000; // milliseconds; a rotation may end a token long before it expires
+const ttl = 60_000; // milliseconds; a rotation may end a token long before expires_at
 
 export interface Document {
   api_url: string;
@@ -32,7 +32,7 @@ export class Connection {
     this.#secret = `${prefix}/connection/${name}`;
   }
 
-  /** Makes a request, and once more with a newer token if the answer is 401 and the body can be sent again. */
+  /** Makes a request. After a 401, repeats it once with a newer token if the body can be sent again. */
   async fetch(path: string, init: RequestInit = {}): Promise<Response> {
     const document = await this.document();
     const answer = await send(document, path, init);
@@ -43,21 +43,21 @@ export class Connection {
     return send(newer, path, init);
   }
 
-  /** What the secret says. */
+  /** Returns the secret's document. */
   async document(): Promise<Document> {
     if (!this.#known || Date.now() - this.#readAt > ttl) {
       await this.#read().catch((reason) => {
-        if (!this.#known) throw reason; // in an outage the last token serves on
+        if (!this.#known) throw reason; // in an outage, use the last token on
       });
     }
     return this.#known!;
   }
 
-  // Looks for a token after the refused one, for a few seconds: it is published just after it is made.
+  // Looks for a newer token than the refused one, for a few seconds: it is published just after it is made.
   async #newer(refused: Document): Promise<Document | undefined> {
     const tries = this.#inVain === refused && Date.now() - this.#readAt < 10_000 ? 0 : 6;
     for (let i = 0; i < tries && !after(this.#known!, refused); i++) {
-      await this.#read().catch(() => {}); // in an outage the next look may do
+      await this.#read().catch(() => {}); // in an outage, the next read may work
     }
     if (after(this.#known!, refused)) return this.#known;
     this.#inVain = refused;
@@ -69,11 +69,11 @@ export class Connection {
   }
 
   async #readSecret(): Promise<void> {
-    const wait = this.#readAt + 1_000 - Date.now(); // once a second at most
+    const wait = this.#readAt + 1_000 - Date.now(); // at most once a second
     if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
     this.#readAt = Date.now();
     const question = new GetSecretValueCommand({ SecretId: this.#secret, VersionStage: "AWSCURRENT" });
-    const answer = await this.#client.send(question, { abortSignal: AbortSignal.timeout(5_000) }); // an outage may be a silence
+    const answer = await this.#client.send(question, { abortSignal: AbortSignal.timeout(5_000) }); // in an outage there may be no answer at all
     const document: Document = JSON.parse(answer.SecretString!);
     if (!this.#known || after(document, this.#known)) this.#known = document; // a read may be stale
   }
@@ -84,7 +84,7 @@ function after(a: Document, b: Document): boolean {
 }
 
 async function send(document: Document, path: string, init: RequestInit): Promise<Response> {
-  if (!path.startsWith("/")) throw new TypeError("a path begins with a slash"); // ".example.com" would be another host
+  if (!path.startsWith("/")) throw new TypeError("a path begins with a slash"); // with ".example.com" the host would be another
   const headers = new Headers(init.headers);
   headers.set("Authorization", `Bearer ${document.access_token}`);
   if (document.company_id && !headers.has("Procore-Company-Id")) headers.set("Procore-Company-Id", document.company_id);
