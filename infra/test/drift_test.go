@@ -9,12 +9,12 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/config"
 )
 
-// Every setting there is reaches the functions, but for those that have a reason
-// not to. (TestFunctionsEnvironmentIsAccepted is the other way round.)
+// Every setting reaches the functions, except those that have a reason not to.
+// (TestFunctionsEnvironmentIsAccepted checks the opposite direction.)
 func TestFunctionsHaveEverySetting(t *testing.T) {
 	tmpl := load(t, main)
 	left := map[string]string{
-		"TOKENTURN_CONCURRENCY":    "what is in flight follows from the pace",
+		"TOKENTURN_CONCURRENCY":    "the number of requests in flight follows from the rate",
 		"TOKENTURN_REDEEM_TIMEOUT": "bounds the lease; to be changed together with it or not at all",
 		"TOKENTURN_LEASE":          "its default fits the function's time and Procore's answers",
 		"TOKENTURN_QUIET":          "its default fits the lease",
@@ -35,9 +35,9 @@ func TestFunctionsHaveEverySetting(t *testing.T) {
 	}
 }
 
-// What a deleted stack is brought back with is what the template keeps, or the
-// next deployment would change or replace it; but for the key policies, which
-// must differ in order to be written anew.
+// What a deleted stack is imported with is what the template keeps, or the next
+// deployment would change or replace it. Only the key policies differ, so that the
+// deployment writes them again.
 func TestKeptIsAsInTheTemplate(t *testing.T) {
 	kept, whole := load(t, "../kept.yaml"), load(t, main)
 	for name := range object(kept.root["Resources"]) {

@@ -40,7 +40,7 @@ type installation struct {
 	log     bytes.Buffer
 	cloud   cloudwatch
 	rotate  trigger.Handler
-	door    http.Handler
+	server  http.Handler
 	meter   *metrics.Meter
 	states  *consenttest.Store
 }
@@ -66,7 +66,7 @@ func install(t *testing.T, personality rotationtest.Personality) *installation {
 		Issuer:       issuer, FollowUps: i.FollowUps, Notifier: notifier, Log: log, Settings: settings})
 	i.check(err)
 	i.rotate = trigger.Handler{Engine: rotator, Log: log, Meter: i.meter}
-	i.door, err = consent.New(consent.Config{Store: i.states, Consents: consents, Applications: i.Applications,
+	i.server, err = consent.New(consent.Config{Store: i.states, Consents: consents, Applications: i.Applications,
 		Observer:     i.meter,
 		AuthorizeURL: procore.AuthorizeURL, PublicURL: publicURL, Logger: log, Now: time.Now})
 	i.check(err)
@@ -186,7 +186,7 @@ func (i *installation) connect() (again func()) {
 func (i *installation) visit(request *http.Request) *http.Response {
 	defer i.meter.Flush()
 	answer := httptest.NewRecorder()
-	i.door.ServeHTTP(answer, request)
+	i.server.ServeHTTP(answer, request)
 	return answer.Result()
 }
 

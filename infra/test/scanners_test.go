@@ -131,7 +131,7 @@ var questions = append([]question{
 		map[string]string{"ScheduleRole": ownPolicy, "RotateRole": ownPolicy}, bad("Policies", []any{map[string]any{}})},
 	{"IAM_NO_INLINE_POLICY_CHECK", rolePolicy, "no policy of one role", not(has("RoleName")),
 		map[string]string{"all": ownPolicy}, bad("RoleName", "x")},
-	{"CKV_AWS_319 CLOUDWATCH_ALARM_ACTION_CHECK", "AWS::CloudWatch::Alarm", "somebody to tell",
+	{"CKV_AWS_319 CLOUDWATCH_ALARM_ACTION_CHECK", "AWS::CloudWatch::Alarm", "somebody to notify",
 		is("AlarmActions", []any{ref("Notices")}), nil, nil},
 	{"W28", "AWS::CloudWatch::Alarm", "no name of its own", not(has("AlarmName")), map[string]string{"all": namedAlarm},
 		bad("AlarmName", "x")},
@@ -219,7 +219,7 @@ func TestEveryKindOfResourceIsAskedAbout(t *testing.T) {
 	}
 }
 
-// checkov, where it is installed, is told to leave out what has a reason here.
+// checkov.yaml skips what has a reason here.
 func TestCheckovSkipsWhatHasAReason(t *testing.T) {
 	content, err := os.ReadFile("checkov.yaml")
 	if err != nil {

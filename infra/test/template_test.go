@@ -34,10 +34,10 @@ var rules = []struct {
 	{"callback-one-policy", "the callback function has the rights of one policy", callbackHasOnePolicy},
 	{"seal-key-bound", "the sealing key is used for this stack's encryption context only", sealKeyBound},
 	{"vault-key-through-stores", "the key of the stores is used through the stores only", vaultKeyThroughStores},
-	{"vault-is-kept", "the rotate function cannot delete, list or share secrets", vaultIsKept},
+	{"secrets-are-kept", "the rotate function cannot delete, list or share secrets", secretsAreKept},
 	{"leading-keys", "the table's items are reached by the keys of their kind", leadingKeys},
 	{"retained", "table and keys outlive the stack", retained},
-	{"kept-apart", "what is kept needs nothing of what moves but the identities of roles", keptApart},
+	{"kept-apart", "what is kept refers to nothing that is replaceable but the identities of roles", keptApart},
 	{"no-circle", "no resource needs itself", noCircle},
 	{"table", "the table is what pkg/dynamo describes, encrypted, recoverable, protected", table},
 	{"functions", "functions run on arm64, provided.al2023, from what make builds", functions},
@@ -45,7 +45,7 @@ var rules = []struct {
 	{"schedule", "hourly by default, on the minute, handed to Lambda within 15 minutes", schedule},
 	{"queue", "a message comes back after its run is over and before tokens die, and is given up in the end", queue},
 	{"queue-policies", "a policy covers one queue, as Amazon SQS wants it", queuePolicies},
-	{"new-secrets", "who makes secrets passes the trial of their key", newSecrets},
+	{"new-secrets", "a role that makes secrets passes Secrets Manager's test of their key", newSecrets},
 	{"missing-data", "an alarm for which time without data counts fills it in", missingData},
 	{"alarms-reach-people", "alarms have names by which topic and key know them", alarmsReachPeople},
 	{"alarms-name-a-page", "an alarm's description names the page that says what to do, and its section",
@@ -59,7 +59,7 @@ var rules = []struct {
 	{"services-for-this-account", "AWS's services act for this account only", servicesForThisAccount},
 	{"logs", "functions log JSON where retention and key are set", logs},
 	{"unfiltered", "Lambda lets every line of the log pass", unfiltered},
-	{"access-log", "the access log tells of routes, never of paths, queries, headers or cookies", accessLog},
+	{"access-log", "the access log has routes, never paths, queries, headers or cookies", accessLog},
 	{"throttles", "every route is throttled, the ones that reach stores and Procore more tightly", throttles},
 	{"integration", "every route of the API leads to the callback function in payload format 2.0", integration},
 }
@@ -265,7 +265,7 @@ func vaultKeyThroughStores(t template) (broken []string) {
 	return broken
 }
 
-func vaultIsKept(t template) (broken []string) {
+func secretsAreKept(t template) (broken []string) {
 	allowed := map[string]string{"secretsmanager:CreateSecret": "connection", "secretsmanager:GetSecretValue": "",
 		"secretsmanager:ListSecretVersionIds": "connection",
 		"secretsmanager:PutSecretValue":       "connection", "secretsmanager:TagResource": "connection",

@@ -71,7 +71,7 @@ func (s Scope) Resolve(value any) (any, error) {
 	return value, nil
 }
 
-// intrinsic tells a function from a mapping with one member. Policies have a
+// intrinsic distinguishes a function from a mapping with one member. Policies have a
 // member Condition as well, but never as text.
 func intrinsic(v map[string]any) (name string, argument any, ok bool) {
 	if len(v) != 1 {

@@ -82,7 +82,7 @@ func (in *installation) keepsSecrets() string {
 	for _, c := range calls {
 		switch c.Name {
 		case "CreateSecret", "PutSecretValue":
-			places["vault"] += secrets.Replace(string(c.Body)) + "\n"
+			places["secret store"] += secrets.Replace(string(c.Body)) + "\n"
 		default:
 			if c.Peer == "aws" { // queue bodies, notices, expressions
 				places["request "+c.Name] += string(c.Body) + "\n"

@@ -27,7 +27,7 @@ type disconnected struct {
 }
 
 // TestDisconnect takes a connection out of use with a fresh and with an expired
-// pair, has the secret's shell back, and connects anew.
+// pair, has the secret's shell back, and connects again.
 func TestDisconnect(t *testing.T) {
 	t.Parallel()
 	const lifetime = 20 * time.Second
@@ -80,7 +80,7 @@ func TestDisconnect(t *testing.T) {
 					t.Errorf("%s was called by %s", c.Op, c.Who)
 				}
 			}
-			t.Logf("GRACE=%d: disconnected fresh and expired, undone once, connected anew once, %d pairs all revoked; %s",
+			t.Logf("GRACE=%d: disconnected fresh and expired, undone once, connected again once, %d pairs all revoked; %s",
 				grace, len(in.provider.issued().Tokens), in.keepsSecrets())
 		})
 	}

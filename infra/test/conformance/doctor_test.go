@@ -39,7 +39,7 @@ func TestDoctorInAWS(t *testing.T) {
 			t.Errorf("with a wrong %s: %v", setting, got)
 		}
 	}
-	t.Logf("%d checks, five wrong settings told; %s", len(want), in.keepsSecrets())
+	t.Logf("%d checks, five wrong settings found; %s", len(want), in.keepsSecrets())
 }
 
 // examined gives the gravest level of each check.

@@ -48,7 +48,7 @@ func TestEnvironmentsDoNotMix(t *testing.T) {
 				t.Errorf("a state of peer is answered with %d at monthly-sandbox", p.status)
 			}
 			if !strings.Contains(in.logs.String(), "a state of peer at the redirect URI of monthly-sandbox") {
-				t.Error("the log does not say whose state came back where")
+				t.Error("the log does not name the environments of a state and of the page it came back to")
 			}
 
 			in.refusesSomebodyElse("peer/acme")
@@ -74,7 +74,7 @@ func TestEnvironmentsDoNotMix(t *testing.T) {
 			}
 			in.works(others[1])
 			if !strings.Contains(in.published(), "the+document+of+peer%2Facme%2C+which+readers+of+monthly-sandbox%2Fb+refuse") {
-				t.Errorf("nobody was told of a document of peer in monthly-sandbox: %s", in.published())
+				t.Errorf("no notice about a document of peer in monthly-sandbox: %s", in.published())
 			}
 
 			monthly.forget()
@@ -91,7 +91,7 @@ func TestEnvironmentsDoNotMix(t *testing.T) {
 }
 
 // refusesSomebodyElse: who allows is not who was asked, which the callback
-// function tells at once.
+// function reports at once.
 func (in *installation) refusesSomebodyElse(connection string) {
 	in.t.Helper()
 	var invited struct {
@@ -104,7 +104,7 @@ func (in *installation) refusesSomebodyElse(connection string) {
 		in.t.Errorf("a consent of pat's instead of sam's leads to %d %q", p.status, p.location)
 	}
 	if !strings.Contains(in.published(), "%22kind%22%3A%22rejected%22") {
-		in.t.Errorf("nobody was told of a consent of somebody else's: %s", in.published())
+		in.t.Errorf("no notice about a consent of somebody else's: %s", in.published())
 	}
 	in.sweep()
 	in.works(connection)
@@ -129,7 +129,7 @@ func (in *installation) value(secret string) string {
 	return aws.ToString(out.SecretString)
 }
 
-// published is what was told by SNS.
+// published is what SNS published.
 func (in *installation) published() (bodies string) {
 	calls, _ := in.tap.since(0)
 	for _, c := range calls {

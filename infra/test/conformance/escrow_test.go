@@ -10,7 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 )
 
-// TestAnswerThatOnlyTheVaultTook: the table cannot be reached from the moment the provider
+// TestAnswerThatOnlyTheSecretStoreTook: the table cannot be reached from the moment the provider
 // answers, and the process is gone before it can be. What the secret store took in its stead is found
 // and becomes the current pair, although the provider forgives nothing.
 func TestAnswerThatOnlyTheSecretStoreTook(t *testing.T) {

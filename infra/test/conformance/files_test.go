@@ -44,7 +44,7 @@ var fileFaults = []fileFault{
 // TestFilesFail rotates with the command on the embedded store, over and over, and lets each
 // call that it makes on a file in the directory go wrong once: it fails for an input or
 // output error or a full disk, or the program is killed there, or in the middle of a write.
-// Whatever the program said before stays true, and whoever comes next finds the connection
+// Whatever the program said before stays true, and the next program finds the connection
 // in order, unless it was killed between the server's answer and the first saved copy.
 func TestFilesFail(t *testing.T) {
 	t.Parallel()
@@ -120,7 +120,7 @@ func eachFileCall(t *testing.T, prepare func(*testing.T) (*files, error), wrong 
 
 // synced wants what was written to a file to be on the disk before the lock is given to others
 // or the file is put in its place: a power cut must find all that anybody relied on. The shared
-// memory of the log is made anew after one.
+// memory of the log is made again after one.
 func synced(calls []fileCall) error {
 	written := map[string]bool{}
 	for i, c := range calls {
@@ -268,7 +268,7 @@ func (f *files) run(wrong *fault, arguments ...string) (r ran, err error) {
 
 func (f fileFault) kills() bool { return f.verdict.errno == 0 }
 
-// said names what an exit code told whoever ran the command.
+// said names what an exit code says to the caller of the command.
 func (r ran) said() string {
 	return cmp.Or(map[int]string{0: "done", -1: "killed", 1: "failed", 5: "later"}[r.code], fmt.Sprint("exit ", r.code))
 }

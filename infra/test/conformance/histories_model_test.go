@@ -16,12 +16,12 @@ import (
 // of its operations can have happened at one moment between its begin and its end, so that
 // their sequence is one that the model allows. No clock but the order of begins and ends counts.
 //
-// An operation that nobody can tell the outcome of has no end: it may have happened late, or never.
+// An operation with an unknown outcome has no end: it may have happened late, or never.
 
 // open is the end of an operation that nobody saw ending.
 const open = math.MaxInt64
 
-// outcome is what came of an operation, as far as it is known to whoever made it.
+// outcome is what came of an operation, as far as its caller knows.
 type outcome string
 
 const (

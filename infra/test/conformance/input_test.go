@@ -230,6 +230,6 @@ func (in *installation) toldByTheCommand(connection string) {
 		return c.Name == "Publish" && c.Who == keyOfOperator &&
 			c.Status == http.StatusOK
 	}) {
-		in.t.Error("the command told the topic nothing")
+		in.t.Error("the command sent nothing to the topic")
 	}
 }

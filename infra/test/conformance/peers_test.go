@@ -175,7 +175,7 @@ func startProviderFor(t *testing.T, grace int, lifetime time.Duration, redirectU
 		}
 	}
 	if info.Web.ClientSecret == "" {
-		t.Fatalf("Doorkeeper told no client secret: %q", lines)
+		t.Fatalf("Doorkeeper printed no client secret: %q", lines)
 	}
 	p.clientID, p.clientSecret = info.Web.ClientID, info.Web.ClientSecret
 	p.outOfBand = [2]string{info.OOB.ClientID, info.OOB.ClientSecret}

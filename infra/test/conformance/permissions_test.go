@@ -42,7 +42,7 @@ var roles = []struct {
 		"kms:GenerateDataKey VaultKey": "through Secrets Manager and SNS",
 	}},
 	{"functions/callback", "CallbackPolicy", keyOfCallback, map[string]string{
-		"dynamodb:DeleteItem": "a consent forgets no mint: what it replaces has to be revoked first",
+		"dynamodb:DeleteItem": "a consent deletes no token response: what it replaces has to be revoked first",
 	}, map[string]string{
 		"logs:CreateLogStream": logging, "logs:PutLogEvents": logging,
 		"xray:PutTelemetryRecords": tracing, "xray:PutTraceSegments": tracing,

@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// workshop is where the programs under test are built, once for all tests.
-var workshop string
+// buildDir is where the programs under test are built, once for all tests.
+var buildDir string
 
 // TestMain lets more tests run at once than there are processors: most of the
 // time they wait for leases and tokens to run out.
@@ -23,12 +23,12 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	var err error
-	if workshop, err = os.MkdirTemp("", "tokenturn-conformance-"); err != nil {
+	if buildDir, err = os.MkdirTemp("", "tokenturn-conformance-"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	code := m.Run()
-	_ = os.RemoveAll(workshop)
+	_ = os.RemoveAll(buildDir)
 	whole := flag.Lookup("test.run").Value.String() == ""
 	if judged(whole) {
 		code = 1
@@ -45,7 +45,7 @@ var (
 // build compiles a program of this module for this machine, with the tag that
 // the deployed functions are built with.
 func build(program, name string) (string, error) {
-	path := filepath.Join(workshop, program, name)
+	path := filepath.Join(buildDir, program, name)
 	out, err := exec.Command("go", "build", "-tags", "lambda.norpc", "-o", path, "../../../"+program).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("building %s: %w\n%s", program, err, out)

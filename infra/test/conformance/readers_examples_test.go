@@ -111,7 +111,7 @@ func (v secrets) put(value string) {
 	}
 }
 
-// silentOnce is the way to Secrets Manager that, once told to, lets one question go unanswered.
+// silentOnce is a proxy to Secrets Manager that leaves one request unanswered when it is switched on.
 type silentOnce struct {
 	*httputil.ReverseProxy
 	now atomic.Bool
@@ -235,7 +235,7 @@ func (i invoker) Invoke(_ context.Context, call *lambda.InvokeInput, _ ...func(*
 }
 
 // TestEnsureAsksTheRotateFunction reads tokens of half a minute for a while without any
-// schedule, then learns what a secret cannot tell: that a person must consent.
+// schedule, then learns what a secret does not show: that a person must consent.
 func TestEnsureAsksTheRotateFunction(t *testing.T) {
 	t.Parallel()
 	const life, min = 30 * time.Second, 10 * time.Second

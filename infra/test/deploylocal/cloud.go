@@ -58,7 +58,7 @@ var makers = map[string]maker{
 type cloud struct {
 	url      string
 	root     string // of this repository
-	workshop string // where programs are built
+	buildDir string // where programs are built
 	python   string // that has moto
 
 	gateway    *apigatewayv2.Client
@@ -74,7 +74,7 @@ type cloud struct {
 }
 
 // startCloud starts moto until stop is called, or this process ends.
-func startCloud(ctx context.Context, root, workshop string) (c *cloud, stop func(), err error) {
+func startCloud(ctx context.Context, root, buildDir string) (c *cloud, stop func(), err error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(root, "infra/test/peers/aws/start"), "0", "--exit-on-stdin-eof")
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -101,7 +101,7 @@ func startCloud(ctx context.Context, root, workshop string) (c *cloud, stop func
 	}
 	cfg := aws.Config{Region: region, BaseEndpoint: &url,
 		Credentials: credentials.NewStaticCredentialsProvider("AKIADEPLOYER", "test", "")}
-	return &cloud{url, root, workshop, pythonOf(root), apigatewayv2.NewFromConfig(cfg), cloudwatch.NewFromConfig(cfg),
+	return &cloud{url, root, buildDir, pythonOf(root), apigatewayv2.NewFromConfig(cfg), cloudwatch.NewFromConfig(cfg),
 		dynamodb.NewFromConfig(cfg), iam.NewFromConfig(cfg),
 		kms.NewFromConfig(cfg), lambda.NewFromConfig(cfg), cloudwatchlogs.NewFromConfig(cfg), scheduler.NewFromConfig(cfg),
 		sns.NewFromConfig(cfg), sqs.NewFromConfig(cfg)}, stop, nil
@@ -122,7 +122,7 @@ func (c *cloud) program(name string) (string, error) {
 	if name == "tokenturn" {
 		source = "./cmd/" + name
 	}
-	path := filepath.Join(c.workshop, name)
+	path := filepath.Join(c.buildDir, name)
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}

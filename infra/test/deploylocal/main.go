@@ -39,18 +39,18 @@ func run(ctx context.Context, root, stackName string, out io.Writer) (err error)
 	say := func(format string, args ...any) {
 		fmt.Fprintf(out, "%5.1f s  %s\n", time.Since(started).Seconds(), fmt.Sprintf(format, args...))
 	}
-	workshop, err := os.MkdirTemp("", "tokenturn-deploylocal-")
+	buildDir, err := os.MkdirTemp("", "tokenturn-deploylocal-")
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(workshop)) }()
+	defer func() { err = errors.Join(err, os.RemoveAll(buildDir)) }()
 
 	template, err := transform(ctx, root+"/template.yaml")
 	if err != nil {
 		return err
 	}
 	say("translated template.yaml: %d resources", len(object(template["Resources"])))
-	c, stop, err := startCloud(ctx, root, workshop)
+	c, stop, err := startCloud(ctx, root, buildDir)
 	if err != nil {
 		return err
 	}

@@ -22,13 +22,13 @@ import (
 var awsCommand string
 
 // sleepCommand stands in for waiting, which takes no time here. A loop that
-// would wait for ever ends, because its shell ends with a command that fails.
+// would wait forever ends, because its shell ends with a command that fails.
 const sleepCommand = `#!/bin/sh
 echo >>waited; test $(wc -l <waited) -le 30
 `
 
-// runbook is a page of infra/runbooks and the situation that it is for. What a
-// person does in between is done after the block of that number.
+// runbook is a page of infra/runbooks and the situation that it is for. after is
+// what a person does between two blocks, by the number of the block before it.
 type runbook struct {
 	page   string
 	before func(context.Context, *trial) error
@@ -36,7 +36,7 @@ type runbook struct {
 	ends   func(context.Context, *trial) error
 }
 
-// runbooks are in the order in which they are tried; the last one ends everything.
+// runbooks are in the order in which they are tried; the last one deletes everything.
 var runbooks = []runbook{
 	{page: "first-deploy.md"},
 	{page: "connect.md", after: map[int]func(context.Context, *trial, string) error{0: acceptInvitation},
@@ -79,7 +79,7 @@ func (t *trial) follow(ctx context.Context, r runbook) error {
 	}
 	if r.before != nil {
 		if err := r.before(ctx, t); err != nil {
-			return fmt.Errorf("bringing its situation about: %w", err)
+			return fmt.Errorf("setting up its situation: %w", err)
 		}
 	}
 	blocks := shellBlock.FindAllStringSubmatch(string(page), -1)
@@ -107,8 +107,8 @@ func (t *trial) follow(ctx context.Context, r runbook) error {
 // credentials, with the environment of first-deploy.md.
 func (t *trial) shell(ctx context.Context, commands string) (string, error) {
 	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", commands)
-	cmd.Dir = t.desk
-	cmd.Env = append(t.operatorEnv(), "PATH="+t.desk+":"+os.Getenv("PATH"),
+	cmd.Dir = t.operatorDir
+	cmd.Env = append(t.operatorEnv(), "PATH="+t.operatorDir+":"+os.Getenv("PATH"),
 		"ROTATE_FUNCTION="+t.outputs["RotateFunction"].value,
 		"CALLBACK_FUNCTION="+t.outputs["CallbackFunction"].value,
 		"ROTATE_ROLE="+t.outputs["RotateRoleArn"].value,
@@ -121,16 +121,16 @@ func (t *trial) shell(ctx context.Context, commands string) (string, error) {
 	return output.String(), nil
 }
 
-// layDesk puts the operator's commands and the app credentials in a directory.
-func (t *trial) layDesk(credentials []byte) error {
-	t.desk = filepath.Join(t.cloud.workshop, "desk")
+// setUpOperator puts the operator's commands and the app credentials in a directory.
+func (t *trial) setUpOperator(credentials []byte) error {
+	t.operatorDir = filepath.Join(t.cloud.buildDir, "operator")
 	program, err := t.cloud.program("tokenturn")
-	return errors.Join(err, os.Mkdir(t.desk, 0o700), os.WriteFile(filepath.Join(t.desk, "credentials.json"), credentials,
-		0o600),
-		os.WriteFile(filepath.Join(t.desk, "aws"), []byte(strings.Replace(awsCommand, "/usr/bin/env python3", t.cloud.python,
-			1)), 0o700),
-		os.WriteFile(filepath.Join(t.desk, "sleep"), []byte(sleepCommand), 0o700),
-		os.Symlink(program, filepath.Join(t.desk, "tokenturn")))
+	aws := strings.Replace(awsCommand, "/usr/bin/env python3", t.cloud.python, 1)
+	return errors.Join(err, os.Mkdir(t.operatorDir, 0o700),
+		os.WriteFile(filepath.Join(t.operatorDir, "credentials.json"), credentials, 0o600),
+		os.WriteFile(filepath.Join(t.operatorDir, "aws"), []byte(aws), 0o700),
+		os.WriteFile(filepath.Join(t.operatorDir, "sleep"), []byte(sleepCommand), 0o700),
+		os.Symlink(program, filepath.Join(t.operatorDir, "tokenturn")))
 }
 
 var link = regexp.MustCompile(`https://[^\s"]+/connect/[^\s"]+`)
@@ -169,13 +169,13 @@ func (t *trial) expect(ctx context.Context, connection, outcome string) error {
 	return nil
 }
 
-// overtakeBackup makes what was restored older than what is in the secret: moto
-// restores what there is now, whatever the time.
+// overtakeBackup makes the restored rows older than the secret: moto restores
+// the present rows, whatever the time.
 func overtakeBackup(ctx context.Context, t *trial, _ string) error {
 	return errors.Join(t.expect(ctx, connection, "rotated"), t.expect(ctx, connection, "rotated"))
 }
 
-// withdrawn: the person takes the consent back.
+// withdrawn: the person withdraws the consent.
 func withdrawn(ctx context.Context, t *trial) error {
 	t.procore.RevokeAll(t.app.ClientID, procoretest.DefaultUser().Login)
 	return t.expect(ctx, connection, "needs_consent")

@@ -28,7 +28,7 @@ type functions map[string]*lambdaruntime.Function
 // startFunctions reads back what was created, and runs it with the settings
 // found there, as Lambda would.
 func startFunctions(ctx context.Context, s *stack) (functions, error) {
-	log, err := os.Create(filepath.Join(s.cloud.workshop, "functions.log"))
+	log, err := os.Create(filepath.Join(s.cloud.buildDir, "functions.log"))
 	if err != nil {
 		return nil, err
 	}

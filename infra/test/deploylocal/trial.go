@@ -31,13 +31,13 @@ const (
 // the services that call its functions would.
 type trial struct {
 	*stack
-	outputs   map[string]output
-	functions functions
-	procore   *procoretest.Server
-	app       procoretest.App
-	probes    int    // what was presented to find out whether the app credentials are good
-	desk      string // the operator's directory
-	operator  struct{ arn, keyID, key string }
+	outputs     map[string]output
+	functions   functions
+	procore     *procoretest.Server
+	app         procoretest.App
+	probes      int    // what was presented to find out whether the app credentials are good
+	operatorDir string // where the operator works
+	operator    struct{ arn, keyID, key string }
 }
 
 // try takes a connection from nothing to its tenth rotation.
@@ -105,7 +105,7 @@ func (t *trial) hireOperator(ctx context.Context) error {
 // operatorEnv is the environment that the stack's outputs give to the operator's
 // command: their descriptions begin with the variables' names.
 func (t *trial) operatorEnv() []string {
-	env := []string{"HOME=" + t.cloud.workshop, "AWS_REGION=" + region, "AWS_ENDPOINT_URL=" + t.cloud.url,
+	env := []string{"HOME=" + t.cloud.buildDir, "AWS_REGION=" + region, "AWS_ENDPOINT_URL=" + t.cloud.url,
 		"AWS_ACCESS_KEY_ID=" + t.operator.keyID, "AWS_SECRET_ACCESS_KEY=" + t.operator.key, "TOKENTURN_PUBLIC_URL=" +
 			t.outputs["PublicUrl"].value}
 	for _, o := range t.outputs {
@@ -143,7 +143,7 @@ func (t *trial) setUp(ctx context.Context, app procoretest.App) error {
 	if _, err = t.operate(ctx, credentials, "app", "set", "sandbox", "--stdin"); err != nil {
 		return err
 	}
-	return t.layDesk(credentials)
+	return t.setUpOperator(credentials)
 }
 
 // consent takes a new connection to its first published pair.
@@ -243,7 +243,7 @@ func (t *trial) check(ctx context.Context) error {
 	if got, want := len(presented)-t.probes, rotations+1; got != want { // and the code
 		return fmt.Errorf("%d codes and refresh tokens were presented, want %d", got, want)
 	}
-	if log, _ := os.ReadFile(filepath.Join(t.cloud.workshop, "functions.log")); bytes.Contains(log,
+	if log, _ := os.ReadFile(filepath.Join(t.cloud.buildDir, "functions.log")); bytes.Contains(log,
 		[]byte(shown.AccessToken)) {
 		return errors.New("the functions' log contains the access token")
 	}

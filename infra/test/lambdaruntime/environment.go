@@ -265,7 +265,7 @@ func (e *environment) kill() {
 	<-e.exited
 }
 
-// ending tells how the process ended and what it said last.
+// ending says how the process ended and what it wrote last.
 func (e *environment) ending() string {
 	return fmt.Sprintf("%v; its last output: %s", e.exit, e.tail.String())
 }

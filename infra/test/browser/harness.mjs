@@ -1,10 +1,10 @@
-// A person with a Chromium, the pages they see, and the world behind them: the Go test that
-// started this file answers what `ask` asks.
+// A person with a Chromium, the pages they see, and the installation under test: the Go test that
+// started the browser's test answers what `ask` asks.
 import assert from 'node:assert/strict'
 import axe from 'axe-core'
 import {chromium} from 'playwright-core'
 
-// kind: stand-in, doorkeeper or https · control: where `ask` asks · publicURL: of the front door
+// kind: stand-in, doorkeeper or https · control: where `ask` asks · publicURL: of the callback server
 // login, password: of the provider's user · screens: folder for screenshots, or empty
 export const world = JSON.parse(process.env.WORLD)
 
@@ -25,7 +25,7 @@ export async function openBrowser() {
 }
 
 export class Person {
-  // what one browser profile with nothing in it sees
+  // arrive starts with an empty browser profile.
   static async arrive(browser, options = {}) {
     const p = new Person()
     p.context = await browser.newContext({ignoreHTTPSErrors: true, viewport: devices.desktop, ...options})

@@ -32,34 +32,34 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// A real Chromium goes through the front door: see ../browser. The stand-in plays
-// every page, Doorkeeper is a provider that this project did not write, and over
-// TLS there is a single sign-on at a host of its own.
-func TestFrontDoorInABrowser(t *testing.T) {
+// A real Chromium connects through the callback server: see ../browser. With the
+// stand-in every page is shown, Doorkeeper is a provider that this project did not
+// write, and over TLS there is a single sign-on at a host of its own.
+func TestConsentInABrowser(t *testing.T) {
 	t.Parallel()
 	t.Run("stand-in", func(t *testing.T) {
-		s := newPlayed(t)
+		s := newStandInSite(t)
 		s.serve(s.proxy.URL, func(public string) procoretest.App { return s.NewApp(public + "/callback/demo") })
 		s.screens = screens(t)
 		s.visit("stand-in", s.proxy.URL)
 	})
 	t.Run("doorkeeper", func(t *testing.T) {
-		h := newHouse(t)
+		s := newSite(t)
 		port := freePort(t)
 		p := doorkeeper(t, "http://localhost:"+port+"/callback/demo")
-		h.serveAt(port, p.url, func(string) procoretest.App {
+		s.serveAt(port, p.url, func(string) procoretest.App {
 			return procoretest.App{ClientID: p.clientID, ClientSecret: token.NewSecret(p.clientSecret)}
 		})
-		h.control["reset"] = func(question) (any, error) { return struct{}{}, post(p.url + "/_test/reset") }
-		h.control["exchanges"] = func(question) (any, error) { return map[string]int{"count": len(p.issued().Tokens)}, nil }
-		h.control["consent"] = func(q question) (any, error) {
+		s.control["reset"] = func(question) (any, error) { return struct{}{}, post(p.url + "/_test/reset") }
+		s.control["exchanges"] = func(question) (any, error) { return map[string]int{"count": len(p.issued().Tokens)}, nil }
+		s.control["consent"] = func(q question) (any, error) {
 			out, err := exec.Command("../peers/doorkeeper/drive", "consent", p.url, q.URL).Output()
 			return map[string]string{"url": strings.TrimSpace(string(out))}, err
 		}
-		h.visit("doorkeeper", p.url)
+		s.visit("doorkeeper", p.url)
 	})
 	t.Run("https", func(t *testing.T) {
-		s := newPlayed(t)
+		s := newStandInSite(t)
 		s.overTLS()
 		s.visit("https", s.login, s.sso)
 	})
@@ -73,8 +73,8 @@ type question struct {
 	How        string   `json:"how"`
 }
 
-// house is a front door, what is behind it, and the answers to the browser's test.
-type house struct {
+// site is a callback server, what is behind it, and the answers to the browser's test.
+type site struct {
 	t         *testing.T
 	data      string
 	publicURL string
@@ -84,57 +84,57 @@ type house struct {
 	control   map[string]func(question) (any, error)
 }
 
-func newHouse(t *testing.T) *house {
-	h := &house{t: t, data: t.TempDir(), log: &lockedBuffer{}}
-	h.control = map[string]func(question) (any, error){
+func newSite(t *testing.T) *site {
+	s := &site{t: t, data: t.TempDir(), log: &lockedBuffer{}}
+	s.control = map[string]func(question) (any, error){
 		"invite": func(q question) (any, error) {
-			out, err := h.operate(append([]string{"connection", "invite", q.Connection, "--public-url", h.publicURL},
+			out, err := s.operate(append([]string{"connection", "invite", q.Connection, "--public-url", s.publicURL},
 				q.Options...)...)
 			var answer struct {
 				URL string `json:"url"`
 			}
 			err = errors.Join(err, json.Unmarshal(out, &answer))
-			h.links = append(h.links, answer.URL)
+			s.links = append(s.links, answer.URL)
 			return answer, err
 		},
 		"revoke": func(q question) (any, error) {
-			out, err := h.operate("invitation", "list")
+			out, err := s.operate("invitation", "list")
 			var list []struct{ ID, Connection string }
 			err = errors.Join(err, json.Unmarshal(out, &list))
 			for _, i := range list {
 				if i.Connection == q.Connection {
-					_, revokeErr := h.operate("invitation", "revoke", i.ID)
+					_, revokeErr := s.operate("invitation", "revoke", i.ID)
 					err = errors.Join(err, revokeErr)
 				}
 			}
 			return struct{}{}, err
 		},
 		"disconnect": func(q question) (any, error) {
-			_, err := h.operate("connection", "disconnect", q.Connection, "--yes")
+			_, err := s.operate("connection", "disconnect", q.Connection, "--yes")
 			return struct{}{}, err
 		},
-		"log": func(question) (any, error) { return map[string]string{"text": h.log.String()}, nil },
+		"log": func(question) (any, error) { return map[string]string{"text": s.log.String()}, nil },
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("the front door wrote:\n%s", h.log.tail(4000))
+			t.Logf("the callback server wrote:\n%s", s.log.tail(4000))
 		}
-		for _, link := range h.links {
-			if strings.Contains(h.log.String(), link[strings.LastIndex(link, "/")+1:]) {
+		for _, link := range s.links {
+			if strings.Contains(s.log.String(), link[strings.LastIndex(link, "/")+1:]) {
 				t.Error("a link is in the log")
 			}
 		}
 	})
-	return h
+	return s
 }
 
-// operate runs the operator's command on the store of the house.
-func (h *house) operate(arguments ...string) ([]byte, error) {
-	return h.run(nil, arguments...)
+// operate runs the tokenturn command on the store of the site.
+func (s *site) operate(arguments ...string) ([]byte, error) {
+	return s.run(nil, arguments...)
 }
 
-func (h *house) run(stdin []byte, arguments ...string) ([]byte, error) {
-	cmd := exec.CommandContext(h.t.Context(), built(h.t, buildCommand), append([]string{"--data", h.data, "--json"},
+func (s *site) run(stdin []byte, arguments ...string) ([]byte, error) {
+	cmd := exec.CommandContext(s.t.Context(), built(s.t, buildCommand), append([]string{"--data", s.data, "--json"},
 		arguments...)...)
 	cmd.Stdin = strings.NewReader(string(stdin))
 	out, err := cmd.Output()
@@ -145,7 +145,7 @@ func (h *house) run(stdin []byte, arguments ...string) ([]byte, error) {
 }
 
 // freePort is one for a server that is started later. It lies below those that the kernel
-// gives to whoever asks for any (32768 and up), so nobody takes it meanwhile by chance.
+// assigns by itself (32768 and up), so no other process takes it meanwhile by chance.
 func freePort(t *testing.T) string {
 	t.Helper()
 	for range 100 {
@@ -159,25 +159,25 @@ func freePort(t *testing.T) string {
 	return ""
 }
 
-func (h *house) serve(providerURL string, app func(publicURL string) procoretest.App) {
-	h.t.Helper()
-	h.serveAt(freePort(h.t), providerURL, app)
+func (s *site) serve(providerURL string, app func(publicURL string) procoretest.App) {
+	s.t.Helper()
+	s.serveAt(freePort(s.t), providerURL, app)
 }
 
 // serveAt stores app credentials and runs `tokenturn serve` until the test ends.
-func (h *house) serveAt(port, providerURL string, register func(publicURL string) procoretest.App) {
-	t := h.t
+func (s *site) serveAt(port, providerURL string, register func(publicURL string) procoretest.App) {
+	t := s.t
 	t.Helper()
-	h.publicURL = "http://localhost:" + port
-	app := register(h.publicURL)
+	s.publicURL = "http://localhost:" + port
+	app := register(s.publicURL)
 	credentials, _ := json.Marshal(map[string]string{"client_id": app.ClientID, "client_secret": app.ClientSecret.Reveal(),
-		"redirect_uri": h.publicURL + "/callback/demo", "login_url": providerURL, "api_url": providerURL})
-	if _, err := h.run(credentials, "app", "set", "demo", "--stdin"); err != nil {
+		"redirect_uri": s.publicURL + "/callback/demo", "login_url": providerURL, "api_url": providerURL})
+	if _, err := s.run(credentials, "app", "set", "demo", "--stdin"); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(built(t, buildCommand), "--data", h.data, "serve", "--addr", "localhost:"+port, "--organization",
+	cmd := exec.Command(built(t, buildCommand), "--data", s.data, "serve", "--addr", "localhost:"+port, "--organization",
 		"Acme Builders")
-	cmd.Stdout, cmd.Stderr = h.log, h.log
+	cmd.Stdout, cmd.Stderr = s.log, s.log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -196,28 +196,28 @@ func (h *house) serveAt(port, providerURL string, register func(publicURL string
 		}
 	})
 	// Another process: its log is all there is to wait for.
-	for end := time.Now().Add(time.Minute); !strings.Contains(h.log.String(),
+	for end := time.Now().Add(time.Minute); !strings.Contains(s.log.String(),
 		"Serving http"); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("tokenturn serve did not come up:\n%s", h.log.String())
+			t.Fatalf("tokenturn serve did not come up:\n%s", s.log.String())
 		}
 	}
 }
 
-// visit lets the browser's test loose. providers are the origins that a person
-// may be sent to.
-func (h *house) visit(kind string, providers ...string) {
-	t := h.t
+// visit runs the browser's test. providers are the origins that a person may be
+// sent to.
+func (s *site) visit(kind string, providers ...string) {
+	t := s.t
 	t.Helper()
-	control := httptest.NewServer(http.HandlerFunc(h.answer))
+	control := httptest.NewServer(http.HandlerFunc(s.answer))
 	defer control.Close()
-	world, _ := json.Marshal(map[string]any{"kind": kind, "control": control.URL, "publicURL": h.publicURL,
-		"screens": h.screens,
+	world, _ := json.Marshal(map[string]any{"kind": kind, "control": control.URL, "publicURL": s.publicURL,
+		"screens": s.screens,
 		"login":   procoretest.DefaultUser().Login, "password": procoretest.DefaultUser().Password, "pages": pageNames(t),
 		"providers": providers})
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "../browser/run", "door.mjs")
+	cmd := exec.CommandContext(ctx, "../browser/run", "consent.mjs")
 	cmd.Env = append(os.Environ(), "WORLD="+string(world))
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -230,9 +230,9 @@ func (h *house) visit(kind string, providers ...string) {
 	}
 }
 
-func (h *house) answer(w http.ResponseWriter, r *http.Request) {
+func (s *site) answer(w http.ResponseWriter, r *http.Request) {
 	var q question
-	answer, known := h.control[strings.TrimPrefix(r.URL.Path, "/")]
+	answer, known := s.control[strings.TrimPrefix(r.URL.Path, "/")]
 	if err := json.NewDecoder(r.Body).Decode(&q); err != nil || !known {
 		http.Error(w, "no such question", http.StatusNotFound)
 		return
@@ -305,20 +305,20 @@ func doorkeeper(t *testing.T, redirectURI string) *provider {
 	return p
 }
 
-// played is a house with the stand-in, which misbehaves on command.
-type played struct {
-	*house
+// standInSite is a site with the stand-in, which misbehaves on command.
+type standInSite struct {
+	*site
 	*procoretest.Handler
 	proxy   *httptest.Server // the stand-in
-	silent  atomic.Bool      // does not say whose an access token is
+	silent  atomic.Bool      // does not answer token info
 	release chan struct{}
 	granted int // exchanges before the last reset
 
 	login, sso string // origins over TLS
 }
 
-func newPlayed(t *testing.T) *played {
-	s := &played{house: newHouse(t), Handler: procoretest.NewHandler()}
+func newStandInSite(t *testing.T) *standInSite {
+	s := &standInSite{site: newSite(t), Handler: procoretest.NewHandler()}
 	s.proxy = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.silent.Load() && r.URL.Path == "/oauth/token/info" {
 			http.Error(w, "out of order", http.StatusServiceUnavailable)
@@ -366,7 +366,7 @@ func newPlayed(t *testing.T) *played {
 }
 
 // exchanges counts every code that arrived at the token endpoint.
-func (s *played) exchanges() (n int) {
+func (s *standInSite) exchanges() (n int) {
 	for _, p := range s.Presentations() {
 		if p.Grant == "authorization_code" {
 			n++
@@ -375,13 +375,13 @@ func (s *played) exchanges() (n int) {
 	return n
 }
 
-// overTLS serves the door within this process at https://tokens.test. The
+// overTLS serves the site within this process at https://tokens.test. The
 // stand-in is https://login.test, which sends people through https://sso.test
-// first. What browsers of before 2023 do not send is taken off.
-func (s *played) overTLS() {
+// first. Headers that browsers before 2023 do not send are removed.
+func (s *standInSite) overTLS() {
 	t := s.t
 	var mu sync.Mutex
-	var door http.Handler
+	var callback http.Handler
 	signedOn := map[string]bool{}
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
@@ -392,7 +392,7 @@ func (s *played) overTLS() {
 		}
 		switch state := r.URL.Query().Get("state"); {
 		case host == "tokens.test":
-			door.ServeHTTP(w, r)
+			callback.ServeHTTP(w, r)
 		case host == "sso.test":
 			signedOn[state] = true
 			http.Redirect(w, r, s.login+"/oauth/authorize?"+r.URL.RawQuery, http.StatusFound)
@@ -410,7 +410,7 @@ func (s *played) overTLS() {
 		ClientSecret: app.ClientSecret,
 		RedirectURI:  app.RedirectURIs[0], LoginURL: s.login, APIURL: s.login})
 	mu.Lock()
-	door = handler
+	callback = handler
 	mu.Unlock()
 	s.control["consent"] = func(q question) (any, error) { // past the single sign-on
 		back, err := s.Consent(strings.Replace(q.URL, s.login, s.proxy.URL, 1), procoretest.DefaultUser().Login, true)
@@ -418,8 +418,8 @@ func (s *played) overTLS() {
 	}
 }
 
-// inProcess is a door of this process, and the operator's acts on its store.
-func (s *played) inProcess(app rotation.Application) http.Handler {
+// inProcess is a callback server in this process, with the operator's commands on its store.
+func (s *standInSite) inProcess(app rotation.Application) http.Handler {
 	t := s.t
 	store, err := embedded.Open(t.Context(), s.data)
 	if err != nil {
@@ -481,7 +481,7 @@ func (s *played) inProcess(app rotation.Application) http.Handler {
 	return handler
 }
 
-// invitationOf understands the options of `connection invite` that are asked for.
+// invitationOf reads the options of `connection invite` that the browser's test uses.
 func invitationOf(q question) (consent.Invitation, error) {
 	c, err := token.ParseConnection(q.Connection)
 	wanted := consent.Invitation{Connection: c, CreatedAt: time.Now()}

@@ -1,18 +1,18 @@
-// Goes through the front door as people do, and as they should not.
+// Connects through the callback server's pages in a real browser: as people do, and as they should not.
 import assert from 'node:assert/strict'
 import {after, before, test} from 'node:test'
-import {allowing, ask, button, denying, inspect, inspected, invite, openBrowser, Person, sees, signIn, start, world} from './person.mjs'
+import {allowing, ask, button, denying, inspect, inspected, invite, openBrowser, Person, sees, signIn, start, world} from './harness.mjs'
 
 let browser
 before(async () => { browser = await openBrowser() })
 after(() => browser.close())
 
 // visit is a test with a fresh person, on a provider that has seen no consent yet.
-function visit(name, scene, options) {
+function visit(name, steps, options) {
   test(name, async () => {
     await ask('reset')
     const pat = await Person.arrive(browser, options)
-    await scene(pat.page, pat)
+    await steps(pat.page, pat)
     await pat.leave()
   })
 }
@@ -186,7 +186,7 @@ visit('a form on another site, and a frame', async (page, pat) => {
   assert.deepEqual(kept, [], 'cookies')
 })
 
-// What depends on the browser's own headers: Sec-Fetch-Site is taken off before the door sees it, as if the browser were old.
+// What depends on the browser's own headers: Sec-Fetch-Site is removed before the server sees it, as if the browser were old.
 if (world.kind === 'https') visit('single sign-on at another host, in a browser of 2022', async (page, pat) => {
   await start(page, await invite('demo/sso'))
   const sent = async part => {
@@ -232,7 +232,7 @@ if (world.kind === 'stand-in') {
     await sees(page, 'Procore is connected')
   })
 
-  visit('a provider that does not say whose account it is', async page => {
+  visit('a provider that does not identify the account', async page => {
     const link = await invite('demo/verify')
     await start(page, link)
     await ask('spoil', {how: 'silent'})
