@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// What only AWS would refuse, or take otherwise than it reads: cfn-lint and moto pass over it in silence.
+// Rules for what only AWS refuses, or understands differently: cfn-lint and moto accept it silently.
 
 // queuePolicies: SQS refuses a policy with statements about other queues, and several resources in one.
 // (Amazon SQS developer guide, API version 2011-10-01, Special Information for SQS Policies.)
@@ -35,8 +35,8 @@ func queuePolicies(t template) (broken []string) {
 	return broken
 }
 
-// newSecrets: before Secrets Manager makes a secret under a customer's key, it tries the key on behalf of the caller,
-// and in the encryption context it says so in the place of the version's id and, before the secret has one, of the ARN.
+// newSecrets: before Secrets Manager creates a secret under a customer's key, it tests the key on behalf of the caller.
+// The encryption context then has a marker in place of the version's id and, before the secret has one, of the ARN.
 // (AWS Secrets Manager user guide, Secret encryption and decryption, "Validating access to the KMS key".)
 func newSecrets(t template) (broken []string) {
 	for _, policy := range []string{"RotatePolicy", "CallbackPolicy", "OperatorPolicy"} {
@@ -68,8 +68,8 @@ func missingData(t template) (broken []string) {
 	return broken
 }
 
-// alarmsReachPeople: the policies of the topic and of its key go by the names of alarms, and what they turn away is
-// seen in an alarm's history only.
+// alarmsReachPeople: the policies of the topic and of its key match the names of alarms. What they deny shows only in
+// an alarm's history.
 func alarmsReachPeople(t template) (broken []string) {
 	for name, r := range t.ofType("AWS::CloudWatch::Alarm") {
 		if !strings.HasPrefix(text(object(r.at("AlarmName"))["Fn::Sub"]), "${AWS::StackName}-") {
@@ -81,7 +81,7 @@ func alarmsReachPeople(t template) (broken []string) {
 
 var pageNamed = regexp.MustCompile(`(infra/[\w/-]+\.md)(?:, section (.+))?$`)
 
-// alarmsNameAPage: an alarm arrives as an e-mail with its description and nothing else to go by.
+// alarmsNameAPage: an alarm arrives as an e-mail, and its description is the only text that helps.
 func alarmsNameAPage(t template) (broken []string) {
 	for name, r := range t.ofType("AWS::CloudWatch::Alarm") {
 		named := pageNamed.FindStringSubmatch(text(r.at("AlarmDescription")))
@@ -97,7 +97,7 @@ func alarmsNameAPage(t template) (broken []string) {
 	return broken
 }
 
-// unfiltered: a line of metrics has no level, and Lambda takes what has none for INFO.
+// unfiltered: a line of metrics has no level, and Lambda treats a line without a level as INFO.
 func unfiltered(t template) (broken []string) {
 	for _, r := range t.ofType(functionKind) {
 		broken = append(broken, r.differs("LoggingConfig.ApplicationLogLevel", "TRACE")...)
@@ -124,9 +124,9 @@ func watched(alarm resource) (metric resource, filled bool) {
 	return resource{"Properties": properties}, filled
 }
 
-// Each of these would deploy to moto, and not work on AWS. The rule of that name must say so.
+// Each of these mutations would deploy to moto but not work on AWS. The named rule must report it.
 func TestRulesOfServicesBite(t *testing.T) {
-	bite(t, [][4]string{
+	reportMutations(t, [][4]string{
 		{"one policy for two queues", "queue-policies", "Queues: [!Ref FollowUps]",
 			"Queues: [!Ref FollowUps, !Ref DeadLetters]"},
 		{"two queues in a statement", "queue-policies", "Resource: !GetAtt LostSweeps.Arn\n            Condition",

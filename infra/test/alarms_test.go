@@ -56,8 +56,8 @@ type embedded struct {
 	} `json:"_aws"`
 }
 
-// take makes metrics of the lines of a log that have the embedded metric
-// format. What CloudWatch would drop in silence is an error.
+// take turns the log lines in the embedded metric format into metrics. What
+// CloudWatch would drop silently is an error.
 func (c cloudwatch) take(log string) error {
 	for line := range strings.Lines(log) {
 		var e embedded
@@ -135,9 +135,9 @@ func (t template) alarms() (all []alarm) {
 }
 
 // goesOff reports whether the alarm would be in the state ALARM at any minute
-// between from and to. Each minute the periods before it are looked at, as
-// CloudWatch does it for periods of a minute and more. (That it looks further back
-// for missing points is the business of missingData.)
+// between from and to. At each minute it evaluates the periods before it, as
+// CloudWatch does for periods of a minute and more. (CloudWatch also looks further
+// back for missing points: see missingData.)
 func (a alarm) goesOff(measured series, from, to time.Time) bool {
 	points := make([]*statistics, to.Unix()/60-from.Unix()/60) // by minute
 	for n := range points {

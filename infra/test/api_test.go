@@ -18,8 +18,8 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 )
 
-// The routes of the API are the routes of the handler, method by method. (A
-// handler that is asked with a method that it does not have lists those it has.)
+// The routes of the API are the routes of the handler, method by method. (To a
+// method that it does not have, a handler answers with a list of those it has.)
 func TestRoutesAreTheHandlers(t *testing.T) {
 	handler, err := consent.New(consent.Config{Store: struct{ consent.Store }{}, Consents: &rotation.Consents{},
 		Applications: noApplications{}, AuthorizeURL: func(rotation.Application, string, string, string) string { return "" },

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// Each of these would let strangers get nearer to tokens. The rule of that name must say so.
+// Each of these mutations would bring strangers closer to tokens. The named rule must report it.
 func TestRulesAboutTheCallbackBite(t *testing.T) {
 	content, err := os.ReadFile(main)
 	if err != nil {
@@ -87,7 +87,7 @@ func callbackVaultKey(t template) (broken []string) {
 	return broken
 }
 
-// callbackConcludes: what a consent leaves behind, its state and its invitation, is updated in one transaction.
+// callbackConcludes: the end of a consent updates its state and its invitation in one transaction.
 // Whether IAM is given the keys of a transaction one by one or all together is not documented, so both must pass.
 func callbackConcludes(t template) []string {
 	for _, s := range t.policy("CallbackPolicy") {
@@ -100,7 +100,7 @@ func callbackConcludes(t template) []string {
 	return []string{"CallbackPolicy has no statement that allows to update an invitation and a state together"}
 }
 
-// callbackHasOnePolicy: what the other rules say of its policy is all that there is.
+// callbackHasOnePolicy: the other rules check one policy, so there must be no other.
 func callbackHasOnePolicy(t template) (broken []string) {
 	if f := t.resource("CallbackFunction"); f.at("Policies") != nil || f.at("Role") == nil {
 		broken = append(broken, "CallbackFunction has rights that SAM makes up")

@@ -45,8 +45,8 @@ func (r resource) differs(path string, want any) []string {
 	return nil
 }
 
-// withoutEvents is the template's resources but for the events of functions, which
-// are resources of their own once SAM has transformed the template.
+// withoutEvents is the template's resources except the events of functions, which SAM
+// turns into separate resources.
 func (t template) withoutEvents() map[string]any {
 	resources := map[string]any{}
 	for name := range object(t.root["Resources"]) {
@@ -105,7 +105,7 @@ func (t template) statements() (all []statement) {
 	return all
 }
 
-// policy is what a policy allows, and what the role that it is of has within itself.
+// policy is what a policy allows, with the inline policies of its role.
 func (t template) policy(name string) []statement {
 	all := statements(name, t.resource(name).at("PolicyDocument"))
 	role := text(object(t.resource(name).at("RoleName"))["Ref"])
@@ -138,7 +138,7 @@ func statements(where string, policy any) (all []statement) {
 	return all
 }
 
-// environment works out the environment of a function for given parameters, as
+// environment resolves the environment of a function for given parameters, as
 // CloudFormation does, in the form of os.Environ.
 func (t template) environment(function string, parameters map[string]any) []string {
 	values := t.values(parameters)
@@ -163,8 +163,8 @@ func (t template) values(given map[string]any) map[string]any {
 	return values
 }
 
-// resolve works out the intrinsic functions in value. What cannot be worked out
-// shows up as text that nothing accepts.
+// resolve resolves the intrinsic functions in value. What cannot be resolved becomes
+// a text that nothing accepts.
 func (t template) resolve(value any, values map[string]any) any {
 	resolved, err := cloudformation.Scope{Conditions: object(t.root["Conditions"]), Values: values,
 		Attribute: t.identity}.Resolve(value)

@@ -29,7 +29,7 @@ import (
 )
 
 // installation is both functions, as their mains wire them but with stores and a
-// server in memory, and what CloudWatch makes of their logs.
+// server in memory, and the metrics that CloudWatch derives from their logs.
 type installation struct {
 	*rotationtest.Harness
 	t       *testing.T

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// The example's deployment holds to the rules of the other one, and its policy is as
-// narrow as it says.
+// The example's template keeps the rules of the stack's template, and its policy is as
+// narrow as documented.
 func TestExampleReader(t *testing.T) {
 	example := load(t, "../examples/reader.yaml")
 	for _, rule := range []func(template) []string{noWildcards, namedResources, logs} {

@@ -17,8 +17,8 @@ const (
 	connectionNames = secretNames + "connection/*"
 )
 
-// secretsInScope: nobody reaches secrets that are not this installation's, readers only those of connections, and
-// only operators end or share one, of a connection.
+// secretsInScope: every role reaches only secrets of this installation, readers only those of connections, and only
+// operators may delete or share one, and only a connection's.
 func secretsInScope(t template) (broken []string) {
 	own := []string{appSecrets, connectionNames}
 	operators := []string{"secretsmanager:DeleteSecret", "secretsmanager:GetResourcePolicy",
@@ -52,7 +52,7 @@ func secretsInScope(t template) (broken []string) {
 	return broken
 }
 
-// keysInContext: what a role may do with the key of the stores, it may for the secrets and the topic that it reaches.
+// keysInContext: a role may use the key of the stores only for the secrets and the topic that it reaches.
 func keysInContext(t template) (broken []string) {
 	const trial = "RequestToValidateKeyAccess" // see newSecrets
 	within := map[string][]string{"RotatePolicy": {appSecrets, connectionNames, trial}, "CallbackPolicy": {appSecrets},
@@ -137,8 +137,8 @@ func unwrapped(value any) (all []string) {
 	return all
 }
 
-// bite spoils the template, and each time the rule of that name must say so.
-func bite(t *testing.T, spoils [][4]string) {
+// reportMutations spoils the template in one way after the other. The named rule must report each.
+func reportMutations(t *testing.T, spoils [][4]string) {
 	t.Helper()
 	content, err := os.ReadFile(main)
 	if err != nil {
@@ -161,7 +161,7 @@ func TestRulesOfRightsBite(t *testing.T) {
 		anything = "!Sub arn:${AWS::Partition}:secretsmanager:${AWS::Region}:${AWS::AccountId}:secret:*"
 		account  = "              StringEquals: {aws:SourceAccount: !Ref AWS::AccountId}\n"
 	)
-	bite(t, [][4]string{
+	reportMutations(t, [][4]string{
 		{"readers of app credentials", "secrets-in-scope", "Resource: " + sub + "\n          - Sid: AtRest",
 			"Resource: !Sub " + secretNames + "*\n          - Sid: AtRest"},
 		{"readers that write", "secrets-in-scope", "secretsmanager:DescribeSecret\n              - " +

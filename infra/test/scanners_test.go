@@ -15,7 +15,7 @@ import (
 
 // question is what public scanners ask of a kind of resource: checkov (CKV_),
 // cfn-nag (F and W) and the rule sets of cfn-guard, which have the names of
-// AWS Config's rules. One predicate answers all that ask for the same.
+// AWS Config's rules. One predicate answers all questions about the same property.
 type question struct {
 	ids   string
 	kind  string
@@ -201,7 +201,7 @@ func TestScannersFindNothingUnexplained(t *testing.T) {
 	}
 }
 
-// A kind of resource that nobody asks about must be looked at before it is used.
+// A kind of resource that no scanner asks about must be reviewed before it is used.
 func TestEveryKindOfResourceIsAskedAbout(t *testing.T) {
 	plain := []string{ // without anything that scanners ask about
 		"AWS::ApiGatewayV2::Api", "AWS::ApiGatewayV2::Integration", "AWS::CloudWatch::Dashboard"}
@@ -288,7 +288,7 @@ func all(holds ...func(subject) bool) func(subject) bool {
 	}
 }
 
-// policies are the statements of a resource, but for who may assume a role.
+// policies are the statements of a resource, without the trust policy of a role.
 func (s subject) policies() []statement {
 	found := append(statements(s.name, s.at("PolicyDocument")), statements(s.name, s.at("KeyPolicy"))...)
 	for _, inline := range list(s.at("Policies")) {

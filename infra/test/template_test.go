@@ -17,7 +17,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/secretsmanager"
 )
 
-// rules are what the template must hold to. Each returns what breaks it.
+// rules are what the template must keep. Each returns what breaks it.
 var rules = []struct {
 	id, says string
 	broken   func(template) []string
@@ -73,8 +73,8 @@ func TestTemplateKeepsTheRules(t *testing.T) {
 	}
 }
 
-// The environment of each function, worked out as CloudFormation does, is one
-// that pkg/config accepts for it. Unknown variables and missing ones fail.
+// pkg/config accepts the environment of each function, resolved as CloudFormation
+// does. Unknown variables and missing ones fail.
 func TestFunctionsEnvironmentIsAccepted(t *testing.T) {
 	tmpl := load(t, main)
 	for _, c := range []struct {

@@ -15,7 +15,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// fault is what a simulated installation meets at an hour after it was made, and
+// fault is what happens to a simulated installation an hour after it was made, and
 // the alarms that must go off: these and no others.
 type fault struct {
 	name   string
@@ -127,7 +127,7 @@ var faults = []fault{
 	{"the API answers 503", given("AWS/ApiGateway 5xx ApiId=abcdefghij", 1), []string{"ServerErrors"}},
 }
 
-// given is a fault that shows in a metric of AWS alone.
+// given is a fault that shows only in a metric of AWS.
 func given(metric string, value float64) func(*installation) {
 	return func(i *installation) {
 		i.cloud.put(metric, time.Now(), value)

@@ -1,6 +1,6 @@
 // Package cloudformation reads templates of AWS CloudFormation and SAM as plain
-// values, works out their intrinsic functions, and says in which order their
-// resources can be made. It knows the functions that this project's templates
+// values, resolves their intrinsic functions, and orders their resources so that
+// they can be created. It knows the functions that this project's templates
 // use; any other is an error.
 package cloudformation
 

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Scope is what intrinsic functions are worked out from.
+// Scope is what intrinsic functions are resolved from.
 type Scope struct {
 	Conditions map[string]any // of the template
 	Values     map[string]any // of parameters and pseudo parameters
@@ -37,7 +37,7 @@ func Parameters(template map[string]any, overrides map[string]any) (map[string]a
 // noValue is what AWS::NoValue stands for: the member is left out.
 type noValue struct{}
 
-// Resolve works out every intrinsic function in value.
+// Resolve resolves every intrinsic function in value.
 func (s Scope) Resolve(value any) (any, error) {
 	switch v := value.(type) {
 	case []any:

@@ -139,7 +139,7 @@ func take(properties map[string]any, name string) any {
 	return value
 }
 
-// nothingLeft is an error if there are properties that nobody took.
+// nothingLeft is an error if there are properties that no maker used.
 func nothingLeft(properties map[string]any) error {
 	if len(properties) > 0 {
 		return fmt.Errorf("properties that are not known here: %v", slices.Sorted(maps.Keys(properties)))

@@ -1,13 +1,13 @@
-// Command deploylocal deploys template.yaml on this machine and uses it: SAM's
-// own translator makes CloudFormation of it, each resource is made with calls to
-// moto's AWS server, the functions run as Lambda would run them, with the
-// environment that the template gives them, and a connection is consented to and
-// rotated ten times. Then the commands of every runbook are run, each in the
-// situation that it is for. It needs Go, and Python 3 with moto and aws-sam-translator.
+// Command deploylocal deploys template.yaml on this machine and uses it. SAM's own
+// translator turns it into CloudFormation, and calls to moto's AWS server create each
+// resource. The functions run as in Lambda, with the environment that the template
+// gives them. A person consents to a connection, which is rotated ten times. Then the
+// commands of every runbook are run, each in the situation that it is for. It needs
+// Go, and Python 3 with moto and aws-sam-translator.
 //
-// It fails where a resource has a type or a property that it does not know, where
-// a resource cannot be made, and where the functions do not work. It ends with
-// what such a deployment cannot show.
+// It fails if it does not know a resource's type or property, if a resource cannot be
+// created, or if the functions do not work. It ends with a list of what such a
+// deployment cannot show.
 package main
 
 import (

@@ -40,14 +40,14 @@ type trial struct {
 	operator    struct{ arn, keyID, key string }
 }
 
-// try takes a connection from nothing to its tenth rotation.
+// try takes a connection from its invitation to its tenth rotation.
 func try(ctx context.Context, s *stack, say func(string, ...any)) error {
 	outputs, err := s.outputs()
 	if err != nil {
 		return err
 	}
 	t := &trial{stack: s, outputs: outputs}
-	if err := t.hireOperator(ctx); err != nil {
+	if err := t.createOperator(ctx); err != nil {
 		return err
 	}
 	if t.functions, err = startFunctions(ctx, s); err != nil {
@@ -82,8 +82,8 @@ func try(ctx context.Context, s *stack, say func(string, ...any)) error {
 	return t.followRunbooks(ctx, say)
 }
 
-// hireOperator makes the user that first-deploy.md asks for.
-func (t *trial) hireOperator(ctx context.Context) error {
+// createOperator creates the user that first-deploy.md asks for.
+func (t *trial) createOperator(ctx context.Context) error {
 	name := aws.String("operator")
 	user, err := t.cloud.iam.CreateUser(ctx, &iam.CreateUserInput{UserName: name})
 	if err != nil {
@@ -159,8 +159,8 @@ func (t *trial) consent(ctx context.Context, connection string) error {
 	return t.accept(ctx, invitation.URL)
 }
 
-// accept opens an invitation, allows access and comes back, and lets what the
-// callback queued be done.
+// accept opens an invitation, allows access and comes back. Then it delivers what
+// the callback queued.
 func (t *trial) accept(ctx context.Context, invitation string) error {
 	b, err := t.newBrowser(ctx)
 	if err != nil {
@@ -218,7 +218,7 @@ func (t *trial) rotate(ctx context.Context, byQueue bool) error {
 	return err
 }
 
-// check reads the token as a consumer does, and asks the stand-in what it was shown.
+// check reads the token as a consumer does, and asks the stand-in which tokens it got.
 func (t *trial) check(ctx context.Context) error {
 	answer, err := t.operate(ctx, nil, "token", "print", connection)
 	if err != nil {

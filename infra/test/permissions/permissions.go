@@ -81,8 +81,8 @@ func withoutMethodsByName(dir string) (overlay string, err error) {
 }
 
 // Actions are the IAM actions that a call needs, where they are not called the
-// same: a transaction needs those of its parts, tags of a new secret their own,
-// and who one is everybody may ask.
+// same: a transaction needs those of its parts, tags of a new secret have an action
+// of their own, and GetCallerIdentity needs none.
 // (Service Authorization Reference, DynamoDB and Secrets Manager.)
 func Actions(call string) []string {
 	switch call {
