@@ -94,7 +94,7 @@ func install(t *testing.T, c *cloud, p *provider, name string, settings map[stri
 		"TOKENTURN_TABLE":         name,
 		"TOKENTURN_SECRET_PREFIX": name,
 		"TOKENTURN_SEAL_KEY":      in.key(kms.NewFromConfig(cfg), "sealing"),
-		"TOKENTURN_VAULT_KEY":     in.key(kms.NewFromConfig(cfg), "vault"),
+		"TOKENTURN_VAULT_KEY":     in.key(kms.NewFromConfig(cfg), "secrets at rest"),
 		"TOKENTURN_PUBLIC_URL":    publicURL,
 		"TOKENTURN_QUEUE_URL":     in.makeQueue(name),
 		"TOKENTURN_TOPIC_ARN":     in.topic(sns.NewFromConfig(cfg), name),

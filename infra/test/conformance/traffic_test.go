@@ -92,14 +92,14 @@ func (t *traffic) secretCall(c call) {
 		return // app credentials
 	}
 	var kept struct {
-		Mint *tokenResponse `json:"mint"`
+		Response *tokenResponse `json:"mint"`
 	}
 	document, err := token.ParseDocument(token.NewSecret(in.SecretString))
 	switch {
 	case err == nil:
 		t.versions[in.ClientRequestToken] = place{in.ClientRequestToken, document.Epoch, document.Generation}
-	case json.Unmarshal([]byte(in.SecretString), &kept) == nil && kept.Mint != nil:
-		t.saved(c, *kept.Mint)
+	case json.Unmarshal([]byte(in.SecretString), &kept) == nil && kept.Response != nil:
+		t.saved(c, *kept.Response)
 	}
 	m := move{in.RemoveFromVersionID, t.versions[in.MoveToVersionID]}
 	switch {
@@ -128,8 +128,8 @@ type tokenResponse struct {
 
 // row is what is read here of an item.
 type row struct {
-	Mint   *tokenResponse `json:"mint"`
-	Record *struct {
+	Response *tokenResponse `json:"mint"`
+	Record   *struct {
 		Attempt *struct {
 			ID          string `json:"id"`
 			Fingerprint string `json:"fingerprint"`
@@ -159,8 +159,8 @@ func (t *traffic) tableCall(c call) {
 		var r row
 		byJSON := func(o *attributevalue.DecoderOptions) { o.TagKey = "json" }
 		t.s.must(attributevalue.UnmarshalMapWithOptions(item, &r, byJSON))
-		if r.Mint != nil {
-			t.saved(c, *r.Mint)
+		if r.Response != nil {
+			t.saved(c, *r.Response)
 		}
 		if r.Record != nil && r.Record.Attempt != nil {
 			t.begun(c, r.Record.Attempt.ID, r.Record.Attempt.Fingerprint)

@@ -76,8 +76,8 @@ func pythonWithSAM(ctx context.Context, venv string) (string, error) {
 	out, err := exec.CommandContext(ctx, own, "-m", "pip", "install", "--quiet",
 		"aws-sam-translator>=1.100,<2").CombinedOutput()
 	if err != nil || !has(own) {
-		return "", errors.Join(errors.New("aws-sam-translator cannot be installed here; install it yourself for the python3 on PATH: "+
-			"pip install aws-sam-translator"), err, errors.New(string(out)))
+		return "", errors.Join(errors.New("aws-sam-translator cannot be installed here; install it yourself for the "+
+			"python3 on PATH: pip install aws-sam-translator"), err, errors.New(string(out)))
 	}
 	return own, nil
 }
