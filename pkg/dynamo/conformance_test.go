@@ -31,7 +31,7 @@ func TestLedgerKeepsTheContractWhenRequestsAreRepeated(t *testing.T) {
 }
 
 func TestPaceKeepsTheContract(t *testing.T) {
-	rotationtest.TestPace(t, func(t *testing.T) rotation.RateLimiter { return newTable(t, http.DefaultTransport) })
+	rotationtest.TestRateLimiter(t, func(t *testing.T) rotation.RateLimiter { return newTable(t, http.DefaultTransport) })
 }
 
 func TestAnnouncementsKeepTheContract(t *testing.T) {

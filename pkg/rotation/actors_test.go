@@ -28,8 +28,8 @@ func rotator(name string) actor {
 var (
 	sweeper = function("sweeper")
 
-	// renewer is a callback whose consent is published at once.
-	renewer = actor{"renewer", func(ctx context.Context, b *harness) {
+	// publishedConsent is a callback whose consent is published at once.
+	publishedConsent = actor{"callback", func(ctx context.Context, b *harness) {
 		consenter.act(ctx, b)
 		_, _ = b.rotator().Publish(ctx, acme)
 	}}
@@ -49,8 +49,8 @@ var (
 	// discarder gives it up.
 	discarder = actor{"operator", func(ctx context.Context, b *harness) { _, _ = b.rotator().Discard(ctx, acme) }}
 
-	// courier delivers the follow-ups that are due.
-	courier = actor{"courier", func(ctx context.Context, b *harness) {
+	// queueConsumer delivers the follow-ups that are due.
+	queueConsumer = actor{"queue consumer", func(ctx context.Context, b *harness) {
 		for _, request := range b.FollowUps.Take() {
 			_, _ = b.rotator().Do(rotationtest.Scheduled(ctx), request)
 		}
@@ -61,30 +61,30 @@ var (
 		_, _ = b.rotator().Do(ctx, rotation.Request{Op: "ensure", Connection: acme.String(), MinTTLSeconds: 3600})
 	}}
 
-	// hasty is a run that will have to end soon.
-	hasty = actor{"hasty", func(ctx context.Context, b *harness) {
+	// shortRun is a run that will have to end soon.
+	shortRun = actor{"short run", func(ctx context.Context, b *harness) {
 		ctx, cancel := rotationtest.Within(rotationtest.Scheduled(ctx), b.settings.RedeemTimeout+16*time.Second)
 		defer cancel()
 		_, _ = b.rotator().Sweep(ctx)
 	}}
 
-	// stranger follows an invitation that was meant for pat.
-	stranger = actor{"stranger", func(ctx context.Context, b *harness) {
+	// otherUser follows an invitation that was meant for pat.
+	otherUser = actor{"other user", func(ctx context.Context, b *harness) {
 		b.allow(ctx, sam,
 			rotation.Identity{Company: "42"})
 	}}
 
-	// portal replaces the client secret, first at the server and then here.
-	portal = actor{"operator", func(ctx context.Context, b *harness) {
+	// secretResetter replaces the client secret, first at the server and then here.
+	secretResetter = actor{"operator", func(ctx context.Context, b *harness) {
 		changed := app
 		changed.ClientSecret = token.NewSecret("client+/changed==")
 		b.by(ctx, "reset the client secret", func() { b.Issuer.Register(changed) })
 		b.by(ctx, "set the client secret", func() { b.Applications.Set(changed) })
 	}}
 
-	// strangers follow invitations that were meant for others, and pat one to a
+	// otherUsers follow invitations that were meant for others, and pat one to a
 	// company that is not hers.
-	strangers = actor{"strangers", func(ctx context.Context, b *harness) {
+	otherUsers = actor{"other users", func(ctx context.Context, b *harness) {
 		other := pat
 		other.ClientID = "another"
 		for _, who := range []struct{ is, invited rotation.Identity }{
@@ -98,13 +98,13 @@ var (
 		}
 	}}
 
-	// heir is somebody else, who was invited to take the connection over.
-	heir = actor{"heir", func(ctx context.Context, b *harness) {
+	// newOwner is somebody else, who was invited to take the connection over.
+	newOwner = actor{"new owner", func(ctx context.Context, b *harness) {
 		b.allow(ctx, at(sam, "43"), rotation.Identity{Company: "43", Repin: true})
 	}}
 
-	// replacer sets the credentials of another app, and thinks better of it.
-	replacer = actor{"operator", func(ctx context.Context, b *harness) {
+	// appReplacer sets the credentials of another app, and thinks better of it.
+	appReplacer = actor{"operator", func(ctx context.Context, b *harness) {
 		other := app
 		other.ClientID = "another"
 		b.by(ctx, "set another app", func() { b.Applications.Set(other) })
@@ -117,16 +117,16 @@ var (
 	misconfigured = actor{"misconfigured", func(ctx context.Context, b *harness) {
 		b.by(ctx, "configure a process", func() {})
 		_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Sealer = otherKeys{b.Sealer} }).Rotate(ctx, acme)
-		_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Settings.Stack = "neighbour" }).Rotate(ctx, acme)
+		_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Settings.Stack = "neighbor" }).Rotate(ctx, acme)
 	}}
 
-	// neighbour is another installation with the same prefix, which writes into
+	// otherStackWriter is another installation with the same prefix, which writes into
 	// the secret; people put that right.
-	neighbour = actor{"neighbour", func(ctx context.Context, b *harness) {
+	otherStackWriter = actor{"other stack", func(ctx context.Context, b *harness) {
 		was := b.SecretStore.Label(acme, "AWSCURRENT")
 		b.by(ctx, "write into the secret", func() {
 			if doc, err := b.read(context.Background()); err == nil {
-				doc.Stack, doc.Generation = "neighbour", doc.Generation+1
+				doc.Stack, doc.Generation = "neighbor", doc.Generation+1
 				if value, err := doc.Encode(); err == nil {
 					_ = b.SecretStore.Edit(ctx, acme, value)
 				}
@@ -136,8 +136,8 @@ var (
 		b.by(ctx, "roll back", func() { _ = b.SecretStore.RollBack(ctx, acme, was) })
 	}}
 
-	// nonsense asks for what there is not, and for what lies far ahead.
-	nonsense = actor{"caller", func(ctx context.Context, b *harness) {
+	// badRequests asks for what there is not, and for what lies far ahead.
+	badRequests = actor{"caller", func(ctx context.Context, b *harness) {
 		soon, later := time.Now().Add(time.Hour), time.Now().Add(48*time.Hour)
 		for _, request := range []rotation.Request{{Op: "delete", Connection: acme.String()},
 			{Op: "rotate", Connection: "acme"},
@@ -150,14 +150,14 @@ var (
 		}
 	}}
 
-	// everything is an operator who has no patience with the schedule.
-	everything = actor{"operator", func(ctx context.Context, b *harness) {
+	// rotateEverything is an operator who has no patience with the schedule.
+	rotateEverything = actor{"operator", func(ctx context.Context, b *harness) {
 		b.rotator().RotateAll(ctx, []token.Connection{acme, {Environment: "sandbox", Name: "nobody"}},
 			func(rotation.ConnectionReport) {})
 	}}
 
-	// latecomer sweeps once lease and quiet period are over.
-	latecomer = actor{"latecomer", func(ctx context.Context, b *harness) {
+	// lateSweeper sweeps once lease and quiet period are over.
+	lateSweeper = actor{"later sweep", func(ctx context.Context, b *harness) {
 		time.Sleep(b.settings.Lease + b.settings.Quiet + 30*time.Second)
 		_, _ = b.rotator().Sweep(rotationtest.Scheduled(ctx))
 	}}

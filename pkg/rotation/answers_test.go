@@ -170,7 +170,7 @@ func TestAServerThatKeepsTheRefreshTokenIsNeverTakenForAnAnswer(t *testing.T) {
 			t.Errorf("an answer without a refresh token led to %+v", rec)
 		}
 		if kinds := b.notices(); !slices.Contains(kinds, rotation.NoticeRejected) {
-			t.Errorf("nobody was told: %v", kinds)
+			t.Errorf("nobody was notified: %v", kinds)
 		}
 	})
 }
@@ -194,7 +194,7 @@ func TestAServerThatSendsTheSameRefreshTokenIsTakenAtItsWord(t *testing.T) {
 		}
 		if kinds, rec := b.notices(), b.record(t); !slices.Equal(kinds, []string{rotation.NoticeUnknown}) ||
 			rec.Generation != 4 {
-			t.Errorf("people were told %v, generation %d", kinds, rec.Generation)
+			t.Errorf("people were notified of %v, generation %d", kinds, rec.Generation)
 		}
 	})
 }
@@ -217,7 +217,7 @@ func TestQuarantineWaitsForAPerson(t *testing.T) {
 			b := newHarness(rotationtest.Personality{Overlap: true})
 			b.connect(t)
 			time.Sleep(time.Hour)
-			two := contradicting(b.Issuer)
+			two := withSeveralTokens(b.Issuer)
 			r := b.rotatorWith(two)
 			report, err := r.Sweep(t.Context())
 			must(t, err)

@@ -32,16 +32,16 @@ func newBreaker(log *slog.Logger, clock func() time.Time) *breaker {
 		noTime: map[string]bool{}}
 }
 
-// stop ends presenting to an environment for this run.
-func (b *breaker) stop(environment, why string) {
+// openForRun ends presenting to an environment for this run.
+func (b *breaker) openForRun(environment, why string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.open[environment] = opened{outcome: ConfigError, why: why}
 }
 
-// pause ends presenting to an environment for a while. The first connection that
+// openFor ends presenting to an environment for a while. The first connection that
 // meets the cause is enough.
-func (b *breaker) pause(ctx context.Context, environment string, wait time.Duration, why string) {
+func (b *breaker) openFor(ctx context.Context, environment string, wait time.Duration, why string) {
 	until := b.clock().Add(wait)
 	b.mu.Lock()
 	was := b.open[environment]

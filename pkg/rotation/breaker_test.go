@@ -10,9 +10,9 @@ import (
 // The graver of two reasons not to present holds, whichever came first.
 func TestTheGraverReasonNotToPresentHolds(t *testing.T) {
 	const environment = "sandbox"
-	stop := func(b *breaker) { b.stop(environment, "refused") }
+	stop := func(b *breaker) { b.openForRun(environment, "refused") }
 	pause := func(wait time.Duration) func(*breaker) {
-		return func(b *breaker) { b.pause(t.Context(), environment, wait, "asked to wait") }
+		return func(b *breaker) { b.openFor(t.Context(), environment, wait, "asked to wait") }
 	}
 	tests := []struct {
 		name    string

@@ -255,7 +255,7 @@ func (s *Consents) adoptConsent(ctx context.Context, x *Exchange, m TokenRespons
 		if err != nil {
 			return Verifying, err
 		}
-		if result, err := s.standing(ctx, x, m, rec, responses); result != "" {
+		if result, err := s.resultSoFar(ctx, x, m, rec, responses); result != "" {
 			return result, err
 		}
 		next, _, err := s.engine.decideOn(ctx, rec, responses, m, body, false)
@@ -279,9 +279,9 @@ func (s *Consents) adoptConsent(ctx context.Context, x *Exchange, m TokenRespons
 	return Verifying, fmt.Errorf("the row of %s kept changing; a run finishes it", x.conn)
 }
 
-// standing says what a run, or a later consent, has made of the saved consent
+// resultSoFar says what a run, or a later consent, has made of the saved consent
 // meanwhile; empty: nothing yet.
-func (s *Consents) standing(ctx context.Context, x *Exchange, m TokenResponse, rec Record,
+func (s *Consents) resultSoFar(ctx context.Context, x *Exchange, m TokenResponse, rec Record,
 	responses []TokenResponse) (ConsentResult, error) {
 	i := slices.IndexFunc(responses, func(other TokenResponse) bool { return other.Key == m.Key })
 	switch {

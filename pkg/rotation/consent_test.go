@@ -247,7 +247,7 @@ func TestAContradictoryConsentAsksForANewInvitation(t *testing.T) {
 		must(t, err)
 		consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: b.Ledger, Sealer: b.Sealer,
 			Applications: b.Applications,
-			Issuer:       contradicting(b.Issuer), Notifier: b.Notifier, Settings: b.settings})
+			Issuer:       withSeveralTokens(b.Issuer), Notifier: b.Notifier, Settings: b.settings})
 		must(t, err)
 		exchange, err := consents.Prepare(t.Context(), acme, 0)
 		must(t, err)

@@ -241,7 +241,7 @@ func (r *Record) judgeAgain(key ResponseKey, quiet time.Duration, now time.Time)
 	if old := r.failure(Decide, key); old != nil && old.Class == classQuarantine {
 		f.Count, f.NextAt = old.Count+1, now.Add(daily).UTC()
 	}
-	r.failed(f)
+	r.setFailure(f)
 }
 
 func (e *engine) notifyOfMark(ctx context.Context, m TokenResponse) {
@@ -472,7 +472,7 @@ func (t *reconciliation) copyOfOurs(ctx context.Context, m TokenResponse) (*Conn
 // consentNotRefreshed acts on every answer but a captured one.
 func (t *reconciliation) consentNotRefreshed(ctx context.Context, m TokenResponse, app Application,
 	answer Answer) (*ConnectionReport, error) {
-	t.heed(ctx, answer)
+	t.updateBreaker(ctx, answer)
 	cause := fmt.Errorf("refreshing the waiting consent of %s: %s", t.conn, answer.Detail)
 	switch answer.Class {
 	case UnknownResult, OddRefusal: // the attempt stays; once it is over, its answer is searched for

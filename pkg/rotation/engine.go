@@ -57,7 +57,7 @@ func (e *engine) save(ctx context.Context, m TokenResponse, escrow func(context.
 	TokenResponse) error) (tried bool, err error) {
 	ctx, cancel := outlive(ctx, 3*time.Second) // to notify people, should it come to that
 	defer cancel()
-	pause := 100 * time.Millisecond
+	wait := 100 * time.Millisecond
 	for {
 		err := within(ctx, storeTimeout, func(ctx context.Context) error { return e.ledger.SaveResponse(ctx, m) })
 		if err == nil {
@@ -74,8 +74,8 @@ func (e *engine) save(ctx context.Context, m TokenResponse, escrow func(context.
 		select {
 		case <-ctx.Done():
 			return tried, fmt.Errorf("saving the answer for %s: %w", m.Connection, err)
-		case <-time.After(pause):
-			pause = min(2*pause, 2*time.Second)
+		case <-time.After(wait):
+			wait = min(2*wait, 2*time.Second)
 		}
 	}
 }
@@ -114,7 +114,7 @@ func (e *engine) write(ctx context.Context, rec Record, responses []TokenRespons
 		}
 		return !has(responses, f.Response)
 	})
-	rec.DueAt, rec.Quarantined = e.settings.dueAt(rec, responses, now), held(rec, responses)
+	rec.DueAt, rec.Quarantined = e.settings.dueAt(rec, responses, now), quarantinedSuccessor(rec, responses)
 	for i := range change.History {
 		h := &change.History[i]
 		h.At = now.UTC()

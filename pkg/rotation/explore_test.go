@@ -46,7 +46,7 @@ func some(n int, seed uint64) rotationtest.Exploration {
 
 func TestEveryFaultIsSurvived(t *testing.T) {
 	var runs atomic.Int64
-	var single strikes
+	var single faultCounts
 	started := time.Now()
 	failFast := flag.Lookup("test.failfast").Value.String() == "true"
 	t.Run("on a server that", func(t *testing.T) {
@@ -97,7 +97,7 @@ func TestListsThatFailedOnce(t *testing.T) {
 			if _, server := rotationtest.Personalities[f.Server]; !known || !server {
 				t.Fatalf("there is no such scenario or server: %s", line)
 			}
-			rotationtest.Replay(t, world(f.Server, play{faults: f.Faults, switches: f.Switches}, &strikes{}), f.Choices...)
+			rotationtest.Replay(t, world(f.Server, play{faults: f.Faults, switches: f.Switches}, &faultCounts{}), f.Choices...)
 		})
 	}
 }
@@ -112,9 +112,9 @@ type performance struct {
 
 // worldOn makes the world of a scenario on a server, which counts its faults where
 // every single one is tried.
-type worldOn func(server string, p play, single *strikes) rotationtest.World
+type worldOn func(server string, p play, single *faultCounts) rotationtest.World
 
-func (s scenario) on(server string, p play, single *strikes) rotationtest.World {
+func (s scenario) on(server string, p play, single *faultCounts) rotationtest.World {
 	s.server = rotationtest.Personalities[server]
 	if p.faults == 1 && p.switches == 0 && p.Exploration == all {
 		s.seen = single.on(server)
@@ -122,7 +122,7 @@ func (s scenario) on(server string, p play, single *strikes) rotationtest.World 
 	return s.with(p.faults, p.switches)
 }
 
-func (l lasting) on(server string, p play, _ *strikes) rotationtest.World {
+func (l lasting) on(server string, p play, _ *faultCounts) rotationtest.World {
 	l.server = rotationtest.Personalities[server]
 	return l.with(p.faults, p.switches)
 }

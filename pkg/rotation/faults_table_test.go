@@ -126,7 +126,10 @@ var faults = []fault{
 	{name: "the app credentials cannot be read", outcome: rotation.Deferred,
 		happens: func(m *faultScenario) rotation.Outcome { return m.unspent(m.down("applications.").rotate) }},
 	{name: "the queue, the topic and the shared pace are down", outcome: rotation.Rotated,
-		happens: func(m *faultScenario) rotation.Outcome { return m.down("followups.", "notifier.", "pace.").rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome {
+			return m.down("followups.", "notifier.",
+				"ratelimiter.").rotate()
+		}},
 	{name: "the provider fails for a day", outcome: rotation.Unknown, notices: []string{toldUnknown}, shown: 25,
 		happens: func(m *faultScenario) rotation.Outcome { return m.down("issuer.").hourly(24) }},
 	{name: "the provider cannot be reached for a day", outcome: rotation.Deferred, shown: 25,
@@ -210,13 +213,13 @@ var faults = []fault{
 		notices: []string{toldRejected},
 		happens: func(m *faultScenario) rotation.Outcome { return m.first("issuer.Redeem", after, cut).rotate() }},
 	{name: "an answer with text around it", outcome: rotation.Rotated, notices: []string{toldSalvaged},
-		happens: func(m *faultScenario) rotation.Outcome { return m.meets(rambling(m.Issuer)).rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.meets(withExtraText(m.Issuer)).rotate() }},
 	{name: "an answer with several refresh tokens", outcome: rotation.InQuarantine, notices: []string{toldHeld},
-		happens: func(m *faultScenario) rotation.Outcome { return m.meets(contradicting(m.Issuer)).rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.meets(withSeveralTokens(m.Issuer)).rotate() }},
 	{name: "an answer with several refresh tokens, of which a person names one", outcome: rotation.Rotated,
 		notices: []string{toldHeld, toldRejected},
 		happens: func(m *faultScenario) rotation.Outcome {
-			two := contradicting(m.Issuer)
+			two := withSeveralTokens(m.Issuer)
 			m.meets(two).rotate()
 			m.issuer = nil
 			return m.process(func(ctx context.Context) (rotation.Report, error) {
@@ -227,23 +230,23 @@ var faults = []fault{
 	{name: "an answer with several refresh tokens, which a person gives up", outcome: rotation.Busy, shown: 3,
 		notices: []string{toldHeld, toldRejected, toldConsent}, status: rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome {
-			m.meets(contradicting(m.Issuer)).rotate()
+			m.meets(withSeveralTokens(m.Issuer)).rotate()
 			m.issuer = nil
 			return m.process(func(ctx context.Context) (rotation.Report, error) { return m.rotator().Discard(ctx, acme) })
 		}},
 	{name: "an answer that is too large for the secret store", outcome: rotation.InQuarantine, notices: []string{toldHeld},
-		happens: func(m *faultScenario) rotation.Outcome { return m.meets(immense(m.Issuer)).rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.meets(withHugeAnswers(m.Issuer)).rotate() }},
 	{name: "an answer that no known encoding explains", outcome: rotation.InQuarantine, notices: []string{toldHeld,
 		toldSalvaged, toldRecovered},
-		happens: func(m *faultScenario) rotation.Outcome { return m.meets(illegibly(m.Issuer)).rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.meets(withUnknownEncoding(m.Issuer)).rotate() }},
 	{name: "a consent whose answer has several refresh tokens", outcome: rotation.Outcome(rotation.Lost),
 		notices: []string{toldHeld},
-		happens: func(m *faultScenario) rotation.Outcome { return m.meets(contradicting(m.Issuer)).consentAgain() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.meets(withSeveralTokens(m.Issuer)).consentAgain() }},
 	{name: "a consent whose answer is too large for the secret store", outcome: rotation.Outcome(rotation.Lost),
 		notices: []string{toldHeld},
-		happens: func(m *faultScenario) rotation.Outcome { return m.meets(immense(m.Issuer)).consentAgain() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.meets(withHugeAnswers(m.Issuer)).consentAgain() }},
 	{name: "an answer that this program cannot read for a fault of its own", outcome: rotation.Failed,
-		happens: func(m *faultScenario) rotation.Outcome { return m.meets(&startling{Issuer: m.Issuer}).rotate() }},
+		happens: func(m *faultScenario) rotation.Outcome { return m.meets(&panicking{Issuer: m.Issuer}).rotate() }},
 	{name: "the answer comes after the timeout (W1)", outcome: rotation.Unknown, shown: 3, notices: []string{toldUnknown,
 		toldConsent}, status: rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome {
@@ -458,7 +461,7 @@ var faults = []fault{
 			m.withdraw()
 			return m.nth(giveUp, "ledger.Write", after, crash).rotate()
 		}},
-	{name: "the user takes the consent back, and a process dies right after writing that people were told",
+	{name: "the user takes the consent back, and a process dies right after writing that people were notified",
 		outcome: crashed, shown: 2, notices: []string{toldConsent}, status: rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome {
 			m.withdraw()
@@ -505,7 +508,7 @@ var faults = []fault{
 		notices: []string{toldConfig, toldRejected, toldConfig, toldConsent},
 		happens: func(m *faultScenario) rotation.Outcome {
 			sealAway(m.harness)
-			fumbler.act(context.Background(), m.harness)
+			wrongKeys.act(context.Background(), m.harness)
 			time.Sleep(10 * time.Minute)
 			m.sweep()
 			outcome := m.consentAgain()

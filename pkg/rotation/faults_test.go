@@ -26,7 +26,7 @@ type fault struct {
 	server  rotationtest.Personality
 	happens func(*faultScenario) rotation.Outcome
 	outcome rotation.Outcome // what the run that it happens to reports
-	notices []string         // everything that people are told, until rest
+	notices []string         // all notices, until settle
 	shown   int              // presentations of the token that is presented most often; 0: one
 	status  rotation.Status  // at rest; empty: active
 }
@@ -83,12 +83,12 @@ const (
 	giveUp, noteTold = decide, publish // in their place, where the token is refused
 )
 
-// nth strikes once, at the nth passage.
+// nth fails once, at the nth passage.
 func (m *faultScenario) nth(n int, call string, when rotationtest.Moment, f rotationtest.Fault) *faultScenario {
 	return m.through(rotationtest.Nth(n, call, when, f))
 }
 
-// first strikes at the first passage.
+// first fails at the first passage.
 func (m *faultScenario) first(call string, when rotationtest.Moment, f rotationtest.Fault) *faultScenario {
 	return m.nth(1, call, when, f)
 }
@@ -113,7 +113,7 @@ func (m *faultScenario) downAfter(n int, trigger string, prefixes ...string) *fa
 	})
 }
 
-// firstN strikes before each of the first n calls.
+// firstN fails before each of the first n calls.
 func (m *faultScenario) firstN(n int, call string, f rotationtest.Fault) *faultScenario {
 	var seen atomic.Int32
 	return m.through(func(_ context.Context, at rotationtest.Passage) rotationtest.Fault {
@@ -303,7 +303,7 @@ func TestTheFaultTable(t *testing.T) {
 					t.Errorf("it reports %s, want %s", outcome, test.outcome)
 				}
 				m.calm()
-				if err := m.rest(t.Context()); err != nil {
+				if err := m.settle(t.Context()); err != nil {
 					t.Error(err)
 				}
 				time.Sleep(2 * time.Hour) // what is still on its way arrives
@@ -314,7 +314,7 @@ func TestTheFaultTable(t *testing.T) {
 					t.Errorf("at rest it is %s, want %s", status, cmp.Or(test.status, rotation.Active))
 				}
 				if kinds := m.notices(); !slices.Equal(kinds, test.notices) {
-					t.Errorf("people were told %v, want %v", kinds, test.notices)
+					t.Errorf("people were notified of %v, want %v", kinds, test.notices)
 				}
 				if n := m.mostShown(); n != max(cmp.Or(test.shown, 1), 0) {
 					t.Errorf("a refresh token was presented %d times, want %d", n, max(cmp.Or(test.shown, 1), 0))

@@ -46,7 +46,7 @@ func TestAPresentationWithAnOpenEndIsNotForgottenByALaterOneThatSpentNothing(t *
 				must(t, err)
 				<-done
 				b.gate(nil)
-				if err := b.rest(t.Context()); err != nil {
+				if err := b.settle(t.Context()); err != nil {
 					t.Error(err)
 				}
 				if rec := b.record(t); rec.Status != rotation.Active && !personality.NoRotation {

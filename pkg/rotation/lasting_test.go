@@ -35,7 +35,7 @@ var lastings = []lasting{
 			s.harness)
 	}},
 	{name: "a server that refuses by mistake, and trouble that lasts", before: func(s *site) { refuseOnce(s.harness) }},
-	{name: "a service account, and trouble that lasts", pending: true, happens: founder("").act},
+	{name: "a service account, and trouble that lasts", pending: true, happens: serviceCreator("").act},
 }
 
 // callbackTime is what the callback function has.

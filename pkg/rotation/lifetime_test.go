@@ -47,7 +47,7 @@ func TestReadersAlwaysFindALivingToken(t *testing.T) {
 						}
 						wrongClock := func(kind string) bool { return behind > time.Minute && kind == rotation.NoticeClock }
 						if kinds := slices.DeleteFunc(b.notices(), wrongClock); len(kinds) != 0 {
-							t.Errorf("people were told %v", kinds)
+							t.Errorf("people were notified of %v", kinds)
 						}
 					})
 				})
@@ -102,7 +102,7 @@ func TestALifetimeThatChanges(t *testing.T) {
 		b.Issuer.Personality.Lifetime = 900 * time.Second
 		b.live(t, time.Now().Add(3*hour), nil)
 		if kinds := b.notices(); !slices.Equal(kinds, []string{rotation.NoticeLifetimeChanged}) {
-			t.Errorf("people were told %v", kinds)
+			t.Errorf("people were notified of %v", kinds)
 		}
 		if gap := b.gap(time.Now().Add(-5*hour), time.Now()); gap != 0 {
 			t.Errorf("for %v readers had no living token", gap)

@@ -77,14 +77,14 @@ func (w *weather) check(t *testing.T, expected int) {
 		t.Error(err)
 	}
 	for _, surplus := range w.b.unfounded() {
-		t.Errorf("people were told of what was none: %s", surplus)
+		t.Errorf("people were notified of what was none: %s", surplus)
 	}
 	kinds := map[string]int{}
 	for _, kind := range w.b.notices() {
 		kinds[kind]++
 	}
 	rotations := len(w.b.presentations())
-	t.Logf("%d rotations, %d faults, %d new consents; people were told %v", rotations, w.faults, w.asked, kinds)
+	t.Logf("%d rotations, %d faults, %d new consents; people were notified of %v", rotations, w.faults, w.asked, kinds)
 	if rotations < expected*9/10 {
 		t.Errorf("%d rotations, want about %d", rotations, expected)
 	}

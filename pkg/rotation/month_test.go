@@ -36,7 +36,7 @@ func TestAMonthWithoutFaults(t *testing.T) {
 					t.Error(err)
 				}
 				if kinds := b.notices(); len(kinds) != 0 {
-					t.Errorf("people were told %v", kinds)
+					t.Errorf("people were notified of %v", kinds)
 				}
 				shown := b.presentations()
 				for what, n := range shown {

@@ -69,7 +69,7 @@ func TestAWipeIsOneNotice(t *testing.T) {
 					told[0].Environment != "monthly-sandbox" ||
 					!strings.Contains(told[0].Summary, "monthly-sandbox/c-") || !strings.Contains(told[0].Summary,
 					"first working day of each month") {
-					t.Errorf("people were told %+v", told)
+					t.Errorf("people were notified of %+v", told)
 				}
 				for _, c := range monthly {
 					if rec, _, _ := b.Ledger.Load(t.Context(), c); rec.Status != rotation.NeedsConsent || rec.NoticePending {
@@ -105,7 +105,7 @@ func TestWhoMustAllowAgainIsTold(t *testing.T) {
 		}
 		told := b.Notifier.Notices()
 		if len(told) != 2 {
-			t.Fatalf("people were told %+v", told)
+			t.Fatalf("people were notified of %+v", told)
 		}
 		for i, n := range told {
 			if n.Connection != two[i] || n.Link.Reveal() != invitations.link || !strings.Contains(n.Summary,
@@ -155,7 +155,7 @@ func TestALossIsToldUntilItIsDelivered(t *testing.T) {
 				}
 				told := b.Notifier.Notices()
 				if len(told) != 1 || told[0].Kind != rotation.NoticeNeedsConsent || told[0].Connection.IsZero() != (n > 1) {
-					t.Errorf("people were told %+v", told)
+					t.Errorf("people were notified of %+v", told)
 				}
 				if rec, _, _ := b.Ledger.Load(t.Context(), lost[0]); rec.NoticePending {
 					t.Error("it still counts as untold")
@@ -186,7 +186,7 @@ func TestManyOneAfterTheOther(t *testing.T) {
 		}
 		told := b.Notifier.Notices()
 		if len(told) != 3 || told[0].Connection != all[0] || told[1].Connection != all[1] || !told[2].Connection.IsZero() {
-			t.Errorf("people were told %+v", told)
+			t.Errorf("people were notified of %+v", told)
 		}
 		time.Sleep(2 * hour)
 		last := token.Connection{Environment: "production", Name: "last"}
@@ -202,7 +202,7 @@ func TestManyOneAfterTheOther(t *testing.T) {
 		_, err = b.rotator().Rotate(t.Context(), last)
 		must(t, err)
 		if told := b.Notifier.Notices(); len(told) != 4 || told[3].Connection != last {
-			t.Errorf("hours later people were told %+v", told[3:])
+			t.Errorf("hours later people were notified of %+v", told[3:])
 		}
 	})
 }
@@ -223,7 +223,7 @@ func TestASweepTellsWhatAFollowUpFound(t *testing.T) {
 		}
 		b.live(t, time.Now().Add(5*time.Minute), nil)
 		if kinds := b.notices(); !slices.Equal(kinds, []string{rotation.NoticeNeedsConsent}) {
-			t.Errorf("people were told %v", kinds)
+			t.Errorf("people were notified of %v", kinds)
 		}
 	})
 }
@@ -239,7 +239,7 @@ func TestRefusedCredentialsAreOneNotice(t *testing.T) {
 		b.Issuer.Register(reset)
 		b.live(t, time.Now().Add(6*hour), nil)
 		if kinds := b.notices(); !slices.Equal(kinds, []string{rotation.NoticeConfigError}) {
-			t.Errorf("people were told %v", kinds)
+			t.Errorf("people were notified of %v", kinds)
 		}
 		mistyped := app
 		mistyped.ClientSecret = token.NewSecret("canary-mistyped")
@@ -248,7 +248,7 @@ func TestRefusedCredentialsAreOneNotice(t *testing.T) {
 		b.Applications.Set(reset)
 		b.live(t, time.Now().Add(2*hour), nil)
 		if kinds := b.notices(); len(kinds) > 2 {
-			t.Errorf("people were told %v", kinds)
+			t.Errorf("people were notified of %v", kinds)
 		}
 		records := 0
 		for i := range 20 {
@@ -272,7 +272,7 @@ func TestANewLifetimeIsOneNoticeForAll(t *testing.T) {
 		told := b.Notifier.Notices()
 		if len(told) != 1 || told[0].Kind != rotation.NoticeLifetimeChanged || !strings.Contains(told[0].Summary,
 			"sandbox now live 2h0m0s") {
-			t.Errorf("people were told %+v", told)
+			t.Errorf("people were notified of %+v", told)
 		}
 	})
 }
@@ -408,7 +408,7 @@ func TestNoticeClaimsThatCannotBeReached(t *testing.T) {
 		b.Issuer.Personality.Lifetime = 2 * hour
 		b.live(t, time.Now().Add(3*hour), nil)
 		if kinds := b.notices(); !slices.Contains(kinds, rotation.NoticeLifetimeChanged) {
-			t.Errorf("people were told %v", kinds)
+			t.Errorf("people were notified of %v", kinds)
 		}
 	})
 }
@@ -432,7 +432,7 @@ func TestADocumentOfAnotherEnvironmentIsRefused(t *testing.T) {
 		told := b.Notifier.Notices()
 		if len(told) != 1 || told[0].Kind != rotation.NoticeDrift || !strings.Contains(told[0].Summary, "production/c-00") ||
 			!strings.Contains(told[0].Summary, "document of sandbox/acme") {
-			t.Errorf("people were told %+v", told)
+			t.Errorf("people were notified of %+v", told)
 		}
 		version, err := b.SecretStore.Current(t.Context(), production)
 		must(t, err)

@@ -79,7 +79,7 @@ func waits(o Outcome) bool { return o == Busy || o == Deferred || o == ConfigErr
 // moves are the rules, in their order. The happy path and every recovery go
 // through them.
 func (s situation) moves() []move {
-	moves := s.decisions()
+	moves := s.decideMoves()
 	var busy bool
 	var busyUntil time.Time
 	if s.rec.Status == Active || s.rec.Status == NeedsConsent {
@@ -89,22 +89,22 @@ func (s situation) moves() []move {
 		m := s.tokenMove()
 		moves, busy, busyUntil = append(moves, m), m.outcome == Busy, m.retryAt
 	}
-	for _, m := range s.revocations() {
+	for _, m := range s.revokeMoves() {
 		if busy { // another run is at it, and does this as well
 			m.at, m.due = time.Time{}, later(m.at, busyUntil)
 		}
 		moves = append(moves, m)
 	}
-	end := move{step: Nothing, outcome: standing(s.rec)}
+	end := move{step: Nothing, outcome: idleOutcome(s.rec)}
 	if s.rec.NoticePending { // for a sweep, which notifies
 		end.due = s.now
 	}
 	return append(moves, end)
 }
 
-// decisions: every response that may become the current one, each on its own.
+// decideMoves: every response that may become the current one, each on its own.
 // One that waits hides no other.
-func (s situation) decisions() (moves []move) {
+func (s situation) decideMoves() (moves []move) {
 	for _, m := range candidates(s.rec, s.responses) {
 		at := s.next(Decide, m.Key)
 		if a := s.rec.ConsentAttempt; a != nil && a.Consent == m.consent() && a.ID != m.Key.Attempt {
@@ -119,17 +119,17 @@ func (s situation) decisions() (moves []move) {
 // its refresh token, or wait.
 func (s situation) tokenMove() move {
 	if s.rec.unpublished() {
-		return s.publication()
+		return s.publishMove()
 	}
 	if m := s.successor(); m != nil {
-		return s.spent(*m)
+		return s.successorMove(*m)
 	}
 	a := s.rec.Attempt
 	if a != nil && !s.now.Before(a.Until) && s.rec.ServiceAccount { // asking again loses nothing
 		a = nil
 	}
 	if a == nil {
-		return s.presentation(time.Time{})
+		return s.redeemMove(time.Time{})
 	}
 	open := a.Until.Add(s.settings.Quiet) // until then its answer may still arrive
 	due := open
@@ -153,26 +153,26 @@ func (s situation) tokenMove() move {
 	case s.publishOnly:
 		return move{step: Wait, outcome: Unknown, due: s.now}
 	}
-	return s.presentation(open)
+	return s.redeemMove(open)
 }
 
-// publication: anybody may publish. The run that brought the pair is given half a
+// publishMove: anybody may publish. The run that brought the pair is given half a
 // lease for it, because twenty runs that publish beside it would spend twenty
 // times the secret store's quota.
-func (s situation) publication() move {
+func (s situation) publishMove() move {
 	m := s.waiting(Publish, ResponseKey{})
 	cur := s.rec.Current
 	justSaved := s.now.Sub(cur.SavedAt).Abs() < s.settings.Lease/2 // else the saver's clock is ahead
-	if justSaved && cur.Response.Generation > 0 && !s.brought() && !s.publishOnly {
+	if justSaved && cur.Response.Generation > 0 && !s.obtainedCurrent() && !s.publishOnly {
 		others := cur.SavedAt.Add(s.settings.Lease / 2)
 		return move{step: Wait, outcome: Busy, retryAt: others, due: m.at}
 	}
 	return m
 }
 
-// spent: a response to the current refresh token is saved, so the token is not
+// successorMove: a response to the current refresh token is saved, so the token is not
 // presented. The response has its own time to be decided.
-func (s situation) spent(m TokenResponse) move {
+func (s situation) successorMove(m TokenResponse) move {
 	if m.State == Quarantined {
 		return move{step: Quarantine, outcome: InQuarantine}
 	}
@@ -180,14 +180,14 @@ func (s situation) spent(m TokenResponse) move {
 	return move{step: Wait, outcome: wait.outcome, retryAt: wait.at}
 }
 
-// presentation: the current refresh token is presented from then on, not before open.
-func (s situation) presentation(open time.Time) move {
+// redeemMove: the current refresh token is presented from then on, not before open.
+func (s situation) redeemMove(open time.Time) move {
 	if s.rec.Status == NeedsConsent {
-		return s.repetition(open)
+		return s.retryMove(open)
 	}
 	at := s.replaceAt()
 	m := s.waiting(Redeem, ResponseKey{})
-	m.at = s.backOff(Redeem, ResponseKey{})
+	m.at = s.backOffUntil(Redeem, ResponseKey{})
 	failing := s.failed[act{step: Redeem}] || s.now.Before(m.at) && !at.After(m.at)
 	if !failing || s.rec.failure(Redeem, ResponseKey{}) == nil {
 		m.outcome = Fresh
@@ -205,14 +205,14 @@ func (s situation) presentation(open time.Time) move {
 	return m
 }
 
-// repetition: a refused token is presented again by the schedule of its refusal,
+// retryMove: a refused token is presented again by the schedule of its refusal,
 // and whenever a person asks, each time after a complete Recover.
-func (s situation) repetition(open time.Time) move {
+func (s situation) retryMove(open time.Time) move {
 	refusal := s.rec.Refusal
 	if refusal == nil { // of a row that another program wrote
 		refusal = &Refusal{Tries: len(retryAfter), NextAt: s.now}
 	}
-	m := move{step: Redeem, outcome: ConsentNeeded, at: later(refusal.NextAt, s.backOff(Redeem, ResponseKey{}), open)}
+	m := move{step: Redeem, outcome: ConsentNeeded, at: later(refusal.NextAt, s.backOffUntil(Redeem, ResponseKey{}), open)}
 	if s.force {
 		m.at = later(s.next(Redeem, ResponseKey{}), open)
 	}
@@ -228,8 +228,8 @@ func (s situation) repetition(open time.Time) move {
 	return m
 }
 
-// revocations: responses that can no longer be decided, and the search for more of them.
-func (s situation) revocations() (moves []move) {
+// revokeMoves: responses that can no longer be decided, and the search for more of them.
+func (s situation) revokeMoves() (moves []move) {
 	if at := s.rec.SearchAt; !at.IsZero() {
 		moves = append(moves, move{step: Revoke, at: later(at, s.next(Revoke, ResponseKey{}))})
 	}
@@ -244,13 +244,13 @@ func (s situation) revocations() (moves []move) {
 // next is when the step may be tried for the response: now, or after the wait of
 // its failure.
 func (s situation) next(step Step, key ResponseKey) time.Time {
-	return later(s.now, s.backOff(step, key))
+	return later(s.now, s.backOffUntil(step, key))
 }
 
-// backOff is the end of the wait of a failure; zero: there is none. A person's
+// backOffUntil is the end of the wait of a failure; zero: there is none. A person's
 // rotate ends every wait that nobody but us asked for. A wait that is longer than any
 // of its class was noted by a clock that is ahead.
-func (s situation) backOff(step Step, key ResponseKey) time.Time {
+func (s situation) backOffUntil(step Step, key ResponseKey) time.Time {
 	f := s.rec.failure(step, key)
 	if f == nil || s.force && f.Class != classRateLimited && f.Class != classBudget ||
 		f.NextAt.After(s.now.Add(longestBackOff(f.Class)+time.Minute)) {
@@ -281,8 +281,8 @@ func (s situation) waiting(step Step, key ResponseKey) move {
 	return m
 }
 
-// brought reports whether the current pair is what this run presented for.
-func (s situation) brought() bool {
+// obtainedCurrent reports whether the current pair is what this run presented for.
+func (s situation) obtainedCurrent() bool {
 	if s.rec.Current == nil {
 		return false
 	}
@@ -309,8 +309,8 @@ func (s situation) replaceAt() time.Time {
 	return s.settings.redeemAt(s.rec.Connection, cur)
 }
 
-// standing names the state of a connection that needs nothing done.
-func standing(rec Record) Outcome {
+// idleOutcome names the state of a connection that needs nothing done.
+func idleOutcome(rec Record) Outcome {
 	switch rec.Status {
 	case Active:
 		return Fresh
@@ -384,9 +384,9 @@ func continued(m TokenResponse, responses []TokenResponse) bool {
 	})
 }
 
-// held reports whether a quarantined successor of the current pair exists: the
+// quarantinedSuccessor reports whether a quarantined successor of the current pair exists: the
 // current refresh token is spent, and only a person can say what came of it.
-func held(rec Record, responses []TokenResponse) bool {
+func quarantinedSuccessor(rec Record, responses []TokenResponse) bool {
 	return slices.ContainsFunc(responses, func(m TokenResponse) bool {
 		return m.State == Quarantined &&
 			successor(rec, m)
@@ -433,8 +433,8 @@ func (c *Current) lifetime() time.Duration {
 	if c == nil || c.VersionID == "" {
 		return 0
 	}
-	if told := c.Lifetime.Duration(); c.clocksDiffer() || c.ExpiresAt.Sub(c.SavedAt) > told {
-		return told
+	if stated := c.Lifetime.Duration(); c.clocksDiffer() || c.ExpiresAt.Sub(c.SavedAt) > stated {
+		return stated
 	}
 	return c.ExpiresAt.Sub(c.SavedAt)
 }

@@ -24,7 +24,7 @@ func (t *reconciliation) publish(ctx context.Context) (*ConnectionReport, error)
 		t.rec.Current.VersionID = id
 		return nil, t.write(ctx, Change{})
 	}
-	for pause := time.Second; ; pause = min(2*pause, 15*time.Second) {
+	for wait := time.Second; ; wait = min(2*wait, 15*time.Second) {
 		seen, err := t.checkSecret(ctx)
 		if err == nil && seen.adopt != nil {
 			return nil, t.adopt(ctx, *seen.adopt)
@@ -38,24 +38,24 @@ func (t *reconciliation) publish(ctx context.Context) (*ConnectionReport, error)
 		if err == nil {
 			return nil, t.published(ctx, id, seen.current.ID != id)
 		}
-		if classOfSecret(err) == classConfig || !t.persists(ctx, pause) || t.run.sleep(ctx, pause) != nil {
+		if classOfSecret(err) == classConfig || !t.retriesPublish(ctx, wait) || t.run.sleep(ctx, wait) != nil {
 			return t.secretFailure(ctx, Publish, err)
 		}
 	}
 }
 
-// persists reports whether this run tries to publish again after a pause: readers
+// retriesPublish reports whether this run tries to publish again after a wait: readers
 // have no live token until then. Of the runs that meet at one connection only the
 // one that brought the pair, or was asked to publish it, does.
-func (t *reconciliation) persists(ctx context.Context, pause time.Duration) bool {
-	if !t.brought() && !t.publishOnly {
+func (t *reconciliation) retriesPublish(ctx context.Context, wait time.Duration) bool {
+	if !t.obtainedCurrent() && !t.publishOnly {
 		return false
 	}
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		deadline = time.Now().Add(saveAtMost - time.Since(t.begun))
 	}
-	return time.Until(deadline) > pause+publishReserve
+	return time.Until(deadline) > wait+publishReserve
 }
 
 // publishReserve is the time a run keeps for ending after its last try to publish.
@@ -139,8 +139,8 @@ func (t *reconciliation) published(ctx context.Context, id string, shown bool) e
 	if !shown {
 		unsent = t.requestNext(ctx, cur)
 	}
-	for pause := 5 * time.Second; unsent != nil && t.persists(ctx, pause) &&
-		t.run.sleep(ctx, pause) == nil; pause = min(2*pause, 30*time.Second) {
+	for wait := 5 * time.Second; unsent != nil && t.retriesPublish(ctx, wait) &&
+		t.run.sleep(ctx, wait) == nil; wait = min(2*wait, 30*time.Second) {
 		unsent = t.requestNext(ctx, cur) // else the row is due when it would have come
 	}
 	return nil

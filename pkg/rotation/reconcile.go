@@ -24,7 +24,7 @@ type run struct {
 	limiter     *limiter
 	keys        *keyring
 	breaker     *breaker
-	places      chan struct{}  // one for each connection that is being handled
+	slots       chan struct{}  // one for each connection that is being handled
 	due         map[string]int // connections of an environment that this run has to handle
 
 	mu      sync.Mutex // never held across a call of a port
@@ -35,23 +35,23 @@ type run struct {
 func (r *Rotator) newRun() *run {
 	e := r.engine
 	return &run{engine: e, secrets: r.secrets, invitations: r.invitations, requests: r.requests, limiter: r.limiter,
-		keys: newKeyring(r.sealer), breaker: newBreaker(e.log, e.clock), places: make(chan struct{}, e.settings.Concurrency),
+		keys: newKeyring(r.sealer), breaker: newBreaker(e.log, e.clock), slots: make(chan struct{}, e.settings.Concurrency),
 		due: map[string]int{}, apps: map[string]Application{}}
 }
 
-// each handles every connection, as many at once as there are places. begin says
+// each handles every connection, as many at once as there are slots. begin says
 // whether one is still to be begun.
 func (r *run) each(ctx context.Context, connections []token.Connection, begin func(int) bool,
 	done func(int, ConnectionReport), s situation) {
 	var group errgroup.Group
 	for i, c := range connections {
-		r.places <- struct{}{}
+		r.slots <- struct{}{}
 		if !begin(i) {
-			<-r.places
+			<-r.slots
 			continue
 		}
 		group.Go(func() error {
-			defer r.leave()
+			defer r.releaseSlot()
 			done(i, r.connection(ctx, c, s))
 			return nil
 		})
@@ -59,10 +59,10 @@ func (r *run) each(ctx context.Context, connections []token.Connection, begin fu
 	_ = group.Wait()
 }
 
-// leave gives a place back, if this connection still has one.
-func (r *run) leave() {
+// releaseSlot gives a place back, if this connection still has one.
+func (r *run) releaseSlot() {
 	select {
-	case <-r.places:
+	case <-r.slots:
 	default:
 	}
 }
@@ -70,10 +70,10 @@ func (r *run) leave() {
 // sleep lets a connection wait without holding a place.
 func (r *run) sleep(ctx context.Context, d time.Duration) error {
 	select {
-	case <-r.places:
+	case <-r.slots:
 		defer func() {
 			select {
-			case r.places <- struct{}{}:
+			case r.slots <- struct{}{}:
 			case <-ctx.Done():
 			}
 		}()
@@ -166,17 +166,17 @@ type reconciliation struct {
 	run    *run
 	conn   token.Connection
 
-	loaded    bool                         // the situation is what the ledger has, as far as is known
-	found     *Record                      // the row as it was at first
-	stored    Record                       // the row as it was last loaded or written
-	bodies    map[ResponseKey]token.Secret // answers received or opened
-	did       Outcome                      // Published or Recovered, once that is so
-	detail    string                       // of the last failure
-	refusal   string                       // id of the attempt that the issuer refused
-	hasPermit bool                         // of the rate limiter, not used yet
-	drifted   bool                         // people were notified of a drift
-	begun     time.Time                    // by the clock of this process
-	escrowed  bool                         // escrow was tried for an answer, and may count as a version
+	loaded         bool                         // the situation is what the ledger has, as far as is known
+	found          *Record                      // the row as it was at first
+	stored         Record                       // the row as it was last loaded or written
+	bodies         map[ResponseKey]token.Secret // answers received or opened
+	did            Outcome                      // Published or Recovered, once that is so
+	detail         string                       // of the last failure
+	refusedAttempt string                       // id of the attempt that the issuer refused
+	hasPermit      bool                         // of the rate limiter, not used yet
+	drifted        bool                         // people were notified of a drift
+	begun          time.Time                    // by the clock of this process
+	escrowTried    bool                         // escrow was tried for an answer, and may count as a version
 }
 
 // maxSteps bounds the loop; one that heals everything it can meet takes fewer
@@ -192,7 +192,7 @@ func (t *reconciliation) loop(ctx context.Context) ConnectionReport {
 			return t.report(NotFound, time.Time{}, nil)
 		}
 		if t.rec.Stack != t.engine.settings.Stack { // of another installation, with keys that do not open what this one seals
-			t.leaveToOthers(ctx)
+			t.postponeOtherStack(ctx)
 			return t.report(ConfigError, time.Time{}, &otherStackError{t.conn, t.engine.settings.Stack, t.rec.Stack})
 		}
 		m := plan(t.situation)
@@ -223,7 +223,7 @@ func (t *reconciliation) load(ctx context.Context) error {
 		if t.found == nil {
 			t.found = &rec
 		}
-		t.endMendedWaits(ctx)
+		t.dropFixedConfigFailures(ctx)
 	}
 	t.now = t.engine.clock()
 	return nil
@@ -234,9 +234,9 @@ func (t *reconciliation) set(rec Record, responses []TokenResponse) {
 	t.rec, t.stored, t.responses, t.loaded = rec.clone(), rec, responses, true
 }
 
-// endMendedWaits drops the failures of class config that are about other
+// dropFixedConfigFailures drops the failures of class config that are about other
 // credentials than the present ones.
-func (t *reconciliation) endMendedWaits(ctx context.Context) {
+func (t *reconciliation) dropFixedConfigFailures(ctx context.Context) {
 	for _, f := range t.rec.Failures {
 		if f.Class != classConfig || !strings.HasPrefix(f.Cause, causeApp) {
 			continue
@@ -254,9 +254,9 @@ func (t *reconciliation) endMendedWaits(ctx context.Context) {
 	}
 }
 
-// leaveToOthers leaves a row of another installation until the next sweep, if that
+// postponeOtherStack leaves a row of another installation until the next sweep, if that
 // installation has not come for it. It would stay at the head of the list for ever.
-func (t *reconciliation) leaveToOthers(ctx context.Context) {
+func (t *reconciliation) postponeOtherStack(ctx context.Context) {
 	const patience = 10 * time.Minute
 	now := t.engine.clock()
 	if t.rec.DueAt.IsZero() || now.Sub(t.rec.DueAt) < patience {
@@ -314,7 +314,7 @@ func (t *reconciliation) achieved() Outcome {
 	switch {
 	case t.did == Recovered:
 		return Recovered
-	case t.brought():
+	case t.obtainedCurrent():
 		return Rotated
 	case t.did != "":
 		return t.did
@@ -325,7 +325,7 @@ func (t *reconciliation) achieved() Outcome {
 // write stores t.rec as it is now together with the change. If that fails, t.rec is
 // what it was, and is loaded again.
 func (t *reconciliation) write(ctx context.Context, change Change) error {
-	if t.escrowed { // and counts against the secret store's limit
+	if t.escrowTried { // and counts against the secret store's limit
 		t.rec.Puts = append(t.recentPuts(), t.engine.clock().Unix())
 	}
 	rec, responses, err := t.engine.write(ctx, t.rec, t.responses, change)
@@ -333,7 +333,7 @@ func (t *reconciliation) write(ctx context.Context, change Change) error {
 		t.rec, t.loaded = t.stored.clone(), false
 		return err
 	}
-	t.escrowed = false
+	t.escrowTried = false
 	t.set(rec, responses)
 	return nil
 }
@@ -403,7 +403,7 @@ func (t *reconciliation) failure(ctx context.Context, step Step, key ResponseKey
 		old.Cause != f.Cause) {
 		t.engine.notifyOfConfigError(ctx, t.conn, cause)
 	}
-	t.rec.failed(f)
+	t.rec.setFailure(f)
 	t.detail = f.Detail
 	err := t.write(ctx, Change{History: history})
 	if errors.Is(err, ErrConflict) { // the row is another one now, and perhaps that is why the step failed

@@ -195,8 +195,8 @@ func (r *Record) forget(drop func(Failure) bool) {
 	}
 }
 
-// failed notes f in place of an earlier failure of the same step and response.
-func (r *Record) failed(f Failure) {
+// setFailure notes f in place of an earlier failure of the same step and response.
+func (r *Record) setFailure(f Failure) {
 	r.forget(func(old Failure) bool { return old.Step == f.Step && old.Response == f.Response })
 	r.Failures = append(r.Failures, f)
 }

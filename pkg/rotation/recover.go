@@ -44,7 +44,7 @@ func EscrowedResponse(v Version) (m TokenResponse, ok bool) {
 // ledger's own responses were in the load; what is left is the secret store.
 func (t *reconciliation) recover(ctx context.Context) (*ConnectionReport, error) {
 	a := t.rec.Attempt
-	if a != nil && a.ID == t.refusal {
+	if a != nil && a.ID == t.refusedAttempt {
 		a.Refused = true // kept by whatever is written next
 	}
 	seen, err := t.readSecret(ctx)
@@ -75,7 +75,7 @@ func (t *reconciliation) recover(ctx context.Context) (*ConnectionReport, error)
 	t.rec.forget(func(f Failure) bool { return f.Step == Recover })
 	switch {
 	case a != nil && a.Refused:
-		return nil, t.refused(ctx)
+		return nil, t.tokenRefused(ctx)
 	case a != nil && t.rec.Status == NeedsConsent && a.ID != t.presented &&
 		!t.now.Before(a.Until.Add(t.engine.settings.Quiet)):
 		t.rec.Attempt = nil
@@ -104,11 +104,11 @@ func (t *reconciliation) versionUnread(ctx context.Context, cause error) (*Conne
 			"make it readable again (is its KMS key disabled?), or invite the person again with `tokenturn connection invite %s`", cause, t.conn))
 }
 
-// refused: the issuer does not know the refresh token (any more), and everything
+// tokenRefused: the issuer does not know the refresh token (any more), and everything
 // that may hold a successor was read again. The next sweep notifies people. The
 // token is presented again by the schedule, for the server may be wrong, and a
 // response that turns up after all still wins.
-func (t *reconciliation) refused(ctx context.Context) error {
+func (t *reconciliation) tokenRefused(ctx context.Context) error {
 	event := Event{Kind: "needs_consent", Attempt: t.rec.Attempt.ID,
 		Detail: "invalid_grant, and no successor is saved anywhere",
 		Spent:  t.rec.Attempt.Fingerprint}

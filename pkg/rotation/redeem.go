@@ -104,7 +104,7 @@ func (t *reconciliation) preflight(ctx context.Context) (*presentation, *Connect
 func (t *reconciliation) readyToPresent(ctx context.Context, step act) (*presentation, *ConnectionReport, error) {
 	environment := t.conn.Environment
 	if o, blocked := t.run.breaker.blocks(environment); blocked {
-		return nil, t.heedBreaker(ctx, o), nil
+		return nil, t.waitForBreaker(ctx, o), nil
 	}
 	if !t.hasPermit {
 		waited, err := t.run.limiter.wait(ctx, environment, t.run.due[environment])
@@ -142,8 +142,8 @@ func (t *reconciliation) readyToPresent(ctx context.Context, step act) (*present
 // that to a later run: Procore's spike limit counts ten seconds.
 const shortPause = 12 * time.Second
 
-// heedBreaker ends the run for this connection, unless the pause is soon over.
-func (t *reconciliation) heedBreaker(ctx context.Context, o opened) *ConnectionReport {
+// waitForBreaker ends the run for this connection, unless the pause is soon over.
+func (t *reconciliation) waitForBreaker(ctx context.Context, o opened) *ConnectionReport {
 	wait := o.until.Sub(t.engine.clock())
 	if o.outcome == Deferred && wait <= shortPause && t.engine.settings.timeLeft(ctx, wait) &&
 		t.run.sleep(ctx, wait) == nil {
@@ -270,10 +270,10 @@ func (t *reconciliation) answered(ctx context.Context, p *presentation, answer A
 		key := ResponseKey{t.rec.Epoch, t.rec.Generation + 1, t.presented}
 		end, err := t.captured(ctx, p, t.response(p, answer.Body, key, t.rec.Attempt.Fingerprint, t.rec.renewal()),
 			answer.Body)
-		t.heed(ctx, answer)
+		t.updateBreaker(ctx, answer)
 		return end, err
 	}
-	t.heed(ctx, answer)
+	t.updateBreaker(ctx, answer)
 	cause := fmt.Errorf("refreshing %s: %s", t.conn, answer.Detail)
 	switch answer.Class {
 	case RateLimited:
@@ -285,13 +285,13 @@ func (t *reconciliation) answered(ctx context.Context, p *presentation, answer A
 	case NotSent:
 		return t.attemptEnded(ctx, classNotSent, 0, cause)
 	case Refused:
-		t.refusal, t.searched = t.presented, false // recover says what that means
+		t.refusedAttempt, t.searched = t.presented, false // recover says what that means
 		return nil, nil
 	case ClientFault, GrantFault:
 		return t.clientFault(ctx, p.app, answer)
 	case RequestFault:
 		if t.run.breaker.requestFault(t.conn.Environment) {
-			t.run.breaker.stop(t.conn.Environment, "three connections' requests were called faulty: "+answer.Detail)
+			t.run.breaker.openForRun(t.conn.Environment, "three connections' requests were called faulty: "+answer.Detail)
 		}
 		return t.attemptEnded(ctx, classConfig, 0, cause)
 	case OddRefusal:
@@ -300,8 +300,8 @@ func (t *reconciliation) answered(ctx context.Context, p *presentation, answer A
 	return t.answerUnknown(ctx, answer, cause)
 }
 
-// heed leaves the login host alone where an answer asks for that, or shows that it is down.
-func (t *reconciliation) heed(ctx context.Context, answer Answer) {
+// updateBreaker leaves the login host alone where an answer asks for that, or shows that it is down.
+func (t *reconciliation) updateBreaker(ctx context.Context, answer Answer) {
 	wait := answer.Wait
 	switch {
 	case answer.Class == RateLimited && wait == 0:
@@ -311,7 +311,7 @@ func (t *reconciliation) heed(ctx context.Context, answer Answer) {
 		wait = max(wait, time.Minute)
 	}
 	if wait > 0 {
-		t.run.breaker.pause(ctx, t.conn.Environment, wait, answer.Detail)
+		t.run.breaker.openFor(ctx, t.conn.Environment, wait, answer.Detail)
 	}
 }
 
@@ -394,7 +394,7 @@ func (t *reconciliation) captured(ctx context.Context, p *presentation, m TokenR
 		escrow = nil
 	}
 	tried, err := t.engine.save(ctx, m, escrow)
-	t.escrowed = tried
+	t.escrowTried = tried
 	if err != nil {
 		t.engine.notify(ctx, NoticeUnsaved, t.conn, "A new token pair of %s could be saved in neither store. "+
 			"If the next runs do not find the old one still valid, somebody must allow access again.", t.conn)
@@ -481,6 +481,6 @@ func (t *reconciliation) clientFault(ctx context.Context, app Application, answe
 func (t *reconciliation) appRefused(app Application, answer Answer) *appError {
 	why := fmt.Sprintf("the server does not accept the app credentials of %s (%s): run `tokenturn app set %s`",
 		t.conn.Environment, answer.Detail, t.conn.Environment)
-	t.run.breaker.stop(t.conn.Environment, why)
+	t.run.breaker.openForRun(t.conn.Environment, why)
 	return &appError{app, why}
 }

@@ -42,7 +42,7 @@ var mistakes = []mistake{
 	}},
 	{name: "the secret is scheduled for deletion", happens: func(s *site) { s.SecretStore.Delete(acme) }},
 	{name: "an answer contradicts itself", server: overlap, happens: func(s *site) {
-		two := contradicting(s.Issuer)
+		two := withSeveralTokens(s.Issuer)
 		_, _ = s.rotatorWith(two).Rotate(context.Background(), acme)
 		s.right = two.right
 	}},
@@ -53,7 +53,7 @@ var mistakes = []mistake{
 		}).Rotate(context.Background(), acme)
 	}},
 	{name: "the answer to a consent contradicts itself", pending: true, happens: func(s *site) {
-		s.issuer = contradicting(s.Issuer)
+		s.issuer = withSeveralTokens(s.Issuer)
 		consenter.act(context.Background(), s.harness)
 		s.issuer = nil
 	}},
@@ -147,7 +147,7 @@ func TestEveryRemedyWorks(t *testing.T) {
 			var texts string
 			synctest.Test(t, func(t *testing.T) {
 				s := m.happened(t)
-				texts = s.told(t)
+				texts = s.allTexts(t)
 				time.Sleep(24 * time.Hour)
 			})
 			commands := slices.Compact(slices.Sorted(slices.Values(commandsIn(texts))))
@@ -163,7 +163,7 @@ func TestEveryRemedyWorks(t *testing.T) {
 				t.Run(command, func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						s := m.happened(t)
-						s.told(t)
+						s.allTexts(t)
 						s.epoch = s.record(t).Epoch
 						remedy.act(t.Context(), s)
 						must(t, s.run(s.sweep.Add(10*time.Minute)))
@@ -171,12 +171,13 @@ func TestEveryRemedyWorks(t *testing.T) {
 							remedy.status = rotation.NeedsConsent
 						}
 						if rec := s.record(t); remedy.status != "" && (rec.Status != remedy.status || rec.Quarantined) {
-							t.Errorf("it is %s, held %t, and not %s; people were told\n%s", rec.Status, rec.Quarantined, remedy.status,
+							t.Errorf("it is %s, held %t, and not %s; people were notified of\n%s", rec.Status, rec.Quarantined,
+								remedy.status,
 								texts)
 						}
 						if remedy.status != "" {
 							if err := rotationtest.CheckRepaired(s.Harness); err != nil {
-								t.Errorf("%v\npeople were told\n%s", err, texts)
+								t.Errorf("%v\npeople were notified of\n%s", err, texts)
 							}
 						}
 						time.Sleep(24 * time.Hour)
@@ -202,8 +203,8 @@ func (m mistake) happened(t *testing.T) *site {
 	return s
 }
 
-// told is everything that people are told: notices, and the answer to one who rotates.
-func (s *site) told(t *testing.T) string {
+// allTexts is everything that people are told: notices, and the answer to one who rotates.
+func (s *site) allTexts(t *testing.T) string {
 	t.Helper()
 	var texts []string
 	report, err := s.rotator().Rotate(t.Context(), acme)

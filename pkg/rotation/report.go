@@ -50,8 +50,8 @@ func newReport(op string, started time.Time, connections []ConnectionReport) Rep
 	return r
 }
 
-// leave counts n connections that are due and that this run had no time for.
-func (r *Report) leave(n int) {
+// addHandedOn counts n connections that are due and that this run had no time for.
+func (r *Report) addHandedOn(n int) {
 	if n > 0 {
 		r.Due += n
 		r.Outcomes[Deferred] += n

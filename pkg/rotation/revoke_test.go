@@ -143,7 +143,7 @@ func TestAnAncestorOfAReleasedPairIsNotRevoked(t *testing.T) {
 		b := newHarness(rotationtest.Personality{KillFamily: true})
 		b.connect(t)
 		time.Sleep(time.Hour)
-		two := contradicting(b.Issuer)
+		two := withSeveralTokens(b.Issuer)
 		_, err := b.rotatorWith(two).Sweep(t.Context())
 		must(t, err)
 		seen := &revocations{Issuer: b.Issuer}

@@ -151,7 +151,7 @@ func (r *Rotator) sweep(ctx context.Context, request Request) (Report, error) {
 	}
 	reports = slices.DeleteFunc(reports, func(r ConnectionReport) bool { return r.Connection.IsZero() })
 	report := newReport("sweep", started, reports)
-	report.leave(len(due) - begun)
+	report.addHandedOn(len(due) - begun)
 	return report, err
 }
 
@@ -308,10 +308,10 @@ func (q *requester) send(ctx context.Context, request Request, delay time.Durati
 	}
 	ctx, cancel := outlive(ctx, 0)
 	defer cancel()
-	for pause := range 3 {
-		if pause > 0 {
+	for try := range 3 {
+		if try > 0 {
 			select {
-			case <-time.After(time.Duration(pause) * time.Second):
+			case <-time.After(time.Duration(try) * time.Second):
 			case <-ctx.Done():
 			}
 		}

@@ -468,7 +468,7 @@ func TestASalvagedTokenIsTold(t *testing.T) {
 		_, err := b.rotatorWith(salvaging{b.Issuer}).Rotate(t.Context(), acme)
 		must(t, err)
 		if kinds := b.notices(); !slices.Equal(kinds, []string{rotation.NoticeSalvaged}) {
-			t.Errorf("people were told %v", kinds)
+			t.Errorf("people were notified of %v", kinds)
 		}
 		if err := b.works(t.Context()); err != nil {
 			t.Error(err)
@@ -611,7 +611,7 @@ func TestASuccessorThatArrivesBesideARefusalIsTaken(t *testing.T) {
 		report, err := r.Sweep(t.Context())
 		must(t, err)
 		if err := m.works(t.Context()); err != nil || !shown || slices.Contains(m.notices(), rotation.NoticeNeedsConsent) {
-			t.Errorf("%v, %v, people were told %v\n%s", report.Outcomes, err, m.notices(), m.Journal)
+			t.Errorf("%v, %v, people were notified of %v\n%s", report.Outcomes, err, m.notices(), m.Journal)
 		}
 	})
 }
@@ -662,13 +662,13 @@ func TestAWaitingConsentIsRefreshedByOneRun(t *testing.T) {
 func TestAConsentOfUnknownLifetimeIsNotDiscardedForWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})
-		b.issuer = taciturn(b.Issuer)
+		b.issuer = withoutLifetime(b.Issuer)
 		b.unverified(t, pat, nil)
 		b.operation(t).run(3 * time.Hour)
 		b.gate(nil)
 		b.operation(t).run(time.Hour)
-		if rec := b.record(t); rec.Status != rotation.Active || rec.Epoch != 1 || b.told(rotation.NoticeRejected) != 0 {
-			t.Errorf("%s, epoch %d, people were told %v", rec.Status, rec.Epoch, b.notices())
+		if rec := b.record(t); rec.Status != rotation.Active || rec.Epoch != 1 || b.noticesOf(rotation.NoticeRejected) != 0 {
+			t.Errorf("%s, epoch %d, people were notified of %v", rec.Status, rec.Epoch, b.notices())
 		}
 		b.presentedOnce(t)
 	})
@@ -695,7 +695,7 @@ func TestAnAdministratorIsToldOnceToInstallTheApp(t *testing.T) {
 		}
 		b.operation(t).run(time.Hour)
 		if kinds := b.notices(); !slices.Equal(kinds, []string{rotation.NoticeAppNotInstalled}) {
-			t.Errorf("people were told %v", kinds)
+			t.Errorf("people were notified of %v", kinds)
 		}
 		b.issuer = nil
 		b.operation(t).run(time.Hour)
@@ -709,7 +709,7 @@ func TestALargeAnswerIsNotPutIntoTheSecretStore(t *testing.T) {
 		m := &faultScenario{harness: newHarness(rotationtest.Personality{}), t: t}
 		m.connect(t)
 		time.Sleep(time.Hour)
-		m.downAfter(1, "issuer.Redeem", "ledger.").meets(immense(m.Issuer))
+		m.downAfter(1, "issuer.Redeem", "ledger.").meets(withHugeAnswers(m.Issuer))
 		go func() {
 			time.Sleep(time.Minute)
 			m.calm()

@@ -16,23 +16,23 @@ import (
 
 var edgeScenarios = []namedScenario{
 	{"a run at the edges of its time", scenario{rare: true, menu: atTheEdges, actors: []actor{function("function"),
-		latecomer}}},
+		lateSweeper}}},
 	{"a run at the edges of its time, and an impatient one", scenario{rare: true, menu: atTheEdges,
 		actors: []actor{function("function"), impatient}}},
 	{"two runs at the edges of their time", scenario{rare: true, menu: atTheEdges, actors: []actor{function("function 1"),
 		function("function 2")}}},
 	{"a first consent at the edges of its time", scenario{rare: true, pending: true, menu: atTheEdges,
-		actors: []actor{timedCallback, latecomer}}},
+		actors: []actor{timedCallback, lateSweeper}}},
 	{"a consent and a rotation at the edges of their time", scenario{rare: true, menu: atTheEdges,
 		actors: []actor{timedCallback, function("function")}}},
-	{"a callback with little time", scenario{rare: true, pending: true, actors: []actor{hurriedCallback, latecomer}}},
+	{"a callback with little time", scenario{rare: true, pending: true, actors: []actor{hurriedCallback, lateSweeper}}},
 
 	{"what a process leaves whose clock is three hours ahead", scenario{rare: true, damage: ofWrongClock,
-		before: runWrong(3 * time.Hour), actors: []actor{function("function"), latecomer}}},
+		before: runWrong(3 * time.Hour), actors: []actor{function("function"), lateSweeper}}},
 	{"what a process leaves whose clock is three hours behind", scenario{rare: true, before: runWrong(-3 * time.Hour),
-		actors: []actor{function("function"), latecomer}}},
+		actors: []actor{function("function"), lateSweeper}}},
 	{"a place in the queue for redeems that is three hours ahead", scenario{rare: true, before: reserveAhead,
-		actors: []actor{function("function"), latecomer}}},
+		actors: []actor{function("function"), lateSweeper}}},
 
 	{"a run that stands still in Begin, one that presents meanwhile, and one a minute later",
 		scenario{rare: true, sure: true, before: slowDownRequests, menu: onlyOf("meanwhile"),
@@ -52,33 +52,33 @@ var edgeScenarios = []namedScenario{
 	{"an import and a rotation, and an impatient one", scenario{rare: true, sure: true, pending: true,
 		actors: []actor{importRotator, impatient}}},
 	{"an import and a rotation, and a later sweep", scenario{rare: true, pending: true, actors: []actor{importRotator,
-		latecomer}}},
+		lateSweeper}}},
 
 	{"an answer in escrow, and two versions after it", scenario{rare: true, before: escrowBelowOthers,
 		actors: []actor{rotator("rotator"), sweeper}}},
 	{"an answer in escrow, two versions after it, and a consent", scenario{rare: true, before: escrowBelowOthers,
-		actors: []actor{renewer, sweeper}}},
+		actors: []actor{publishedConsent, sweeper}}},
 	{"an old answer in escrow that cannot be read any more", scenario{rare: true, damage: ofObscurity,
-		before: obscureEscrow, actors: []actor{rotator("rotator"), latecomer}}},
+		before: obscureEscrow, actors: []actor{rotator("rotator"), lateSweeper}}},
 	{"a search for what was on its way, after an answer in escrow", scenario{rare: true, before: escrowOfToday,
 		actors: []actor{sweeper, second}}},
 	{"a secret with little room, after an answer in escrow", scenario{rare: true, sure: true,
-		before: littleRoom(escrowOnce), actors: []actor{insistent}}},
+		before: littleRoom(escrowOnce), actors: []actor{fourRotations}}},
 	{"a secret with little room, after a crash in publishing", scenario{rare: true, sure: true,
-		before: littleRoom(crashInPublishing), actors: []actor{insistent}}},
+		before: littleRoom(crashInPublishing), actors: []actor{fourRotations}}},
 
-	{"a server that refuses by mistake", scenario{rare: true, before: refuseOnce, actors: []actor{sweeper, latecomer}}},
+	{"a server that refuses by mistake", scenario{rare: true, before: refuseOnce, actors: []actor{sweeper, lateSweeper}}},
 	{"a server that refuses by mistake, and an operator", scenario{rare: true, before: refuseOnce, actors: []actor{sweeper,
 		second}}},
 	{"a server that refuses an import by mistake", scenario{rare: true, pending: true, before: refuseOnce,
 		actors: []actor{importer, sweeper}}},
 
-	{"a stranger, where no company was asked for", scenario{rare: true, pending: true, before: connectAnywhere,
-		actors: []actor{rotator("rotator"), strangerAnywhere}}},
-	{"an heir, where no company was asked for", scenario{rare: true, pending: true, before: connectAnywhere,
-		actors: []actor{heirAnywhere, sweeper}}},
-	{"a stranger, after an import that names no company", scenario{rare: true, pending: true, before: importAnywhere,
-		actors: []actor{strangerAnywhere, sweeper}}},
+	{"another user, where no company was asked for", scenario{rare: true, pending: true, before: connectAnywhere,
+		actors: []actor{rotator("rotator"), otherUserAnywhere}}},
+	{"a new owner, where no company was asked for", scenario{rare: true, pending: true, before: connectAnywhere,
+		actors: []actor{newOwnerAnywhere, sweeper}}},
+	{"another user, after an import that names no company", scenario{rare: true, pending: true, before: importAnywhere,
+		actors: []actor{otherUserAnywhere, sweeper}}},
 }
 
 // atTheEdges has delays only.
@@ -119,22 +119,22 @@ var (
 		_, _ = b.rotator().Rotate(ctx, acme)
 	}}
 
-	// insistent asks for one rotation after the other.
-	insistent = actor{"insistent", func(ctx context.Context, b *harness) {
+	// fourRotations asks for one rotation after the other.
+	fourRotations = actor{"four rotations", func(ctx context.Context, b *harness) {
 		for range 4 {
 			_, _ = b.rotator().Rotate(ctx, acme)
 			time.Sleep(10 * time.Minute)
 		}
 	}}
 
-	// strangerAnywhere follows an invitation that names neither a user nor a company.
-	strangerAnywhere = actor{"stranger", func(ctx context.Context, b *harness) {
+	// otherUserAnywhere follows an invitation that names neither a user nor a company.
+	otherUserAnywhere = actor{"other user", func(ctx context.Context, b *harness) {
 		b.allow(ctx, at(sam, ""),
 			rotation.Identity{})
 	}}
 
-	// heirAnywhere is somebody else, who was invited to take the connection over.
-	heirAnywhere = actor{"heir", func(ctx context.Context, b *harness) {
+	// newOwnerAnywhere is somebody else, who was invited to take the connection over.
+	newOwnerAnywhere = actor{"new owner", func(ctx context.Context, b *harness) {
 		b.allow(ctx, at(sam, ""),
 			rotation.Identity{Repin: true})
 	}}

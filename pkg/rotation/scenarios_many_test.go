@@ -14,22 +14,24 @@ import (
 var manyScenarios = []namedScenario{
 	{"many lose their consent", scenario{long: true, before: loseMany, actors: []actor{inviter}}},
 	{"three lose their consent, and a run with little time", scenario{rare: true, before: loseSome,
-		actors: []actor{hurried, inviter}}},
-	{"three have lost their consent, and two sweeps tell of it", scenario{rare: true, before: keepNoticePending,
+		actors: []actor{twentySecondRun, inviter}}},
+	{"three have lost their consent, and two sweeps send the notice", scenario{rare: true, before: keepNoticePending,
 		actors: []actor{inviter, sweeper}}},
 	{"three lose their consent, and an operator finds one after the other", scenario{rare: true, before: loseSome,
 		actors: []actor{oneByOne}}},
 	{"two sweeps of two connections", scenario{rare: true, before: accompany, actors: []actor{sweeper, second}}},
-	{"a run whose time ends among the turns, and what it hands on", scenario{rare: true, before: slowDown,
-		actors: []actor{brisk, nextRun}}},
+	{"a run whose time ends while connections wait for the rate limiter, and what it hands on",
+		scenario{rare: true, before: slowDown,
+			actors: []actor{oneMinuteRun, nextRun}}},
 	{"everything is rotated, and interrupted", scenario{rare: true, before: accompany, actors: []actor{interrupted,
 		sweeper}}},
 	{"many meet a server that finds fault", scenario{rare: true, before: findFaultWithMany, actors: []actor{sweeper}}},
-	{"a queue for turns", scenario{rare: true, before: queueUp, actors: []actor{rotator("rotator"), hasty}}},
-	{"a queue for turns, and a caller that goes away", scenario{rare: true, before: queueUp, actors: []actor{leaver,
-		rotator("rotator")}}},
+	{"a queue at the rate limiter", scenario{rare: true, before: queueUp, actors: []actor{rotator("rotator"), shortRun}}},
+	{"a queue at the rate limiter, and a caller that goes away", scenario{rare: true, before: queueUp,
+		actors: []actor{cancelledSweep,
+			rotator("rotator")}}},
 	{"a server that asks for seconds, and a caller that goes away", scenario{rare: true, before: tireForSeconds,
-		actors: []actor{leaver, sweeper}}},
+		actors: []actor{cancelledSweep, sweeper}}},
 	{"a server that asks for seconds", scenario{rare: true, before: tireForSeconds, actors: []actor{sweeper}}},
 }
 
@@ -100,12 +102,12 @@ func findFaultWithMany(b *harness) {
 // limiting asks the first request to wait.
 type limiting struct {
 	*rotationtest.Issuer
-	told bool
+	limited bool
 }
 
 func (l *limiting) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
-	if !l.told {
-		l.told = true
+	if !l.limited {
+		l.limited = true
 		return rotation.Answer{Class: rotation.RateLimited, Wait: 8 * time.Second, Detail: "HTTP 429"}
 	}
 	return l.Issuer.Redeem(ctx, app, grant)
@@ -153,8 +155,8 @@ var (
 	// second is another sweeper.
 	second = actor{"second sweeper", sweeper.act}
 
-	// brisk is a run with the time for two turns of slowDown.
-	brisk = actor{"brisk", func(ctx context.Context, b *harness) {
+	// oneMinuteRun is a run with the time for two turns of slowDown.
+	oneMinuteRun = actor{"one minute", func(ctx context.Context, b *harness) {
 		ctx, cancel := rotationtest.Within(rotationtest.Scheduled(ctx), time.Minute)
 		defer cancel()
 		_, _ = b.rotator().Sweep(ctx)
@@ -163,7 +165,7 @@ var (
 	// nextRun delivers what has been handed on.
 	nextRun = actor{"next run", func(ctx context.Context, b *harness) {
 		time.Sleep(2*time.Minute + time.Second)
-		courier.act(ctx, b)
+		queueConsumer.act(ctx, b)
 	}}
 
 	// oneByOne is an operator who rotates what others are.
@@ -183,15 +185,15 @@ var (
 			func(rotation.ConnectionReport) { cancel() })
 	}}
 
-	// leaver goes away in the midst of it.
-	leaver = actor{"leaver", func(ctx context.Context, b *harness) {
+	// cancelledSweep goes away in the midst of it.
+	cancelledSweep = actor{"cancelled", func(ctx context.Context, b *harness) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer time.AfterFunc(time.Second, cancel).Stop()
 		_, _ = b.rotator().Sweep(ctx)
 	}}
 
-	// hurried is a run without the time for a single connection.
-	hurried = actor{"hurried", func(ctx context.Context, b *harness) {
+	// twentySecondRun is a run without the time for a single connection.
+	twentySecondRun = actor{"twenty seconds", func(ctx context.Context, b *harness) {
 		ctx, cancel := rotationtest.Within(rotationtest.Scheduled(ctx), 20*time.Second)
 		defer cancel()
 		_, _ = b.rotator().Sweep(ctx)

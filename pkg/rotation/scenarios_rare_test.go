@@ -15,51 +15,54 @@ import (
 // and what a desk asks.
 
 var rareScenarios = []namedScenario{
-	{"a server that asks for time", scenario{rare: true, before: tire, actors: []actor{rotator("rotator"), sweeper}}},
-	{"one machine", scenario{rare: true, before: unlimited, actors: []actor{alone, sweeper}}},
+	{"a server that asks for time", scenario{rare: true, before: askForTime, actors: []actor{rotator("rotator"),
+		sweeper}}},
+	{"one machine", scenario{rare: true, before: unlimited, actors: []actor{standalone, sweeper}}},
 	{"a consent that nobody's name is known of is lost", scenario{rare: true, before: loseNameless,
 		actors: []actor{inviter, sweeper}}},
-	{"a hand edit, and a caller that goes away", scenario{rare: true, before: edit, actors: []actor{leaver, sweeper}}},
+	{"a hand edit, and a caller that goes away", scenario{rare: true, before: edit, actors: []actor{cancelledSweep,
+		sweeper}}},
 	{"a rotator and the document of another connection", scenario{rare: true, actors: []actor{rotator("rotator"),
-		confuser}}},
+		documentMixer}}},
 	{"a server that is down for maintenance", scenario{rare: true, menu: uncancelled, before: shut,
 		actors: []actor{rotator("rotator"), sweeper}}},
 	{"a server that ignores revocations", scenario{rare: true,
 		before: meet(func(b *harness) rotation.Issuer { return deaf{b.Issuer, time.Now().Add(20 * time.Minute)} }),
 		actors: []actor{disconnecter, sweeper}}},
-	{"a server that gives a stranger the pair that is there", scenario{rare: true, before: echo, actors: []actor{stray,
+	{"a server that gives another user the current pair", scenario{rare: true, before: echo, actors: []actor{wrongInvitee,
 		sweeper}}},
 	{"a search for what was on its way at a disconnect", scenario{rare: true, before: depart, actors: []actor{sweeper}}},
 	{"a row that changes while a request is found faulty",
-		scenario{rare: true, before: meet(func(b *harness) rotation.Issuer { return &demanding{Issuer: b.Issuer} }),
-			actors: []actor{disturbed}}},
-	{"a row that never stops changing", scenario{long: true, actors: []actor{harried}}},
-	{"a row that never stops changing, of an answer that is held", scenario{long: true, before: hold,
-		actors: []actor{harried}}},
+		scenario{rare: true, before: meet(func(b *harness) rotation.Issuer { return &faultFinding{Issuer: b.Issuer} }),
+			actors: []actor{contendedOnce}}},
+	{"a row that never stops changing", scenario{long: true, actors: []actor{contended}}},
+	{"a row that never stops changing, of a quarantined answer", scenario{long: true, before: quarantineAnswer,
+		actors: []actor{contended}}},
 	{"a row that never stops changing, of a lost consent", scenario{long: true, before: keepNoticePendingAcme,
-		actors: []actor{harried}}},
+		actors: []actor{contended}}},
 	{"damaged answers of an earlier life", scenario{rare: true, before: damage, actors: []actor{rotator("rotator")}}},
-	{"a code that is refused", scenario{rare: true, actors: []actor{dawdler, sweeper}}},
+	{"a code that is refused", scenario{rare: true, actors: []actor{expiredCode, sweeper}}},
 	{"two rotators whose clocks differ", scenario{rare: true, actors: []actor{ahead, behind}}},
 	{"a rotator whose clock is ahead, and a disconnect", scenario{rare: true, actors: []actor{ahead, disconnecter}}},
 	{"a rotator, and one that finds no app credentials", scenario{rare: true, actors: []actor{rotator("rotator"), unset}}},
 	{"an answer that could not be opened is discarded", scenario{rare: true, before: sealAway, actors: []actor{discarder,
 		sweeper}}},
-	{"an answer that cannot be opened is discarded", scenario{rare: true, before: sealAway, actors: []actor{fumbler,
+	{"an answer that cannot be opened is discarded", scenario{rare: true, before: sealAway, actors: []actor{wrongKeys,
 		sweeper}}},
 	{"an answer that could not be opened is released", scenario{rare: true, before: sealAway, actors: []actor{releaser,
 		sweeper}}},
-	{"a desk, and a connection that was imported", scenario{rare: true, pending: true, before: importOnce,
-		actors: []actor{desk}}},
-	{"a desk, and a rotation", scenario{rare: true, before: readToken, actors: []actor{rotator("rotator"), desk}}},
+	{"operator commands, and a connection that was imported", scenario{rare: true, pending: true, before: importOnce,
+		actors: []actor{operatorCommands}}},
+	{"operator commands, and a rotation", scenario{rare: true, before: readToken, actors: []actor{rotator("rotator"),
+		operatorCommands}}},
 }
 
-// tire makes the server ask for time with each error.
-func tire(b *harness) { b.Issuer.Wait = 20 * time.Minute }
+// askForTime makes the server ask for time with each error.
+func askForTime(b *harness) { b.Issuer.Wait = 20 * time.Minute }
 
 // readToken leaves the current refresh token on somebody's screen.
 func readToken(b *harness) {
-	seen := &odd{Issuer: b.Issuer, change: func(body string) string { return body }}
+	seen := &alteredIssuer{Issuer: b.Issuer, change: func(body string) string { return body }}
 	_, _ = b.rotatorWith(seen).Rotate(context.Background(), acme)
 	b.right = seen.right
 	time.Sleep(time.Hour)
@@ -160,14 +163,14 @@ func echo(b *harness) {
 	rotateOnce(b)
 }
 
-// restless is a ledger whose rows somebody else changes before each write, of
+// changingLedger is a ledger whose rows somebody else changes before each write, of
 // which so many are spared first, but so many times only.
-type restless struct {
+type changingLedger struct {
 	*rotationtest.Ledger
 	spared, times int
 }
 
-func (l *restless) Write(ctx context.Context, change rotation.Change) (string, error) {
+func (l *changingLedger) Write(ctx context.Context, change rotation.Change) (string, error) {
 	if l.spared--; l.spared < 0 && l.times > 0 {
 		l.times--
 		if rec, _, err := l.Ledger.Load(context.Background(), change.Record.Connection); err == nil {
@@ -177,15 +180,15 @@ func (l *restless) Write(ctx context.Context, change rotation.Change) (string, e
 	return l.Ledger.Write(ctx, change)
 }
 
-// torn is a ledger that takes an answer and then nothing any more.
-type torn struct {
+// failingLedger is a ledger that takes an answer and then nothing any more.
+type failingLedger struct {
 	*rotationtest.Ledger
 	gone bool
 }
 
 var errTorn = errors.New("the table is gone")
 
-func (l *torn) SaveResponse(ctx context.Context, m rotation.TokenResponse) error {
+func (l *failingLedger) SaveResponse(ctx context.Context, m rotation.TokenResponse) error {
 	if l.gone {
 		return errTorn
 	}
@@ -193,7 +196,7 @@ func (l *torn) SaveResponse(ctx context.Context, m rotation.TokenResponse) error
 	return l.Ledger.SaveResponse(ctx, m)
 }
 
-func (l *torn) Write(ctx context.Context, change rotation.Change) (string, error) {
+func (l *failingLedger) Write(ctx context.Context, change rotation.Change) (string, error) {
 	if l.gone {
 		return "", errTorn
 	}
@@ -203,8 +206,11 @@ func (l *torn) Write(ctx context.Context, change rotation.Change) (string, error
 // sealAway leaves a saved answer, which a process with other keys cannot open.
 func sealAway(b *harness) {
 	ctx := context.Background()
-	seen := &odd{Issuer: b.Issuer, change: func(body string) string { return body }}
-	_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Ledger, cfg.Issuer = &torn{Ledger: b.Ledger}, seen }).Rotate(ctx,
+	seen := &alteredIssuer{Issuer: b.Issuer, change: func(body string) string { return body }}
+	_, _ = b.rotatorBut(func(cfg *rotation.Config) {
+		cfg.Ledger, cfg.Issuer = &failingLedger{Ledger: b.Ledger},
+			seen
+	}).Rotate(ctx,
 		acme)
 	b.right = seen.right
 	time.Sleep(10 * time.Minute)
@@ -234,8 +240,8 @@ var (
 		_, _ = r.Disconnect(ctx, acme)
 	}}
 
-	// confuser puts another connection's document into the secret.
-	confuser = actor{"operator", func(ctx context.Context, b *harness) {
+	// documentMixer puts another connection's document into the secret.
+	documentMixer = actor{"operator", func(ctx context.Context, b *harness) {
 		b.by(ctx, "copy the wrong document", func() {
 			if doc, err := b.read(context.Background()); err == nil {
 				doc.Connection.Name = "other"
@@ -246,29 +252,29 @@ var (
 		})
 	}}
 
-	// stray is pat, who follows an invitation that was meant for sam.
-	stray = actor{"stray", func(ctx context.Context, b *harness) {
+	// wrongInvitee is pat, who follows an invitation that was meant for sam.
+	wrongInvitee = actor{"wrong invitee", func(ctx context.Context, b *harness) {
 		b.allow(ctx, pat,
 			rotation.Identity{Login: sam.Login})
 	}}
 
-	// disturbed rotates, and finds the row changed when it wants to write what came of it.
-	disturbed = actor{"disturbed", func(ctx context.Context, b *harness) {
+	// contendedOnce rotates, and finds the row changed when it wants to write what came of it.
+	contendedOnce = actor{"contended once", func(ctx context.Context, b *harness) {
 		_, _ = b.rotatorBut(func(cfg *rotation.Config) {
-			cfg.Ledger, cfg.Issuer = &restless{b.Ledger, 1, 1}, b.issuer
+			cfg.Ledger, cfg.Issuer = &changingLedger{b.Ledger, 1, 1}, b.issuer
 		}).Rotate(ctx, acme)
 	}}
 
-	// harried does everything while somebody else changes the row before each write.
-	harried = actor{"harried", func(ctx context.Context, b *harness) {
-		ledger := &restless{b.Ledger, 0, 1000}
+	// contended does everything while somebody else changes the row before each write.
+	contended = actor{"contended", func(ctx context.Context, b *harness) {
+		ledger := &changingLedger{b.Ledger, 0, 1000}
 		r := b.rotatorBut(func(cfg *rotation.Config) { cfg.Ledger = ledger })
 		_, _ = r.Sweep(ctx)
 		_, _ = r.Discard(ctx, acme)
 		ledger.spared = 1 // which begins the attempt
 		_, _ = b.rotatorBut(func(cfg *rotation.Config) {
 			cfg.Ledger, cfg.Issuer = ledger,
-				&demanding{Issuer: b.Issuer}
+				&faultFinding{Issuer: b.Issuer}
 		}).Rotate(ctx, acme)
 		consents := b.consentsBut(func(cfg *rotation.ConsentsConfig) { cfg.Ledger = ledger })
 		if exchange, err := consents.Prepare(ctx, acme, b.epoch); err == nil {
@@ -281,15 +287,15 @@ var (
 		_, _ = r.ServiceAccount(ctx, nobody, "42")
 	}}
 
-	// fumbler has other keys than the held answer was sealed with, and so can only discard it.
-	fumbler = actor{"operator", func(ctx context.Context, b *harness) {
+	// wrongKeys has other keys than the held answer was sealed with, and so can only discard it.
+	wrongKeys = actor{"operator", func(ctx context.Context, b *harness) {
 		r := b.rotatorBut(func(cfg *rotation.Config) { cfg.Sealer = otherKeys{b.Sealer} })
 		_, _ = r.Release(ctx, acme, b.right)
 		_, _ = r.Discard(ctx, acme)
 	}}
 
-	// alone is a process with nothing but the stores and the server.
-	alone = actor{"alone", func(ctx context.Context, b *harness) {
+	// standalone is a process with nothing but the stores and the server.
+	standalone = actor{"standalone", func(ctx context.Context, b *harness) {
 		r := b.rotatorBut(func(cfg *rotation.Config) {
 			cfg.FollowUps, cfg.RateLimiter, cfg.NoticeClaims, cfg.Log = nil, nil, nil, nil
 		})
@@ -303,8 +309,8 @@ var (
 		}
 	}}
 
-	// dawdler brings a code that has run out.
-	dawdler = actor{"dawdler", func(ctx context.Context, b *harness) {
+	// expiredCode brings a code that has run out.
+	expiredCode = actor{"expired code", func(ctx context.Context, b *harness) {
 		exchange, err := b.consents().Prepare(ctx, acme, b.epoch)
 		if err != nil {
 			return
@@ -314,8 +320,8 @@ var (
 		_, _ = exchange.Redeem(ctx, rotation.Consent{Code: code, RedirectURI: redirectURI})
 	}}
 
-	// desk asks about connections, and for what cannot be.
-	desk = actor{"desk", func(ctx context.Context, b *harness) {
+	// operatorCommands asks about connections, and for what cannot be.
+	operatorCommands = actor{"operator", func(ctx context.Context, b *harness) {
 		nobody := token.Connection{Environment: "sandbox", Name: "nobody"}
 		consents, r := b.consents(), b.rotator()
 		for _, c := range []token.Connection{acme, nobody} {
@@ -336,7 +342,7 @@ var (
 		}
 		_, _ = rotation.Register(ctx, b.Ledger, b.SecretStore, b.settings.Stack, acme)
 		_, _ = rotation.Register(ctx, b.Ledger, b.SecretStore, b.settings.Stack, nobody)
-		neighbours := b.consentsBut(func(cfg *rotation.ConsentsConfig) { cfg.Settings.Stack = "neighbour" })
-		_, _ = neighbours.Prepare(ctx, acme, b.epoch)
+		otherStack := b.consentsBut(func(cfg *rotation.ConsentsConfig) { cfg.Settings.Stack = "neighbor" })
+		_, _ = otherStack.Prepare(ctx, acme, b.epoch)
 	}}
 )

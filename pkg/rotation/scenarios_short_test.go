@@ -11,16 +11,17 @@ import (
 // versions in a day.
 
 var shortScenarios = []namedScenario{
-	{"a courier and a sweep of 15-minute tokens", scenario{rare: true, lifetime: 15 * time.Minute, age: 880 * time.Second,
-		actors: []actor{courier, sweeper}}},
+	{"a queue consumer and a sweep of 15-minute tokens", scenario{rare: true, lifetime: 15 * time.Minute,
+		age:    880 * time.Second,
+		actors: []actor{queueConsumer, sweeper}}},
 	{"a sweep of 15-minute tokens", scenario{rare: true, lifetime: 15 * time.Minute, age: 874 * time.Second,
 		actors: []actor{sweeper}}},
-	{"a courier and a sweep after a day of 15-minute tokens", scenario{rare: true, lifetime: 15 * time.Minute,
-		age: 880 * time.Second, before: filled(98), actors: []actor{courier, sweeper}}},
+	{"a queue consumer and a sweep after a day of 15-minute tokens", scenario{rare: true, lifetime: 15 * time.Minute,
+		age: 880 * time.Second, before: filled(98), actors: []actor{queueConsumer, sweeper}}},
 	{"a day of 15-minute tokens has no room for a reader", scenario{rare: true, lifetime: 15 * time.Minute,
-		age: 5 * time.Minute, before: filled(98), actors: []actor{demandingReader, courier}}},
+		age: 5 * time.Minute, before: filled(98), actors: []actor{demandingReader, queueConsumer}}},
 	{"a day of 20-minute tokens has room for a reader", scenario{rare: true, lifetime: 20 * time.Minute,
-		age: 12 * time.Minute, before: filled(50), actors: []actor{demandingReader, courier}}},
+		age: 12 * time.Minute, before: filled(50), actors: []actor{demandingReader, queueConsumer}}},
 	{"a sweep of five-minute tokens", scenario{rare: true, lifetime: 5 * time.Minute, age: 6 * time.Minute,
 		actors: []actor{sweeper}}},
 	{"a put budget that is used up", scenario{rare: true, before: save, actors: []actor{rotator("rotator"), sweeper}}},

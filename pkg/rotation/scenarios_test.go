@@ -16,31 +16,31 @@ var scenarios = slices.Concat([]namedScenario{
 	{"a rotator", scenario{actors: []actor{rotator("rotator")}}},
 	{"a rotator and its recovery", scenario{actors: []actor{rotator("rotator")}, recovery: true}},
 	{"two rotators", scenario{actors: []actor{rotator("rotator 1"), rotator("rotator 2")}}},
-	{"a rotator and a later sweep", scenario{actors: []actor{rotator("rotator"), latecomer}}},
+	{"a rotator and a later sweep", scenario{actors: []actor{rotator("rotator"), lateSweeper}}},
 	{"a rotator and an impatient one", scenario{actors: []actor{rotator("rotator"), impatient}}},
-	{"a rotator and a published consent", scenario{actors: []actor{rotator("rotator"), renewer}}},
+	{"a rotator and a published consent", scenario{actors: []actor{rotator("rotator"), publishedConsent}}},
 	{"a rotator and a sweep", scenario{actors: []actor{rotator("rotator"), sweeper}}},
 	{"a rotator and a consent", scenario{actors: []actor{rotator("rotator"), consenter}}},
 	{"a rotator and an import", scenario{actors: []actor{rotator("rotator"), importer}}},
 	{"a rotator and a disconnect", scenario{actors: []actor{rotator("rotator"), disconnecter}}},
 	{"a rotator and a withdrawal", scenario{actors: []actor{rotator("rotator"), withdrawer}}},
-	{"a withdrawal that nobody has noticed", scenario{before: takeBack, actors: []actor{rotator("rotator")}}},
+	{"a withdrawal that nobody has noticed", scenario{before: withdrawConsent, actors: []actor{rotator("rotator")}}},
 	{"a rotator and a hand edit", scenario{rare: true, actors: []actor{rotator("rotator"), editor}}},
 	{"a rotator and a roll back", scenario{rare: true, before: rotateOnce, actors: []actor{rotator("rotator"),
 		rollbacker}}},
 	{"a rotator and a deleted secret", scenario{rare: true, actors: []actor{rotator("rotator"), deleter}}},
 	{"a rotator and a purged secret", scenario{rare: true, actors: []actor{rotator("rotator"), purger}}},
-	{"a first consent and a sweep", scenario{pending: true, actors: []actor{renewer, sweeper}}},
+	{"a first consent and a sweep", scenario{pending: true, actors: []actor{publishedConsent, sweeper}}},
 	{"two first consents", scenario{pending: true, actors: []actor{callback("callback 1"), callback("callback 2")}}},
-	{"a held answer is released", scenario{before: hold, actors: []actor{releaser, sweeper}}},
-	{"a held answer is discarded", scenario{before: hold, actors: []actor{discarder, consenter}}},
+	{"a quarantined answer is released", scenario{before: quarantineAnswer, actors: []actor{releaser, sweeper}}},
+	{"a quarantined answer is discarded", scenario{before: quarantineAnswer, actors: []actor{discarder, consenter}}},
 	{"a rotator and a reader", scenario{rare: true, actors: []actor{rotator("rotator"), reader}}},
-	{"a hasty run and a sweep", scenario{rare: true, actors: []actor{hasty, sweeper}}},
-	{"a rotator and a stranger", scenario{actors: []actor{rotator("rotator"), stranger}}},
-	{"a rotator and another client secret", scenario{rare: true, actors: []actor{rotator("rotator"), portal}}},
+	{"a short run and a sweep", scenario{rare: true, actors: []actor{shortRun, sweeper}}},
+	{"a rotator and a consent of another user", scenario{actors: []actor{rotator("rotator"), otherUser}}},
+	{"a rotator and another client secret", scenario{rare: true, actors: []actor{rotator("rotator"), secretResetter}}},
 	{"a restored table", scenario{before: restore, actors: []actor{rotator("rotator"), sweeper}}},
-	{"a consent where one is needed", scenario{before: lose, actors: []actor{renewer, sweeper}}},
-	{"an import after a disconnect", scenario{before: leave, actors: []actor{importer, sweeper}}},
+	{"a consent where one is needed", scenario{before: lose, actors: []actor{publishedConsent, sweeper}}},
+	{"an import after a disconnect", scenario{before: disconnectFirst, actors: []actor{importer, sweeper}}},
 	{"an import of a token that is spent", scenario{pending: true, actors: []actor{lateImporter, sweeper}}},
 	{"a first import and a sweep", scenario{pending: true, actors: []actor{importer, sweeper}}},
 	{"an import after the table was lost", scenario{rare: true, before: startAnew, actors: []actor{importer, sweeper}}},
@@ -50,30 +50,33 @@ var scenarios = slices.Concat([]namedScenario{
 	{"a disconnect of an expired pair", scenario{age: 100 * time.Minute, actors: []actor{disconnecter}}},
 	{"a rotator, a consent and a disconnect", scenario{rare: true, actors: []actor{rotator("rotator"), consenter,
 		disconnecter}}},
-	{"a rotator and three strangers", scenario{rare: true, actors: []actor{rotator("rotator"), strangers}}},
-	{"a connection that is handed over", scenario{rare: true, actors: []actor{heir, sweeper}}},
-	{"a rotator and another app", scenario{rare: true, actors: []actor{rotator("rotator"), replacer}}},
+	{"a rotator and consents of other users", scenario{rare: true, actors: []actor{rotator("rotator"), otherUsers}}},
+	{"a connection that is handed over", scenario{rare: true, actors: []actor{newOwner, sweeper}}},
+	{"a rotator and another app", scenario{rare: true, actors: []actor{rotator("rotator"), appReplacer}}},
 	{"a rotator and a misconfigured one", scenario{rare: true, actors: []actor{rotator("rotator"), misconfigured}}},
-	{"a rotator and another installation", scenario{rare: true, actors: []actor{rotator("rotator"), neighbour}}},
-	{"a rotator and nonsense", scenario{rare: true, actors: []actor{rotator("rotator"), nonsense}}},
-	{"everything is rotated, and swept", scenario{rare: true, actors: []actor{everything, sweeper}}},
+	{"a rotator and another installation", scenario{rare: true, actors: []actor{rotator("rotator"), otherStackWriter}}},
+	{"a rotator and bad requests", scenario{rare: true, actors: []actor{rotator("rotator"), badRequests}}},
+	{"everything is rotated, and swept", scenario{rare: true, actors: []actor{rotateEverything, sweeper}}},
 	{"a fault in the program", scenario{rare: true,
-		before: meet(func(b *harness) rotation.Issuer { return &startling{Issuer: b.Issuer} }),
+		before: meet(func(b *harness) rotation.Issuer { return &panicking{Issuer: b.Issuer} }),
 		actors: []actor{rotator("rotator"), sweeper}}},
 	{"a server that rambles", scenario{rare: true,
-		before: meet(func(b *harness) rotation.Issuer { return rambling(b.Issuer) }), actors: []actor{rotator("rotator"),
+		before: meet(func(b *harness) rotation.Issuer { return withExtraText(b.Issuer) }), actors: []actor{rotator("rotator"),
 			consenter}}},
 	{"a server that answers too much", scenario{rare: true,
-		before: meet(func(b *harness) rotation.Issuer { return immense(b.Issuer) }), actors: []actor{rotator("rotator"),
+		before: meet(func(b *harness) rotation.Issuer { return withHugeAnswers(b.Issuer) }),
+		actors: []actor{rotator("rotator"),
 			consenter}}},
 	{"a server that contradicts itself", scenario{rare: true,
-		before: meet(func(b *harness) rotation.Issuer { return contradicting(b.Issuer) }), actors: []actor{rotator("rotator"),
+		before: meet(func(b *harness) rotation.Issuer { return withSeveralTokens(b.Issuer) }),
+		actors: []actor{rotator("rotator"),
 			consenter}}},
 	{"a server that says little", scenario{rare: true,
-		before: meet(func(b *harness) rotation.Issuer { return taciturn(b.Issuer) }), actors: []actor{rotator("rotator"),
+		before: meet(func(b *harness) rotation.Issuer { return withoutLifetime(b.Issuer) }),
+		actors: []actor{rotator("rotator"),
 			sweeper}}},
 	{"a server that finds fault with requests", scenario{rare: true,
-		before: meet(func(b *harness) rotation.Issuer { return &demanding{Issuer: b.Issuer} }),
+		before: meet(func(b *harness) rotation.Issuer { return &faultFinding{Issuer: b.Issuer} }),
 		actors: []actor{rotator("rotator"), sweeper}}},
 	{"another lifetime than before", scenario{rare: true, before: hurry, actors: []actor{rotator("rotator"), sweeper}}},
 	{"another release of the program", scenario{rare: true, before: upgrade, actors: []actor{rotator("rotator"),
@@ -93,8 +96,8 @@ func rotateOnce(b *harness) {
 	time.Sleep(time.Hour)
 }
 
-// takeBack takes the consent back, where a former version is in the secret.
-func takeBack(b *harness) {
+// withdrawConsent takes the consent back, where a former version is in the secret.
+func withdrawConsent(b *harness) {
 	rotateOnce(b)
 	withdrawer.act(context.Background(), b)
 }
@@ -113,8 +116,8 @@ func lose(b *harness) {
 	rotateOnce(b)
 }
 
-// leave disconnects.
-func leave(b *harness) {
+// disconnectFirst disconnects.
+func disconnectFirst(b *harness) {
 	_, _ = b.rotator().Disconnect(context.Background(), acme)
 	time.Sleep(time.Hour)
 	_, _ = b.rotator().Sweep(context.Background())
@@ -123,7 +126,7 @@ func leave(b *harness) {
 // loseTable makes the table again, with a row for acme.
 func loseTable(b *harness) {
 	b.Ledger.Drop()
-	_, _ = rotation.Register(context.Background(), b.Ledger, b.SecretStore, "neighbour", acme) // is refused
+	_, _ = rotation.Register(context.Background(), b.Ledger, b.SecretStore, "neighbor", acme) // is refused
 	if _, err := rotation.Register(context.Background(), b.Ledger, b.SecretStore, b.settings.Stack, acme); err != nil {
 		panic(err)
 	}
@@ -135,9 +138,9 @@ func startAnew(b *harness) {
 	loseTable(b)
 }
 
-// hold gets an answer with two refresh tokens in it, which waits for a person.
-func hold(b *harness) {
-	two := contradicting(b.Issuer)
+// quarantineAnswer gets an answer with two refresh tokens in it, which waits for a person.
+func quarantineAnswer(b *harness) {
+	two := withSeveralTokens(b.Issuer)
 	_, _ = b.rotatorWith(two).Rotate(context.Background(), acme)
 	b.right = two.right
 	time.Sleep(10 * time.Minute)

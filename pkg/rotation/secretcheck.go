@@ -29,9 +29,9 @@ func (e *otherStackError) Error() string {
 		e.c, e.seen, e.ours)
 }
 
-// secondLook is how long a surprising read by label is given to become
+// rereadDelay is how long a surprising read by label is given to become
 // consistent before it is believed.
-const secondLook = 2 * time.Second
+const rereadDelay = 2 * time.Second
 
 // checkSecret reads AWSCURRENT before anything is put or spent. What does not fit is
 // read twice, because reads by label may be stale.
@@ -43,7 +43,7 @@ func (t *reconciliation) checkSecret(ctx context.Context) (secretView, error) {
 	select {
 	case <-ctx.Done():
 		return v, fmt.Errorf("reading the secret of %s again: %w", t.conn, ctx.Err())
-	case <-time.After(secondLook):
+	case <-time.After(rereadDelay):
 	}
 	return t.readSecret(ctx)
 }

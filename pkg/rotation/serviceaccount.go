@@ -62,16 +62,16 @@ func (t *reconciliation) clientAnswered(ctx context.Context, p *presentation, an
 	error) {
 	switch answer.Class {
 	case Captured:
-		defer t.heed(ctx, answer)
+		defer t.updateBreaker(ctx, answer)
 		return t.clientCaptured(ctx, p, answer.Body)
 	case OddRefusal:
-		t.heed(ctx, answer)
+		t.updateBreaker(ctx, answer)
 		if count, wait := t.countOdd(); count >= oddRefusals {
 			return t.attemptEnded(ctx, classConfig, wait, t.notOAuth(answer))
 		}
 		return t.attemptEnded(ctx, classOdd, 0, fmt.Errorf("getting a token for %s: %s", t.conn, answer.Detail))
 	case UnknownResult:
-		t.heed(ctx, answer)
+		t.updateBreaker(ctx, answer)
 		return t.attemptEnded(ctx, classIssuer, answer.Wait, fmt.Errorf("getting a token for %s: %s", t.conn, answer.Detail))
 	case Refused, GrantFault, RequestFault:
 		return t.attemptEnded(ctx, classConfig, 0, fmt.Errorf("getting a token for %s: %s: the server gives this app none "+

@@ -93,7 +93,7 @@ func TestAServiceAccountAsksAgain(t *testing.T) {
 					t.Errorf("%v\n%s", err, b.Journal.String())
 				}
 				if kinds := b.notices(); len(kinds) != 0 {
-					t.Errorf("people were told %v", kinds)
+					t.Errorf("people were notified of %v", kinds)
 				}
 			})
 		})

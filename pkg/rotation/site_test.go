@@ -58,7 +58,7 @@ func (s *site) script(_ context.Context, at rotationtest.Passage) (fault rotatio
 			s.begin(o)
 			continue // from the next passage on
 		}
-		if !o.begun.IsZero() && fault.Kind == rotationtest.Continue && o.strikes(at) {
+		if !o.begun.IsZero() && fault.Kind == rotationtest.Continue && o.affects(at) {
 			fault = o.fault
 		}
 	}
@@ -86,8 +86,8 @@ func (o *outage) begins(at rotationtest.Passage) bool {
 	return o.counted == o.nth
 }
 
-// strikes reports whether what is down concerns this passage.
-func (t trouble) strikes(at rotationtest.Passage) bool {
+// faultCounts reports whether what is down concerns this passage.
+func (t trouble) affects(at rotationtest.Passage) bool {
 	return at.When == t.when && slices.ContainsFunc(t.calls, func(prefix string) bool {
 		return strings.HasPrefix(at.Call,
 			prefix)

@@ -65,7 +65,7 @@ func TestAnAnswerThatCannotBeReadWaitsForAProgramThatCan(t *testing.T) {
 				if rec.Status != rotation.Active || rec.Generation != 0 || !rec.Quarantined {
 					t.Errorf("%s (%d,%d), held %t", rec.Status, rec.Epoch, rec.Generation, rec.Quarantined)
 				}
-				if n := b.told(rotation.NoticeQuarantined); n != 1 || len(b.notices()) != n {
+				if n := b.noticesOf(rotation.NoticeQuarantined); n != 1 || len(b.notices()) != n {
 					t.Errorf("of %d notices, %d are of a quarantine; want one and no other", len(b.notices()), n)
 				}
 				b.presentedOnce(t)
@@ -168,8 +168,8 @@ func TestAFalseRefusalIsNotFinal(t *testing.T) {
 					t.Errorf("presented %d times within %v, want %d", n, within, times+1)
 				}
 				for kind, want := range map[string]int{rotation.NoticeNeedsConsent: 1, rotation.NoticeRecovered: 1} {
-					if n := b.told(kind); n != want {
-						t.Errorf("people were told %s %d times, want %d", kind, n, want)
+					if n := b.noticesOf(kind); n != want {
+						t.Errorf("people were notified of %s %d times, want %d", kind, n, want)
 					}
 				}
 				b.issuer = nil
@@ -191,7 +191,7 @@ func TestAFalseRefusalIsNotFinal(t *testing.T) {
 			if n := issuer.presentations(); n != 5 {
 				t.Errorf("presented %d times in all, want 5", n)
 			}
-			if n := b.told(rotation.NoticeNeedsConsent); n != 1 || len(b.notices()) != n {
+			if n := b.noticesOf(rotation.NoticeNeedsConsent); n != 1 || len(b.notices()) != n {
 				t.Errorf("of %d notices, %d ask for a consent; want one and no other", len(b.notices()), n)
 			}
 		})
@@ -207,7 +207,7 @@ func TestARefusalOfManyIsOneIncident(t *testing.T) {
 		issuer := b.falsely(t, 1, names...)
 		b.issuer = issuer
 		b.operation(t).run(time.Hour + time.Minute)
-		if n := b.told(rotation.NoticeNeedsConsent); n != 1 {
+		if n := b.noticesOf(rotation.NoticeNeedsConsent); n != 1 {
 			t.Errorf("%d notices of one incident", n)
 		}
 		b.operation(t).run(20 * time.Minute)
@@ -219,11 +219,11 @@ func TestARefusalOfManyIsOneIncident(t *testing.T) {
 		if n := issuer.presentations(); n != 2*len(names) {
 			t.Errorf("%d presentations, want each token twice", n)
 		}
-		if n := b.told(rotation.NoticeRecovered); n < 1 || n > len(names) {
-			t.Errorf("people were told of a recovery %d times", n)
+		if n := b.noticesOf(rotation.NoticeRecovered); n < 1 || n > len(names) {
+			t.Errorf("people were notified of a recovery %d times", n)
 		}
 		b.operation(t).run(3 * time.Hour)
-		if n := b.told(rotation.NoticeNeedsConsent); n != 1 {
+		if n := b.noticesOf(rotation.NoticeNeedsConsent); n != 1 {
 			t.Errorf("%d notices in the end", n)
 		}
 	})
@@ -240,8 +240,8 @@ func TestAPersonsRotateTriesARefusedTokenAtOnce(t *testing.T) {
 			if got := b.rotate(t); got.Outcome != rotation.Rotated && got.Outcome != rotation.Recovered {
 				t.Errorf("rotate answers %s", got.Outcome)
 			}
-			if n := b.told(rotation.NoticeRecovered); n != 1 {
-				t.Errorf("people were told of the recovery %d times", n)
+			if n := b.noticesOf(rotation.NoticeRecovered); n != 1 {
+				t.Errorf("people were notified of the recovery %d times", n)
 			}
 			b.issuer = nil
 			b.inOrder(t)
@@ -264,7 +264,7 @@ func TestAPersonsRotateTriesARefusedTokenAtOnce(t *testing.T) {
 				}
 			}
 			if len(b.notices()) != before {
-				t.Errorf("people were told of it again: %d notices", len(b.notices()))
+				t.Errorf("people were notified of it again: %d notices", len(b.notices()))
 			}
 			if result, err := b.consent(t.Context(), pat, rotation.Identity{Company: "42"}); result != rotation.Connected {
 				t.Fatalf("a new consent ended %s, %v", result, err)
@@ -320,7 +320,7 @@ func TestALastingOddRefusalIsAConfigurationError(t *testing.T) {
 				if n := o.outcomes(acme)[rotation.ConfigError]; n == 0 {
 					t.Errorf("outcomes %v, want config_error", o.outcomes(acme))
 				}
-				if n := b.told(rotation.NoticeConfigError); n < 1 || n > 4 {
+				if n := b.noticesOf(rotation.NoticeConfigError); n < 1 || n > 4 {
 					t.Errorf("%d config_error notices in three days", n)
 				}
 				if n := len(b.notices()); n > 5 {
@@ -379,7 +379,7 @@ func TestAnOddRefusalNowAndThenIsNone(t *testing.T) {
 		if n := o.outcomes(acme)[rotation.ConfigError]; n != 0 {
 			t.Errorf("config_error was reported %d times: %v", n, o.outcomes(acme))
 		}
-		if n := b.told(rotation.NoticeConfigError); n != 0 {
+		if n := b.noticesOf(rotation.NoticeConfigError); n != 0 {
 			t.Errorf("%d config_error notices", n)
 		}
 		b.issuer = nil

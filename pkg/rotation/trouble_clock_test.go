@@ -56,7 +56,7 @@ func TestOneWrongClockLeavesNoDeadTokenBehind(t *testing.T) {
 					if gone := b.dead(t, acme, from); gone != 0 {
 						t.Errorf("readers had no live token for %v", gone)
 					}
-					if n := b.told(noticeClock); n != 1 || len(b.notices()) != n {
+					if n := b.noticesOf(noticeClock); n != 1 || len(b.notices()) != n {
 						t.Errorf("of %d notices, %d are of a clock; want one and no other", len(b.notices()), n)
 					}
 					b.inOrder(t)
@@ -106,7 +106,7 @@ func TestClocksThatStayApartAreToldOnceADay(t *testing.T) {
 				if result != rotation.Connected {
 					t.Fatalf("the consent ended %s, %v", result, err)
 				}
-				o, connecting := b.operation(t), b.told(noticeClock) // by the callback, which is a program of its own
+				o, connecting := b.operation(t), b.noticesOf(noticeClock) // by the callback, which is a program of its own
 				o.skew = test.skew
 				o.run(4 * time.Hour) // what was connected by another clock has been rotated since
 				from := time.Now()
@@ -114,7 +114,7 @@ func TestClocksThatStayApartAreToldOnceADay(t *testing.T) {
 				if gone := b.dead(t, acme, from); gone != 0 {
 					t.Errorf("readers had no live token for %v", gone)
 				}
-				if n := b.told(noticeClock) - connecting; n < test.least || n > test.most {
+				if n := b.noticesOf(noticeClock) - connecting; n < test.least || n > test.most {
 					t.Errorf("%d notices of a clock in 47 hours, want %d to %d", n, test.least, test.most)
 				}
 				if n := len(b.presentations()); n > 2*47 {

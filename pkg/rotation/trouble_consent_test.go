@@ -71,7 +71,7 @@ func TestRotationGoesOnWhileAConsentWaits(t *testing.T) {
 					if gone := b.dead(t, acme, connected); gone != 0 {
 						t.Errorf("readers had no live token for %v", gone)
 					}
-					if n := b.told(rotation.NoticeNeedsConsent); n != 0 {
+					if n := b.noticesOf(rotation.NoticeNeedsConsent); n != 0 {
 						t.Errorf("people were asked %d times for a consent that nobody needs", n)
 					}
 					b.presentedOnce(t)
@@ -121,8 +121,8 @@ func TestAConsentThatCannotBeOpenedCanBeDiscarded(t *testing.T) {
 		b.gate(nil)
 		o := b.operation(t)
 		o.run(time.Hour)
-		if n := b.told(rotation.NoticeConfigError); n == 0 {
-			t.Error("nobody was told of a consent that cannot be opened")
+		if n := b.noticesOf(rotation.NoticeConfigError); n == 0 {
+			t.Error("nobody was notified of a consent that cannot be opened")
 		}
 		report, err := b.rotator().Discard(t.Context(), acme)
 		if err != nil {
@@ -209,7 +209,7 @@ func TestAConsentIsNotDiscardedForWaiting(t *testing.T) {
 					if rec := b.record(t); rec.Status != rotation.Active || rec.Epoch != epoch+1 {
 						t.Errorf("after the repair: %s, epoch %d; want active by the consent", rec.Status, rec.Epoch)
 					}
-					if n := b.told(rotation.NoticeRejected); n != 0 {
+					if n := b.noticesOf(rotation.NoticeRejected); n != 0 {
 						t.Errorf("%d notices say that the consent was rejected", n)
 					}
 					// With overlap, what nobody uses lets its parent live.
@@ -283,7 +283,7 @@ func TestAConsentThatWaitedIsStillChecked(t *testing.T) {
 				if rec.Status != rotation.Active || rec.Epoch != 1 {
 					t.Errorf("%s, epoch %d; want that the first consent goes on", rec.Status, rec.Epoch)
 				}
-				if n := b.told(rotation.NoticeRejected); n != 1 {
+				if n := b.noticesOf(rotation.NoticeRejected); n != 1 {
 					t.Errorf("%d notices say that the consent was rejected, want one", n)
 				}
 				if n := len(b.presentations()); n <= int(rec.Generation) {

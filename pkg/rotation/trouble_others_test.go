@@ -42,7 +42,7 @@ func TestAConsentIsCheckedByAClockBehind(t *testing.T) {
 		b.gate(nil)
 		must1(b.skewed(-3*time.Hour).Rotate(t.Context(), acme))
 		b.operation(t).run(time.Hour)
-		if rec := b.record(t); rec.Status != rotation.Active || b.told(rotation.NoticeRejected) > 0 {
+		if rec := b.record(t); rec.Status != rotation.Active || b.noticesOf(rotation.NoticeRejected) > 0 {
 			t.Errorf("the connection is %s; people are told %v", rec.Status, b.notices())
 		}
 	})
@@ -102,7 +102,7 @@ func TestAWaitingConsentAndAWrongSecretAreOneNotice(t *testing.T) {
 		time.Sleep(95 * time.Minute)
 		forgeSecret(b)
 		b.operation(t).run(90 * time.Minute)
-		if n := b.told(rotation.NoticeConfigError); n != 1 {
+		if n := b.noticesOf(rotation.NoticeConfigError); n != 1 {
 			t.Errorf("people are told %d times: %v", n, b.notices())
 		}
 		for _, f := range b.record(t).Failures {

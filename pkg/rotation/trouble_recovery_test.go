@@ -146,8 +146,8 @@ func TestAWrongConsentDecidedByTwoIsToldOnce(t *testing.T) {
 					}
 					b.gate(nil)
 					b.operation(t).run(2 * time.Hour)
-					if n := b.told(rotation.NoticeRejected); n != 1 {
-						t.Errorf("people were told %d times, want once", n)
+					if n := b.noticesOf(rotation.NoticeRejected); n != 1 {
+						t.Errorf("people were notified %d times, want once", n)
 					}
 					if live := b.livePairs(t); live != 1 {
 						t.Errorf("%d pairs are alive", live)
@@ -238,7 +238,7 @@ func (b *harness) unopenable(t *testing.T, repair func()) {
 	if outcomes := o.outcomes(acme); outcomes[rotation.ConfigError] == 0 || outcomes[rotation.Deferred] != 0 {
 		t.Errorf("outcomes %v, want config_error", outcomes)
 	}
-	if n := b.told(rotation.NoticeConfigError); n < 1 || n > 2 || len(b.notices()) != n {
+	if n := b.noticesOf(rotation.NoticeConfigError); n < 1 || n > 2 || len(b.notices()) != n {
 		t.Errorf("of %d notices, %d are of a configuration error; want one", len(b.notices()), n)
 	}
 	repair()

@@ -21,8 +21,8 @@ const (
 )
 
 // operation is a harness that runs like a deployed installation: a sweep at
-// every full hour, and a queue whose messages are processed in order by two
-// atOnce. Each invocation is a process of its own with 15 minutes to live.
+// every full hour, and a queue whose messages are processed in order, two
+// at once. Each invocation is a process of its own with 15 minutes to live.
 type operation struct {
 	*harness
 	t     *testing.T
@@ -76,7 +76,7 @@ func (o *operation) send(request rotation.Request) {
 	o.waiting = append(o.waiting, message{Request: request, sent: time.Now()})
 }
 
-// receive gives waiting messages to free atOnce, the oldest first.
+// receive processes the waiting messages, the oldest first, at most two at once.
 func (o *operation) receive() {
 	for _, request := range o.FollowUps.Take() {
 		o.send(request)
@@ -261,8 +261,8 @@ func (b *harness) counting(g rotationtest.Gate) (calls map[string]int) {
 	return calls
 }
 
-// told counts the notices of a kind.
-func (b *harness) told(kind string) (n int) {
+// noticesOf counts the notices of a kind.
+func (b *harness) noticesOf(kind string) (n int) {
 	for _, k := range b.notices() {
 		if k == kind {
 			n++

@@ -112,10 +112,10 @@ func TestAnUnreadableYoungVersionIsTold(t *testing.T) {
 					must(t, err)
 				}
 				b.presentedOnce(t)
-				if n := b.told(rotation.NoticeConfigError); n < 1 || n > 2 {
+				if n := b.noticesOf(rotation.NoticeConfigError); n < 1 || n > 2 {
 					t.Errorf("%d notices of the version that cannot be read, want one", n)
 				}
-				if n := b.told(rotation.NoticeNeedsConsent); n != 0 {
+				if n := b.noticesOf(rotation.NoticeNeedsConsent); n != 0 {
 					t.Errorf("people were asked %d times for a consent", n)
 				}
 				b.operation(t).run(time.Hour + time.Minute)

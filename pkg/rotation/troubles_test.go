@@ -64,7 +64,7 @@ var troubles = []trouble{
 	down("issuer.Identify fails", "issuer.Identify"),
 	down("issuer.Revoke fails", "issuer.Revoke"),
 	down("the queue refuses messages", "followups.Send"),
-	down("the shared rate limiter fails", "pace."),
+	down("the shared rate limiter fails", "ratelimiter."),
 	down("the notice claims fail", "noticeclaims."),
 	down("notices cannot be delivered", "notifier."),
 	down("links cannot be made", "invitations."),
@@ -78,11 +78,11 @@ var troubles = []trouble{
 	hangs("the secret store hangs", "secrets."),
 	hangs("the login host hangs", "issuer.Redeem"),
 
-	down("DynamoDB is down", "ledger.", "pace.", "noticeclaims.", "invitations."),
+	down("DynamoDB is down", "ledger.", "ratelimiter.", "noticeclaims.", "invitations."),
 	down("Secrets Manager is down", "secrets.", "applications."),
 	down("KMS is down", "sealer."),
 	down("Procore is down", "issuer."),
-	down("the network is down", "ledger.", "pace.", "noticeclaims.", "invitations.", "secrets.", "applications.",
+	down("the network is down", "ledger.", "ratelimiter.", "noticeclaims.", "invitations.", "secrets.", "applications.",
 		"sealer.", "issuer.", "followups.", "notifier."),
 
 	{name: "the client secret is wrong", wrong: forgeSecret, right: restoreApp},

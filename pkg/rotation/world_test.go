@@ -35,8 +35,8 @@ type scenario struct {
 	long     bool // too long for trying all of it
 	faults   int
 	switches int
-	damage   []fsck.Kind // that is found once all is at rest
-	seen     *strikes    // counts the faults; nil: they are not counted
+	damage   []fsck.Kind  // that is found once all is at rest
+	seen     *faultCounts // counts the faults; nil: they are not counted
 }
 
 // runTime is what AWS Lambda gives a run of the rotate function.
@@ -104,7 +104,7 @@ func (s scenario) world(c *rotationtest.Choices) error {
 		err = d.Run()
 	}
 	if err == nil {
-		err = b.rest(ctx)
+		err = b.settle(ctx)
 	}
 	if err == nil {
 		err = b.undamaged(ctx, s.damage...)
@@ -134,9 +134,9 @@ func consistent(at rotationtest.Passage) []rotationtest.Fault {
 	})
 }
 
-// rest gives three sweeps, or fewer where those suffice, the time to bring
-// everything to rest, and checks it.
-func (b *harness) rest(ctx context.Context) error {
+// settle gives three sweeps, or fewer where those suffice, the time to bring
+// rotateEverything to rest, and checks it.
+func (b *harness) settle(ctx context.Context) error {
 	b.issuer = nil
 	var rec rotation.Record
 	var responses []rotation.TokenResponse
@@ -152,8 +152,9 @@ func (b *harness) rest(ctx context.Context) error {
 		rec, responses, _ = b.Ledger.Load(ctx, acme)
 	}
 	err := rotationtest.CheckAtRest(b.Harness)
-	held := slices.ContainsFunc(responses, func(m rotation.TokenResponse) bool { return m.State == rotation.Quarantined })
-	if err == nil && rec.Status == rotation.Active && !held && !b.Issuer.Personality.NoRotation {
+	quarantined := slices.ContainsFunc(responses,
+		func(m rotation.TokenResponse) bool { return m.State == rotation.Quarantined })
+	if err == nil && rec.Status == rotation.Active && !quarantined && !b.Issuer.Personality.NoRotation {
 		err = b.works(ctx)
 	}
 	if err == nil {

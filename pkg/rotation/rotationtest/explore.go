@@ -102,13 +102,13 @@ func (c Counts) String() string {
 
 // Counterexample is the shortest failing run that was found.
 type Counterexample struct {
-	List []int // for Replay
-	Told string
-	Err  error
+	List  []int // for Replay
+	Trace string
+	Err   error
 }
 
 func (e *Counterexample) String() string {
-	return fmt.Sprintf("choices %#v\n%s%v", e.List, e.Told, e.Err)
+	return fmt.Sprintf("choices %#v\n%s%v", e.List, e.Trace, e.Err)
 }
 
 // Explore tries the world and fails the test with the shortest failing list.

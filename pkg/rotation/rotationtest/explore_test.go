@@ -119,7 +119,7 @@ func TestSearchFindsAndShrinks(t *testing.T) {
 	if departures := len(found.List) - count(found.List, 0); departures != 1 {
 		t.Errorf("the failing list was not shrunk to one fault: %v", found)
 	}
-	if !strings.Contains(found.Told, "ledger.Write of a/source") && !strings.Contains(found.Told, "of a/target") {
+	if !strings.Contains(found.Trace, "ledger.Write of a/source") && !strings.Contains(found.Trace, "of a/target") {
 		t.Errorf("the story does not name the fault: %v", found)
 	}
 	again := &Choices{given: found.List}

@@ -11,7 +11,7 @@ func TestFakeLedger(t *testing.T) {
 }
 
 func TestPaceKeepsTheContract(t *testing.T) {
-	TestPace(t, func(*testing.T) rotation.RateLimiter { return &RateLimiter{} })
+	TestRateLimiter(t, func(*testing.T) rotation.RateLimiter { return &RateLimiter{} })
 }
 
 func TestNoticeClaimsKeepTheContract(t *testing.T) {

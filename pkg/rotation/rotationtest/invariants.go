@@ -33,7 +33,7 @@ import (
 // rotation's tests, Calls, appsAreLeftAlone
 //	I15       calls have deadlines; loops end: a Driver's run has a bound                     callsAreBounded
 //	I17       people are told                                                                 alarmsRaised (rest)
-//	I18       the history tells                                                               historyTells
+//	I18       the history tells                                                               historyIsComplete
 //	I19       a repair takes effect at once                                                   CheckRepaired (after the
 // first run)
 //	I20       what a text tells people to do works                                            package rotation's tests
@@ -57,7 +57,7 @@ func Check(b *Harness) error {
 		disclosesNothing(b),    // I13
 		appsAreLeftAlone(b),    // I14
 		callsAreBounded(b),     // I15
-		historyTells(b),        // I18
+		historyIsComplete(b),   // I18
 	)
 }
 

@@ -23,9 +23,9 @@ type alarm struct {
 // is told again; a process that died before it could tell does not, where another
 // process must find what it left.
 func alarmsRaised(b *Harness) error {
-	told, due := map[alarm]int{}, map[alarm]int{}
+	sent, due := map[alarm]int{}, map[alarm]int{}
 	cause := map[alarm]bool{}
-	status, untold := map[token.Connection]rotation.Status{}, map[token.Connection]bool{}
+	status, pendingNotice := map[token.Connection]rotation.Status{}, map[token.Connection]bool{}
 	attempts, epoch := map[token.Fingerprint]attemptOf{}, map[token.Connection]int64{}
 	announced := map[string]time.Time{} // when an environment was told of as a whole
 	entries := b.Journal.Entries()
@@ -36,7 +36,7 @@ func alarmsRaised(b *Harness) error {
 		}
 		switch effect := e.Effect.(type) {
 		case Noticed:
-			told[alarm{effect.Notice.Connection, effect.Notice.Kind}]++
+			sent[alarm{effect.Notice.Connection, effect.Notice.Kind}]++
 			if effect.Notice.Connection.IsZero() {
 				announced[effect.Notice.Environment] = e.At
 			}
@@ -53,7 +53,7 @@ func alarmsRaised(b *Harness) error {
 			if effect.At.Call == "notifier.Notify" && effect.Fault.Kind != Crash {
 				for _, kind := range demandable {
 					if kind != rotation.NoticeNeedsConsent {
-						told[alarm{e.Connection, kind}]++
+						sent[alarm{e.Connection, kind}]++
 					}
 				}
 			}
@@ -68,13 +68,13 @@ func alarmsRaised(b *Harness) error {
 			}
 			epoch[e.Connection] = r.Epoch
 			if asks := r.Status == rotation.NeedsConsent; asks && !r.NoticePending && (status[e.Connection] != r.Status ||
-				untold[e.Connection]) {
+				pendingNotice[e.Connection]) {
 				if e.At.Sub(announced[e.Connection.Environment]) > announcementCovers {
 					demand(e.Connection, rotation.NoticeNeedsConsent)
 				}
 				cause[alarm{e.Connection, rotation.NoticeNeedsConsent}] = true
 			}
-			status[e.Connection], untold[e.Connection] = r.Status, r.NoticePending
+			status[e.Connection], pendingNotice[e.Connection] = r.Status, r.NoticePending
 			for _, mark := range effect.Change.Mark[:min(1, len(effect.Change.Mark))] { // the others are of the same grant
 				demand(e.Connection, map[rotation.ResponseState]string{
 					rotation.Quarantined: rotation.NoticeQuarantined, rotation.Rejected: rotation.NoticeRejected}[mark.State])
@@ -95,22 +95,22 @@ func alarmsRaised(b *Harness) error {
 			}
 		}
 	}
-	for c, waits := range untold {
+	for c, waits := range pendingNotice {
 		if waits {
-			return fmt.Errorf("I17 is broken: %s needs a consent, and nobody was told", c)
+			return fmt.Errorf("I17 is broken: %s needs a consent, and nobody was notified", c)
 		}
 	}
 	for a, n := range due {
-		if told[a] < n {
-			return fmt.Errorf("I17 is broken: of %s people were told %q %d times, and it happened %d times", a.connection,
-				a.kind, told[a], n)
+		if sent[a] < n {
+			return fmt.Errorf("I17 is broken: of %s people were notified of %q %d times, and it happened %d times", a.connection,
+				a.kind, sent[a], n)
 		}
 	}
 	for _, n := range b.Notifier.Notices() {
 		// what else is told may be overtaken before it is written
 		visible := n.Kind == rotation.NoticeNeedsConsent || n.Kind == rotation.NoticeUnknown || n.Kind == rotation.NoticeDrift
 		if a := (alarm{n.Connection, n.Kind}); visible && !n.Connection.IsZero() && !cause[a] {
-			return fmt.Errorf("I17 is broken: of %s people were told %q, and it never happened", a.connection, a.kind)
+			return fmt.Errorf("I17 is broken: of %s people were notified of %q, and it never happened", a.connection, a.kind)
 		}
 	}
 	return nil
@@ -137,9 +137,9 @@ func died(entries []Entry, actor string) bool {
 	})
 }
 
-// historyTells is I18: each decision, ended attempt and change of status has
+// historyIsComplete is I18: each decision, ended attempt and change of status has
 // its row, written with it, and only one.
-func historyTells(b *Harness) error {
+func historyIsComplete(b *Harness) error {
 	before := map[token.Connection]rotation.Record{}
 	for _, e := range b.Journal.Entries() {
 		if restored, ok := e.Effect.(Restored); ok {

@@ -188,7 +188,7 @@ func (b *Harness) inOrder(r rotation.Record) error {
 	case len(r.Attempts()) > 0:
 		return errors.New("an attempt is left")
 	case r.NoticePending:
-		return errors.New("nobody was told")
+		return errors.New("nobody was notified")
 	case r.Status != rotation.Active:
 		return nil
 	}

@@ -299,11 +299,11 @@ func nothingSavedLivesOn(b *Harness, r rotation.Record, saved map[token.Fingerpr
 	for _, m := range b.Ledger.responsesOf(r.Connection) {
 		givenUp[m.Key] = m.State == rotation.Rejected && r.Status == rotation.NeedsConsent
 	}
-	held := slices.ContainsFunc(b.Ledger.responsesOf(r.Connection),
+	quarantined := slices.ContainsFunc(b.Ledger.responsesOf(r.Connection),
 		func(m rotation.TokenResponse) bool { return m.State == rotation.Quarantined })
 	for pair, as := range saved {
 		escrow := !as.inLedger && as.key.Epoch == r.Epoch // is searched for when the epoch has ended
-		if kept[pair] || givenUp[as.key] || escrow || held && as.key.Epoch == r.Epoch || !b.Issuer.Takes(pair) ||
+		if kept[pair] || givenUp[as.key] || escrow || quarantined && as.key.Epoch == r.Epoch || !b.Issuer.Takes(pair) ||
 			b.Issuer.outlivedRevocation(pair) {
 			continue
 		}

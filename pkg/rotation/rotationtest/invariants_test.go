@@ -78,7 +78,7 @@ func TestWhatIsRightPasses(t *testing.T) {
 			p := s.connect(1)
 			s.begin(p)
 			s.present(p)
-			s.tell(rotation.NoticeUnsaved)
+			s.notice(rotation.NoticeUnsaved)
 			s.waitOut()
 			s.ask(p)
 		},
@@ -96,7 +96,7 @@ func TestWhatIsRightPasses(t *testing.T) {
 			s.change(func(r *rotation.Record) { r.Attempt.Presentations = 1 })
 			s.present(p)
 			s.Notifier.Gate = Watch(s.Journal, Nth(1, "notifier.Notify", Before, Fault{Kind: Fail}))
-			s.tell(rotation.NoticeUnknown)
+			s.notice(rotation.NoticeUnknown)
 		},
 		"a withdrawal ends in a new consent": func(s *story) {
 			p := s.connect(1)
@@ -111,7 +111,7 @@ func TestWhatIsRightPasses(t *testing.T) {
 			next := s.scheduled().retry(p, 15*time.Minute)
 			s.save(successor(p, 1, 1))
 			s.decide(next, 1, 1)
-			s.tell(rotation.NoticeRecovered)
+			s.notice(rotation.NoticeRecovered)
 			s.publish(next, 1, 1)
 		},
 		"a withdrawn token is tried at each of its times, and by a person": func(s *story) {
@@ -189,7 +189,7 @@ func TestWhatIsRightPasses(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, atRest := tell(t, Personality{}, steps); atRest != nil {
+			if _, atRest := runStory(t, Personality{}, steps); atRest != nil {
 				t.Error(atRest)
 			}
 		})
@@ -437,7 +437,7 @@ func TestEachInvariantIsChecked(t *testing.T) {
 			s.begin(p)
 			s.Issuer.Gate = Watch(s.Journal, Nth(1, "issuer.Redeem", Before, Fault{Kind: Cancel}))
 			s.present(p)
-			s.tell(rotation.NoticeUnsaved)
+			s.notice(rotation.NoticeUnsaved)
 		}},
 		"something is logged before an answer is saved": {"I7", func(s *story) {
 			p := s.connect(1)
@@ -600,11 +600,11 @@ func TestEachInvariantIsChecked(t *testing.T) {
 		}},
 		"people are told of what never happened": {"I17 at rest", func(s *story) {
 			s.connect(1)
-			s.tell(rotation.NoticeNeedsConsent)
+			s.notice(rotation.NoticeNeedsConsent)
 		}},
 		"people are told of a drift that was none": {"I17 at rest", func(s *story) {
 			s.connect(1)
-			s.tell(rotation.NoticeDrift)
+			s.notice(rotation.NoticeDrift)
 		}},
 		"an attempt ends without a row": {"I18", func(s *story) {
 			s.begin(s.connect(1))
@@ -638,7 +638,7 @@ func TestEachInvariantIsChecked(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			atAnyTime, atRest := tell(t, Personality{}, test.steps)
+			atAnyTime, atRest := runStory(t, Personality{}, test.steps)
 			invariant, onlyAtRest := strings.CutSuffix(test.invariant, " at rest")
 			if onlyAtRest && atAnyTime != nil {
 				t.Errorf("Check says %v, which is only wrong at rest", atAnyTime)

@@ -344,7 +344,7 @@ func secretStoreWith(odd oddSecretStore) func(*testing.T) {
 	}
 }
 
-// oddVault departs from a right one where a field is set.
+// oddSecretStore departs from a right one where a field is set.
 type oddSecretStore struct {
 	*SecretStore
 	put      func(context.Context, *SecretStore, token.Connection, string, token.Secret) error

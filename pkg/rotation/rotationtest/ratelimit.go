@@ -12,7 +12,7 @@ import (
 
 var _ rotation.RateLimiter = (*RateLimiter)(nil)
 
-// Pace keeps its clocks in memory. The zero value has none yet.
+// RateLimiter keeps its clocks in memory. The zero value has none yet.
 type RateLimiter struct {
 	Gate   Gate
 	mu     sync.Mutex
@@ -36,9 +36,9 @@ func (p *RateLimiter) Reserve(ctx context.Context, name string, earliest time.Ti
 	})
 }
 
-// TestPace is the contract of rotation.Pace. open returns one without clocks,
+// TestRateLimiter is the contract of rotation.RateLimiter. open returns one without clocks,
 // behind a transport that may repeat calls and so skip turns.
-func TestPace(t *testing.T, open func(t *testing.T) rotation.RateLimiter) {
+func TestRateLimiter(t *testing.T, open func(t *testing.T) rotation.RateLimiter) {
 	const every = 500 * time.Millisecond
 	nextAfter := func(t *testing.T, at, earliest time.Time) {
 		t.Helper()
@@ -46,7 +46,7 @@ func TestPace(t *testing.T, open func(t *testing.T) rotation.RateLimiter) {
 			t.Errorf("the turn is at %v, want %v, or some whole turns later", at, earliest)
 		}
 	}
-	turn := func(t *testing.T, p rotation.RateLimiter, name string, earliest time.Time) time.Time {
+	reserve := func(t *testing.T, p rotation.RateLimiter, name string, earliest time.Time) time.Time {
 		t.Helper()
 		at, err := p.Reserve(t.Context(), name, earliest, every)
 		if err != nil {
@@ -57,25 +57,25 @@ func TestPace(t *testing.T, open func(t *testing.T) rotation.RateLimiter) {
 	t.Run("turns follow each other", func(t *testing.T) {
 		p, next := open(t), start
 		for range 5 {
-			at := turn(t, p, "sandbox", start)
+			at := reserve(t, p, "sandbox", start)
 			nextAfter(t, at, next)
 			next = at.Add(every)
 		}
 	})
 	t.Run("a clock that was left behind is set anew", func(t *testing.T) {
 		p := open(t)
-		turn(t, p, "sandbox", start)
+		reserve(t, p, "sandbox", start)
 		late := start.Add(time.Hour)
-		at := turn(t, p, "sandbox", late)
+		at := reserve(t, p, "sandbox", late)
 		nextAfter(t, at, late)
-		nextAfter(t, turn(t, p, "sandbox", start), at.Add(every)) // asked for by somebody whose clock is slow
+		nextAfter(t, reserve(t, p, "sandbox", start), at.Add(every)) // asked for by somebody whose clock is slow
 	})
 	t.Run("names are apart", func(t *testing.T) {
 		p := open(t)
 		for range 30 {
-			turn(t, p, "sandbox", start)
+			reserve(t, p, "sandbox", start)
 		}
-		nextAfter(t, turn(t, p, "production", start), start)
+		nextAfter(t, reserve(t, p, "production", start), start)
 	})
 	t.Run("many take turns at once", func(t *testing.T) {
 		p := open(t)

@@ -37,7 +37,7 @@ func TestCallsAreCounted(t *testing.T) {
 
 // What readers find is what the issuer accepts, not what a document says of it.
 func TestWithoutToken(t *testing.T) {
-	_, err := tell(t, Personality{}, func(s *story) {
+	_, err := runStory(t, Personality{}, func(s *story) {
 		start := time.Now()
 		p := s.connect(1)
 		time.Sleep(80 * time.Minute)

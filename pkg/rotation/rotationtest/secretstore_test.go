@@ -14,7 +14,7 @@ import (
 
 func TestVersionLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		v := &vaultUser{t, &SecretStore{}}
+		v := &secretStoreUser{t, &SecretStore{}}
 		v.create(acme, 0)
 		for n := 1; n < maxVersions; n++ {
 			v.put(acme, n)
@@ -33,7 +33,7 @@ func TestVersionLimit(t *testing.T) {
 }
 
 func TestPreviousFollows(t *testing.T) {
-	v := &vaultUser{t, &SecretStore{}}
+	v := &secretStoreUser{t, &SecretStore{}}
 	v.create(acme, 1)
 	v.put(acme, 2)
 	v.promote(acme, 2, 1)
@@ -44,7 +44,7 @@ func TestPreviousFollows(t *testing.T) {
 
 func TestPendingStaysOrIsDropped(t *testing.T) {
 	for drop, want := range map[bool][]string{false: {current, pending}, true: {current}} {
-		v := &vaultUser{t, &SecretStore{DropPending: drop}}
+		v := &secretStoreUser{t, &SecretStore{DropPending: drop}}
 		v.create(acme, 1)
 		v.put(acme, 2)
 		v.promote(acme, 2, 1)
@@ -59,7 +59,7 @@ func TestPendingStaysOrIsDropped(t *testing.T) {
 func TestLag(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		secrets := &SecretStore{Lag: 500 * time.Millisecond}
-		v := &vaultUser{t, secrets}
+		v := &secretStoreUser{t, secrets}
 		v.create(acme, 1)
 		_, err := v.Current(t.Context(), acme)
 		refuses(t, "Current right after Create", err, rotation.ErrNoVersion)
@@ -77,7 +77,7 @@ func TestLag(t *testing.T) {
 
 func TestStaleReads(t *testing.T) {
 	secrets := &SecretStore{}
-	v := &vaultUser{t, secrets}
+	v := &secretStoreUser{t, secrets}
 	v.create(acme, 1)
 	v.put(acme, 2)
 	v.promote(acme, 2, 1)
@@ -95,7 +95,7 @@ func TestStaleReads(t *testing.T) {
 
 func TestDeletedSecret(t *testing.T) {
 	secrets := &SecretStore{}
-	v := &vaultUser{t, secrets}
+	v := &secretStoreUser{t, secrets}
 	v.create(acme, 1)
 	secrets.Delete(acme)
 	_, err := v.Current(t.Context(), acme)
@@ -117,7 +117,7 @@ func TestDeletedSecret(t *testing.T) {
 func TestFirstVersionOfAnEmptySecret(t *testing.T) {
 	secrets := &SecretStore{}
 	secrets.MakeEmpty(acme)
-	v := &vaultUser{t, secrets}
+	v := &secretStoreUser{t, secrets}
 	_, err := v.Current(t.Context(), acme)
 	refuses(t, "Current", err, rotation.ErrNoVersion)
 	v.put(acme, 1)
@@ -127,7 +127,7 @@ func TestFirstVersionOfAnEmptySecret(t *testing.T) {
 
 func TestByHand(t *testing.T) {
 	secrets := &SecretStore{}
-	v := &vaultUser{t, secrets}
+	v := &secretStoreUser{t, secrets}
 	v.create(acme, 1)
 	v.put(acme, 2)
 	v.promote(acme, 2, 1)

@@ -17,7 +17,7 @@ type story struct {
 	ctx context.Context
 }
 
-func tell(t *testing.T, p Personality, steps func(*story)) (atAnyTime, atRest error) {
+func runStory(t *testing.T, p Personality, steps func(*story)) (atAnyTime, atRest error) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(WithActor(t.Context(), "story"), 48*time.Hour)
 		defer cancel()
@@ -39,14 +39,14 @@ func (s *story) change(edit func(*rotation.Record), marks ...rotation.TokenRespo
 		panic(err)
 	}
 	for _, m := range marks {
-		s.tell(string(m.State))
+		s.notice(string(m.State))
 	}
 	if record.Status == rotation.NeedsConsent {
-		s.tell(rotation.NoticeNeedsConsent)
+		s.notice(rotation.NoticeNeedsConsent)
 	}
 }
 
-func (s *story) tell(kind string) {
+func (s *story) notice(kind string) {
 	_ = s.Notifier.Notify(s.ctx, rotation.Notice{Kind: kind, Connection: acme})
 }
 

@@ -63,14 +63,16 @@ func repeatedLedger(t *testing.T, l *ledgerUser) {
 	}
 }
 
-// TestVaultRepeats is TestLedgerRepeats for a rotation.SecretStore.
+// TestSecretStoreRepeats is TestLedgerRepeats for a rotation.SecretStore.
 func TestSecretStoreRepeats(t *testing.T, open func(t *testing.T, transport http.RoundTripper) rotation.SecretStore) {
 	for name, repeater := range sorted(Repeaters) {
-		t.Run(name, func(t *testing.T) { repeatedSecretStore(t, &vaultUser{t, open(t, repeater(http.DefaultTransport))}) })
+		t.Run(name, func(t *testing.T) {
+			repeatedSecretStore(t, &secretStoreUser{t, open(t, repeater(http.DefaultTransport))})
+		})
 	}
 }
 
-func repeatedSecretStore(t *testing.T, v *vaultUser) {
+func repeatedSecretStore(t *testing.T, v *secretStoreUser) {
 	v.create(acme, 1)
 	v.put(acme, 2)
 	v.promote(acme, 2, 1)

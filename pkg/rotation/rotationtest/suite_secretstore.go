@@ -10,10 +10,10 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// TestVault is the contract of rotation.SecretStore. Each call of open returns an
+// TestSecretStore is the contract of rotation.SecretStore. Each call of open returns an
 // empty secret store whose reads by label are not delayed.
 func TestSecretStore(t *testing.T, open func(t *testing.T) rotation.SecretStore) {
-	for name, test := range sorted(map[string]func(*testing.T, *vaultUser){
+	for name, test := range sorted(map[string]func(*testing.T, *secretStoreUser){
 		"nothing is there before Create":                  noSecret,
 		"Create makes the current version":                createSecret,
 		"Create of the same again changes nothing":        createSecretTwice,
@@ -37,12 +37,12 @@ func TestSecretStore(t *testing.T, open func(t *testing.T) rotation.SecretStore)
 		"errors do not disclose values":                   secretStoreErrorsDiscloseNothing,
 		"a cancelled context is an error":                 cancelledSecretStore,
 	}) {
-		t.Run(name, func(t *testing.T) { test(t, &vaultUser{t, open(t)}) })
+		t.Run(name, func(t *testing.T) { test(t, &secretStoreUser{t, open(t)}) })
 	}
 }
 
-// vaultUser is a secret store that ends the test where a call fails that must not.
-type vaultUser struct {
+// secretStoreUser is a secret store that ends the test where a call fails that must not.
+type secretStoreUser struct {
 	t *testing.T
 	rotation.SecretStore
 }
@@ -51,21 +51,21 @@ type vaultUser struct {
 func value(n int) token.Secret { return token.NewSecret(fmt.Sprintf(`{"version":%d}`, n)) }
 func id(n int) string          { return token.VersionID(value(n)) }
 
-func (v *vaultUser) create(c token.Connection, n int) {
+func (v *secretStoreUser) create(c token.Connection, n int) {
 	v.t.Helper()
 	if err := v.Create(v.t.Context(), c, id(n), value(n)); err != nil {
 		v.t.Fatalf("creating %s: %v", c, err)
 	}
 }
 
-func (v *vaultUser) put(c token.Connection, n int) {
+func (v *secretStoreUser) put(c token.Connection, n int) {
 	v.t.Helper()
 	if err := v.Put(v.t.Context(), c, id(n), value(n)); err != nil {
 		v.t.Fatalf("putting version %d of %s: %v", n, c, err)
 	}
 }
 
-func (v *vaultUser) promote(c token.Connection, n, replaces int) {
+func (v *secretStoreUser) promote(c token.Connection, n, replaces int) {
 	v.t.Helper()
 	if err := v.Promote(v.t.Context(), c, id(n), id(replaces)); err != nil {
 		v.t.Fatalf("promoting version %d of %s: %v", n, c, err)
@@ -73,7 +73,7 @@ func (v *vaultUser) promote(c token.Connection, n, replaces int) {
 }
 
 // isCurrent says that consumers of c read version n.
-func (v *vaultUser) isCurrent(c token.Connection, n int) {
+func (v *secretStoreUser) isCurrent(c token.Connection, n int) {
 	v.t.Helper()
 	got, err := v.Current(v.t.Context(), c)
 	if err != nil || got.ID != id(n) || got.Value != value(n) {
@@ -83,7 +83,7 @@ func (v *vaultUser) isCurrent(c token.Connection, n int) {
 }
 
 // labelled says that of all versions only n has the label.
-func (v *vaultUser) labelled(c token.Connection, label string, n int) {
+func (v *secretStoreUser) labelled(c token.Connection, label string, n int) {
 	v.t.Helper()
 	var on []string
 	for _, info := range v.versions(c) {
@@ -96,7 +96,7 @@ func (v *vaultUser) labelled(c token.Connection, label string, n int) {
 	}
 }
 
-func (v *vaultUser) versions(c token.Connection) []rotation.VersionInfo {
+func (v *secretStoreUser) versions(c token.Connection) []rotation.VersionInfo {
 	v.t.Helper()
 	infos, err := v.Versions(v.t.Context(), c)
 	if err != nil {
@@ -106,7 +106,7 @@ func (v *vaultUser) versions(c token.Connection) []rotation.VersionInfo {
 }
 
 // holds says that every version of c is there by its id, and no other.
-func (v *vaultUser) holds(c token.Connection, numbers ...int) {
+func (v *secretStoreUser) holds(c token.Connection, numbers ...int) {
 	v.t.Helper()
 	var got, want []string
 	for _, info := range v.versions(c) {
@@ -135,7 +135,7 @@ func refuses(t *testing.T, what string, err, want error) {
 	}
 }
 
-func noSecret(t *testing.T, v *vaultUser) {
+func noSecret(t *testing.T, v *secretStoreUser) {
 	_, err := v.Current(t.Context(), acme)
 	refuses(t, "Current", err, rotation.ErrNoSecret)
 	_, err = v.Version(t.Context(), acme, id(1))
@@ -148,7 +148,7 @@ func noSecret(t *testing.T, v *vaultUser) {
 	refuses(t, "Current afterwards", err, rotation.ErrNoSecret)
 }
 
-func createSecret(t *testing.T, v *vaultUser) {
+func createSecret(t *testing.T, v *secretStoreUser) {
 	v.create(acme, 1)
 	v.isCurrent(acme, 1)
 	v.holds(acme, 1)
@@ -156,7 +156,7 @@ func createSecret(t *testing.T, v *vaultUser) {
 	refuses(t, "Version of an unknown id", err, rotation.ErrNoVersion)
 }
 
-func createSecretTwice(t *testing.T, v *vaultUser) {
+func createSecretTwice(t *testing.T, v *secretStoreUser) {
 	v.create(acme, 1)
 	v.create(acme, 1)
 	v.put(acme, 2)
@@ -166,7 +166,7 @@ func createSecretTwice(t *testing.T, v *vaultUser) {
 	v.holds(acme, 1, 2)
 }
 
-func createSecretOver(t *testing.T, v *vaultUser) {
+func createSecretOver(t *testing.T, v *secretStoreUser) {
 	v.create(acme, 1)
 	refuses(t, "Create with another id", v.Create(t.Context(), acme, id(2), value(2)), rotation.ErrVersionTaken)
 	refuses(t, "Create with other content", v.Create(t.Context(), acme, id(1), value(2)), rotation.ErrVersionTaken)
@@ -174,7 +174,7 @@ func createSecretOver(t *testing.T, v *vaultUser) {
 	v.holds(acme, 1)
 }
 
-func putIsPending(t *testing.T, v *vaultUser) {
+func putIsPending(t *testing.T, v *secretStoreUser) {
 	v.create(acme, 1)
 	v.put(acme, 2)
 	v.isCurrent(acme, 1)
@@ -182,7 +182,7 @@ func putIsPending(t *testing.T, v *vaultUser) {
 	v.holds(acme, 1, 2)
 }
 
-func putMovesPending(t *testing.T, v *vaultUser) {
+func putMovesPending(t *testing.T, v *secretStoreUser) {
 	v.create(acme, 1)
 	v.put(acme, 2)
 	v.put(acme, 3)
@@ -191,7 +191,7 @@ func putMovesPending(t *testing.T, v *vaultUser) {
 	v.holds(acme, 1, 2, 3)
 }
 
-func putTwice(t *testing.T, v *vaultUser) {
+func putTwice(t *testing.T, v *secretStoreUser) {
 	v.create(acme, 1)
 	v.put(acme, 2)
 	v.put(acme, 2)
@@ -209,7 +209,7 @@ func putTwice(t *testing.T, v *vaultUser) {
 	v.holds(acme, 1, 2, 3)
 }
 
-func putOver(t *testing.T, v *vaultUser) {
+func putOver(t *testing.T, v *secretStoreUser) {
 	v.create(acme, 1)
 	v.put(acme, 2)
 	refuses(t, "Put over a pending version", v.Put(t.Context(), acme, id(2), value(9)), rotation.ErrVersionTaken)
@@ -220,7 +220,7 @@ func putOver(t *testing.T, v *vaultUser) {
 	v.holds(acme, 1, 2)
 }
 
-func promote(t *testing.T, v *vaultUser) {
+func promote(t *testing.T, v *secretStoreUser) {
 	v.create(acme, 1)
 	for n := 2; n <= 5; n++ {
 		v.put(acme, n)
@@ -230,7 +230,7 @@ func promote(t *testing.T, v *vaultUser) {
 	v.holds(acme, 1, 2, 3, 4, 5)
 }
 
-func promoteFromOther(t *testing.T, v *vaultUser) {
+func promoteFromOther(t *testing.T, v *secretStoreUser) {
 	v.create(acme, 1)
 	v.put(acme, 2)
 	v.put(acme, 3)
@@ -242,13 +242,13 @@ func promoteFromOther(t *testing.T, v *vaultUser) {
 	v.isCurrent(acme, 3)
 }
 
-func promoteUnknown(t *testing.T, v *vaultUser) {
+func promoteUnknown(t *testing.T, v *secretStoreUser) {
 	v.create(acme, 1)
 	refuses(t, "Promote", v.Promote(t.Context(), acme, id(2), id(1)), rotation.ErrNoVersion)
 	v.isCurrent(acme, 1)
 }
 
-func promoteTwice(t *testing.T, v *vaultUser) {
+func promoteTwice(t *testing.T, v *secretStoreUser) {
 	v.create(acme, 1)
 	v.put(acme, 2)
 	v.promote(acme, 2, 1)
@@ -258,7 +258,7 @@ func promoteTwice(t *testing.T, v *vaultUser) {
 	v.isCurrent(acme, 2)
 }
 
-func promoteBack(t *testing.T, v *vaultUser) {
+func promoteBack(t *testing.T, v *secretStoreUser) {
 	v.create(acme, 1)
 	v.put(acme, 2)
 	v.promote(acme, 2, 1)
@@ -268,7 +268,7 @@ func promoteBack(t *testing.T, v *vaultUser) {
 	v.isCurrent(acme, 2)
 }
 
-func unlabelled(t *testing.T, v *vaultUser) {
+func unlabelled(t *testing.T, v *secretStoreUser) {
 	v.create(acme, 1)
 	for n := 2; n <= 12; n++ {
 		v.put(acme, n)
@@ -287,7 +287,7 @@ func unlabelled(t *testing.T, v *vaultUser) {
 	v.isCurrent(acme, 2)
 }
 
-func onePromotionWins(t *testing.T, v *vaultUser) {
+func onePromotionWins(t *testing.T, v *secretStoreUser) {
 	v.create(acme, 0)
 	now := 0
 	for round := range 5 {
@@ -316,7 +316,7 @@ func onePromotionWins(t *testing.T, v *vaultUser) {
 	}
 }
 
-func onePutWins(t *testing.T, v *vaultUser) {
+func onePutWins(t *testing.T, v *secretStoreUser) {
 	v.create(acme, 1)
 	contested := token.VersionID(token.NewSecret("contested"))
 	var winner token.Secret
@@ -338,7 +338,7 @@ func onePutWins(t *testing.T, v *vaultUser) {
 	}
 }
 
-func oneCreateWins(t *testing.T, v *vaultUser) {
+func oneCreateWins(t *testing.T, v *secretStoreUser) {
 	winner := 0
 	for n, r := range race(8, func(n int) (struct{}, error) {
 		return struct{}{}, v.Create(t.Context(), acme, id(1+n), value(1+n))

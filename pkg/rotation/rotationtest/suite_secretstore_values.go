@@ -11,7 +11,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-func similarSecrets(t *testing.T, v *vaultUser) {
+func similarSecrets(t *testing.T, v *secretStoreUser) {
 	names := []string{"sandbox/a", "sandbox/ab", "sandbox/a-b", "sandbox/a-", "sandbox-a/b", "sandbo/xa"}
 	for n, name := range names {
 		v.create(must(token.ParseConnection(name)), n)
@@ -27,7 +27,7 @@ func similarSecrets(t *testing.T, v *vaultUser) {
 	refuses(t, "Version of another connection", err, rotation.ErrNoVersion)
 }
 
-func largeValue(t *testing.T, v *vaultUser) {
+func largeValue(t *testing.T, v *secretStoreUser) {
 	large := token.NewSecret(strings.Repeat("0123456789abcdef", 65536/16))
 	if err := v.Create(t.Context(), acme, token.VersionID(large), large); err != nil {
 		t.Fatalf("creating a secret of 65,536 bytes: %v", err)
@@ -37,7 +37,7 @@ func largeValue(t *testing.T, v *vaultUser) {
 	}
 }
 
-func anyText(t *testing.T, v *vaultUser) {
+func anyText(t *testing.T, v *secretStoreUser) {
 	v.create(acme, 1)
 	odd := token.NewSecret("{\"a\":\"<&>\\u0000 \t é 😀 ' \\\\ %s $1\"}\n")
 	if err := v.Put(t.Context(), acme, token.VersionID(odd), odd); err != nil {
@@ -48,7 +48,7 @@ func anyText(t *testing.T, v *vaultUser) {
 	}
 }
 
-func secretStoreErrorsDiscloseNothing(t *testing.T, v *vaultUser) {
+func secretStoreErrorsDiscloseNothing(t *testing.T, v *secretStoreUser) {
 	mine, others := token.NewSecret("canary-mine-5b1c"), token.NewSecret("canary-others-77aa")
 	taken := token.VersionID(others)
 	cancelled, cancel := context.WithCancel(t.Context())
@@ -74,7 +74,7 @@ func secretStoreErrorsDiscloseNothing(t *testing.T, v *vaultUser) {
 	}
 }
 
-func cancelledSecretStore(t *testing.T, v *vaultUser) {
+func cancelledSecretStore(t *testing.T, v *secretStoreUser) {
 	v.create(acme, 1)
 	v.put(acme, 2)
 	ctx, cancel := context.WithCancel(t.Context())

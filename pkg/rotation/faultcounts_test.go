@@ -12,54 +12,54 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/rotation/rotationtest"
 )
 
-// strikes counts which faults struck at which boundaries of which calls, and on
+// faultCounts counts which faults were injected at which boundaries of which calls, and on
 // how many servers.
-type strikes struct {
+type faultCounts struct {
 	mu        sync.Mutex
-	struck    map[strike]map[string]bool // on which servers
-	scenarios map[string]int             // of a server
+	seen      map[faultAt]map[string]bool // on which servers
+	scenarios map[string]int              // of a server
 	server    string
-	all       *strikes
+	all       *faultCounts
 }
 
-type strike struct {
+type faultAt struct {
 	call string
 	when rotationtest.Moment
 	kind rotationtest.Kind
 }
 
 // on counts for one scenario on one server.
-func (s *strikes) on(server string) *strikes {
+func (s *faultCounts) on(server string) *faultCounts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.scenarios == nil {
-		s.scenarios, s.struck = map[string]int{}, map[strike]map[string]bool{}
+		s.scenarios, s.seen = map[string]int{}, map[faultAt]map[string]bool{}
 	}
 	s.scenarios[server]++
-	return &strikes{server: server, all: s}
+	return &faultCounts{server: server, all: s}
 }
 
 // count is a gate that counts what g does.
-func (s *strikes) count(g rotationtest.Gate) rotationtest.Gate {
+func (s *faultCounts) count(g rotationtest.Gate) rotationtest.Gate {
 	if s == nil {
 		return g
 	}
 	return func(ctx context.Context, at rotationtest.Passage) rotationtest.Fault {
 		fault := g(ctx, at)
 		if fault.Kind != rotationtest.Continue {
-			s.all.add(strike{at.Call, at.When, fault.Kind}, s.server)
+			s.all.add(faultAt{at.Call, at.When, fault.Kind}, s.server)
 		}
 		return fault
 	}
 }
 
-func (s *strikes) add(what strike, server string) {
+func (s *faultCounts) add(what faultAt, server string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.struck[what] == nil {
-		s.struck[what] = map[string]bool{}
+	if s.seen[what] == nil {
+		s.seen[what] = map[string]bool{}
 	}
-	s.struck[what][server] = true
+	s.seen[what][server] = true
 }
 
 // kinds are the columns of the table; done is an effect that is reported as failed.
@@ -78,9 +78,9 @@ var kinds = []struct {
 	{"cancel", rotationtest.Before, rotationtest.Cancel},
 }
 
-func (s *strikes) calls() []string {
+func (s *faultCounts) calls() []string {
 	calls := map[string]bool{}
-	for what := range s.struck {
+	for what := range s.seen {
 		calls[what.call] = true
 	}
 	return slices.Sorted(maps.Keys(calls))
@@ -89,7 +89,7 @@ func (s *strikes) calls() []string {
 // String is a table: on how many servers a fault was tried at a call. A dot
 // stands for a fault that the call cannot have: only writes are late, only reads
 // are stale, only the POST is cut off.
-func (s *strikes) String() string {
+func (s *faultCounts) String() string {
 	var text strings.Builder
 	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(w, "every single fault, on so many servers\t")
@@ -101,7 +101,7 @@ func (s *strikes) String() string {
 	for _, call := range s.calls() {
 		fmt.Fprint(w, call, "\t")
 		for _, k := range kinds {
-			n := len(s.struck[strike{call, k.when, k.kind}])
+			n := len(s.seen[faultAt{call, k.when, k.kind}])
 			combinations += n
 			fmt.Fprint(w, strings.ReplaceAll(fmt.Sprint(n), "0", "."), "\t")
 		}
@@ -115,7 +115,7 @@ func (s *strikes) String() string {
 
 // lacks names the calls of a rotation that did not meet every kind of fault that
 // the menu has for them on every server. It wants more than one scenario of each.
-func (s *strikes) lacks() (lacks []string) {
+func (s *faultCounts) lacks() (lacks []string) {
 	servers := len(rotationtest.Personalities)
 	for server := range rotationtest.Personalities {
 		if s.scenarios[server] < 2 {
@@ -125,7 +125,7 @@ func (s *strikes) lacks() (lacks []string) {
 	for _, call := range callsOfARotation {
 		for _, when := range []rotationtest.Moment{rotationtest.Before, rotationtest.After} {
 			for _, fault := range rotationtest.AnyFault(rotationtest.Passage{Call: call, When: when}) {
-				if n := len(s.struck[strike{call, when, fault.Kind}]); n != servers {
+				if n := len(s.seen[faultAt{call, when, fault.Kind}]); n != servers {
 					lacks = append(lacks, fmt.Sprintf("%s %s %s was tried on %d servers of %d", fault.Kind, when, call, n, servers))
 				}
 			}
