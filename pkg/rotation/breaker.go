@@ -7,22 +7,23 @@ import (
 	"time"
 )
 
-// breaker is the circuit breaker of one run: it ends presenting to an environment
-// if its app is refused or its login host has to be left alone. Others go on.
+// breaker is the circuit breaker of one run. While it is open for an environment,
+// the run presents nothing there, because the server refuses the app or its login
+// host needs a break. The other environments go on.
 type breaker struct {
 	log   *slog.Logger
 	clock func() time.Time
 
 	mu     sync.Mutex
 	open   map[string]opened
-	faults map[string]int // connections whose request an environment called faulty
+	faults map[string]int // connections with a request that an environment called invalid
 	lost   map[string]int // answers of an environment that were lost
 	noTime map[string]bool
 }
 
-// opened is why nothing is presented to an environment.
+// opened says why the breaker is open for an environment.
 type opened struct {
-	outcome Outcome // ConfigError: to the end of the run; Deferred: until
+	outcome Outcome // ConfigError: until the run ends; Deferred: until the time below
 	why     string
 	until   time.Time
 }
@@ -32,15 +33,15 @@ func newBreaker(log *slog.Logger, clock func() time.Time) *breaker {
 		noTime: map[string]bool{}}
 }
 
-// openForRun ends presenting to an environment for this run.
+// openForRun opens the breaker for an environment until the run ends.
 func (b *breaker) openForRun(environment, why string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.open[environment] = opened{outcome: ConfigError, why: why}
 }
 
-// openFor ends presenting to an environment for a while. The first connection that
-// meets the cause is enough.
+// openFor opens the breaker for an environment for the given time. The first
+// connection that meets the cause is enough.
 func (b *breaker) openFor(ctx context.Context, environment string, wait time.Duration, why string) {
 	until := b.clock().Add(wait)
 	b.mu.Lock()
@@ -51,12 +52,12 @@ func (b *breaker) openFor(ctx context.Context, environment string, wait time.Dur
 	}
 	b.mu.Unlock()
 	if !keep && was.why == "" {
-		b.log.WarnContext(ctx, "nothing is sent to the login host of an environment for a while; the others go on",
+		b.log.WarnContext(ctx, "nothing is sent to the login host of an environment for a while; other environments go on",
 			"environment", environment, "until", until.UTC().Format(time.RFC3339), "why", why)
 	}
 }
 
-// blocks says why nothing may be presented to an environment now, if so.
+// blocks reports whether the breaker is open for an environment now, and why.
 func (b *breaker) blocks(environment string) (opened, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -64,14 +65,14 @@ func (b *breaker) blocks(environment string) (opened, bool) {
 	return o, is && (o.outcome == ConfigError || b.clock().Before(o.until))
 }
 
-// answerLost counts lost answers of an environment: after three of them its login
-// host is taken for down, for each more would leave one more token in doubt.
+// answerLost counts the lost answers of an environment. After three, the run treats
+// its login host as down, because each further one would leave one more token in doubt.
 func (b *breaker) answerLost(environment string) (tooMany bool) {
 	return b.count(b.lost, environment)
 }
 
-// requestFault counts connections of an environment whose request was called
-// faulty: three of them are not the connections' fault.
+// requestFault counts the connections of an environment with a request that the
+// server called invalid. With three of them, the connections are not the cause.
 func (b *breaker) requestFault(environment string) (tooMany bool) {
 	return b.count(b.faults, environment)
 }
@@ -83,7 +84,7 @@ func (b *breaker) count(counts map[string]int, environment string) (tooMany bool
 	return counts[environment] >= 3
 }
 
-// outOfTime notes that the rate limit of an environment leaves this run no time
+// outOfTime records that the rate limit of an environment leaves this run no time
 // for more of its connections.
 func (b *breaker) outOfTime(environment string) {
 	b.mu.Lock()

@@ -28,7 +28,7 @@ type ConsentsConfig struct {
 	Issuer       Issuer
 	FollowUps    FollowUps // nil: the next sweep publishes
 	Notifier     Notifier
-	// NoticeClaims keep notices about an environment to one a day. nil: one of each process.
+	// NoticeClaims limit notices about an environment to one a day. nil: one a day for each process.
 	NoticeClaims NoticeClaims
 	Log          *slog.Logger
 	Now          func() time.Time
@@ -36,8 +36,8 @@ type ConsentsConfig struct {
 }
 
 // Consents turns an authorization code into a connection's current pair. It can
-// seal but not open, and it does not touch the secret store: publishing what it
-// decided is left to a Rotator. Safe for concurrent use.
+// seal but not open, and it does not touch the secret store: a Rotator publishes
+// what it decided. Safe for concurrent use.
 type Consents struct {
 	engine   *engine
 	sealer   Sealer
@@ -57,10 +57,10 @@ func NewConsents(cfg ConsentsConfig) (*Consents, error) {
 	return &Consents{e, cfg.Sealer, &requester{cfg.FollowUps, e}}, nil
 }
 
-// Register makes sure that c has a ledger row, as Pending if it is new, and
-// returns its record. A new row starts above what the secret store still shows from an
-// earlier connection of that name, so that a new consent comes after it. ErrSecretDeleted
-// if the secret is scheduled for deletion.
+// Register makes sure that c has a ledger row and returns its record. A new row is
+// Pending. It starts at the epoch that the secret store still shows from an earlier
+// connection of that name, so that a new consent comes after it. ErrSecretDeleted if
+// the secret is scheduled for deletion.
 func Register(ctx context.Context, l Ledger, v SecretStore, stack string, c token.Connection) (rec Record, err error) {
 	for range maxSteps {
 		err = within(ctx, 4*storeTimeout, func(ctx context.Context) error {
@@ -97,14 +97,14 @@ func register(ctx context.Context, l Ledger, v SecretStore, stack string, c toke
 	return rec, err
 }
 
-// Standing is where a connection stands before a consent.
+// Standing is the state of a connection before a consent.
 type Standing struct {
-	Epoch  int64 // that the consent starts from
+	Epoch  int64 // the epoch that the consent starts from
 	Status Status
 	Pin    *Pin // the owner of the connection; nil: nobody yet
 }
 
-// Standing says where c stands. ErrNotRegistered.
+// Standing returns the state of c. ErrNotRegistered.
 func (s *Consents) Standing(ctx context.Context, c token.Connection) (Standing, error) {
 	rec, _, err := s.engine.load(ctx, c)
 	if err == nil && rec.Revision == "" {
@@ -113,7 +113,7 @@ func (s *Consents) Standing(ctx context.Context, c token.Connection) (Standing, 
 	return Standing{rec.Epoch, rec.Status, rec.Pin}, err
 }
 
-// Exchange is one code exchange with everything at hand that could fail early.
+// Exchange is one code exchange, with everything prepared that could fail early.
 type Exchange struct {
 	s     *Consents
 	conn  token.Connection
@@ -123,9 +123,9 @@ type Exchange struct {
 	key   *dataKey
 }
 
-// Prepare does everything that can fail before the code is spent, and makes a
-// sweep come for the connection should this process die on the way. Call it
-// before the state is consumed. ErrNotRegistered, ErrSuperseded, ErrNoApplication.
+// Prepare does everything that can fail before the code is spent. It also makes the
+// connection due, so that a sweep comes for it if this process dies on the way. Call
+// it before the state is consumed. ErrNotRegistered, ErrSuperseded, ErrNoApplication.
 func (s *Consents) Prepare(ctx context.Context, c token.Connection, epoch int64) (*Exchange, error) {
 	x := &Exchange{s: s, conn: c, epoch: epoch}
 	err := within(ctx, 2*storeTimeout, func(ctx context.Context) (err error) {
@@ -141,8 +141,8 @@ func (s *Consents) Prepare(ctx context.Context, c token.Connection, epoch int64)
 	return x, err
 }
 
-// expect makes the connection due once the exchange is over, whatever else happens to it, so
-// that a sweep finds what this process may leave behind, and returns its owner so far.
+// expect makes the connection due for the time when the exchange is over, so that a
+// sweep finds what this process may leave behind. It returns the owner so far.
 func (s *Consents) expect(ctx context.Context, c token.Connection, epoch int64) (*Pin, error) {
 	rec, err := s.engine.update(ctx, c, func(rec *Record, _ []TokenResponse) (Change, bool, error) {
 		switch {
@@ -166,11 +166,11 @@ type ConsentResult string
 const (
 	// Connected: the pair is saved and current.
 	Connected ConsentResult = "connected"
-	// Verifying: the pair is saved; its owner could not be checked yet. A
-	// later run decides.
+	// Verifying: the pair is saved; its owner could not be checked yet. A later
+	// run decides.
 	Verifying ConsentResult = "verifying"
 	// NotInstalled: the pair is saved; an administrator of the company has to install
-	// the app. Runs look again until then.
+	// the app. Runs check again until then.
 	NotInstalled ConsentResult = "app_not_installed"
 	// WrongIdentity: another user, company or client than expected; the pair is rejected and revoked.
 	WrongIdentity ConsentResult = "wrong_identity"
@@ -182,7 +182,7 @@ const (
 	Misconfigured ConsentResult = "misconfigured"
 	// Unavailable: the issuer was not reached or asked to wait; nothing was spent.
 	Unavailable ConsentResult = "unavailable"
-	// Lost: the answer was lost or unusable; the person must allow again.
+	// Lost: the answer was lost or unusable; the person must consent again.
 	Lost ConsentResult = "lost"
 )
 
@@ -194,9 +194,9 @@ type Consent struct {
 	Expect      Identity
 }
 
-// Redeem exchanges the code, once, saves the pair, checks its owner and makes it
-// current. The error explains every result but Connected and contains
-// nothing secret. From the POST on, cancelling ctx changes nothing.
+// Redeem exchanges the code once, saves the pair, checks its owner and makes it
+// current. The error explains every result except Connected and contains nothing
+// secret. From the POST on, canceling ctx has no effect.
 func (x *Exchange) Redeem(ctx context.Context, consent Consent) (ConsentResult, error) {
 	e := x.s.engine
 	if !e.settings.timeLeft(ctx, 0) {
@@ -229,7 +229,7 @@ func (x *Exchange) captured(ctx context.Context, expect Identity, body token.Sec
 	}
 	if _, err := x.s.engine.save(ctx, m, nil); err != nil {
 		x.s.engine.notify(ctx, NoticeUnsaved, x.conn, "A new consent for %s could not be saved. "+
-			"Invite the person again once the store answers.", x.conn)
+			"Invite the person again once the table works again.", x.conn)
 		return Lost, err
 	}
 	return x.s.adoptConsent(ctx, x, m, body)
@@ -243,8 +243,8 @@ func (x *Exchange) response(source Source, body token.Secret) TokenResponse {
 	return m
 }
 
-// adoptConsent decides on a saved consent and says how that ended. What it
-// leaves undecided is made due, and handed to a run where there is a queue.
+// adoptConsent decides a saved consent and returns the result. A consent that it
+// leaves undecided is made due, and handed to a run if there is a queue.
 func (s *Consents) adoptConsent(ctx context.Context, x *Exchange, m TokenResponse, body token.Secret) (ConsentResult,
 	error) {
 	ctx, cancel := outlive(ctx, 0)
@@ -276,11 +276,11 @@ func (s *Consents) adoptConsent(ctx context.Context, x *Exchange, m TokenRespons
 		}
 		return Connected, nil
 	}
-	return Verifying, fmt.Errorf("the row of %s kept changing; a run finishes it", x.conn)
+	return Verifying, fmt.Errorf("other writers kept changing the row of %s; a later run decides the consent", x.conn)
 }
 
-// resultSoFar says what a run, or a later consent, has made of the saved consent
-// meanwhile; empty: nothing yet.
+// resultSoFar returns the result if a run or a later consent has decided about the
+// saved consent meanwhile; empty: not yet.
 func (s *Consents) resultSoFar(ctx context.Context, x *Exchange, m TokenResponse, rec Record,
 	responses []TokenResponse) (ConsentResult, error) {
 	i := slices.IndexFunc(responses, func(other TokenResponse) bool { return other.Key == m.Key })
@@ -300,8 +300,8 @@ func (s *Consents) resultSoFar(ctx context.Context, x *Exchange, m TokenResponse
 	return "", nil
 }
 
-// makeDue writes the row again, so that its due time takes account of what was
-// saved. Should it fail, the time that Prepare has set still holds.
+// makeDue writes the row again, so that its due time takes the saved response into
+// account. If that fails, the time that Prepare has set still holds.
 func (s *Consents) makeDue(ctx context.Context, rec Record, responses []TokenResponse) {
 	if _, _, err := s.engine.write(ctx, rec, responses, Change{}); err != nil {
 		s.engine.log.WarnContext(ctx, "a saved consent was not made due; a sweep finds it later", "connection",
@@ -309,14 +309,14 @@ func (s *Consents) makeDue(ctx context.Context, rec Record, responses []TokenRes
 	}
 }
 
-// revokeRejected ends a pair that was just marked as rejected, unless the server has
-// answered with the pair that is current. Should it fail, the next run does it.
+// revokeRejected revokes a pair that was just marked as rejected, unless the server
+// answered with the current pair. If that fails, the next run does it.
 func (s *Consents) revokeRejected(ctx context.Context, app Application, rec Record, body token.Secret) {
 	pair := s.engine.issuer.Parse(body).Pair
 	if rec.Current != nil && lineage(pair) == rec.Current.Fingerprint {
 		return
 	}
-	half := pair.AccessToken // either half ends the pair
+	half := pair.AccessToken // revoking either half ends the pair
 	if half.IsZero() {
 		half = pair.RefreshToken
 	}

@@ -11,15 +11,15 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// errNoLiveToken: a consent has no access token with which its owner could be
-// checked: it has expired, or the answer had none. That proves nothing about the
-// consent, for its refresh token gives another one.
-var errNoLiveToken = errors.New("there is no live access token to check whose consent it is")
+// errNoLiveToken: a consent has no access token to check its owner with. It has
+// expired, or the answer had none. That proves nothing about the consent, because its
+// refresh token gives another one.
+var errNoLiveToken = errors.New("there is no live access token to check who gave the consent")
 
-// decideOn judges m by its body and writes what follows; people are notified first if
-// that recovers the connection: m is the record's
-// current response, or is quarantined, or rejected. It returns the row as it is
-// then. With any other error nothing was decided.
+// decideOn judges m by its body and writes the decision: m becomes current, or is
+// quarantined or rejected. If that recovers the connection, people are notified first.
+// It returns the row as it is then. After any other error than an identityError,
+// nothing was decided.
 func (e *engine) decideOn(ctx context.Context, rec Record, responses []TokenResponse, m TokenResponse,
 	body token.Secret, recovers bool) (Record, []TokenResponse, error) {
 	verdict := e.judge(m.Source, body)
@@ -50,8 +50,8 @@ func (e *engine) decideOn(ctx context.Context, rec Record, responses []TokenResp
 		return rec, responses, err
 	}
 	if verdict.Verdict == Salvaged {
-		e.notify(ctx, NoticeSalvaged, m.Connection, "The token endpoint's answer was odd (%s); "+
-			"a refresh token could be saved from it.", verdict.Reason)
+		e.notify(ctx, NoticeSalvaged, m.Connection, "The token endpoint's answer for %s was malformed (%s). "+
+			"tokenturn found one refresh token in it and continues with that token.", m.Connection, verdict.Reason)
 	}
 	e.notifyOfLifetime(ctx, rec.Current, next.Current, m.Connection.Environment)
 	e.notifyOfClock(ctx, rec, m, verdict.Pair)
@@ -66,46 +66,47 @@ func (e *engine) decideOn(ctx context.Context, rec Record, responses []TokenResp
 		change.Bury = append(change.Bury, *rec.Ancestor)
 	}
 	if recovers {
-		e.notify(ctx, NoticeRecovered, m.Connection, "%s is in order again: a token pair that an earlier run had saved "+
-			"was found, or the refresh token was accepted after all.", m.Connection)
+		e.notify(ctx, NoticeRecovered, m.Connection, "%s works again: tokenturn found a token pair that an earlier "+
+			"run had saved, or the server accepted the refresh token after all.", m.Connection)
 	}
 	return e.write(ctx, next, responses, change)
 }
 
-// notifyOfLifetime notifies people of another lifetime than before.
+// notifyOfLifetime notifies people if the lifetime of access tokens has changed.
 func (e *engine) notifyOfLifetime(ctx context.Context, old, current *Current, environment string) {
 	if was, is := old.lifetime(), current.lifetime(); was > 0 && is > 0 && (is-was).Abs() > max(was/20, 10*time.Second) {
 		e.announce(ctx, NoticeLifetimeChanged, environment, is.Round(time.Minute).String(),
-			"Access tokens of %s now live %v; they lived %v before. All due times follow; no action is needed.", environment, is,
-			was)
+			"Access tokens of %s now live %v. They lived %v before. tokenturn adjusts all due times; no action is needed.",
+			environment, is, was)
 	}
 }
 
-// notifyOfClock notifies people of a clock that is wrong. A process that was frozen
-// between the answer and saving it has only been slow.
+// notifyOfClock notifies people of a wrong clock. A process that was frozen between
+// the answer and saving it was only slow.
 func (e *engine) notifyOfClock(ctx context.Context, rec Record, m TokenResponse, pair token.Pair) {
 	skew := pair.ClockSkew(m.SavedAt)
 	if a := rec.Attempt; a != nil && a.ID == m.Key.Attempt && skew < 0 {
 		skew = min(0, pair.ClockSkew(a.BegunAt))
 	}
 	if skew.Abs() > token.ClockTolerance {
-		e.announce(ctx, NoticeClock, m.Connection.Environment, "", "The clock of the server of %s and the clock of this "+
-			"machine differ by %v. Tokens are replaced early until they agree. Check the time synchronization of this machine.",
+		e.announce(ctx, NoticeClock, m.Connection.Environment, "", "The clock of the %s server and the clock of this "+
+			"machine differ by %v. tokenturn replaces tokens early until the clocks agree. "+
+			"Check the time synchronization of this machine.",
 			m.Connection.Environment, skew.Abs().Round(time.Second))
 	}
 }
 
 // endedBy is the history of an attempt that ends because something other than its
-// own answer decides.
+// own answer was decided.
 func (r Record) endedBy(attempt string) []Event {
 	if r.Attempt == nil || r.Attempt.ID == attempt {
 		return nil
 	}
 	return []Event{{Kind: "ended", Epoch: r.Epoch, Generation: r.Generation, Attempt: r.Attempt.ID,
-		Detail: "overtaken; its end is unknown"}}
+		Detail: "superseded; its result is unknown"}}
 }
 
-// succeed gives the record in which m is current.
+// succeed returns the record with m as its current response.
 func (e *engine) succeed(rec Record, m TokenResponse, pair token.Pair, pin Pin) (Record, error) {
 	next := rec.clone()
 	next.Current = &Current{Fingerprint: lineage(pair), Response: m.Key, SavedAt: m.SavedAt, IssuedAt: m.SavedAt}
@@ -128,12 +129,12 @@ func (e *engine) succeed(rec Record, m TokenResponse, pair token.Pair, pin Pin) 
 		next.Spent = append(next.Spent[max(0, len(next.Spent)-3):], rec.Current.Fingerprint)
 	}
 	if m.Key.Epoch != rec.Epoch {
-		next.Spent = nil // what comes after it is an orphan, made due by the process that saves it
+		next.Spent = nil // a late answer of the old epoch is an orphan, made due by the process that saves it
 		next.SearchAt = time.Time{}
 		if rec.Status != Pending {
 			next.endEpoch(e.clock(), e.settings.Quiet)
 		}
-		next.ConsentAttempt = nil // of the same epoch it goes on: its answer may still arrive, or be in escrow
+		next.ConsentAttempt = nil // within one epoch it stays: its answer may still arrive, or be in escrow
 	}
 	next.Epoch, next.Generation, next.Status = m.Key.Epoch, m.Key.Generation, Active
 	next.Attempt, next.Refusal, next.Pin, next.RotatedAt = nil, nil, &pin, m.SavedAt
@@ -142,8 +143,8 @@ func (e *engine) succeed(rec Record, m TokenResponse, pair token.Pair, pin Pin) 
 	return next, nil
 }
 
-// endEpoch clears the attempts of an epoch that is over. What may still be on its
-// way is searched for once it can no longer arrive.
+// endEpoch clears the attempts of an epoch that is over. Their answers may still be on
+// the way, so they are searched for once they can no longer arrive.
 func (r *Record) endEpoch(until time.Time, quiet time.Duration) {
 	if a := r.Attempt; a != nil && a.Until.After(until) {
 		until = a.Until
@@ -155,7 +156,7 @@ func (r *Record) endEpoch(until time.Time, quiet time.Duration) {
 	r.Attempt, r.ConsentAttempt = nil, nil
 }
 
-// project is what consumers get to read of a response: a function of the response alone.
+// project returns what readers see of a response: a function of the response alone.
 func project(m TokenResponse, pair token.Pair) token.Document {
 	return token.Document{Connection: m.Connection, Environment: m.Connection.Environment, APIURL: m.APIURL,
 		CompanyID: m.Company, AccessToken: pair.AccessToken, TokenType: pair.TokenType,
@@ -164,8 +165,8 @@ func project(m TokenResponse, pair token.Pair) token.Document {
 		Attempt: m.Key.Attempt, Source: string(m.Source), SavedAt: m.SavedAt}
 }
 
-// lifetime of the access token: what the answer says or, where it does not, that of
-// the pair before.
+// lifetime of the access token: what the answer says or, if it says nothing, the
+// lifetime of the previous pair.
 func (m TokenResponse) lifetime(pair token.Pair) time.Duration {
 	if pair.Lifetime > 0 || pair.AccessToken.IsZero() {
 		return pair.Lifetime
@@ -181,9 +182,9 @@ func lineage(p token.Pair) token.Fingerprint {
 	return p.RefreshToken.Fingerprint()
 }
 
-// judge is the issuer's judgement of an answer to what source says: an access token
-// alone is all that a service account gets (RFC 6749 section 4.4.3), and no answer to
-// anybody else.
+// judge is the issuer's judgement of an answer, by its source. A service account gets
+// an access token only (RFC 6749 section 4.4.3). From any other source, an access token
+// alone is no usable answer.
 func (e *engine) judge(source Source, body token.Secret) Judgement {
 	j := e.issuer.Parse(body)
 	switch {
@@ -195,24 +196,24 @@ func (e *engine) judge(source Source, body token.Secret) Judgement {
 	return j
 }
 
-// mark notifies people that m is quarantined or rejected, and writes it. In this
-// order, because what is written is not announced again: a crash in between costs
-// a second notice, the other way round it would cost the only one. A response that
-// was quarantined before only gets another time to be judged again.
+// mark notifies people that m is quarantined or rejected, and then writes it. The
+// order matters, because a written mark is not announced again: a crash in between
+// costs a second notice; in the other order it would cost the only one. A response
+// that was already quarantined only gets a new time to be judged again.
 func (e *engine) mark(ctx context.Context, rec Record, responses []TokenResponse, m TokenResponse, state ResponseState,
 	reason string, added ...TokenResponse) (Record, []TokenResponse, error) {
 	rec = rec.clone()
 	change := Change{Copy: added}
 	if state == Rejected {
 		rec.forget(func(f Failure) bool { return f.Step == Decide && f.Response == m.Key })
-		if a := rec.ConsentAttempt; a != nil && a.Consent == m.consent() { // or another consent would wait for it
+		if a := rec.ConsentAttempt; a != nil && a.Consent == m.consent() { // otherwise another consent would wait for it
 			rec.ConsentAttempt = nil
 		}
 	} else {
 		rec.judgeAgain(m.Key, e.settings.Quiet, e.clock())
 	}
 	if m.State != state {
-		// Another process may just have decided it: then it has also notified people.
+		// Another process may just have decided it and then has also notified people.
 		if now, others, err := e.load(ctx, m.Connection); err != nil {
 			return rec, responses, err
 		} else if now.Revision != rec.Revision || !has(others, m.Key) {
@@ -220,7 +221,7 @@ func (e *engine) mark(ctx context.Context, rec Record, responses []TokenResponse
 		}
 		m.State, m.Reason = state, reason
 		change.Mark = []TokenResponse{m}
-		for _, old := range responses { // what it was refreshed from is nobody else's
+		for _, old := range responses { // also the consent that it was refreshed from
 			if state == Rejected && m.Consent != "" && old.Key.Epoch == m.Key.Epoch && old.consent() == m.Consent &&
 				old.Key != m.Key {
 				old.State, old.Reason = state, reason
@@ -234,8 +235,8 @@ func (e *engine) mark(ctx context.Context, rec Record, responses []TokenResponse
 	return e.write(ctx, rec, responses, change)
 }
 
-// judgeAgain notes when a quarantined response is read again, which a newer
-// program may be able to decide: after the quiet period, then daily.
+// judgeAgain sets when a quarantined response is judged again: after the quiet period,
+// then daily. A newer program may be able to decide it.
 func (r *Record) judgeAgain(key ResponseKey, quiet time.Duration, now time.Time) {
 	f := Failure{Step: Decide, Response: key, Class: classQuarantine, Count: 1, NextAt: now.Add(quiet).UTC()}
 	if old := r.failure(Decide, key); old != nil && old.Class == classQuarantine {
@@ -247,27 +248,27 @@ func (r *Record) judgeAgain(key ResponseKey, quiet time.Duration, now time.Time)
 func (e *engine) notifyOfMark(ctx context.Context, m TokenResponse) {
 	switch {
 	case m.State == Quarantined && m.Source == FromCode:
-		e.notify(ctx, NoticeQuarantined, m.Connection, "The answer to a consent cannot be used as it is (%s). "+
-			"Invite the person again: `tokenturn connection invite %s`.", m.Reason, m.Connection)
+		e.notify(ctx, NoticeQuarantined, m.Connection, "The answer to a new consent for %[2]s cannot be used (%[1]s). "+
+			"Invite the person again: run `tokenturn connection invite %[2]s`.", m.Reason, m.Connection)
 	case m.State == Quarantined:
-		e.notify(ctx, NoticeQuarantined, m.Connection, "The token endpoint's answer cannot be used as it is (%s). "+
-			"Nothing is presented until you run `tokenturn connection release %[2]s` or `tokenturn connection discard "+
-			"%[2]s`, or somebody consents again.", m.Reason, m.Connection)
+		e.notify(ctx, NoticeQuarantined, m.Connection, "The token endpoint's answer for %[2]s cannot be used (%[1]s). "+
+			"tokenturn presents no refresh token of this connection until you run `tokenturn connection release %[2]s` or "+
+			"`tokenturn connection discard %[2]s`, or the person consents again.", m.Reason, m.Connection)
 	default:
-		e.notify(ctx, NoticeRejected, m.Connection, "A new token pair was not accepted: %s.", m.Reason)
+		e.notify(ctx, NoticeRejected, m.Connection, "tokenturn rejected a new token pair of %s: %s.", m.Connection,
+			m.Reason)
 	}
 }
 
-// identityError says that a consent is not the one that was asked for.
+// identityError says that a consent is not the one that was requested.
 type identityError struct{ what string }
 
 func (e *identityError) Error() string { return e.what }
 
-// checkIdentity gives the pin that the record has once m is current. A consent
-// is checked against what was asked for and what is pinned; identityError if
-// it does not fit, errNoLiveToken if it has waited too long to be checked. After
-// an import, and as long as the pin lacks the user, the pin is completed where the
-// issuer answers.
+// checkIdentity returns the pin that the record has once m is current. A consent is
+// checked against what was requested and what is pinned: identityError if it does not
+// match, errNoLiveToken if it has waited too long to be checked. After an import, and
+// as long as the pin lacks the user, the pin is completed if the issuer answers.
 func (e *engine) checkIdentity(ctx context.Context, rec Record, m TokenResponse, pair token.Pair) (Pin, error) {
 	pin := Pin{Environment: m.Connection.Environment, Company: m.Company}
 	if rec.Pin != nil {
@@ -280,7 +281,7 @@ func (e *engine) checkIdentity(ctx context.Context, rec Record, m TokenResponse,
 	case consent && pair.AccessToken.IsZero() && !pair.RefreshToken.IsZero():
 		return pin, errNoLiveToken
 	case consent && pair.AccessToken.IsZero():
-		return pin, &identityError{"the answer has no access token, so nobody can say whose consent it is"}
+		return pin, &identityError{"the answer has no access token, so nobody can check who gave the consent"}
 	case consent && pair.Lifetime > 0 && !e.clock().Before(pair.ExpiresAt(m.SavedAt)):
 		return pin, errNoLiveToken
 	case m.Source == FromClient || !consent && m.Source == FromRefresh && pin.ResourceOwner != "" ||
@@ -289,7 +290,7 @@ func (e *engine) checkIdentity(ctx context.Context, rec Record, m TokenResponse,
 	}
 	app, err := e.readApplication(ctx, m.Connection.Environment)
 	if err != nil {
-		return pin, fmt.Errorf("checking whose consent %s has: %w", m.Connection, err)
+		return pin, fmt.Errorf("checking who gave the consent for %s: %w", m.Connection, err)
 	}
 	id, err := e.identify(ctx, app, pair.AccessToken, m.Company)
 	switch {
@@ -302,9 +303,9 @@ func (e *engine) checkIdentity(ctx context.Context, rec Record, m TokenResponse,
 	case errors.Is(err, ErrTokenRefused) && mayHaveExpired:
 		return pin, errNoLiveToken
 	case errors.Is(err, ErrTokenRefused):
-		return pin, &identityError{"the server did not accept the new access token when asked whose it is"}
+		return pin, &identityError{"the server refused the new access token when tokenturn asked for its owner"}
 	case err != nil:
-		return pin, fmt.Errorf("checking whose consent %s has: %w", m.Connection, err)
+		return pin, fmt.Errorf("checking who gave the consent for %s: %w", m.Connection, err)
 	}
 	if err := compare(app, m, rec.Pin, id); err != nil {
 		return pin, err
@@ -321,11 +322,11 @@ func compare(app Application, m TokenResponse, pin *Pin, id Identity) error {
 	}
 	switch {
 	case id.ClientID != app.ClientID:
-		return &identityError{"the consent is for another client id than the app's"}
+		return &identityError{"the consent is for a client id other than the app's"}
 	case expect.ResourceOwner != "" && expect.ResourceOwner != id.ResourceOwner:
-		return &identityError{"the consent is of another user than the invited one"}
+		return &identityError{"a user other than the invited one gave the consent"}
 	case expect.Login != "" && !strings.EqualFold(expect.Login, id.Login): // people write e-mail addresses either way
-		return &identityError{"the consent is of another login than the invited one"}
+		return &identityError{"a login other than the invited one gave the consent"}
 	case m.Company != "" && m.Company != id.Company:
 		return &identityError{"the user has no access to company " + m.Company + ", or the app is not installed there"}
 	case pin != nil && pin.Company != "" && pin.Company != m.Company && !expect.Repin:
@@ -336,9 +337,9 @@ func compare(app Application, m TokenResponse, pin *Pin, id Identity) error {
 	return nil
 }
 
-// decide judges a saved response. A crash before its write leaves the response as
-// it is, to be decided by the next run; after it, the pair is current and only
-// remains to be published.
+// decide judges a saved response. A crash before its write leaves the response as it
+// is, and the next run decides it. After its write, the pair is current and only has to
+// be published.
 func (t *reconciliation) decide(ctx context.Context, m TokenResponse) (*ConnectionReport, error) {
 	body, err := t.open(ctx, m)
 	if err != nil {
@@ -354,7 +355,7 @@ func (t *reconciliation) decide(ctx context.Context, m TokenResponse) (*Connecti
 		return t.refreshConsent(ctx, m, t.engine.judge(m.Source, body).Pair.RefreshToken)
 	case wrong:
 		t.set(rec, responses)
-		return nil, nil // rejected; plan goes on to revoke it
+		return nil, nil // rejected; the next step revokes it
 	case errors.Is(err, ErrConflict):
 		return nil, err
 	case errors.Is(err, ErrAppNotInstalled):
@@ -373,7 +374,7 @@ func (t *reconciliation) decide(ctx context.Context, m TokenResponse) (*Connecti
 	return nil, nil
 }
 
-// waitOf is how long the server asked to be left alone; 0: it did not.
+// waitOf is how long the server asked tokenturn to wait; 0: it did not ask.
 func waitOf(err error) time.Duration {
 	if asked, ok := errors.AsType[*WaitError](err); ok {
 		return min(asked.Wait, longestWait)
@@ -381,25 +382,25 @@ func waitOf(err error) time.Duration {
 	return 0
 }
 
-// notInstalled: the consent is all right, and useless until an administrator
+// notInstalled: the consent is valid but cannot be used until an administrator
 // installs the app in the company. It waits.
 func (t *reconciliation) notInstalled(ctx context.Context, m TokenResponse, cause error) (*ConnectionReport, error) {
 	if t.rec.failure(Decide, m.Key) == nil {
 		t.engine.notify(ctx, NoticeAppNotInstalled, t.conn, "The consent for %s is saved, but the app is not installed in "+
-			"company %s. An administrator of that company has to install it. tokenturn then continues by itself.", t.conn,
+			"company %s. An administrator of that company must install it. tokenturn then continues automatically.", t.conn,
 			m.Company)
 	}
 	return t.failure(ctx, Decide, m.Key, classIssuer, 0, cause)
 }
 
-// refreshConsent presents the refresh token of a consent that has waited longer
-// than its access token lives, under an attempt of its own, so that its owner can
-// still be checked. What comes of it is decided like the consent itself.
+// refreshConsent presents the refresh token of a consent that has waited longer than
+// its access token lives, so that its owner can still be checked. It does so under an
+// attempt of its own. The new response is decided like the consent itself.
 func (t *reconciliation) refreshConsent(ctx context.Context, m TokenResponse, refresh token.Secret) (*ConnectionReport,
 	error) {
 	if fingerprint := refresh.Fingerprint(); t.rec.Current != nil && (fingerprint == t.rec.Current.Fingerprint ||
 		slices.Contains(t.rec.Spent, fingerprint)) {
-		return t.copyOfOurs(ctx, m) // which is presented for the current pair, and for nothing else
+		return t.copyOfOurs(ctx, m) // that token is presented for the current pair only
 	}
 	if f := t.rec.failure(Decide, m.Key); m.Consent != "" && f == nil { // the server gave no access token, twice
 		return t.failure(ctx, Decide, m.Key, classIssuer, 15*time.Minute, errNoLiveToken)
@@ -458,8 +459,8 @@ func (t *reconciliation) before(m TokenResponse) (keys []ResponseKey) {
 	return keys
 }
 
-// copyOfOurs: the server has answered a consent with the pair that the connection
-// has, or had. It goes on with that.
+// copyOfOurs: the server has answered a consent with a pair that the connection
+// already has or had. The connection goes on with its own.
 func (t *reconciliation) copyOfOurs(ctx context.Context, m TokenResponse) (*ConnectionReport, error) {
 	rec, responses, err := t.engine.mark(ctx, t.rec, t.responses, m, Rejected,
 		"it is the token pair that the connection already has")
@@ -469,7 +470,7 @@ func (t *reconciliation) copyOfOurs(ctx context.Context, m TokenResponse) (*Conn
 	return nil, err
 }
 
-// consentNotRefreshed acts on every answer but a captured one.
+// consentNotRefreshed acts on every answer except a captured one.
 func (t *reconciliation) consentNotRefreshed(ctx context.Context, m TokenResponse, app Application,
 	answer Answer) (*ConnectionReport, error) {
 	t.updateBreaker(ctx, answer)
@@ -482,7 +483,7 @@ func (t *reconciliation) consentNotRefreshed(ctx context.Context, m TokenRespons
 	case Refused:
 		t.rec.ConsentAttempt = nil
 		rec, responses, err := t.engine.mark(ctx, t.rec, t.responses, m, Rejected,
-			"the server does not accept the refresh token of the consent")
+			"the server refused the refresh token of the consent")
 		if err == nil {
 			t.set(rec, responses)
 		}
@@ -501,7 +502,7 @@ func (t *reconciliation) consentNotRefreshed(ctx context.Context, m TokenRespons
 	return t.failure(ctx, Decide, m.Key, classIssuer, answer.Wait, cause)
 }
 
-// escrowOf reads what the secret store holds of a consent that was refreshed.
+// escrowOf reads the escrow of a consent that was refreshed.
 func (t *reconciliation) escrowOf(ctx context.Context, m TokenResponse) ([]TokenResponse, error) {
 	stored, unread, err := t.storedResponses(ctx, escrowOnly)
 	if err == nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// Bounds of single calls. A store that hangs gets seconds, not the deadline.
+// Bounds of single calls. A store that hangs gets seconds, not all the time of the run.
 const (
 	storeTimeout = 4 * time.Second
 	// saveReserve is the time a run keeps for saving an answer after the POST.
@@ -22,7 +22,7 @@ const (
 	maxEscrow = 24 << 10
 )
 
-// implausiblyLarge answers can be saved in the ledger only, and never published.
+// implausiblyLarge answers can be saved in the ledger only and are never published.
 func implausiblyLarge(body token.Secret) bool { return len(body.Reveal()) > maxEscrow }
 
 // engine is what a Rotator and Consents have in common: loading and writing a
@@ -49,13 +49,13 @@ func newEngine(e engine, shared NoticeClaims) *engine {
 	return &e
 }
 
-// save keeps m in the first store that acknowledges it: the ledger, and from the
-// first failure on the ledger and escrow in turn, if there is escrow. Cancelling
-// ctx does not stop it; its deadline does, for after it the process is gone
-// anyway. It reports whether escrow was tried.
+// save keeps m in the first store that acknowledges it. It tries the ledger first and,
+// after a failure, escrow (if there is one) and the ledger alternately. Canceling ctx
+// does not end it; the deadline of ctx does, because the process is gone after it. It
+// reports whether escrow was tried.
 func (e *engine) save(ctx context.Context, m TokenResponse, escrow func(context.Context,
 	TokenResponse) error) (tried bool, err error) {
-	ctx, cancel := outlive(ctx, 3*time.Second) // to notify people, should it come to that
+	ctx, cancel := outlive(ctx, 3*time.Second) // which are for a notice if nothing can be saved
 	defer cancel()
 	wait := 100 * time.Millisecond
 	for {
@@ -80,8 +80,8 @@ func (e *engine) save(ctx context.Context, m TokenResponse, escrow func(context.
 	}
 }
 
-// outlive gives a context that cancelling ctx does not end, but its deadline
-// does, reserve earlier: for after it the process is gone anyway.
+// outlive returns a context that canceling ctx does not end. It ends reserve before the
+// deadline of ctx, because the process is gone after that deadline.
 func outlive(ctx context.Context, reserve time.Duration) (context.Context, context.CancelFunc) {
 	deadline, ok := ctx.Deadline()
 	if !ok {
@@ -102,8 +102,8 @@ func (e *engine) load(ctx context.Context, c token.Connection) (rec Record, resp
 	return rec, responses, err
 }
 
-// write makes rec the new row, with DueAt and Held by the one rule for each, and
-// returns the row and the live responses as they are then.
+// write makes rec the new row and returns it with the live responses as they are then.
+// It derives DueAt and Quarantined from them.
 func (e *engine) write(ctx context.Context, rec Record, responses []TokenResponse, change Change) (Record,
 	[]TokenResponse, error) {
 	now := e.clock()
@@ -133,8 +133,9 @@ func (e *engine) write(ctx context.Context, rec Record, responses []TokenRespons
 	return rec, responses, nil
 }
 
-// update loads the row of c, lets edit change it, and writes it, until no other
-// writer is in between. edit returns false if there is nothing to write.
+// update loads the row of c, lets edit change it, and writes it. It repeats this while
+// other writers change the row in between. edit returns false if there is nothing to
+// write.
 func (e *engine) update(ctx context.Context, c token.Connection, edit func(*Record, []TokenResponse) (Change, bool,
 	error)) (Record, error) {
 	for range maxSteps {
@@ -154,7 +155,7 @@ func (e *engine) update(ctx context.Context, c token.Connection, edit func(*Reco
 	return Record{}, fmt.Errorf("the row of %s kept changing: %w", c, ErrConflict)
 }
 
-// applied gives the responses as they are after the change.
+// applied returns the responses as they are after the change.
 func applied(responses []TokenResponse, change Change) []TokenResponse {
 	var out []TokenResponse
 	for _, m := range responses {
@@ -171,7 +172,7 @@ func applied(responses []TokenResponse, change Change) []TokenResponse {
 	return slices.DeleteFunc(out, func(m TokenResponse) bool { return slices.Contains(change.Bury, m.Key) })
 }
 
-// has reports whether a response of that key is among them.
+// has reports whether a response with that key is among them.
 func has(responses []TokenResponse, key ResponseKey) bool {
 	return slices.ContainsFunc(responses, func(m TokenResponse) bool { return m.Key == key })
 }
@@ -207,8 +208,8 @@ func within(ctx context.Context, d time.Duration, f func(context.Context) error)
 	return f(ctx)
 }
 
-// timeLeft reports whether after wait there is still time in this run to wait
-// for an answer and save it.
+// timeLeft reports whether this run, after wait, still has the time to get an answer
+// and save it.
 func (s Settings) timeLeft(ctx context.Context, wait time.Duration) bool {
 	deadline, ok := ctx.Deadline()
 	return !ok || time.Until(deadline)-wait >= s.RedeemTimeout+saveReserve

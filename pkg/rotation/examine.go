@@ -7,7 +7,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// What a program that only examines the stores asks of the rules of this package.
+// The rules of this package, for programs that only examine the stores.
 
 // DueAt is the due time that a write of rec at now would set; zero: none.
 func (s Settings) DueAt(rec Record, responses []TokenResponse, now time.Time) time.Time {
@@ -19,14 +19,14 @@ type Role string
 
 const (
 	RoleCurrent   Role = "current"
-	RoleAncestor  Role = "ancestor"  // what current succeeded; kept until current is published
+	RoleAncestor  Role = "ancestor"  // what the current response succeeded; kept until that is published
 	RoleSuccessor Role = "successor" // answers the current refresh token, whatever its state
 	RoleConsent   Role = "consent"   // of the next epoch, waiting to be decided
 	RoleOrphan    Role = "orphan"    // to be revoked
-	RoleNone      Role = ""          // nothing that the protocol knows of
+	RoleNone      Role = ""          // none that the protocol knows
 )
 
-// RoleOf gives the role of a live response.
+// RoleOf returns the role of a live response.
 func RoleOf(rec Record, m TokenResponse) Role {
 	switch {
 	case rec.Current != nil && m.Key == rec.Current.Response:
@@ -43,8 +43,8 @@ func RoleOf(rec Record, m TokenResponse) Role {
 	return RoleNone
 }
 
-// ResponseOf rebuilds the response that a document shows. It lacks what the document
-// does not need, such as Before.
+// ResponseOf rebuilds the response that a document shows. It lacks the fields that the
+// document does not need, such as Before.
 func ResponseOf(doc token.Document) TokenResponse { return responseOf(doc) }
 
 // Opener opens saved responses, for reading. Safe for concurrent use.
@@ -53,17 +53,17 @@ type Opener struct {
 	engine *engine
 }
 
-// NewOpener makes no call. Of sealer only Unwrap is called, of issuer only Parse.
+// NewOpener makes no call. The Opener calls only Unwrap of sealer and Parse of issuer.
 func NewOpener(sealer Sealer, issuer Issuer) *Opener {
 	return &Opener{newKeyring(sealer), &engine{issuer: issuer}}
 }
 
-// Opened is what a response turned out to be.
+// Opened is the content of a response.
 type Opened struct {
 	Verdict  Verdict
 	Pair     token.Pair        // where the verdict has one
 	Lineage  token.Fingerprint // by which a successor names the pair
-	Document token.Document    // to be published; of an import it has no access token
+	Document token.Document    // to be published; that of an import has no access token
 }
 
 // Open opens m. ErrUnsealable if its bytes were changed or belong elsewhere. Any

@@ -12,13 +12,13 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// ErrConnected: the connection has, or had, a consent of its own.
+// ErrConnected: the connection has or had a consent of its own.
 var ErrConnected = errors.New("the connection has a consent already")
 
-// KnownTokenError says that a refresh token has been here before, so that
-// presenting it again would end what it belongs to or could not succeed.
+// KnownTokenError says that this installation already knows a refresh token.
+// Presenting it again would break the connection that has it, or could not succeed.
 type KnownTokenError struct {
-	Connection token.Connection // that has or had it
+	Connection token.Connection // the one that has or had it
 	Spent      bool             // false: it is that connection's current one
 }
 
@@ -26,7 +26,7 @@ func (e *KnownTokenError) Error() string {
 	if e.Spent {
 		return fmt.Sprintf("%s had that refresh token before, and it is spent", e.Connection)
 	}
-	return fmt.Sprintf("%s has that very refresh token now", e.Connection)
+	return fmt.Sprintf("%s uses that refresh token now", e.Connection)
 }
 
 // Archive is searched for the fingerprints of tokens.
@@ -44,11 +44,11 @@ const (
 	readers = 8
 )
 
-// CheckImports looks for tokens that must not be imported: those that a connection
-// has now, those that were imported before, and those that any connection is known
-// to have spent, as far back as histories go. The errors are *KnownTokenError, by
-// the connection to import to. begin gets the number of histories that are to be
-// read, and step is called after each, never twice at a time.
+// CheckImports finds the tokens that must not be imported: those that a connection has
+// now, those that were imported before, and those that any connection is known to have
+// spent, as far back as the histories go. The errors are *KnownTokenError, by the
+// connection to import to. begin gets the number of histories to read. step is called
+// after each one, never twice at a time.
 func CheckImports(ctx context.Context, archive Archive, imports map[token.Connection]token.Secret,
 	begin func(histories int) (step func())) (map[token.Connection]error, error) {
 	records, err := archive.List(ctx)
@@ -93,11 +93,11 @@ func CheckImports(ctx context.Context, archive Archive, imports map[token.Connec
 	return problems, group.Wait()
 }
 
-// Import makes a refresh token that was obtained elsewhere the connection's
-// current pair. It is only saved here; a Rotator redeems it. The connection must
-// have no consent of its own, because a bare refresh token cannot be compared with
-// the user of that consent. ErrNotRegistered, ErrConnected; ErrSuperseded if the connection
-// changed meanwhile.
+// Import makes a refresh token that was obtained elsewhere the current pair of the
+// connection. It only saves the token; a Rotator redeems it. The connection must have no
+// consent of its own, because the owner of a bare refresh token cannot be compared with
+// the user of that consent. ErrNotRegistered, ErrConnected; ErrSuperseded if the
+// connection changed meanwhile.
 func (s *Consents) Import(ctx context.Context, c token.Connection, refresh token.Secret, company string) error {
 	rec, _, err := s.engine.load(ctx, c)
 	switch {

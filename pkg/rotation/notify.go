@@ -16,22 +16,22 @@ import (
 )
 
 const (
-	// announcedFor is how long an event that concerns an environment as a whole
-	// is not announced again.
+	// announcedFor is how long an event that concerns a whole environment is not
+	// announced again.
 	announcedFor = daily
-	// many connections of an environment that need a consent within an hour have
-	// one cause, and are one notice. Fewer are a notice each.
-	many     = 3
-	oneCause = time.Hour
+	// incidentSize connections of an environment that need a consent within
+	// incidentTime have one cause and are one notice. Fewer are a notice each.
+	incidentSize = 3
+	incidentTime = time.Hour
 )
 
-// notify notifies people of c. What cannot be delivered is in the log only.
+// notify sends a notice about c. If it cannot be delivered, it is in the log only.
 func (e *engine) notify(ctx context.Context, kind string, c token.Connection, format string, args ...any) {
 	_ = e.deliver(ctx, Notice{Kind: kind, Connection: c, Environment: c.Environment, Summary: fmt.Sprintf(format,
 		args...)})
 }
 
-// deliver logs a notice and sends it. The error is logged, too.
+// deliver logs a notice and sends it. It also logs an error of the delivery.
 func (e *engine) deliver(ctx context.Context, n Notice) error {
 	n.At = e.clock().UTC()
 	about := n.Connection.String()
@@ -49,8 +49,8 @@ func (e *engine) deliver(ctx context.Context, n Notice) error {
 	return err
 }
 
-// claims are the events that this process, and where there are NoticeClaims all
-// of them, have claimed.
+// claims are the events that this process has claimed or, if there are NoticeClaims,
+// that any process has.
 type claims struct {
 	shared NoticeClaims // may be nil
 	log    *slog.Logger
@@ -59,18 +59,18 @@ type claims struct {
 	until map[string]time.Time
 }
 
-// first claims an event until then and reports whether it was free. Where it
-// cannot be found out whether another process has claimed it, it counts as free.
+// first claims an event until the given time and reports whether it was free. If the
+// claims of other processes cannot be read, the event counts as free.
 func (c *claims) first(ctx context.Context, event string, now, until time.Time) (free bool) {
 	free, err := c.claim(ctx, event, now, until)
 	if err != nil {
-		c.log.WarnContext(ctx, "whether another process has claimed an event cannot be found out; it counts as free", "event",
-			event, "error", err)
+		c.log.WarnContext(ctx, "cannot check whether another process has claimed an event; it counts as free", "event", event,
+			"error", err)
 	}
 	return free || err != nil
 }
 
-// claim is first for those who decide what an error means.
+// claim is first for callers that handle the error themselves.
 func (c *claims) claim(ctx context.Context, event string, now, until time.Time) (free bool, err error) {
 	if !c.own(event, now, until) {
 		return false, nil
@@ -104,10 +104,10 @@ func (c *claims) announced(ctx context.Context, event string, now time.Time) boo
 
 var errBeingAnnounced = errors.New("another process may be announcing it")
 
-// announceOnce notifies people of an event, unless that was done already and
-// covers what happens now. The claim comes after the delivery: a crash in between
-// costs a second notice, not the only one. It returns errBeingAnnounced while
-// another process may be at it, of which nobody knows whether it lives.
+// announceOnce sends a notice of an event, unless an earlier one still covers it. The
+// claim comes after the delivery: a crash in between costs a second notice, not the only
+// one. It returns errBeingAnnounced while another process may be sending the notice;
+// that process may also have died.
 func (e *engine) announceOnce(ctx context.Context, event string, covers time.Duration, n Notice) error {
 	now := e.clock()
 	if e.claims.announced(ctx, event, now) {
@@ -123,15 +123,15 @@ func (e *engine) announceOnce(ctx context.Context, event string, covers time.Dur
 	return err
 }
 
-// announce notifies people, once a day, of what concerns an environment. which
-// distinguishes events of one kind.
+// announce sends a notice about an environment, at most once a day. which distinguishes
+// events of one kind.
 func (e *engine) announce(ctx context.Context, kind, environment, which, format string, args ...any) {
 	_ = e.announceOnce(ctx, kind+" "+environment+" "+which, announcedFor,
 		Notice{Kind: kind, Environment: environment, Summary: fmt.Sprintf(format, args...)})
 }
 
-// appError is a configuration fault of an environment's app rather than of one
-// of its connections.
+// appError is a configuration error of the app of an environment, not of a single
+// connection.
 type appError struct {
 	app  Application // as far as it is known
 	text string
@@ -139,7 +139,7 @@ type appError struct {
 
 func (e *appError) Error() string { return e.text }
 
-// environmentError is a fault of what lies between us and an environment.
+// environmentError is an error between tokenturn and an environment, such as a firewall.
 type environmentError struct{ environment, text string }
 
 func (e *environmentError) Error() string { return e.text }
@@ -154,8 +154,9 @@ func (e *engine) notifyOfConfigError(ctx context.Context, c token.Connection, ca
 	}
 }
 
-// leavePending asks for a sweep, which sees those that have the same cause as well.
-// Where one should have notified already, the schedule's next one will.
+// leavePending leaves the pending notices to a sweep, which also sees other connections
+// with the same cause. It requests that sweep, unless one should have sent the notice
+// already; then the next scheduled one does.
 func (r *run) leavePending(ctx context.Context) {
 	for _, rec := range r.pending {
 		if rec.Refusal != nil && r.engine.clock().Sub(rec.Refusal.At) < r.engine.settings.Quiet {
@@ -164,9 +165,10 @@ func (r *run) leavePending(ctx context.Context) {
 	}
 }
 
-// notifyPending notifies people who must consent, at the end of a run, so that a
-// cause which many connections have in common is one notice. That it was delivered
-// is written afterwards: a crash in between costs a second notice, not the only one.
+// notifyPending sends the notices about connections that need a consent. It does so at
+// the end of a run, so that a common cause of many connections is one notice. The
+// delivery is recorded afterwards: a crash in between costs a second notice, not the
+// only one.
 func (r *run) notifyPending(ctx context.Context) {
 	slices.SortFunc(r.pending, func(a, b Record) int { return cmp.Compare(a.Connection.String(), b.Connection.String()) })
 	of := map[string][]Record{}
@@ -181,28 +183,28 @@ func (r *run) notifyPending(ctx context.Context) {
 				return Change{}, was, nil
 			})
 			if err != nil {
-				r.engine.log.WarnContext(ctx, "that people were notified is not written; they will be notified again", "connection",
-					rec.Connection.String(), "error", err)
+				r.engine.log.WarnContext(ctx, "the delivery of a notice could not be recorded; the notice will be sent again",
+					"connection", rec.Connection.String(), "error", err)
 			}
 		}
 	}
 }
 
-// notifyEnvironment notifies people of connections of one environment that need a
-// consent, and returns those of which they were notified. The others are left to
-// the next sweep.
+// notifyEnvironment sends the notices about connections of one environment that need a
+// consent. It returns the connections that a delivered notice covers. The others are
+// left to the next sweep.
 func (r *run) notifyEnvironment(ctx context.Context, environment string, records []Record) (done []Record) {
 	var together []Record
 	for _, rec := range records {
-		if len(records) >= many {
+		if len(records) >= incidentSize {
 			together = records
 			break
 		}
-		switch place, free := r.single(ctx, environment); {
+		switch event, free := r.singleNotice(ctx, environment); {
 		case !free:
 			together = append(together, rec)
 		case r.notifySingle(ctx, rec) == nil:
-			r.engine.claims.first(ctx, place, r.engine.clock(), r.engine.clock().Add(oneCause))
+			r.engine.claims.first(ctx, event, r.engine.clock(), r.engine.clock().Add(incidentTime))
 			done = append(done, rec)
 		}
 	}
@@ -219,14 +221,15 @@ func (r *run) notifyEnvironment(ctx context.Context, environment string, records
 	return append(done, together...)
 }
 
-// single reports whether so few needed a consent lately that one more is a notice
-// of its own, and the event to claim when that was delivered.
-func (r *run) single(ctx context.Context, environment string) (place string, free bool) {
-	for n := 1; n < many && !free; n++ {
-		place = fmt.Sprintf("%s %s %d", NoticeNeedsConsent, environment, n)
-		free = !r.engine.claims.announced(ctx, place, r.engine.clock())
+// singleNotice reports whether the next connection of the environment that needs a
+// consent gets a notice of its own, because only a few have needed one lately. It also
+// returns the event to claim once that notice is delivered.
+func (r *run) singleNotice(ctx context.Context, environment string) (event string, free bool) {
+	for n := 1; n < incidentSize && !free; n++ {
+		event = fmt.Sprintf("%s %s %d", NoticeNeedsConsent, environment, n)
+		free = !r.engine.claims.announced(ctx, event, r.engine.clock())
 	}
-	return place, free
+	return event, free
 }
 
 func (r *run) notifyIncident(ctx context.Context, environment string, records []Record) error {
@@ -237,16 +240,16 @@ func (r *run) notifyIncident(ctx context.Context, environment string, records []
 	if len(records) > len(names) {
 		names = append(names, fmt.Sprintf("and %d more", len(records)-len(names)))
 	}
-	cause := "The client secret may have been reset in the Developer Portal, the app's access revoked, " +
-		"or the server is in trouble."
+	cause := "Possible causes: the client secret was reset in the Developer Portal, the app's access was revoked, " +
+		"or the server has a problem."
 	if environment == "monthly-sandbox" {
 		cause = "Procore overwrites this environment on the first working day of each month, which ends every consent in it."
 	}
-	return r.engine.announceOnce(ctx, NoticeNeedsConsent+" "+environment, oneCause, Notice{Kind: NoticeNeedsConsent,
+	return r.engine.announceOnce(ctx, NoticeNeedsConsent+" "+environment, incidentTime, Notice{Kind: NoticeNeedsConsent,
 		Environment: environment,
 		Summary: fmt.Sprintf(
-			"Several connections of %s need a consent: %s. %s tokenturn tries their tokens again for a day. "+
-				"See all with `tokenturn connection list`, and make a link for each with `tokenturn connection invite`.",
+			"Several connections of %s need a new consent: %s. %s tokenturn tries their tokens again for a day. "+
+				"List all with `tokenturn connection list`, and create a link for each with `tokenturn connection invite`.",
 			environment, strings.Join(names, ", "), cause)})
 }
 
@@ -255,11 +258,10 @@ func (r *run) notifySingle(ctx context.Context, rec Record) error {
 	how := fmt.Sprintf("run `tokenturn connection invite %s` and send them the link", rec.Connection)
 	if link, until, ok := r.invite(ctx, rec); ok {
 		n.Link = link
-		how = fmt.Sprintf("send them the link of this notice, which is good until %s", until.UTC().Format(time.RFC3339))
+		how = fmt.Sprintf("send them the link in this notice, which is valid until %s", until.UTC().Format(time.RFC3339))
 	}
-	n.Summary = fmt.Sprintf("Procore no longer accepts the refresh token of %s, and no successor of it is saved. "+
-		"%s must allow access again: %s.",
-		rec.Connection, rec.Pin.Whose(), how)
+	n.Summary = fmt.Sprintf("Procore no longer accepts the refresh token of %s, and no newer token is saved. "+
+		"%s must allow access again: %s.", rec.Connection, rec.Pin.Whose(), how)
 	return r.engine.deliver(ctx, n)
 }
 
@@ -272,13 +274,13 @@ func (r *run) invite(ctx context.Context, rec Record) (link token.Secret, until 
 		return err
 	})
 	if err != nil {
-		r.engine.log.WarnContext(ctx, "no link could be made for a notice", "connection", rec.Connection.String(), "error",
+		r.engine.log.WarnContext(ctx, "no link could be created for a notice", "connection", rec.Connection.String(), "error",
 			err)
 	}
 	return link, until, err == nil
 }
 
-// Whose names the person who consented, for a text that people read.
+// Whose returns the name of the person who consented, as the subject of a sentence.
 func (p *Pin) Whose() string {
 	switch {
 	case p == nil || p.ResourceOwner == "":

@@ -10,11 +10,10 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// Disconnect takes c out of use: from its one write on, no run presents or
-// publishes anything of it, and its pairs are revoked. If the access token has
-// expired or soon will, the pair is rotated first, because some servers do not
-// revoke an expired one; the report's detail says if that failed. The secret
-// itself is left to the caller.
+// Disconnect takes c out of use. After its one write, no run presents or publishes
+// anything of c, and its pairs are revoked. If the access token has expired or soon
+// will, the pair is rotated first, because some servers do not revoke an expired one.
+// The detail of the report says if that failed. The caller deletes the secret itself.
 func (r *Rotator) Disconnect(ctx context.Context, c token.Connection) (Report, error) {
 	started := time.Now()
 	rec, _, err := r.engine.load(ctx, c)
@@ -26,7 +25,7 @@ func (r *Rotator) Disconnect(ctx context.Context, c token.Connection) (Report, e
 		cur.ExpiresAt.Sub(r.engine.clock()) < time.Minute {
 		first := r.newRun().connection(ctx, c, situation{force: true})
 		if first.Outcome != Rotated {
-			detail = fmt.Sprintf("could not be rotated first (%s), so an expired pair may have escaped revocation",
+			detail = fmt.Sprintf("could not be rotated first (%s), so the server may not have revoked an expired pair",
 				first.Outcome)
 		}
 	}
@@ -47,9 +46,9 @@ func (r *Rotator) Disconnect(ctx context.Context, c token.Connection) (Report, e
 	return newReport("disconnect", started, []ConnectionReport{report}), nil
 }
 
-// disconnect takes a connection out of use. A consent may be on its way even where
-// no attempt is, until then; who exchanges its code may die right after saving the
-// pair, and nothing else makes a disconnected row due.
+// disconnect takes a connection out of use. Even without an attempt, a consent may be on
+// its way until the given time. The process that exchanges its code may die right after
+// saving the pair, and nothing else makes a disconnected row due.
 func (r *Record) disconnect(until time.Time, quiet time.Duration) []Event {
 	history := append(r.endedBy(""), Event{Kind: "disconnected", Epoch: r.Epoch + 1})
 	r.endEpoch(until, quiet)
@@ -58,12 +57,12 @@ func (r *Record) disconnect(until time.Time, quiet time.Duration) []Event {
 	return history
 }
 
-// ErrNothingQuarantined: the connection has no quarantined answer to release or discard,
-// nor one that cannot be opened.
+// ErrNothingQuarantined: the connection has no answer to release or discard, that
+// is, none that is quarantined or cannot be opened.
 var ErrNothingQuarantined = errors.New("nothing is quarantined")
 
-// Release ends a quarantine with a person's word on which refresh token of the
-// held answer is the right one. It must occur in the answer.
+// Release ends a quarantine: a person names the right refresh token of the quarantined
+// answer. The token must occur in the answer.
 func (r *Rotator) Release(ctx context.Context, c token.Connection, refresh token.Secret) (Report, error) {
 	keys := newKeyring(r.sealer)
 	return r.settle(ctx, "release", c, "replaced by the refresh token that a person named",
@@ -81,7 +80,7 @@ func (r *Rotator) Release(ctx context.Context, c token.Connection, refresh token
 				return nil, err
 			}
 			if refresh.IsZero() || !strings.Contains(body.Reveal(), refresh.Reveal()) {
-				return nil, fmt.Errorf("releasing %s: the held answer does not contain that refresh token", c)
+				return nil, fmt.Errorf("releasing %s: the quarantined answer does not contain that refresh token", c)
 			}
 			if body, err = importBody(refresh); err != nil {
 				return nil, err
@@ -93,10 +92,10 @@ func (r *Rotator) Release(ctx context.Context, c token.Connection, refresh token
 		})
 }
 
-// Discard ends a quarantine by giving the held answer up. Its attempt stays
-// open, so the old refresh token is presented again after the quiet period. An
-// answer that was held because it could not be opened, and now can be, is not
-// given up: ErrNothingQuarantined, and the next run takes it.
+// Discard ends a quarantine by giving up the quarantined answer. Its attempt stays
+// open, so the old refresh token is presented again after the quiet period. It also
+// gives up an answer that cannot be opened. If such an answer can be opened again, it is
+// not given up: ErrNothingQuarantined, and the next run uses it.
 func (r *Rotator) Discard(ctx context.Context, c token.Connection) (Report, error) {
 	keys := newKeyring(r.sealer)
 	return r.settle(ctx, "discard", c, "discarded by a person", func(m TokenResponse) ([]TokenResponse, error) {
@@ -108,15 +107,15 @@ func (r *Rotator) Discard(ctx context.Context, c token.Connection) (Report, erro
 			return err
 		})
 		if err == nil {
-			return nil, fmt.Errorf("%s: the saved answer can be opened again, and the next run takes it: %w", c,
+			return nil, fmt.Errorf("%s: the saved answer can be opened again, and the next run uses it: %w", c,
 				ErrNothingQuarantined)
 		}
 		return nil, nil
 	})
 }
 
-// DiscardAll does what Discard does for each of several connections. step is called
-// after each.
+// DiscardAll calls Discard for each of several connections. step is called after each
+// one.
 func (r *Rotator) DiscardAll(ctx context.Context, several []token.Connection, step func()) Report {
 	started := time.Now()
 	var reports []ConnectionReport
@@ -131,8 +130,8 @@ func (r *Rotator) DiscardAll(ctx context.Context, several []token.Connection, st
 	return newReport("discard", started, reports)
 }
 
-// settle rejects the held answer and adds what takes its place, both in one
-// write, and lets a run go on from there.
+// settle rejects the stuck answer and adds its replacement, both in one write. A run
+// then continues from there.
 func (r *Rotator) settle(ctx context.Context, op string, c token.Connection, reason string,
 	instead func(TokenResponse) ([]TokenResponse, error)) (Report, error) {
 	started := time.Now()
@@ -150,7 +149,7 @@ func (r *Rotator) settle(ctx context.Context, op string, c token.Connection, rea
 			return Report{}, err
 		}
 		_, _, err = r.engine.mark(ctx, rec, responses, *m, Rejected, reason, added...)
-		if errors.Is(err, ErrConflict) { // such as a sweep that found it still held
+		if errors.Is(err, ErrConflict) { // such as a sweep that judged it again
 			continue
 		}
 		if err != nil {
@@ -165,9 +164,9 @@ func (r *Rotator) settle(ctx context.Context, op string, c token.Connection, rea
 // response that is quarantined or cannot be opened.
 func HasQuarantined(rec Record, responses []TokenResponse) bool { return stuck(rec, responses) != nil }
 
-// stuck returns a response that is quarantined or cannot be opened, or nil. One
-// that waits for a store or the server is no loss yet. Of several, that of the
-// current epoch comes first.
+// stuck returns a response that is quarantined or cannot be opened, or nil. A response
+// that waits for a store or the server is not stuck. Of several, the one of the current
+// epoch comes first.
 func stuck(rec Record, responses []TokenResponse) (found *TokenResponse) {
 	for _, m := range candidates(rec, responses) {
 		f := rec.failure(Decide, m.Key)

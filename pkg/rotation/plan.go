@@ -9,7 +9,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// situation is all that plan looks at.
+// situation is everything that plan depends on.
 type situation struct {
 	rec       Record
 	responses []TokenResponse
@@ -17,33 +17,33 @@ type situation struct {
 	settings  Settings
 
 	force       bool          // rotate, due or not
-	minTTL      time.Duration // ensure: due if less life than this is left; 0: by the rule
-	onlyAt      *ResponseKey  // of a follow-up: the (epoch, generation) it was asked for
+	minTTL      time.Duration // ensure: due if less life than this is left; 0: by the due time
+	onlyAt      *ResponseKey  // of a follow-up: the (epoch, generation) it was requested for
 	publishOnly bool          // publish: never present
-	searched    bool          // this run has searched the secret store in vain
-	presented   string        // id of the attempt with which this run has presented, if any
-	refreshed   string        // id of the attempt with which it has refreshed a waiting consent, if any
-	failed      map[act]bool  // what has failed in this run and is not tried again in it
+	searched    bool          // this run has searched the secret store and found nothing
+	presented   string        // id of the attempt under which this run has presented, if any
+	refreshed   string        // id of the attempt under which it has refreshed a waiting consent, if any
+	failed      map[act]bool  // steps that failed in this run; they are not tried again in it
 }
 
-// act is one step for one response, or, without a response, for the connection.
+// act is one step for one response or, without a response, for the whole connection.
 type act struct {
 	step     Step
 	response ResponseKey
 }
 
-// move is what one rule gives: the step, and the time from which it is to be taken.
+// move is the result of one rule: a step, and the time from which to take it.
 type move struct {
 	step     Step
-	response TokenResponse // of Decide and Revoke; Revoke without one searches
+	response TokenResponse // of Decide and Revoke; Revoke without one is the search for late answers
 	at       time.Time     // zero: never
-	due      time.Time     // when a run has to come for it; zero: at
+	due      time.Time     // when a run has to come for it; zero: the same as at
 	outcome  Outcome       // what the run reports if nothing else is left to do
-	retryAt  time.Time     // when trying again makes sense, where that is known
+	retryAt  time.Time     // when a retry makes sense, if that is known
 }
 
-// plan is a pure function. The first move whose time has come is taken. If there
-// is none, the first one that has an outcome says what the run reports.
+// plan is a pure function. It takes the first move that is due. If none is, the run
+// reports the outcome of the first move that has one.
 func plan(s situation) move {
 	moves := s.moves()
 	for _, m := range moves {
@@ -58,8 +58,8 @@ func plan(s situation) move {
 	return end
 }
 
-// dueAt is when a run next has something to do for rec; zero: never. Every write
-// of a record sets it, from the same moves that plan chooses from.
+// dueAt is when a run next has something to do for rec; zero: never. Every write of a
+// record sets it, from the same moves that plan chooses from.
 func (s Settings) dueAt(rec Record, responses []TokenResponse, now time.Time) (due time.Time) {
 	for _, m := range (situation{rec: rec, responses: responses, now: now, settings: s}).moves() {
 		at := m.due
@@ -76,34 +76,33 @@ func (s Settings) dueAt(rec Record, responses []TokenResponse, now time.Time) (d
 // waits reports whether a run with this outcome is to be repeated at a known time.
 func waits(o Outcome) bool { return o == Busy || o == Deferred || o == ConfigError || o == Unknown }
 
-// moves are the rules, in their order. The happy path and every recovery go
-// through them.
+// moves applies the rules in their order. Normal operation and every recovery use them.
 func (s situation) moves() []move {
 	moves := s.decideMoves()
 	var busy bool
 	var busyUntil time.Time
 	if s.rec.Status == Active || s.rec.Status == NeedsConsent {
-		if s.rec.Current == nil { // damaged: nobody can say which responses are its own, so none is revoked
+		if s.rec.Current == nil { // a damaged row: nobody knows which responses belong to it, so none is revoked
 			return append(moves, move{step: Nothing, outcome: Failed, due: s.rec.DueAt})
 		}
 		m := s.tokenMove()
 		moves, busy, busyUntil = append(moves, m), m.outcome == Busy, m.retryAt
 	}
 	for _, m := range s.revokeMoves() {
-		if busy { // another run is at it, and does this as well
+		if busy { // another run handles the connection and does this too
 			m.at, m.due = time.Time{}, later(m.at, busyUntil)
 		}
 		moves = append(moves, m)
 	}
 	end := move{step: Nothing, outcome: idleOutcome(s.rec)}
-	if s.rec.NoticePending { // for a sweep, which notifies
+	if s.rec.NoticePending { // a sweep must send the notice
 		end.due = s.now
 	}
 	return append(moves, end)
 }
 
-// decideMoves: every response that may become the current one, each on its own.
-// One that waits hides no other.
+// decideMoves has a move for every response that may become the current one. A response
+// that waits does not hide another one.
 func (s situation) decideMoves() (moves []move) {
 	for _, m := range candidates(s.rec, s.responses) {
 		at := s.next(Decide, m.Key)
@@ -115,8 +114,8 @@ func (s situation) decideMoves() (moves []move) {
 	return moves
 }
 
-// tokenMove is what is to be done for the current pair: publish it, or present
-// its refresh token, or wait.
+// tokenMove is the move for the current pair: publish it, present its refresh token, or
+// wait.
 func (s situation) tokenMove() move {
 	if s.rec.unpublished() {
 		return s.publishMove()
@@ -156,9 +155,9 @@ func (s situation) tokenMove() move {
 	return s.redeemMove(open)
 }
 
-// publishMove: anybody may publish. The run that brought the pair is given half a
-// lease for it, because twenty runs that publish beside it would spend twenty
-// times the secret store's quota.
+// publishMove: any run may publish. The run that obtained the pair has half a lease to do
+// it alone, because twenty runs that publish the same pair would use twenty times as much
+// of the secret store's quota.
 func (s situation) publishMove() move {
 	m := s.waiting(Publish, ResponseKey{})
 	cur := s.rec.Current
@@ -171,7 +170,7 @@ func (s situation) publishMove() move {
 }
 
 // successorMove: a response to the current refresh token is saved, so the token is not
-// presented. The response has its own time to be decided.
+// presented. decideMoves has the move that decides the response.
 func (s situation) successorMove(m TokenResponse) move {
 	if m.State == Quarantined {
 		return move{step: Quarantine, outcome: InQuarantine}
@@ -180,7 +179,7 @@ func (s situation) successorMove(m TokenResponse) move {
 	return move{step: Wait, outcome: wait.outcome, retryAt: wait.at}
 }
 
-// redeemMove: the current refresh token is presented from then on, not before open.
+// redeemMove presents the current refresh token when it is due, but not before open.
 func (s situation) redeemMove(open time.Time) move {
 	if s.rec.Status == NeedsConsent {
 		return s.retryMove(open)
@@ -198,18 +197,18 @@ func (s situation) redeemMove(open time.Time) move {
 	}
 	m.at = later(at, m.at, open)
 	if cur := s.rec.Current; cur.clocksDiffer() && !s.force && !s.now.Before(cur.SavedAt) {
-		// Everybody's clock but the saver's calls it due in good time; the saver's own
-		// must not find it due again at once.
+		// The process that saved the pair has a clock of its own, by which the pair must
+		// not be due again at once. By all other clocks it is due in time.
 		m.at, m.due = later(m.at, cur.SavedAt.Add(min(putInterval, cur.lifetime()-margin(cur.lifetime())))), m.at
 	}
 	return m
 }
 
-// retryMove: a refused token is presented again by the schedule of its refusal,
-// and whenever a person asks, each time after a complete Recover.
+// retryMove presents a refused token again by the schedule of its refusal, and whenever
+// a person asks for it. Each time, a complete Recover comes first.
 func (s situation) retryMove(open time.Time) move {
 	refusal := s.rec.Refusal
-	if refusal == nil { // of a row that another program wrote
+	if refusal == nil { // a row that another program wrote
 		refusal = &Refusal{Tries: len(retryAfter), NextAt: s.now}
 	}
 	m := move{step: Redeem, outcome: ConsentNeeded, at: later(refusal.NextAt, s.backOffUntil(Redeem, ResponseKey{}), open)}
@@ -228,7 +227,8 @@ func (s situation) retryMove(open time.Time) move {
 	return m
 }
 
-// revokeMoves: responses that can no longer be decided, and the search for more of them.
+// revokeMoves has a move for each response that can no longer be decided, and one for
+// the search for late answers.
 func (s situation) revokeMoves() (moves []move) {
 	if at := s.rec.SearchAt; !at.IsZero() {
 		moves = append(moves, move{step: Revoke, at: later(at, s.next(Revoke, ResponseKey{}))})
@@ -241,15 +241,15 @@ func (s situation) revokeMoves() (moves []move) {
 	return moves
 }
 
-// next is when the step may be tried for the response: now, or after the wait of
-// its failure.
+// next is when the step may be tried for the response: now, or after the back-off of its
+// failure.
 func (s situation) next(step Step, key ResponseKey) time.Time {
 	return later(s.now, s.backOffUntil(step, key))
 }
 
-// backOffUntil is the end of the wait of a failure; zero: there is none. A person's
-// rotate ends every wait that nobody but us asked for. A wait that is longer than any
-// of its class was noted by a clock that is ahead.
+// backOffUntil is the end of the back-off of a failure; zero: there is none. A forced
+// rotation ends every back-off except a wait that the server asked for and the put
+// budget. A wait that is longer than any of its class was noted by a clock that is ahead.
 func (s situation) backOffUntil(step Step, key ResponseKey) time.Time {
 	f := s.rec.failure(step, key)
 	if f == nil || s.force && f.Class != classRateLimited && f.Class != classBudget ||
@@ -269,7 +269,8 @@ func longestBackOff(class string) time.Duration {
 	return longestWait
 }
 
-// waiting is a step that may have failed before, with what is reported while it waits.
+// waiting is the move for a step that may have failed before, with the outcome that is
+// reported during its back-off.
 func (s situation) waiting(step Step, key ResponseKey) move {
 	m := move{step: step, at: s.next(step, key), outcome: Failed}
 	if f := s.rec.failure(step, key); f != nil {
@@ -281,7 +282,7 @@ func (s situation) waiting(step Step, key ResponseKey) move {
 	return m
 }
 
-// obtainedCurrent reports whether the current pair is what this run presented for.
+// obtainedCurrent reports whether this run obtained the current pair.
 func (s situation) obtainedCurrent() bool {
 	if s.rec.Current == nil {
 		return false
@@ -290,7 +291,7 @@ func (s situation) obtainedCurrent() bool {
 	return by != "" && (by == s.presented || by == s.refreshed)
 }
 
-// replaceAt is when the current pair is to be replaced; zero: not in this run.
+// replaceAt is when to replace the current pair; zero: not in this run.
 func (s situation) replaceAt() time.Time {
 	cur := *s.rec.Current
 	lifetime := cur.lifetime()
@@ -299,7 +300,7 @@ func (s situation) replaceAt() time.Time {
 		return time.Time{}
 	case s.force:
 		return s.now
-	case s.minTTL > 0 && s.minTTL < lifetime: // more than a new token could give is no reason to get one
+	case s.minTTL > 0 && s.minTTL < lifetime: // a request for more life than a new token has is ignored
 		left := cur.earliestExpiry().Sub(s.now)
 		if left < s.minTTL && (left <= margin(lifetime) || s.settings.hasSpareRoom(s.rec, s.now)) {
 			return s.now
@@ -309,7 +310,7 @@ func (s situation) replaceAt() time.Time {
 	return s.settings.redeemAt(s.rec.Connection, cur)
 }
 
-// idleOutcome names the state of a connection that needs nothing done.
+// idleOutcome is the outcome for a connection with nothing to do.
 func idleOutcome(rec Record) Outcome {
 	switch rec.Status {
 	case Active:
@@ -325,9 +326,9 @@ func (r Record) unpublished() bool {
 	return r.Status == Active && r.Current != nil && r.Current.VersionID != "" && r.Published != r.Current.VersionID
 }
 
-// candidates are the responses that may become the record's current one: of the
-// next epoch before a successor in this one, then the earliest. A quarantined one
-// is judged again from time to time, for a newer program may be able to read it.
+// candidates are the responses that may become the current one: first those of the next
+// epoch, then successors in this epoch; within an epoch, the earliest first. Quarantined
+// ones are among them, because a newer program may be able to read them.
 func candidates(rec Record, responses []TokenResponse) []TokenResponse {
 	var found []TokenResponse
 	for _, m := range responses {
@@ -342,16 +343,17 @@ func candidates(rec Record, responses []TokenResponse) []TokenResponse {
 	return found
 }
 
-// successor reports lineage: m answers the presentation of the current refresh token.
+// successor reports whether m descends from the current pair, that is, whether m answers
+// a presentation of the current refresh token.
 func successor(rec Record, m TokenResponse) bool {
 	return (rec.Status == Active || rec.Status == NeedsConsent) && rec.Current != nil &&
 		m.Key.Epoch == rec.Epoch && m.Key.Generation == rec.Generation+1 &&
 		m.Source == rec.renewal() && m.Parent == rec.Current.Fingerprint
 }
 
-// successor returns a response that shows that the current refresh token is spent
-// and that may still become the current one, or nil. While there is one, the token
-// is not presented.
+// successor returns a response that shows that the current refresh token is spent and
+// that may still become the current one, or nil. While there is one, the token is not
+// presented.
 func (s situation) successor() *TokenResponse {
 	for _, m := range s.responses {
 		if m.State != Rejected && successor(s.rec, m) {
@@ -361,14 +363,14 @@ func (s situation) successor() *TokenResponse {
 	return nil
 }
 
-// waitingConsent reports whether m is a consent or import of the next epoch, or
-// what became of one that had to be refreshed before it could be checked.
+// waitingConsent reports whether m is a consent or import of the next epoch, or the
+// refresh of a consent that could not be checked in time.
 func waitingConsent(rec Record, m TokenResponse) bool {
 	return m.Key.Epoch == rec.Epoch+1 &&
 		(m.Key.Generation == 0 && (m.Source == FromCode || m.Source == FromImport) || m.Consent != "")
 }
 
-// consent names the consent that m is, or that it continues.
+// consent is the attempt id of the consent that m is or continues.
 func (m TokenResponse) consent() string {
 	if m.Consent != "" {
 		return m.Consent
@@ -376,31 +378,30 @@ func (m TokenResponse) consent() string {
 	return m.Key.Attempt
 }
 
-// continued reports whether a later response of the same consent is saved, so
-// that the refresh token of m is spent.
+// continued reports whether a later response of the same consent is saved, so that the
+// refresh token of m is spent.
 func continued(m TokenResponse, responses []TokenResponse) bool {
 	return slices.ContainsFunc(responses, func(other TokenResponse) bool {
 		return other.Key.Epoch == m.Key.Epoch && other.Consent == m.consent() && other.Key.Generation > m.Key.Generation
 	})
 }
 
-// quarantinedSuccessor reports whether a quarantined successor of the current pair exists: the
-// current refresh token is spent, and only a person can say what came of it.
+// quarantinedSuccessor reports whether the current pair has a quarantined successor. Its
+// refresh token is spent then, and only a person can say which token replaced it.
 func quarantinedSuccessor(rec Record, responses []TokenResponse) bool {
 	return slices.ContainsFunc(responses, func(m TokenResponse) bool {
-		return m.State == Quarantined &&
-			successor(rec, m)
+		return m.State == Quarantined && successor(rec, m)
 	})
 }
 
-// orphan reports whether m is live but can no longer be decided. An answer to the
-// current refresh token that was rejected is none until something follows: as long
-// as it is there, its copy in the secret store is not taken for a new one.
+// orphan reports whether m is live but can no longer be decided. A rejected answer to
+// the current refresh token is not an orphan until the current pair changes: while it is
+// there, its copy in the secret store is not taken for a new response.
 func orphan(rec Record, m TokenResponse) bool {
 	switch {
 	case rec.Current != nil && m.Key == rec.Current.Response, rec.Ancestor != nil && m.Key == *rec.Ancestor:
 		return false
-	case m.Consent != "" && m.Key.Epoch <= rec.Epoch && !successor(rec, m): // of another consent than the one decided
+	case m.Consent != "" && m.Key.Epoch <= rec.Epoch && !successor(rec, m): // of a consent other than the decided one
 		return true
 	case m.State == Rejected && (m.Source != FromRefresh || m.Consent != ""):
 		return true
@@ -418,17 +419,17 @@ const (
 	daily       = 24 * time.Hour
 )
 
-// margin is the life an access token should have left when it is replaced: as
-// much as 99 replacements a day allow, one each 875 s, but some seconds for doing it.
+// margin is the life that an access token should have left when it is replaced: as much
+// as 99 replacements a day (one every 875 s) allow, but always some seconds to do it.
 func margin(lifetime time.Duration) time.Duration {
 	allowed := lifetime - 875*time.Second
-	if allowed < 5*time.Second { // the day has more of these than the secret store takes, come what may
+	if allowed < 5*time.Second { // such tokens need more versions a day than the secret store takes in any case
 		allowed = 25 * time.Second
 	}
 	return min(10*time.Minute, allowed, lifetime/2)
 }
 
-// lifetime of the access token from when it was begun; 0: there is none, or the server did not say.
+// lifetime of the access token from begun; 0: there is no token, or the server did not say.
 func (c *Current) lifetime() time.Duration {
 	if c == nil || c.VersionID == "" {
 		return 0
@@ -439,7 +440,7 @@ func (c *Current) lifetime() time.Duration {
 	return c.ExpiresAt.Sub(c.SavedAt)
 }
 
-// begun is the time from which its lifetime counts.
+// begun is the time from which the lifetime counts.
 func (c *Current) begun() time.Time {
 	if c.clocksDiffer() {
 		return c.IssuedAt
@@ -450,15 +451,15 @@ func (c *Current) begun() time.Time {
 // earliestExpiry is when the access token may be dead, whichever clock is right.
 func (c *Current) earliestExpiry() time.Time { return c.begun().Add(c.lifetime()) }
 
-// clocksDiffer reports whether our clock and the server's were apart when the pair was saved.
-// IssuedAt is in whole seconds.
+// clocksDiffer reports whether the clock of this process and the server's clock differed
+// when the pair was saved. IssuedAt is in whole seconds.
 func (c *Current) clocksDiffer() bool {
 	return c.SavedAt.Sub(c.IssuedAt) > token.ClockTolerance+time.Second
 }
 
-// redeemAt is when the current pair is due: late enough that each rotation is
-// worth one, early enough that the sweep after that still leaves the margin. An
-// imported pair has no access token yet and is due at once.
+// redeemAt is when the current pair is due: late enough that no rotation is wasted, and
+// early enough that the next sweep after it still leaves the margin. An imported pair has
+// no access token yet and is due at once.
 func (s Settings) redeemAt(c token.Connection, cur Current) time.Time {
 	if cur.VersionID == "" {
 		return cur.SavedAt
@@ -472,17 +473,17 @@ func (s Settings) redeemAt(c token.Connection, cur Current) time.Time {
 	if !latest.After(earliest) {
 		return earliest
 	}
-	// Spread over the last tenth of the room, so that connections which were
-	// connected together do not stay together.
+	// Spread over the last tenth of that time, so that connections that were connected
+	// at the same time are not always due at the same time.
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(c.String()))
 	room := latest.Sub(earliest) / 10
 	return latest.Add(-time.Duration(h.Sum32()%1000) * room / 1000)
 }
 
-// ensureAt is when a follow-up must replace the current pair because waiting
-// for the sweep after it is due would leave less than the margin; zero: the
-// sweeps suffice, or the secret store cannot take versions that fast.
+// ensureAt is when a follow-up must replace the current pair, because the sweep after its
+// due time would leave less than the margin; zero: the sweeps suffice, or the secret
+// store cannot take versions that fast.
 func (s Settings) ensureAt(c token.Connection, cur Current) time.Time {
 	lifetime := cur.lifetime()
 	if cur.VersionID == "" || lifetime <= 0 {
@@ -496,8 +497,8 @@ func (s Settings) ensureAt(c token.Connection, cur Current) time.Time {
 	return at
 }
 
-// hasSpareRoom reports whether the secret store takes more versions in a day than
-// the schedule needs: who asks for more life than is left must not use those up.
+// hasSpareRoom reports whether the secret store takes more versions in a day than the
+// schedule needs. A request for more life must not use up the versions of the schedule.
 func (s Settings) hasSpareRoom(rec Record, now time.Time) bool {
 	if s.PutsPerDay == 0 {
 		return true
@@ -510,7 +511,7 @@ func (s Settings) hasSpareRoom(rec Record, now time.Time) bool {
 	return len(recentPuts(rec, now))+int(daily/every)+1 < s.PutsPerDay
 }
 
-// recentPuts are those that still count against the secret store's limit.
+// recentPuts are the puts that still count against the secret store's limit.
 func recentPuts(rec Record, now time.Time) []int64 {
 	since := now.Add(-daily).Unix()
 	return slices.DeleteFunc(slices.Clone(rec.Puts), func(at int64) bool { return at <= since })

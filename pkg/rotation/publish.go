@@ -10,17 +10,17 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// publish makes the secret store show the current pair. Every action in it can be
-// repeated by anybody at any time: the same response gives the same bytes under the
-// same id, and the label only moves up. A crash anywhere leaves the row
-// unpublished, so the next run does it again.
+// publish makes the secret store show the current pair. Any run can repeat each action
+// at any time: the same response gives the same bytes under the same id, and the label
+// only moves up. After a crash anywhere, the row is still unpublished, so the next run
+// publishes again.
 func (t *reconciliation) publish(ctx context.Context) (*ConnectionReport, error) {
 	cur := *t.rec.Current
 	value, id, err := t.projection(ctx, cur)
 	if err != nil {
 		return t.openFailed(ctx, Publish, ResponseKey{}, err)
 	}
-	if id != cur.VersionID { // another release of this program publishes other bytes: agree on them first
+	if id != cur.VersionID { // another release of this program makes other bytes: record the new id first
 		t.rec.Current.VersionID = id
 		return nil, t.write(ctx, Change{})
 	}
@@ -44,9 +44,9 @@ func (t *reconciliation) publish(ctx context.Context) (*ConnectionReport, error)
 	}
 }
 
-// retriesPublish reports whether this run tries to publish again after a wait: readers
-// have no live token until then. Of the runs that meet at one connection only the
-// one that brought the pair, or was asked to publish it, does.
+// retriesPublish reports whether this run tries to publish again after a wait, because
+// readers have no live token until then. If several runs handle one connection, only the
+// run that obtained the pair or was requested to publish it does.
 func (t *reconciliation) retriesPublish(ctx context.Context, wait time.Duration) bool {
 	if !t.obtainedCurrent() && !t.publishOnly {
 		return false
@@ -58,10 +58,10 @@ func (t *reconciliation) retriesPublish(ctx context.Context, wait time.Duration)
 	return time.Until(deadline) > wait+publishReserve
 }
 
-// publishReserve is the time a run keeps for ending after its last try to publish.
+// publishReserve is the time that a run keeps after its last try to publish.
 const publishReserve = 20 * time.Second
 
-// projection gives the bytes to publish, and their id.
+// projection returns the bytes to publish and their id.
 func (t *reconciliation) projection(ctx context.Context, cur Current) (token.Secret, string, error) {
 	i := slices.IndexFunc(t.responses, func(m TokenResponse) bool { return m.Key == cur.Response })
 	if i < 0 {
@@ -80,7 +80,7 @@ func (t *reconciliation) projection(ctx context.Context, cur Current) (token.Sec
 	return value, token.VersionID(value), nil
 }
 
-// show puts the version where it is missing and moves AWSCURRENT onto it.
+// show puts the version if it is missing and moves AWSCURRENT to it.
 func (t *reconciliation) show(ctx context.Context, seen secretView, id string, value token.Secret) error {
 	if seen.current.ID == id {
 		return nil
@@ -94,12 +94,11 @@ func (t *reconciliation) show(ctx context.Context, seen secretView, id string, v
 	if err != nil {
 		return fmt.Errorf("putting the new version of %s: %w", t.conn, err)
 	}
-	if seen.absent || seen.current.ID == "" { // the first version is current by itself
+	if seen.absent || seen.current.ID == "" { // the first version gets AWSCURRENT automatically
 		return nil
 	}
 	err = within(ctx, 2*storeTimeout, func(ctx context.Context) error {
-		return t.run.secrets.Promote(ctx, t.conn, id,
-			seen.current.ID)
+		return t.run.secrets.Promote(ctx, t.conn, id, seen.current.ID)
 	})
 	if err != nil {
 		return fmt.Errorf("moving AWSCURRENT of %s: %w", t.conn, err)
@@ -107,11 +106,11 @@ func (t *reconciliation) show(ctx context.Context, seen secretView, id string, v
 	return nil
 }
 
-// published writes that the secret store shows the current pair; the ancestor's
-// bytes go away with it. Where sweeps alone would come too late, a follow-up is
-// requested first by the run that has shown it: not sent, it would be missed. A run
-// that only writes what another one has shown requests it afterwards, so that a
-// table that takes no writes does not multiply what is in the queue.
+// published writes that the secret store shows the current pair, and buries the
+// ancestor. If sweeps alone would come too late, it also requests a follow-up. The run
+// that moved AWSCURRENT requests it before the write: after a crash in between, no other run
+// would request it. A run that only records what another run published requests it after the write, so that a
+// table that takes no writes does not multiply the messages in the queue.
 func (t *reconciliation) published(ctx context.Context, id string, shown bool) error {
 	cur := *t.rec.Current
 	var unsent error
@@ -125,7 +124,7 @@ func (t *reconciliation) published(ctx context.Context, id string, shown bool) e
 		}
 		t.rec.Ancestor = nil
 	}
-	if t.rec.Published != id { // by whichever run it was put: an earlier one may have died before it could count
+	if t.rec.Published != id { // whichever run put it: an earlier one may have died before it could count the put
 		t.rec.Puts = append(t.recentPuts(), t.engine.clock().Unix())
 	}
 	t.rec.Published = id
@@ -141,13 +140,13 @@ func (t *reconciliation) published(ctx context.Context, id string, shown bool) e
 	}
 	for wait := 5 * time.Second; unsent != nil && t.retriesPublish(ctx, wait) &&
 		t.run.sleep(ctx, wait) == nil; wait = min(2*wait, 30*time.Second) {
-		unsent = t.requestNext(ctx, cur) // else the row is due when it would have come
+		unsent = t.requestNext(ctx, cur) // if all fail, the row is due at that time anyway
 	}
 	return nil
 }
 
-// requestNext requests the run that replaces the pair, if no sweep comes in time. The
-// queue measures the time where the clocks differ.
+// requestNext requests the run that replaces the pair, if no sweep comes in time. If the
+// clocks differ, the delay is the usable life of the pair, and the queue measures it.
 func (t *reconciliation) requestNext(ctx context.Context, cur Current) error {
 	at := t.engine.settings.ensureAt(t.conn, cur)
 	if at.IsZero() {
@@ -162,7 +161,7 @@ func (t *reconciliation) requestNext(ctx context.Context, cur Current) error {
 		Epoch:         t.rec.Epoch, Generation: t.rec.Generation, NotBefore: at.UTC()}, delay)
 }
 
-// recentPuts are those that still count against the secret store's limit.
+// recentPuts are the puts that still count against the secret store's limit.
 func (t *reconciliation) recentPuts() []int64 {
 	if t.engine.settings.PutsPerDay == 0 {
 		return nil
@@ -170,8 +169,8 @@ func (t *reconciliation) recentPuts() []int64 {
 	return recentPuts(t.rec, t.engine.clock())
 }
 
-// secretFailure lets the step wait. What only a person can mend is a
-// configuration fault.
+// secretFailure makes the step wait. A failure that only a person can fix is a
+// configuration error.
 func (t *reconciliation) secretFailure(ctx context.Context, step Step, err error) (*ConnectionReport, error) {
 	wait := time.Duration(0)
 	if step == Publish {

@@ -9,23 +9,23 @@ import (
 )
 
 const (
-	// redeemBurst is how many redeems an environment takes at once after a pause.
+	// redeemBurst is how many redeems an environment takes at once after a quiet time.
 	redeemBurst = 10
-	// putRate is the number of rotations a second that the secret store takes: of the
-	// 50 writes a second that Secrets Manager grants an account and Region,
-	// fixed, a rotation needs two, and a fifth is left to others.
+	// putRate is how many rotations a second the secret store takes. Secrets Manager
+	// grants each account and Region 50 writes a second, which cannot be raised. A
+	// rotation needs two, and a fifth is left to other programs.
 	putRate = 20
-	// putClock is the limiter that all environments share. No environment has a
-	// space in its name.
+	// putClock names the clock that all environments share. No environment name has a
+	// space in it.
 	putClock = "the secret store"
 	// farAhead is how far a shared reservation may lie ahead of what the backlog
-	// explains. One that lies further ahead was moved there by a wrong clock.
+	// explains. One that lies further ahead comes from a wrong clock.
 	farAhead = time.Minute
 )
 
 var errNoTime = errors.New("no time left in this run")
 
-// limiter gives the runs of one process their turns to redeem.
+// limiter makes the runs of one process wait until they may redeem.
 type limiter struct {
 	shared   RateLimiter // nil: this process has the whole rate
 	own      ownLimiter
@@ -33,7 +33,7 @@ type limiter struct {
 	log      *slog.Logger
 
 	mu    sync.Mutex
-	spare map[string]int // turns that were waited for and then not needed
+	spare map[string]int // reservations that were waited for and then not used
 }
 
 func newLimiter(shared RateLimiter, settings Settings, log *slog.Logger) *limiter {
@@ -41,16 +41,16 @@ func newLimiter(shared RateLimiter, settings Settings, log *slog.Logger) *limite
 		spare: map[string]int{}}
 }
 
-// wait returns when a redeem at the environment has its turn, and whether that
-// took any time. backlog is how many connections of it this run has to handle.
-// errNoTime if the run would be over first.
+// wait returns when the environment takes a redeem, and reports whether it had to wait.
+// backlog is how many connections of the environment this run has to handle. errNoTime
+// if the run would be over first.
 func (l *limiter) wait(ctx context.Context, environment string, backlog int) (waited bool, err error) {
 	if l.takeSpare(environment) {
 		return false, nil
 	}
 	at := l.reserve(ctx, environment, l.settings.RedeemRate, backlog)
-	// The four environments that Procore has stay within what the secret store takes
-	// as long as each does with a quarter of it.
+	// Procore has four environments. As long as each uses at most a quarter of putRate,
+	// together they stay within it.
 	if l.settings.PutsPerDay > 0 && l.settings.RedeemRate > putRate/4 {
 		if other := l.reserve(ctx, putClock, putRate, backlog); other.After(at) {
 			at = other
@@ -71,9 +71,9 @@ func (l *limiter) wait(ctx context.Context, environment string, backlog int) (wa
 	}
 }
 
-// reserve takes the next turn. Where the shared limiter cannot be reached or is
-// hours ahead, this process goes by its own: the rate is a courtesy, and a token
-// that expires meanwhile would be the greater harm.
+// reserve makes the next reservation. If the shared limiter cannot be reached or is far
+// ahead, this process uses its own limiter: exceeding the rate does less harm than a
+// token that expires.
 func (l *limiter) reserve(ctx context.Context, name string, rate float64, backlog int) (at time.Time) {
 	every := time.Duration(float64(time.Second) / rate)
 	now := time.Now()
@@ -87,21 +87,21 @@ func (l *limiter) reserve(ctx context.Context, name string, rate float64, backlo
 		return err
 	})
 	if err != nil {
-		l.log.WarnContext(ctx, "the shared rate limiter cannot be reached; this process keeps to its own", "name", name,
+		l.log.WarnContext(ctx, "the shared rate limiter cannot be reached; this process uses its own", "name", name,
 			"error", err)
 		return own
 	}
 	explained := time.Duration(backlog+l.settings.Concurrency) * every
 	if ahead := at.Sub(now); ahead > farAhead+explained {
 		l.log.WarnContext(ctx, "the shared rate limiter is further ahead than any backlog explains; "+
-			"this process keeps to its own. Check the clocks of all machines that use this installation", "name", name, "ahead",
+			"this process uses its own. Check the clocks of all machines that use this installation", "name", name, "ahead",
 			ahead.Round(time.Second).String())
 		return own
 	}
 	return at
 }
 
-// giveBack leaves a turn that was not needed to the next one who asks.
+// giveBack leaves an unused reservation to the next caller of wait.
 func (l *limiter) giveBack(environment string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

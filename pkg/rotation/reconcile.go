@@ -14,8 +14,8 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// run is what the connections handled together share: data keys, app credentials
-// read once, the circuit breaker, and the notices to be sent at its end.
+// run is what the connections of one run share: data keys, app credentials that are read
+// once, the circuit breaker, and the notices to send at its end.
 type run struct {
 	engine      *engine
 	secrets     SecretStore
@@ -24,12 +24,12 @@ type run struct {
 	limiter     *limiter
 	keys        *keyring
 	breaker     *breaker
-	slots       chan struct{}  // one for each connection that is being handled
-	due         map[string]int // connections of an environment that this run has to handle
+	slots       chan struct{}  // has an element for each connection that is being handled
+	due         map[string]int // by environment: how many connections this run has to handle
 
 	mu      sync.Mutex // never held across a call of a port
 	apps    map[string]Application
-	pending []Record // connections that need a consent, of which nobody was notified yet
+	pending []Record // connections that need a consent, with a notice still to be sent
 }
 
 func (r *Rotator) newRun() *run {
@@ -39,8 +39,8 @@ func (r *Rotator) newRun() *run {
 		due: map[string]int{}, apps: map[string]Application{}}
 }
 
-// each handles every connection, as many at once as there are slots. begin says
-// whether one is still to be begun.
+// each handles every connection, as many at once as there are slots. begin reports
+// whether a connection is still to be begun.
 func (r *run) each(ctx context.Context, connections []token.Connection, begin func(int) bool,
 	done func(int, ConnectionReport), s situation) {
 	var group errgroup.Group
@@ -59,7 +59,7 @@ func (r *run) each(ctx context.Context, connections []token.Connection, begin fu
 	_ = group.Wait()
 }
 
-// releaseSlot gives a place back, if this connection still has one.
+// releaseSlot frees a slot, if this connection still has one.
 func (r *run) releaseSlot() {
 	select {
 	case <-r.slots:
@@ -67,7 +67,7 @@ func (r *run) releaseSlot() {
 	}
 }
 
-// sleep lets a connection wait without holding a place.
+// sleep waits without using a slot.
 func (r *run) sleep(ctx context.Context, d time.Duration) error {
 	select {
 	case <-r.slots:
@@ -77,7 +77,7 @@ func (r *run) sleep(ctx context.Context, d time.Duration) error {
 			case <-ctx.Done():
 			}
 		}()
-	default: // a single connection, which has none
+	default: // a single connection, which has no slot
 	}
 	select {
 	case <-time.After(d):
@@ -87,8 +87,8 @@ func (r *run) sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// application reads the app credentials of an environment once per run; those
-// who meet at the first time may each read them.
+// application reads the app credentials of an environment once per run. Callers that
+// come at the same time may each read them.
 func (r *run) application(ctx context.Context, environment string) (Application, error) {
 	r.mu.Lock()
 	app, known := r.apps[environment]
@@ -105,8 +105,8 @@ func (r *run) application(ctx context.Context, environment string) (Application,
 	return app, err
 }
 
-// credentialsChanged reads the app credentials again after they were refused
-// and reports whether there are other ones to try now.
+// credentialsChanged reads the app credentials again after they were refused. It reports
+// whether there are new ones to try.
 func (r *run) credentialsChanged(ctx context.Context, refused Application) bool {
 	app, err := r.engine.readApplication(ctx, refused.Environment)
 	if err != nil || app == refused {
@@ -118,14 +118,14 @@ func (r *run) credentialsChanged(ctx context.Context, refused Application) bool 
 	return true
 }
 
-// connection handles one connection. Whatever goes wrong with it, a panic
-// included, stays with it.
+// connection handles one connection. No error of it, not even a panic, affects another
+// connection.
 func (r *run) connection(ctx context.Context, c token.Connection, s situation) (report ConnectionReport) {
 	defer func() {
 		if p := recover(); p != nil {
 			r.engine.log.ErrorContext(ctx, "panic", "connection", c.String(), "panic", fmt.Sprintf("%T", p), "stack",
 				string(debug.Stack()))
-			report = ConnectionReport{Connection: c, Outcome: Failed, Detail: "internal error; the log has more"}
+			report = ConnectionReport{Connection: c, Outcome: Failed, Detail: "internal error; see the log"}
 		}
 		r.engine.log.InfoContext(ctx, "connection handled", "connection", c.String(), "outcome", report.Outcome,
 			"epoch", report.Epoch, "generation", report.Generation, "detail", report.Detail)
@@ -146,7 +146,7 @@ func (r *run) connection(ctx context.Context, c token.Connection, s situation) (
 		r.requests.sweepBy(ctx, t.rec.Refusal.NextAt)
 	}
 	for _, f := range t.rec.Failures {
-		if f.Step == Decide && f.Class != classQuarantine { // a consent that waits, whatever else is in order
+		if f.Step == Decide && f.Class != classQuarantine { // a consent that waits, even if all else works
 			r.requests.sweepBy(ctx, f.NextAt)
 		}
 	}
@@ -158,29 +158,29 @@ func (r *run) connection(ctx context.Context, c token.Connection, s situation) (
 	return report
 }
 
-// reconciliation is one connection's way through a run: load, plan, act, until
-// there is nothing to do.
+// reconciliation is the work of one run on one connection: load, plan, act, until
+// nothing is left to do.
 type reconciliation struct {
 	situation
 	engine *engine
 	run    *run
 	conn   token.Connection
 
-	loaded         bool                         // the situation is what the ledger has, as far as is known
-	found          *Record                      // the row as it was at first
+	loaded         bool                         // the situation is up to date with the ledger, as far as this run knows
+	found          *Record                      // the row as it was first loaded
 	stored         Record                       // the row as it was last loaded or written
 	bodies         map[ResponseKey]token.Secret // answers received or opened
-	did            Outcome                      // Published or Recovered, once that is so
+	did            Outcome                      // Published or Recovered, once this run has done that
 	detail         string                       // of the last failure
 	refusedAttempt string                       // id of the attempt that the issuer refused
-	hasPermit      bool                         // of the rate limiter, not used yet
+	hasPermit      bool                         // from the rate limiter, not used yet
 	drifted        bool                         // people were notified of a drift
 	begun          time.Time                    // by the clock of this process
 	escrowTried    bool                         // escrow was tried for an answer, and may count as a version
 }
 
-// maxSteps bounds the loop; one that heals everything it can meet takes fewer
-// than ten.
+// maxSteps bounds the loop. A loop that repairs everything that can be wrong takes fewer
+// than ten steps.
 const maxSteps = 30
 
 func (t *reconciliation) loop(ctx context.Context) ConnectionReport {
@@ -191,7 +191,7 @@ func (t *reconciliation) loop(ctx context.Context) ConnectionReport {
 		if t.rec.Revision == "" {
 			return t.report(NotFound, time.Time{}, nil)
 		}
-		if t.rec.Stack != t.engine.settings.Stack { // of another installation, with keys that do not open what this one seals
+		if t.rec.Stack != t.engine.settings.Stack { // another installation, with other keys
 			t.postponeOtherStack(ctx)
 			return t.report(ConfigError, time.Time{}, &otherStackError{t.conn, t.engine.settings.Stack, t.rec.Stack})
 		}
@@ -201,7 +201,7 @@ func (t *reconciliation) loop(ctx context.Context) ConnectionReport {
 		}
 		end, err := t.act(ctx, m)
 		switch {
-		case errors.Is(err, ErrConflict): // somebody else was faster: see what is left to do
+		case errors.Is(err, ErrConflict): // another writer was faster: see what is left to do
 			t.loaded = false
 		case err != nil:
 			return t.report(Failed, time.Time{}, err)
@@ -209,10 +209,10 @@ func (t *reconciliation) loop(ctx context.Context) ConnectionReport {
 			return *end
 		}
 	}
-	return t.report(Failed, time.Time{}, errors.New("the row kept changing; the next run goes on"))
+	return t.report(Failed, time.Time{}, errors.New("other writers kept changing the row; the next run continues"))
 }
 
-// load reads the row, unless what is known of it is what this run has written itself.
+// load reads the row, unless this run already knows it from its own last write.
 func (t *reconciliation) load(ctx context.Context) error {
 	if !t.loaded {
 		rec, responses, err := t.engine.load(ctx, t.conn)
@@ -229,13 +229,13 @@ func (t *reconciliation) load(ctx context.Context) error {
 	return nil
 }
 
-// set takes the row and the responses over.
+// set replaces the row and the responses of the situation.
 func (t *reconciliation) set(rec Record, responses []TokenResponse) {
 	t.rec, t.stored, t.responses, t.loaded = rec.clone(), rec, responses, true
 }
 
-// dropFixedConfigFailures drops the failures of class config that are about other
-// credentials than the present ones.
+// dropFixedConfigFailures drops the failures of class config that are about app
+// credentials other than the present ones.
 func (t *reconciliation) dropFixedConfigFailures(ctx context.Context) {
 	for _, f := range t.rec.Failures {
 		if f.Class != classConfig || !strings.HasPrefix(f.Cause, causeApp) {
@@ -254,8 +254,9 @@ func (t *reconciliation) dropFixedConfigFailures(ctx context.Context) {
 	}
 }
 
-// postponeOtherStack leaves a row of another installation until the next sweep, if that
-// installation has not come for it. It would stay at the head of the list for ever.
+// postponeOtherStack moves the due time of another installation's row to the next sweep,
+// if that installation has not come for it. Otherwise the row would stay at the head of
+// the list forever.
 func (t *reconciliation) postponeOtherStack(ctx context.Context) {
 	const patience = 10 * time.Minute
 	now := t.engine.clock()
@@ -274,8 +275,8 @@ func (t *reconciliation) postponeOtherStack(ctx context.Context) {
 	}
 }
 
-// act takes one step. A report ends the run for this connection; so does an
-// error, except ErrConflict.
+// act takes one step. A report ends the run for this connection. So does an error, except
+// ErrConflict.
 func (t *reconciliation) act(ctx context.Context, m move) (*ConnectionReport, error) {
 	switch m.step {
 	case Decide:
@@ -289,11 +290,11 @@ func (t *reconciliation) act(ctx context.Context, m move) (*ConnectionReport, er
 	case Revoke:
 		return t.revoke(ctx, m.response)
 	}
-	return nil, fmt.Errorf("step %q of %s has no act", m.step, t.conn)
+	return nil, fmt.Errorf("step %q of %s is unknown", m.step, t.conn)
 }
 
-// end closes a run that has nothing more to do. A due time that has passed is set
-// again, or the row would stay at the head of the list.
+// end ends the run for this connection. It replaces a due time that has passed;
+// otherwise the row would stay at the head of the list.
 func (t *reconciliation) end(ctx context.Context, m move) ConnectionReport {
 	if !t.rec.DueAt.IsZero() && !t.rec.DueAt.After(t.now) && m.outcome != Busy {
 		if due := t.engine.settings.dueAt(t.rec, t.responses, t.now); !due.Equal(t.rec.DueAt) && !(t.rec.NoticePending &&
@@ -309,7 +310,7 @@ func (t *reconciliation) end(ctx context.Context, m move) ConnectionReport {
 	return t.report(m.outcome, m.retryAt, nil)
 }
 
-// achieved names what this run did for a connection that is in order now.
+// achieved is the outcome for a connection that has nothing more to do: what this run did.
 func (t *reconciliation) achieved() Outcome {
 	switch {
 	case t.did == Recovered:
@@ -322,10 +323,10 @@ func (t *reconciliation) achieved() Outcome {
 	return Fresh
 }
 
-// write stores t.rec as it is now together with the change. If that fails, t.rec is
-// what it was, and is loaded again.
+// write stores t.rec together with the change. If that fails, t.rec is reset to the last
+// stored row, and the row is loaded again.
 func (t *reconciliation) write(ctx context.Context, change Change) error {
-	if t.escrowTried { // and counts against the secret store's limit
+	if t.escrowTried { // it counts against the secret store's limit
 		t.rec.Puts = append(t.recentPuts(), t.engine.clock().Unix())
 	}
 	rec, responses, err := t.engine.write(ctx, t.rec, t.responses, change)
@@ -371,19 +372,19 @@ const (
 	classIssuer      = "issuer"
 	classBudget      = "budget"
 	classOdd         = "odd_refusal" // becomes config when it repeats
-	classQuarantine  = "quarantine"  // judged again from time to time
+	classQuarantine  = "quarantine"  // judged again daily
 )
 
-// causeApp begins the cause of a failure that other app credentials would end.
+// causeApp begins the cause of a failure that ends with other app credentials.
 const causeApp = "app:"
 
-// causeOf names the app credentials without revealing them.
+// causeOf identifies the app credentials without revealing them.
 func causeOf(app Application) string {
 	return causeApp + string(token.NewSecret(app.ClientID+"\x00"+app.ClientSecret.Reveal()).Fingerprint())
 }
 
-// failure makes one step for one response wait, in this run and in later ones.
-// Everything else goes on. wait 0 means the usual back-off.
+// failure makes one step for one response wait, in this run and in later ones. All other
+// steps go on. wait 0 means the usual back-off.
 func (t *reconciliation) failure(ctx context.Context, step Step, key ResponseKey, class string, wait time.Duration,
 	cause error, history ...Event) (*ConnectionReport, error) {
 	t.failed[act{step, key}] = true
@@ -406,13 +407,13 @@ func (t *reconciliation) failure(ctx context.Context, step Step, key ResponseKey
 	t.rec.setFailure(f)
 	t.detail = f.Detail
 	err := t.write(ctx, Change{History: history})
-	if errors.Is(err, ErrConflict) { // the row is another one now, and perhaps that is why the step failed
+	if errors.Is(err, ErrConflict) { // the row has changed, perhaps that is why the step failed
 		delete(t.failed, act{step, key})
 	}
 	if err != nil {
 		return nil, errors.Join(err, cause)
 	}
-	return nil, nil // plan sees the failure and says what it means
+	return nil, nil // plan sees the failure and decides what follows
 }
 
 func backOff(class string, count int) time.Duration {
@@ -423,7 +424,7 @@ func backOff(class string, count int) time.Duration {
 	return min(first<<min(count-1, 10), 15*time.Minute)
 }
 
-// open gives the body of a response.
+// open returns the body of a response.
 func (t *reconciliation) open(ctx context.Context, m TokenResponse) (body token.Secret, err error) {
 	if body, ok := t.bodies[m.Key]; ok {
 		return body, nil
@@ -438,8 +439,8 @@ func (t *reconciliation) open(ctx context.Context, m TokenResponse) (body token.
 	return body, err
 }
 
-// openFailed: a response cannot be opened. That it never could be is far more
-// often a wrong setting than damage, so it must heal with it.
+// openFailed: a response cannot be opened. The cause is more often a wrong setting than
+// damage, so the failure must end once the setting is right.
 func (t *reconciliation) openFailed(ctx context.Context, step Step, key ResponseKey, err error) (*ConnectionReport,
 	error) {
 	if !errors.Is(err, ErrUnsealable) {

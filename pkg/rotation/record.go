@@ -11,9 +11,9 @@ import (
 type Status string
 
 const (
-	Pending      Status = "pending"       // invited or registered; nobody has consented yet
+	Pending      Status = "pending"       // registered; nobody has consented yet
 	Active       Status = "active"        // has a pair that is kept fresh
-	NeedsConsent Status = "needs_consent" // its pair is spent or revoked; a person must allow again
+	NeedsConsent Status = "needs_consent" // the pair is spent or revoked; a person must consent again
 	Disconnected Status = "disconnected"  // taken out of use on purpose
 )
 
@@ -22,8 +22,8 @@ const (
 // import and disconnect raise Epoch.
 type Record struct {
 	Connection token.Connection `json:"connection"`
-	// Revision is opaque and changes with every write. Load fills it in, Write
-	// compares it. Empty means that there is no row yet.
+	// Revision is opaque and changes with every write. Load sets it, Write compares it.
+	// Empty means that there is no row yet.
 	Revision   string   `json:"-"`
 	Stack      string   `json:"stack"`
 	Epoch      int64    `json:"epoch"`
@@ -33,48 +33,48 @@ type Record struct {
 	// Ancestor is the response that Current succeeded. Its bytes are kept until
 	// Current is published.
 	Ancestor  *ResponseKey `json:"ancestor,omitempty"`
-	Published string       `json:"published,omitempty"` // version id that AWSCURRENT was put on
+	Published string       `json:"published,omitempty"` // version id that AWSCURRENT was moved to
 	Attempt   *Attempt     `json:"attempt,omitempty"`
-	DueAt     time.Time    `json:"due_at,omitzero"` // when the loop next has something to do; zero: never
-	// Failures are what could not be done lately: at most one for each step and response.
+	DueAt     time.Time    `json:"due_at,omitzero"` // when a run next has something to do; zero: never
+	// Failures of steps, at most one for each step and response.
 	Failures []Failure `json:"failures,omitempty"`
 	// Unix seconds of the secret store versions put in the last 24 hours, oldest first
 	Puts []int64 `json:"puts,omitempty"`
 	Pin  *Pin    `json:"pin,omitempty"`
-	// Spent are the fingerprints of the pairs before Current in this epoch, the newest
-	// last, and no more than a late save can bring back.
+	// Spent are the fingerprints of the latest pairs before Current in this epoch, the
+	// newest last: as many as a late save can bring back.
 	Spent []token.Fingerprint `json:"spent,omitempty"`
-	// Imported are the fingerprints of the refresh tokens that were ever imported.
+	// Imported are the fingerprints of all refresh tokens that were ever imported.
 	Imported []token.Fingerprint `json:"imported,omitempty"`
-	// Refusal is set in NeedsConsent: when the issuer refused the refresh token, and what follows.
+	// Refusal is set in NeedsConsent: when the issuer refused the refresh token, and when to try again.
 	Refusal *Refusal `json:"refusal,omitempty"`
-	// ConsentAttempt is the right to refresh a waiting consent with an access token
-	// that expired before its owner could be checked.
+	// ConsentAttempt is the right to refresh a waiting consent, if its access token
+	// expired before its owner could be checked.
 	ConsentAttempt *ConsentAttempt `json:"consent_attempt,omitempty"`
-	// SearchAt is when something may have arrived that must be searched for: the end
-	// of a consent or import that is under way, or the time after which an answer of
-	// an ended epoch can no longer arrive. Zero: there is nothing to search for.
+	// SearchAt is when to search for late answers: the end of a consent or import that
+	// is under way, or the time after which an answer of an ended epoch can no longer
+	// arrive. Zero: there is nothing to search for.
 	SearchAt  time.Time `json:"search_at,omitzero"`
 	RotatedAt time.Time `json:"rotated_at,omitzero"` // when the current pair was saved
-	// ServiceAccount: the app itself is who acts, and its tokens come for its own
-	// credentials (RFC 6749 section 4.4). There is no refresh token to lose.
+	// ServiceAccount: the app acts for itself, with tokens for its own credentials
+	// (RFC 6749 section 4.4). There is no refresh token to lose.
 	ServiceAccount bool `json:"service_account,omitempty"`
-	// Quarantined: an answer to the current refresh token is quarantined, so nothing goes on
-	// until a person says which pair is right. Every write sets it by the responses.
+	// Quarantined: an answer to the current refresh token is quarantined, so the token is
+	// not presented until a person decides. Every write derives it from the responses.
 	Quarantined bool `json:"held,omitempty"`
-	// NoticePending: nobody was notified yet that it needs a consent.
+	// NoticePending: the notice that the connection needs a consent is still to be sent.
 	NoticePending bool `json:"untold,omitempty"`
 }
 
 // Current describes the pair that the connection has now.
 type Current struct {
-	Fingerprint token.Fingerprint `json:"fingerprint"` // of its refresh token; of a service account's, of its access token
+	Fingerprint token.Fingerprint `json:"fingerprint"` // of its refresh token; for a service account, of its access token
 	Response    ResponseKey       `json:"mint"`
-	VersionID   string            `json:"version_id,omitempty"` // empty: imported, has no access token to publish
+	VersionID   string            `json:"version_id,omitempty"` // empty: imported, without an access token to publish
 	SavedAt     time.Time         `json:"saved_at"`
 	ExpiresAt   time.Time         `json:"expires_at,omitzero"` // as readers see it
-	// IssuedAt is the earlier of SavedAt and the time that the server says it issued
-	// the pair. Due times count from it, because nobody knows which clock is right.
+	// IssuedAt is the earlier of SavedAt and the server's time of issue. Due times count
+	// from it, because nobody knows which clock is right.
 	IssuedAt time.Time `json:"issued_at,omitzero"`
 	// Lifetime of the access token; 0: the server did not say.
 	Lifetime Seconds `json:"lifetime,omitempty"`
@@ -86,16 +86,16 @@ type Seconds int64
 // Duration of the seconds.
 func (s Seconds) Duration() time.Duration { return time.Duration(s) * time.Second }
 
-// Attempt is the right to present one refresh token until Until. Only its
-// holder may present; anybody may save what an attempt brought.
+// Attempt is the right to present one refresh token until Until. Only its holder may
+// present the token. Anyone may save the answer.
 type Attempt struct {
 	ID          string            `json:"id"`
 	Fingerprint token.Fingerprint `json:"fingerprint"`
 	BegunAt     time.Time         `json:"begun_at"`
 	Until       time.Time         `json:"until"`
-	// of this token without a known result when the attempt began, and its own
+	// presentations of this token without a known result: earlier ones, and this attempt's
 	Presentations int `json:"presentations"`
-	// the issuer said invalid_grant; what is left is to search for a successor
+	// the issuer answered invalid_grant; only the search for a successor is left
 	Refused bool `json:"refused,omitempty"`
 }
 
@@ -109,12 +109,12 @@ type ConsentAttempt struct {
 // presented again at retryAfter: a refused token is either dead or works.
 type Refusal struct {
 	At     time.Time `json:"at"`
-	Tries  int       `json:"tries"`   // presentations since, begun by the schedule
-	NextAt time.Time `json:"next_at"` // when to search again, and while Tries allows it to present
+	Tries  int       `json:"tries"`   // presentations since, as scheduled
+	NextAt time.Time `json:"next_at"` // when to search again and, while Tries allows it, to present
 }
 
-// retryAfter are the times after a refusal at which the token is presented again.
-// After the last one, what may hold a successor is read once a day.
+// retryAfter are the times after a refusal at which the token is presented again. After
+// the last one, runs only search for a successor, once a day.
 var retryAfter = [...]time.Duration{15 * time.Minute, time.Hour, 6 * time.Hour, 24 * time.Hour}
 
 // presents reports whether the schedule still has a presentation.
@@ -128,8 +128,8 @@ func (r *Refusal) schedule(now time.Time) {
 	}
 }
 
-// unanswered does not count the last presentation, because nobody knows what the
-// issuer says: it is repeated.
+// unanswered takes back the last presentation, because its answer was lost. It is
+// repeated.
 func (r *Refusal) unanswered(now time.Time) {
 	if r != nil {
 		r.Tries = max(0, r.Tries-1)
@@ -138,8 +138,8 @@ func (r *Refusal) unanswered(now time.Time) {
 	}
 }
 
-// Failure makes one step for one response wait until NextAt. It neither hides
-// nor delays any other.
+// Failure makes one step for one response wait until NextAt. It does not hide or delay
+// any other step.
 type Failure struct {
 	Step     Step        `json:"step"`
 	Response ResponseKey `json:"mint,omitzero"` // the response concerned; zero: the connection as a whole
@@ -147,12 +147,12 @@ type Failure struct {
 	Count    int         `json:"count"` // in a row
 	NextAt   time.Time   `json:"next_at"`
 	Detail   string      `json:"detail,omitempty"`
-	// Cause is the fingerprint of the credentials or the setting that a failure of
-	// class config is about. The failure ends as soon as that is another one.
+	// Cause is the fingerprint of the credentials that a failure of class config is
+	// about. The failure ends as soon as the credentials change.
 	Cause string `json:"cause,omitempty"`
 }
 
-// failure returns what failed lately for the step and response, or nil.
+// failure returns the failure of the step for the response, or nil.
 func (r Record) failure(step Step, key ResponseKey) *Failure {
 	for i := range r.Failures {
 		if f := &r.Failures[i]; f.Step == step && f.Response == key {
@@ -162,8 +162,8 @@ func (r Record) failure(step Step, key ResponseKey) *Failure {
 	return nil
 }
 
-// Attempts are the rights to present that the row gives: for the current refresh
-// token, and for a waiting consent's.
+// Attempts are the attempts in the row: for the current refresh token and for that of a
+// waiting consent.
 func (r Record) Attempts() (attempts []Attempt) {
 	if r.Attempt != nil {
 		attempts = append(attempts, *r.Attempt)
@@ -174,12 +174,12 @@ func (r Record) Attempts() (attempts []Attempt) {
 	return attempts
 }
 
-// Failure returns the gravest of the failures, for people: one that only a person
-// can mend before one that ends by itself. nil: there is none.
+// Failure returns the most serious failure, for people: one that only a person can fix
+// comes before one that may end without help. nil: there is none.
 func (r Record) Failure() (gravest *Failure) {
 	for i, f := range r.Failures {
 		switch {
-		case f.Class == classQuarantine: // Quarantined says it
+		case f.Class == classQuarantine: // Quarantined says this
 		case gravest == nil, f.Class == classConfig && gravest.Class != classConfig:
 			gravest = &r.Failures[i]
 		}
@@ -187,7 +187,7 @@ func (r Record) Failure() (gravest *Failure) {
 	return gravest
 }
 
-// forget drops failures. It does not change the slice it was given.
+// forget drops failures. It does not change the slice in place, because copies share it.
 func (r *Record) forget(drop func(Failure) bool) {
 	r.Failures = slices.DeleteFunc(slices.Clone(r.Failures), drop)
 	if len(r.Failures) == 0 {
@@ -195,14 +195,14 @@ func (r *Record) forget(drop func(Failure) bool) {
 	}
 }
 
-// setFailure notes f in place of an earlier failure of the same step and response.
+// setFailure replaces an earlier failure of the same step and response by f.
 func (r *Record) setFailure(f Failure) {
 	r.forget(func(old Failure) bool { return old.Step == f.Step && old.Response == f.Response })
 	r.Failures = append(r.Failures, f)
 }
 
-// Pin is the identity that a connection keeps across consents. A pair of
-// another identity is refused.
+// Pin is the identity that a connection keeps across consents. A pair of another
+// identity is rejected.
 type Pin struct {
 	Environment   string            `json:"environment"`
 	Client        token.Fingerprint `json:"client"` // of the client id
@@ -211,7 +211,7 @@ type Pin struct {
 	Company       string            `json:"company,omitempty"`
 }
 
-// Source says how a response came to be.
+// Source says where a response comes from.
 type Source string
 
 const (
@@ -221,12 +221,13 @@ const (
 	FromClient  Source = "client_credentials" // of a service account; there is no refresh token
 )
 
-// ResponseState is the stored mark of a response. All else follows from the ledger.
+// ResponseState is the stored mark of a response. Everything else follows from the
+// record.
 type ResponseState string
 
 const (
 	Saved       ResponseState = "saved"
-	Quarantined ResponseState = "quarantined" // contradictory; held for a person
+	Quarantined ResponseState = "quarantined" // not usable as it is; a person must decide
 	Rejected    ResponseState = "rejected"    // not usable, to be revoked where possible
 )
 
@@ -237,9 +238,9 @@ type ResponseKey struct {
 	Attempt    string `json:"attempt"`
 }
 
-// TokenResponse is an append-only record of one answer of the token endpoint, kept
-// before anyone judges it. Sealed is made once and never re-encrypted, so a
-// response and every copy of it are the same bytes.
+// TokenResponse is an append-only record of one answer of the token endpoint, saved
+// before it is judged. Sealed is made once and never re-encrypted, so a response and
+// every copy of it have the same bytes.
 type TokenResponse struct {
 	Connection token.Connection `json:"connection"`
 	Key        ResponseKey      `json:"key"`
@@ -250,28 +251,28 @@ type TokenResponse struct {
 	State   ResponseState     `json:"state"`
 	Reason  string            `json:"reason,omitempty"` // why it is quarantined or rejected
 	Sealed  []byte            `json:"sealed"`
-	// Before is the lifetime of the access token that this one replaces. It counts where
-	// the answer has none.
+	// Before is the lifetime of the access token that this one replaces. It counts if the
+	// answer has none.
 	Before Seconds `json:"before,omitempty"`
 	// Consent is the attempt id of the waiting consent that this refresh continues.
 	Consent string `json:"consent,omitempty"`
-	// Expect is the identity that a consent was asked for.
+	// Expect is the identity that a consent was requested for.
 	Expect *Identity `json:"expect,omitempty"`
-	// What is published besides the answer; kept here so that the document
-	// is a function of the response alone.
+	// What is published besides the answer, so that the document is a function of the
+	// response alone.
 	APIURL  string `json:"api_url,omitempty"`
 	Company string `json:"company,omitempty"`
 	Stack   string `json:"stack"`
 }
 
-// Identity is the owner of the consent that a pair carries. In TokenResponse.Expect and in invitations
-// empty fields are not compared.
+// Identity is the owner of a pair: the person who consented, and the app. In
+// TokenResponse.Expect and in invitations, empty fields are not compared.
 type Identity struct {
 	ClientID      string `json:"client_id,omitempty"`
 	ResourceOwner string `json:"resource_owner,omitempty"` // Procore's user id
 	Login         string `json:"login,omitempty"`          // the user's e-mail address
 	Company       string `json:"company,omitempty"`        // Procore's company id
-	// Repin accepts another resource owner than the connection's pin.
+	// Repin accepts a resource owner and company other than the connection's pin.
 	Repin bool `json:"repin,omitempty"`
 }
 
@@ -283,7 +284,7 @@ type Event struct {
 	Generation int64     `json:"generation"`
 	Attempt    string    `json:"attempt,omitempty"`
 	Detail     string    `json:"detail,omitempty"`
-	// Spent is the refresh token that is known to be spent by what happened.
+	// Spent is the refresh token that this event shows to be spent.
 	Spent token.Fingerprint `json:"spent,omitempty"`
 }
 
@@ -292,7 +293,7 @@ func after(aEpoch, aGeneration, bEpoch, bGeneration int64) bool {
 	return aEpoch > bEpoch || aEpoch == bEpoch && aGeneration > bGeneration
 }
 
-// clone copies r so deeply that changing the copy does not change r.
+// clone returns a copy of r that shares no memory with r that could change.
 func (r Record) clone() Record {
 	r.Current = clonePtr(r.Current)
 	r.Ancestor = clonePtr(r.Ancestor)

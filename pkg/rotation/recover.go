@@ -12,14 +12,14 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// escrowPrefix begins the id of a secret store version that keeps an answer which the
-// ledger would not take. Escrow never becomes AWSCURRENT.
+// escrowPrefix begins the id of a secret store version that keeps an answer because the
+// ledger did not take it. Escrow never becomes AWSCURRENT.
 const escrowPrefix = "escrow-"
 
-// escrowed is the value of an escrow version: the response as it is, so every
-// copier makes the same response. Its answer is sealed; nothing else in it is secret.
+// escrowed is the value of an escrow version: the response unchanged, so that every copy
+// is the same response. Its answer is sealed; nothing else in it is secret.
 type escrowed struct {
-	Escrow        int           `json:"escrow"` // number of this form
+	Escrow        int           `json:"escrow"` // format number
 	TokenResponse TokenResponse `json:"mint"`
 }
 
@@ -33,19 +33,19 @@ func (t *reconciliation) escrow(ctx context.Context, m TokenResponse) error {
 	return t.run.secrets.Put(ctx, t.conn, escrowPrefix+token.VersionID(value), value)
 }
 
-// EscrowedResponse reads a secret store version that keeps an answer. Its bytes stay sealed.
+// EscrowedResponse reads a response from an escrow version. Its bytes stay sealed.
 func EscrowedResponse(v Version) (m TokenResponse, ok bool) {
 	var e escrowed
 	ok = strings.HasPrefix(v.ID, escrowPrefix) && json.Unmarshal([]byte(v.Value.Reveal()), &e) == nil && e.Escrow == 1
 	return e.TokenResponse, ok
 }
 
-// recover searches for the answer to an attempt with an unknown result. The
-// ledger's own responses were in the load; what is left is the secret store.
+// recover searches for the answer to an attempt with an unknown result. load has read
+// the responses in the ledger, so recover reads the secret store.
 func (t *reconciliation) recover(ctx context.Context) (*ConnectionReport, error) {
 	a := t.rec.Attempt
 	if a != nil && a.ID == t.refusedAttempt {
-		a.Refused = true // kept by whatever is written next
+		a.Refused = true // the next write stores it
 	}
 	seen, err := t.readSecret(ctx)
 	if err != nil {
@@ -59,11 +59,10 @@ func (t *reconciliation) recover(ctx context.Context) (*ConnectionReport, error)
 		return t.secretFailure(ctx, Recover, err)
 	}
 	found := slices.DeleteFunc(stored, func(m TokenResponse) bool {
-		return !successor(t.rec, m) ||
-			has(t.responses, m.Key)
+		return !successor(t.rec, m) || has(t.responses, m.Key)
 	})
 	if len(found) > 0 {
-		for range found { // escrow was put, and counts
+		for range found { // escrow counts as a put
 			t.rec.Puts = append(t.recentPuts(), t.engine.clock().Unix())
 		}
 		return nil, t.write(ctx, Change{Copy: found})
@@ -81,7 +80,7 @@ func (t *reconciliation) recover(ctx context.Context) (*ConnectionReport, error)
 		t.rec.Attempt = nil
 		t.rec.Refusal.unanswered(t.now)
 		return nil, t.write(ctx, Change{History: []Event{{Kind: "ended", Attempt: a.ID,
-			Detail: "its answer was lost and nothing was saved anywhere"}}})
+			Detail: "its answer was lost, and no successor is saved anywhere"}}})
 	case t.rec.Status == NeedsConsent && !t.rec.Refusal.presents() && !t.force: // until tomorrow
 		if t.rec.Refusal == nil {
 			t.rec.Refusal = &Refusal{At: t.now.UTC(), Tries: len(retryAfter)}
@@ -92,22 +91,23 @@ func (t *reconciliation) recover(ctx context.Context) (*ConnectionReport, error)
 	return nil, nil
 }
 
-// versionUnread: a version that may hold the successor cannot be read. Nothing is
-// presented until it can. What stays like this only a person can mend.
+// versionUnread: a version that may contain the successor cannot be read. Nothing is
+// presented until it can be read. After three failures it is a configuration error,
+// because only a person can fix it.
 func (t *reconciliation) versionUnread(ctx context.Context, cause error) (*ConnectionReport, error) {
 	f := t.rec.failure(Recover, ResponseKey{})
 	if f == nil || f.Class != classConfig && f.Count < 3 {
 		return t.failure(ctx, Recover, ResponseKey{}, classStore, 0, cause)
 	}
 	return t.failure(ctx, Recover, ResponseKey{}, classConfig, 0,
-		fmt.Errorf("%w: it may hold the new token pair, so nothing is presented: "+
-			"make it readable again (is its KMS key disabled?), or invite the person again with `tokenturn connection invite %s`", cause, t.conn))
+		fmt.Errorf("%w: it may contain the new token pair, so tokenturn presents no refresh token: "+
+			"make the version readable again (is its KMS key disabled?), or invite the person again with "+
+			"`tokenturn connection invite %s`", cause, t.conn))
 }
 
-// tokenRefused: the issuer does not know the refresh token (any more), and everything
-// that may hold a successor was read again. The next sweep notifies people. The
-// token is presented again by the schedule, for the server may be wrong, and a
-// response that turns up after all still wins.
+// tokenRefused: the issuer refused the refresh token, and a complete search found no
+// successor. The next sweep notifies people. The token is presented again by the
+// schedule, because the server may be wrong. A response that arrives later still wins.
 func (t *reconciliation) tokenRefused(ctx context.Context) error {
 	event := Event{Kind: "needs_consent", Attempt: t.rec.Attempt.ID,
 		Detail: "invalid_grant, and no successor is saved anywhere",
@@ -124,8 +124,8 @@ func (t *reconciliation) tokenRefused(ctx context.Context) error {
 	return t.write(ctx, Change{History: []Event{event}})
 }
 
-// storedResponses reads the responses that the wanted versions hold. unread is why some of
-// them could not be read.
+// storedResponses reads the responses in the wanted versions of the secret. unread says
+// why some versions could not be read.
 func (t *reconciliation) storedResponses(ctx context.Context,
 	which func([]VersionInfo) func(VersionInfo) bool) (responses []TokenResponse, unread, err error) {
 	var versions []VersionInfo
@@ -154,9 +154,9 @@ func (t *reconciliation) storedResponses(ctx context.Context,
 	return responses, unread, nil
 }
 
-// notOlder wants the versions that are not older than the current pair: an older
-// one cannot be its successor. Both times that are known of the pair count, for
-// clocks differ.
+// notOlder selects the versions that are not older than the current pair, because an
+// older one cannot be its successor. It compares with both known times of the pair,
+// because clocks differ.
 func (t *reconciliation) notOlder(versions []VersionInfo) func(VersionInfo) bool {
 	if t.rec.Current == nil {
 		return func(VersionInfo) bool { return true }
@@ -175,8 +175,8 @@ func escrowOnly([]VersionInfo) func(VersionInfo) bool { return isEscrow }
 
 func isEscrow(v VersionInfo) bool { return strings.HasPrefix(v.ID, escrowPrefix) }
 
-// storedResponse reads one version. A value that is neither escrow nor a document
-// of this connection and stack is passed over.
+// storedResponse reads one version. ok is false for a value that is neither escrow nor a
+// document of this connection and stack.
 func (t *reconciliation) storedResponse(ctx context.Context, id string) (m TokenResponse, ok bool, err error) {
 	var v Version
 	err = within(ctx, storeTimeout, func(ctx context.Context) error {

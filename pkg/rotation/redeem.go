@@ -10,24 +10,23 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// presentation is everything at hand that presenting a refresh token and saving
-// the answer needs.
+// presentation has everything that is needed to present a grant and to save the answer.
 type presentation struct {
 	app   Application
 	key   *dataKey
 	grant Grant
 }
 
-// redeem presents the current refresh token, once, or a service account's
-// credentials. A crash before Begin's write leaves nothing; after it, an attempt
-// with an unknown result, which is recovered after its lease; after Save's
-// acknowledgement, a response that anybody may decide.
+// redeem presents the current refresh token, or the app's credentials for a service
+// account, once. A crash before Begin's write leaves nothing. A crash after it leaves an
+// attempt with an unknown result, which a run recovers after the lease. A crash after
+// Save is acknowledged leaves a response that any run may decide.
 func (t *reconciliation) redeem(ctx context.Context) (*ConnectionReport, error) {
 	p, end, err := t.preflight(ctx)
 	if p == nil {
 		return end, err
 	}
-	// A crashed attempt is recovered in minutes rather than at the next scheduled sweep.
+	// If this run crashes, a sweep recovers the attempt in minutes, not at the next scheduled sweep.
 	t.run.requests.sweepBy(ctx, t.engine.clock().Add(t.engine.settings.Lease+t.engine.settings.Quiet))
 	if end, err := t.begin(ctx); t.presented == "" {
 		return end, err
@@ -44,11 +43,11 @@ func (t *reconciliation) redeem(ctx context.Context) (*ConnectionReport, error) 
 
 var errTooLateToPresent = errors.New("no time left in this attempt to present the refresh token")
 
-// post presents the grant with one POST, or none if that might not end before the
-// attempt does. Cancelling ctx does not end it.
+// post presents the grant with one POST, or with none if the POST might end after the
+// attempt does. Canceling ctx does not end it.
 func (t *reconciliation) post(ctx context.Context, p *presentation, until time.Time) (answer Answer, posted bool) {
-	// The process may have been frozen since the attempt was written: a POST that
-	// could end after the lease may meet another one's.
+	// The process may have been frozen since the attempt was written. A POST that ends
+	// after the lease may overlap with the POST of another attempt.
 	if t.engine.clock().Add(t.engine.settings.RedeemTimeout).After(until) || !t.engine.settings.timeLeft(ctx, 0) {
 		return Answer{}, false
 	}
@@ -60,11 +59,11 @@ func (t *reconciliation) post(ctx context.Context, p *presentation, until time.T
 	return answer, true
 }
 
-// longestWait bounds the time for which a server may ask to be left alone.
+// longestWait bounds the wait that a server may ask for.
 const longestWait = 15 * time.Minute
 
-// preflight does everything that can fail before a token is at stake. A nil
-// presentation comes with what the run does instead.
+// preflight does everything that can fail before the token is presented. If it returns no
+// presentation, the other results say how the run goes on.
 func (t *reconciliation) preflight(ctx context.Context) (*presentation, *ConnectionReport, error) {
 	redeem := act{step: Redeem}
 	p, end, err := t.readyToPresent(ctx, redeem)
@@ -74,7 +73,8 @@ func (t *reconciliation) preflight(ctx context.Context) (*presentation, *Connect
 	if puts := t.recentPuts(); t.engine.settings.PutsPerDay > 0 && len(puts) >= t.engine.settings.PutsPerDay {
 		wait := time.Unix(puts[0], 0).Add(daily).Sub(t.engine.clock())
 		end, err := t.failure(ctx, Redeem, ResponseKey{}, classBudget, wait,
-			fmt.Errorf("the secret of %s has had %d versions in 24 hours, as many as the secret store takes", t.conn, len(puts)))
+			fmt.Errorf("the secret of %s has had %d versions in 24 hours, which is the limit of the secret store", t.conn,
+				len(puts)))
 		return nil, end, err
 	}
 	seen, err := t.checkSecret(ctx)
@@ -98,9 +98,9 @@ func (t *reconciliation) preflight(ctx context.Context) (*presentation, *Connect
 	return p, nil, nil
 }
 
-// readyToPresent gets leave to present, a data key and the app credentials. If it
-// cannot, it returns no presentation and what the run does instead; for is the step
-// that waits then.
+// readyToPresent gets a permit of the rate limiter, a data key and the app credentials.
+// If it cannot, it returns no presentation, and the other results say how the run goes
+// on. step is the step that backs off after a failure.
 func (t *reconciliation) readyToPresent(ctx context.Context, step act) (*presentation, *ConnectionReport, error) {
 	environment := t.conn.Environment
 	if o, blocked := t.run.breaker.blocks(environment); blocked {
@@ -112,7 +112,7 @@ func (t *reconciliation) readyToPresent(ctx context.Context, step act) (*present
 			return nil, t.outOfTime(), nil
 		}
 		t.hasPermit = true
-		if waited { // and meanwhile another run may have been here: plan again
+		if waited { // another run may have changed the row meanwhile: plan again
 			t.loaded = false
 			return nil, nil, nil
 		}
@@ -138,14 +138,14 @@ func (t *reconciliation) readyToPresent(ctx context.Context, step act) (*present
 	return &p, nil, nil
 }
 
-// shortPause is how long a connection waits for an environment rather than leave
-// that to a later run: Procore's spike limit counts ten seconds.
-const shortPause = 12 * time.Second
+// shortWait is how long a connection waits for the circuit breaker within this run; it
+// leaves a longer wait to a later run. Procore's spike limit counts ten seconds.
+const shortWait = 12 * time.Second
 
-// waitForBreaker ends the run for this connection, unless the pause is soon over.
+// waitForBreaker ends the run for this connection, unless the circuit breaker closes soon.
 func (t *reconciliation) waitForBreaker(ctx context.Context, o opened) *ConnectionReport {
 	wait := o.until.Sub(t.engine.clock())
-	if o.outcome == Deferred && wait <= shortPause && t.engine.settings.timeLeft(ctx, wait) &&
+	if o.outcome == Deferred && wait <= shortWait && t.engine.settings.timeLeft(ctx, wait) &&
 		t.run.sleep(ctx, wait) == nil {
 		t.loaded = false
 		return nil // plan again
@@ -155,8 +155,8 @@ func (t *reconciliation) waitForBreaker(ctx context.Context, o opened) *Connecti
 	return &r
 }
 
-// outOfTime ends the run for this connection, and for others of its environment,
-// which stay due.
+// outOfTime ends the run for this connection and for the others of its environment. They
+// stay due.
 func (t *reconciliation) outOfTime() *ConnectionReport {
 	t.run.breaker.outOfTime(t.conn.Environment)
 	t.detail = errNoTime.Error()
@@ -164,7 +164,8 @@ func (t *reconciliation) outOfTime() *ConnectionReport {
 	return &r
 }
 
-// fittingApplication gives the app credentials that the connection's consent was given to.
+// fittingApplication returns the app credentials, if the connection's consent was given to
+// that app.
 func (t *reconciliation) fittingApplication(ctx context.Context) (Application, error) {
 	app, err := t.run.application(ctx, t.conn.Environment)
 	if err != nil {
@@ -178,9 +179,8 @@ func (t *reconciliation) fittingApplication(ctx context.Context) (Application, e
 	if pin := t.rec.Pin; pin != nil && (pin.Client != "" && pin.Client != token.NewSecret(app.ClientID).Fingerprint() ||
 		pin.Environment != t.conn.Environment) {
 		return app, &appError{app, fmt.Sprintf("%s belongs to another client id than the app credentials of %s: "+
-			"run `tokenturn app set %[2]s` with the right ones, or invite the person again with `tokenturn connection invite "+
-			"%[1]s`",
-			t.conn, t.conn.Environment)}
+			"run `tokenturn app set %[2]s` with the right credentials, or invite the person again with "+
+			"`tokenturn connection invite %[1]s`", t.conn, t.conn.Environment)}
 	}
 	return app, nil
 }
@@ -192,9 +192,8 @@ func classOfApp(err error) string {
 	return classStore
 }
 
-// currentRefreshToken opens the current pair: from its response or, where the
-// ledger has lost that or cannot open it, from the version that the secret shows,
-// found by its id.
+// currentRefreshToken opens the current pair. It reads the response or, if the ledger has
+// lost it or it cannot be opened, the version that the secret shows, if its id is right.
 func (t *reconciliation) currentRefreshToken(ctx context.Context, seen secretView) (token.Secret, error) {
 	kept := TokenResponse{Connection: t.conn, Key: t.rec.Current.Response}
 	if i := slices.IndexFunc(t.responses, func(m TokenResponse) bool { return m.Key == kept.Key }); i >= 0 {
@@ -225,8 +224,8 @@ func (t *reconciliation) refreshTokenOf(ctx context.Context, m TokenResponse) (t
 	return refresh, nil
 }
 
-// begin writes the attempt that gives the right to present, and sets presented
-// if this run has it.
+// begin writes the attempt that gives the right to present. It sets presented if this run
+// has that right.
 func (t *reconciliation) begin(ctx context.Context) (*ConnectionReport, error) {
 	now := t.engine.clock().UTC()
 	a := Attempt{ID: newID(), Fingerprint: t.rec.Current.Fingerprint, BegunAt: now,
@@ -234,7 +233,7 @@ func (t *reconciliation) begin(ctx context.Context) (*ConnectionReport, error) {
 	var history []Event
 	if old := t.rec.Attempt; old != nil {
 		history = append(history, Event{Kind: "ended", Attempt: old.ID,
-			Detail: "its answer was lost and nothing was saved anywhere; presenting again"})
+			Detail: "its answer was lost, and no successor is saved anywhere; presenting again"})
 		if old.Fingerprint == a.Fingerprint && !t.rec.ServiceAccount {
 			a.Presentations += old.Presentations
 		}
@@ -249,7 +248,7 @@ func (t *reconciliation) begin(ctx context.Context) (*ConnectionReport, error) {
 	if errors.Is(err, ErrConflict) {
 		return nil, err
 	}
-	if err != nil { // the row shows whether it took effect
+	if err != nil { // the row shows whether the write took effect
 		if loadErr := t.load(ctx); loadErr != nil {
 			return nil, errors.Join(err, loadErr)
 		}
@@ -264,9 +263,9 @@ func (t *reconciliation) begin(ctx context.Context) (*ConnectionReport, error) {
 	return nil, nil
 }
 
-// answered acts on what came of the POST.
+// answered acts on the answer to the POST.
 func (t *reconciliation) answered(ctx context.Context, p *presentation, answer Answer) (*ConnectionReport, error) {
-	if answer.Class == Captured { // saved before anything else is done
+	if answer.Class == Captured { // save it before anything else
 		key := ResponseKey{t.rec.Epoch, t.rec.Generation + 1, t.presented}
 		end, err := t.captured(ctx, p, t.response(p, answer.Body, key, t.rec.Attempt.Fingerprint, t.rec.renewal()),
 			answer.Body)
@@ -278,20 +277,21 @@ func (t *reconciliation) answered(ctx context.Context, p *presentation, answer A
 	switch answer.Class {
 	case RateLimited:
 		class := classIssuer
-		if answer.Wait > 0 { // a person's rotate does not end a wait that the server asked for
+		if answer.Wait > 0 { // a forced rotation does not end a wait that the server asked for
 			class = classRateLimited
 		}
 		return t.attemptEnded(ctx, class, answer.Wait, cause)
 	case NotSent:
 		return t.attemptEnded(ctx, classNotSent, 0, cause)
 	case Refused:
-		t.refusedAttempt, t.searched = t.presented, false // recover says what that means
+		t.refusedAttempt, t.searched = t.presented, false // recover decides what follows
 		return nil, nil
 	case ClientFault, GrantFault:
 		return t.clientFault(ctx, p.app, answer)
 	case RequestFault:
 		if t.run.breaker.requestFault(t.conn.Environment) {
-			t.run.breaker.openForRun(t.conn.Environment, "three connections' requests were called faulty: "+answer.Detail)
+			t.run.breaker.openForRun(t.conn.Environment,
+				"the server called the requests of three connections invalid: "+answer.Detail)
 		}
 		return t.attemptEnded(ctx, classConfig, 0, cause)
 	case OddRefusal:
@@ -300,7 +300,8 @@ func (t *reconciliation) answered(ctx context.Context, p *presentation, answer A
 	return t.answerUnknown(ctx, answer, cause)
 }
 
-// updateBreaker leaves the login host alone where an answer asks for that, or shows that it is down.
+// updateBreaker opens the circuit breaker if the answer asks for a wait or shows that the
+// login host is down.
 func (t *reconciliation) updateBreaker(ctx context.Context, answer Answer) {
 	wait := answer.Wait
 	switch {
@@ -315,8 +316,8 @@ func (t *reconciliation) updateBreaker(ctx context.Context, answer Answer) {
 	}
 }
 
-// answerUnknown: nobody knows whether the token is spent. That is checked after the
-// quiet period, or when the server wants to be asked again.
+// answerUnknown: whether the token is spent is not known. A run checks that after the
+// quiet period, or after the wait that the server asked for if that is longer.
 func (t *reconciliation) answerUnknown(ctx context.Context, answer Answer, cause error) (*ConnectionReport, error) {
 	over := t.notifyOfUnknown(ctx, answer)
 	if asked := t.engine.clock().Add(answer.Wait); asked.After(over) {
@@ -331,8 +332,8 @@ func (t *reconciliation) answerUnknown(ctx context.Context, answer Answer, cause
 	return &r, nil
 }
 
-// notifyOfUnknown notifies people of the first unknown result and returns when it is
-// checked.
+// notifyOfUnknown notifies people of the first unknown result in a row. It returns when a
+// run checks it.
 func (t *reconciliation) notifyOfUnknown(ctx context.Context, answer Answer) (over time.Time) {
 	over = t.rec.Attempt.Until.Add(t.engine.settings.Quiet)
 	if t.rec.Attempt.Presentations == 1 {
@@ -343,15 +344,16 @@ func (t *reconciliation) notifyOfUnknown(ctx context.Context, answer Answer) (ov
 	return over
 }
 
-// oddRefusals is how many refusals in a row that OAuth does not know make a
-// configuration fault, such as a firewall in between.
+// oddRefusals is how many refusals in a row that are not OAuth errors make a configuration
+// error, such as a firewall in between.
 const oddRefusals = 3
 
 // longestOdd is the longest wait after that.
 const longestOdd = 6 * time.Hour
 
-// oddRefusal: whether the token is spent is not known, so it is presented again
-// like after a lost answer, but less and less often once that repeats.
+// oddRefusal: the server refused with something other than an OAuth error. Whether the
+// token is spent is not known, so it is presented again as after a lost answer, but less
+// and less often once this repeats.
 func (t *reconciliation) oddRefusal(ctx context.Context, answer Answer, cause error) (*ConnectionReport, error) {
 	count, wait := t.countOdd()
 	if count < oddRefusals {
@@ -371,12 +373,12 @@ func (t *reconciliation) oddRefusal(ctx context.Context, answer Answer, cause er
 
 func (t *reconciliation) notOAuth(answer Answer) error {
 	return &environmentError{t.conn.Environment, fmt.Sprintf("the login host of %s refuses requests with an answer "+
-		"that is not OAuth (%s): look for a firewall, a proxy or a wrong login URL in between", t.conn.Environment,
-		answer.Detail)}
+		"that is not an OAuth error (%s): check for a firewall or a proxy in between, and check the login URL",
+		t.conn.Environment, answer.Detail)}
 }
 
-// countOdd is how many odd refusals in a row there are with this one, and the wait
-// after it once they are a configuration fault.
+// countOdd returns how many odd refusals in a row there are with this one, and the
+// back-off after it if they are a configuration error.
 func (t *reconciliation) countOdd() (count int, wait time.Duration) {
 	count = 1
 	if f := t.rec.failure(Redeem, ResponseKey{}); f != nil && (f.Class == classOdd || f.Class == classConfig &&
@@ -396,8 +398,8 @@ func (t *reconciliation) captured(ctx context.Context, p *presentation, m TokenR
 	tried, err := t.engine.save(ctx, m, escrow)
 	t.escrowTried = tried
 	if err != nil {
-		t.engine.notify(ctx, NoticeUnsaved, t.conn, "A new token pair of %s could be saved in neither store. "+
-			"If the next runs do not find the old one still valid, somebody must allow access again.", t.conn)
+		t.engine.notify(ctx, NoticeUnsaved, t.conn, "A new token pair of %s could not be saved in either store. "+
+			"If the next runs cannot use the old pair any more, the person must allow access again.", t.conn)
 		t.detail = err.Error()
 		r := t.report(Unknown, t.engine.clock().Add(t.engine.settings.Lease+t.engine.settings.Quiet), nil)
 		return &r, nil
@@ -410,7 +412,7 @@ func (t *reconciliation) captured(ctx context.Context, p *presentation, m TokenR
 	return nil, nil
 }
 
-// response gives an answer the form in which it is saved.
+// response makes the response that saves an answer.
 func (t *reconciliation) response(p *presentation, body token.Secret, key ResponseKey, parent token.Fingerprint,
 	source Source) TokenResponse {
 	m := TokenResponse{Connection: t.conn, Key: key, Parent: parent, Source: source,
@@ -426,8 +428,7 @@ func (t *reconciliation) response(p *presentation, body token.Secret, key Respon
 	return m
 }
 
-// attemptEnded: the refresh token was not spent. The attempt is over, and its
-// step waits.
+// attemptEnded: the refresh token was not spent. The attempt ends, and Redeem backs off.
 func (t *reconciliation) attemptEnded(ctx context.Context, class string, wait time.Duration,
 	cause error) (*ConnectionReport, error) {
 	mine := t.presented
@@ -449,9 +450,9 @@ func (t *reconciliation) attemptEnded(ctx context.Context, class string, wait ti
 	return nil, cause
 }
 
-// unspent takes back a presentation that is known to have spent nothing. What is
-// left of the attempt is none, or an earlier presentation with an unknown result,
-// which is recovered before the token is presented again.
+// unspent takes back a presentation that is known to have spent nothing. It clears the
+// attempt or, after an earlier presentation with an unknown result, keeps the attempt for
+// that one. A run recovers it before the token is presented again.
 func (r *Record) unspent(quiet time.Duration, now time.Time) {
 	if r.Refusal != nil {
 		r.Refusal.Tries = max(0, r.Refusal.Tries-1)
@@ -465,8 +466,8 @@ func (r *Record) unspent(quiet time.Duration, now time.Time) {
 	r.Attempt.Until = now.Add(-quiet).UTC()
 }
 
-// clientFault: the server does not accept the app credentials. They may have
-// been replaced since they were read.
+// clientFault: the server does not accept the app credentials. They may have been
+// replaced since this run read them.
 func (t *reconciliation) clientFault(ctx context.Context, app Application, answer Answer) (*ConnectionReport, error) {
 	if t.run.credentialsChanged(ctx, app) {
 		t.rec.unspent(t.engine.settings.Quiet, t.engine.clock())

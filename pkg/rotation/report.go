@@ -12,16 +12,16 @@ type Report struct {
 	Due         int                `json:"due"`
 	Outcomes    map[Outcome]int    `json:"outcomes"`
 	Connections []ConnectionReport `json:"connections"`
-	HandedOn    int                `json:"handed_on,omitempty"` // of those due: deferred unseen, left to the next sweep
+	HandedOn    int                `json:"handed_on,omitempty"` // how many of those due were left to the next sweep
 	Duration    Milliseconds       `json:"duration_ms"`
-	// Skipped: a follow-up sweep that left the work to another one. It is no sign of life.
+	// Skipped: a follow-up sweep that left the work to another one. It does not show that sweeps work.
 	Skipped bool `json:"-"`
 }
 
 // Milliseconds is a duration that JSON shows as a whole number of milliseconds.
 type Milliseconds int64
 
-// ConnectionReport is what a run did with one connection and found of it.
+// ConnectionReport says what a run did for one connection, and the state it left.
 type ConnectionReport struct {
 	Connection token.Connection `json:"connection"`
 	Outcome    Outcome          `json:"outcome"`
@@ -32,10 +32,10 @@ type ConnectionReport struct {
 	// what happened and what to do, where the outcome does not say it
 	Detail string `json:"detail,omitempty"`
 
-	// What is measured and not answered: versions that the secret was given in the
-	// last 24 hours, whether the current pair is one that it does not show although
-	// no other run is about to see to that, and how long the access token that this
-	// run replaced had been dead by then: 0 if it was not, and after a new consent.
+	// For metrics only. Versions is how many versions the secret got in the last 24
+	// hours. Unpublished: the secret does not show the current pair, and no other run is
+	// about to publish it. Lapsed is how long the access token that this run replaced
+	// had been expired; 0 if it had not, and after a new consent.
 	Versions    int           `json:"-"`
 	Unpublished bool          `json:"-"`
 	Lapsed      time.Duration `json:"-"`
@@ -50,7 +50,7 @@ func newReport(op string, started time.Time, connections []ConnectionReport) Rep
 	return r
 }
 
-// addHandedOn counts n connections that are due and that this run had no time for.
+// addHandedOn adds n due connections that this run had no time for.
 func (r *Report) addHandedOn(n int) {
 	if n > 0 {
 		r.Due += n

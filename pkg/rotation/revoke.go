@@ -10,9 +10,8 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// revoke ends, at the issuer, one pair that can no longer become current, and
-// then deletes its bytes. Nothing saved lives on after a disconnect or a new
-// consent.
+// revoke revokes, at the issuer, one pair that can no longer become current, and then
+// deletes its bytes. So no saved pair stays valid after a disconnect or a new consent.
 func (t *reconciliation) revoke(ctx context.Context, m TokenResponse) (*ConnectionReport, error) {
 	if m.Key == (ResponseKey{}) {
 		return t.search(ctx)
@@ -29,7 +28,7 @@ func (t *reconciliation) revoke(ctx context.Context, m TokenResponse) (*Connecti
 		Epoch: m.Key.Epoch, Generation: m.Key.Generation, Attempt: m.Key.Attempt, Detail: how}}})
 }
 
-// endPair revokes the pair of one response and says what can be said of it.
+// endPair revokes the pair of one response. how is the result, for the history.
 func (t *reconciliation) endPair(ctx context.Context, m TokenResponse) (how string, err error) {
 	body, err := t.open(ctx, m)
 	if errors.Is(err, ErrUnsealable) {
@@ -59,13 +58,14 @@ func (t *reconciliation) endPair(ctx context.Context, m TokenResponse) (how stri
 	return how, nil
 }
 
-// revokePair revokes both halves, because either ends the pair and servers differ in
-// which one they accept. Servers answer with success whatever they did (RFC 7009 section 2.2), so
-// "revoked" is said only of a pair with an access token that is refused before its time.
+// revokePair revokes both halves, because either ends the pair and servers differ in which
+// one they accept. Servers answer with success whatever they did (RFC 7009 section 2.2).
+// So the result is "revoked" only if the server refuses an access token that has not
+// expired.
 func (t *reconciliation) revokePair(ctx context.Context, app Application, pair token.Pair,
 	savedAt time.Time) (how string, err error) {
-	// A server that lets the parent live until the successor's first use would
-	// bring it back to life if the successor were revoked unused.
+	// Some servers keep the parent alive until the first use of its successor. If the
+	// successor were revoked unused, the parent would work again.
 	used, err := t.accepts(ctx, app, pair.AccessToken)
 	if err != nil {
 		return "", err
@@ -80,18 +80,18 @@ func (t *reconciliation) revokePair(ctx context.Context, app Application, pair t
 	}
 	switch expired := !t.engine.clock().Before(pair.ExpiresAt(savedAt)); {
 	case pair.AccessToken.IsZero():
-		return "revocation asked for; without an access token nothing shows whether it was done", nil
+		return "revocation requested; without an access token nothing shows whether it succeeded", nil
 	case !used && expired:
-		return "revocation asked for; the access token had expired, and some servers then do nothing", nil
-	case !used: // and not of age: it was dead before
+		return "revocation requested; the access token had expired, and some servers then do nothing", nil
+	case !used: // and not expired: it was revoked before
 		return "revoked", nil
 	}
 	still, err := t.accepts(ctx, app, pair.AccessToken)
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("looking whether it was done: %w", err)
+		return "", fmt.Errorf("checking whether it was revoked: %w", err)
 	case still:
-		return "", errors.New("the issuer answered with success, but accepts the access token all the same")
+		return "", errors.New("the issuer answered with success but still accepts the access token")
 	}
 	return "revoked", nil
 }
@@ -111,16 +111,16 @@ func (t *reconciliation) accepts(ctx context.Context, app Application, access to
 	return false, err
 }
 
-// search finds what arrived after the process that waited for it had given up. The ledger's
-// own responses were in the load. What the secret store holds in escrow of former
-// epochs is copied into the ledger, where it is an orphan.
+// search finds answers that arrived after their process had given up. load has read the
+// responses in the ledger. search copies the escrow of earlier epochs from the secret
+// store to the ledger, where its responses are orphans.
 func (t *reconciliation) search(ctx context.Context) (*ConnectionReport, error) {
 	stored, unread, err := t.storedResponses(ctx, escrowOnly)
 	if err != nil && !errors.Is(err, ErrSecretDeleted) {
 		return t.secretFailure(ctx, Revoke, err)
 	}
 	if unread != nil {
-		t.engine.log.WarnContext(ctx, "a kept answer cannot be read, so its pair is not revoked", "connection",
+		t.engine.log.WarnContext(ctx, "an answer in escrow cannot be read, so its pair is not revoked", "connection",
 			t.conn.String(), "error", unread)
 	}
 	t.rec.SearchAt = time.Time{}

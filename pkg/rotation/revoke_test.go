@@ -84,7 +84,7 @@ func TestRevokedIsSaidOfADeadPairOnly(t *testing.T) {
 		want         string
 	}{
 		"later": {time.Hour, "revoked"},
-		"never": {1000 * time.Hour, "revocation asked for; the access token had expired, and some servers then do nothing"},
+		"never": {1000 * time.Hour, "revocation requested; the access token had expired, and some servers then do nothing"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -93,7 +93,7 @@ func TestRevokedIsSaidOfADeadPairOnly(t *testing.T) {
 				r := b.rotatorWith(deaf{b.Issuer, time.Now().Add(test.listensAfter)})
 				report, err := r.Disconnect(t.Context(), acme)
 				must(t, err)
-				if detail := report.Connections[0].Detail; !strings.Contains(detail, "accepts the access token all the same") {
+				if detail := report.Connections[0].Detail; !strings.Contains(detail, "still accepts the access token") {
 					t.Errorf("detail %q", detail)
 				}
 				if got := b.revocation(t); got != "" {

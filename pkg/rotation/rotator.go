@@ -20,20 +20,20 @@ type Config struct {
 	Sealer       Sealer
 	Applications Applications
 	Issuer       Issuer
-	FollowUps    FollowUps   // nil: what a follow-up would do waits for the next sweep
-	RateLimiter  RateLimiter // nil: each process keeps the whole rate by itself
+	FollowUps    FollowUps   // nil: the work of a follow-up waits for the next sweep
+	RateLimiter  RateLimiter // nil: each process uses the whole rate
 	Notifier     Notifier    // nil: notices are logged only
-	// NoticeClaims keep notices about many connections, and requests for a sweep, to
-	// one each. nil: one of each process.
+	// NoticeClaims limit notices about many connections, and requests for a sweep, to
+	// one each. nil: one for each process.
 	NoticeClaims NoticeClaims
-	Invitations  Invitations // nil: notices name the command that makes a link
+	Invitations  Invitations // nil: notices name the command that creates a link
 	Log          *slog.Logger
 	Now          func() time.Time
 	Settings     Settings
 }
 
-// Rotator rotates connections. It keeps nothing between runs but its rate, and
-// is safe for concurrent use; any number of Rotators may work on one ledger.
+// Rotator rotates connections. It keeps only rates and claims between runs. It is safe for
+// concurrent use, and any number of Rotators may work on one ledger.
 type Rotator struct {
 	engine      *engine
 	secrets     SecretStore
@@ -61,12 +61,13 @@ func NewRotator(cfg Config) (*Rotator, error) {
 
 // ErrBadRequest says that a Request is not one of the accepted forms.
 var ErrBadRequest = errors.New(`accepted are {"op":"sweep"}, {"op":"rotate","connection":"environment/name"}, ` +
-	`{"op":"ensure","connection":"environment/name","min_ttl_seconds":600} and {"op":"publish","connection":"environment/name"}`)
+	`{"op":"ensure","connection":"environment/name","min_ttl_seconds":600} and ` +
+	`{"op":"publish","connection":"environment/name"}`)
 
-// Do carries out a request. ErrBadRequest if it is malformed. ErrNotHandedOn if
-// what it leaves to a follow-up could neither be sent nor noted, so that the
-// request has to be repeated. Any other error means that nothing could be done at
-// all. What became of single connections is in the report.
+// Do carries out a request. ErrBadRequest if it is malformed. ErrNotHandedOn if a
+// follow-up that it needs could neither be sent nor recorded, so that the request has to
+// be repeated. Any other error means that nothing could be done at all. The report has
+// the results of single connections.
 func (r *Rotator) Do(ctx context.Context, request Request) (Report, error) {
 	if request.Op == "sweep" && request.Connection == "" {
 		return r.sweep(ctx, request)
@@ -88,15 +89,14 @@ func (r *Rotator) Do(ctx context.Context, request Request) (Report, error) {
 	return Report{}, fmt.Errorf("op %.20q: %w", request.Op, ErrBadRequest)
 }
 
-// Sweep handles every connection that is due, the most overdue first. What does
-// not fit into the time of this run is left to a sweep that is requested by
-// FollowUps. Sweeps may overlap, and be requested twice or late: each lists
-// again what is due, and those who meet at a connection find each other's attempt.
+// Sweep handles every connection that is due, the most overdue first. It leaves the
+// connections that it has no time for to a follow-up sweep. Sweeps may overlap, and may be
+// requested twice or late: each lists again what is due, and sweeps that handle the same
+// connection find each other's attempt.
 func (r *Rotator) Sweep(ctx context.Context) (Report, error) { return r.sweep(ctx, Request{}) }
 
-// followUpTime is for how long a sweep that was requested by a follow-up begins
-// connections, and during which no second one works: the consumers of the queue
-// are few, and others wait for them.
+// followUpTime is how long a follow-up sweep begins connections. No second one works
+// during that time, because the queue has few consumers and other requests wait for them.
 const followUpTime = time.Minute
 
 func (r *Rotator) sweep(ctx context.Context, request Request) (Report, error) {
@@ -131,7 +131,7 @@ func (r *Rotator) sweep(ctx context.Context, request Request) (Report, error) {
 		}
 		handedOn = true
 		delay := time.Duration(0)
-		if begun == 0 || !followUp { // so that runs that never have time do not follow each other at once
+		if begun == 0 || !followUp { // so that runs that never have time do not follow each other immediately
 			delay = time.Minute
 		}
 		err = r.requests.sweepAt(ctx, r.engine.clock().Add(delay))
@@ -155,15 +155,15 @@ func (r *Rotator) sweep(ctx context.Context, request Request) (Report, error) {
 	return report, err
 }
 
-// notListed requests another sweep in place of one that could not list what is due.
-// A follow-up sends itself on, so that the trouble does not multiply what is in the
+// notListed requests another sweep in place of one that could not list what is due. A
+// follow-up sends itself again, so that the failure does not multiply the messages in the
 // queue.
 func (r *Rotator) notListed(ctx context.Context, request Request, err error) (Report, error) {
 	if !request.FollowUp {
 		r.requests.sweepBy(ctx, r.engine.clock().Add(time.Minute))
 		return Report{}, err
 	}
-	r.engine.log.ErrorContext(ctx, "a follow-up sweep is sent on", "error", err)
+	r.engine.log.ErrorContext(ctx, "a follow-up sweep could not list what is due; it is sent again", "error", err)
 	if unsent := r.requests.send(ctx, request, 2*time.Minute); unsent != nil {
 		return Report{}, errors.Join(err, unsent)
 	}
@@ -177,18 +177,18 @@ func skipped(started time.Time) Report {
 	return report
 }
 
-// Rotate replaces the pair of c, due or not, and presents a refused token again.
-// An attempt that is live, a quiet period and a wait that the server asked for
-// still hold.
+// Rotate replaces the pair of c, due or not, and presents a refused token again. It does
+// not end a live attempt, a quiet period, a wait that the server asked for, or the put
+// budget.
 func (r *Rotator) Rotate(ctx context.Context, c token.Connection) (Report, error) {
 	return r.one(ctx, "rotate", c, situation{force: true}), nil
 }
 
-// RotateAll does what Rotate does for each of several connections, as one run:
-// app credentials are read once, and an app that is refused stops its own
-// connections only. Once ctx is cancelled none is begun any more, and what was
-// begun is finished. done, if not nil, is called with each report as it comes, never
-// twice at a time.
+// RotateAll does what Rotate does for each of several connections, as one run: app
+// credentials are read once, and an app that is refused stops only its own connections.
+// Once ctx is canceled, no further connection is begun, and those that were begun are
+// finished. done, if not nil, is called with each report as it comes, never twice at a
+// time.
 func (r *Rotator) RotateAll(ctx context.Context, several []token.Connection, done func(ConnectionReport)) Report {
 	started := time.Now()
 	run := r.newRun()
@@ -212,16 +212,16 @@ func (r *Rotator) RotateAll(ctx context.Context, several []token.Connection, don
 		if ctx.Err() == nil {
 			return true
 		}
-		keep(i, ConnectionReport{Connection: several[i], Outcome: Deferred, Detail: "interrupted before its turn"})
+		keep(i, ConnectionReport{Connection: several[i], Outcome: Deferred, Detail: "interrupted before it was begun"})
 		return false
 	}, keep, situation{force: true})
 	run.notifyPending(working)
 	return newReport("rotate", started, reports)
 }
 
-// Ensure replaces the pair of c if its access token has less than
-// MinTTLSeconds left. A request with an epoch is a follow-up: it is sent on
-// until NotBefore, and dropped once the connection has moved on.
+// Ensure replaces the pair of c if its access token has less than MinTTLSeconds left. A
+// request with an epoch is a follow-up: it is sent again until NotBefore, and dropped once
+// the connection has a later epoch or generation.
 func (r *Rotator) Ensure(ctx context.Context, c token.Connection, request Request) (Report, error) {
 	if wait := request.NotBefore.Sub(r.engine.clock()); wait > 0 {
 		if superseded, err := r.superseded(ctx, c, request); superseded || err != nil {
@@ -238,12 +238,12 @@ func (r *Rotator) Ensure(ctx context.Context, c token.Connection, request Reques
 	return r.one(ctx, "ensure", c, s), nil
 }
 
-// superseded reports whether the connection has moved on from where a follow-up
-// was asked for. One that is not a follow-up, or waits longer than any token
-// lives, is not passed on at all.
+// superseded reports whether the connection has a later epoch or generation than the one
+// that a follow-up was requested for. A request that is no follow-up, or that waits longer
+// than any token lives, is not sent again at all.
 func (r *Rotator) superseded(ctx context.Context, c token.Connection, request Request) (bool, error) {
 	if request.Epoch == 0 || request.NotBefore.Sub(r.engine.clock()) > daily {
-		return false, fmt.Errorf("not_before goes with epoch and generation and lies within a day: %w", ErrBadRequest)
+		return false, fmt.Errorf("not_before needs epoch and generation and must be within a day: %w", ErrBadRequest)
 	}
 	rec, _, err := r.engine.load(ctx, c)
 	return err == nil && after(rec.Epoch, rec.Generation, request.Epoch, request.Generation), err
@@ -258,7 +258,7 @@ func (r *Rotator) one(ctx context.Context, op string, c token.Connection, s situ
 	started := time.Now()
 	run := r.newRun()
 	report := run.connection(ctx, c, s)
-	if s.force { // somebody wants this connection's state; follow-ups come in numbers, one by one
+	if s.force { // a person asks for this connection; follow-ups come in large numbers, one by one
 		run.notifyPending(ctx)
 	} else {
 		run.leavePending(ctx)
@@ -266,8 +266,9 @@ func (r *Rotator) one(ctx context.Context, op string, c token.Connection, s situ
 	return newReport(op, started, []ConnectionReport{report})
 }
 
-// EndWaits ends what waits in an environment because of its configuration, which
-// has been put right, and requests a sweep. It returns how many connections waited.
+// EndWaits ends the waits of an environment after configuration errors, because somebody
+// has fixed the configuration, and requests a sweep. It returns how many connections
+// waited.
 func (r *Rotator) EndWaits(ctx context.Context, archive Archive, environment string) (ended int, err error) {
 	records, err := archive.List(ctx)
 	if err != nil {
@@ -294,14 +295,13 @@ func (r *Rotator) EndWaits(ctx context.Context, archive Archive, environment str
 	return ended, r.requests.send(ctx, Request{Op: "sweep", FollowUp: true}, 0)
 }
 
-// requester asks for later runs.
+// requester requests later runs.
 type requester struct {
 	followUps FollowUps // may be nil
 	engine    *engine
 }
 
-// send asks for a follow-up. A queue that refuses it is asked again; then the
-// error is ErrNotHandedOn.
+// send requests a follow-up. It tries three times; then the error is ErrNotHandedOn.
 func (q *requester) send(ctx context.Context, request Request, delay time.Duration) (err error) {
 	if q.followUps == nil {
 		return nil
@@ -326,20 +326,20 @@ func (q *requester) send(ctx context.Context, request Request, delay time.Durati
 	return fmt.Errorf("%w: %w", ErrNotHandedOn, err)
 }
 
-// sweepBy asks for a sweep soon after at, unless the schedule's comes first anyway
-// or one was asked for, by whatever process, that serves as well. Losing it costs
-// time, never a token: the row is due at that time, and the next sweep finds it.
+// sweepBy requests a sweep soon after at, unless a scheduled sweep comes first or any
+// process has requested one for the same window. Losing the request costs time, never a
+// token: the row is due at that time, and the next sweep finds it.
 func (q *requester) sweepBy(ctx context.Context, at time.Time) {
 	if delay := at.Sub(q.engine.clock()); delay <= MaxDelay && delay <= q.engine.settings.Cadence {
 		_ = q.sweepAt(ctx, at)
 	}
 }
 
-// sweepWindow is the time in which one follow-up sweep serves all who ask for one.
+// sweepWindow is the time within which one follow-up sweep serves all requests.
 const sweepWindow = 30 * time.Second
 
-// sweepAt asks for a sweep at the end of the window in which at lies. ErrNotHandedOn
-// if nobody has and it cannot be sent.
+// sweepAt requests a sweep at the end of the window in which at lies, unless any process
+// has requested it. ErrNotHandedOn if it cannot be sent.
 func (q *requester) sweepAt(ctx context.Context, at time.Time) error {
 	if q.followUps == nil {
 		return nil
@@ -347,7 +347,7 @@ func (q *requester) sweepAt(ctx context.Context, at time.Time) error {
 	now := q.engine.clock()
 	comes := at.Truncate(sweepWindow).Add(sweepWindow)
 	free, err := q.engine.claims.claim(ctx, "follow-up sweep "+comes.UTC().Format(time.RFC3339), now, comes)
-	if err != nil { // nobody knows: one for each run, or each would bring forth several
+	if err != nil { // not known: request at most one in followUpTime, or each sweep would cause several
 		free = q.engine.claims.own("follow-up sweep without a claim", now, now.Add(followUpTime))
 	}
 	if !free {
@@ -356,5 +356,5 @@ func (q *requester) sweepAt(ctx context.Context, at time.Time) error {
 	return q.send(ctx, Request{Op: "sweep", FollowUp: true}, comes.Sub(now))
 }
 
-// newID names an attempt; 128 bits, so two never meet.
+// newID returns an id for an attempt, with 128 random bits, so that no two are equal.
 func newID() string { return rand.Text() }

@@ -15,9 +15,9 @@ import (
 // version (1) | length of the wrapped key (2) | wrapped key | nonce and ciphertext of AES-256-GCM.
 const sealVersion = 1
 
-// keyring shares data keys within one run: it makes one, and unwraps each
-// wrapped one once, except that calls which meet may each ask the sealer, for
-// nobody waits for another's call. Safe for concurrent use.
+// keyring shares data keys within one run: it makes one key, and unwraps each wrapped key
+// once. Concurrent calls may each ask the sealer, because no call waits for another. Safe
+// for concurrent use.
 type keyring struct {
 	sealer Sealer
 
@@ -30,8 +30,8 @@ func newKeyring(s Sealer) *keyring {
 	return &keyring{sealer: s, unwrapped: map[string]cipher.AEAD{}}
 }
 
-// dataKey seals without asking anybody, so nothing that can fail stands
-// between an answer and its being saved.
+// dataKey seals without any call, so that nothing that can fail comes between receiving an
+// answer and saving it.
 type dataKey struct {
 	aead    cipher.AEAD
 	wrapped []byte
@@ -61,18 +61,18 @@ func (k *keyring) ready(ctx context.Context) (*dataKey, error) {
 	return made, nil
 }
 
-// seal encrypts the body of an answer, bound to where it belongs.
+// seal encrypts the body of an answer and binds it to its connection and key.
 func (d *dataKey) seal(body token.Secret, c token.Connection, key ResponseKey) []byte {
 	out := append([]byte{sealVersion}, binary.BigEndian.AppendUint16(nil, uint16(len(d.wrapped)))...)
 	out = append(out, d.wrapped...)
 	return d.aead.Seal(out, nil, []byte(body.Reveal()), bound(c, key))
 }
 
-// open is the reverse of seal. ErrUnsealable if the bytes were changed, belong
-// elsewhere, or are not ours.
+// open is the reverse of seal. ErrUnsealable if the bytes were changed, belong to another
+// connection or key, or come from another installation.
 func (k *keyring) open(ctx context.Context, sealed []byte, c token.Connection, key ResponseKey) (token.Secret, error) {
 	if len(sealed) < 3 || sealed[0] != sealVersion {
-		return token.Secret{}, fmt.Errorf("opening the answer of %s: unknown form: %w", c, ErrUnsealable)
+		return token.Secret{}, fmt.Errorf("opening the answer of %s: unknown format: %w", c, ErrUnsealable)
 	}
 	n := int(binary.BigEndian.Uint16(sealed[1:3]))
 	if len(sealed) < 3+n {
@@ -117,9 +117,9 @@ func newAEAD(key []byte) (cipher.AEAD, error) {
 	return cipher.NewGCMWithRandomNonce(block)
 }
 
-// bound is the additional data: sealed bytes cannot be moved to another
-// connection, epoch, generation or purpose. The attempt is left out because
-// the published document does not need it to be opened.
+// bound is the additional data: sealed bytes cannot be moved to another connection, epoch,
+// generation or purpose. It does not include the attempt, so that a published document can
+// be opened without it.
 func bound(c token.Connection, key ResponseKey) []byte {
 	return fmt.Appendf(nil, "tokenturn answer\x00%s\x00%d\x00%d", c, key.Epoch, key.Generation)
 }

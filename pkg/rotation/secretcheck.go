@@ -13,9 +13,9 @@ import (
 type secretView struct {
 	absent  bool           // there is no secret
 	current Version        // zero: the secret has no value yet
-	adopt   *TokenResponse // the secret store is ahead of the ledger by this pair, which is ours
-	drift   string         // AWSCURRENT is not on what the ledger published last; why
-	foreign bool           // nor is it anything that this program could have left there
+	adopt   *TokenResponse // a pair of this installation that the secret store has and the ledger lacks
+	drift   string         // what is wrong, if AWSCURRENT is not on the version that the ledger published last
+	foreign bool           // with drift: this program cannot have left the secret like this
 }
 
 // otherStackError: the secret belongs to another installation.
@@ -25,16 +25,16 @@ type otherStackError struct {
 }
 
 func (e *otherStackError) Error() string {
-	return fmt.Sprintf("the secret of %s belongs to the installation %q and this is %q: give each its own secret prefix",
-		e.c, e.seen, e.ours)
+	return fmt.Sprintf("the secret of %s belongs to installation %q, and this is %q: "+
+		"give each installation its own secret prefix", e.c, e.seen, e.ours)
 }
 
-// rereadDelay is how long a surprising read by label is given to become
-// consistent before it is believed.
+// rereadDelay is how long after an unexpected read by label the secret is read again,
+// because reads by label may be stale.
 const rereadDelay = 2 * time.Second
 
-// checkSecret reads AWSCURRENT before anything is put or spent. What does not fit is
-// read twice, because reads by label may be stale.
+// checkSecret reads AWSCURRENT before anything is put or spent. If it does not show what
+// the ledger published, it is read again after rereadDelay.
 func (t *reconciliation) checkSecret(ctx context.Context) (secretView, error) {
 	v, err := t.readSecret(ctx)
 	if err != nil || v.drift == "" && v.adopt == nil {
@@ -77,16 +77,16 @@ func (t *reconciliation) readSecret(ctx context.Context) (v secretView, err erro
 	return t.compareSecret(ctx, v)
 }
 
-// compareSecret judges an AWSCURRENT that the ledger did not publish.
+// compareSecret judges a version with AWSCURRENT that the ledger did not publish.
 func (t *reconciliation) compareSecret(ctx context.Context, v secretView) (secretView, error) {
 	doc, err := token.ParseDocument(v.current.Value)
 	switch {
 	case err != nil:
-		v.drift, v.foreign = "its value is not a document of tokenturn", true
+		v.drift, v.foreign = "its value is not a tokenturn document", true
 		return v, nil
 	case doc.Connection != t.conn:
-		v.drift, v.foreign = fmt.Sprintf("it has the document of %s, which readers of %s refuse", doc.Connection, t.conn),
-			true
+		v.drift, v.foreign = fmt.Sprintf("it contains the document of %s, which readers of %s refuse", doc.Connection,
+			t.conn), true
 		return v, nil
 	case doc.Stack != t.engine.settings.Stack:
 		return v, &otherStackError{t.conn, t.engine.settings.Stack, doc.Stack}
@@ -105,26 +105,25 @@ func (t *reconciliation) compareSecret(ctx context.Context, v secretView) (secre
 	return v, nil
 }
 
-// notifyOfDrift notifies people, once a run.
+// notifyOfDrift notifies people of a drift, once in a run.
 func (t *reconciliation) notifyOfDrift(ctx context.Context, v secretView) {
 	if !t.drifted {
 		t.drifted = true
-		t.engine.notify(ctx, NoticeDrift, t.conn, "The secret of %s does not show what was published: %s. "+
-			"It is put right; find out who wrote it.", t.conn, v.drift)
+		t.engine.notify(ctx, NoticeDrift, t.conn, "The secret of %s does not show what tokenturn published: %s. "+
+			"tokenturn restores it. Find out who changed it.", t.conn, v.drift)
 	}
 }
 
 // responseOf rebuilds the response that a document shows.
 func responseOf(doc token.Document) TokenResponse {
 	return TokenResponse{Connection: doc.Connection, Key: ResponseKey{doc.Epoch, doc.Generation, doc.Attempt},
-		Parent: doc.Parent,
-		Source: Source(doc.Source), SavedAt: doc.SavedAt, State: Saved, Sealed: doc.SealedAnswer,
+		Parent: doc.Parent, Source: Source(doc.Source), SavedAt: doc.SavedAt, State: Saved, Sealed: doc.SealedAnswer,
 		APIURL: doc.APIURL, Company: doc.CompanyID, Stack: doc.Stack}
 }
 
-// adopt makes the pair that the secret store shows the ledger's current one: the
-// ledger is older than the secret store, as after restoring a backup. Nothing is
-// presented and nothing put.
+// adopt copies the pair that the secret store shows to the ledger and makes it current.
+// The ledger is older than the secret store, for example after a backup was restored.
+// Nothing is presented and nothing is put.
 func (t *reconciliation) adopt(ctx context.Context, m TokenResponse) error {
 	body, err := t.open(ctx, m)
 	if err != nil {
@@ -141,13 +140,13 @@ func (t *reconciliation) adopt(ctx context.Context, m TokenResponse) error {
 	next.Published, next.Ancestor = next.Current.VersionID, nil
 	change := Change{Copy: []TokenResponse{m}, History: []Event{{Kind: "adopted", Attempt: m.Key.Attempt,
 		Detail: "the secret store was ahead of the ledger"}}}
-	for _, old := range t.responses { // ancestors: spent, but of the same grant, so not to be revoked
+	for _, old := range t.responses { // ancestors are spent, but of the same grant, so they are not revoked
 		if old.Key.Epoch == m.Key.Epoch && old.Key.Generation < m.Key.Generation {
 			change.Bury = append(change.Bury, old.Key)
 		}
 	}
-	// Another run may just have got ahead of what this one has loaded; else people
-	// are notified, and then it is written, so that a crash does not keep it from them.
+	// Another run may have changed the row since this run loaded it. If not, people are
+	// notified before the write, so that a crash does not cost the notice.
 	now, _, err := t.engine.load(ctx, t.conn)
 	if err != nil {
 		return err
@@ -155,8 +154,8 @@ func (t *reconciliation) adopt(ctx context.Context, m TokenResponse) error {
 	if now.Revision != t.rec.Revision {
 		return ErrConflict
 	}
-	t.engine.notify(ctx, NoticeDrift, t.conn, "The ledger was behind the secret of %s (restored from a backup?) and "+
-		"takes over what the secret shows.", t.conn)
+	t.engine.notify(ctx, NoticeDrift, t.conn, "The ledger had an older pair than the secret of %s (was a table "+
+		"restored from a backup?). tokenturn copies the pair of the secret to the ledger.", t.conn)
 	t.rec = next
 	if err := t.write(ctx, change); err != nil {
 		return err

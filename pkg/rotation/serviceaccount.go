@@ -9,14 +9,14 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// ErrHasConsent: the connection is a person's consent, which a service account
-// does not take over.
+// ErrHasConsent: the connection has a person's consent, which a service account does not
+// replace.
 var ErrHasConsent = errors.New("the connection is a person's consent")
 
-// ServiceAccount makes c one of the app itself in a company, and gets its first
-// token. From then on it is kept fresh like any other. c must be registered and
-// neither be nor have been connected, unless it was disconnected since or is this
-// very service account. ErrNotRegistered, ErrHasConsent.
+// ServiceAccount makes c a service account of the app in a company and gets its first
+// token. After that, c is kept fresh like any other connection. c must be registered. It
+// must not have a consent that was not disconnected. If it already is this service
+// account, only its token is renewed when due. ErrNotRegistered, ErrHasConsent.
 func (r *Rotator) ServiceAccount(ctx context.Context, c token.Connection, company string) (Report, error) {
 	started := time.Now()
 	_, err := r.engine.update(ctx, c, func(rec *Record, _ []TokenResponse) (Change, bool, error) {
@@ -46,7 +46,7 @@ func (r *Rotator) ServiceAccount(ctx context.Context, c token.Connection, compan
 	return newReport("service-account", started, []ConnectionReport{r.newRun().connection(ctx, c, situation{})}), nil
 }
 
-// renewal is what a successor of the current pair comes from.
+// renewal is the source of a successor of the current pair.
 func (r Record) renewal() Source {
 	if r.ServiceAccount {
 		return FromClient
@@ -54,10 +54,10 @@ func (r Record) renewal() Source {
 	return FromRefresh
 }
 
-// clientAnswered acts on what came of asking for a service account. Whatever
-// became of it, asking again loses nothing: no end is unknown, what cannot be used or
-// saved is not kept, and the attempt is over. That an app has none says nothing about
-// what it has of people, who go on.
+// clientAnswered acts on the answer to a request for a service account's token. Asking
+// again loses nothing. So no result is unknown, an answer that cannot be used or saved is
+// not kept, and the attempt is over. If the server gives the app no such token, the
+// connections of people in the same environment go on.
 func (t *reconciliation) clientAnswered(ctx context.Context, p *presentation, answer Answer) (*ConnectionReport,
 	error) {
 	switch answer.Class {
@@ -74,9 +74,9 @@ func (t *reconciliation) clientAnswered(ctx context.Context, p *presentation, an
 		t.updateBreaker(ctx, answer)
 		return t.attemptEnded(ctx, classIssuer, answer.Wait, fmt.Errorf("getting a token for %s: %s", t.conn, answer.Detail))
 	case Refused, GrantFault, RequestFault:
-		return t.attemptEnded(ctx, classConfig, 0, fmt.Errorf("getting a token for %s: %s: the server gives this app none "+
-			"of its own; have a service account added to its version in the Developer Portal, or run `tokenturn connection "+
-			"disconnect %[1]s`", t.conn, answer.Detail))
+		return t.attemptEnded(ctx, classConfig, 0, fmt.Errorf("getting a token for %s: %s: the server gives this app no "+
+			"service account token: add a service account to the app's version in the Developer Portal, or run "+
+			"`tokenturn connection disconnect %[1]s`", t.conn, answer.Detail))
 	}
 	return t.answered(ctx, p, answer)
 }
@@ -90,8 +90,7 @@ func (t *reconciliation) clientCaptured(ctx context.Context, p *presentation, bo
 	key := ResponseKey{t.rec.Epoch, t.rec.Generation + 1, t.presented}
 	m := t.response(p, body, key, t.rec.Attempt.Fingerprint, FromClient)
 	if err := within(ctx, storeTimeout, func(ctx context.Context) error {
-		return t.engine.ledger.SaveResponse(ctx,
-			m)
+		return t.engine.ledger.SaveResponse(ctx, m)
 	}); err != nil {
 		return t.attemptEnded(ctx, classStore, 0, fmt.Errorf("saving the answer for %s: %w", t.conn, err))
 	}

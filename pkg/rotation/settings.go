@@ -18,14 +18,14 @@ type Settings struct {
 	PutsPerDay    int           // versions the secret store takes in 24 hours; 0: no limit
 }
 
-// DefaultSettings are those of design and documentation, for an AWS installation.
+// DefaultSettings are the documented defaults for an AWS installation.
 func DefaultSettings(stack string) Settings {
 	return Settings{Stack: stack, Cadence: time.Hour, Concurrency: 8, RedeemRate: 2,
 		RedeemTimeout: 20 * time.Second, Lease: time.Minute, Quiet: 2 * time.Minute, PutsPerDay: 99}
 }
 
-// longestRedeem keeps room beside a POST in the minute that a callback has for an
-// exchange: for saving the answer, and for what comes before the POST.
+// longestRedeem bounds the redeem timeout. A callback has a minute for an exchange, and
+// needs time before the POST and for saving the answer.
 const longestRedeem = 30 * time.Second
 
 // Validate reports every setting that is out of range or contradicts another.

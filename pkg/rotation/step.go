@@ -3,7 +3,7 @@ package rotation
 // Step is what a run does next for one connection.
 type Step string
 
-// The steps. Their order of precedence is that of the moves in plan.go.
+// The steps. situation.moves in plan.go has their order of precedence.
 const (
 	Decide     Step = "decide"
 	Publish    Step = "publish"
@@ -15,7 +15,7 @@ const (
 	Nothing    Step = "nothing"
 )
 
-// Outcome is what a run reports of one connection.
+// Outcome is the result that a run reports for one connection.
 type Outcome string
 
 const (
@@ -24,7 +24,7 @@ const (
 	Recovered     Outcome = "recovered" // an earlier run's pair was found and finished, or a refused token works again
 	Fresh         Outcome = "fresh"     // nothing to do
 	Busy          Outcome = "busy"      // another attempt is live
-	Deferred      Outcome = "deferred"  // asked to wait, or no time left in this run
+	Deferred      Outcome = "deferred"  // back-off, a wait that the server asked for, or no time left in this run
 	Unknown       Outcome = "unknown"   // the answer was lost; recovered after the quiet period
 	InQuarantine  Outcome = "quarantined"
 	ConsentNeeded Outcome = "needs_consent"
