@@ -55,14 +55,14 @@ func (c *Calls) count(at Passage) {
 	now := time.Now()
 	c.hourly[inHour{at.Call, at.Connection, now.Unix() / 3600}]++
 	burst := atOnce{at.Actor, at.Call, at.Connection, now.Unix()}
-	// which reads each of up to 100
+	// a search calls secrets.Version for up to 100 versions
 	if c.atOnce[burst]++; c.atOnce[burst] > c.atOnce[c.worst] && at.Call != "secrets.Version" {
 		c.worst = burst
 	}
 }
 
-// Most is the largest number of calls of one method, for one connection where it
-// is for one, within an hour.
+// Most is the largest number of calls of one method within an hour, for one connection if
+// the method has one.
 func (c *Calls) Most(call string) (most int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -74,9 +74,9 @@ func (c *Calls) Most(call string) (most int) {
 	return most
 }
 
-// Check is the part of I14 that says that no loop spins: no process makes the same
-// call for a connection more than burst times within a second, and nobody
-// makes it more often than hourly in an hour.
+// Check is the part of I14 that says that no loop spins: no process makes the same call
+// for a connection more than burst times within a second, and all processes together make
+// it at most hourly times in an hour.
 func (c *Calls) Check(burst, hourly int) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

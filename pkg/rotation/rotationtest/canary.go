@@ -11,9 +11,9 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// disclosesNothing is I13: nothing secret is in what was logged, answered or
-// sent, nor in the clear parts of what was stored. Only an access token is in
-// the secret store, for its readers.
+// disclosesNothing is I13: no secret is in anything that was logged, answered or sent, nor
+// in the plaintext parts of stored data. The secret store has access tokens, for its
+// readers, and no other secret.
 func disclosesNothing(b *Harness) error {
 	var open, secrets strings.Builder
 	open.WriteString(b.Log.String())
@@ -53,16 +53,16 @@ func disclosesNothing(b *Harness) error {
 	return nil
 }
 
-// Discloses says in which form the text contains the secret: as it is, or
-// escaped for a URL or JSON, or as hexadecimal or base64, be it as a part of something
-// longer. Empty: in none.
+// Discloses returns the form in which the text contains the secret: as it is, escaped for
+// a URL or JSON, or as hexadecimal or base64, also as a part of something longer. Empty:
+// the text does not contain it.
 func Discloses(text string, secret token.Secret) (form string) {
 	_, form = firstDisclosed(text, []token.Secret{secret})
 	return form
 }
 
-// firstDisclosed is Discloses for many secrets. Those of the fakes begin alike,
-// so that a long text is searched for a few beginnings only.
+// firstDisclosed is Discloses for many secrets. The secrets of the fakes begin alike, so it
+// searches a long text for a few beginnings only.
 func firstDisclosed(text string, secrets []token.Secret) (token.Secret, string) {
 	begins := map[string]bool{}
 	for _, secret := range secrets {
@@ -83,11 +83,11 @@ func firstDisclosed(text string, secrets []token.Secret) (token.Secret, string) 
 
 type secretForm struct{ name, text string }
 
-// knownForms remembers the answers of formsOf: each run of the explorer has the
-// same secrets.
+// knownForms caches the results of formsOf, because each run of the explorer has the same
+// secrets.
 var knownForms sync.Map
 
-// formsOf lists what the secret may look like.
+// formsOf lists the forms that the secret may have.
 func formsOf(secret token.Secret) []secretForm {
 	raw := secret.Reveal()
 	if raw == "" {
@@ -114,9 +114,9 @@ func formsOf(secret token.Secret) []secretForm {
 	return forms
 }
 
-// insideBase64 is what raw looks like within the base64 form of something
-// longer, where shift bytes of a group of three precede it. The characters at both
-// ends, which carry bits of the neighbours, are left out.
+// insideBase64 is raw within the base64 form of a longer text, if shift bytes of a group of
+// three precede it. It leaves out the characters at both ends, which carry bits of the
+// neighboring bytes.
 func insideBase64(encoding *base64.Encoding, raw string, shift int) string {
 	text := encoding.EncodeToString([]byte(strings.Repeat("x", shift) + raw))
 	from := []int{0, 2, 3}[shift]

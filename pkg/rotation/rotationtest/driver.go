@@ -13,20 +13,19 @@ import (
 	"time"
 )
 
-// Driver lets one actor at a time go from gate to gate, and asks Choices
-// which one and with which fault. An actor stands for a process: once it has
-// crashed, none of its goroutines passes a gate again. Driver.Gate is
-// the gate of all fakes of a world.
+// Driver lets one actor at a time go from gate to gate. It asks Choices which one, and with
+// which fault. An actor is a process: once it has crashed, none of its goroutines passes a
+// gate again. Driver.Gate is the gate of all fakes of a world.
 //
-// Everything is deterministic as long as no actor waits at two gates of the
-// same call at once. To be used inside a synctest bubble.
+// Everything is deterministic as long as no actor waits at two gates of the same call at
+// once. Use it inside a synctest bubble.
 type Driver struct {
 	Choices     *Choices
 	Menu        func(Passage) []Fault // what can go wrong at a passage; nil: nothing
 	Script      Gate                  // faults that are not up for choice; nil: none
 	Faults      int                   // how many of the menu's faults a run may still have
 	Preemptions int                   // how often an actor that could go on may still have to let another go first
-	InOrder     bool                  // who goes on is no choice: whoever went last, or else the first by name
+	InOrder     bool                  // no choice of the actor: the one that went last, or else the first by name
 	MaxSteps    int                   // in one Run; 0: 10,000
 	MaxTime     time.Duration         // without any step; 0: a day
 
@@ -103,16 +102,16 @@ func (d *Driver) ring() {
 	}
 }
 
-// Crashed reports whether the actor of that name has crashed; what it returned
-// or logged after that never happened.
+// Crashed reports whether the actor of that name has crashed. Ignore what it returned or
+// logged after that.
 func (d *Driver) Crashed(name string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.crashed[name]
 }
 
-// Gate stops its caller until Run lets it go on. The test itself, which is no
-// actor, passes freely, and so does everything while Run is not running.
+// Gate blocks its caller until Run lets it go on. The test itself is no actor and passes
+// freely. So does every caller while Run is not running.
 func (d *Driver) Gate(ctx context.Context, at Passage) Fault {
 	d.mu.Lock()
 	d.init()
@@ -132,8 +131,8 @@ func (d *Driver) Gate(ctx context.Context, at Passage) Fault {
 	return <-w.released
 }
 
-// Run drives all actors until each has returned or crashed. The error tells of
-// panics, and of actors that hang or never come to rest.
+// Run drives all actors until each has returned or crashed. The error reports panics, and
+// actors that hang or never end.
 func (d *Driver) Run() error {
 	d.mu.Lock()
 	d.init()
@@ -172,7 +171,7 @@ func (d *Driver) drive() error {
 			w.released <- d.decide(w)
 		case !busy:
 			return nil
-		default: // everybody sleeps: time passes until somebody does something
+		default: // all actors sleep: time passes until one of them does something
 			timer := time.NewTimer(patience)
 			select {
 			case <-d.bell:
@@ -186,8 +185,8 @@ func (d *Driver) drive() error {
 
 func (d *Driver) busy() bool { return len(d.running) > 0 }
 
-// pick takes out the waiter to go next: what is left of a crashed actor, so
-// that it ends; else, as the first option, the actor that went last.
+// pick removes and returns the waiter that goes next: a goroutine of a crashed actor, so
+// that it ends; otherwise a choice, with the actor that went last as the first option.
 func (d *Driver) pick() *waiter {
 	if len(d.waiting) == 0 {
 		return nil

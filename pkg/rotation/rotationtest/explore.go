@@ -10,13 +10,13 @@ import (
 	"time"
 )
 
-// Choices is the list of small integers that makes one run of a world what it
-// is. Everything a world leaves open it asks by Pick; the first option of each
-// should be the ordinary one, for that is what a short list leaves in force.
+// Choices is the list of small integers that determines one run of a world. A world asks
+// Pick for everything that it leaves open. The first option of each choice should be the
+// ordinary one, because a short list takes the first option of all further choices.
 type Choices struct {
-	given  []int      // followed first
-	random *rand.Rand // then, if set, a seeded guess; else always the first option
-	rate   float64    // how often the guess is not the first option
+	given  []int      // taken first
+	random *rand.Rand // then, if set, random with a seed; else always the first option
+	rate   float64    // how often a random choice is not the first option
 	taken  []choice
 }
 
@@ -46,7 +46,7 @@ func (c *Choices) next(of int) int {
 	return 0
 }
 
-// list is what was chosen, without the zeros at its end.
+// list is what was chosen, without trailing zeros.
 func (c *Choices) list() []int {
 	var list []int
 	for _, t := range c.taken {
@@ -62,7 +62,7 @@ func trim(list []int) []int {
 	return list
 }
 
-// String tells every choice that was not the first option.
+// String lists every choice that was not the first option.
 func (c *Choices) String() string {
 	var b strings.Builder
 	for i, t := range c.taken {
@@ -82,7 +82,7 @@ type Exploration struct {
 	Runs   int     // at most so many, depth first; 0: the whole tree
 	Random int     // then so many at random
 	Seed   uint64  // of the random runs
-	Rate   float64 // how often they leave the ordinary way; 0: one choice in ten
+	Rate   float64 // how often they do not take the first option; 0: one choice in ten
 }
 
 // Counts says what was tried.
@@ -130,8 +130,7 @@ func Replay(t *testing.T, world World, list ...int) {
 	}
 }
 
-// Search is Explore for those who want a failure to be found; it returns nil
-// if there is none.
+// Search is Explore for tests that expect a failure. It returns nil if there is none.
 func Search(t *testing.T, e Exploration, world World) (Counts, *Counterexample) {
 	t.Helper()
 	var counts Counts
@@ -183,9 +182,9 @@ func Search(t *testing.T, e Exploration, world World) (Counts, *Counterexample) 
 // maxShrinks bounds the runs that go into making a failing list short.
 const maxShrinks = 2000
 
-// shrink looks for a shorter or smaller list that fails too: first among those
-// that leave the ordinary way once, then by leaving out and lowering one choice
-// after the other until nothing helps.
+// shrink looks for a shorter or smaller list that fails too: first among the lists with one
+// choice that is not the first option, then by leaving out or lowering one choice after the
+// other until that gives no better list.
 func shrink(t *testing.T, world World, failing *Choices, err error) *Counterexample {
 	best, left := failing, maxShrinks
 	improve := func(candidates [][]int) bool {
@@ -210,7 +209,7 @@ func shrink(t *testing.T, world World, failing *Choices, err error) *Counterexam
 	return &Counterexample{best.list(), best.String(), err}
 }
 
-// oneDeparture lists the ways to leave a run of first options once.
+// oneDeparture lists the runs in which one choice is not the first option.
 func oneDeparture(c *Choices) (lists [][]int) {
 	for i, t := range c.taken {
 		for is := 1; is < t.of; is++ {
@@ -257,8 +256,8 @@ func less(a, b []int) bool {
 	return slices.Compare(a, b) < 0
 }
 
-// afterlife is the time that a world's goroutines have after it has returned:
-// what is late or slow then ends, what is stuck is reported as a deadlock.
+// afterlife is the time that a world's goroutines have after it has returned. Late and slow
+// ones end in that time; a stuck one is reported as a deadlock.
 const afterlife = 24 * time.Hour
 
 // run gives the world a bubble of its own. A panic or a deadlock is a failure

@@ -58,7 +58,7 @@ func TestRandomRunsFollowTheSeed(t *testing.T) {
 
 // transfer is a protocol of two writes that loses its message if it crashes
 // between them: it clears the source before it fills the target. With
-// careful it does so in the right order, and finishes what it finds begun.
+// careful it does so in the right order, and completes what it finds begun.
 func transfer(careful bool, actors, faults, preemptions int) World {
 	source, target := token.Connection{Environment: "a", Name: "source"}, token.Connection{Environment: "a",
 		Name: "target"}
@@ -246,12 +246,12 @@ func TestCrashEndsTheWholeActor(t *testing.T) {
 			return fmt.Errorf("crashed %t and %t, went on %v, %d responses", d.Crashed("process"), d.Crashed("other"), after,
 				len(responses))
 		}
-		d.Go("process", func(ctx context.Context) { _ = l.SaveResponse(ctx, response(1, 0, "a")) }) // started anew
+		d.Go("process", func(ctx context.Context) { _ = l.SaveResponse(ctx, response(1, 0, "a")) }) // started again
 		if err := d.Run(); err != nil {
 			return err
 		}
 		if _, responses, _ = l.Load(context.Background(), acme); len(responses) != 2 {
-			return fmt.Errorf("the process that was started anew did not work: %d responses", len(responses))
+			return fmt.Errorf("the process that was started again did not work: %d responses", len(responses))
 		}
 		return nil
 	})
@@ -285,12 +285,12 @@ func TestFaults(t *testing.T) {
 				j := &Journal{}
 				l := &Ledger{Gate: d.Gate, Journal: j}
 				start := time.Now()
-				var told error
+				var got error
 				took := time.Duration(-1)
 				d.Go("writer", func(ctx context.Context) {
 					ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 					defer cancel()
-					told = l.SaveResponse(ctx, response(1, 0, "a"))
+					got = l.SaveResponse(ctx, response(1, 0, "a"))
 					took = time.Since(start)
 				})
 				if err := d.Run(); err != nil {
@@ -302,9 +302,9 @@ func TestFaults(t *testing.T) {
 					effect = e.At.Sub(start)
 				}
 				switch {
-				case (took >= 0) != test.returns, test.returns && took != test.after, test.returns && (told == nil) != test.ok,
+				case (took >= 0) != test.returns, test.returns && took != test.after, test.returns && (got == nil) != test.ok,
 					effect != test.effectAt:
-					return fmt.Errorf("returned after %v with %v, effect after %v", took, told, effect)
+					return fmt.Errorf("returned after %v with %v, effect after %v", took, got, effect)
 				}
 				return nil
 			})

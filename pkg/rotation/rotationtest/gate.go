@@ -17,7 +17,7 @@ type Moment string
 const (
 	Before  Moment = "before"  // nothing has happened yet
 	Landing Moment = "landing" // a Slow or Late effect is about to happen; faults are not possible here
-	After   Moment = "after"   // the effect has happened, the caller does not know it yet
+	After   Moment = "after"   // the effect has happened; the caller does not know it yet
 )
 
 // Passage is one arrival of a caller at a gate.
@@ -44,8 +44,8 @@ type Gate func(ctx context.Context, at Passage) Fault
 type Fault struct {
 	Kind Kind
 	For  time.Duration // of Freeze, Slow and Late
-	// Left is of a Freeze, instead of For: the caller stands still until its run
-	// has only that much time left (see Within).
+	// Left is for a Freeze, instead of For: the caller is frozen until its run has only
+	// that much time left (see Within).
 	Left time.Duration
 }
 
@@ -66,7 +66,7 @@ func (f Fault) possible(ctx context.Context) bool {
 	return f.Left == 0 || bounded && left > f.Left
 }
 
-// freeze lets the caller stand still.
+// freeze blocks the caller.
 func (f Fault) freeze(ctx context.Context) {
 	if f.Left == 0 {
 		time.Sleep(f.For)
@@ -76,19 +76,19 @@ func (f Fault) freeze(ctx context.Context) {
 	}
 }
 
-// Kind names a fault. Before the effect it replaces or postpones the effect;
-// after it, only the caller's knowledge of it suffers.
+// Kind names a fault. Before the effect, it replaces or delays the effect. After the
+// effect, it changes only what the caller learns of it.
 type Kind string
 
 const (
 	Continue Kind = ""
 	Fail     Kind = "fail"     // an error. Before: no effect; After: done, but reported as failed
-	Throttle Kind = "throttle" // Before: refused for being too fast
-	Deny     Kind = "deny"     // Before: refused for lack of a right
+	Throttle Kind = "throttle" // Before: refused, because there were too many requests
+	Deny     Kind = "deny"     // Before: refused, because a permission is missing
 	Unsent   Kind = "unsent"   // Before: no connection; the caller knows that nothing was sent
 	Crash    Kind = "crash"    // the calling goroutine ends here (runtime.Goexit)
-	Freeze   Kind = "freeze"   // the caller stands still, whatever its context says
-	// Before: the effect takes that long; a caller whose context ends first gets an error, and the effect still happens
+	Freeze   Kind = "freeze"   // the caller is frozen, whatever its context says
+	// Before: the effect takes that long; if the context ends first, the caller gets an error and the effect still happens
 	Slow  Kind = "slow"
 	Late  Kind = "late"  // Before: an error at once, and the effect still happens that much later
 	Stale Kind = "stale" // Before: an eventually consistent read answers with the state before the last change
@@ -107,7 +107,7 @@ func (e *InjectedError) Error() string {
 	return fmt.Sprintf("%s %s its effect: injected fault %s", e.At.Call, e.At.When, e.Kind)
 }
 
-// Is makes an answer that never came look like what it is.
+// Is makes a call without an answer look like an ended context.
 func (e *InjectedError) Is(target error) bool {
 	return e.Kind == Slow && target == context.DeadlineExceeded || e.Kind == Cancel && target == context.Canceled
 }
@@ -118,9 +118,9 @@ var (
 	errCancelled = errors.New("the actor was asked to stop")
 )
 
-// Through carries one call through its two gates. The effect runs at most once
-// and, if the fault postpones it, on a goroutine of its own; stale asks it for
-// an older state, which only reads offer.
+// Through passes one call through its two gates. The effect runs at most once and, if the
+// fault delays it, on a goroutine of its own. stale asks it for an older state, which only
+// reads have.
 func Through[T any](ctx context.Context, g Gate, call string, c token.Connection,
 	effect func(stale bool) (T, error)) (result T, err error) {
 
@@ -182,7 +182,7 @@ type outcome[T any] struct {
 	err   error
 }
 
-// land runs effect after a while, whatever has become of its caller.
+// land runs effect after a while, even if its caller has ended.
 func land[T any](ctx context.Context, g Gate, at Passage, after time.Duration,
 	effect func(bool) (T, error)) <-chan outcome[T] {
 
@@ -199,7 +199,7 @@ func land[T any](ctx context.Context, g Gate, at Passage, after time.Duration,
 	return landed
 }
 
-// ask puts the passage to the gate; a crash ends the goroutine here.
+// ask asks the gate about the passage. A crash ends the goroutine here.
 func (g Gate) ask(ctx context.Context, at Passage) Fault {
 	if g == nil {
 		return Fault{}
@@ -231,8 +231,8 @@ func Nth(n int, call string, when Moment, fault Fault) Gate {
 	}
 }
 
-// Always is a gate that puts every passage of that call and moment to the same
-// fault: a service that is down.
+// Always is a gate with the same fault for every passage of that call and moment, such as a
+// service that is down.
 func Always(call string, when Moment, fault Fault) Gate {
 	return func(_ context.Context, at Passage) Fault {
 		if at.Call != call || at.When != when {
@@ -242,7 +242,7 @@ func Always(call string, when Moment, fault Fault) Gate {
 	}
 }
 
-// Gates asks one gate after the other until one of them interferes.
+// Gates asks one gate after the other until one of them has a fault.
 func Gates(gates ...Gate) Gate {
 	return func(ctx context.Context, at Passage) Fault {
 		for _, g := range gates {

@@ -28,8 +28,8 @@ var Sandbox = rotation.Application{Environment: "sandbox", ClientID: "client-1",
 	ClientSecret: token.NewSecret("client+/secret=="), RedirectURI: "https://example.com/callback/sandbox",
 	LoginURL: "https://login.example.com", APIURL: "https://api.example.com"}
 
-// NewHarness makes one whose calls pass gate (nil: freely), with the app
-// credentials of Sandbox.
+// NewHarness makes a harness with the app credentials of Sandbox. All calls pass gate; nil:
+// there is no gate.
 func NewHarness(gate Gate, personality Personality) *Harness {
 	j := &Journal{}
 	sealer := NewSealer()

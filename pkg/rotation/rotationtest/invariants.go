@@ -10,36 +10,38 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// The invariants of the protocol, and what asserts them. "Rest": only when
-// faults have stopped and enough sweeps have passed.
+// The invariants of the protocol, and the functions that assert them. Those marked with *
+// hold only at rest.
 //
-//	I1, I2    a refresh token is presented once at a time, and again only where that may be   presentedOnce
-//	I3        nothing saved is lost                                                           nothingSavedIsLost (rest)
-//	I4        no consent is asked for without need                                            consentIsNeeded,
-// noConsentIsAskedFor (rest)
-//	I5        (epoch, generation) grows, each with one decided pair                           growsOnly
-//	I6        AWSCURRENT never goes back; at rest it shows what the ledger decided            neverGoesBack,
-// secretStoreShowsLedger (rest)
-//	I7        an answer is saved before anything else, whatever has become of the rest        answersAreSaved,
-// answersCanBeSaved, callersDoNotMatter
-//	I8        no access token is used before its pair is saved                                savedBeforeUse
-//	I9        nothing saved lives on after its time                                           oldEpochIsDead,
-// nothingSavedLivesOn (rest)
-//	I10       readers see whole documents of their connection that were decided               readersSeeWhole
-//	I11       connections do not mix                                                          connectionsDoNotMix
-//	I12       a code is presented once; states and invitations: package consenttest           codesAreShownOnce
-//	I13       no secret is where it can be read                                               disclosesNothing
-//	I14, I16  three sweeps bring rest, and another one does nothing                           rest and idle of package
-// rotation's tests, Calls, appsAreLeftAlone
-//	I15       calls have deadlines; loops end: a Driver's run has a bound                     callsAreBounded
-//	I17       people are told                                                                 alarmsRaised (rest)
-//	I18       the history tells                                                               historyIsComplete
-//	I19       a repair takes effect at once                                                   CheckRepaired (after the
-// first run)
-//	I20       what a text tells people to do works                                            package rotation's tests
+//	I1, I2    a refresh token is presented once at a time,       presentedOnce
+//	          and again only where that is allowed
+//	I3        nothing saved is lost                              nothingSavedIsLost*
+//	I4        no consent is requested without need               consentIsNeeded, noConsentIsAskedFor*
+//	I5        (epoch, generation) grows, with one decided pair   growsOnly
+//	          each
+//	I6        AWSCURRENT never goes back; at rest it shows what  neverGoesBack, secretStoreShowsLedger*
+//	          the ledger decided
+//	I7        an answer is saved before anything else, whatever  answersAreSaved, answersCanBeSaved,
+//	          happened to attempt, epoch and caller              callersDoNotMatter, budgetsAreKept
+//	I8        no access token is used before its pair is saved   savedBeforeUse
+//	I9        no saved pair stays valid after its time           oldEpochIsDead*, nothingSavedLivesOn*
+//	I10       readers see whole, decided documents of their      readersSeeWhole
+//	          connection
+//	I11       connections do not mix                             connectionsDoNotMix
+//	I12       a code is presented once; states and invitations:  codesAreShownOnce
+//	          package consenttest
+//	I13       no secret is where it can be read                  disclosesNothing
+//	I14, I16  after three sweeps all is at rest, and another     settle and idle of package rotation's tests,
+//	          one does nothing                                   Calls, appsAreLeftAlone
+//	I15       calls have deadlines; loops end: the run of a      callsAreBounded
+//	          Driver has a bound
+//	I17       people are notified                                alarmsRaised*
+//	I18       the history is complete                            historyIsComplete
+//	I19       a repair takes effect at once                      CheckRepaired (after the first run)
+//	I20       what a text tells people to do works               package rotation's tests
 
-// Check says which invariants the journal of a harness breaks. The journal keeps
-// everything, so one check at the end of a run is a check after every step of it.
+// Check returns the invariants that the journal of a harness breaks. The journal keeps
+// everything, so one check at the end of a run covers every step of it.
 func Check(b *Harness) error {
 	return errors.Join(
 		presentedOnce(b),       // I1, I2
@@ -61,8 +63,7 @@ func Check(b *Harness) error {
 	)
 }
 
-// CheckAtRest is Check and what must hold besides when faults have stopped and
-// enough sweeps have passed.
+// CheckAtRest is Check and the invariants that must also hold at rest.
 func CheckAtRest(b *Harness) error {
 	errs := []error{Check(b), alarmsRaised(b)} // I17
 	for _, record := range b.Ledger.records() {
@@ -91,8 +92,8 @@ func (p position) before(q position) bool {
 
 func positionOf(r rotation.Record) position { return position{r.Epoch, r.Generation} }
 
-// growsOnly is I5: the row's position never falls, and each position has one
-// decided pair.
+// growsOnly is I5: the position of the row never falls, and each position has one decided
+// pair.
 func growsOnly(b *Harness) error {
 	type place struct {
 		connection token.Connection
@@ -126,8 +127,8 @@ func growsOnly(b *Harness) error {
 	return nil
 }
 
-// neverGoesBack is the part of I6 that holds at any time: apart from what
-// people do by hand, AWSCURRENT only goes up.
+// neverGoesBack is the part of I6 that holds at any time: AWSCURRENT only goes up, unless a
+// person moves it by hand.
 func neverGoesBack(b *Harness) error {
 	type place struct {
 		connection token.Connection

@@ -9,7 +9,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// What has to be told: to people (I17), and in the history (I18).
+// What must be reported: to people (I17), and in the history (I18).
 
 // alarm is a kind of notice about a connection.
 type alarm struct {
@@ -17,17 +17,17 @@ type alarm struct {
 	kind       string
 }
 
-// alarmsRaised is I17: people are told of every loss, unknown end, quarantine,
-// rejection and drift, at least once, and of nothing that has not happened. A
-// notice that a fault kept from them counts as told, but for that of a loss, which
-// is told again; a process that died before it could tell does not, where another
-// process must find what it left.
+// alarmsRaised is I17: people are notified of every loss, unknown result, quarantine,
+// rejection and drift at least once, and of nothing that has not happened. A notice that a
+// fault blocked counts as sent, except the notice of a loss, which must be sent again. If a
+// process died before it could send a notice and another process must find what it left,
+// the notice is still required.
 func alarmsRaised(b *Harness) error {
 	sent, due := map[alarm]int{}, map[alarm]int{}
 	cause := map[alarm]bool{}
 	status, pendingNotice := map[token.Connection]rotation.Status{}, map[token.Connection]bool{}
 	attempts, epoch := map[token.Fingerprint]attemptOf{}, map[token.Connection]int64{}
-	announced := map[string]time.Time{} // when an environment was told of as a whole
+	announced := map[string]time.Time{} // when a notice about the whole environment was sent
 	entries := b.Journal.Entries()
 	for i, e := range entries {
 		demand := func(c token.Connection, kind string) {
@@ -47,7 +47,7 @@ func alarmsRaised(b *Harness) error {
 				cause[alarm{e.Connection, rotation.NoticeDrift}] = true
 			}
 		case Faulted:
-			if effect.Fault.Kind == Stale && effect.At.Call == "secrets.Current" { // and once more, when it is read again
+			if effect.Fault.Kind == Stale && effect.At.Call == "secrets.Current" { // and again at the second read
 				cause[alarm{e.Connection, rotation.NoticeDrift}] = true
 			}
 			if effect.At.Call == "notifier.Notify" && effect.Fault.Kind != Crash {
@@ -90,7 +90,7 @@ func alarmsRaised(b *Harness) error {
 					demand(a.connection, rotation.NoticeUnknown)
 				}
 			}
-			if known && effect.Class == rotation.Refused { // even if the write that says so was overtaken
+			if known && effect.Class == rotation.Refused { // even if the write that says so was refused
 				cause[alarm{a.connection, rotation.NoticeNeedsConsent}] = true
 			}
 		}
@@ -107,7 +107,7 @@ func alarmsRaised(b *Harness) error {
 		}
 	}
 	for _, n := range b.Notifier.Notices() {
-		// what else is told may be overtaken before it is written
+		// the write that belongs to any other notice may have been refused
 		visible := n.Kind == rotation.NoticeNeedsConsent || n.Kind == rotation.NoticeUnknown || n.Kind == rotation.NoticeDrift
 		if a := (alarm{n.Connection, n.Kind}); visible && !n.Connection.IsZero() && !cause[a] {
 			return fmt.Errorf("I17 is broken: of %s people were notified of %q, and it never happened", a.connection, a.kind)
@@ -116,11 +116,11 @@ func alarmsRaised(b *Harness) error {
 	return nil
 }
 
-// announcementCovers is how long a notice about many connections of an
-// environment speaks for those that follow.
+// announcementCovers is how long a notice about many connections of an environment also
+// covers those that follow.
 const announcementCovers = time.Hour
 
-// demandable are the notices whose cause the journal shows.
+// demandable are the notices with a cause that the journal shows.
 var demandable = []string{rotation.NoticeNeedsConsent, rotation.NoticeUnknown, rotation.NoticeQuarantined,
 	rotation.NoticeRejected, rotation.NoticeDrift, rotation.NoticeRecovered}
 
@@ -137,8 +137,8 @@ func died(entries []Entry, actor string) bool {
 	})
 }
 
-// historyIsComplete is I18: each decision, ended attempt and change of status has
-// its row, written with it, and only one.
+// historyIsComplete is I18: each decision, ended attempt and change of status has exactly
+// one row, which is written with it.
 func historyIsComplete(b *Harness) error {
 	before := map[token.Connection]rotation.Record{}
 	for _, e := range b.Journal.Entries() {
@@ -165,7 +165,7 @@ func historyIsComplete(b *Harness) error {
 		case decided && count("decided", "adopted") != 1:
 			return violated("I18", e, "a decision has %d rows in the history", count("decided", "adopted"))
 		case !decided && count("decided", "adopted") != 0:
-			return violated("I18", e, "the history tells of a decision that is none")
+			return violated("I18", e, "the history has a decision that was not made")
 		case was.Status != is.Status && count("registered", "decided", "adopted", "needs_consent", "disconnected") != 1:
 			return violated("I18", e, "going from %q to %q has no row of its own in the history", was.Status, is.Status)
 		}

@@ -11,12 +11,12 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// Nothing that was saved is lost (I3), nobody is asked for a consent without need
-// (I4), and a repair takes effect at once (I19).
+// Nothing that was saved is lost (I3), no consent is requested without need (I4), and a
+// repair takes effect at once (I19).
 
-// nothingSavedIsLost is I3 at rest: no saved successor and no saved consent waits;
-// none that came whole was rejected, unless a consent is somebody else's; and the
-// current pair is one that the issuer gave.
+// nothingSavedIsLost is I3 at rest: no saved successor or consent waits; none that arrived
+// whole was rejected, unless it is a consent of another identity; and the issuer gave the
+// current pair.
 func nothingSavedIsLost(b *Harness, r rotation.Record, saved map[token.Fingerprint]savedAs) error {
 	lost := fmt.Errorf("I3 is broken at rest: %s is %s at %v", r.Connection, r.Status, positionOf(r))
 	for _, m := range b.Ledger.responsesOf(r.Connection) {
@@ -28,19 +28,19 @@ func nothingSavedIsLost(b *Harness, r rotation.Record, saved map[token.Fingerpri
 		}
 	}
 	for pair, as := range saved {
-		if as.rejected && !as.rightly && !b.Issuer.Personality.NoRotation { // such a server cannot be served
+		if as.rejected && !as.rightly && !b.Issuer.Personality.NoRotation { // tokenturn cannot work with such a server
 			return fmt.Errorf("%w, and the pair %s, saved whole for (%d,%d), was rejected", lost, short(pair), as.key.Epoch,
 				as.key.Generation)
 		}
 	}
 	if r.Current != nil && !r.ServiceAccount && b.Issuer.Family(r.Current.Fingerprint) == 0 {
-		return fmt.Errorf("%w, and its current pair is none that the issuer gave", lost)
+		return fmt.Errorf("%w, and the issuer did not give its current pair", lost)
 	}
 	return nil
 }
 
-// mayBeRejected reports whether the consent m may be refused at this moment:
-// another one has come first, its pair is dead, or it is not what was asked for.
+// mayBeRejected reports whether the consent m may be rejected now: another one came first,
+// its pair is dead, or it is not the consent that was requested.
 func (b *Harness) mayBeRejected(m rotation.TokenResponse, pair token.Fingerprint, row rotation.Record, dead bool) bool {
 	if m.Source != rotation.FromCode {
 		return false
@@ -62,9 +62,9 @@ func (b *Harness) mayBeRejected(m rotation.TokenResponse, pair token.Fingerprint
 		differs(m.Company, is.Company) || differs(pin.Company, m.Company) || differs(pin.ResourceOwner, is.ResourceOwner)
 }
 
-// noConsentIsAskedFor is I4 at rest: who needs a new consent has lost a pair that
-// was never saved, or had it taken away; a server that has refused by mistake was
-// asked again.
+// noConsentIsAskedFor is I4 at rest: a connection that needs a new consent has lost a pair
+// that was never saved, or the consent was withdrawn. If the server refused by mistake, the
+// token was presented again.
 func noConsentIsAskedFor(b *Harness, r rotation.Record) error {
 	if r.Status != rotation.NeedsConsent {
 		return nil
@@ -80,10 +80,10 @@ func noConsentIsAskedFor(b *Harness, r rotation.Record) error {
 	return nil
 }
 
-// consentIsNeeded is I4 at the moment that needs_consent is written: the issuer
-// has refused the token; no successor was saved by then, for after a refusal
-// everything is read again; and an answer was lost (W1 to W3), a person has withdrawn the
-// consent, or the server was wrong.
+// consentIsNeeded is I4 at the moment when needs_consent is written. The issuer has refused
+// the token. No successor was saved by then, because everything is read again after a
+// refusal. And an answer was lost (W1 to W3), a person has withdrawn the consent, or the
+// server was wrong.
 func consentIsNeeded(b *Harness) error {
 	type refusal struct {
 		successors int
@@ -104,7 +104,7 @@ func consentIsNeeded(b *Harness) error {
 			if effect.Class == rotation.Refused {
 				refused[effect.What] = refusal{saved.of(effect.What), effect.Dead}
 			}
-		case Restored: // what the table had, nobody may have any more
+		case Restored: // responses that only the table had may be gone
 			status[e.Connection] = effect.Record.Status
 			saved.forget(e.Connection)
 		case Wrote:
@@ -130,8 +130,8 @@ func consentIsNeeded(b *Harness) error {
 	return nil
 }
 
-// lostUnsaved reports whether the issuer answered the token more often with a
-// pair than usable responses of it were saved (W1, W2 and W3 of the protocol).
+// lostUnsaved reports whether the issuer gave more pairs for the token than usable responses
+// to it were saved (W1, W2 and W3 of the protocol).
 func (b *Harness) lostUnsaved(parent token.Fingerprint) bool {
 	granted, saved := 0, successors{}
 	for _, e := range b.Journal.Entries() {
@@ -143,8 +143,8 @@ func (b *Harness) lostUnsaved(parent token.Fingerprint) bool {
 	return granted > saved.of(parent)
 }
 
-// takenAway reports whether a person withdrew the consent, or the server ended all
-// of it because a token was presented again whose answer was lost.
+// takenAway reports whether a person withdrew the consent, or the server ended all its pairs
+// because a token was presented again after its answer was lost.
 func (b *Harness) takenAway(pair token.Fingerprint) bool {
 	return slices.ContainsFunc(b.Journal.Entries(), func(e Entry) bool {
 		ended, ok := e.Effect.(Ended)
@@ -154,9 +154,8 @@ func (b *Harness) takenAway(pair token.Fingerprint) bool {
 
 func (e Ended) takenAway() bool { return e.Why == Withdrawn || e.Why == reused }
 
-// budgetsAreKept is I7 for the room in a secret, where the harness says how much
-// there is: no version that the engine wants to keep is refused for lack of it, for
-// by then the token is spent.
+// budgetsAreKept is I7 for the room in a secret, if the harness limits it: no version that
+// the engine must keep is refused for lack of room, because the token is spent by then.
 func budgetsAreKept(b *Harness) error {
 	if b.SecretStore.MaxVersions == 0 {
 		return nil
@@ -169,9 +168,8 @@ func budgetsAreKept(b *Harness) error {
 	return nil
 }
 
-// CheckRepaired is I19, and everything that holds at rest: called after the first
-// sweep, or the first rotation that a person asked for, since everything works
-// again, it says which connections are not in order.
+// CheckRepaired is I19 and CheckAtRest. Call it after the first sweep, or the first forced
+// rotation, since everything works again. It returns the connections that do not work.
 func CheckRepaired(b *Harness) error {
 	errs := []error{CheckAtRest(b)}
 	for _, r := range b.Ledger.records() {
@@ -193,13 +191,13 @@ func (b *Harness) inOrder(r rotation.Record) error {
 		return nil
 	}
 	if !b.LiveUntil(r.Connection).After(time.Now()) {
-		return errors.New("readers find no living token")
+		return errors.New("readers find no live token")
 	}
 	return nil
 }
 
-// LiveUntil is until when the access token that readers of c find now will be
-// accepted, if nothing happens to it.
+// LiveUntil is when the access token that readers of c find now expires, if nothing ends it
+// earlier.
 func (b *Harness) LiveUntil(c token.Connection) (until time.Time) {
 	v, err := b.SecretStore.shown(c)
 	if err != nil {
@@ -211,8 +209,8 @@ func (b *Harness) LiveUntil(c token.Connection) (until time.Time) {
 	return until
 }
 
-// WithoutToken is for how long between two times readers of c found no access
-// token that the issuer accepted.
+// WithoutToken is how long, between two times, readers of c found no access token that the
+// issuer accepted.
 func (b *Harness) WithoutToken(c token.Connection, from, to time.Time) (gap time.Duration) {
 	values := map[string]token.Secret{}
 	alive := func(id string, from, to time.Time) time.Duration {

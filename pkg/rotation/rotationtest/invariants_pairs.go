@@ -10,13 +10,13 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// What becomes of pairs: that they are saved first (I7, I8), shown whole (I10) to
-// their own connection (I11), given for a code only once (I12), and ended
-// when their time is over (I9).
+// The life of pairs: they are saved first (I7, I8), shown whole (I10) to their own
+// connection (I11), given for a code only once (I12), and revoked when their time is over
+// (I9).
 
-// answersAreSaved is I7: whoever receives an answer saves it before it does
-// anything else to the connection, whatever has become of attempt, epoch and
-// caller meanwhile; or tells people that it could not.
+// answersAreSaved is I7: an actor that receives an answer saves it before it does anything
+// else to the connection, whatever happened to attempt, epoch and caller meanwhile; or it
+// notifies people that it could not.
 func answersAreSaved(b *Harness) error {
 	entries := b.Journal.Entries()
 	owner := map[token.Fingerprint]token.Connection{}
@@ -28,7 +28,7 @@ func answersAreSaved(b *Harness) error {
 				owner[a.Fingerprint] = e.Connection
 			}
 		case Presented:
-			isCode[effect.What] = effect.Code && e.Actor != "" // a test may exchange codes for itself
+			isCode[effect.What] = effect.Code && e.Actor != "" // a test may exchange codes itself
 		case Answered:
 			c, known := owner[effect.What]
 			if effect.Class != rotation.Captured || !known && !isCode[effect.What] {
@@ -50,7 +50,8 @@ func answersAreSaved(b *Harness) error {
 }
 
 // wroteBetween reports whether the actor has logged anything between two entries of the
-// journal, other than about another connection, of which it may handle several at once.
+// journal. Records about another connection do not count, because an actor may handle
+// several at once.
 func (l *Log) wroteBetween(actor string, c token.Connection, after, before int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -60,9 +61,9 @@ func (l *Log) wroteBetween(actor string, c token.Connection, after, before int) 
 	})
 }
 
-// unsaved says what the actor that has received an answer does other than saving
-// it; nil if it saves it, dies, or tells that it could not, by which entry. The
-// answer to a code is of no connection yet.
+// unsaved returns the entry in which the actor that received an answer does something other
+// than saving it. It returns nil if the actor saves it (saved says in which entry), dies, or
+// notifies people that it could not. The answer to a code has no connection yet.
 func unsaved(entries []Entry, c token.Connection, answers func(rotation.TokenResponse) bool) (saved int, at *Entry,
 	what string) {
 	answered := entries[0]
@@ -91,13 +92,13 @@ func unsaved(entries []Entry, c token.Connection, answers func(rotation.TokenRes
 			return 0, &e, "is not saved yet"
 		}
 	}
-	return 0, &answered, "is never saved, and nobody is told"
+	return 0, &answered, "is never saved, and nobody is notified"
 }
 
-// savedBeforeUse is I8: a pair's access token is not used before the answer
-// that brought it is saved. A response is known by its parent here, and that of a code by its source.
+// savedBeforeUse is I8: the access token of a pair is not used before its answer is saved. A
+// response is identified by its parent here, and the response to a code by its source.
 func savedBeforeUse(b *Harness) error {
-	parent := map[token.Fingerprint]token.Fingerprint{} // of a pair; that of a code is the code
+	parent := map[token.Fingerprint]token.Fingerprint{} // of a pair; for a pair from a code, the code
 	children, codes := map[token.Fingerprint]bool{}, false
 	isCode := map[token.Fingerprint]bool{}
 	save := func(m rotation.TokenResponse) {
@@ -126,9 +127,9 @@ func savedBeforeUse(b *Harness) error {
 	return nil
 }
 
-// readersSeeWhole is I10: whatever AWSCURRENT is moved to, except by hand, is a
-// whole document of that connection with an access token of the issuer, and
-// the ledger has decided on it. That no refresh token is open in it is part of I13.
+// readersSeeWhole is I10: every version that AWSCURRENT is moved to, except by hand, is a
+// whole document of that connection with an access token of the issuer, and the ledger has
+// decided it. That it has no plaintext refresh token is part of I13.
 func readersSeeWhole(b *Harness) error {
 	given := map[token.Secret]bool{}
 	access, _ := b.Issuer.Secrets()
@@ -151,22 +152,21 @@ func readersSeeWhole(b *Harness) error {
 			doc, err := token.ParseDocument(values[effect.To])
 			switch {
 			case err != nil:
-				return violated("I10", e, "readers of %s see something else than a document", e.Connection)
+				return violated("I10", e, "readers of %s see a value that is no document", e.Connection)
 			case doc.Connection != e.Connection:
 				return violated("I10", e, "readers of %s see the document of %s", e.Connection, doc.Connection)
 			case !decided[effect.To]:
 				return violated("I10", e, "readers of %s see what was never decided", e.Connection)
 			case !given[doc.AccessToken] || doc.ExpiresAt.IsZero():
-				return violated("I10", e, "readers of %s see an access token that nobody gave", e.Connection)
+				return violated("I10", e, "readers of %s see an access token that the issuer did not give", e.Connection)
 			}
 		}
 	}
 	return nil
 }
 
-// connectionsDoNotMix is I11: the pairs of one consent are never those of two
-// connections, and whose consent it is was asked for and fits whom the connection
-// belongs to.
+// connectionsDoNotMix is I11: two connections never have pairs of one consent, and the owner
+// of a consent was checked and matches the owner of the connection.
 func connectionsDoNotMix(b *Harness) error {
 	owner := map[int]token.Connection{}
 	pinned := map[token.Connection]string{} // the user
@@ -200,7 +200,7 @@ func connectionsDoNotMix(b *Harness) error {
 	return nil
 }
 
-// consenter is who gave the consent.
+// consenter returns the identity that gave the consent.
 func (i *Issuer) consenter(family int) rotation.Identity {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -212,8 +212,8 @@ func (i *Issuer) consenter(family int) rotation.Identity {
 	return rotation.Identity{}
 }
 
-// codesAreShownOnce is the part of I12 that concerns the engine; states and
-// invitations are the consent store's.
+// codesAreShownOnce is the part of I12 that concerns the engine. States and invitations are
+// the part of the consent store.
 func codesAreShownOnce(b *Harness) error {
 	shown := map[token.Fingerprint]bool{}
 	for _, e := range b.Journal.Entries() {
@@ -227,8 +227,8 @@ func codesAreShownOnce(b *Harness) error {
 	return nil
 }
 
-// callsAreBounded is the first half of I15. Its second half, that every loop
-// ends, is the driver's: a run that takes too many steps is an error.
+// callsAreBounded is the first half of I15. The Driver checks the second half, that every
+// loop ends: a run with too many steps is an error.
 func callsAreBounded(b *Harness) error {
 	for _, e := range b.Journal.Entries() {
 		if u, ok := e.Effect.(Unbounded); ok {
@@ -238,15 +238,15 @@ func callsAreBounded(b *Harness) error {
 	return nil
 }
 
-// oldEpochIsDead is I9 at rest: no pair that was current in an earlier epoch
-// can be redeemed, unless its consent is that of the pair of today.
+// oldEpochIsDead is I9 at rest: no pair that was current in an earlier epoch can be
+// redeemed, unless it belongs to the same consent as the current pair.
 func oldEpochIsDead(b *Harness, r rotation.Record) error {
 	if r.Attempt != nil {
 		return nil // not at rest
 	}
-	today := 0
+	now := 0 // the consent of the current pair
 	if r.Current != nil {
-		today = b.Issuer.Family(r.Current.Fingerprint)
+		now = b.Issuer.Family(r.Current.Fingerprint)
 	}
 	spent := b.formerAncestors(r)
 	for _, e := range b.Journal.Entries() {
@@ -255,7 +255,7 @@ func oldEpochIsDead(b *Harness, r rotation.Record) error {
 			continue
 		}
 		old := wrote.Change.Record.Current.Fingerprint
-		if !spent[old] && b.Issuer.Family(old) != today && b.Issuer.Takes(old) && !b.Issuer.outlivedRevocation(old) {
+		if !spent[old] && b.Issuer.Family(old) != now && b.Issuer.Takes(old) && !b.Issuer.outlivedRevocation(old) {
 			return fmt.Errorf("I9 is broken at rest: %s is in epoch %d, and the pair %s of epoch %d can still be redeemed",
 				r.Connection, r.Epoch, short(old), wrote.Change.Record.Epoch)
 		}
@@ -263,9 +263,9 @@ func oldEpochIsDead(b *Harness, r rotation.Record) error {
 	return nil
 }
 
-// formerAncestors are the pairs that were succeeded by another one of their epoch.
-// On a server that ends a pair with the first use of its successor, one whose
-// successor nobody has used stays alive; its bytes are gone, so nobody can end it.
+// formerAncestors are the pairs that another pair of their epoch succeeded. On a server that
+// ends a pair with the first use of its successor, a pair stays alive if its successor was
+// never used. Its bytes are gone, so nobody can revoke it.
 func (b *Harness) formerAncestors(r rotation.Record) map[token.Fingerprint]bool {
 	last := map[int64]token.Fingerprint{}
 	for _, e := range b.Journal.Entries() {
@@ -282,9 +282,9 @@ func (b *Harness) formerAncestors(r rotation.Record) map[token.Fingerprint]bool 
 	return ancestors
 }
 
-// nothingSavedLivesOn is I9 at rest: of all pairs that were saved, only the
-// current one, what it came from, and what waits for a person can be redeemed. An
-// answer that was given up waits for the consent that is needed.
+// nothingSavedLivesOn is I9 at rest: of all saved pairs, only the current one, its
+// ancestors, and those that wait for a person can be redeemed. An answer that was given up
+// waits for the consent that is needed.
 func nothingSavedLivesOn(b *Harness, r rotation.Record, saved map[token.Fingerprint]savedAs) error {
 	if r.Attempt != nil {
 		return nil // not at rest
@@ -302,7 +302,7 @@ func nothingSavedLivesOn(b *Harness, r rotation.Record, saved map[token.Fingerpr
 	quarantined := slices.ContainsFunc(b.Ledger.responsesOf(r.Connection),
 		func(m rotation.TokenResponse) bool { return m.State == rotation.Quarantined })
 	for pair, as := range saved {
-		escrow := !as.inLedger && as.key.Epoch == r.Epoch // is searched for when the epoch has ended
+		escrow := !as.inLedger && as.key.Epoch == r.Epoch // found by the search after the epoch ends
 		if kept[pair] || givenUp[as.key] || escrow || quarantined && as.key.Epoch == r.Epoch || !b.Issuer.Takes(pair) ||
 			b.Issuer.outlivedRevocation(pair) {
 			continue
@@ -319,19 +319,19 @@ type savedAs struct {
 	response rotation.TokenResponse
 	inLedger bool
 	rejected bool
-	rightly  bool // rejected, because the consent is not the one that was asked for
+	rightly  bool // rejected, because the consent is not the one that was requested
 }
 
-// savedPairs finds, for each pair that was saved whole for c, the response it was
-// saved as. A refresh is known by the attempt that it was presented under, a code
-// by who presented it last before saving.
+// savedPairs finds, for each pair that was saved whole for c, the response it was saved as.
+// A refresh is identified by the attempt under which it was presented, a code by the actor
+// that presented it last before saving.
 func savedPairs(b *Harness, c token.Connection) map[token.Fingerprint]savedAs {
 	attempts := map[token.Fingerprint]string{} // the attempt on a token now
 	under := map[int]string{}                  // a presentation: the attempt, or the actor
 	granted := map[string]token.Fingerprint{}
 	cut := map[string]bool{} // the answer to an actor
 	saved := map[token.Fingerprint]savedAs{}
-	unopened := rotation.ResponseKey{} // which a person may give up
+	unopened := rotation.ResponseKey{} // a response that a person may give up
 	inLedger := map[rotation.ResponseKey]bool{}
 	row, dead := rotation.Record{}, map[token.Fingerprint]bool{}
 	save := func(e Entry, m rotation.TokenResponse) {
@@ -357,7 +357,7 @@ func savedPairs(b *Harness, c token.Connection) map[token.Fingerprint]savedAs {
 				for pair, as := range saved {
 					switch {
 					case as.key != mark.Key:
-					case mark.State == rotation.Quarantined: // nobody knows which of its pairs is the right one
+					case mark.State == rotation.Quarantined: // which of its pairs is the right one is not known
 						delete(saved, pair)
 					default:
 						as.rejected = as.key != unopened
@@ -386,7 +386,7 @@ func savedPairs(b *Harness, c token.Connection) map[token.Fingerprint]savedAs {
 				granted[under[effect.N]] = effect.Pair
 			}
 		case Answered:
-			if cut[e.Actor] { // nobody knows the pair
+			if cut[e.Actor] { // the pair is not known
 				delete(granted, under[effect.N])
 			}
 			cut[e.Actor] = false
@@ -416,9 +416,9 @@ func (i *Issuer) ancestry(refresh token.Fingerprint) (all []token.Fingerprint) {
 	return all
 }
 
-// outlivedRevocation reports what nobody can help: this server answers the revocation
-// of an expired pair with success and does nothing; or it keeps a pair alive until its
-// successor is used, and that was replaced before anybody did.
+// outlivedRevocation reports whether the pair stays alive because of the server: it answers
+// the revocation of an expired pair with success and does nothing; or it keeps a pair alive
+// until its successor is used, and the successor was replaced before its first use.
 func (i *Issuer) outlivedRevocation(refresh token.Fingerprint) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()

@@ -12,18 +12,18 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// When a refresh token may be presented (I1, I2), and which successors of it were saved.
+// When a refresh token may be presented (I1, I2), and which of its successors were saved.
 
-// presentation is what a refresh token's last presentation has come to.
+// presentation is the result of the last presentation of a refresh token.
 type presentation struct {
 	n        int
 	attempt  rotation.Attempt
 	answered bool
 	class    rotation.Class
-	hindered bool // a fault struck the presenter after the answer, so it may not have been able to act on it
+	hindered bool // the presenter met a fault after the answer, so it may not have been able to act on it
 }
 
-// refusals is what became of a refresh token that the issuer has refused.
+// refusals is the state of a refresh token that the issuer has refused.
 type refusals struct {
 	asked   time.Time // when it was first written that the connection needs a consent
 	retries int       // of the schedule since
@@ -33,13 +33,13 @@ type refusals struct {
 // presents a refused token once more. A person may ask for that at any time.
 var retries = []time.Duration{15 * time.Minute, time.Hour, 6 * time.Hour, 24 * time.Hour}
 
-// clocksDiffer is how much earlier a process may come whose clock is ahead.
+// clocksDiffer is how much earlier a process may come if its clock is ahead.
 const clocksDiffer = 2 * time.Minute
 
-// presentedOnce is I1: a refresh token is presented only under an attempt, soon
-// enough to end within it, and never twice at a time; and I2: again only after an
-// answer that spends nothing, when an unknown end is old enough, or as a retry of
-// a connection that needs a consent; and never while a successor is saved.
+// presentedOnce is I1 and I2. I1: a refresh token is presented only under an attempt, soon
+// enough to end within it, and never twice at a time. I2: it is presented again only after
+// an answer that spends nothing, after the quiet period of an unknown result, or as a retry
+// of a connection that needs a consent; and never while a successor is saved.
 func presentedOnce(b *Harness) error {
 	attempts := map[token.Fingerprint]rotation.Attempt{}
 	last := map[token.Fingerprint]*presentation{}
@@ -75,7 +75,7 @@ func presentedOnce(b *Harness) error {
 			case before != nil:
 				why := before.forbids(e.At, b.Settings.Quiet, saved.of(effect.What))
 				if why == "" && before.refused() {
-					why = refused[effect.What].forbid(latest(e.At, now), effect.Scheduled) // by whichever clock
+					why = refused[effect.What].forbid(latest(e.At, now), effect.Scheduled) // by either clock
 				}
 				if why != "" {
 					return violated("I2", e, "%s is presented again (#%d after #%d) %s", short(effect.What), effect.N, before.n, why)
@@ -83,7 +83,7 @@ func presentedOnce(b *Harness) error {
 			}
 			last[effect.What] = &presentation{n: effect.N, attempt: attempt}
 			by[e.Actor] = last[effect.What]
-		case Faulted: // who is asked to stop may stop at once
+		case Faulted: // an actor that is canceled may end at once
 			if p := by[e.Actor]; p != nil && (p.answered || effect.Fault.Kind == Cancel) {
 				p.hindered = true
 			}
@@ -96,12 +96,12 @@ func presentedOnce(b *Harness) error {
 	return nil
 }
 
-// spendsNothing are the classes after which a token is as good as before.
+// spendsNothing are the classes after which a token still works.
 var spendsNothing = []rotation.Class{rotation.RateLimited, rotation.ClientFault, rotation.GrantFault,
 	rotation.RequestFault, rotation.NotSent}
 
-// forbids says why the token must not be presented again now; empty: it may be,
-// unless it was refused.
+// forbids returns why the token must not be presented again now; empty: it may be, unless
+// it was refused.
 func (p *presentation) forbids(now time.Time, quiet time.Duration, successors int) string {
 	switch {
 	case successors > 0:
@@ -119,7 +119,7 @@ func (p *presentation) refused() bool {
 	return p.answered && p.class == rotation.Refused && !p.hindered
 }
 
-// forbid says why a refused token must not be presented again now, and counts the retry.
+// forbid returns why a refused token must not be presented again now, and counts the retry.
 func (r *refusals) forbid(now time.Time, scheduled bool) string {
 	switch {
 	case r == nil:
@@ -140,8 +140,8 @@ func (r *refusals) forbid(now time.Time, scheduled bool) string {
 // timeToSave is how much time a run needs after a request to save its answer.
 const timeToSave = 10 * time.Second
 
-// answersCanBeSaved is I7 before the answer: nothing single-use is presented by a
-// run that could end before the answer is saved.
+// answersCanBeSaved is I7 before the answer: no run presents a single-use credential if it
+// could end before the answer is saved.
 func answersCanBeSaved(b *Harness) error {
 	for _, e := range b.Journal.Entries() {
 		p, ok := e.Effect.(Presented)
@@ -155,9 +155,9 @@ func answersCanBeSaved(b *Harness) error {
 	return nil
 }
 
-// appsAreLeftAlone is the part of I14 that concerns an app whose requests are refused,
-// whichever connection they are for: one run presents nothing more after two
-// refusals of the credentials, which it has read again between them, or three of a request.
+// appsAreLeftAlone is the part of I14 for an app with refused requests, for any of its
+// connections: one run presents nothing more after two refusals of the credentials, which it
+// reads again between them, or after three refusals of a request.
 func appsAreLeftAlone(b *Harness) error {
 	type inRun struct {
 		*Run
@@ -191,8 +191,8 @@ func appsAreLeftAlone(b *Harness) error {
 	return nil
 }
 
-// callersDoNotMatter is I7: an answer does not get lost because its caller is asked to
-// stop, neither on its way nor when it is saved.
+// callersDoNotMatter is I7: an answer is not lost because its caller is canceled, neither on
+// its way nor when it is saved.
 func callersDoNotMatter(b *Harness) error {
 	posting, asked, hindered := map[string]bool{}, map[string]bool{}, map[string]bool{} // actors
 	granted := map[int]bool{}
@@ -211,24 +211,24 @@ func callersDoNotMatter(b *Harness) error {
 			}
 		case Noticed:
 			if effect.Notice.Kind == rotation.NoticeUnsaved && asked[e.Actor] && !hindered[e.Actor] {
-				return violated("I7", e, "an answer for %s is given up because the run was asked to stop", e.Connection)
+				return violated("I7", e, "an answer for %s is given up because the run was canceled", e.Connection)
 			}
 		}
 	}
 	return nil
 }
 
-// successors are the responses that were saved somewhere, by parent.
+// successors are the responses that were saved in any store, by parent.
 type successors map[token.Fingerprint]map[rotation.ResponseKey]*kept
 
-// kept is a response that was saved. Once it was rejected, copies of it count as
-// little; once the secret is purged, what only the secret store had does not count.
+// kept is a response that was saved. Once it is rejected, copies of it do not count either.
+// Once the secret is purged, a response that only the secret store had does not count.
 type kept struct {
 	response           rotation.TokenResponse
 	rejected, inLedger bool
 }
 
-// note takes in what an entry says of responses.
+// note records what an entry says about responses.
 func (s successors) note(e Entry) {
 	switch effect := e.Effect.(type) {
 	case Responded:
@@ -254,7 +254,7 @@ func (s successors) note(e Entry) {
 	}
 }
 
-// forget takes out everything of a connection.
+// forget removes all responses of a connection.
 func (s successors) forget(c token.Connection) {
 	for _, responses := range s {
 		maps.DeleteFunc(responses, func(_ rotation.ResponseKey, m *kept) bool { return m.response.Connection == c })

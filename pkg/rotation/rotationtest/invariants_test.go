@@ -68,13 +68,13 @@ func TestWhatIsRightPasses(t *testing.T) {
 			s.waitOut()
 			s.ask(p)
 		},
-		"a held answer is given up, and whatever pair was in it lives on": func(s *story) {
+		"a quarantined answer is given up, and its pair stays valid": func(s *story) {
 			p := s.connect(1)
 			s.giveUp(p, rotation.Quarantined, rotation.Rejected)
 			s.waitOut()
 			s.ask(p)
 		},
-		"an answer that could not be saved was told of": func(s *story) {
+		"people are notified of an answer that could not be saved": func(s *story) {
 			p := s.connect(1)
 			s.begin(p)
 			s.present(p)
@@ -125,7 +125,7 @@ func TestWhatIsRightPasses(t *testing.T) {
 			s.retry(p, time.Minute)
 			s.change(func(r *rotation.Record) { r.Attempt = nil })
 		},
-		"a retry whose answer is lost": func(s *story) {
+		"a retry with a lost answer": func(s *story) {
 			p := s.connect(1)
 			s.Issuer.Withdraw(s.ctx, p.AccessToken)
 			s.ask(p)
@@ -149,7 +149,7 @@ func TestWhatIsRightPasses(t *testing.T) {
 			s.Issuer.Gate = Watch(s.Journal, Nth(1, "issuer.Redeem", Before, Fault{Kind: Cancel}))
 			p = s.rotate(p, 1, 1)
 		},
-		"an app whose requests are refused is left to the next run": func(s *story) {
+		"an app with refused requests is left to the next run": func(s *story) {
 			p := s.connect(1)
 			s.Issuer.FindsFault = 3
 			for _, n := range []int{2, 1} {
@@ -168,7 +168,7 @@ func TestWhatIsRightPasses(t *testing.T) {
 			defer cancel()
 			(&story{s.Harness, ctx}).rotate(s.connect(1), 1, 1)
 		},
-		"a process whose clock is ahead": func(s *story) {
+		"a process with a clock that is ahead": func(s *story) {
 			p := s.connect(1)
 			s.ctx = OffBy(s.ctx, time.Hour)
 			s.change(func(r *rotation.Record) {
@@ -272,7 +272,7 @@ func TestEachInvariantIsChecked(t *testing.T) {
 			s.scheduled().retry(p, 15*time.Minute)
 			s.scheduled().retry(p, 15*time.Minute)
 		}},
-		"presented again for ever": {"I2", func(s *story) {
+		"presented again forever": {"I2", func(s *story) {
 			p := s.connect(1)
 			s.Issuer.Withdraw(s.ctx, p.AccessToken)
 			s.ask(p)
@@ -397,15 +397,15 @@ func TestEachInvariantIsChecked(t *testing.T) {
 		"the access token of a code is used before its pair is saved": {"I8", func(s *story) {
 			s.Issuer.Accepts(s.ctx, s.exchange().AccessToken)
 		}},
-		"the pair of an old epoch lives on": {"I9 at rest", func(s *story) {
+		"the pair of an old epoch stays valid": {"I9 at rest", func(s *story) {
 			s.connect(1)
 			s.connect(2)
 		}},
-		"a disconnected pair lives on": {"I9 at rest", func(s *story) {
+		"a disconnected pair stays valid": {"I9 at rest", func(s *story) {
 			s.connect(1)
 			s.change(func(r *rotation.Record) { r.Epoch, r.Status, r.Current = 2, rotation.Disconnected, nil })
 		}},
-		"a saved sibling lives on": {"I9 at rest", func(s *story) {
+		"a saved sibling stays valid": {"I9 at rest", func(s *story) {
 			s.Issuer.Personality.Overlap = true
 			p := s.connect(1)
 			s.begin(p)
@@ -416,7 +416,7 @@ func TestEachInvariantIsChecked(t *testing.T) {
 			s.rotateAs("second", p, 1, 1)
 			slow.save(successor(p, 1, 1))
 		}},
-		"the pair of an answer that was never held lives on": {"I9 at rest", func(s *story) {
+		"the pair of an answer that was never quarantined stays valid": {"I9 at rest", func(s *story) {
 			s.giveUp(s.connect(1), rotation.Rejected)
 		}},
 		"a request ends with its caller": {"I7", func(s *story) {
@@ -536,7 +536,7 @@ func TestEachInvariantIsChecked(t *testing.T) {
 				s.Issuer.Redeem(s.ctx, Sandbox, rotation.Grant{Code: code, RedirectURI: Sandbox.RedirectURI})
 			}
 		}},
-		"an app is asked for again whose credentials were refused": {"I14", func(s *story) {
+		"an app with refused credentials presents again": {"I14", func(s *story) {
 			p := s.connect(1)
 			s.runOf(func(s *story) {
 				s.Issuer.Gate = Always("issuer.Redeem", Before, Fault{Kind: Deny})
@@ -546,7 +546,7 @@ func TestEachInvariantIsChecked(t *testing.T) {
 				}
 			})
 		}},
-		"an app is asked for again whose requests are faulty": {"I14", func(s *story) {
+		"an app with faulty requests presents again": {"I14", func(s *story) {
 			p := s.connect(1)
 			s.runOf(func(s *story) {
 				s.Issuer.FindsFault = 4
@@ -560,7 +560,7 @@ func TestEachInvariantIsChecked(t *testing.T) {
 			s.Ledger.Gate = Watch(s.Journal, nil)
 			_, _, _ = s.Ledger.Load(context.WithoutCancel(s.ctx), acme)
 		}},
-		"nobody is told of a loss": {"I17 at rest", func(s *story) {
+		"nobody is notified of a loss": {"I17 at rest", func(s *story) {
 			p := s.connect(1)
 			s.Issuer.Withdraw(s.ctx, p.AccessToken)
 			s.begin(p)
@@ -576,20 +576,20 @@ func TestEachInvariantIsChecked(t *testing.T) {
 			s.Notifier.Gate = Watch(s.Journal, Nth(1, "notifier.Notify", Before, Fault{Kind: Fail}))
 			s.ask(p)
 		}},
-		"nobody is told of an unknown end": {"I17 at rest", func(s *story) {
+		"nobody is notified of an unknown result": {"I17 at rest", func(s *story) {
 			p := s.connect(1)
 			s.lose(Before)
 			s.begin(p)
 			s.change(func(r *rotation.Record) { r.Attempt.Presentations = 1 })
 			s.present(p)
 		}},
-		"a notice died with its process, and nobody else told": {"I17 at rest", func(s *story) {
+		"a notice is lost with its process, and no other process sends it": {"I17 at rest", func(s *story) {
 			p := s.connect(1)
 			s.Issuer.Withdraw(s.ctx, p.AccessToken)
 			s.Notifier.Gate = Watch(s.Journal, Nth(1, "notifier.Notify", Before, Fault{Kind: Crash}))
 			go s.ask(p)
 		}},
-		"nobody is told that it works again": {"I17 at rest", func(s *story) {
+		"nobody is notified that it works again": {"I17 at rest", func(s *story) {
 			p := s.connect(1)
 			s.refuseOnce()
 			s.ask(p)
@@ -598,11 +598,11 @@ func TestEachInvariantIsChecked(t *testing.T) {
 			s.decide(next, 1, 1)
 			s.publish(next, 1, 1)
 		}},
-		"people are told of what never happened": {"I17 at rest", func(s *story) {
+		"people are notified of an event that never happened": {"I17 at rest", func(s *story) {
 			s.connect(1)
 			s.notice(rotation.NoticeNeedsConsent)
 		}},
-		"people are told of a drift that was none": {"I17 at rest", func(s *story) {
+		"people are notified of a drift that never happened": {"I17 at rest", func(s *story) {
 			s.connect(1)
 			s.notice(rotation.NoticeDrift)
 		}},

@@ -14,9 +14,8 @@ import (
 
 var _ rotation.Issuer = (*Issuer)(nil)
 
-// Personality is how an authorization server treats the old pair when it gives
-// a new one. The zero value ends it at once (Doorkeeper without its column
-// previous_refresh_token).
+// Personality is how an authorization server treats the old pair when it gives a new one.
+// The zero value ends it at once (Doorkeeper without its column previous_refresh_token).
 type Personality struct {
 	// Overlap keeps the old pair alive until the new access token is first
 	// used (Doorkeeper with that column). Each redeem in between gives a sibling.
@@ -28,22 +27,22 @@ type Personality struct {
 	KillFamily bool
 	// NoRotation gives a new access token only; the refresh token stays.
 	NoRotation bool
-	// RevokesOnlyFresh answers the revocation of a pair whose access token has
-	// expired with success, and does nothing (Doorkeeper before 5.8.1).
+	// RevokesOnlyFresh answers the revocation of a pair with an expired access token with
+	// success, and does nothing (Doorkeeper before 5.8.1).
 	RevokesOnlyFresh bool
 	// RevokesFamily ends every pair of the consent with the one that is revoked
 	// (RFC 7009 section 2.1 leaves that to the server).
 	RevokesFamily bool
-	// RefusesOnce answers the first refresh of each consent with invalid_grant,
-	// and spends nothing: a server in trouble.
+	// RefusesOnce answers the first refresh of each consent with invalid_grant and spends
+	// nothing, like a server with a problem.
 	RefusesOnce bool
 	// Lifetime of an access token; zero: 5400 s.
 	Lifetime time.Duration
-	// Behind is how far the server's clock is, which created_at tells.
+	// Behind is how far the server's clock is behind; it shows in created_at.
 	Behind time.Duration
 }
 
-// Personalities are those that every promise about saved pairs must hold with.
+// Personalities are the servers on which every promise about saved pairs must hold.
 var Personalities = map[string]Personality{
 	"ends the old pair at once":             {},
 	"overlaps until the first use":          {Overlap: true, RevokesOnlyFresh: true},
@@ -57,35 +56,35 @@ var Personalities = map[string]Personality{
 // codeLife is how long an authorization code may be exchanged.
 const codeLife = 10 * time.Minute
 
-// Issuer is an authorization server in memory and the oracle of a world: it
-// knows each live pair, and the journal has each presentation.
+// Issuer is an authorization server in memory and the oracle of a world: it knows each live
+// pair, and the journal has each presentation.
 //
-// A fault of its gate becomes what an HTTP client would make of it: Fail
-// is an error status before and a lost answer after the effect, Throttle is 429, Deny is
-// invalid_client, Unsent a refused connection, Cut half a body.
+// A fault of its gate becomes what an HTTP client would report: Fail is an error status
+// before the effect and a lost answer after it, Throttle is 429, Deny is invalid_client,
+// Unsent a refused connection, Cut half a body.
 type Issuer struct {
 	Gate        Gate
 	Journal     *Journal
 	Personality Personality
-	Wait        time.Duration // that errors of the server ask for
-	ShutUntil   time.Time     // every request is answered with 503 before
+	Wait        time.Duration // the wait that errors of the server ask for
+	ShutUntil   time.Time     // until then, every request is answered with 503
 	Latency     time.Duration // of a refresh or a code's exchange, before it takes effect
-	FindsFault  int           // with so many requests: invalid_request
+	FindsFault  int           // how many further requests are answered with invalid_request
 
 	mu       sync.Mutex
 	clients  map[string]token.Secret
-	retired  []token.Secret // client secrets that others have replaced
+	retired  []token.Secret // client secrets that were replaced
 	codes    []*code
 	pairs    []*pair
 	byToken  map[token.Secret]*pair      // of either kind
 	byPrint  map[token.Fingerprint]*pair // of its refresh token
-	shown    int                         // presentations
+	shown    int                         // number of presentations
 	families int
 	refused  map[int]bool // consents that RefusesOnce has refused
 }
 
-// Register makes the issuer refuse every other secret for that client, and
-// clients that are not registered. Without any registration all are accepted.
+// Register makes the issuer refuse every other secret for that client, and clients that are
+// not registered. Without any registration, all are accepted.
 func (i *Issuer) Register(app rotation.Application) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -108,8 +107,8 @@ func (i *Issuer) Authorize(owner rotation.Identity, redirectURI, challenge strin
 	return c.text
 }
 
-// Withdraw ends every pair of the consent that the token belongs to, as its
-// owner can at any time.
+// Withdraw ends every pair of the consent that the token belongs to, as its owner can at any
+// time.
 func (i *Issuer) Withdraw(ctx context.Context, t token.Secret) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -118,7 +117,7 @@ func (i *Issuer) Withdraw(ctx context.Context, t token.Secret) {
 	}
 }
 
-// RedeemElsewhere spends a refresh token as a program would that is none of ours.
+// RedeemElsewhere spends a refresh token as a program other than tokenturn would.
 func (i *Issuer) RedeemElsewhere(ctx context.Context, app rotation.Application, refresh token.Secret) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -170,7 +169,8 @@ func (i *Issuer) present(ctx context.Context, what token.Fingerprint, isCode boo
 	return i.shown
 }
 
-// received is what the client makes of the server's answer and the transport's error.
+// received is the answer that the client reports for the server's answer and the
+// transport's error.
 func (i *Issuer) received(answer rotation.Answer, err error) rotation.Answer {
 	fault, isFault := injected(err)
 	switch {
@@ -240,8 +240,8 @@ func (i *Issuer) Revoke(ctx context.Context, app rotation.Application, t token.S
 	return err
 }
 
-// Parse reads the issuer's own answers strictly, and what is left of them as
-// far as it names one refresh token or several.
+// Parse reads the issuer's own answers strictly. In damaged answers it finds the whole
+// refresh tokens.
 func (i *Issuer) Parse(body token.Secret) rotation.Judgement {
 	var answer struct {
 		AccessToken  string `json:"access_token"`

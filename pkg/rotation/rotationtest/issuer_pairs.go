@@ -11,8 +11,8 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// What the issuer knows and by which rules it changes. Everything that is not
-// exported expects the lock to be held.
+// The state of the issuer, and the rules by which it changes. Functions that are not
+// exported require the lock.
 
 type code struct {
 	text        token.Secret
@@ -83,8 +83,8 @@ func (i *Issuer) redeem(ctx context.Context, app rotation.Application, grant rot
 	return i.grant(ctx, n, old.refresh, next)
 }
 
-// redeemForClient answers an app that asks for itself. That spends nothing, so
-// the journal has none of it.
+// redeemForClient answers a request with client credentials. It spends nothing, so the
+// journal does not record it.
 func (i *Issuer) redeemForClient(ctx context.Context, app rotation.Application) rotation.Answer {
 	answer, err := Through(ctx, i.Gate, "issuer.Redeem", token.Connection{}, func(bool) (rotation.Answer, error) {
 		i.mu.Lock()
@@ -105,7 +105,7 @@ func (i *Issuer) knows(app rotation.Application) bool {
 	return len(i.clients) == 0 || found && secret == app.ClientSecret
 }
 
-// usableCode returns the code presented if it may be exchanged.
+// usableCode returns the presented code if it may be exchanged, or nil.
 func (i *Issuer) usableCode(ctx context.Context, grant rotation.Grant) *code {
 	for _, c := range i.codes {
 		switch {
@@ -129,7 +129,7 @@ func challengeOf(verifier token.Secret) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// grant issues next in the shape of Procore's answers.
+// grant issues next, in the form of Procore's answers.
 func (i *Issuer) grant(ctx context.Context, n int, what token.Secret, next *pair) rotation.Answer {
 	body := i.issue(next)
 	granted := Granted{N: n, What: what.Fingerprint()}
@@ -143,7 +143,7 @@ func (i *Issuer) grant(ctx context.Context, n int, what token.Secret, next *pair
 	return rotation.Answer{Class: rotation.Captured, Body: token.NewSecret(string(encode(body))), Detail: "HTTP 200"}
 }
 
-// issue gives the pair its access token, and the answer that tells of it.
+// issue gives the pair its access token and returns the body of the answer.
 func (i *Issuer) issue(p *pair) (body map[string]any) {
 	lifetime := i.Personality.Lifetime
 	if lifetime == 0 {
@@ -155,15 +155,15 @@ func (i *Issuer) issue(p *pair) (body map[string]any) {
 		"expires_in": int(lifetime.Seconds()), "created_at": p.issued.Add(-i.Personality.Behind).Unix()}
 }
 
-// secret makes a token that looks random, is the same in every run, and has all
-// the characters that encodings treat differently (RFC 6750's b64token).
+// secret makes a token that looks random, is the same in every run, and has all the
+// characters that encodings treat differently (RFC 6750's b64token).
 func (i *Issuer) secret(kind string, n int) token.Secret {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d", kind, n))
 	return token.NewSecret(kind + "+/" + base64.StdEncoding.EncodeToString(sum[:]))
 }
 
-// use is one request with an access token. With Overlap the first one ends the
-// parent, even if it comes too late to be accepted.
+// use is one request with an access token. With Overlap, the first request ends the parent,
+// even if it comes too late to be accepted.
 func (i *Issuer) use(ctx context.Context, access token.Secret) *pair {
 	p := i.find(access)
 	if p == nil || p.access != access {
@@ -196,8 +196,8 @@ func (i *Issuer) Takes(grant token.Fingerprint) bool {
 	return false
 }
 
-// Lives says from when until when the access token was accepted, as far as that
-// is known now; zero times: it is none of the issuer's.
+// Lives returns from when until when the access token is accepted, as far as that is known
+// now; zero times: the issuer did not give it.
 func (i *Issuer) Lives(access token.Secret) (from, until time.Time) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -225,8 +225,8 @@ func (i *Issuer) Family(refresh token.Fingerprint) int {
 	return 0
 }
 
-// Secrets returns everything secret that the issuer has ever given out.
-// The access tokens among it may be read by consumers, the rest by nobody.
+// Secrets returns every secret that the issuer knows. Readers may see the access tokens.
+// Nobody may see the others.
 func (i *Issuer) Secrets() (access, others []token.Secret) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -247,8 +247,7 @@ func (i *Issuer) Secrets() (access, others []token.Secret) {
 
 func (i *Issuer) find(t token.Secret) *pair { return i.byToken[t] }
 
-// remember indexes a new pair; its fingerprint is empty where there is no
-// refresh token.
+// remember indexes a new pair. print is empty if it has no refresh token.
 func (i *Issuer) remember(p *pair, print token.Fingerprint) {
 	if i.byToken == nil {
 		i.byToken, i.byPrint = map[token.Secret]*pair{}, map[token.Fingerprint]*pair{}
@@ -260,7 +259,7 @@ func (i *Issuer) remember(p *pair, print token.Fingerprint) {
 	}
 }
 
-// alive reports whether the pair has not ended, be it by the end of its grace.
+// alive reports whether the pair has not ended. Its grace period may also have ended it.
 func (i *Issuer) alive(p *pair) bool {
 	grace := i.Personality.Grace
 	return p.ended == "" && (grace == 0 || p.redeemed.IsZero() || time.Since(p.redeemed) <= grace)

@@ -12,7 +12,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// client is a well-behaved one.
+// client is a well-behaved client.
 type client struct {
 	t *testing.T
 	*Issuer
@@ -87,7 +87,7 @@ func TestOverlap(t *testing.T) {
 	c.refused(first)
 	c.alive("the sibling", sibling, true, true)
 
-	// Revoking an unused successor brings its parent back; here, it never went.
+	// Revoking an unused successor revives its parent; here, it never ended.
 	third := c.refresh(second)
 	if err := c.Revoke(t.Context(), Sandbox, third.AccessToken); err != nil {
 		t.Fatal(err)
@@ -134,7 +134,7 @@ func TestACodeThatIsUsedTwiceEndsTheFamily(t *testing.T) {
 	if class, _ := c.redeem(code); class != rotation.Refused {
 		t.Errorf("a used code was answered with %s", class)
 	}
-	c.alive("what came of its pair", second, false, false)
+	c.alive("its successor", second, false, false)
 }
 
 func TestAWithdrawalEndsSiblingsToo(t *testing.T) {
@@ -160,7 +160,7 @@ func TestNoRotation(t *testing.T) {
 	c.alive("the pair", first, true, true)
 }
 
-func TestAServerWhoseClockIsBehind(t *testing.T) {
+func TestAServerClockThatIsBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newClient(t, Personality{Behind: time.Hour})
 		if at := c.consent().CreatedAt; !at.Equal(time.Now().Add(-time.Hour)) {
@@ -241,7 +241,7 @@ func TestWrongClient(t *testing.T) {
 	c.alive("the pair", p, true, true)
 }
 
-// What a client makes of each fault, and whether the token was spent by it.
+// The answer that a client reports for each fault, and whether the token was spent.
 func TestAnswersToFaults(t *testing.T) {
 	for _, test := range []struct {
 		when  Moment
@@ -296,7 +296,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-func TestJournalTellsTheStoryWithoutSecrets(t *testing.T) {
+func TestTheJournalIsATraceWithoutSecrets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewHarness(nil, Personality{})
 		code := b.Issuer.Authorize(rotation.Identity{}, Sandbox.RedirectURI, "")

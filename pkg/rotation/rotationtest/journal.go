@@ -12,8 +12,8 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// Journal is the one ordered list of everything that happened to the fakes of a
-// world. Its text is a trace without secrets. A nil Journal records nothing.
+// Journal is the ordered list of everything that happened to the fakes of a world. Its text
+// is a trace without secrets. A nil Journal records nothing.
 type Journal struct {
 	mu      sync.Mutex
 	entries []Entry
@@ -24,7 +24,7 @@ type Entry struct {
 	At         time.Time
 	Skew       time.Duration // of the actor's clock; see OffBy
 	Actor      string
-	Connection token.Connection // zero at the issuer, which knows no connections
+	Connection token.Connection // zero for the issuer, which knows no connections
 	Effect     fmt.Stringer     // one of the types below
 }
 
@@ -35,7 +35,7 @@ type (
 		Change rotation.Change
 		text   []byte // of the record, as it is stored
 	}
-	// Purged is a secret that a person deleted for good.
+	// Purged is a secret that a person deleted permanently.
 	Purged struct{}
 	// Restored is a row as a backup had it.
 	Restored struct{ Record rotation.Record }
@@ -46,19 +46,19 @@ type (
 	}
 	// Stored is a new version in the secret store.
 	Stored struct{ Version rotation.Version }
-	// Moved is a label that went from one version to another; either may be empty.
+	// Moved is a label that moved from one version to another; either may be empty.
 	Moved struct {
 		Label, From, To string
 		ByHand          bool
 	}
 	// Full is a put that was refused because the secret has no room for a version.
 	Full struct{ ID string }
-	// Queued is a follow-up that was asked for.
+	// Queued is a follow-up that was requested.
 	Queued struct {
 		Request rotation.Request
 		Delay   time.Duration
 	}
-	// Acted is what a person has done by hand.
+	// Acted is an action of a person.
 	Acted struct{ What string }
 	// Noticed is a notice to people.
 	Noticed struct{ Notice rotation.Notice }
@@ -73,28 +73,28 @@ type (
 		What        token.Fingerprint
 		Code        bool
 		Environment string
-		Scheduled   bool // by a run that no person has asked for
-		Run         *Run // that Within has bounded, or nil
+		Scheduled   bool // by a run that no person requested
+		Run         *Run // nil: a run without a time limit
 	}
 	// Granted is the issuer's decision to answer a presentation with a pair.
 	Granted struct {
 		N    int
 		What token.Fingerprint // what was presented
-		Pair token.Fingerprint // what was given for it; empty without rotation
+		Pair token.Fingerprint // the new pair; empty without rotation
 	}
-	// Answered is a presentation whose caller got to know Class. A crashed caller's has none.
+	// Answered is the answer that a caller received. A caller that crashed has none.
 	Answered struct {
 		N     int
 		What  token.Fingerprint
 		Class rotation.Class
-		Dead  bool // the issuer takes the grant no more
+		Dead  bool // the issuer no longer takes the grant
 	}
 	// Used is a request with a pair's access token.
 	Used struct {
 		Pair     token.Fingerprint
 		Accepted bool
 	}
-	// Ended is the death of a pair.
+	// Ended is a pair that stopped working.
 	Ended struct {
 		Pair token.Fingerprint
 		Why  string
@@ -169,7 +169,7 @@ func (j *Journal) Add(ctx context.Context, c token.Connection, effect fmt.String
 	j.entries = append(j.entries, Entry{time.Now(), run.skew, run.name, c, effect})
 }
 
-// Entries returns what has happened so far, in order. It is not to be changed.
+// Entries returns what has happened so far, in order. Do not change it.
 func (j *Journal) Entries() []Entry {
 	if j == nil {
 		return nil
@@ -194,7 +194,7 @@ func (j *Journal) String() string {
 
 func clock(t time.Time) string { return t.UTC().Format("2 15:04:05.000") }
 
-// short is enough of a fingerprint or id to tell it from others in a trace.
+// short is the beginning of a fingerprint or id, enough to identify it in a trace.
 func short[S ~string](text S) string {
 	if text == "" {
 		return "nothing"

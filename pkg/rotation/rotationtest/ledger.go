@@ -21,8 +21,8 @@ var (
 	_ Lister          = (*Ledger)(nil)
 )
 
-// Ledger keeps rows in memory, with what is left of them after being encoded, as
-// in any table. The zero value is an empty one.
+// Ledger keeps rows in memory, encoded and decoded as in any table. The zero value is an
+// empty one.
 type Ledger struct {
 	Gate    Gate
 	Journal *Journal
@@ -32,11 +32,11 @@ type Ledger struct {
 	writes int
 }
 
-// rows is what the ledger has of one connection. What record and responses point to
-// is never changed, only replaced, so the journal may share it.
+// rows are the rows of one connection. The values that record and responses point to are
+// never changed, only replaced, so the journal may share them.
 type rows struct {
 	record    rotation.Record // without a revision: no row
-	wasDue    time.Time       // before the last write: what a lagging index still shows
+	wasDue    time.Time       // DueAt before the last write, which a lagging index still shows
 	responses map[rotation.ResponseKey]rotation.TokenResponse
 	history   []rotation.Event
 }
@@ -133,7 +133,7 @@ func (l *Ledger) Write(ctx context.Context, change rotation.Change) (string, err
 	})
 }
 
-// mark rewrites the state and the reason of a response and nothing else of it.
+// mark changes only the state and the reason of a response.
 func (r *rows) mark(mark rotation.TokenResponse) {
 	response := r.responses[mark.Key]
 	response.State, response.Reason = mark.State, mark.Reason
@@ -150,7 +150,7 @@ func (l *Ledger) SaveResponse(ctx context.Context, m rotation.TokenResponse) err
 	return err
 }
 
-// append adds a response that is not there yet; the lock is held.
+// append adds a response if it is not there yet. It requires the lock.
 func (l *Ledger) append(ctx context.Context, row *rows, m rotation.TokenResponse) {
 	if _, found := row.responses[m.Key]; !found {
 		text := encode(m)
@@ -178,8 +178,8 @@ func (l *Ledger) List(ctx context.Context) ([]rotation.Record, error) {
 	})
 }
 
-// Backup remembers all that is there now; what it returns puts it back, as a
-// table restored from a backup would be.
+// Backup copies all rows. The returned function restores them, like a table that is restored
+// from a backup.
 func (l *Ledger) Backup() (restore func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -194,7 +194,7 @@ func (l *Ledger) Backup() (restore func()) {
 	}
 }
 
-// Drop loses everything, as if the table had been deleted and made anew.
+// Drop deletes everything, as if the table had been deleted and created again.
 func (l *Ledger) Drop() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -214,8 +214,8 @@ func (l *Ledger) copyTables(tables map[token.Connection]*rows) map[token.Connect
 	return copied
 }
 
-// encode and decode are what a store that encodes does. They cannot fail on the types
-// that they are used for; if they do, the types have changed and the test must stop.
+// encode and decode do what a store does. They cannot fail for the types that they are used
+// with. If they do, the types have changed, and the test must end.
 func encode(v any) []byte {
 	bytes, err := json.Marshal(v)
 	if err != nil {

@@ -7,17 +7,16 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 )
 
-// The durations of the faults that AnyFault offers, for the settings of a Harness:
-// a slow request outlasts the redeem timeout, a late one arrives before lease
-// and quiet period are over (after which, by the protocol's assumption, none
-// can), and a freeze outlasts everything.
+// The durations of the faults in AnyFault, for the settings of a Harness. A slow request takes
+// longer than the redeem timeout. A late one arrives before lease and quiet period are over;
+// the protocol assumes that none arrives after that. A freeze is longer than both.
 const (
 	slowFor   = 45 * time.Second
 	lateFor   = 100 * time.Second
 	freezeFor = 10 * time.Minute
 )
 
-// saveReserve is what a run keeps of its time for saving an answer.
+// saveReserve is the time that a run keeps for saving an answer.
 const saveReserve = 15 * time.Second
 
 // AnyFault is a Driver.Menu with everything that can go wrong at a passage.
@@ -26,7 +25,7 @@ func AnyFault(at Passage) []Fault {
 		if at.Call == "issuer.Redeem" {
 			return []Fault{{Kind: Fail}, {Kind: Crash}, {Kind: Cut}}
 		}
-		if at.Call == "ledger.Load" { // and acts on what it read long ago
+		if at.Call == "ledger.Load" { // a frozen caller then acts on an old read
 			return []Fault{{Kind: Fail}, {Kind: Crash}, {Kind: Freeze, For: freezeFor}}
 		}
 		return []Fault{{Kind: Fail}, {Kind: Crash}}
@@ -41,19 +40,19 @@ func AnyFault(at Passage) []Fault {
 	if at.Call == "issuer.Redeem" {
 		faults = append(faults, Fault{Kind: Unsent})
 	}
-	return append(faults, Fault{Kind: Cancel}) // at the end: lists of choices that failed once name faults by number
+	return append(faults, Fault{Kind: Cancel}) // at the end, because the lists in testdata name faults by number
 }
 
-// lateCalls change something, so that it matters when they arrive.
+// lateCalls are the calls that change something, so it matters when they arrive.
 var lateCalls = []string{"ledger.Write", "ledger.SaveResponse", "secrets.Create", "secrets.Put", "secrets.Promote",
 	"issuer.Redeem", "issuer.Revoke"}
 
-// staleCalls are the reads that may answer with an older state.
+// staleCalls are the reads that may return an older state.
 var staleCalls = []string{"ledger.Due", "secrets.Current", "secrets.Version", "secrets.Versions"}
 
-// Edges is a Driver.Menu of delays that end just before or just after a budget
-// of the settings does: the run's time, with what a POST and saving take of it; the
-// lease, with what a POST takes of it; the quiet period; the redeem timeout.
+// Edges is a Driver.Menu of delays that end just before or just after a time limit of the
+// settings: the time of the run, less the time for a POST and for saving; the lease, less the
+// time for a POST; the quiet period; the redeem timeout.
 func Edges(s rotation.Settings) func(Passage) []Fault {
 	var freezes, slow []Fault
 	for _, left := range []time.Duration{s.RedeemTimeout + saveReserve, s.RedeemTimeout + timeToSave, s.RedeemTimeout,

@@ -206,7 +206,8 @@ var broken = map[string]func(*testing.T){
 		}
 		return err
 	}}),
-	"secret store: an error tells the value": secretStoreWith(oddSecretStore{put: func(ctx context.Context, v *SecretStore,
+	"secret store: an error contains the value": secretStoreWith(oddSecretStore{put: func(ctx context.Context,
+		v *SecretStore,
 		c token.Connection, id string, value token.Secret) error {
 		if err := v.Put(ctx, c, id, value); err != nil {
 			return fmt.Errorf("putting %s: %w", value.Reveal(), err)
@@ -253,7 +254,7 @@ func ledgerChanging(edit func(*rotation.Change)) func(*testing.T) {
 	})
 }
 
-// ledgerMarking edits changes with marks, whose revision is right, or refuses them.
+// ledgerMarking edits changes with marks and the right revision, or refuses them.
 func ledgerMarking(edit func(*Ledger, rotation.Change) (rotation.Change, error)) func(*testing.T) {
 	return ledgerWith(func(l *Ledger) rotation.Ledger {
 		return &oddLedger{Ledger: l, write: func(ctx context.Context, c rotation.Change) (string, error) {
@@ -313,14 +314,14 @@ func (l *oddLedger) Due(ctx context.Context, now time.Time) ([]token.Connection,
 	return due, err
 }
 
-// deafLedger does not hear that its context has ended.
+// deafLedger ignores that its context has ended.
 type deafLedger struct{ *Ledger }
 
 func (l *deafLedger) SaveResponse(ctx context.Context, m rotation.TokenResponse) error {
 	return l.Ledger.SaveResponse(context.WithoutCancel(ctx), m)
 }
 
-// prefixLedger finds the responses of every connection whose name begins like the one asked for.
+// prefixLedger finds the responses of every connection with a name that begins like the requested one.
 type prefixLedger struct{ *Ledger }
 
 func (l *prefixLedger) Load(ctx context.Context, c token.Connection) (rotation.Record, []rotation.TokenResponse,

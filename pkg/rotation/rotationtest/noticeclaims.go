@@ -34,8 +34,8 @@ func (a *NoticeClaims) First(ctx context.Context, event string, now, until time.
 	})
 }
 
-// TestNoticeClaims is the contract of rotation.NoticeClaims. open returns one
-// without claims, behind a transport that may repeat calls.
+// TestNoticeClaims is the contract of rotation.NoticeClaims. open returns one without claims.
+// Its transport may repeat calls.
 func TestNoticeClaims(t *testing.T, open func(t *testing.T) rotation.NoticeClaims) {
 	a, now := open(t), time.Now()
 	first := func(event string, now time.Time) bool {
@@ -50,10 +50,10 @@ func TestNoticeClaims(t *testing.T, open func(t *testing.T) rotation.NoticeClaim
 		t.Error("the first claim is not the first")
 	}
 	if first("config_error sandbox", now.Add(59*time.Minute)) {
-		t.Error("it is claimed again while it is held")
+		t.Error("it is claimed again while it is claimed")
 	}
 	if !first("config_error production", now) {
-		t.Error("a claim keeps back another one")
+		t.Error("a claim blocks another one")
 	}
 	if !first("config_error sandbox", now.Add(time.Hour)) {
 		t.Error("it cannot be claimed again when its time is over")

@@ -31,12 +31,12 @@ func refreshTokensIn(body token.Secret) []token.Secret {
 	return found
 }
 
-// Applications holds app credentials in memory.
+// Applications keeps app credentials in memory.
 type Applications struct {
 	Gate  Gate
 	mu    sync.Mutex
 	apps  map[string]rotation.Application
-	moved []string // environments whose client id was changed
+	moved []string // environments with a changed client id
 }
 
 // Set adds or replaces the credentials of app.Environment.
@@ -59,7 +59,7 @@ func (a *Applications) Delete(environment string) {
 	delete(a.apps, environment)
 }
 
-// clientID is that of an environment now.
+// clientID is the current client id of an environment.
 func (a *Applications) clientID(environment string) string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -104,25 +104,25 @@ func (n *Notifier) Notify(ctx context.Context, notice rotation.Notice) error {
 	return err
 }
 
-// Notices returns what was told, in order.
+// Notices returns the notices that were sent, in order.
 func (n *Notifier) Notices() []rotation.Notice {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return slices.Clone(n.notices)
 }
 
-// Log is a writer for what the program under test logs, answers and returns as
-// errors, so that Check can search it for secrets. Safe for concurrent use.
+// Log is a writer for the logs, answers and errors of the program under test, so that Check
+// can search them for secrets. Safe for concurrent use.
 type Log struct {
 	mu     sync.Mutex
 	text   strings.Builder
 	logged []logged
 }
 
-// logged is one record of a log: whose, and how much had happened by then.
+// logged is one log record: its actor, and the length of the journal at that time.
 type logged struct {
 	actor      string
-	connection string // as the record names it, "" if it names none
+	connection string // empty if the record names none
 	entries    int
 }
 
@@ -138,7 +138,7 @@ func (l *Log) String() string {
 	return l.text.String()
 }
 
-// Logger writes everything into the harness's log, and notes when each actor did so.
+// Logger writes everything to the log of the harness, and records when each actor logged.
 func (b *Harness) Logger() *slog.Logger {
 	return slog.New(&handler{slog.NewTextHandler(b.Log, &slog.HandlerOptions{Level: slog.LevelDebug}), b})
 }

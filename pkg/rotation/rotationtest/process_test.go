@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// A caller that is cancelled while a call is on its way: the effect happens; only
-// who ties the call to the caller does not hear of it.
+// A caller that is canceled while a call is on its way: the effect happens. The caller
+// learns of it only if the call does not use the context of the caller.
 func TestCancel(t *testing.T) {
 	for _, detached := range []bool{true, false} {
 		t.Run(fmt.Sprint("detached ", detached), func(t *testing.T) {

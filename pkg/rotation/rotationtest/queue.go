@@ -14,15 +14,13 @@ import (
 
 var _ rotation.FollowUps = (*FollowUps)(nil)
 
-// FollowUps plays the queue: a message that was received is invisible for a
-// while and comes again unless it is deleted, and ends among the dead letters
-// after so many receives. Take is a shortcut for tests that need none of this.
-// The zero value is an empty one.
+// FollowUps is the queue. A received message is invisible for a while and comes again unless
+// it is deleted. After MaxReceives it becomes a dead letter. Take is a shortcut for tests
+// that need none of this. The zero value is an empty one.
 type FollowUps struct {
 	Gate    Gate
 	Journal *Journal
-	// Visibility is how long a received message is invisible; 0: that of
-	// template.yaml.
+	// Visibility is how long a received message is invisible; 0: as in template.yaml.
 	Visibility time.Duration
 	// MaxReceives is how often a message is received; 0: as in template.yaml.
 	MaxReceives int
@@ -45,7 +43,7 @@ type queued struct {
 	visibleAt time.Time
 }
 
-// Message is one that was received.
+// Message is a received message.
 type Message struct {
 	ID       int
 	Request  rotation.Request
@@ -69,7 +67,7 @@ func (f *FollowUps) Send(ctx context.Context, request rotation.Request, delay ti
 	return err
 }
 
-// bell is closed by the next Send; the lock is held.
+// bell returns a channel that the next Send closes. It requires the lock.
 func (f *FollowUps) bell() chan struct{} {
 	if f.sending == nil {
 		f.sending = make(chan struct{})
@@ -77,7 +75,7 @@ func (f *FollowUps) bell() chan struct{} {
 	return f.sending
 }
 
-// Take returns the requests whose time has come, earliest first, and forgets them.
+// Take removes the requests that are visible now and returns them, the earliest first.
 func (f *FollowUps) Take() []rotation.Request {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -107,7 +105,8 @@ func (f *FollowUps) Next() time.Time {
 	return f.queue[0].visibleAt
 }
 
-// Receive waits for a message until then, or until ctx ends, and makes it invisible.
+// Receive waits for a message until the given time, or until ctx ends, and makes it
+// invisible.
 func (f *FollowUps) Receive(ctx context.Context, until time.Time) (Message, bool) {
 	for {
 		f.mu.Lock()
@@ -170,7 +169,7 @@ func (f *FollowUps) Waiting() (requests []rotation.Request) {
 	return requests
 }
 
-// Coming lists when the messages of an operation become visible that are not yet.
+// Coming lists when the invisible messages of an operation become visible.
 func (f *FollowUps) Coming(op string) (at []time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

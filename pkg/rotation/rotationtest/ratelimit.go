@@ -36,14 +36,14 @@ func (p *RateLimiter) Reserve(ctx context.Context, name string, earliest time.Ti
 	})
 }
 
-// TestRateLimiter is the contract of rotation.RateLimiter. open returns one without clocks,
-// behind a transport that may repeat calls and so skip turns.
+// TestRateLimiter is the contract of rotation.RateLimiter. open returns one without clocks.
+// Its transport may repeat calls and so skip reservations.
 func TestRateLimiter(t *testing.T, open func(t *testing.T) rotation.RateLimiter) {
 	const every = 500 * time.Millisecond
 	nextAfter := func(t *testing.T, at, earliest time.Time) {
 		t.Helper()
 		if skipped := at.Sub(earliest); skipped < 0 || skipped > 20*every || skipped%every != 0 {
-			t.Errorf("the turn is at %v, want %v, or some whole turns later", at, earliest)
+			t.Errorf("the reservation is at %v, want %v, or a whole number of intervals later", at, earliest)
 		}
 	}
 	reserve := func(t *testing.T, p rotation.RateLimiter, name string, earliest time.Time) time.Time {
@@ -54,7 +54,7 @@ func TestRateLimiter(t *testing.T, open func(t *testing.T) rotation.RateLimiter)
 		}
 		return at
 	}
-	t.Run("turns follow each other", func(t *testing.T) {
+	t.Run("reservations follow each other", func(t *testing.T) {
 		p, next := open(t), start
 		for range 5 {
 			at := reserve(t, p, "sandbox", start)
@@ -62,13 +62,13 @@ func TestRateLimiter(t *testing.T, open func(t *testing.T) rotation.RateLimiter)
 			next = at.Add(every)
 		}
 	})
-	t.Run("a clock that was left behind is set anew", func(t *testing.T) {
+	t.Run("a clock in the past is moved to earliest", func(t *testing.T) {
 		p := open(t)
 		reserve(t, p, "sandbox", start)
 		late := start.Add(time.Hour)
 		at := reserve(t, p, "sandbox", late)
 		nextAfter(t, at, late)
-		nextAfter(t, reserve(t, p, "sandbox", start), at.Add(every)) // asked for by somebody whose clock is slow
+		nextAfter(t, reserve(t, p, "sandbox", start), at.Add(every)) // a caller with a slow clock
 	})
 	t.Run("names are apart", func(t *testing.T) {
 		p := open(t)
@@ -77,7 +77,7 @@ func TestRateLimiter(t *testing.T, open func(t *testing.T) rotation.RateLimiter)
 		}
 		nextAfter(t, reserve(t, p, "production", start), start)
 	})
-	t.Run("many take turns at once", func(t *testing.T) {
+	t.Run("many callers reserve at once", func(t *testing.T) {
 		p := open(t)
 		const takers, each = 4, 5
 		var mu sync.Mutex
@@ -89,7 +89,7 @@ func TestRateLimiter(t *testing.T, open func(t *testing.T) rotation.RateLimiter)
 					at, err := p.Reserve(t.Context(), "sandbox", start, every)
 					mu.Lock()
 					if taken[at.UTC()] || err != nil || at.Before(start) {
-						t.Errorf("the turn at %v is given out twice, or not at all: %v", at, err)
+						t.Errorf("the reservation at %v is made twice, or not at all: %v", at, err)
 					}
 					taken[at.UTC()] = true
 					mu.Unlock()
@@ -98,7 +98,7 @@ func TestRateLimiter(t *testing.T, open func(t *testing.T) rotation.RateLimiter)
 		}
 		wg.Wait()
 		if len(taken) != takers*each {
-			t.Errorf("%d turns for %d who asked", len(taken), takers*each)
+			t.Errorf("%d reservations for %d calls", len(taken), takers*each)
 		}
 	})
 }

@@ -35,7 +35,7 @@ func TestCallsAreCounted(t *testing.T) {
 	})
 }
 
-// What readers find is what the issuer accepts, not what a document says of it.
+// The issuer decides what readers find, not the expiry in the document.
 func TestWithoutToken(t *testing.T) {
 	_, err := runStory(t, Personality{}, func(s *story) {
 		start := time.Now()
@@ -73,11 +73,11 @@ func TestWhatIsNotInOrderAfterARepair(t *testing.T) {
 	}{
 		"all is well":         {func(s *story) { s.rotate(s.connect(1), 1, 1) }, ""},
 		"an attempt is left":  {func(s *story) { s.begin(s.connect(1)) }, "an attempt is left"},
-		"the token has ended": {func(s *story) { s.connect(1); time.Sleep(2 * time.Hour) }, "no living token"},
+		"the token has ended": {func(s *story) { s.connect(1); time.Sleep(2 * time.Hour) }, "no live token"},
 		"nothing is published": {func(s *story) {
 			s.exchange()
 			s.change(func(r *rotation.Record) { r.Status, r.Epoch = rotation.Active, 1 })
-		}, "no living token"},
+		}, "no live token"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

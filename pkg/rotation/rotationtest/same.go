@@ -34,14 +34,14 @@ func canonical(v any) string {
 	return string(text)
 }
 
-// deepCopy shares no memory with v that anybody could change. It is what the
-// explorer does most often.
+// deepCopy returns a copy that shares no memory with v that could change. It is fast, because
+// the explorer calls it most often.
 func deepCopy[T any](v T) T {
 	detach(reflect.ValueOf(&v).Elem())
 	return v
 }
 
-// detach replaces what v, which can be set, points to by copies.
+// detach replaces everything that v points to by copies. v must be settable.
 func detach(v reflect.Value) {
 	switch v.Kind() {
 	case reflect.Pointer:
@@ -71,11 +71,11 @@ func detach(v reflect.Value) {
 	}
 }
 
-// sharedFields remembers the answers of shared.
+// sharedFields caches the results of shared.
 var sharedFields sync.Map
 
-// shared lists the fields of a struct, if t is one, that may point to memory.
-// Times point to their zone only, which nobody changes.
+// shared lists the fields of t that may point to memory, if t is a struct. A time points only
+// to its zone, which never changes.
 func shared(t reflect.Type) []int {
 	if known, ok := sharedFields.Load(t); ok {
 		return known.([]int)
@@ -145,7 +145,7 @@ func noise(n int) []byte {
 	return bytes
 }
 
-// sorted goes through m in the order of its names, so that every run of a test is alike.
+// sorted iterates over m in the order of its names, so that every run of a test is the same.
 func sorted[V any](m map[string]V) iter.Seq2[string, V] {
 	return func(yield func(string, V) bool) {
 		for _, name := range slices.Sorted(maps.Keys(m)) {

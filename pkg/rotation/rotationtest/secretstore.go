@@ -28,18 +28,16 @@ const (
 
 var _ rotation.SecretStore = (*SecretStore)(nil)
 
-// SecretStore plays AWS Secrets Manager in memory: a label is on one version at a
-// time and is stolen by whoever sets it; AWSPREVIOUS follows AWSCURRENT; a put
-// that is repeated is ignored; versions without labels stay until there is no
-// room. The zero value is an empty one.
+// SecretStore is an AWS Secrets Manager in memory. A label is on one version at a time, and
+// setting it elsewhere moves it. AWSPREVIOUS follows AWSCURRENT. A repeated put is ignored.
+// Versions without labels stay until there is no room. The zero value is an empty one.
 type SecretStore struct {
 	Gate    Gate
 	Journal *Journal
-	// DropPending takes AWSPENDING off a version when AWSCURRENT moves onto it.
-	// AWS documents this in one place, and answers recorded from AWS show the
-	// label staying.
+	// DropPending removes AWSPENDING from a version when AWSCURRENT moves to it. AWS
+	// documents this in one place, but in answers recorded from AWS the label stays.
 	DropPending bool
-	// Lag is how old the state is that reads by label see.
+	// Lag is the age of the state that reads by label see.
 	Lag time.Duration
 	// MaxVersions is how many versions a secret has room for; 0: 100, as in AWS.
 	MaxVersions int
@@ -75,8 +73,8 @@ func (s *secret) version(id string) *version {
 	return nil
 }
 
-// currentAt is the id that AWSCURRENT was on at that time, before the newest
-// move if stale.
+// currentAt is the id that AWSCURRENT was on at that time. If stale, the newest move does not
+// count.
 func (s *secret) currentAt(at time.Time, stale bool) string {
 	moves := s.moves
 	if stale && len(moves) > 0 {
@@ -258,7 +256,7 @@ func (s *secret) makeRoom(limit int) bool {
 		return true
 	}
 	for i, old := range s.versions {
-		if time.Since(old.createdAt) >= keepsFor && !s.labelled(old.ID) {
+		if time.Since(old.createdAt) >= keepsFor && !s.labeled(old.ID) {
 			s.versions = slices.Delete(s.versions, i, i+1)
 			return true
 		}
@@ -266,7 +264,7 @@ func (s *secret) makeRoom(limit int) bool {
 	return false
 }
 
-func (s *secret) labelled(id string) bool {
+func (s *secret) labeled(id string) bool {
 	for _, on := range s.labels {
 		if on == id {
 			return true
@@ -275,7 +273,7 @@ func (s *secret) labelled(id string) bool {
 	return false
 }
 
-// moveCurrent moves AWSCURRENT and what follows it.
+// moveCurrent moves AWSCURRENT and AWSPREVIOUS.
 func (v *SecretStore) moveCurrent(ctx context.Context, c token.Connection, s *secret, to string, byHand bool) {
 	from := s.labels[current]
 	if from == to {

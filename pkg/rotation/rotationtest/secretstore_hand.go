@@ -9,8 +9,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// What a person with rights can do to a secret in the console. None of it
-// passes a gate.
+// What a person with permissions can do to a secret in the console. These calls pass no gate.
 
 // Edit stores a value as a person would: as a new version that takes AWSCURRENT at once.
 func (v *SecretStore) Edit(ctx context.Context, c token.Connection, value token.Secret) error {
@@ -59,7 +58,7 @@ func (v *SecretStore) Delete(c token.Connection) {
 	}
 }
 
-// Restore takes the schedule back; the versions are as they were.
+// Restore cancels the deletion. The versions are unchanged.
 func (v *SecretStore) Restore(c token.Connection) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -68,7 +67,7 @@ func (v *SecretStore) Restore(c token.Connection) {
 	}
 }
 
-// Purge removes the secret at once and for good.
+// Purge removes the secret immediately and permanently.
 func (v *SecretStore) Purge(c token.Connection) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -76,19 +75,19 @@ func (v *SecretStore) Purge(c token.Connection) {
 	v.Journal.Add(context.Background(), c, Purged{})
 }
 
-// Obscure makes every version that is there now and carries no label unreadable, as
-// if the key that encrypts it had been disabled.
+// Obscure makes every present version without a label unreadable, as if the key that encrypts
+// it had been disabled.
 func (v *SecretStore) Obscure(c token.Connection) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if s := v.secrets[c]; s != nil {
 		for _, found := range s.versions {
-			found.obscure = found.obscure || !s.labelled(found.ID)
+			found.obscure = found.obscure || !s.labeled(found.ID)
 		}
 	}
 }
 
-// Label returns the id of the version that carries the label now; empty if none does.
+// Label returns the id of the version that has the label now; empty if none has.
 func (v *SecretStore) Label(c token.Connection, label string) string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -98,7 +97,7 @@ func (v *SecretStore) Label(c token.Connection, label string) string {
 	return ""
 }
 
-// shown is what carries AWSCURRENT now.
+// shown is the version that has AWSCURRENT now.
 func (v *SecretStore) shown(c token.Connection) (rotation.Version, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -37,9 +37,9 @@ func TestPreviousFollows(t *testing.T) {
 	v.create(acme, 1)
 	v.put(acme, 2)
 	v.promote(acme, 2, 1)
-	v.labelled(acme, previous, 1)
+	v.labeled(acme, previous, 1)
 	v.promote(acme, 1, 2)
-	v.labelled(acme, previous, 2)
+	v.labeled(acme, previous, 2)
 }
 
 func TestPendingStaysOrIsDropped(t *testing.T) {
@@ -122,7 +122,7 @@ func TestFirstVersionOfAnEmptySecret(t *testing.T) {
 	refuses(t, "Current", err, rotation.ErrNoVersion)
 	v.put(acme, 1)
 	v.isCurrent(acme, 1)
-	v.labelled(acme, pending, 1)
+	v.labeled(acme, pending, 1)
 }
 
 func TestByHand(t *testing.T) {
@@ -139,7 +139,7 @@ func TestByHand(t *testing.T) {
 		t.Fatal(err)
 	}
 	v.isCurrent(acme, 7)
-	v.labelled(acme, pending, 2)
+	v.labeled(acme, pending, 2)
 	if err := secrets.RollBack(t.Context(), token.Connection{Environment: "a", Name: "b"}, id(1)); err == nil {
 		t.Error("a secret that is not there was rolled back")
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// story lets the calls of a rotation be made by hand, in the right order or another.
+// story makes the calls of a rotation by hand, in any order.
 type story struct {
 	*Harness
 	ctx context.Context
@@ -171,21 +171,21 @@ func (s *story) needsConsent() {
 	s.change(func(r *rotation.Record) { r.Attempt, r.Status = nil, rotation.NeedsConsent })
 }
 
-// ask presents a token that is refused, and asks for a consent.
+// ask presents a token that is refused, and writes that a consent is needed.
 func (s *story) ask(p token.Pair) {
 	s.begin(p)
 	s.present(p)
 	s.needsConsent()
 }
 
-// retry presents a token that was refused, so long after a consent was asked for.
+// retry presents a refused token again, the given time after a consent was needed.
 func (s *story) retry(p token.Pair, after time.Duration) token.Pair {
 	time.Sleep(after)
 	s.begin(p)
 	return s.present(p)
 }
 
-// scheduled is the same story by a run that nobody has asked for.
+// scheduled is the same story in a run that no person requested.
 func (s *story) scheduled() *story { return &story{s.Harness, Scheduled(s.ctx)} }
 
 // runOf is the same story in a run of the schedule.
@@ -198,7 +198,7 @@ func (s *story) runOf(steps func(*story)) {
 // refuseOnce makes the issuer refuse once, by mistake.
 func (s *story) refuseOnce() { s.Issuer.Personality.RefusesOnce = true }
 
-// rejectConsent saves the first consent of is, who was to be asked for, and rejects it.
+// rejectConsent saves the first consent of is, for an invitation to asked, and rejects it.
 func (s *story) rejectConsent(is, asked rotation.Identity) {
 	s.change(func(r *rotation.Record) { r.Status = rotation.Pending })
 	is.ClientID = Sandbox.ClientID

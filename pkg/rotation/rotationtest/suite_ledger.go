@@ -11,13 +11,13 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// Historian is what the operator's command needs of a ledger besides rotation.Ledger.
+// Historian is a method that the operator CLI needs of a ledger besides rotation.Ledger.
 type Historian interface {
 	// History returns up to limit rows of a connection's history, newest first.
 	History(ctx context.Context, c token.Connection, limit int) ([]rotation.Event, error)
 }
 
-// Lister is what the operator's command needs of a ledger besides rotation.Ledger.
+// Lister is a method that the operator CLI needs of a ledger besides rotation.Ledger.
 type Lister interface {
 	// List returns the record of every connection that has one.
 	List(ctx context.Context) ([]rotation.Record, error)
@@ -52,7 +52,7 @@ func TestLedger(t *testing.T, open func(t *testing.T) rotation.Ledger) {
 		"a buried response is gone":                     buryResponse,
 		"history is kept, newest first":                 history,
 		"history of one instant is kept":                historyOfOneInstant,
-		"due are those whose time has come, in order":   dueOrder,
+		"due connections are listed in order":           dueOrder,
 		"due follows the row":                           dueFollows,
 		"hundreds are due":                              dueMany,
 		"connections with similar names are separate":   similarNames,
@@ -70,7 +70,7 @@ var (
 	start = time.Date(2026, 11, 21, 22, 0, 0, 123_000_000, time.UTC)
 )
 
-// ledgerUser is a ledger that ends the test where a call fails that must not.
+// ledgerUser is a ledger for tests. It ends the test if a call fails that must succeed.
 type ledgerUser struct {
 	t *testing.T
 	rotation.Ledger
@@ -114,7 +114,7 @@ func (l *ledgerUser) save(m rotation.TokenResponse) {
 	}
 }
 
-// conflicts says that the write is refused because of its revision.
+// conflicts asserts that the write is refused because of its revision.
 func (l *ledgerUser) conflicts(change rotation.Change) {
 	l.t.Helper()
 	if _, err := l.Write(l.t.Context(), change); !errors.Is(err, rotation.ErrConflict) {

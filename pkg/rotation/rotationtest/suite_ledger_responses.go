@@ -28,8 +28,8 @@ func copiedResponses(t *testing.T, l *ledgerUser) {
 	same(t, "the responses after saving one again", responses, []rotation.TokenResponse{marked, response(1, 0, "b")})
 }
 
-// A copy is never of use where the response itself is, not even one that differs
-// in everything else, or is all that the write does.
+// A copy never replaces a response with the same key, even if it differs in everything else,
+// or if the write does nothing else.
 func copyOverResponse(t *testing.T, l *ledgerUser) {
 	record := l.create(acme)
 	full := fullResponse()
@@ -60,8 +60,7 @@ func copiedTwice(t *testing.T, l *ledgerUser) {
 	same(t, "the responses", responses, []rotation.TokenResponse{response(1, 0, "a"), response(1, 0, "b")})
 }
 
-// largeChange is more than some stores do at once. What it is to bury may take
-// further writes.
+// largeChange is more than some stores can do in one write. Burying may take further writes.
 func largeChange(t *testing.T, l *ledgerUser) {
 	record := l.create(acme)
 	marked := response(0, 0, "marked")
@@ -143,8 +142,7 @@ func largeResponse(t *testing.T, l *ledgerUser) {
 	}
 }
 
-// attemptsAnswer goes the way of an attempt whose answer is the largest there is: 256 KiB
-// and what sealing adds.
+// attemptsAnswer is an attempt with the largest possible answer: 256 KiB and what sealing adds.
 func attemptsAnswer(t *testing.T, l *ledgerUser) {
 	record := l.create(acme)
 	record.Attempt = &rotation.Attempt{ID: "a", Fingerprint: "0123", BegunAt: start, Until: start.Add(time.Minute)}

@@ -4,24 +4,24 @@ import (
 	"sync"
 )
 
-// result is what one racer got.
+// result is the result of one caller.
 type result[T any] struct {
 	value T
 	err   error
 }
 
-// race lets n callers go at once and returns what each got.
+// race starts n callers at the same time and returns the result of each.
 func race[T any](n int, call func(n int) (T, error)) []result[T] {
 	results := make([]result[T], n)
-	gun := make(chan struct{})
+	begin := make(chan struct{})
 	var racers sync.WaitGroup
 	for i := range n {
 		racers.Go(func() {
-			<-gun
+			<-begin
 			results[i].value, results[i].err = call(i)
 		})
 	}
-	close(gun)
+	close(begin)
 	racers.Wait()
 	return results
 }

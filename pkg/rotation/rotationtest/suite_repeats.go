@@ -9,11 +9,10 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// TestLedgerRepeats is the part of the contract that concerns stores behind a
-// network: a write that the client delivered twice is one write, and a refusal
-// that is due to the first delivery is a success. Each call of open returns an
-// empty ledger whose client sends everything through transport and, as is its
-// habit, tries again after a connection reset.
+// TestLedgerRepeats is the part of the contract for stores behind a network. A write that the
+// client delivered twice is one write, and a refusal because of the first delivery is a
+// success. Each call of open returns an empty ledger. Its client sends everything through
+// transport and, as clients do, tries again after a connection reset.
 func TestLedgerRepeats(t *testing.T, open func(t *testing.T, transport http.RoundTripper) rotation.Ledger) {
 	for name, repeater := range sorted(Repeaters) {
 		t.Run(name, func(t *testing.T) { repeatedLedger(t, &ledgerUser{t, open(t, repeater(http.DefaultTransport))}) })
@@ -43,7 +42,7 @@ func repeatedLedger(t *testing.T, l *ledgerUser) {
 	same(t, "the responses", responses, []rotation.TokenResponse{marked, response(1, 0, "c")})
 	same(t, "the history", l.history(acme, 10), []rotation.Event{{At: start, Kind: "decided"}})
 
-	// The conflict of somebody else stays one, even with the very same content.
+	// A conflict with another writer stays a conflict, even with the same content.
 	l.conflicts(rotation.Change{Record: stale})
 	stale.Epoch, stale.DueAt = 1, start
 	l.conflicts(rotation.Change{Record: stale})

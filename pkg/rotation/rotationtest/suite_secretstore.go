@@ -10,8 +10,8 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// TestSecretStore is the contract of rotation.SecretStore. Each call of open returns an
-// empty secret store whose reads by label are not delayed.
+// TestSecretStore is the contract of rotation.SecretStore. Each call of open returns an empty
+// secret store in which reads by label are not delayed.
 func TestSecretStore(t *testing.T, open func(t *testing.T) rotation.SecretStore) {
 	for name, test := range sorted(map[string]func(*testing.T, *secretStoreUser){
 		"nothing is there before Create":                  noSecret,
@@ -27,7 +27,7 @@ func TestSecretStore(t *testing.T, open func(t *testing.T) rotation.SecretStore)
 		"Promote of an unknown version is refused":        promoteUnknown,
 		"Promote to where the label is, is a success":     promoteTwice,
 		"Promote can go back":                             promoteBack,
-		"versions without labels can be listed and read":  unlabelled,
+		"versions without labels can be listed and read":  unlabeled,
 		"of many promotions from one version one wins":    onePromotionWins,
 		"of many contents under one id one wins":          onePutWins,
 		"of many creators one wins":                       oneCreateWins,
@@ -41,7 +41,8 @@ func TestSecretStore(t *testing.T, open func(t *testing.T) rotation.SecretStore)
 	}
 }
 
-// secretStoreUser is a secret store that ends the test where a call fails that must not.
+// secretStoreUser is a secret store for tests. It ends the test if a call fails that must
+// succeed.
 type secretStoreUser struct {
 	t *testing.T
 	rotation.SecretStore
@@ -72,18 +73,18 @@ func (v *secretStoreUser) promote(c token.Connection, n, replaces int) {
 	}
 }
 
-// isCurrent says that consumers of c read version n.
+// isCurrent asserts that readers of c see version n.
 func (v *secretStoreUser) isCurrent(c token.Connection, n int) {
 	v.t.Helper()
 	got, err := v.Current(v.t.Context(), c)
 	if err != nil || got.ID != id(n) || got.Value != value(n) {
 		v.t.Errorf("AWSCURRENT of %s is on version %q (%v), want version %d", c, got.ID, err, n)
 	}
-	v.labelled(c, current, n)
+	v.labeled(c, current, n)
 }
 
-// labelled says that of all versions only n has the label.
-func (v *secretStoreUser) labelled(c token.Connection, label string, n int) {
+// labeled asserts that only version n has the label.
+func (v *secretStoreUser) labeled(c token.Connection, label string, n int) {
 	v.t.Helper()
 	var on []string
 	for _, info := range v.versions(c) {
@@ -105,7 +106,7 @@ func (v *secretStoreUser) versions(c token.Connection) []rotation.VersionInfo {
 	return infos
 }
 
-// holds says that every version of c is there by its id, and no other.
+// holds asserts that c has exactly these versions, each readable by its id.
 func (v *secretStoreUser) holds(c token.Connection, numbers ...int) {
 	v.t.Helper()
 	var got, want []string
@@ -178,7 +179,7 @@ func putIsPending(t *testing.T, v *secretStoreUser) {
 	v.create(acme, 1)
 	v.put(acme, 2)
 	v.isCurrent(acme, 1)
-	v.labelled(acme, pending, 2)
+	v.labeled(acme, pending, 2)
 	v.holds(acme, 1, 2)
 }
 
@@ -187,7 +188,7 @@ func putMovesPending(t *testing.T, v *secretStoreUser) {
 	v.put(acme, 2)
 	v.put(acme, 3)
 	v.isCurrent(acme, 1)
-	v.labelled(acme, pending, 3)
+	v.labeled(acme, pending, 3)
 	v.holds(acme, 1, 2, 3)
 }
 
@@ -195,16 +196,16 @@ func putTwice(t *testing.T, v *secretStoreUser) {
 	v.create(acme, 1)
 	v.put(acme, 2)
 	v.put(acme, 2)
-	v.labelled(acme, pending, 2)
+	v.labeled(acme, pending, 2)
 	v.promote(acme, 2, 1)
 	v.put(acme, 2)
 	v.isCurrent(acme, 2)
 	v.put(acme, 3)
 	v.put(acme, 2) // a late repetition does not take the label back
-	v.labelled(acme, pending, 3)
+	v.labeled(acme, pending, 3)
 	v.isCurrent(acme, 2)
 	v.put(acme, 1)
-	v.labelled(acme, pending, 3)
+	v.labeled(acme, pending, 3)
 	v.isCurrent(acme, 2)
 	v.holds(acme, 1, 2, 3)
 }
@@ -268,7 +269,7 @@ func promoteBack(t *testing.T, v *secretStoreUser) {
 	v.isCurrent(acme, 2)
 }
 
-func unlabelled(t *testing.T, v *secretStoreUser) {
+func unlabeled(t *testing.T, v *secretStoreUser) {
 	v.create(acme, 1)
 	for n := 2; n <= 12; n++ {
 		v.put(acme, n)

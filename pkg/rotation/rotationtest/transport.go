@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-// Twice delivers every request twice and returns the second answer: what the
-// caller sees when a retry hid that the first delivery had taken effect.
+// Twice delivers every request twice and returns the second answer, as if a retry had hidden
+// that the first delivery took effect.
 func Twice(next http.RoundTripper) http.RoundTripper {
 	return roundTrip(func(request *http.Request, body []byte) (*http.Response, error) {
 		first, err := deliver(next, request, body)
@@ -23,8 +23,8 @@ func Twice(next http.RoundTripper) http.RoundTripper {
 	})
 }
 
-// LosingFirst delivers every request, and loses the first answer to each
-// different body with a connection reset. A client that tries again gets through.
+// LosingFirst delivers every request, but answers the first delivery of each different body
+// with a connection reset. A client that tries again gets the answer.
 func LosingFirst(next http.RoundTripper) http.RoundTripper {
 	var mu sync.Mutex
 	lost := map[[32]byte]bool{}
@@ -44,13 +44,13 @@ func LosingFirst(next http.RoundTripper) http.RoundTripper {
 	})
 }
 
-// Repeaters are the ways in which a transport makes a client deliver twice.
+// Repeaters are transports that make a client deliver twice.
 var Repeaters = map[string]func(http.RoundTripper) http.RoundTripper{
 	"every request is delivered twice": Twice,
 	"every first answer is lost":       LosingFirst,
 }
 
-// roundTrip is a transport that gets the request's body beside it.
+// roundTrip is a transport that gets the request and its body.
 type roundTrip func(request *http.Request, body []byte) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(request *http.Request) (*http.Response, error) {

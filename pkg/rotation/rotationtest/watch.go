@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// The effects of the test itself, which a trace shows among the others.
+// Effects of the test itself. A trace shows them among the others.
 type (
 	// Faulted is what a gate did to a caller.
 	Faulted struct {
@@ -23,10 +23,9 @@ func (e Faulted) String() string {
 
 func (e Unbounded) String() string { return "no deadline at " + e.At.Call }
 
-// Watch is a gate that asks g and writes into the journal what g does to a
-// caller, so that Check can tell a process that died from one that forgot
-// something, and what people were not told because the way to them was cut. It
-// also notes each call of an actor that may take as long as it likes.
+// Watch is a gate that asks g and records in the journal what g does to a caller. So Check can
+// distinguish a process that died from one that forgot something, and knows which notices a
+// fault blocked. It also records each call of an actor without a deadline.
 func Watch(j *Journal, g Gate) Gate {
 	return func(ctx context.Context, at Passage) Fault {
 		if _, bounded := ctx.Deadline(); !bounded && at.When == Before && at.Actor != "" && needsDeadline(at.Call) {
@@ -43,8 +42,7 @@ func Watch(j *Journal, g Gate) Gate {
 	}
 }
 
-// needsDeadline: a notifier bounds itself, and what a person does by hand takes
-// no time.
+// needsDeadline: a notifier bounds its own calls, and actions of a person take no time.
 func needsDeadline(call string) bool {
 	return !strings.HasPrefix(call, "notifier.") && !strings.HasPrefix(call, "hand.")
 }
