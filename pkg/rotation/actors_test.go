@@ -9,10 +9,10 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// Processes and people that scenarios are played by.
+// The processes and people of the scenarios.
 
-// by makes what a person does by hand a step that the explorer can put
-// anywhere among the others'.
+// by makes an action of a person a step that the explorer can put anywhere between the
+// steps of other actors.
 func (b *harness) by(ctx context.Context, what string, act func()) {
 	_, _ = rotationtest.Through(ctx, b.SecretStore.Gate, "hand."+what, acme, func(bool) (struct{}, error) {
 		b.Journal.Add(ctx, acme, rotationtest.Acted{What: what})
@@ -28,7 +28,7 @@ func rotator(name string) actor {
 var (
 	sweeper = function("sweeper")
 
-	// publishedConsent is a callback whose consent is published at once.
+	// publishedConsent is a callback with a consent that is published at once.
 	publishedConsent = actor{"callback", func(ctx context.Context, b *harness) {
 		consenter.act(ctx, b)
 		_, _ = b.rotator().Publish(ctx, acme)
@@ -40,13 +40,13 @@ var (
 		_, _ = b.rotator().Rotate(ctx, acme)
 	}}
 
-	// releaser names the right refresh token of an answer that is held.
+	// releaser names the right refresh token of a quarantined answer.
 	releaser = actor{"operator", func(ctx context.Context, b *harness) {
 		_, _ = b.rotator().Release(ctx, acme, token.NewSecret("from nowhere"))
 		_, _ = b.rotator().Release(ctx, acme, b.right)
 	}}
 
-	// discarder gives it up.
+	// discarder gives up the quarantined answer.
 	discarder = actor{"operator", func(ctx context.Context, b *harness) { _, _ = b.rotator().Discard(ctx, acme) }}
 
 	// queueConsumer delivers the follow-ups that are due.
@@ -98,12 +98,12 @@ var (
 		}
 	}}
 
-	// newOwner is somebody else, who was invited to take the connection over.
+	// newOwner is another user, who was invited with Repin.
 	newOwner = actor{"new owner", func(ctx context.Context, b *harness) {
 		b.allow(ctx, at(sam, "43"), rotation.Identity{Company: "43", Repin: true})
 	}}
 
-	// appReplacer sets the credentials of another app, and thinks better of it.
+	// appReplacer sets the credentials of another app by mistake, and corrects it.
 	appReplacer = actor{"operator", func(ctx context.Context, b *harness) {
 		other := app
 		other.ClientID = "another"
@@ -121,7 +121,7 @@ var (
 	}}
 
 	// otherStackWriter is another installation with the same prefix, which writes into
-	// the secret; people put that right.
+	// the secret; a person corrects that.
 	otherStackWriter = actor{"other stack", func(ctx context.Context, b *harness) {
 		was := b.SecretStore.Label(acme, "AWSCURRENT")
 		b.by(ctx, "write into the secret", func() {
@@ -136,7 +136,7 @@ var (
 		b.by(ctx, "roll back", func() { _ = b.SecretStore.RollBack(ctx, acme, was) })
 	}}
 
-	// badRequests asks for what there is not, and for what lies far ahead.
+	// badRequests sends requests that are wrong or far in the future.
 	badRequests = actor{"caller", func(ctx context.Context, b *harness) {
 		soon, later := time.Now().Add(time.Hour), time.Now().Add(48*time.Hour)
 		for _, request := range []rotation.Request{{Op: "delete", Connection: acme.String()},
@@ -150,7 +150,7 @@ var (
 		}
 	}}
 
-	// rotateEverything is an operator who has no patience with the schedule.
+	// rotateEverything is an operator who does not wait for the schedule.
 	rotateEverything = actor{"operator", func(ctx context.Context, b *harness) {
 		b.rotator().RotateAll(ctx, []token.Connection{acme, {Environment: "sandbox", Name: "nobody"}},
 			func(rotation.ConnectionReport) {})
@@ -180,7 +180,7 @@ var (
 		_ = b.consents().Import(ctx, acme, b.Issuer.Parse(answer.Body).Pair.RefreshToken, "42")
 	}}
 
-	// lateImporter pastes one that the program which had it goes on to use.
+	// lateImporter pastes a token that another program has used since.
 	lateImporter = actor{"importer", func(ctx context.Context, b *harness) {
 		free := context.Background()
 		code := b.Issuer.Authorize(pat, redirectURI, "")
@@ -190,7 +190,7 @@ var (
 		_ = b.consents().Import(ctx, acme, spent, "42")
 	}}
 
-	// withdrawer is the user, who takes the consent back at the server.
+	// withdrawer is the user, who withdraws the consent at the server.
 	withdrawer = actor{"user", func(ctx context.Context, b *harness) {
 		b.by(ctx, "withdraw", func() {
 			if doc, err := b.read(context.Background()); err == nil {
@@ -199,7 +199,7 @@ var (
 		})
 	}}
 
-	// editor writes nonsense into the secret.
+	// editor writes a value that is no document into the secret.
 	editor = actor{"operator", func(ctx context.Context, b *harness) {
 		b.by(ctx, "edit", func() { _ = b.SecretStore.Edit(ctx, acme, token.NewSecret(`{"hello":"operator"}`)) })
 	}}
@@ -209,14 +209,14 @@ var (
 		b.by(ctx, "roll back", func() { _ = b.SecretStore.RollBack(ctx, acme, b.SecretStore.Label(acme, "AWSPREVIOUS")) })
 	}}
 
-	// deleter schedules the secret for deletion and thinks better of it.
+	// deleter schedules the secret for deletion and restores it.
 	deleter = actor{"operator", func(ctx context.Context, b *harness) {
 		b.by(ctx, "delete", func() { b.SecretStore.Delete(acme) })
 		time.Sleep(5 * time.Minute)
 		b.by(ctx, "restore", func() { b.SecretStore.Restore(acme) })
 	}}
 
-	// purger deletes the secret at once and for good.
+	// purger deletes the secret immediately and permanently.
 	purger = actor{"operator", func(ctx context.Context, b *harness) {
 		b.by(ctx, "purge", func() { b.SecretStore.Purge(acme) })
 	}}

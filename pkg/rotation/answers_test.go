@@ -135,7 +135,7 @@ func TestANewSecretOfTheAppIsTriedAtOnce(t *testing.T) {
 	})
 }
 
-func TestRefusedCredentialsStopTheAppForTheRun(t *testing.T) {
+func TestRefusedCredentialsOpenTheCircuitBreakerForTheRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})
 		b.settings.Concurrency = 1
@@ -199,7 +199,7 @@ func TestAServerThatSendsTheSameRefreshTokenIsTakenAtItsWord(t *testing.T) {
 	})
 }
 
-// repeating sends the refresh token again that it was sent.
+// repeating returns the refresh token that was presented.
 type repeating struct{ *rotationtest.Issuer }
 
 func (r repeating) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
@@ -228,7 +228,7 @@ func TestQuarantineWaitsForAPerson(t *testing.T) {
 			presented := len(b.presentations())
 			if got := b.rotate(t); got.Outcome != rotation.InQuarantine || len(b.presentations()) != presented ||
 				!b.record(t).Quarantined {
-				t.Fatalf("a held connection answered %s", got.Outcome)
+				t.Fatalf("a quarantined connection answered %s", got.Outcome)
 			}
 			if release {
 				if _, err := b.rotator().Release(t.Context(), acme, token.NewSecret("not in the answer")); err == nil {
@@ -245,7 +245,7 @@ func TestQuarantineWaitsForAPerson(t *testing.T) {
 				t.Errorf("release %t: %v\n%s", release, err, b.Journal.String())
 			}
 			if b.record(t).Quarantined {
-				t.Errorf("release %t: still held", release)
+				t.Errorf("release %t: still quarantined", release)
 			}
 		})
 	}

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// The graver of two reasons not to present holds, whichever came first.
-func TestTheGraverReasonNotToPresentHolds(t *testing.T) {
+// The more serious of two reasons for an open circuit breaker counts, in either order.
+func TestTheMoreSeriousReasonKeepsTheBreakerOpen(t *testing.T) {
 	const environment = "sandbox"
 	stop := func(b *breaker) { b.openForRun(environment, "refused") }
 	pause := func(wait time.Duration) func(*breaker) {

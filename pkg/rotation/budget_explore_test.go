@@ -26,7 +26,7 @@ func plays(name string, s scenario) []play {
 	return []play{{1, 0, all}, {0, 1, all}, {1, 1, some(20, 2)}, several}
 }
 
-// lastingPlays is, of trouble that lasts, every single one and many pairs.
+// lastingPlays is what to try of trouble that lasts: every single one and many pairs.
 func lastingPlays(strict bool) []play {
 	if strict {
 		return []play{{1, 0, all}, {2, 1, lastingly(100, 2)}}

@@ -6,7 +6,7 @@ import "time"
 
 // plays is what `make soak` tries: every fault and switch of every scenario, every
 // pair of faults of a rotation, of two, and of one with its recovery, and random runs with more of
-// both, whose seed is another each time.
+// both, with another seed each time.
 func plays(name string, s scenario) []play {
 	tried := []play{{3, 3, some(5000, uint64(time.Now().UnixNano()))}}
 	switch {
@@ -18,7 +18,7 @@ func plays(name string, s scenario) []play {
 	return append(tried, play{1, 1, all})
 }
 
-// lastingPlays is, of trouble that lasts, each kind alone, and many pairs.
+// lastingPlays is what to try of trouble that lasts: each kind alone, and many pairs.
 func lastingPlays(bool) []play {
 	return []play{{1, 1, all}, {2, 1, lastingly(20_000, uint64(time.Now().UnixNano()))}}
 }

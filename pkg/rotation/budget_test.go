@@ -20,7 +20,7 @@ func plays(name string, s scenario) []play {
 	return []play{{2, 2, some(20, 1)}}
 }
 
-// lastingPlays is what `go test` tries of trouble that lasts: some of it.
+// lastingPlays is what `go test` tries of trouble that lasts: a part.
 func lastingPlays(strict bool) []play {
 	if strict {
 		return []play{{1, 1, lastingly(40, 1)}, {2, 1, lastingly(15, 1)}}

@@ -159,7 +159,7 @@ func TestALateConsentCannotWin(t *testing.T) {
 	})
 }
 
-func TestAConsentOvertakenByADisconnectIsRevoked(t *testing.T) {
+func TestAConsentSupersededByADisconnectIsRevoked(t *testing.T) {
 	for _, queue := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
 			b := newHarness(rotationtest.Personality{Lifetime: 100 * time.Hour})
@@ -209,8 +209,7 @@ func TestAFirstConsentIsFinishedHoweverSlowItsCallbackWas(t *testing.T) {
 	})
 }
 
-// A sweep during one callback must not use up the time at which another's pair is
-// searched for.
+// A sweep during one callback must not clear the search time of another callback's pair.
 func TestAPairIsFoundWhoeverCameBeforeIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})
@@ -271,8 +270,8 @@ func TestAContradictoryConsentAsksForANewInvitation(t *testing.T) {
 	})
 }
 
-// An answer without an access token says nothing about whose consent it is. Its
-// refresh token gives another one, with which that is checked.
+// An answer without an access token says nothing about the owner of the consent. Its
+// refresh token gives another one, and the owner is checked with that.
 func TestAConsentWithoutAnAccessTokenIsRefreshedAndChecked(t *testing.T) {
 	for _, c := range []struct {
 		who    rotation.Identity
@@ -303,7 +302,7 @@ func TestAConsentWithoutAnAccessTokenIsRefreshedAndChecked(t *testing.T) {
 	}
 }
 
-// accessless answers with the refresh token alone.
+// accessless answers with a refresh token and no access token.
 type accessless struct{ *rotationtest.Issuer }
 
 func (i accessless) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {

@@ -32,14 +32,13 @@ func (p play) String() string {
 // all is every list of choices.
 var all = rotationtest.Exploration{}
 
-// lastingly is a number of random runs of trouble that lasts, which has a few
-// choices only, each as often this as that.
+// lastingly is a number of random runs of trouble that lasts. It has only a few choices,
+// and takes each option equally often.
 func lastingly(n int, seed uint64) rotationtest.Exploration {
 	return rotationtest.Exploration{Runs: 1, Random: n, Seed: seed, Rate: 0.8}
 }
 
-// some is a number of random runs, each of which leaves the ordinary way about
-// three times.
+// some is a number of random runs. Each takes about three options that are not the first.
 func some(n int, seed uint64) rotationtest.Exploration {
 	return rotationtest.Exploration{Runs: 1, Random: n, Seed: seed, Rate: 0.05}
 }
@@ -110,8 +109,8 @@ type performance struct {
 	weight int // greater where more is to be tried
 }
 
-// worldOn makes the world of a scenario on a server, which counts its faults where
-// every single one is tried.
+// worldOn makes the world of a scenario on a server. It counts the faults if every single
+// one is tried.
 type worldOn func(server string, p play, single *faultCounts) rotationtest.World
 
 func (s scenario) on(server string, p play, single *faultCounts) rotationtest.World {

@@ -16,9 +16,9 @@ import (
 )
 
 // A thousand connections are due at once and runs have three minutes, at two
-// redeems a second. The rest is handed on by a queue that delivers everything
-// twice and late, to three runs at once. No token is presented twice, those
-// that ran out first come first, and all runs together keep one pace.
+// redeems a second. A queue hands on the others; it delivers everything twice and late,
+// to three runs at once. No token is presented twice, those that expired first come
+// first, and all runs together keep to one rate.
 func TestWhatOneRunCannotDoIsHandedOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const connections, together = 1000, 3
@@ -63,13 +63,13 @@ func TestWhatOneRunCannotDoIsHandedOn(t *testing.T) {
 	})
 }
 
-// Without its queue the rest waits for the schedule, and nothing else changes;
-// without its shared clock each run paces itself.
-func TestTheRestIsLeftToTheNextSweep(t *testing.T) {
+// Without the queue, the other connections wait for the schedule, and nothing else changes.
+// Without the shared rate limiter, each run keeps to the rate by itself.
+func TestConnectionsWithoutTimeAreLeftToTheNextSweep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})
 		b.backlog(t, 100)
-		pace := &rotationtest.RateLimiter{Gate: rotationtest.Always("ratelimiter.Reserve", rotationtest.Before,
+		limiter := &rotationtest.RateLimiter{Gate: rotationtest.Always("ratelimiter.Reserve", rotationtest.Before,
 			rotationtest.Fault{Kind: rotationtest.Fail})}
 		var loads atomic.Int32
 		b.gate(func(_ context.Context, at rotationtest.Passage) rotationtest.Fault {
@@ -78,14 +78,14 @@ func TestTheRestIsLeftToTheNextSweep(t *testing.T) {
 			}
 			return rotationtest.Fault{}
 		})
-		first := b.runFor(t, 45*time.Second, pace, rotation.Request{Op: "sweep"})
+		first := b.runFor(t, 45*time.Second, limiter, rotation.Request{Op: "sweep"})
 		if done := first.Outcomes[rotation.Rotated]; done < 20 || done > 40 || first.Due != 100 || first.HandedOn == 0 {
 			t.Errorf("a run of 45 s reports %v of %d, %d handed on", first.Outcomes, first.Due, first.HandedOn)
 		}
 		if handled := len(first.Connections); int(loads.Load()) > 8*handled {
 			t.Errorf("%d loads for %d connections: the ones that were handed on were looked at", loads.Load(), handled)
 		}
-		second := b.runFor(t, 15*time.Minute, pace, rotation.Request{Op: "sweep"})
+		second := b.runFor(t, 15*time.Minute, limiter, rotation.Request{Op: "sweep"})
 		if left := 100 - first.Outcomes[rotation.Rotated]; second.Outcomes[rotation.Rotated] != left || second.HandedOn != 0 {
 			t.Errorf("the next run reports %v, want the %d that were left", second.Outcomes, left)
 		}
@@ -123,7 +123,7 @@ func (b *harness) backlog(t *testing.T, n int) map[token.Fingerprint]int {
 // of its own. It returns how many runs there were.
 func (b *harness) workOff(t *testing.T, together int, timeout time.Duration) (runs int) {
 	t.Helper()
-	pace, random := &rotationtest.RateLimiter{}, rand.New(rand.NewPCG(1, 2))
+	limiter, random := &rotationtest.RateLimiter{}, rand.New(rand.NewPCG(1, 2))
 	slots := make(chan struct{}, together)
 	var group sync.WaitGroup
 	deliver := func(request rotation.Request, after time.Duration) {
@@ -132,7 +132,7 @@ func (b *harness) workOff(t *testing.T, together int, timeout time.Duration) (ru
 			time.Sleep(after)
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			b.runFor(t, timeout, pace, request)
+			b.runFor(t, timeout, limiter, request)
 		})
 	}
 	deliver(rotation.Request{Op: "sweep"}, 0)
@@ -152,11 +152,11 @@ func (b *harness) workOff(t *testing.T, together int, timeout time.Duration) (ru
 }
 
 // runFor carries out a request in a process of its own that has so much time.
-func (b *harness) runFor(t *testing.T, timeout time.Duration, pace rotation.RateLimiter,
+func (b *harness) runFor(t *testing.T, timeout time.Duration, limiter rotation.RateLimiter,
 	request rotation.Request) rotation.Report {
 	r, err := rotation.NewRotator(rotation.Config{Ledger: b.Ledger, SecretStore: b.SecretStore, Sealer: b.Sealer,
 		Applications: b.Applications,
-		Issuer:       b.Issuer, FollowUps: b.FollowUps, RateLimiter: pace, Log: b.logger(), Settings: b.settings})
+		Issuer:       b.Issuer, FollowUps: b.FollowUps, RateLimiter: limiter, Log: b.logger(), Settings: b.settings})
 	if err != nil {
 		t.Error(err)
 		return rotation.Report{}
@@ -171,7 +171,7 @@ func (b *harness) runFor(t *testing.T, timeout time.Duration, pace rotation.Rate
 	return report
 }
 
-// What lasts is tried again less and less often.
+// What keeps failing is tried less and less often.
 func TestAFaultThatLastsIsMetLessAndLess(t *testing.T) {
 	for _, call := range []string{"secrets.Current", "sealer.DataKey", "applications.Application"} {
 		synctest.Test(t, func(t *testing.T) {

@@ -134,7 +134,7 @@ func (s *faultCounts) lacks() (lacks []string) {
 	return lacks
 }
 
-// callsOfARotation are those that it makes on every server, whatever comes of it.
+// callsOfARotation are the calls that every rotation makes on every server.
 var callsOfARotation = []string{"applications.Application", "followups.Send", "issuer.Redeem", "ledger.Load",
 	"ledger.SaveResponse",
 	"ledger.Write", "notifier.Notify", "ratelimiter.Reserve", "sealer.DataKey", "sealer.Unwrap", "secrets.Current",

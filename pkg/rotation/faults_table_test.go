@@ -13,15 +13,15 @@ import (
 
 // Notices, for short.
 const (
-	toldConsent   = rotation.NoticeNeedsConsent
-	toldRecovered = rotation.NoticeRecovered
-	toldUnknown   = rotation.NoticeUnknown
-	toldConfig    = rotation.NoticeConfigError
-	toldHeld      = rotation.NoticeQuarantined
-	toldRejected  = rotation.NoticeRejected
-	toldSalvaged  = rotation.NoticeSalvaged
-	toldDrift     = rotation.NoticeDrift
-	toldUnsaved   = rotation.NoticeUnsaved
+	needsConsentNotice = rotation.NoticeNeedsConsent
+	recoveredNotice    = rotation.NoticeRecovered
+	unknownNotice      = rotation.NoticeUnknown
+	configNotice       = rotation.NoticeConfigError
+	quarantinedNotice  = rotation.NoticeQuarantined
+	rejectedNotice     = rotation.NoticeRejected
+	salvagedNotice     = rotation.NoticeSalvaged
+	driftNotice        = rotation.NoticeDrift
+	unsavedNotice      = rotation.NoticeUnsaved
 )
 
 var faults = []fault{
@@ -32,24 +32,24 @@ var faults = []fault{
 		happens: func(m *faultScenario) rotation.Outcome { return m.nth(begin, "ledger.Write", after, crash).rotate() }},
 	{name: "crash in the POST, which never arrives", outcome: crashed, shown: 2,
 		happens: func(m *faultScenario) rotation.Outcome { return m.first("issuer.Redeem", before, crash).rotate() }},
-	{name: "crash in the POST, which has arrived (W1)", outcome: crashed, shown: 3, notices: []string{toldConsent},
+	{name: "crash in the POST, which has arrived (W1)", outcome: crashed, shown: 3, notices: []string{needsConsentNotice},
 		status:  rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome { return m.first("issuer.Redeem", after, crash).rotate() }},
 	{name: "crash in the POST, on a server that overlaps", server: overlap, outcome: crashed, shown: 2,
 		happens: func(m *faultScenario) rotation.Outcome { return m.first("issuer.Redeem", after, crash).rotate() }},
-	{name: "crash with the answer in memory (W2)", outcome: crashed, shown: 3, notices: []string{toldConsent},
+	{name: "crash with the answer in memory (W2)", outcome: crashed, shown: 3, notices: []string{needsConsentNotice},
 		status:  rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome { return m.first("ledger.SaveResponse", before, crash).rotate() }},
 	{name: "crash with the answer in memory, on a server that ends the family", server: family, outcome: crashed, shown: 3,
-		notices: []string{toldConsent}, status: rotation.NeedsConsent,
+		notices: []string{needsConsentNotice}, status: rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome { return m.first("ledger.SaveResponse", before, crash).rotate() }},
-	{name: "crash after Save", outcome: crashed, notices: []string{toldRecovered},
+	{name: "crash after Save", outcome: crashed, notices: []string{recoveredNotice},
 		happens: func(m *faultScenario) rotation.Outcome { return m.first("ledger.SaveResponse", after, crash).rotate() }},
-	{name: "crash after saving in the secret store only", outcome: crashed, notices: []string{toldRecovered},
+	{name: "crash after saving in the secret store only", outcome: crashed, notices: []string{recoveredNotice},
 		happens: func(m *faultScenario) rotation.Outcome {
 			return m.first("ledger.SaveResponse", before, fail).first("secrets.Put", after, crash).rotate()
 		}},
-	{name: "crash before Decide's write", outcome: crashed, notices: []string{toldRecovered},
+	{name: "crash before Decide's write", outcome: crashed, notices: []string{recoveredNotice},
 		happens: func(m *faultScenario) rotation.Outcome { return m.nth(decide, "ledger.Write", before, crash).rotate() }},
 	{name: "crash after Decide's write", outcome: crashed,
 		happens: func(m *faultScenario) rotation.Outcome { return m.nth(decide, "ledger.Write", after, crash).rotate() }},
@@ -65,11 +65,11 @@ var faults = []fault{
 	// A call takes effect, and its answer is lost.
 	{name: "the answer to Begin's write is lost", outcome: rotation.Rotated,
 		happens: func(m *faultScenario) rotation.Outcome { return m.nth(begin, "ledger.Write", after, fail).rotate() }},
-	{name: "the answer to the POST is lost (W1)", outcome: rotation.Unknown, shown: 3, notices: []string{toldUnknown,
-		toldConsent}, status: rotation.NeedsConsent,
+	{name: "the answer to the POST is lost (W1)", outcome: rotation.Unknown, shown: 3, notices: []string{unknownNotice,
+		needsConsentNotice}, status: rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome { return m.first("issuer.Redeem", after, fail).rotate() }},
 	{name: "the answer to the POST is lost, on a server that overlaps", server: overlap, outcome: rotation.Unknown,
-		shown: 2, notices: []string{toldUnknown},
+		shown: 2, notices: []string{unknownNotice},
 		happens: func(m *faultScenario) rotation.Outcome { return m.first("issuer.Redeem", after, fail).rotate() }},
 	{name: "the answer to Save is lost", outcome: rotation.Rotated,
 		happens: func(m *faultScenario) rotation.Outcome { return m.first("ledger.SaveResponse", after, fail).rotate() }},
@@ -91,14 +91,14 @@ var faults = []fault{
 		}},
 	{name: "DynamoDB is down before the POST", outcome: rotation.Failed,
 		happens: func(m *faultScenario) rotation.Outcome { return m.unspent(m.down("ledger.").rotate) }},
-	{name: "DynamoDB goes down during the POST", outcome: rotation.Failed, notices: []string{toldRecovered},
+	{name: "DynamoDB goes down during the POST", outcome: rotation.Failed, notices: []string{recoveredNotice},
 		happens: func(m *faultScenario) rotation.Outcome { return m.downAfter(1, "issuer.Redeem", "ledger.").rotate() }},
-	{name: "DynamoDB takes reads only from the POST on", outcome: rotation.Failed, notices: []string{toldRecovered},
+	{name: "DynamoDB takes reads only from the POST on", outcome: rotation.Failed, notices: []string{recoveredNotice},
 		happens: func(m *faultScenario) rotation.Outcome {
 			return m.downAfter(1, "issuer.Redeem", "ledger.Write", "ledger.SaveResponse").rotate()
 		}},
 	{name: "both stores go down during the POST and stay down (W3)", outcome: rotation.Unknown, shown: 3,
-		notices: []string{toldUnsaved, toldConsent}, status: rotation.NeedsConsent,
+		notices: []string{unsavedNotice, needsConsentNotice}, status: rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome {
 			return m.downAfter(1, "issuer.Redeem", "ledger.", "secrets.").rotate()
 		}},
@@ -117,7 +117,7 @@ var faults = []fault{
 		happens: func(m *faultScenario) rotation.Outcome { return m.unspent(m.down("sealer.").rotate) }},
 	{name: "KMS goes down during the POST", outcome: rotation.Rotated,
 		happens: func(m *faultScenario) rotation.Outcome { return m.downAfter(1, "issuer.Redeem", "sealer.").rotate() }},
-	{name: "KMS is down when a saved answer is found", outcome: rotation.Deferred, notices: []string{toldRecovered},
+	{name: "KMS is down when a saved answer is found", outcome: rotation.Deferred, notices: []string{recoveredNotice},
 		happens: func(m *faultScenario) rotation.Outcome {
 			m.first("ledger.SaveResponse", after, crash).rotate()
 			time.Sleep(5 * time.Minute)
@@ -125,12 +125,12 @@ var faults = []fault{
 		}},
 	{name: "the app credentials cannot be read", outcome: rotation.Deferred,
 		happens: func(m *faultScenario) rotation.Outcome { return m.unspent(m.down("applications.").rotate) }},
-	{name: "the queue, the topic and the shared pace are down", outcome: rotation.Rotated,
+	{name: "the queue, the topic and the shared rate limiter are down", outcome: rotation.Rotated,
 		happens: func(m *faultScenario) rotation.Outcome {
 			return m.down("followups.", "notifier.",
 				"ratelimiter.").rotate()
 		}},
-	{name: "the provider fails for a day", outcome: rotation.Unknown, notices: []string{toldUnknown}, shown: 25,
+	{name: "the provider fails for a day", outcome: rotation.Unknown, notices: []string{unknownNotice}, shown: 25,
 		happens: func(m *faultScenario) rotation.Outcome { return m.down("issuer.").hourly(24) }},
 	{name: "the provider cannot be reached for a day", outcome: rotation.Deferred, shown: 25,
 		happens: func(m *faultScenario) rotation.Outcome {
@@ -179,7 +179,7 @@ var faults = []fault{
 			return outcome
 		}},
 	{name: "the client secret was replaced at the portal only", outcome: rotation.ConfigError,
-		notices: []string{toldConfig}, shown: 2,
+		notices: []string{configNotice}, shown: 2,
 		happens: func(m *faultScenario) rotation.Outcome {
 			changed := app
 			changed.ClientSecret = token.NewSecret("canary-replaced")
@@ -189,7 +189,7 @@ var faults = []fault{
 			m.Applications.Set(changed) // `app set`; nobody touches the connection
 			return outcome
 		}},
-	{name: "the app credentials are those of another app", outcome: rotation.ConfigError, notices: []string{toldConfig},
+	{name: "the app credentials are those of another app", outcome: rotation.ConfigError, notices: []string{configNotice},
 		happens: func(m *faultScenario) rotation.Outcome {
 			other := app
 			other.ClientID = "another"
@@ -199,25 +199,26 @@ var faults = []fault{
 			return outcome
 		}},
 
-	// Answers that are not what they should be.
-	{name: "half an answer (W1)", outcome: rotation.Unknown, shown: 3, notices: []string{toldRejected, toldConsent},
+	// Malformed answers.
+	{name: "half an answer (W1)", outcome: rotation.Unknown, shown: 3, notices: []string{rejectedNotice,
+		needsConsentNotice},
 		status:  rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome { return m.first("issuer.Redeem", after, cut).rotate() }},
 	{name: "half an answer in both stores, and nobody consents for days", outcome: rotation.Fresh, shown: 6,
-		notices: []string{toldRejected, toldConsent}, status: rotation.NeedsConsent,
+		notices: []string{rejectedNotice, needsConsentNotice}, status: rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome {
 			m.first("issuer.Redeem", after, cut).first("ledger.SaveResponse", before, fail).rotate()
 			return m.hourly(4 * 24)
 		}},
 	{name: "half an answer, on a server that overlaps", server: overlap, outcome: rotation.Unknown, shown: 2,
-		notices: []string{toldRejected},
+		notices: []string{rejectedNotice},
 		happens: func(m *faultScenario) rotation.Outcome { return m.first("issuer.Redeem", after, cut).rotate() }},
-	{name: "an answer with text around it", outcome: rotation.Rotated, notices: []string{toldSalvaged},
+	{name: "an answer with text around it", outcome: rotation.Rotated, notices: []string{salvagedNotice},
 		happens: func(m *faultScenario) rotation.Outcome { return m.meets(withExtraText(m.Issuer)).rotate() }},
-	{name: "an answer with several refresh tokens", outcome: rotation.InQuarantine, notices: []string{toldHeld},
+	{name: "an answer with several refresh tokens", outcome: rotation.InQuarantine, notices: []string{quarantinedNotice},
 		happens: func(m *faultScenario) rotation.Outcome { return m.meets(withSeveralTokens(m.Issuer)).rotate() }},
 	{name: "an answer with several refresh tokens, of which a person names one", outcome: rotation.Rotated,
-		notices: []string{toldHeld, toldRejected},
+		notices: []string{quarantinedNotice, rejectedNotice},
 		happens: func(m *faultScenario) rotation.Outcome {
 			two := withSeveralTokens(m.Issuer)
 			m.meets(two).rotate()
@@ -228,31 +229,33 @@ var faults = []fault{
 			})
 		}},
 	{name: "an answer with several refresh tokens, which a person gives up", outcome: rotation.Busy, shown: 3,
-		notices: []string{toldHeld, toldRejected, toldConsent}, status: rotation.NeedsConsent,
+		notices: []string{quarantinedNotice, rejectedNotice, needsConsentNotice}, status: rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome {
 			m.meets(withSeveralTokens(m.Issuer)).rotate()
 			m.issuer = nil
 			return m.process(func(ctx context.Context) (rotation.Report, error) { return m.rotator().Discard(ctx, acme) })
 		}},
-	{name: "an answer that is too large for the secret store", outcome: rotation.InQuarantine, notices: []string{toldHeld},
+	{name: "an answer that is too large for the secret store", outcome: rotation.InQuarantine,
+		notices: []string{quarantinedNotice},
 		happens: func(m *faultScenario) rotation.Outcome { return m.meets(withHugeAnswers(m.Issuer)).rotate() }},
-	{name: "an answer that no known encoding explains", outcome: rotation.InQuarantine, notices: []string{toldHeld,
-		toldSalvaged, toldRecovered},
+	{name: "an answer that no known encoding explains", outcome: rotation.InQuarantine,
+		notices: []string{quarantinedNotice,
+			salvagedNotice, recoveredNotice},
 		happens: func(m *faultScenario) rotation.Outcome { return m.meets(withUnknownEncoding(m.Issuer)).rotate() }},
-	{name: "a consent whose answer has several refresh tokens", outcome: rotation.Outcome(rotation.Lost),
-		notices: []string{toldHeld},
+	{name: "a consent with several refresh tokens in its answer", outcome: rotation.Outcome(rotation.Lost),
+		notices: []string{quarantinedNotice},
 		happens: func(m *faultScenario) rotation.Outcome { return m.meets(withSeveralTokens(m.Issuer)).consentAgain() }},
-	{name: "a consent whose answer is too large for the secret store", outcome: rotation.Outcome(rotation.Lost),
-		notices: []string{toldHeld},
+	{name: "a consent with an answer that is too large for the secret store", outcome: rotation.Outcome(rotation.Lost),
+		notices: []string{quarantinedNotice},
 		happens: func(m *faultScenario) rotation.Outcome { return m.meets(withHugeAnswers(m.Issuer)).consentAgain() }},
 	{name: "an answer that this program cannot read for a fault of its own", outcome: rotation.Failed,
 		happens: func(m *faultScenario) rotation.Outcome { return m.meets(&panicking{Issuer: m.Issuer}).rotate() }},
-	{name: "the answer comes after the timeout (W1)", outcome: rotation.Unknown, shown: 3, notices: []string{toldUnknown,
-		toldConsent}, status: rotation.NeedsConsent,
+	{name: "the answer comes after the timeout (W1)", outcome: rotation.Unknown, shown: 3, notices: []string{unknownNotice,
+		needsConsentNotice}, status: rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome {
 			return m.first("issuer.Redeem", before, slow(45*time.Second)).rotate()
 		}},
-	{name: "the caller goes away during the POST", outcome: rotation.Failed, notices: []string{toldRecovered},
+	{name: "the caller goes away during the POST", outcome: rotation.Failed, notices: []string{recoveredNotice},
 		happens: func(m *faultScenario) rotation.Outcome {
 			return m.process(func(ctx context.Context) (rotation.Report, error) {
 				ctx, cancel := context.WithCancel(ctx)
@@ -275,7 +278,7 @@ var faults = []fault{
 			return m.during(1, "issuer.Redeem", after, func() { time.Sleep(100 * time.Second) }).rotate()
 		}},
 	{name: "a process wakes up with the answer after a person was asked to consent", outcome: rotation.Recovered, shown: 2,
-		notices: []string{toldConsent, toldRecovered},
+		notices: []string{needsConsentNotice, recoveredNotice},
 		happens: func(m *faultScenario) rotation.Outcome {
 			m.during(1, "ledger.SaveResponse", before, func() {
 				time.Sleep(4 * time.Minute)
@@ -338,8 +341,8 @@ var faults = []fault{
 		happens: func(m *faultScenario) rotation.Outcome {
 			return m.first("secrets.Promote", before, late(30*time.Minute)).rotate()
 		}},
-	{name: "the POST arrives minutes later (W1)", outcome: rotation.Unknown, shown: 3, notices: []string{toldUnknown,
-		toldConsent}, status: rotation.NeedsConsent,
+	{name: "the POST arrives minutes later (W1)", outcome: rotation.Unknown, shown: 3, notices: []string{unknownNotice,
+		needsConsentNotice}, status: rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome {
 			return m.first("issuer.Redeem", before, late(100*time.Second)).rotate()
 		}},
@@ -348,7 +351,7 @@ var faults = []fault{
 			m.rotate()
 			return m.first("secrets.Current", before, stale).rotate()
 		}},
-	{name: "the list of versions lacks the newest", outcome: rotation.Unknown, notices: []string{toldRecovered},
+	{name: "the list of versions lacks the newest", outcome: rotation.Unknown, notices: []string{recoveredNotice},
 		happens: func(m *faultScenario) rotation.Outcome {
 			return m.first("ledger.SaveResponse", before, fail).first("secrets.Versions", before, stale).rotate()
 		}},
@@ -361,7 +364,7 @@ var faults = []fault{
 	{name: "two processes publish one pair", outcome: rotation.Fresh, // by then, others have seen to it
 		happens: func(m *faultScenario) rotation.Outcome {
 			return m.during(1, "secrets.Put", before, func() {
-				time.Sleep(40 * time.Second) // the pair is no longer left to the run that brought it
+				time.Sleep(40 * time.Second) // the pair is no longer left to the run that obtained it
 				m.rotate()
 			}).rotate()
 		}},
@@ -391,22 +394,22 @@ var faults = []fault{
 	{name: "the answer to a callback's code is lost", outcome: rotation.Outcome(rotation.Lost),
 		happens: func(m *faultScenario) rotation.Outcome { return m.first("issuer.Redeem", after, fail).consentAgain() }},
 	{name: "a callback with the consent of somebody else crashes after saving", outcome: crashed,
-		notices: []string{toldRejected},
+		notices: []string{rejectedNotice},
 		happens: func(m *faultScenario) rotation.Outcome {
 			return m.first("ledger.SaveResponse", after, crash).consentOf(sam)
 		}},
 	{name: "the ledger goes down during a callback", outcome: rotation.Outcome(rotation.Lost),
-		notices: []string{toldUnsaved},
+		notices: []string{unsavedNotice},
 		happens: func(m *faultScenario) rotation.Outcome {
 			return m.downAfter(1, "issuer.Redeem", "ledger.").consentAgain()
 		}},
-	{name: "the provider cannot say whose a consent is", outcome: rotation.Outcome(rotation.Verifying),
+	{name: "the provider cannot name the owner of a consent", outcome: rotation.Outcome(rotation.Verifying),
 		happens: func(m *faultScenario) rotation.Outcome { return m.down("issuer.Identify").consentAgain() }},
 	{name: "a disconnect comes during a rotation", outcome: rotation.NotFound, status: rotation.Disconnected,
 		happens: func(m *faultScenario) rotation.Outcome {
 			return m.during(1, "issuer.Redeem", after, func() { m.disconnect() }).rotate()
 		}},
-	{name: "a disconnect comes during a rotation, whose answer only the secret store takes", outcome: crashed,
+	{name: "a disconnect comes during a rotation, and only the secret store takes its answer", outcome: crashed,
 		status: rotation.Disconnected,
 		happens: func(m *faultScenario) rotation.Outcome {
 			return m.during(1, "issuer.Redeem", after, func() { m.disconnect() }).
@@ -427,7 +430,7 @@ var faults = []fault{
 		shown:   none,
 		happens: func(m *faultScenario) rotation.Outcome { return m.down("issuer.").disconnect() }},
 	{name: "a consent of somebody else, not revoked at once, while an end is unknown", outcome: rotation.Unknown, shown: 2,
-		notices: []string{toldUnknown, toldRejected},
+		notices: []string{unknownNotice, rejectedNotice},
 		happens: func(m *faultScenario) rotation.Outcome {
 			outcome := m.first("issuer.Redeem", before, fail).rotate()
 			m.first("issuer.Revoke", before, fail)
@@ -446,28 +449,29 @@ var faults = []fault{
 		}},
 
 	// People.
-	{name: "the user takes the consent back", outcome: rotation.ConsentNeeded, shown: 2, notices: []string{toldConsent},
+	{name: "the user takes the consent back", outcome: rotation.ConsentNeeded, shown: 2,
+		notices: []string{needsConsentNotice},
 		status:  rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome { m.withdraw(); return m.rotate() }},
 	{name: "the user takes the consent back, and the ledger does not take that", outcome: rotation.Failed,
-		notices: []string{toldConsent}, shown: 3, status: rotation.NeedsConsent,
+		notices: []string{needsConsentNotice}, shown: 3, status: rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome {
 			m.withdraw()
 			return m.nth(giveUp, "ledger.Write", before, fail).sweep()
 		}},
 	{name: "the user takes the consent back, and a process dies right after writing so", outcome: crashed, shown: 2,
-		notices: []string{toldConsent}, status: rotation.NeedsConsent,
+		notices: []string{needsConsentNotice}, status: rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome {
 			m.withdraw()
 			return m.nth(giveUp, "ledger.Write", after, crash).rotate()
 		}},
 	{name: "the user takes the consent back, and a process dies right after writing that people were notified",
-		outcome: crashed, shown: 2, notices: []string{toldConsent}, status: rotation.NeedsConsent,
+		outcome: crashed, shown: 2, notices: []string{needsConsentNotice}, status: rotation.NeedsConsent,
 		happens: func(m *faultScenario) rotation.Outcome {
 			m.withdraw()
-			return m.nth(noteTold, "ledger.Write", after, crash).sweep()
+			return m.nth(recordNotice, "ledger.Write", after, crash).sweep()
 		}},
-	{name: "a refresh token is imported after the table was lost, while the secret shows the former pair",
+	{name: "a refresh token is imported after the table was lost, while the secret shows the previous pair",
 		outcome: rotation.Rotated,
 		happens: func(m *faultScenario) rotation.Outcome {
 			m.withdraw()
@@ -476,7 +480,7 @@ var faults = []fault{
 			return m.sweep()
 		}},
 	{name: "the monthly sandbox is wiped, and the user allows again", outcome: rotation.Outcome(rotation.Connected),
-		notices: []string{toldConsent},
+		notices: []string{needsConsentNotice},
 		happens: func(m *faultScenario) rotation.Outcome {
 			m.Issuer.Wipe(context.Background())
 			if wiped := m.sweep(); wiped != rotation.ConsentNeeded {
@@ -485,7 +489,7 @@ var faults = []fault{
 			return m.consentAgain()
 		}},
 	{name: "an operator wants to discard an answer that only waits for the ledger", outcome: rotation.Deferred,
-		notices: []string{toldRecovered},
+		notices: []string{recoveredNotice},
 		happens: func(m *faultScenario) rotation.Outcome {
 			outcome := m.nth(decide, "ledger.Write", before, fail).rotate()
 			if _, err := m.rotator().Discard(context.Background(), acme); !errors.Is(err, rotation.ErrNothingQuarantined) {
@@ -494,7 +498,7 @@ var faults = []fault{
 			return outcome
 		}},
 	{name: "an operator wants to discard an answer that could not be opened, and now can be", outcome: rotation.Recovered,
-		notices: []string{toldConfig, toldRecovered},
+		notices: []string{configNotice, recoveredNotice},
 		happens: func(m *faultScenario) rotation.Outcome {
 			sealAway(m.harness)
 			if _, err := m.rotator().Discard(context.Background(), acme); !errors.Is(err, rotation.ErrNothingQuarantined) {
@@ -503,9 +507,9 @@ var faults = []fault{
 			time.Sleep(2 * time.Minute)
 			return m.sweep()
 		}},
-	{name: "an operator whose keys are wrong discards an answer, whose pair is revoked after the next consent",
+	{name: "an operator with wrong keys discards an answer, and its pair is revoked after the next consent",
 		outcome: rotation.Outcome(rotation.Connected), shown: 2,
-		notices: []string{toldConfig, toldRejected, toldConfig, toldConsent},
+		notices: []string{configNotice, rejectedNotice, configNotice, needsConsentNotice},
 		happens: func(m *faultScenario) rotation.Outcome {
 			sealAway(m.harness)
 			wrongKeys.act(context.Background(), m.harness)
@@ -519,18 +523,18 @@ var faults = []fault{
 			return outcome
 		}},
 	{name: "the user takes the consent back and allows again", outcome: rotation.Outcome(rotation.Connected),
-		notices: []string{toldConsent},
+		notices: []string{needsConsentNotice},
 		happens: func(m *faultScenario) rotation.Outcome {
 			m.withdraw()
 			m.rotate()
 			return m.consentAgain()
 		}},
-	{name: "the secret is edited by hand", outcome: rotation.Rotated, notices: []string{toldDrift},
+	{name: "the secret is edited by hand", outcome: rotation.Rotated, notices: []string{driftNotice},
 		happens: func(m *faultScenario) rotation.Outcome {
 			must(m.t, m.SecretStore.Edit(context.Background(), acme, token.NewSecret(`{"hello":"operator"}`)))
 			return m.rotate()
 		}},
-	{name: "the secret is rolled back", outcome: rotation.Rotated, notices: []string{toldDrift},
+	{name: "the secret is rolled back", outcome: rotation.Rotated, notices: []string{driftNotice},
 		happens: func(m *faultScenario) rotation.Outcome {
 			m.rotate()
 			time.Sleep(time.Minute)
@@ -538,13 +542,13 @@ var faults = []fault{
 			return m.rotate()
 		}},
 	{name: "the secret is edited between preflight and publishing", outcome: rotation.Rotated,
-		notices: []string{toldDrift},
+		notices: []string{driftNotice},
 		happens: func(m *faultScenario) rotation.Outcome {
 			return m.during(1, "issuer.Redeem", after, func() {
 				must(m.t, m.SecretStore.Edit(context.Background(), acme, token.NewSecret(`{"hello":"operator"}`)))
 			}).rotate()
 		}},
-	{name: "the secret is scheduled for deletion", outcome: rotation.ConfigError, notices: []string{toldConfig},
+	{name: "the secret is scheduled for deletion", outcome: rotation.ConfigError, notices: []string{configNotice},
 		happens: func(m *faultScenario) rotation.Outcome {
 			m.SecretStore.Delete(acme)
 			outcome := m.unspent(m.rotate)
@@ -552,15 +556,15 @@ var faults = []fault{
 			return outcome
 		}},
 	{name: "the secret is scheduled for deletion during a rotation", outcome: rotation.ConfigError,
-		notices: []string{toldConfig},
+		notices: []string{configNotice},
 		happens: func(m *faultScenario) rotation.Outcome {
 			outcome := m.during(1, "issuer.Redeem", after, func() { m.SecretStore.Delete(acme) }).rotate()
 			m.SecretStore.Restore(acme)
 			return outcome
 		}},
-	{name: "the secret is deleted for good", outcome: rotation.Rotated, notices: []string{toldDrift},
+	{name: "the secret is deleted for good", outcome: rotation.Rotated, notices: []string{driftNotice},
 		happens: func(m *faultScenario) rotation.Outcome { m.SecretStore.Purge(acme); return m.rotate() }},
-	{name: "two installations share one prefix", outcome: rotation.ConfigError, notices: []string{toldConfig},
+	{name: "two installations share one prefix", outcome: rotation.ConfigError, notices: []string{configNotice},
 		happens: func(m *faultScenario) rotation.Outcome {
 			mine, err := m.read(context.Background())
 			must(m.t, err)
@@ -569,14 +573,14 @@ var faults = []fault{
 			must(m.t, m.SecretStore.RollBack(context.Background(), acme, m.SecretStore.Label(acme, "AWSPREVIOUS")))
 			return outcome
 		}},
-	{name: "somebody forges a later generation", outcome: rotation.Rotated, notices: []string{toldDrift},
+	{name: "somebody forges a later generation", outcome: rotation.Rotated, notices: []string{driftNotice},
 		happens: func(m *faultScenario) rotation.Outcome {
 			mine, err := m.read(context.Background())
 			must(m.t, err)
 			m.foreign(mine, mine.Stack, 6)
 			return m.rotate()
 		}},
-	{name: "the table is restored from a backup", outcome: rotation.Recovered, notices: []string{toldDrift},
+	{name: "the table is restored from a backup", outcome: rotation.Recovered, notices: []string{driftNotice},
 		happens: func(m *faultScenario) rotation.Outcome {
 			restore := m.Ledger.Backup()
 			m.hourly(3)
@@ -584,7 +588,7 @@ var faults = []fault{
 			return m.rotate()
 		}},
 	{name: "the table is restored from a backup, on a server that ends the family", server: family,
-		outcome: rotation.Recovered, notices: []string{toldDrift},
+		outcome: rotation.Recovered, notices: []string{driftNotice},
 		happens: func(m *faultScenario) rotation.Outcome {
 			restore := m.Ledger.Backup()
 			m.hourly(3)

@@ -18,9 +18,9 @@ import (
 )
 
 // fault is one row of the table of what can go wrong. acme has been connected
-// for an hour when it happens. After it nothing is out of order any more, and
-// three sweeps must bring everything to rest; then all invariants are checked,
-// the alarms that were raised, and how often one refresh token was presented.
+// for an hour when it happens. After that there are no more faults, and three sweeps must
+// bring everything to rest. Then the test checks all invariants, the notices, and how
+// often one refresh token was presented.
 type fault struct {
 	name    string
 	server  rotationtest.Personality
@@ -31,10 +31,10 @@ type fault struct {
 	status  rotation.Status  // at rest; empty: active
 }
 
-// none is shown where nothing is presented at all.
+// none is the value of shown if nothing is presented at all.
 const none = -1
 
-// crashed is what a process reports that is no more.
+// crashed is the outcome of a process that has died.
 const crashed rotation.Outcome = "crashed"
 
 // faultScenario is the harness a fault happens on.
@@ -80,7 +80,7 @@ const (
 	decide
 	publish
 
-	giveUp, noteTold = decide, publish // in their place, where the token is refused
+	giveUp, recordNotice = decide, publish // in their place, where the token is refused
 )
 
 // nth fails once, at the nth passage.
@@ -93,7 +93,7 @@ func (m *faultScenario) first(call string, when rotationtest.Moment, f rotationt
 	return m.nth(1, call, when, f)
 }
 
-// down fails every call whose name begins so, from now on.
+// down fails every call with a name that begins so, from now on.
 func (m *faultScenario) down(prefixes ...string) *faultScenario {
 	return m.downAfter(0, "", prefixes...)
 }
@@ -124,7 +124,7 @@ func (m *faultScenario) firstN(n int, call string, f rotationtest.Fault) *faultS
 	})
 }
 
-// during lets somebody else act at the nth passage.
+// during lets another actor act at the nth passage.
 func (m *faultScenario) during(n int, call string, when rotationtest.Moment, act func()) *faultScenario {
 	var seen atomic.Int32
 	return m.through(func(_ context.Context, at rotationtest.Passage) rotationtest.Fault {
@@ -135,13 +135,13 @@ func (m *faultScenario) during(n int, call string, when rotationtest.Moment, act
 	})
 }
 
-// meets gives what follows another issuer than it should have, until rest.
+// meets replaces the issuer, until settle.
 func (m *faultScenario) meets(issuer rotation.Issuer) *faultScenario {
 	m.issuer = issuer
 	return m
 }
 
-// through adds a gate to those that stand already.
+// through adds a gate.
 func (m *faultScenario) through(g rotationtest.Gate) *faultScenario {
 	m.gates = append(m.gates, g)
 	all := rotationtest.Gates(m.gates...)
@@ -158,7 +158,7 @@ func (m *faultScenario) through(g rotationtest.Gate) *faultScenario {
 	return m
 }
 
-// calm takes all gates away.
+// calm removes all gates.
 func (m *faultScenario) calm() *faultScenario {
 	m.gates = nil
 	m.gate(nil)
@@ -200,10 +200,10 @@ func (m *faultScenario) disconnect() rotation.Outcome {
 	return m.process(func(ctx context.Context) (rotation.Report, error) { return m.rotator().Disconnect(ctx, acme) })
 }
 
-// consentAgain lets pat allow again.
+// consentAgain lets pat consent again.
 func (m *faultScenario) consentAgain() rotation.Outcome { return m.consentOf(pat) }
 
-// consentOf lets somebody allow; the outcome is the callback's.
+// consentOf lets a user consent and returns the outcome of the callback.
 func (m *faultScenario) consentOf(who rotation.Identity) rotation.Outcome {
 	result := crashed
 	done := make(chan struct{})
@@ -218,7 +218,7 @@ func (m *faultScenario) consentOf(who rotation.Identity) rotation.Outcome {
 	return result
 }
 
-// skewed is a rotator whose clock is wrong.
+// skewed is a rotator with a wrong clock.
 func (m *faultScenario) skewed(by time.Duration) *rotation.Rotator {
 	return m.rotatorBut(func(cfg *rotation.Config) { cfg.Now = func() time.Time { return time.Now().Add(by) } })
 }
@@ -231,7 +231,7 @@ func (m *faultScenario) mostShown() (most int) {
 	return most
 }
 
-// unspent is act, in which nothing may be presented.
+// unspent runs act and asserts that nothing is presented.
 func (m *faultScenario) unspent(act func() rotation.Outcome) rotation.Outcome {
 	outcome := act()
 	if n := len(m.presentations()); n != 0 {
@@ -270,7 +270,7 @@ func (m *faultScenario) answers() (n int) {
 	return n
 }
 
-// beside starts a second process, whose clock is wrong, while the first one's
+// beside starts a second process, with a wrong clock, while the first one's
 // POST is on its way.
 func (m *faultScenario) beside(skew time.Duration) rotation.Outcome {
 	return m.during(1, "issuer.Redeem", after, func() {

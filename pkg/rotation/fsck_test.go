@@ -9,7 +9,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/fsck"
 )
 
-// undamaged reports what package fsck takes for damage in the stores, but for what is expected.
+// undamaged returns the damage that package fsck finds in the stores, except what is expected.
 func (b *harness) undamaged(ctx context.Context, expected ...fsck.Kind) error {
 	report, err := fsck.Check(ctx, fsck.Config{Ledger: b.Ledger, Secrets: b.SecretStore, Sealer: b.Sealer,
 		Issuer: b.Issuer, Settings: b.settings})

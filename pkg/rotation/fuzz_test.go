@@ -10,8 +10,8 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// Whatever a version of a secret holds: what is taken for an escrowed answer is
-// one that was written as such, and is the same response once more.
+// For any value of a version: what is taken for an escrowed answer was written as one, and
+// is the same response again.
 func FuzzEscrowedResponse(f *testing.F) {
 	good, err := json.Marshal(escrowed{1, successorResponse()})
 	if err != nil {
@@ -51,7 +51,7 @@ func (oneKey) Unwrap(_ context.Context, wrapped []byte) ([]byte, error) {
 	return make([]byte, 32), nil
 }
 
-// Bytes that were not sealed here are never opened, whatever is done to them.
+// Bytes that were not sealed here are never opened.
 func FuzzOpen(f *testing.F) {
 	keys := newKeyring(oneKey{})
 	key, err := keys.ready(f.Context())

@@ -31,7 +31,7 @@ type harness struct {
 
 	issuer rotation.Issuer // that the actors of a scenario meet; nil: Issuer as it is
 	epoch  int64           // that callbacks start from
-	right  token.Secret    // the refresh token that somebody knows: of an answer that is held, or of the current pair
+	right  token.Secret    // the refresh token that somebody knows: of a quarantined answer, or of the current pair
 }
 
 func newHarness(p rotationtest.Personality) *harness {
@@ -57,7 +57,7 @@ func (b *harness) rotatorWith(issuer rotation.Issuer) *rotation.Rotator {
 	return b.rotatorBut(func(cfg *rotation.Config) { cfg.Issuer = issuer })
 }
 
-// rotatorBut is a process that is wired in another way.
+// rotatorBut is a process with a changed configuration.
 func (b *harness) rotatorBut(change func(*rotation.Config)) *rotation.Rotator {
 	cfg := rotation.Config{Ledger: b.Ledger, SecretStore: b.SecretStore, Sealer: b.Sealer, Applications: b.Applications,
 		Issuer:    b.Issuer,
@@ -157,7 +157,7 @@ func (b *harness) record(t *testing.T) rotation.Record {
 	return rec
 }
 
-// read is what a consumer reads.
+// read is what a reader sees.
 func (b *harness) read(ctx context.Context) (token.Document, error) {
 	v, err := b.SecretStore.Current(ctx, acme)
 	if err != nil {
@@ -166,8 +166,9 @@ func (b *harness) read(ctx context.Context) (token.Document, error) {
 	return token.ParseDocument(v.Value)
 }
 
-// works reports why the connection is not in order: the secret store shows what
-// the ledger decided, its token is accepted, and nobody was notified of a loss.
+// works returns why the connection does not work. The secret store must show what the
+// ledger decided, no attempt and no other response may be left, and the issuer must accept
+// both tokens.
 func (b *harness) works(ctx context.Context) error {
 	rec, responses, err := b.Ledger.Load(ctx, acme)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// Whatever connection has or had a token, importing it to any is refused.
+// A token that any connection has or had cannot be imported to any connection.
 func TestKnownTokensAreNotImported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})
@@ -43,7 +43,7 @@ func TestKnownTokensAreNotImported(t *testing.T) {
 				t.Errorf("%s: %v, want %v", test.what, known, test.want)
 			}
 			if histories != 1 || read != histories {
-				t.Errorf("%s: %d of %d histories are told", test.what, read, histories)
+				t.Errorf("%s: %d of %d histories are reported", test.what, read, histories)
 			}
 		}
 	})

@@ -13,7 +13,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/rotation/rotationtest"
 )
 
-// Stories of several runs that meet at the worst moment.
+// Several runs that handle one connection at the worst moment.
 
 func TestAPresentationWithAnOpenEndIsNotForgottenByALaterOneThatSpentNothing(t *testing.T) {
 	for name, personality := range rotationtest.Personalities {
@@ -57,7 +57,7 @@ func TestAPresentationWithAnOpenEndIsNotForgottenByALaterOneThatSpentNothing(t *
 	}
 }
 
-// otherKeys is a process whose setting for the keys is wrong.
+// otherKeys is a process with wrong keys.
 type otherKeys struct{ rotation.Sealer }
 
 func (otherKeys) Unwrap(context.Context, []byte) ([]byte, error) {
@@ -210,7 +210,7 @@ func TestARefusedTokenIsNotPresentedAgainBecauseTheSecretStoreCouldNotBeSearched
 	})
 }
 
-func TestAFollowUpThatWasOvertakenIsNotPassedOn(t *testing.T) {
+func TestASupersededFollowUpIsNotSentAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})
 		b.connect(t)
@@ -229,7 +229,7 @@ func TestAFollowUpThatWasOvertakenIsNotPassedOn(t *testing.T) {
 	})
 }
 
-// queued counts the follow-ups of one kind that were asked for.
+// queued counts the follow-ups of one kind that were requested.
 func (b *harness) queued(op string) (n int) {
 	for _, e := range b.Journal.Entries() {
 		if q, ok := e.Effect.(rotationtest.Queued); ok && q.Request.Op == op {

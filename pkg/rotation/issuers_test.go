@@ -9,7 +9,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// alteredIssuer is an issuer whose answers are not what they should be.
+// alteredIssuer is an issuer that changes its answers.
 type alteredIssuer struct {
 	*rotationtest.Issuer
 	change func(body string) string
@@ -52,7 +52,7 @@ func withoutLifetime(i *rotationtest.Issuer) *alteredIssuer {
 	}}
 }
 
-// unreadableIssuer answers in an encoding that nobody knows.
+// unreadableIssuer answers in an unknown encoding.
 type unreadableIssuer struct{ *alteredIssuer }
 
 func withUnknownEncoding(i *rotationtest.Issuer) unreadableIssuer {
@@ -66,7 +66,7 @@ func (i unreadableIssuer) Parse(body token.Secret) rotation.Judgement {
 	return i.Issuer.Parse(body)
 }
 
-// faultFinding finds fault with the first request.
+// faultFinding answers the first request with invalid_request.
 type faultFinding struct {
 	*rotationtest.Issuer
 	done bool
@@ -80,7 +80,7 @@ func (d *faultFinding) Redeem(ctx context.Context, app rotation.Application, gra
 	return rotation.Answer{Class: rotation.RequestFault, Detail: "HTTP 400 invalid_request"}
 }
 
-// panicking meets a fault in this program, the first time it reads an answer.
+// panicking panics the first time it reads an answer.
 type panicking struct {
 	*rotationtest.Issuer
 	panicked bool

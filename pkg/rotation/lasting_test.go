@@ -12,9 +12,8 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/rotation/rotationtest"
 )
 
-// lasting is a story that the explorer disturbs by troubles that last for hours.
-// Afterwards one sweep, or one rotation that a person asks for, must bring
-// everything in order.
+// lasting is a course of events that the explorer disturbs by troubles that last for hours.
+// After the repair, one sweep or one forced rotation must make everything work.
 type lasting struct {
 	name    string
 	pending bool                                  // acme is not connected yet
@@ -48,7 +47,7 @@ const (
 	spinsHourly = 2000
 )
 
-// remedy is what brings a connection in order after the repair.
+// remedy is what makes a connection work after the repair.
 type remedy string
 
 const (
@@ -64,7 +63,7 @@ type course struct {
 }
 
 func (c course) String() string {
-	return fmt.Sprintf("tokens live %v, trouble lasts %v, in order again by %s", c.lifetime, c.lasts, c.by)
+	return fmt.Sprintf("tokens live %v, trouble lasts %v, repaired by %s", c.lifetime, c.lasts, c.by)
 }
 
 var lifetimes = []time.Duration{5400 * time.Second, 900 * time.Second, 7200 * time.Second}
@@ -107,8 +106,8 @@ func (l lasting) with(howMany, free int) rotationtest.World {
 	}
 }
 
-// troublesOf leaves a clock that is ahead out of pairs: what fails meanwhile is noted
-// to be tried again at a time that nobody else's clock reaches for hours.
+// troublesOf leaves clocks that are ahead out of pairs. What fails meanwhile would be
+// tried again at a time that other clocks reach only hours later.
 func troublesOf(howMany int) []trouble {
 	if howMany == 1 {
 		return troubles
@@ -169,7 +168,7 @@ func (s *site) play(l lasting, troubles []*outage) error {
 	if err := s.run(sweep.Add(s.settings.Cadence+s.settings.Lease+s.settings.Quiet+5*time.Minute), also...); err != nil {
 		return err
 	}
-	// A server that refuses by mistake only now is asked again a quarter of an hour later.
+	// If the server refuses by mistake only now, the token is presented again 15 minutes later.
 	for range 3 {
 		rec, _, _ := s.Ledger.Load(context.Background(), acme)
 		if rec.Refusal == nil || rec.Refusal.Tries > 1 {
@@ -194,8 +193,9 @@ func (s *site) breakdown(troubles []*outage, moment time.Time) (also []happening
 	return also
 }
 
-// rotated is a person who rotates the connection, once more where an attempt, its
-// quiet period or a server's wish is not over. Then readers must find a living token.
+// rotated is a person who rotates the connection, and again if an attempt, its quiet
+// period or a wait that the server asked for is not over. Then readers must find a live
+// token.
 func (s *site) rotated(ctx context.Context) {
 	for range 3 {
 		report, err := s.rotator().Rotate(ctx, acme)
@@ -234,7 +234,7 @@ func (s *site) rotatedTo(report rotation.ConnectionReport) error {
 		return fmt.Errorf("I19 is broken: after the repair a rotation answers %s until %v: %s", report.Outcome,
 			report.RetryAt, report.Detail)
 	case !s.LiveUntil(acme).After(time.Now()):
-		return fmt.Errorf("I19 is broken: after the repair a rotation answers %s, and readers find no living token",
+		return fmt.Errorf("I19 is broken: after the repair a rotation answers %s, and readers find no live token",
 			report.Outcome)
 	}
 	return nil

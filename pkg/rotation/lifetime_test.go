@@ -19,8 +19,8 @@ const (
 
 // Through two days of hourly sweeps, of which the second has the secret store's quota
 // filled by the first, readers always find an access token that is not past its
-// expires_at: whatever its lifetime, whosever it is, and though the login host's
-// clock is hours behind.
+// expires_at: with any lifetime, of people and service accounts, and even if the clock of
+// the login host is hours behind.
 func TestReadersAlwaysFindALivingToken(t *testing.T) {
 	for _, lifetime := range []time.Duration{900 * time.Second, 5400 * time.Second, 7200 * time.Second} {
 		for _, behind := range []time.Duration{0, 20 * time.Second, 5 * hour} {
@@ -37,7 +37,7 @@ func TestReadersAlwaysFindALivingToken(t *testing.T) {
 						b.live(t, time.Now().Add(2*day), nil)
 						from := time.Now().Add(-day)
 						if gap := b.gap(from, time.Now()); gap != 0 {
-							t.Errorf("for %v of the second day readers had no living token", gap)
+							t.Errorf("for %v of the second day readers had no live token", gap)
 						}
 						redeems := b.record(t).Generation - begun
 						least := (2*day+lifetime-1)/lifetime - 1
@@ -56,9 +56,9 @@ func TestReadersAlwaysFindALivingToken(t *testing.T) {
 	}
 }
 
-// Readers that ask for more life than a token has left get it while there is
-// room, and never cost others the token: it stays alive through the next day,
-// and no put is refused.
+// Readers that ask for more life than a token has left get a new one while there is room.
+// That never costs other readers their token: one stays alive through the next day, and
+// no put is refused.
 func TestAskingForMoreLifeLeavesRoomForTheDay(t *testing.T) {
 	for _, c := range []struct {
 		lifetime time.Duration
@@ -77,7 +77,7 @@ func TestAskingForMoreLifeLeavesRoomForTheDay(t *testing.T) {
 					asked[report.Connections[0].Outcome]++
 				})
 				if gap := b.gap(time.Now().Add(-2*day+time.Minute), time.Now()); gap != 0 {
-					t.Errorf("for %v readers had no living token", gap)
+					t.Errorf("for %v readers had no live token", gap)
 				}
 				if asked[rotation.Deferred]+asked[rotation.Failed] != 0 {
 					t.Errorf("asking led to %v", asked)
@@ -92,8 +92,8 @@ func TestAskingForMoreLifeLeavesRoomForTheDay(t *testing.T) {
 	}
 }
 
-// A lifetime that changes is noticed and announced once, however many connections
-// meet it and however long it stays so.
+// A change of the lifetime is announced once, for any number of connections, and however
+// long it stays changed.
 func TestALifetimeThatChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{Lifetime: 5400 * time.Second})
@@ -105,7 +105,7 @@ func TestALifetimeThatChanges(t *testing.T) {
 			t.Errorf("people were notified of %v", kinds)
 		}
 		if gap := b.gap(time.Now().Add(-5*hour), time.Now()); gap != 0 {
-			t.Errorf("for %v readers had no living token", gap)
+			t.Errorf("for %v readers had no live token", gap)
 		}
 	})
 }

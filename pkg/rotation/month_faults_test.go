@@ -20,8 +20,8 @@ import (
 
 // Thirty days of fifty connections, hourly, where one call in a hundred meets a
 // fault before or after its effect, that is one rotation in six. People consent
-// again when they are asked to. Nothing but what was never saved may be lost, and
-// the alarms are those that have a cause and no others.
+// again when they are asked to. Only what was never saved may be lost, and every notice
+// has a cause.
 func TestThirtyDaysWithFaults(t *testing.T) {
 	const seed = 1
 	const connections, hours = 50, 30 * 24
@@ -71,7 +71,7 @@ func TestThirtyDaysWithFaults(t *testing.T) {
 	})
 }
 
-// check holds the month against the invariants and says what it consisted of.
+// check checks the invariants of the month and logs what happened in it.
 func (w *weather) check(t *testing.T, expected int) {
 	if err := rotationtest.CheckAtRest(w.b.Harness); err != nil {
 		t.Error(err)
@@ -90,8 +90,8 @@ func (w *weather) check(t *testing.T, expected int) {
 	}
 }
 
-// unfounded lists the notices that had no cause when they were given: the row did
-// not say that a consent is needed, or people had been told; the process had not
+// unfounded lists the notices that had no cause when they were sent: the row did
+// not say that a consent is needed, or people had been notified; the process had not
 // just lost an answer, failed to save one, or been refused; no answer of the
 // connection had come in part; the attempt was the process's own; or nothing in
 // this month is a cause at all. For runs one at a time.
@@ -148,7 +148,7 @@ func (b *harness) unfounded() (surplus []string) {
 	return surplus
 }
 
-// weather is faults at random.
+// weather is random faults.
 type weather struct {
 	b      *harness
 	mu     sync.Mutex

@@ -52,7 +52,7 @@ func TestAMonthWithoutFaults(t *testing.T) {
 	}
 }
 
-// One connection whose stores hang delays none of the others: they are done in
+// A connection with stores that hang delays no other one: they are done in
 // seconds, and it ends with the deadlines of its calls.
 func TestABadConnectionDelaysNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -64,16 +64,16 @@ func TestAWipeIsOneNotice(t *testing.T) {
 				b.live(t, time.Now().Add(2*hour), nil)
 				b.withdrawAll(t, monthly)
 				b.live(t, time.Now().Add(day), nil)
-				told := b.Notifier.Notices()
-				if len(told) != 1 || told[0].Kind != rotation.NoticeNeedsConsent || !told[0].Connection.IsZero() ||
-					told[0].Environment != "monthly-sandbox" ||
-					!strings.Contains(told[0].Summary, "monthly-sandbox/c-") || !strings.Contains(told[0].Summary,
+				notices := b.Notifier.Notices()
+				if len(notices) != 1 || notices[0].Kind != rotation.NoticeNeedsConsent || !notices[0].Connection.IsZero() ||
+					notices[0].Environment != "monthly-sandbox" ||
+					!strings.Contains(notices[0].Summary, "monthly-sandbox/c-") || !strings.Contains(notices[0].Summary,
 					"first working day of each month") {
-					t.Errorf("people were notified of %+v", told)
+					t.Errorf("people were notified of %+v", notices)
 				}
 				for _, c := range monthly {
 					if rec, _, _ := b.Ledger.Load(t.Context(), c); rec.Status != rotation.NeedsConsent || rec.NoticePending {
-						t.Errorf("%s is %s, untold %t", c, rec.Status, rec.NoticePending)
+						t.Errorf("%s is %s, notice pending %t", c, rec.Status, rec.NoticePending)
 					}
 				}
 			})
@@ -81,9 +81,9 @@ func TestAWipeIsOneNotice(t *testing.T) {
 	}
 }
 
-// One or two that need a consent are a notice each, which names who must allow
-// again and brings a link; once, however many sweeps follow.
-func TestWhoMustAllowAgainIsTold(t *testing.T) {
+// One or two that need a consent are a notice each, which names the person who must
+// consent again and has a link. It is sent once, however many sweeps follow.
+func TestANeededConsentIsANotice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})
 		two := b.connectIn(t, "production", 2)
@@ -103,14 +103,14 @@ func TestWhoMustAllowAgainIsTold(t *testing.T) {
 			sweep()
 			time.Sleep(hour)
 		}
-		told := b.Notifier.Notices()
-		if len(told) != 2 {
-			t.Fatalf("people were notified of %+v", told)
+		notices := b.Notifier.Notices()
+		if len(notices) != 2 {
+			t.Fatalf("people were notified of %+v", notices)
 		}
-		for i, n := range told {
+		for i, n := range notices {
 			if n.Connection != two[i] || n.Link.Reveal() != invitations.link || !strings.Contains(n.Summary,
 				"pat@example.com (Procore user 7) must allow access again") {
-				t.Errorf("told %+v", n)
+				t.Errorf("notice %+v", n)
 			}
 		}
 		if strings.Contains(b.Log.String(), "canary-link") {
@@ -119,9 +119,9 @@ func TestWhoMustAllowAgainIsTold(t *testing.T) {
 	})
 }
 
-// A loss of which people could not be notified is announced by the next scheduled sweep
-// that can. None is requested meanwhile, or there would be one after the other.
-func TestALossIsToldUntilItIsDelivered(t *testing.T) {
+// If the notice of a loss cannot be delivered, the next scheduled sweep sends it. No sweep
+// is requested meanwhile, because each would request another one.
+func TestANoticeOfALossIsSentUntilItIsDelivered(t *testing.T) {
 	for name, n := range map[string]int{"one": 1, "in numbers": 5} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -144,7 +144,7 @@ func TestALossIsToldUntilItIsDelivered(t *testing.T) {
 						t.Errorf("%d sweeps were asked for", more)
 					}
 					if rec, _, _ := b.Ledger.Load(t.Context(), lost[0]); rec.Status != rotation.NeedsConsent || !rec.NoticePending {
-						t.Fatalf("%s is %s, untold %t", lost[0], rec.Status, rec.NoticePending)
+						t.Fatalf("%s is %s, notice pending %t", lost[0], rec.Status, rec.NoticePending)
 					}
 					time.Sleep(20 * time.Minute) // what one claims in vain holds for an hour
 				}
@@ -153,27 +153,28 @@ func TestALossIsToldUntilItIsDelivered(t *testing.T) {
 					b.sweep(t)
 					time.Sleep(hour)
 				}
-				told := b.Notifier.Notices()
-				if len(told) != 1 || told[0].Kind != rotation.NoticeNeedsConsent || told[0].Connection.IsZero() != (n > 1) {
-					t.Errorf("people were notified of %+v", told)
+				notices := b.Notifier.Notices()
+				if len(notices) != 1 || notices[0].Kind != rotation.NoticeNeedsConsent ||
+					notices[0].Connection.IsZero() != (n > 1) {
+					t.Errorf("people were notified of %+v", notices)
 				}
 				if rec, _, _ := b.Ledger.Load(t.Context(), lost[0]); rec.NoticePending {
-					t.Error("it still counts as untold")
+					t.Error("its notice is still pending")
 				}
 			})
 		})
 	}
 }
 
-// linker makes the same link for everybody.
+// linker creates the same link for everyone.
 type linker struct{ link string }
 
 func (l linker) Renew(_ context.Context, _ rotation.Record, now time.Time) (token.Secret, time.Time, error) {
 	return token.NewSecret(l.link), now.Add(72 * hour), nil
 }
 
-// Where they are found one by one, the first two are a notice each, and the rest
-// of fifty one more.
+// If they are found one by one, the first two are a notice each, and the other 48 are one
+// more.
 func TestManyOneAfterTheOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})
@@ -184,9 +185,10 @@ func TestManyOneAfterTheOther(t *testing.T) {
 			must(t, err)
 			time.Sleep(time.Minute)
 		}
-		told := b.Notifier.Notices()
-		if len(told) != 3 || told[0].Connection != all[0] || told[1].Connection != all[1] || !told[2].Connection.IsZero() {
-			t.Errorf("people were notified of %+v", told)
+		notices := b.Notifier.Notices()
+		if len(notices) != 3 || notices[0].Connection != all[0] || notices[1].Connection != all[1] ||
+			!notices[2].Connection.IsZero() {
+			t.Errorf("people were notified of %+v", notices)
 		}
 		time.Sleep(2 * hour)
 		last := token.Connection{Environment: "production", Name: "last"}
@@ -201,15 +203,15 @@ func TestManyOneAfterTheOther(t *testing.T) {
 		b.withdrawAll(t, []token.Connection{last})
 		_, err = b.rotator().Rotate(t.Context(), last)
 		must(t, err)
-		if told := b.Notifier.Notices(); len(told) != 4 || told[3].Connection != last {
-			t.Errorf("hours later people were notified of %+v", told[3:])
+		if notices := b.Notifier.Notices(); len(notices) != 4 || notices[3].Connection != last {
+			t.Errorf("hours later people were notified of %+v", notices[3:])
 		}
 	})
 }
 
-// A follow-up leaves telling to a sweep, which sees what others have the same
-// cause; the sweep comes within minutes.
-func TestASweepTellsWhatAFollowUpFound(t *testing.T) {
+// A follow-up leaves its notices to a sweep, which sees other connections with the same
+// cause. The sweep comes within minutes.
+func TestASweepSendsTheNoticesOfFollowUps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})
 		b.connect(t)
@@ -219,7 +221,7 @@ func TestASweepTellsWhatAFollowUpFound(t *testing.T) {
 			MinTTLSeconds: 5000})
 		must(t, err)
 		if report.Outcomes[rotation.ConsentNeeded] != 1 || len(b.notices()) != 0 {
-			t.Fatalf("%+v, told %v", report, b.notices())
+			t.Fatalf("%+v, notices %v", report, b.notices())
 		}
 		b.live(t, time.Now().Add(5*time.Minute), nil)
 		if kinds := b.notices(); !slices.Equal(kinds, []string{rotation.NoticeNeedsConsent}) {
@@ -269,10 +271,10 @@ func TestANewLifetimeIsOneNoticeForAll(t *testing.T) {
 		b.connectIn(t, "sandbox", 20)
 		b.Issuer.Personality.Lifetime = 2 * hour
 		b.live(t, time.Now().Add(day), nil)
-		told := b.Notifier.Notices()
-		if len(told) != 1 || told[0].Kind != rotation.NoticeLifetimeChanged || !strings.Contains(told[0].Summary,
+		notices := b.Notifier.Notices()
+		if len(notices) != 1 || notices[0].Kind != rotation.NoticeLifetimeChanged || !strings.Contains(notices[0].Summary,
 			"sandbox now live 2h0m0s") {
-			t.Errorf("people were notified of %+v", told)
+			t.Errorf("people were notified of %+v", notices)
 		}
 	})
 }
@@ -293,9 +295,9 @@ func (h *hostDown) Redeem(ctx context.Context, app rotation.Application, grant r
 	return h.Issuer.Redeem(ctx, app, grant)
 }
 
-// A login host that is down, or asks for time, is met by one connection (where
-// each try puts a token in doubt, by three), noticed once in a run, and left alone
-// for the rest of it; the other environments go on.
+// If a login host is down or asks for a wait, one connection meets it (three, if each try
+// puts a token in doubt). Then the circuit breaker stays open for the run. The other
+// environments go on.
 func TestOneLoginHostDoesNotHoldUpOthers(t *testing.T) {
 	for name, c := range map[string]struct {
 		answer  rotation.Answer
@@ -374,8 +376,8 @@ func (s *slowly) Redeem(context.Context, rotation.Application, rotation.Grant) r
 	return s.answer
 }
 
-// A server that answers in time but says that nothing is left of the spike
-// limit's ten seconds is given them.
+// If the server answers but reports that its spike limit is used up, the run waits the ten
+// seconds of that limit.
 func TestARemainingLimitOfNothingIsHeeded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})
@@ -399,7 +401,7 @@ func (e exhausted) Redeem(ctx context.Context, app rotation.Application, grant r
 	return answer
 }
 
-// If it cannot be found out whether an event was announced, it is announced once more.
+// If the claim of an event cannot be read, the event is announced once more.
 func TestNoticeClaimsThatCannotBeReached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})
@@ -413,8 +415,8 @@ func TestNoticeClaimsThatCannotBeReached(t *testing.T) {
 	})
 }
 
-// The document of another environment is not taken for one's own, be it newer
-// than what is there: it is put right, and the notice names both.
+// The document of another environment is not adopted, even if it is newer
+// than the right one: the right one is restored, and the notice names both.
 func TestADocumentOfAnotherEnvironmentIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})
@@ -429,10 +431,11 @@ func TestADocumentOfAnotherEnvironmentIsRefused(t *testing.T) {
 		time.Sleep(hour)
 		must(t, b.SecretStore.Edit(t.Context(), production, theirs.Value))
 		b.sweep(t)
-		told := b.Notifier.Notices()
-		if len(told) != 1 || told[0].Kind != rotation.NoticeDrift || !strings.Contains(told[0].Summary, "production/c-00") ||
-			!strings.Contains(told[0].Summary, "document of sandbox/acme") {
-			t.Errorf("people were notified of %+v", told)
+		notices := b.Notifier.Notices()
+		if len(notices) != 1 || notices[0].Kind != rotation.NoticeDrift || !strings.Contains(notices[0].Summary,
+			"production/c-00") ||
+			!strings.Contains(notices[0].Summary, "document of sandbox/acme") {
+			t.Errorf("people were notified of %+v", notices)
 		}
 		version, err := b.SecretStore.Current(t.Context(), production)
 		must(t, err)

@@ -15,8 +15,8 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/rotation/rotationtest"
 )
 
-// need says what an hour of a trouble keeps from happening, and so for how long
-// readers are without a living token at least, whatever the engine does.
+// need says what an hour of a trouble prevents, and so how long readers have no live token
+// at least, whatever the engine does.
 type need string
 
 const (
@@ -51,7 +51,7 @@ type outageRow struct {
 const (
 	// soon is when a run follows that could not do anything at all.
 	soon = 3 * time.Minute
-	// inDoubt is the lease and the quiet period of an attempt whose end is unknown.
+	// inDoubt is the lease and the quiet period of an attempt with an unknown result.
 	inDoubt = 4 * time.Minute
 	// backOff is the longest wait after a failure.
 	backOff = 16 * time.Minute
@@ -116,14 +116,14 @@ type outageHour struct {
 	lifetime time.Duration
 	into     time.Duration // since the last sweep
 	by       remedy
-	missing  time.Duration // that readers had no living token
+	missing  time.Duration // that readers had no live token
 	least    time.Duration // that is possible
 	allowed  time.Duration // beyond that
 	healed   error
 }
 
 // One hour of each port being down, then repaired: for how long readers find no
-// living token in the secret, beside the least possible time. Afterwards one sweep
+// live token in the secret, beside the least possible time. Afterwards one sweep
 // or one rotation that a person asks for heals the connection.
 func TestOneHourOfEachPortBeingDown(t *testing.T) {
 	results := make([][]outageHour, len(outageRows))
@@ -149,7 +149,7 @@ func TestOneHourOfEachPortBeingDown(t *testing.T) {
 			})
 		}
 	})
-	t.Logf("minutes without a living token in the secret / the least possible number, at three lifetimes, "+
+	t.Logf("minutes without a live token in the secret / the least possible number, at three lifetimes, "+
 		"by itself and where a person rotates after the repair\n%s",
 		outageTable(results))
 }
@@ -290,18 +290,18 @@ func complaints(hours []outageHour) (all []string) {
 		}
 	}
 	for _, h := range hours {
-		when := fmt.Sprintf("tokens of %v, trouble from %v after a sweep on, in order again by %s", h.lifetime, h.into, h.by)
+		when := fmt.Sprintf("tokens of %v, trouble from %v after a sweep on, repaired by %s", h.lifetime, h.into, h.by)
 		if h.healed != nil {
 			for line := range strings.Lines(h.healed.Error()) {
 				say(line[:min(40, len(line))], "%s: %s", when, line)
 			}
 		}
 		if h.missing > h.least+h.allowed {
-			say(fmt.Sprint(h.lifetime, h.by), "%s: %v without a living token, at least %v are needed and %v more allowed", when,
+			say(fmt.Sprint(h.lifetime, h.by), "%s: %v without a live token, at least %v are needed and %v more allowed", when,
 				h.missing.Round(time.Second), h.least.Round(time.Second), h.allowed.Round(time.Second))
 		}
 		if h.missing < h.least {
-			say("least", "%s: %v without a living token are fewer than the least possible %v", when, h.missing, h.least)
+			say("least", "%s: %v without a live token are fewer than the least possible %v", when, h.missing, h.least)
 		}
 	}
 	return all
@@ -367,7 +367,7 @@ func TestOneMinuteOfEachPortBeingDown(t *testing.T) {
 								t.Errorf("tokens of %v, trouble before %s: %v", lifetime, before, err)
 							}
 							if missing > shortly && row.wait != untilSweep {
-								t.Errorf("tokens of %v, trouble before %s: %v without a living token", lifetime, before,
+								t.Errorf("tokens of %v, trouble before %s: %v without a live token", lifetime, before,
 									missing.Round(time.Second))
 							}
 							mu.Lock()
@@ -387,7 +387,7 @@ func TestOneMinuteOfEachPortBeingDown(t *testing.T) {
 			delete(worst, row.name)
 		}
 	}
-	t.Logf("minutes without a living token in the secret, of one minute of trouble\n%s", &text)
+	t.Logf("minutes without a live token in the secret, of one minute of trouble\n%s", &text)
 }
 
 // shortly is for how long tokens may be missing after a minute of trouble: the minute

@@ -12,7 +12,7 @@ var (
 	acme = token.Connection{Environment: "sandbox", Name: "acme"}
 )
 
-// active is a published connection whose 90-minute token was saved at noon.
+// active is a published connection with a 90-minute token that was saved at noon.
 func active() Record {
 	return Record{Connection: acme, Revision: "1", Epoch: 1, Generation: 5, Status: Active, Published: "v5",
 		Current: &Current{Fingerprint: "fp5", Response: ResponseKey{1, 5, "a5"}, VersionID: "v5", SavedAt: noon,
@@ -67,7 +67,7 @@ func TestPlanTakesTheFirstRowThatFits(t *testing.T) {
 			s.minTTL, s.onlyAt = 10*time.Minute,
 				&ResponseKey{Epoch: 1, Generation: 5}
 		}, Redeem, ""},
-		{"follow-up that was overtaken", noon.Add(89 * time.Minute), func(s *situation) {
+		{"superseded follow-up", noon.Add(89 * time.Minute), func(s *situation) {
 			s.minTTL, s.onlyAt = 10*time.Minute,
 				&ResponseKey{Epoch: 1, Generation: 4}
 		}, Nothing, Fresh},
@@ -94,11 +94,11 @@ func TestPlanTakesTheFirstRowThatFits(t *testing.T) {
 			s.rec.Failures = []Failure{{Step: Decide, Response: successorResponse().Key, NextAt: due.Add(time.Minute)}}
 		}, Wait, Deferred},
 		{"not published", due, func(s *situation) { s.rec.Published = "v4" }, Publish, ""},
-		{"not published, just brought by another run", noon.Add(10 * time.Second),
+		{"not published, just obtained by another run", noon.Add(10 * time.Second),
 			func(s *situation) { s.rec.Published = "v4" }, Wait, Busy},
-		{"not published, just brought by another run, asked to publish", noon.Add(10 * time.Second),
+		{"not published, just obtained by another run, asked to publish", noon.Add(10 * time.Second),
 			func(s *situation) { s.rec.Published, s.publishOnly = "v4", true }, Publish, ""},
-		{"not published, just brought by this turn", noon.Add(10 * time.Second), func(s *situation) {
+		{"not published, just obtained by this run", noon.Add(10 * time.Second), func(s *situation) {
 			s.rec.Published,
 				s.presented = "v4", "a5"
 		}, Publish, ""},
@@ -154,7 +154,7 @@ func TestPlanTakesTheFirstRowThatFits(t *testing.T) {
 			s.rec.Ancestor = &ResponseKey{1, 4, "a4"}
 			s.responses = append(s.responses, TokenResponse{Key: ResponseKey{1, 4, "a4"}, State: Saved, Source: FromRefresh})
 		}, Nothing, Fresh},
-		{"needs consent, what was given up stays, lest its copy in the secret store be taken for another", due,
+		{"needs consent, what was given up stays, so that its copy in the secret store is not taken for a new response", due,
 			func(s *situation) {
 				m := successorResponse()
 				m.State = Rejected
@@ -245,12 +245,12 @@ func TestDueTimesFollowTheLifetime(t *testing.T) {
 		early, late time.Duration // of redeemAt, after saving
 		ensure      time.Duration // after saving; 0: none
 	}{
-		{"today's 90 minutes, hourly", hourly, 90 * time.Minute, 873 * time.Second, 1200 * time.Second, 0},
+		{"90 minutes, hourly", hourly, 90 * time.Minute, 873 * time.Second, 1200 * time.Second, 0},
 		{"two hours, hourly", hourly, 2 * time.Hour, 2500 * time.Second, 3000 * time.Second, 0},
 		{"15 minutes, hourly", hourly, 15 * time.Minute, 873 * time.Second, 873 * time.Second, 875 * time.Second},
 		{"90 minutes, every minute", frequent, 90 * time.Minute, 4300 * time.Second, 4740 * time.Second, 0},
 		{"shorter than the secret store can follow", hourly, time.Minute, 35 * time.Second, 35 * time.Second, 0},
-		{"lifetime not told", hourly, 0, 873 * time.Second, 873 * time.Second, 0},
+		{"lifetime not stated", hourly, 0, 873 * time.Second, 873 * time.Second, 0},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

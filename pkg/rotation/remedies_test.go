@@ -15,7 +15,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/rotation/rotationtest"
 )
 
-// mistake is something that only people can put right, and are told how.
+// mistake is something that only people can fix, and a text says how.
 type mistake struct {
 	name    string
 	server  rotationtest.Personality
@@ -69,8 +69,8 @@ var mistakes = []mistake{
 	}},
 }
 
-// damaging is a ledger that flips a bit of each answer that it keeps, and, if it is
-// torn, takes nothing after that.
+// damaging is a ledger that flips a bit of each answer that it keeps and, if torn, fails
+// after that.
 type damaging struct {
 	*rotationtest.Ledger
 	torn, gone bool
@@ -90,7 +90,7 @@ func (l *damaging) Write(ctx context.Context, change rotation.Change) (string, e
 	return l.Ledger.Write(ctx, change)
 }
 
-// austere gives no app a token of its own.
+// austere gives no app a service account token.
 type austere struct{ *rotationtest.Issuer }
 
 func (a *austere) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
@@ -127,7 +127,7 @@ var remedies = map[string]struct {
 
 var namedCommand = regexp.MustCompile("`tokenturn ((?:[a-z-]+ )?[a-z-]+)[^`]*`|invite with (--repin)")
 
-// commandsIn lists the commands that a text tells people to run.
+// commandsIn lists the commands in a text.
 func commandsIn(text string) (commands []string) {
 	for _, m := range namedCommand.FindAllStringSubmatch(text, -1) {
 		command := m[1]
@@ -140,7 +140,7 @@ func commandsIn(text string) (commands []string) {
 }
 
 // I20: every remedy that a notice or an answer names works when it is carried out:
-// within one sweep everything is in order.
+// within one sweep everything works.
 func TestEveryRemedyWorks(t *testing.T) {
 	for _, m := range mistakes {
 		t.Run(m.name, func(t *testing.T) {
@@ -152,12 +152,12 @@ func TestEveryRemedyWorks(t *testing.T) {
 			})
 			commands := slices.Compact(slices.Sorted(slices.Values(commandsIn(texts))))
 			if len(commands) == 0 {
-				t.Errorf("people are told no remedy, but %q", texts)
+				t.Errorf("the texts name no remedy: %q", texts)
 			}
 			for _, command := range commands {
 				remedy, known := remedies[command]
 				if !known {
-					t.Errorf("people are told to run %q, which has no test; known are %v", command, slices.Sorted(maps.Keys(remedies)))
+					t.Errorf("the texts name %q, which has no test; known are %v", command, slices.Sorted(maps.Keys(remedies)))
 					continue
 				}
 				t.Run(command, func(t *testing.T) {
@@ -171,7 +171,7 @@ func TestEveryRemedyWorks(t *testing.T) {
 							remedy.status = rotation.NeedsConsent
 						}
 						if rec := s.record(t); remedy.status != "" && (rec.Status != remedy.status || rec.Quarantined) {
-							t.Errorf("it is %s, held %t, and not %s; people were notified of\n%s", rec.Status, rec.Quarantined,
+							t.Errorf("it is %s, quarantined %t, and not %s; people were notified of\n%s", rec.Status, rec.Quarantined,
 								remedy.status,
 								texts)
 						}
@@ -188,7 +188,7 @@ func TestEveryRemedyWorks(t *testing.T) {
 	}
 }
 
-// happened sets up an installation to which the mistake has happened.
+// happened sets up an installation after the mistake.
 func (m mistake) happened(t *testing.T) *site {
 	t.Helper()
 	s := newSite(m.server, 20*time.Minute)
@@ -203,7 +203,7 @@ func (m mistake) happened(t *testing.T) *site {
 	return s
 }
 
-// allTexts is everything that people are told: notices, and the answer to one who rotates.
+// allTexts is every text for people: notices, and the answer to a forced rotation.
 func (s *site) allTexts(t *testing.T) string {
 	t.Helper()
 	var texts []string
@@ -234,8 +234,8 @@ func must1[T any](v T, err error) T {
 	return v
 }
 
-// A current response whose bytes the ledger has damaged is opened from the secret,
-// and nobody has to do anything.
+// If the bytes of the current response are damaged in the ledger, it is opened from the secret,
+// and no action is needed.
 func TestADamagedCurrentResponseIsOpenedFromTheSecret(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(rotationtest.Personality{}, 20*time.Minute)
@@ -250,7 +250,7 @@ func TestADamagedCurrentResponseIsOpenedFromTheSecret(t *testing.T) {
 			t.Errorf("it is %s at generation %d, and was at %d", rec.Status, rec.Generation, before)
 		}
 		if notices := s.Notifier.Notices(); len(notices) > 0 {
-			t.Errorf("people are told %+v", notices)
+			t.Errorf("notices are %+v", notices)
 		}
 		must(t, rotationtest.CheckAtRest(s.Harness))
 		time.Sleep(24 * time.Hour)

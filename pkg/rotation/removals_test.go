@@ -3,7 +3,7 @@
 package rotation_test
 
 // removals are the rules of the protocol, each taken out once. The first ten are
-// what no rotation is safe without; go test -short tries no more.
+// necessary for every rotation; go test -short tries only those.
 var removals = []removal{
 	{name: "saving is fenced by the lease", file: "redeem.go", timing: true, with: `
 	tried, err := t.engine.save(ctx, m, escrow)

@@ -77,7 +77,7 @@ func (i halfIdentified) Identify(ctx context.Context, app rotation.Application, 
 }
 
 // A server may answer the revocation with success and do nothing. It is asked again until
-// the pair is dead or nothing can show it any more.
+// the pair is dead or its state can no longer be checked.
 func TestRevokedIsSaidOfADeadPairOnly(t *testing.T) {
 	for name, test := range map[string]struct {
 		listensAfter time.Duration
@@ -112,7 +112,7 @@ func TestRevokedIsSaidOfADeadPairOnly(t *testing.T) {
 	}
 }
 
-// deaf answers revocations with success and does nothing until it listens.
+// deaf answers revocations with success and does nothing until a given time.
 type deaf struct {
 	rotation.Issuer
 	until time.Time
@@ -125,7 +125,7 @@ func (d deaf) Revoke(ctx context.Context, app rotation.Application, t token.Secr
 	return d.Issuer.Revoke(ctx, app, t)
 }
 
-// revocation is what the history says of the last revocation.
+// revocation is the history detail of the last revocation.
 func (b *harness) revocation(t *testing.T) string {
 	t.Helper()
 	events, err := b.Ledger.History(t.Context(), acme, 10)
@@ -158,7 +158,7 @@ func TestAnAncestorOfAReleasedPairIsNotRevoked(t *testing.T) {
 	})
 }
 
-// revocations notes what is revoked.
+// revocations records what is revoked.
 type revocations struct {
 	rotation.Issuer
 	revoked []token.Fingerprint
@@ -169,8 +169,8 @@ func (r *revocations) Revoke(ctx context.Context, app rotation.Application, t to
 	return r.Issuer.Revoke(ctx, app, t)
 }
 
-// Two answers of a server that sends the same refresh token again: whoever comes
-// late has a copy of the pair that is current.
+// Two answers of a server that sends the same refresh token again: the later one is a copy
+// of the current pair.
 func TestACopyOfTheCurrentPairIsNotRevoked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &faultScenario{harness: newHarness(rotationtest.Personality{NoRotation: true}), t: t}

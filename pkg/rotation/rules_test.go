@@ -202,7 +202,7 @@ func TestAPredecessorThatComesBackIsNotRevoked(t *testing.T) {
 	})
 }
 
-// repeatingCode answers a second code with the pair that the first one brought.
+// repeatingCode answers a second code with the pair of the first one.
 type repeatingCode struct {
 	rotation.Issuer
 	first *rotation.Answer
@@ -255,7 +255,7 @@ func TestASearchLeavesTheCurrentEpochAlone(t *testing.T) {
 	})
 }
 
-// A response that is moved in the store cannot be opened where it does not belong.
+// A response that is moved in the store cannot be opened in its new place.
 func TestSealedBytesStayWhereTheyBelong(t *testing.T) {
 	moved := map[string]func(*rotation.TokenResponse){
 		"connection": func(m *rotation.TokenResponse) { m.Connection.Name = "other" },
@@ -283,8 +283,8 @@ func TestSealedBytesStayWhereTheyBelong(t *testing.T) {
 				report, err := b.rotator().Rotate(t.Context(), m.Connection)
 				must(t, err)
 				got := report.Connections[0]
-				told := strings.Contains(got.Detail, "cannot be opened")
-				if got.Outcome != rotation.ConfigError || !told || len(b.presentations()) != 0 {
+				named := strings.Contains(got.Detail, "cannot be opened")
+				if got.Outcome != rotation.ConfigError || !named || len(b.presentations()) != 0 {
 					t.Errorf("%s: %s; %d tokens presented", got.Outcome, got.Detail, len(b.presentations()))
 				}
 			})
@@ -292,7 +292,7 @@ func TestSealedBytesStayWhereTheyBelong(t *testing.T) {
 	}
 }
 
-// A row that is due without need would stay at the head of the list.
+// A row that is due with nothing to do would stay at the head of the list.
 func TestADueTimeThatHasPassedIsSetAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})
@@ -321,7 +321,8 @@ func TestAHopThatCannotBeSentIsAnError(t *testing.T) {
 	})
 }
 
-// Whose token was imported may not be known yet; it is no free place all the same.
+// The owner of an imported token may not be known yet. The connection is still not free for
+// another import.
 func TestAnImportDoesNotReplaceAnActiveConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})
@@ -364,7 +365,7 @@ func (c counting) Redeem(ctx context.Context, app rotation.Application, grant ro
 	return c.Issuer.Redeem(ctx, app, grant)
 }
 
-func TestThreeFaultyRequestsStopTheApp(t *testing.T) {
+func TestThreeFaultyRequestsOpenTheCircuitBreaker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})
 		b.settings.Concurrency = 1
@@ -431,7 +432,7 @@ func TestNobodyElsePresentsARefusedToken(t *testing.T) {
 	})
 }
 
-// A refused token is tried four times. A try that does not reach the server is none.
+// A refused token is tried four times. A try that does not reach the server does not count.
 func TestATryThatSpentNothingIsRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})
@@ -450,7 +451,7 @@ func TestATryThatSpentNothingIsRepeated(t *testing.T) {
 	})
 }
 
-// salvaging finds every answer odd.
+// salvaging judges every answer as salvaged.
 type salvaging struct{ rotation.Issuer }
 
 func (s salvaging) Parse(body token.Secret) rotation.Judgement {
@@ -461,7 +462,7 @@ func (s salvaging) Parse(body token.Secret) rotation.Judgement {
 	return j
 }
 
-func TestASalvagedTokenIsTold(t *testing.T) {
+func TestASalvagedTokenIsANotice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})
 		b.connect(t)
@@ -506,8 +507,8 @@ func TestACopyOfOurOwnPairIsNotPresentedAsAConsent(t *testing.T) {
 	})
 }
 
-// Runs that meet at a pair which the secret store does not take leave it to the one
-// that brought it, and to the sweeps.
+// If the secret store does not take a pair, only the run that obtained it and the sweeps
+// try to publish it.
 func TestWhoDidNotBringThePairDoesNotPersistInPublishingIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &faultScenario{harness: newHarness(rotationtest.Personality{}), t: t}
@@ -595,7 +596,7 @@ func (a arrivingWith) Redeem(ctx context.Context, app rotation.Application, gran
 }
 
 // An answer that reaches the secret store while its token is presented again is
-// found before anybody is asked for a consent.
+// found before a consent is requested.
 func TestASuccessorThatArrivesBesideARefusalIsTaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &faultScenario{harness: newHarness(rotationtest.Personality{}), t: t}
@@ -657,8 +658,8 @@ func TestAWaitingConsentIsRefreshedByOneRun(t *testing.T) {
 	}
 }
 
-// A token that may have expired proves nothing about the consent, even if nothing
-// says when it did.
+// A token that may have expired proves nothing about the consent, even if its lifetime is
+// not known.
 func TestAConsentOfUnknownLifetimeIsNotDiscardedForWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})
@@ -674,7 +675,7 @@ func TestAConsentOfUnknownLifetimeIsNotDiscardedForWaiting(t *testing.T) {
 	})
 }
 
-// notInstalled lets nobody in until an administrator has installed the app.
+// notInstalled refuses everyone until an administrator has installed the app.
 type notInstalled struct{ rotation.Issuer }
 
 func (n notInstalled) Identify(ctx context.Context, app rotation.Application, access token.Secret,
@@ -686,7 +687,7 @@ func (n notInstalled) Identify(ctx context.Context, app rotation.Application, ac
 	return id, err
 }
 
-func TestAnAdministratorIsToldOnceToInstallTheApp(t *testing.T) {
+func TestAnAppThatIsNotInstalledIsOneNotice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})
 		b.issuer = notInstalled{b.Issuer}
@@ -726,7 +727,7 @@ func TestALargeAnswerIsNotPutIntoTheSecretStore(t *testing.T) {
 	})
 }
 
-// Nobody waits for the next scheduled sweep after a run that died in its POST.
+// After a run that died in its POST, a sweep comes before the next scheduled one.
 func TestARunThatDiesIsRecoveredWithinMinutes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &faultScenario{harness: newHarness(overlap), t: t}

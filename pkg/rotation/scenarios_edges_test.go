@@ -11,8 +11,7 @@ import (
 )
 
 // Delays at the edge of every budget, clocks that are wrong by hours, secrets with
-// hardly any room, servers that refuse by mistake, and identities that no company
-// tells apart.
+// hardly any room, servers that refuse by mistake, and identities without a company.
 
 var edgeScenarios = []namedScenario{
 	{"a run at the edges of its time", scenario{rare: true, menu: atTheEdges, actors: []actor{function("function"),
@@ -27,9 +26,9 @@ var edgeScenarios = []namedScenario{
 		actors: []actor{timedCallback, function("function")}}},
 	{"a callback with little time", scenario{rare: true, pending: true, actors: []actor{hurriedCallback, lateSweeper}}},
 
-	{"what a process leaves whose clock is three hours ahead", scenario{rare: true, damage: ofWrongClock,
+	{"what a process with a clock three hours ahead leaves", scenario{rare: true, damage: ofWrongClock,
 		before: runWrong(3 * time.Hour), actors: []actor{function("function"), lateSweeper}}},
-	{"what a process leaves whose clock is three hours behind", scenario{rare: true, before: runWrong(-3 * time.Hour),
+	{"what a process with a clock three hours behind leaves", scenario{rare: true, before: runWrong(-3 * time.Hour),
 		actors: []actor{function("function"), lateSweeper}}},
 	{"a place in the queue for redeems that is three hours ahead", scenario{rare: true, before: reserveAhead,
 		actors: []actor{function("function"), lateSweeper}}},
@@ -84,7 +83,7 @@ var edgeScenarios = []namedScenario{
 // atTheEdges has delays only.
 var atTheEdges = rotationtest.Edges(rotation.DefaultSettings("harness"))
 
-// standingStill is a menu of runs that stop for ten minutes once a call has been answered.
+// standingStill is a menu with a freeze of ten minutes after a call was answered.
 func standingStill(at rotationtest.Passage) []rotationtest.Fault {
 	if at.When == before || at.Actor != forgetfulRotator.name {
 		return nil
@@ -110,7 +109,7 @@ var (
 	// timedCallback is a callback with the time that its function has.
 	timedCallback = timed("callback", 90*time.Second)
 
-	// hurriedCallback has too little time to save what it would get.
+	// hurriedCallback has too little time to save the answer.
 	hurriedCallback = timed("callback", 25*time.Second)
 
 	// importRotator imports a refresh token and has it redeemed at once.
@@ -133,7 +132,7 @@ var (
 			rotation.Identity{})
 	}}
 
-	// newOwnerAnywhere is somebody else, who was invited to take the connection over.
+	// newOwnerAnywhere is another user, who was invited with Repin.
 	newOwnerAnywhere = actor{"new owner", func(ctx context.Context, b *harness) {
 		b.allow(ctx, at(sam, ""),
 			rotation.Identity{Repin: true})
@@ -184,7 +183,7 @@ func (l *stuckLedger) stand(still bool) {
 	}
 }
 
-// onlyOf is menu for one actor; nothing happens to the others.
+// onlyOf is menu for one actor; the others have no faults.
 func onlyOf(name string) func(rotationtest.Passage) []rotationtest.Fault {
 	return func(at rotationtest.Passage) []rotationtest.Fault {
 		if at.Actor != name {
@@ -202,9 +201,9 @@ func timed(name string, d time.Duration) actor {
 	}}
 }
 
-// runWrong lets a process sweep and rotate whose clock is wrong, whatever it shares
-// with others. It is alone: a lease means nothing to a clock that is further off
-// than the quiet period.
+// runWrong lets a process with a wrong clock sweep and rotate, whatever it shares
+// with others. No other process runs, because a lease does not protect against a clock that
+// is wrong by more than the quiet period.
 func runWrong(by time.Duration) func(*harness) {
 	return func(b *harness) {
 		accompanyEverywhere(b)
@@ -216,7 +215,7 @@ func runWrong(by time.Duration) func(*harness) {
 	}
 }
 
-// offBy is a process whose clock is wrong.
+// offBy is a process with a wrong clock.
 func (b *harness) offBy(by time.Duration) *rotation.Rotator {
 	return b.rotatorBut(func(cfg *rotation.Config) {
 		cfg.Now = func() time.Time { return time.Now().Add(by) }
@@ -224,7 +223,7 @@ func (b *harness) offBy(by time.Duration) *rotation.Rotator {
 	})
 }
 
-// otherClock is the shared rate limiter as a process whose clock is wrong sees it.
+// otherClock is the shared rate limiter as a process with a wrong clock sees it.
 // What reads the true time in that process would not do so elsewhere.
 type otherClock struct {
 	rotation.RateLimiter
@@ -240,13 +239,13 @@ func (o otherClock) Reserve(ctx context.Context, name string, earliest time.Time
 	return at.Add(-o.by), err
 }
 
-// accompanyEverywhere gives acme company, in another environment too.
+// accompanyEverywhere adds connections in acme's environment and in another one.
 func accompanyEverywhere(b *harness) {
 	b.others(acme.Environment, 1)
 	b.others("production", 1)
 }
 
-// reserveAhead is what a process has left whose clock was three hours ahead.
+// reserveAhead is what a process with a clock three hours ahead has left.
 func reserveAhead(b *harness) {
 	accompanyEverywhere(b)
 	for range 20 {
@@ -257,7 +256,7 @@ func reserveAhead(b *harness) {
 	}
 }
 
-// escrowOnce is a rotation whose answer the ledger does not take at first.
+// escrowOnce is a rotation with an answer that the ledger does not take at first.
 func escrowOnce(b *harness) {
 	_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Ledger = &forgetfulLedger{Ledger: b.Ledger} }).Rotate(
 		context.Background(), acme)
@@ -281,7 +280,7 @@ func (l *forgetfulLedger) Write(ctx context.Context, change rotation.Change) (st
 	return l.Ledger.Write(ctx, change)
 }
 
-// escrowBelowOthers leaves an answer in escrow, whose label has moved on to two
+// escrowBelowOthers leaves an answer in escrow. Its label has moved on to two
 // later versions: what another release of the program would publish of the pair before.
 func escrowBelowOthers(b *harness) {
 	ctx := context.Background()
@@ -306,7 +305,7 @@ func escrowBelowOthers(b *harness) {
 	time.Sleep(10 * time.Minute)
 }
 
-// obscureEscrow leaves an answer of former times in escrow, which cannot be read any more.
+// obscureEscrow leaves an old answer in escrow, which cannot be read any more.
 func obscureEscrow(b *harness) {
 	escrowOnce(b)
 	for range 3 {
@@ -315,9 +314,9 @@ func obscureEscrow(b *harness) {
 	b.SecretStore.Obscure(acme)
 }
 
-// escrowOfToday leaves an answer of the present consent in escrow that is current no
-// more, on a server that ends the family if it is revoked. What came of the consent
-// before is about to be searched for.
+// escrowOfToday leaves an answer of the current consent in escrow that is no longer current,
+// on a server that ends the family if it is revoked. The search for late answers of the
+// previous consent is about to come.
 func escrowOfToday(b *harness) {
 	b.Issuer.Personality.RevokesFamily = true
 	b.consentTo(context.Background(), acme)
@@ -347,7 +346,7 @@ func (s *abruptSecretStore) Promote(ctx context.Context, c token.Connection, id,
 }
 
 // littleRoom gives the secret room for one version more than the budget says, of
-// which a few are used up, some of them in a way that is easily overlooked.
+// which a few are used up, some of them in ways that are easy to miss.
 func littleRoom(use func(*harness)) func(*harness) {
 	return func(b *harness) {
 		b.settings.PutsPerDay = 6
@@ -365,7 +364,7 @@ func littleRoom(use func(*harness)) func(*harness) {
 // slowDownRequests lets each request take five seconds.
 func slowDownRequests(b *harness) { b.Issuer.Latency = 5 * time.Second }
 
-// courteous asks for time with each answer.
+// courteous asks for a wait with each answer.
 type courteous struct{ *rotationtest.Issuer }
 
 func (c courteous) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {

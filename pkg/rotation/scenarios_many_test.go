@@ -9,7 +9,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// Several connections, their turns to redeem, and runs that have little time.
+// Several connections at the rate limiter, and runs that have little time.
 
 var manyScenarios = []namedScenario{
 	{"many lose their consent", scenario{long: true, before: loseMany, actors: []actor{inviter}}},
@@ -20,7 +20,7 @@ var manyScenarios = []namedScenario{
 	{"three lose their consent, and an operator finds one after the other", scenario{rare: true, before: loseSome,
 		actors: []actor{oneByOne}}},
 	{"two sweeps of two connections", scenario{rare: true, before: accompany, actors: []actor{sweeper, second}}},
-	{"a run whose time ends while connections wait for the rate limiter, and what it hands on",
+	{"a run that ends while connections wait for the rate limiter, and its follow-up",
 		scenario{rare: true, before: slowDown,
 			actors: []actor{oneMinuteRun, nextRun}}},
 	{"everything is rotated, and interrupted", scenario{rare: true, before: accompany, actors: []actor{interrupted,
@@ -62,7 +62,7 @@ func (b *harness) others(environment string, n int) (names []token.Connection) {
 	return names
 }
 
-// accompany gives acme company.
+// accompany adds a connection in acme's environment.
 func accompany(b *harness) { b.others(acme.Environment, 1) }
 
 // loseMany ends the consents of six connections, acme's not; loseSome those of
@@ -70,7 +70,7 @@ func accompany(b *harness) { b.others(acme.Environment, 1) }
 func loseMany(b *harness) { b.lose(b.others(wiped, 6)) }
 func loseSome(b *harness) { b.lose(b.others(wiped, 3)) }
 
-// keepNoticePending lets follow-ups find that, which leave the notice to sweeps.
+// keepNoticePending lets follow-ups find the lost consents. They leave the notice to sweeps.
 func keepNoticePending(b *harness) {
 	loseSome(b)
 	for i := range 3 {
@@ -118,7 +118,7 @@ func tireForSeconds(b *harness) {
 	b.issuer = &limiting{Issuer: b.Issuer}
 }
 
-// queueUp gives the turns of half a minute to others.
+// queueUp takes the reservations of half a minute.
 func queueUp(b *harness) {
 	b.settings.RedeemRate = 6
 	every := time.Second / 6
@@ -129,7 +129,7 @@ func queueUp(b *harness) {
 	}
 }
 
-// slowDown has three connections, and a turn every ten seconds, the next one in ten.
+// slowDown has three connections, and a reservation every ten seconds, the next one in ten.
 func slowDown(b *harness) {
 	b.others(acme.Environment, 2)
 	b.settings.RedeemRate = 0.1
@@ -141,7 +141,7 @@ func slowDown(b *harness) {
 	}
 }
 
-// links makes the same link for everybody.
+// links creates the same link for everyone.
 type links struct{ gate rotationtest.Gate }
 
 func (l links) Renew(ctx context.Context, rec rotation.Record, now time.Time) (token.Secret, time.Time, error) {
@@ -155,20 +155,20 @@ var (
 	// second is another sweeper.
 	second = actor{"second sweeper", sweeper.act}
 
-	// oneMinuteRun is a run with the time for two turns of slowDown.
+	// oneMinuteRun is a run with the time for two reservations of slowDown.
 	oneMinuteRun = actor{"one minute", func(ctx context.Context, b *harness) {
 		ctx, cancel := rotationtest.Within(rotationtest.Scheduled(ctx), time.Minute)
 		defer cancel()
 		_, _ = b.rotator().Sweep(ctx)
 	}}
 
-	// nextRun delivers what has been handed on.
+	// nextRun delivers the follow-ups.
 	nextRun = actor{"next run", func(ctx context.Context, b *harness) {
 		time.Sleep(2*time.Minute + time.Second)
 		queueConsumer.act(ctx, b)
 	}}
 
-	// oneByOne is an operator who rotates what others are.
+	// oneByOne is an operator who rotates the connections of loseSome one by one.
 	oneByOne = actor{"operator", func(ctx context.Context, b *harness) {
 		for i := range 3 {
 			_, _ = b.rotator().Rotate(ctx, other(wiped, i))
@@ -176,7 +176,7 @@ var (
 		}
 	}}
 
-	// interrupted is an operator who rotates everything, and thinks better of it
+	// interrupted is an operator who rotates everything, and interrupts it
 	// after the first.
 	interrupted = actor{"operator", func(ctx context.Context, b *harness) {
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
@@ -185,21 +185,21 @@ var (
 			func(rotation.ConnectionReport) { cancel() })
 	}}
 
-	// cancelledSweep goes away in the midst of it.
+	// cancelledSweep is a sweep that is canceled after a second.
 	cancelledSweep = actor{"cancelled", func(ctx context.Context, b *harness) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer time.AfterFunc(time.Second, cancel).Stop()
 		_, _ = b.rotator().Sweep(ctx)
 	}}
 
-	// twentySecondRun is a run without the time for a single connection.
+	// twentySecondRun has too little time for a single connection.
 	twentySecondRun = actor{"twenty seconds", func(ctx context.Context, b *harness) {
 		ctx, cancel := rotationtest.Within(rotationtest.Scheduled(ctx), 20*time.Second)
 		defer cancel()
 		_, _ = b.rotator().Sweep(ctx)
 	}}
 
-	// inviter sweeps, and makes links for those who must consent.
+	// inviter sweeps, and creates links for the people who must consent.
 	inviter = actor{"inviter", func(ctx context.Context, b *harness) {
 		_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Invitations = links{b.SecretStore.Gate} }).Sweep(
 			rotationtest.Scheduled(ctx))

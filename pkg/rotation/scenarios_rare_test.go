@@ -11,8 +11,8 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// What stands around the rotation of one connection: one machine, damaged rows,
-// and what a desk asks.
+// Around the rotation of one connection: one machine, damaged rows, and the commands of an
+// operator.
 
 var rareScenarios = []namedScenario{
 	{"a server that asks for time", scenario{rare: true, before: askForTime, actors: []actor{rotator("rotator"),
@@ -42,8 +42,8 @@ var rareScenarios = []namedScenario{
 		actors: []actor{contended}}},
 	{"damaged answers of an earlier life", scenario{rare: true, before: damage, actors: []actor{rotator("rotator")}}},
 	{"a code that is refused", scenario{rare: true, actors: []actor{expiredCode, sweeper}}},
-	{"two rotators whose clocks differ", scenario{rare: true, actors: []actor{ahead, behind}}},
-	{"a rotator whose clock is ahead, and a disconnect", scenario{rare: true, actors: []actor{ahead, disconnecter}}},
+	{"two rotators with clocks that differ", scenario{rare: true, actors: []actor{ahead, behind}}},
+	{"a rotator with a clock that is ahead, and a disconnect", scenario{rare: true, actors: []actor{ahead, disconnecter}}},
 	{"a rotator, and one that finds no app credentials", scenario{rare: true, actors: []actor{rotator("rotator"), unset}}},
 	{"an answer that could not be opened is discarded", scenario{rare: true, before: sealAway, actors: []actor{discarder,
 		sweeper}}},
@@ -57,10 +57,10 @@ var rareScenarios = []namedScenario{
 		operatorCommands}}},
 }
 
-// askForTime makes the server ask for time with each error.
+// askForTime makes the server ask for a wait with each error.
 func askForTime(b *harness) { b.Issuer.Wait = 20 * time.Minute }
 
-// readToken leaves the current refresh token on somebody's screen.
+// readToken makes the current refresh token known to an operator.
 func readToken(b *harness) {
 	seen := &alteredIssuer{Issuer: b.Issuer, change: func(body string) string { return body }}
 	_, _ = b.rotatorWith(seen).Rotate(context.Background(), acme)
@@ -68,7 +68,7 @@ func readToken(b *harness) {
 	time.Sleep(time.Hour)
 }
 
-// importOnce imports a refresh token, which stays on somebody's screen.
+// importOnce imports a refresh token that the operator still knows.
 func importOnce(b *harness) {
 	ctx := context.Background()
 	answer := b.Issuer.Redeem(ctx, app, rotation.Grant{Code: b.Issuer.Authorize(pat, redirectURI, ""),
@@ -82,7 +82,7 @@ func importOnce(b *harness) {
 // unlimited is a secret store that takes any number of versions.
 func unlimited(b *harness) { b.settings.PutsPerDay = 0 }
 
-// damage leaves answers of the epoch before the first whose bytes are damaged.
+// damage leaves answers with damaged bytes, of the epoch before the first.
 func damage(b *harness) {
 	_, responses, err := b.Ledger.Load(context.Background(), acme)
 	if err != nil {
@@ -100,7 +100,7 @@ func damage(b *harness) {
 	}
 }
 
-// loseNameless takes the consent of somebody back whose login is not known.
+// loseNameless withdraws the consent of a user without a known login.
 func loseNameless(b *harness) {
 	b.rewrite(func(r *rotation.Record) rotation.Change {
 		r.Pin.Login = ""
@@ -116,17 +116,17 @@ func keepNoticePendingAcme(b *harness) {
 	time.Sleep(5 * time.Minute)
 }
 
-// edit is a hand edit that nobody has seen yet.
+// edit is a hand edit that no run has found yet.
 func edit(b *harness) { editor.act(context.Background(), b) }
 
-// depart disconnects, and lets the time pass until nothing can be on its way any more.
+// depart disconnects, and waits until no answer can be on its way any more.
 func depart(b *harness) {
 	_, _ = b.rotator().Disconnect(context.Background(), acme)
 	time.Sleep(time.Hour)
 }
 
-// uncancelled is menu without callers that are cancelled: where the server itself
-// loses answers, nobody can tell which of them ended with its caller.
+// uncancelled is menu without canceled callers: if the server itself loses answers, the
+// test cannot know which of them ended with their callers.
 func uncancelled(at rotationtest.Passage) []rotationtest.Fault {
 	return slices.DeleteFunc(menu(at), func(f rotationtest.Fault) bool { return f.Kind == rotationtest.Cancel })
 }
@@ -154,8 +154,8 @@ func (e *echoing) Redeem(ctx context.Context, app rotation.Application, grant ro
 	return answer
 }
 
-// echo makes the pair of today the answer to every code. The server does not also
-// end families on revocation: nobody could tell the stranger's pair from an ancestor
+// echo makes the current pair the answer to every code. The server does not also
+// end families on revocation: the other user's pair could not be distinguished from an ancestor
 // of the current one.
 func echo(b *harness) {
 	b.Issuer.Personality.RevokesFamily = false
@@ -163,8 +163,8 @@ func echo(b *harness) {
 	rotateOnce(b)
 }
 
-// changingLedger is a ledger whose rows somebody else changes before each write, of
-// which so many are spared first, but so many times only.
+// changingLedger is a ledger with another writer that changes the row before each write,
+// after so many undisturbed writes, and only so many times.
 type changingLedger struct {
 	*rotationtest.Ledger
 	spared, times int
@@ -180,7 +180,7 @@ func (l *changingLedger) Write(ctx context.Context, change rotation.Change) (str
 	return l.Ledger.Write(ctx, change)
 }
 
-// failingLedger is a ledger that takes an answer and then nothing any more.
+// failingLedger is a ledger that takes one answer and then fails.
 type failingLedger struct {
 	*rotationtest.Ledger
 	gone bool
@@ -217,7 +217,7 @@ func sealAway(b *harness) {
 	_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Sealer = otherKeys{b.Sealer} }).Rotate(ctx, acme)
 }
 
-// off is a rotator whose clock is wrong.
+// off is a rotator with a wrong clock.
 func off(name string, by time.Duration) actor {
 	return actor{name, func(ctx context.Context, b *harness) {
 		_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Now = func() time.Time { return time.Now().Add(by) } }).Rotate(
@@ -258,14 +258,14 @@ var (
 			rotation.Identity{Login: sam.Login})
 	}}
 
-	// contendedOnce rotates, and finds the row changed when it wants to write what came of it.
+	// contendedOnce rotates, and finds the row changed when it writes the result.
 	contendedOnce = actor{"contended once", func(ctx context.Context, b *harness) {
 		_, _ = b.rotatorBut(func(cfg *rotation.Config) {
 			cfg.Ledger, cfg.Issuer = &changingLedger{b.Ledger, 1, 1}, b.issuer
 		}).Rotate(ctx, acme)
 	}}
 
-	// contended does everything while somebody else changes the row before each write.
+	// contended does everything while another writer changes the row before each write.
 	contended = actor{"contended", func(ctx context.Context, b *harness) {
 		ledger := &changingLedger{b.Ledger, 0, 1000}
 		r := b.rotatorBut(func(cfg *rotation.Config) { cfg.Ledger = ledger })
@@ -287,7 +287,7 @@ var (
 		_, _ = r.ServiceAccount(ctx, nobody, "42")
 	}}
 
-	// wrongKeys has other keys than the held answer was sealed with, and so can only discard it.
+	// wrongKeys has other keys than those that sealed the quarantined answer, so it can only discard the answer.
 	wrongKeys = actor{"operator", func(ctx context.Context, b *harness) {
 		r := b.rotatorBut(func(cfg *rotation.Config) { cfg.Sealer = otherKeys{b.Sealer} })
 		_, _ = r.Release(ctx, acme, b.right)
@@ -309,7 +309,7 @@ var (
 		}
 	}}
 
-	// expiredCode brings a code that has run out.
+	// expiredCode comes with an expired code.
 	expiredCode = actor{"expired code", func(ctx context.Context, b *harness) {
 		exchange, err := b.consents().Prepare(ctx, acme, b.epoch)
 		if err != nil {
@@ -320,7 +320,7 @@ var (
 		_, _ = exchange.Redeem(ctx, rotation.Consent{Code: code, RedirectURI: redirectURI})
 	}}
 
-	// operatorCommands asks about connections, and for what cannot be.
+	// operatorCommands asks about connections, and requests what must be refused.
 	operatorCommands = actor{"operator", func(ctx context.Context, b *harness) {
 		nobody := token.Connection{Environment: "sandbox", Name: "nobody"}
 		consents, r := b.consents(), b.rotator()

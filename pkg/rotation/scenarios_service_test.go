@@ -8,8 +8,8 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/rotation/rotationtest"
 )
 
-// Service accounts. What a server does with a pair that it has replaced is all
-// the same to them, so one server is enough.
+// Service accounts. They do not depend on what a server does with a replaced pair, so one
+// server is enough.
 
 var serviceScenarios = []namedScenario{
 	{"a service account's rotator and a sweep", scenario{rare: true, service: true, actors: []actor{rotator("rotator"),
@@ -62,7 +62,7 @@ func serviceCreator(name string) actor {
 	return actor{name, func(ctx context.Context, b *harness) { _, _ = b.rotator().ServiceAccount(ctx, acme, "42") }}
 }
 
-// wrongServiceCreator takes acme for that of another company, and then for another installation's.
+// wrongServiceCreator creates acme in another company, and then in another installation.
 var wrongServiceCreator = actor{"wrong creator", func(ctx context.Context, b *harness) {
 	_, _ = b.rotator().ServiceAccount(ctx, acme, "43")
 	_, _ = b.rotatorBut(func(cfg *rotation.Config) { cfg.Settings.Stack = "neighbor" }).ServiceAccount(ctx, acme, "42")

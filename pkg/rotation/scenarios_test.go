@@ -8,10 +8,9 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 )
 
-// scenarios are what the explorer plays. Each is small enough to try every list
-// with one fault and one switch. Rare ones are about something else than the
-// server, so that one server is enough for trying them as a whole; long ones are
-// played at random only.
+// scenarios are the worlds of the explorer. Each is small enough to try every list with one
+// fault and one switch. Rare ones do not depend on the server, so one server is enough to
+// try all of them. Long ones run at random only.
 var scenarios = slices.Concat([]namedScenario{
 	{"a rotator", scenario{actors: []actor{rotator("rotator")}}},
 	{"a rotator and its recovery", scenario{actors: []actor{rotator("rotator")}, recovery: true}},
@@ -81,7 +80,7 @@ var scenarios = slices.Concat([]namedScenario{
 	{"another lifetime than before", scenario{rare: true, before: hurry, actors: []actor{rotator("rotator"), sweeper}}},
 	{"another release of the program", scenario{rare: true, before: upgrade, actors: []actor{rotator("rotator"),
 		sweeper}}},
-	{"a row whose response is gone", scenario{rare: true, damage: ofLoss, before: forget,
+	{"a row with a response that is gone", scenario{rare: true, damage: ofLoss, before: forget,
 		actors: []actor{rotator("rotator"), sweeper}}},
 }, shortScenarios, manyScenarios, serviceScenarios, rareScenarios, edgeScenarios)
 
@@ -96,13 +95,13 @@ func rotateOnce(b *harness) {
 	time.Sleep(time.Hour)
 }
 
-// withdrawConsent takes the consent back, where a former version is in the secret.
+// withdrawConsent withdraws the consent while the secret has an earlier version.
 func withdrawConsent(b *harness) {
 	rotateOnce(b)
 	withdrawer.act(context.Background(), b)
 }
 
-// restore puts the table back to where it was two generations ago.
+// restore restores the table as it was two generations ago.
 func restore(b *harness) {
 	back := b.Ledger.Backup()
 	rotateOnce(b)
@@ -110,7 +109,7 @@ func restore(b *harness) {
 	back()
 }
 
-// lose takes the consent back, and lets that be noticed.
+// lose withdraws the consent, and lets a run find that.
 func lose(b *harness) {
 	withdrawer.act(context.Background(), b)
 	rotateOnce(b)
@@ -123,7 +122,7 @@ func disconnectFirst(b *harness) {
 	_, _ = b.rotator().Sweep(context.Background())
 }
 
-// loseTable makes the table again, with a row for acme.
+// loseTable creates the table again, with a row for acme.
 func loseTable(b *harness) {
 	b.Ledger.Drop()
 	_, _ = rotation.Register(context.Background(), b.Ledger, b.SecretStore, "neighbor", acme) // is refused
@@ -132,7 +131,7 @@ func loseTable(b *harness) {
 	}
 }
 
-// startAnew takes the consent back and loses the table; the secret stays.
+// startAnew withdraws the consent and loses the table; the secret stays.
 func startAnew(b *harness) {
 	withdrawer.act(context.Background(), b)
 	loseTable(b)
@@ -146,7 +145,7 @@ func quarantineAnswer(b *harness) {
 	time.Sleep(10 * time.Minute)
 }
 
-// meet gives the actors another issuer than they should have.
+// meet replaces the issuer of the actors.
 func meet(issuer func(*harness) rotation.Issuer) func(*harness) {
 	return func(b *harness) { b.issuer = issuer(b) }
 }
@@ -154,7 +153,7 @@ func meet(issuer func(*harness) rotation.Issuer) func(*harness) {
 // hurry lets access tokens live for an hour from now on.
 func hurry(b *harness) { b.Issuer.Personality.Lifetime = time.Hour }
 
-// upgrade makes the row that of a release which publishes other bytes.
+// upgrade makes the row one of a release that publishes other bytes.
 func upgrade(b *harness) {
 	b.rewrite(func(r *rotation.Record) rotation.Change {
 		r.Current.VersionID, r.Published = "of another release", ""

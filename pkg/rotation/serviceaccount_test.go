@@ -52,8 +52,8 @@ func TestAServiceAccountIsKeptFreshLikeAnyOther(t *testing.T) {
 	})
 }
 
-// Nothing is lost by asking again, so nothing is ever in doubt: what fails is
-// tried again after a short wait, and nobody is bothered.
+// Asking again loses nothing, so no result is unknown: what fails is tried again after a
+// short wait, without a notice.
 func TestAServiceAccountAsksAgain(t *testing.T) {
 	for name, c := range map[string]struct {
 		gate    rotationtest.Gate
@@ -100,8 +100,8 @@ func TestAServiceAccountAsksAgain(t *testing.T) {
 	}
 }
 
-// A run that dies leaves an attempt; once its lease is over it counts for
-// nothing, without a quiet period.
+// A run that dies leaves an attempt. After its lease it no longer counts, without a quiet
+// period.
 func TestAServiceAccountsRunDies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})
@@ -155,7 +155,7 @@ func TestAServiceAccountAndConsents(t *testing.T) {
 			t.Errorf("a consent in its place: %v", err)
 		}
 		if b.Issuer.Accepts(t.Context(), served.AccessToken) {
-			t.Error("the service account's token lives on")
+			t.Error("the service account's token is still valid")
 		}
 		_, err = b.rotator().ServiceAccount(t.Context(), token.Connection{Environment: "sandbox", Name: "nobody"}, "42")
 		if !errors.Is(err, rotation.ErrNotRegistered) {
@@ -196,8 +196,8 @@ func (g grantless) Redeem(ctx context.Context, app rotation.Application, grant r
 	return g.Issuer.Redeem(ctx, app, grant)
 }
 
-// An app without service accounts keeps what people connected: a person who asked for
-// one by mistake is notified, and nobody is held up, though a run meets the most overdue first.
+// If an app has no service accounts, the connections of people go on. The person who created
+// one by mistake is notified, and no other connection is delayed.
 func TestAnAppWithoutServiceAccountsGoesOn(t *testing.T) {
 	for _, answer := range []rotation.Class{rotation.GrantFault, rotation.RequestFault, rotation.Refused} {
 		t.Run(string(answer), func(t *testing.T) {

@@ -41,7 +41,7 @@ type outage struct {
 	counted int
 }
 
-// newSite sets up an installation whose first sweep comes after so long.
+// newSite sets up an installation with the first sweep after so long.
 func newSite(server rotationtest.Personality, firstSweep time.Duration) *site {
 	s := &site{harness: newHarness(server), driver: &rotationtest.Driver{InOrder: true, MaxSteps: 50_000,
 		MaxTime: 48 * time.Hour}}
@@ -86,7 +86,7 @@ func (o *outage) begins(at rotationtest.Passage) bool {
 	return o.counted == o.nth
 }
 
-// faultCounts reports whether what is down concerns this passage.
+// affects reports whether the trouble concerns this passage.
 func (t trouble) affects(at rotationtest.Passage) bool {
 	return at.When == t.when && slices.ContainsFunc(t.calls, func(prefix string) bool {
 		return strings.HasPrefix(at.Call,
@@ -94,7 +94,7 @@ func (t trouble) affects(at rotationtest.Passage) bool {
 	})
 }
 
-// repair puts everything right.
+// repair ends every trouble.
 func (s *site) repair() {
 	for _, o := range s.down {
 		if !o.begun.IsZero() && o.right != nil {

@@ -13,10 +13,10 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/rotation/rotationtest"
 )
 
-var update = flag.Bool("update", false, "write the golden traces anew; read the difference before committing it")
+var update = flag.Bool("update", false, "write the golden traces; read the diff before committing it")
 
 // TestTraces compares every effect of the ordinary flows, in order, with what
-// testdata says. Whoever changes the protocol reads here what that means.
+// testdata says. The diff shows what a change of the protocol means.
 func TestTraces(t *testing.T) {
 	for name, happens := range map[string]func(*faultScenario) rotation.Outcome{
 		"rotation": (*faultScenario).sweep,
@@ -54,7 +54,7 @@ func TestTraces(t *testing.T) {
 			want, err := os.ReadFile(golden)
 			must(t, err)
 			if got != string(want) {
-				t.Errorf("the trace is not that of %s (`go test -run TestTraces -update` writes it anew):\n%s", golden, got)
+				t.Errorf("the trace is not that of %s (`go test -run TestTraces -update` writes it again):\n%s", golden, got)
 			}
 		})
 	}

@@ -63,7 +63,7 @@ func TestAnAnswerThatCannotBeReadWaitsForAProgramThatCan(t *testing.T) {
 				}
 				rec := b.record(t)
 				if rec.Status != rotation.Active || rec.Generation != 0 || !rec.Quarantined {
-					t.Errorf("%s (%d,%d), held %t", rec.Status, rec.Epoch, rec.Generation, rec.Quarantined)
+					t.Errorf("%s (%d,%d), quarantined %t", rec.Status, rec.Epoch, rec.Generation, rec.Quarantined)
 				}
 				if n := b.noticesOf(rotation.NoticeQuarantined); n != 1 || len(b.notices()) != n {
 					t.Errorf("of %d notices, %d are of a quarantine; want one and no other", len(b.notices()), n)
@@ -72,7 +72,7 @@ func TestAnAnswerThatCannotBeReadWaitsForAProgramThatCan(t *testing.T) {
 				issuer.newer = true
 				b.operation(t).run(25 * time.Hour)
 				if rec := b.record(t); rec.Generation == 0 || rec.Quarantined {
-					t.Errorf("a day after the program can read it: generation %d, held %t", rec.Generation, rec.Quarantined)
+					t.Errorf("a day after the program can read it: generation %d, quarantined %t", rec.Generation, rec.Quarantined)
 				}
 				b.presentedOnce(t)
 				b.inOrder(t)
@@ -177,7 +177,7 @@ func TestAFalseRefusalIsNotFinal(t *testing.T) {
 			})
 		})
 	}
-	t.Run("refused for ever", func(t *testing.T) {
+	t.Run("refused forever", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := newHarness(rotationtest.Personality{})
 			b.connect(t)
@@ -297,8 +297,8 @@ func blocked(i *rotationtest.Issuer, detail string) *scripted {
 }
 
 // A refusal that lasts and has no known OAuth error is a fault in the way to the
-// server, and people are notified of it; the token is presented less and less often
-// and the connection recovers when the way is free.
+// server, and people are notified of it. The token is presented less and less often, and
+// the connection recovers once the server can be reached.
 func TestALastingOddRefusalIsAConfigurationError(t *testing.T) {
 	const detail = "HTTP 403 text/html"
 	for _, service := range []bool{false, true} {
@@ -362,7 +362,7 @@ func TestAnOddRefusalIsOverWithItsCause(t *testing.T) {
 	})
 }
 
-// Odd refusals that do not last are no configuration error.
+// Odd refusals that do not repeat are no configuration error.
 func TestAnOddRefusalNowAndThenIsNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})

@@ -27,7 +27,7 @@ func (b *harness) shownRight(t *testing.T) {
 	}
 }
 
-// One rotation, or one consent, by a process whose clock is wrong: readers always
+// One rotation, or one consent, by a process with a wrong clock: readers always
 // have a live token, the secret is right again with the next sweep, and people
 // are notified once.
 func TestOneWrongClockLeavesNoDeadTokenBehind(t *testing.T) {
@@ -66,7 +66,7 @@ func TestOneWrongClockLeavesNoDeadTokenBehind(t *testing.T) {
 	}
 }
 
-// consentByClock lets pat allow again, with a callback whose clock is wrong.
+// consentByClock lets pat allow again, with a callback that has a wrong clock.
 func (b *harness) consentByClock(t *testing.T, skew time.Duration) {
 	t.Helper()
 	consents := b.consentsBut(func(cfg *rotation.ConsentsConfig) {
@@ -82,9 +82,9 @@ func (b *harness) consentByClock(t *testing.T, skew time.Duration) {
 }
 
 // Clocks that stay apart: readers always have a live token, whichever clock is
-// wrong, and people are notified once a day. Clocks that are seconds apart are none
-// of their business.
-func TestClocksThatStayApartAreToldOnceADay(t *testing.T) {
+// wrong, and people are notified once a day. If clocks differ by seconds only, there is no
+// notice.
+func TestClocksThatStayApartAreOneNoticeADay(t *testing.T) {
 	for _, test := range []struct {
 		lifetime, skew, behind time.Duration
 		least, most            int // notices in 47 hours
@@ -125,8 +125,8 @@ func TestClocksThatStayApartAreToldOnceADay(t *testing.T) {
 	}
 }
 
-// ahead moves the shared clock of an environment as a process does whose own
-// clock is ahead.
+// ahead moves the shared clock of an environment, like a process with a clock that is
+// ahead.
 func (b *harness) ahead(t *testing.T, environment string, by time.Duration) {
 	t.Helper()
 	_, err := b.RateLimiter.Reserve(t.Context(), environment, time.Now().Add(by), time.Second/2)
@@ -190,8 +190,8 @@ func TestARateLimiterThatIsALittleAheadIsBelieved(t *testing.T) {
 	})
 }
 
-// An environment with more to do than one run can, and one whose rate limiter
-// asks to wait longer than the run lasts, leave other environments theirs.
+// An environment with too much work for one run, or with a rate limiter that asks for a wait
+// longer than the run, does not take the time of other environments.
 func TestOneEnvironmentsBacklogDoesNotStopTheOthers(t *testing.T) {
 	t.Run("too many due", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {

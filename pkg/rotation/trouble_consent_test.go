@@ -15,7 +15,7 @@ import (
 
 var servers = map[string]rotationtest.Personality{"strict": {}, "overlap": overlap}
 
-// unverified lets somebody allow access while nobody can say whose consent it is.
+// unverified lets a user consent while the owner of the consent cannot be checked.
 // The callback seals by the given sealer; nil: by the installation's.
 func (b *harness) unverified(t *testing.T, who rotation.Identity, sealer rotation.Sealer) {
 	t.Helper()
@@ -110,8 +110,7 @@ func TestASuccessorThatWaitsBesideAConsentIsNotOverlooked(t *testing.T) {
 	}
 }
 
-// A consent that nobody can open is taken away by a person's discard, and hides
-// no consent that came after it.
+// A discard ends a consent that cannot be opened. Such a consent does not hide a later one.
 func TestAConsentThatCannotBeOpenedCanBeDiscarded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})
@@ -172,7 +171,7 @@ func TestWaitingConsentsDoNotHideEachOther(t *testing.T) {
 }
 
 // A check that has to wait longer than the access token lives proves nothing
-// about whose consent it is. The pair is refreshed and checked then.
+// about the owner of the consent. The pair is refreshed and checked then.
 func TestAConsentIsNotDiscardedForWaiting(t *testing.T) {
 	tests := []struct {
 		name      string
@@ -212,7 +211,7 @@ func TestAConsentIsNotDiscardedForWaiting(t *testing.T) {
 					if n := b.noticesOf(rotation.NoticeRejected); n != 0 {
 						t.Errorf("%d notices say that the consent was rejected", n)
 					}
-					// With overlap, what nobody uses lets its parent live.
+					// With overlap, an unused pair keeps its parent alive.
 					if live := b.livePairs(t); live != 1 && name == "strict" {
 						t.Errorf("%d pairs are alive", live)
 					}
@@ -224,7 +223,7 @@ func TestAConsentIsNotDiscardedForWaiting(t *testing.T) {
 	}
 }
 
-// What a waiting consent's refresh brought is found like any other answer.
+// The answer to the refresh of a waiting consent is found like any other answer.
 func TestAWaitingConsentsRefreshSurvivesACrash(t *testing.T) {
 	for _, call := range []string{"issuer.Identify", "ledger.SaveResponse", "ledger.Write"} {
 		for _, when := range []rotationtest.Moment{before, after} {
@@ -261,9 +260,9 @@ func TestAWaitingConsentsRefreshSurvivesACrash(t *testing.T) {
 	}
 }
 
-// Waiting does not make the check lenient: a consent of somebody else is
-// rejected and revoked once it can be checked, however long that took. So is one
-// of which the server says that it does not accept the live token.
+// Waiting does not make the check lenient: a consent of another user is rejected and revoked
+// once it can be checked, however long that took. So is one with a live token that the
+// server does not accept.
 func TestAConsentThatWaitedIsStillChecked(t *testing.T) {
 	for name, who := range map[string]rotation.Identity{"another user": sam, "token refused": pat} {
 		t.Run(name, func(t *testing.T) {
@@ -299,7 +298,7 @@ func TestAConsentThatWaitedIsStillChecked(t *testing.T) {
 	}
 }
 
-// refusing accepts no access token when asked whose it is.
+// refusing accepts no access token when asked for its owner.
 type refusing struct{ *rotationtest.Issuer }
 
 func (refusing) Identify(context.Context, rotation.Application, token.Secret, string) (rotation.Identity, error) {
@@ -332,7 +331,7 @@ func TestAWaitingConsentsRefreshIsFoundInTheSecretStore(t *testing.T) {
 	})
 }
 
-// A consent that was refreshed, checked and rejected holds up no other one.
+// A consent that was refreshed, checked and rejected does not delay another one.
 func TestARejectedConsentDoesNotHoldUpAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})

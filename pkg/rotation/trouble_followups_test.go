@@ -83,8 +83,8 @@ func failureOf(call string) rotationtest.Fault {
 	return fail
 }
 
-// A queue that refuses messages for a while costs no token its life, either:
-// what it would have carried is done by a sweep.
+// If the queue refuses messages for a while, no token expires: a sweep does the work of the
+// lost messages.
 func TestAQueueThatRefusesMessages(t *testing.T) {
 	for _, lifetime := range threeLifetimes {
 		for _, lasts := range []time.Duration{time.Minute, 20 * time.Minute, 3 * time.Hour} {

@@ -105,7 +105,7 @@ func (l conflicting) Write(ctx context.Context, change rotation.Change) (string,
 
 // A wrong consent that a callback and a run decide at the same time is checked
 // once by each of them at most, and people are notified once.
-func TestAWrongConsentDecidedByTwoIsToldOnce(t *testing.T) {
+func TestAWrongConsentDecidedByTwoIsOneNotice(t *testing.T) {
 	moments := []struct {
 		call string
 		when rotationtest.Moment
@@ -142,7 +142,7 @@ func TestAWrongConsentDecidedByTwoIsToldOnce(t *testing.T) {
 					}
 					// One check each, and the run looks before and after it revokes.
 					if n := calls["issuer.Identify"]; n > 4 {
-						t.Errorf("whose consent it is was asked %d times", n)
+						t.Errorf("the owner of the consent was asked for %d times", n)
 					}
 					b.gate(nil)
 					b.operation(t).run(2 * time.Hour)
@@ -229,8 +229,8 @@ func TestAResponseThatCannotBeOpenedIsAConfigurationError(t *testing.T) {
 	})
 }
 
-// unopenable expects that people are notified once, and not of anything else, and that
-// the next sweep after the repair puts everything right.
+// unopenable expects one notice, and that everything works with the next sweep after the
+// repair.
 func (b *harness) unopenable(t *testing.T, repair func()) {
 	t.Helper()
 	o := b.operation(t)
@@ -246,7 +246,7 @@ func (b *harness) unopenable(t *testing.T, repair func()) {
 	b.inOrder(t)
 }
 
-// A code is not exchanged where no time is left to save the answer.
+// A code is not exchanged if no time is left to save the answer.
 func TestNoCodeIsExchangedWithoutTimeToSave(t *testing.T) {
 	for _, left := range []time.Duration{time.Second, 5 * time.Second, 30 * time.Second, time.Minute} {
 		t.Run(left.String(), func(t *testing.T) {
@@ -315,7 +315,7 @@ func TestNothingStandsBetweenAnAnswerAndItsSaving(t *testing.T) {
 	}
 }
 
-// patient answers as a server that asks to be left alone from now on.
+// patient answers like a server that asks for a wait, from now on.
 type patient struct {
 	*rotationtest.Issuer
 	wait time.Duration

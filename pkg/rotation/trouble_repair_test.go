@@ -13,13 +13,13 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// mendable is a cause that a person can mend, and the repair.
-type mendable struct {
+// fixable is a cause that a person can fix, and the repair.
+type fixable struct {
 	name   string
 	breaks func(t *testing.T, b *harness) (repair func())
 }
 
-func mendables() []mendable {
+func fixables() []fixable {
 	wrong := app
 	wrong.ClientSecret = token.NewSecret("canary-wrong")
 	elsewhere := app
@@ -31,7 +31,7 @@ func mendables() []mendable {
 		}
 	}
 	deny := rotationtest.Fault{Kind: rotationtest.Deny}
-	return []mendable{
+	return []fixable{
 		{"the client secret is wrong", func(_ *testing.T, b *harness) func() {
 			b.Applications.Set(wrong)
 			return func() { b.Applications.Set(app) }
@@ -73,7 +73,7 @@ func mendables() []mendable {
 // Whatever the cause was and however long it lasted: after the repair the next
 // forced rotation asks again at once, and so does the next scheduled sweep.
 func TestARepairTakesEffectAtOnce(t *testing.T) {
-	for _, cause := range mendables() {
+	for _, cause := range fixables() {
 		for _, tries := range []int{1, 6} {
 			t.Run(fmt.Sprintf("%s, %d tries", cause.name, tries), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
@@ -126,8 +126,8 @@ func (b *harness) spentOnce(t *testing.T) {
 	}
 }
 
-// config_error always reports on the credentials of now: with other ones the
-// server is asked before anything is said about them.
+// config_error is always about the current credentials: with new ones, the server is asked
+// before anything is reported about them.
 func TestConfigErrorIsAboutTheCredentialsOfNow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})
@@ -305,7 +305,7 @@ func TestPublishingGoesOnWhateverKeepsItBack(t *testing.T) {
 	})
 }
 
-// Who waits for the secret store to take its token keeps no other connection waiting.
+// A connection that waits for the secret store does not delay another one.
 func TestWaitingForTheSecretStoreHoldsUpNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})

@@ -21,7 +21,7 @@ const (
 )
 
 // operation is a harness that runs like a deployed installation: a sweep at
-// every full hour, and a queue whose messages are processed in order, two
+// every full hour, and a queue with messages that are processed in order, two
 // at once. Each invocation is a process of its own with 15 minutes to live.
 type operation struct {
 	*harness
@@ -126,7 +126,7 @@ func (o *operation) invoke(request rotation.Request) (rotation.Report, error) {
 	return report, err
 }
 
-// skewed is a new process whose clock is wrong by so much.
+// skewed is a new process with a clock that is wrong by so much.
 func (b *harness) skewed(by time.Duration) *rotation.Rotator {
 	return b.rotatorBut(func(cfg *rotation.Config) {
 		cfg.Issuer = cmp.Or[rotation.Issuer](b.issuer, b.Issuer)
@@ -153,7 +153,7 @@ func (o *operation) outcomes(c token.Connection) map[rotation.Outcome]int {
 type span struct{ from, to time.Time }
 
 // lives says when the issuer accepted each access token, other than service
-// accounts', by what it answered and not by what anybody's clock says.
+// accounts', by its answers and not by any other clock.
 func (b *harness) lives(t *testing.T) map[token.Secret]span {
 	t.Helper()
 	lifetime := b.Issuer.Personality.Lifetime
@@ -271,8 +271,8 @@ func (b *harness) noticesOf(kind string) (n int) {
 	return n
 }
 
-// inOrder fails the test unless the connection works and nothing secret or
-// unlawful happened on the way.
+// inOrder fails the test unless the connection works. It also logs the trace of a failed
+// test.
 func (b *harness) inOrder(t *testing.T) {
 	t.Helper()
 	if err := b.works(t.Context()); err != nil {

@@ -83,7 +83,7 @@ func TestAnUnreadableOldVersionDoesNotBlockRecovery(t *testing.T) {
 
 // A young version that stays unreadable may be the successor: nothing is
 // presented, people are notified, and recovery goes on once it can be read.
-func TestAnUnreadableYoungVersionIsTold(t *testing.T) {
+func TestAnUnreadableYoungVersionIsANotice(t *testing.T) {
 	for name, server := range servers {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -31,7 +31,7 @@ func lostAnswers(name string, calls ...string) trouble {
 	return trouble{name: name, calls: calls, when: after, fault: fail}
 }
 
-// hangs is one where the effects happen much later than anybody waits.
+// hangs is one where the effects happen long after every timeout.
 func hangs(name string, calls ...string) trouble {
 	return trouble{name: name, calls: calls, when: before, fault: slow(45 * time.Second)}
 }

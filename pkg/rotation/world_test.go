@@ -118,7 +118,7 @@ func (s scenario) world(c *rotationtest.Choices) error {
 	return nil
 }
 
-// menu is every fault, except that what a person does by hand just happens.
+// menu is every fault. Actions of a person have none.
 func menu(at rotationtest.Passage) []rotationtest.Fault {
 	if strings.HasPrefix(at.Call, "hand.") {
 		return nil
@@ -134,8 +134,7 @@ func consistent(at rotationtest.Passage) []rotationtest.Fault {
 	})
 }
 
-// settle gives three sweeps, or fewer where those suffice, the time to bring
-// rotateEverything to rest, and checks it.
+// settle runs up to three sweeps, until everything is at rest, and checks the invariants.
 func (b *harness) settle(ctx context.Context) error {
 	b.issuer = nil
 	var rec rotation.Record
