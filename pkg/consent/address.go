@@ -8,7 +8,8 @@ import (
 )
 
 // parsePublicURL reads the base URL under which people reach the handler, and
-// returns it without a trailing slash. Plain HTTP is for this machine alone.
+// returns it without a trailing slash. Plain HTTP is
+// accepted on a loopback address only.
 func parsePublicURL(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	if err != nil {

@@ -22,17 +22,17 @@ const (
 	exchangeLimit = time.Minute
 	// concludeLimit bounds recording the result.
 	concludeLimit = 5 * time.Second
-	// abandoned is the age at which a consumed state without a result will not
-	// get one any more.
+	// abandoned is the age from which a consumed state without a result will
+	// never get one.
 	abandoned = exchangeLimit + concludeLimit
 	// patience is how long a repeat waits for the request that is exchanging the
-	// code, looking every pause. API Gateway gives up after 30 seconds.
+	// code; it reads the state every pause. API Gateway gives up after 30 seconds.
 	patience = 10 * time.Second
 	pause    = 500 * time.Millisecond
 )
 
-// callback serves GET /callback/{environment}, the redirect URI. What it does in
-// which order is the table of the package comment.
+// callback serves GET /callback/{environment}, the redirect URI. The table in the
+// package comment gives its steps in order.
 func (h *Handler) callback(w http.ResponseWriter, r *http.Request, environment string) {
 	if _, err := token.ParseEnvironment(environment); err != nil {
 		h.refuse(w, r, "malformed environment")
@@ -67,9 +67,9 @@ func sameBrowser(state State, answer response) bool {
 	return subtle.ConstantTimeCompare([]byte(state.Cookie), []byte(hash(answer.cookie))) == 1
 }
 
-// conclude brings a fresh state to its end. Until Consume nothing is changed, so
-// whatever fails there can be tried again by reloading; from then on this
-// request alone holds the code.
+// conclude consumes a fresh state and records its result. Until Consume nothing is
+// changed, so a reload can repeat any step that failed before it; after Consume
+// this request alone holds the code.
 func (h *Handler) conclude(w http.ResponseWriter, r *http.Request, state State, answer response) {
 	exchange, err := h.prepare(r.Context(), state, answer)
 	switch {
@@ -80,8 +80,8 @@ func (h *Handler) conclude(w http.ResponseWriter, r *http.Request, state State, 
 		h.turnAway(w, r, Invitation{Connection: state.Connection, RevokedAt: h.cfg.Now()}, err)
 		return
 	case errors.Is(err, rotation.ErrSuperseded), errors.Is(err, rotation.ErrNotRegistered):
-		result := h.overtakenBy(r.Context(), state)
-		h.tellResult(r.Context(), state, result, err)
+		result := h.supersededPage(r.Context(), state)
+		h.reportResult(r.Context(), state, result, err)
 		seeOther(w, h.resultAddress(result, state))
 		return
 	case err != nil:
@@ -92,21 +92,21 @@ func (h *Handler) conclude(w http.ResponseWriter, r *http.Request, state State, 
 		newSecret().Reveal(), h.cfg.Now().UTC())
 	switch {
 	case errors.Is(err, ErrRefused):
-		h.overtaken(w, r, state)
+		h.alreadyConsumed(w, r, state)
 		return
 	case err != nil:
 		h.unavailable(w, r, state.Hash, fmt.Errorf("consuming the state: %w", err), aboutConnection(state.Connection))
 		return
 	}
 	result, err := h.finish(r.Context(), exchange, consumed, answer)
-	h.tellResult(r.Context(), consumed, result, err)
+	h.reportResult(r.Context(), consumed, result, err)
 	h.record(r.Context(), consumed, result)
 	seeOther(w, h.resultAddress(result, consumed))
 }
 
 var errOtherIssuer = errors.New("another issuer's answer")
 
-// prepare does what can fail without a trace. There is no exchange if the answer is a refusal.
+// prepare takes the steps that can fail without leaving a change. It returns no exchange if the answer is a refusal.
 func (h *Handler) prepare(ctx context.Context, state State, answer response) (*rotation.Exchange, error) {
 	if answer.issuer != "" {
 		app, err := h.application(ctx, state.Environment)
@@ -134,16 +134,16 @@ func (h *Handler) prepare(ctx context.Context, state State, answer response) (*r
 	return exchange, nil
 }
 
-// hostOf is as much of an issuer's address as a log needs.
+// hostOf returns the host of an issuer's address. The log needs no more of it.
 func hostOf(issuer string) string {
 	u, err := url.Parse(issuer)
 	if err != nil || u.Host == "" {
-		return "nobody that has a URL"
+		return "an issuer that is not a URL"
 	}
 	return u.Host
 }
 
-// finish exchanges the code, if there is one, and says which page tells of it.
+// finish exchanges the code, if there is one, and returns the page to show.
 // The error explains every page but connected.
 func (h *Handler) finish(ctx context.Context, exchange *rotation.Exchange, state State, answer response) (page, error) {
 	switch answer.problem {
@@ -161,12 +161,12 @@ func (h *Handler) finish(ctx context.Context, exchange *rotation.Exchange, state
 	case rotation.Connected:
 		return connected, nil
 	case rotation.Superseded:
-		return h.overtakenBy(ctx, state), err
+		return h.supersededPage(ctx, state), err
 	}
 	return pageOf(result), fmt.Errorf("exchanging the code: %s: %w", result, err)
 }
 
-// pageOf says which page tells of an exchange that did not connect.
+// pageOf returns the page for an exchange that did not connect.
 func pageOf(result rotation.ConsentResult) page {
 	switch result {
 	case rotation.Verifying:
@@ -182,7 +182,7 @@ func pageOf(result rotation.ConsentResult) page {
 	}
 }
 
-// unrecorded says which page tells of a consent whose end was not recorded.
+// unrecorded returns the page for a consent without a recorded result.
 func (h *Handler) unrecorded(ctx context.Context, state State) page {
 	standing, err := h.cfg.Consents.Standing(ctx, state.Connection)
 	if err == nil && standing.Epoch > state.Epoch && standing.Status == rotation.Active {
@@ -191,16 +191,16 @@ func (h *Handler) unrecorded(ctx context.Context, state State) page {
 	return failed
 }
 
-// overtakenBy says which page tells of a consent that came after another change
+// supersededPage returns the page for a consent that came after another change
 // of its connection.
-func (h *Handler) overtakenBy(ctx context.Context, state State) page {
+func (h *Handler) supersededPage(ctx context.Context, state State) page {
 	if standing, err := h.cfg.Consents.Standing(ctx, state.Connection); err == nil && standing.Status == rotation.Active {
 		return alreadyConnected
 	}
 	return superseded
 }
 
-// knownProblem keeps strangers' words out of the log.
+// knownProblem keeps text that a stranger chose out of the log.
 func knownProblem(problem string) string {
 	if slices.Contains([]string{"invalid_request", "unauthorized_client", "unsupported_response_type", "invalid_scope",
 		"server_error", "temporarily_unavailable"}, problem) { // RFC 6749 section 4.1.2.1
@@ -209,23 +209,24 @@ func knownProblem(problem string) string {
 	return "(none of RFC 6749)"
 }
 
-// record keeps the result for repeats; success alone uses the invitation up. A
-// pair whose owner is not known yet (verifying) leaves it as it is: should the
-// account turn out to be the wrong one, the right person needs the link again,
-// and should it be the right one, the connection's epoch ends the link. If the
-// result cannot be kept, the person still sees this request's own redirect.
+// record stores the result for repeats; only success uses up the invitation. A
+// pair with an owner that is not known yet (verifying) leaves the invitation as it
+// is: if the account is the wrong one, the right person needs the link again, and
+// if it is the right one, the connection's new epoch ends the link. If the result
+// cannot be stored, the person still sees this request's own redirect.
 func (h *Handler) record(ctx context.Context, state State, result page) {
 	ctx, cancel := finishing(ctx, concludeLimit)
 	defer cancel()
 	if err := h.cfg.Store.Conclude(ctx, state, string(result), result == connected, h.cfg.Now().UTC()); err != nil {
 		h.cfg.Logger.LogAttrs(ctx, slog.LevelError, "the result of a consent was not recorded; "+
-			"the connection's history tells it",
+			"see the connection's history for it",
 			aboutConnection(state.Connection), slog.String("reference", reference(state.Hash)),
 			slog.String("error", err.Error()))
 	}
 }
 
-func (h *Handler) tellResult(ctx context.Context, state State, result page, err error) {
+// reportResult passes the end of a consent to the observer and the log.
+func (h *Handler) reportResult(ctx context.Context, state State, result page, err error) {
 	h.cfg.Observer.Ended(state.Connection, string(result))
 	level, attrs := slog.LevelInfo, []slog.Attr{aboutConnection(state.Connection), slog.String("result", string(result)),
 		slog.String("reference", reference(state.Hash))}
@@ -235,8 +236,8 @@ func (h *Handler) tellResult(ctx context.Context, state State, result page, err 
 	h.cfg.Logger.LogAttrs(ctx, level, "consent ended", attrs...)
 }
 
-// overtaken answers the request that was not first to consume the state.
-func (h *Handler) overtaken(w http.ResponseWriter, r *http.Request, state State) {
+// alreadyConsumed answers a request that was not the first to consume the state.
+func (h *Handler) alreadyConsumed(w http.ResponseWriter, r *http.Request, state State) {
 	again, err := h.cfg.Store.State(r.Context(), state.Hash)
 	switch {
 	case err != nil && !errors.Is(err, ErrNotFound):
@@ -248,8 +249,8 @@ func (h *Handler) overtaken(w http.ResponseWriter, r *http.Request, state State)
 	}
 }
 
-// repeat answers a reload, a double click or a retry: with the result of the
-// request that consumed the state, never with a second exchange.
+// repeat answers a reload, a double click or a retry with the result of the
+// request that consumed the state. It never makes a second exchange.
 func (h *Handler) repeat(w http.ResponseWriter, r *http.Request, state State) {
 	h.cfg.Observer.Reused(state.Connection)
 	for waited := time.Duration(0); h.underWay(state) && waited < patience; waited += pause {

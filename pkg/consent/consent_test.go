@@ -38,9 +38,9 @@ const (
 )
 
 func TestConnect(t *testing.T) {
-	d := newDoor(t)
-	path, hash := d.invite(rotation.Identity{Login: "pat@example.com"})
-	b := d.browser()
+	s := newServer(t)
+	path, hash := s.invite(rotation.Identity{Login: "pat@example.com"})
+	b := s.browser()
 
 	page := want(t, b.do("GET", path), 200, invitePage)
 	for _, text := range []string{"tokens.example.com", "sandbox/acme", "pat@example.com", "login-sandbox.example.net"} {
@@ -64,20 +64,20 @@ func TestConnect(t *testing.T) {
 		t.Errorf("cookie %s", c.Raw)
 	}
 
-	answer := b.do("GET", callback(url.Values{"code": {d.issuer.consent(request)}, "state": request["state"],
+	answer := b.do("GET", callback(url.Values{"code": {s.issuer.consent(request)}, "state": request["state"],
 		"iss": {loginURL}}))
 	if got := answer.Header.Get("Location"); got != publicURL+"/connected" {
 		t.Errorf("redirected to %s", got)
 	}
 	b.wantResult(answer, connectedPage)
-	if rec := d.record(); rec.Status != rotation.Active || rec.Epoch != 1 || rec.Pin.ResourceOwner != "42" {
+	if rec := s.record(); rec.Status != rotation.Active || rec.Epoch != 1 || rec.Pin.ResourceOwner != "42" {
 		t.Errorf("record %+v", rec)
 	}
-	if d.issuer.count() != 1 || d.invitation(hash).UsedAt.IsZero() {
-		t.Errorf("%d exchanges, invitation %+v", d.issuer.count(), d.invitation(hash))
+	if s.issuer.count() != 1 || s.invitation(hash).UsedAt.IsZero() {
+		t.Errorf("%d exchanges, invitation %+v", s.issuer.count(), s.invitation(hash))
 	}
-	if !strings.Contains(d.log.String(), "connection=sandbox/acme result=connected reference=") {
-		t.Errorf("log:\n%s", d.log)
+	if !strings.Contains(s.log.String(), "connection=sandbox/acme result=connected reference=") {
+		t.Errorf("log:\n%s", s.log)
 	}
 	want(t, b.do("GET", path), 410, linkUsedPage)
 	want(t, b.do("POST", path), 410, linkUsedPage)
@@ -86,9 +86,9 @@ func TestConnect(t *testing.T) {
 // Cookie and state together give the verifier, so neither the address bar nor the store is
 // enough to redeem a code. An older or newer version in the middle of a deployment gives the same one.
 func TestVerifierNeedsCookieAndState(t *testing.T) {
-	d := newDoor(t)
-	path, _ := d.invite(rotation.Identity{})
-	b := d.browser()
+	s := newServer(t)
+	path, _ := s.invite(rotation.Identity{})
+	b := s.browser()
 	request := b.start(path)
 	key, err := hkdf.Key(sha256.New, []byte(b.cookies[0].Value), []byte(request.Get("state")), "tokenturn PKCE verifier",
 		32)
@@ -97,14 +97,14 @@ func TestVerifierNeedsCookieAndState(t *testing.T) {
 	}
 	sum := sha256.Sum256([]byte(base64.RawURLEncoding.EncodeToString(key)))
 	if request.Get("code_challenge") != base64.RawURLEncoding.EncodeToString(sum[:]) {
-		t.Error("the code challenge is another one")
+		t.Error("the code challenge does not match")
 	}
 }
 
 func TestRepeatsShowTheResult(t *testing.T) {
-	d := newDoor(t)
-	path, _ := d.invite(rotation.Identity{})
-	b := d.browser()
+	s := newServer(t)
+	path, _ := s.invite(rotation.Identity{})
+	b := s.browser()
 	address := b.allow(path)
 	first := b.do("GET", address).Header.Get("Location")
 	for range 3 {
@@ -112,34 +112,34 @@ func TestRepeatsShowTheResult(t *testing.T) {
 			t.Errorf("a repeat answered %d %s", again.StatusCode, again.Header.Get("Location"))
 		}
 	}
-	d.clock.advance(20 * time.Minute) // the result outlives the state
+	s.clock.advance(20 * time.Minute) // the result outlives the state
 	b.wantResult(b.do("GET", address), connectedPage)
-	want(t, d.browser().do("GET", address), 400, refusedPage)
-	if d.issuer.count() != 1 {
-		t.Errorf("%d exchanges", d.issuer.count())
+	want(t, s.browser().do("GET", address), 400, refusedPage)
+	if s.issuer.count() != 1 {
+		t.Errorf("%d exchanges", s.issuer.count())
 	}
 }
 
 func TestRepeatOfAFailureHasTheSameReference(t *testing.T) {
-	d := newDoor(t)
-	path, _ := d.invite(rotation.Identity{})
-	b := d.browser()
-	d.issuer.answer = rotation.Answer{Class: rotation.Refused, Detail: "invalid_grant"}
+	s := newServer(t)
+	path, _ := s.invite(rotation.Identity{})
+	b := s.browser()
+	s.issuer.answer = rotation.Answer{Class: rotation.Refused, Detail: "invalid_grant"}
 	address := b.allow(path)
 	first := b.wantResult(b.do("GET", address), failedPage)
 	if again := b.wantResult(b.do("GET", address), failedPage); again != first {
-		t.Error("the repeat shows something else")
+		t.Error("the repeat shows another page")
 	}
 	mark := regexp.MustCompile(`<strong>([A-Z2-7]{4}-[A-Z2-7]{4})</strong>`).FindStringSubmatch(first)
-	if mark == nil || !strings.Contains(d.log.String(), "reference="+mark[1]) {
-		t.Errorf("reference %v is not in the log:\n%s", mark, d.log)
+	if mark == nil || !strings.Contains(s.log.String(), "reference="+mark[1]) {
+		t.Errorf("reference %v is not in the log:\n%s", mark, s.log)
 	}
 }
 
 func TestDenial(t *testing.T) {
-	d := newDoor(t)
-	path, hash := d.invite(rotation.Identity{})
-	b := d.browser()
+	s := newServer(t)
+	path, hash := s.invite(rotation.Identity{})
+	b := s.browser()
 	request := b.start(path)
 	denial := callback(url.Values{"error": {"access_denied"}, "state": request["state"], "iss": {loginURL + "/"},
 		"error_description": {"<b>canary-description</b>"}})
@@ -148,13 +148,13 @@ func TestDenial(t *testing.T) {
 	if strings.Contains(page, "canary-description") {
 		t.Error("the description is shown")
 	}
-	if i := d.invitation(hash); !i.UsedAt.IsZero() || i.Starts != 1 {
+	if i := s.invitation(hash); !i.UsedAt.IsZero() || i.Starts != 1 {
 		t.Errorf("invitation %+v", i)
 	}
-	// The state is spent, the link is not.
-	b.wantResult(b.do("GET", callback(url.Values{"code": {d.issuer.consent(request)}, "state": request["state"]})),
+	// The state is used up, the link is not.
+	b.wantResult(b.do("GET", callback(url.Values{"code": {s.issuer.consent(request)}, "state": request["state"]})),
 		deniedPage)
-	if d.issuer.count() != 0 {
+	if s.issuer.count() != 0 {
 		t.Error("a code was exchanged")
 	}
 	b.wantResult(b.do("GET", b.allow(path)), connectedPage)
@@ -163,71 +163,71 @@ func TestDenial(t *testing.T) {
 func TestOutcomes(t *testing.T) {
 	for _, c := range []struct {
 		name    string
-		prepare func(d *door)
+		prepare func(s *server)
 		page    string
 		redeems int
 	}{
-		{"unknown error", func(d *door) {}, failedPage, 0},
-		{"another user", func(d *door) { d.issuer.identity.Login = "sam@example.com" }, wrongAccountPage, 1},
-		{"identity not known yet", func(d *door) { d.issuer.fault = errors.New("HTTP 503") }, verifyingPage, 1},
-		{"app not installed", func(d *door) { d.issuer.fault = rotation.ErrAppNotInstalled }, notInstalledPage, 1},
+		{"unknown error", func(s *server) {}, failedPage, 0},
+		{"another user", func(s *server) { s.issuer.identity.Login = "sam@example.com" }, wrongAccountPage, 1},
+		{"identity not known yet", func(s *server) { s.issuer.fault = errors.New("HTTP 503") }, verifyingPage, 1},
+		{"app not installed", func(s *server) { s.issuer.fault = rotation.ErrAppNotInstalled }, notInstalledPage, 1},
 		{"code refused", answers(rotation.Refused), failedPage, 1},
 		{"client fault", answers(rotation.ClientFault), failedPage, 1},
 		{"answer lost", answers(rotation.UnknownResult), failedPage, 1},
 		{"told to wait", answers(rotation.RateLimited), unavailablePage, 1},
 		{"not reached", answers(rotation.NotSent), unavailablePage, 1},
-		{"changed during the exchange", func(d *door) { d.issuer.during = d.supersede }, supersededPage, 1},
-		{"changed before the exchange", func(d *door) { d.supersede() }, supersededPage, 0},
+		{"changed during the exchange", func(s *server) { s.issuer.during = s.supersede }, supersededPage, 1},
+		{"changed before the exchange", func(s *server) { s.supersede() }, supersededPage, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			d := newDoor(t)
-			path, hash := d.invite(rotation.Identity{Login: "pat@example.com"})
-			b := d.browser()
+			s := newServer(t)
+			path, hash := s.invite(rotation.Identity{Login: "pat@example.com"})
+			b := s.browser()
 			address := b.allow(path)
 			if c.name == "unknown error" {
 				address = strings.Replace(address, "code=", "error=made_up_", 1)
 			}
-			c.prepare(d)
+			c.prepare(s)
 			b.wantResult(b.do("GET", address), c.page)
-			if d.issuer.count() != c.redeems {
-				t.Errorf("%d exchanges, want %d", d.issuer.count(), c.redeems)
+			if s.issuer.count() != c.redeems {
+				t.Errorf("%d exchanges, want %d", s.issuer.count(), c.redeems)
 			}
-			if !d.invitation(hash).UsedAt.IsZero() {
+			if !s.invitation(hash).UsedAt.IsZero() {
 				t.Error("the invitation is used up")
 			}
-			d.issuer.during = nil
+			s.issuer.during = nil
 			b.wantResult(b.do("GET", address), c.page)
-			if d.issuer.count() != c.redeems {
+			if s.issuer.count() != c.redeems {
 				t.Error("the repeat exchanged again")
 			}
-			if strings.Contains(d.log.String(), "made_up") {
+			if strings.Contains(s.log.String(), "made_up") {
 				t.Error("a stranger's words are in the log")
 			}
 		})
 	}
 }
 
-func answers(class rotation.Class) func(*door) {
-	return func(d *door) { d.issuer.answer = rotation.Answer{Class: class, Detail: "HTTP 000"} }
+func answers(class rotation.Class) func(*server) {
+	return func(s *server) { s.issuer.answer = rotation.Answer{Class: class, Detail: "HTTP 000"} }
 }
 
 // supersede raises the connection's epoch, as another consent would.
-func (d *door) supersede() {
-	rec := d.record()
+func (s *server) supersede() {
+	rec := s.record()
 	rec.Epoch++
-	if _, err := d.files.Ledger().Write(d.t.Context(), rotation.Change{Record: rec}); err != nil {
-		d.t.Error(err)
+	if _, err := s.files.Ledger().Write(s.t.Context(), rotation.Change{Record: rec}); err != nil {
+		s.t.Error(err)
 	}
 }
 
 func TestParallelCallbacksExchangeOnce(t *testing.T) {
-	d := newDoor(t)
-	path, hash := d.invite(rotation.Identity{})
-	b := d.browser()
+	s := newServer(t)
+	path, hash := s.invite(rotation.Identity{})
+	b := s.browser()
 	address := b.allow(path)
 	var wg sync.WaitGroup
 	for range 2 {
-		twin := &browser{door: d, cookies: b.cookies}
+		twin := &browser{server: s, cookies: b.cookies}
 		wg.Go(func() {
 			answer := twin.do("GET", address)
 			if answer.StatusCode != 303 || answer.Header.Get("Location") != publicURL+"/connected" {
@@ -236,50 +236,50 @@ func TestParallelCallbacksExchangeOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if d.issuer.count() != 1 || d.invitation(hash).UsedAt.IsZero() {
-		t.Errorf("%d exchanges, invitation %+v", d.issuer.count(), d.invitation(hash))
+	if s.issuer.count() != 1 || s.invitation(hash).UsedAt.IsZero() {
+		t.Errorf("%d exchanges, invitation %+v", s.issuer.count(), s.invitation(hash))
 	}
 }
 
 func TestTwoTabs(t *testing.T) {
-	d := newDoor(t)
-	path, _ := d.invite(rotation.Identity{})
-	b := d.browser()
+	s := newServer(t)
+	path, _ := s.invite(rotation.Identity{})
+	b := s.browser()
 	first, second := b.start(path), b.start(path)
 	if len(b.cookies) != 2 || b.cookies[0].Name == b.cookies[1].Name {
 		t.Fatalf("cookies %v", b.cookies)
 	}
 	b.wantResult(b.do("GET", callback(url.Values{"error": {"access_denied"}, "state": second["state"]})), deniedPage)
-	b.wantResult(b.do("GET", callback(url.Values{"code": {d.issuer.consent(first)}, "state": first["state"]})),
+	b.wantResult(b.do("GET", callback(url.Values{"code": {s.issuer.consent(first)}, "state": first["state"]})),
 		connectedPage)
 }
 
 // One success per invitation, however many starts of it are under way.
 func TestSecondSuccessOfOneInvitation(t *testing.T) {
-	d := newDoor(t)
-	path, _ := d.invite(rotation.Identity{})
-	b, other := d.browser(), d.browser()
+	s := newServer(t)
+	path, _ := s.invite(rotation.Identity{})
+	b, other := s.browser(), s.browser()
 	first, second := b.allow(path), other.allow(path)
 	b.wantResult(b.do("GET", first), connectedPage)
 	other.wantResult(other.do("GET", second), alreadyPage)
-	if d.issuer.count() != 1 {
-		t.Errorf("%d exchanges", d.issuer.count())
+	if s.issuer.count() != 1 {
+		t.Errorf("%d exchanges", s.issuer.count())
 	}
 }
 
-// A consent whose owner is not known yet leaves the link to the right person.
-// Once a run has found that it was the right one, the link is over.
+// A consent with an owner that is not known yet leaves the link usable for the right person.
+// Once a run has found that the owner was the right one, the link has ended.
 func TestVerifyingLeavesTheLinkUntilItIsDecided(t *testing.T) {
-	d := newDoor(t)
-	path, hash := d.invite(rotation.Identity{Login: "pat@example.com"})
-	b := d.browser()
-	d.issuer.fault = errors.New("HTTP 503")
+	s := newServer(t)
+	path, hash := s.invite(rotation.Identity{Login: "pat@example.com"})
+	b := s.browser()
+	s.issuer.fault = errors.New("HTTP 503")
 	b.wantResult(b.do("GET", b.allow(path)), verifyingPage)
 	want(t, b.do("GET", path), 200, invitePage)
 
-	d.issuer.fault = nil
-	d.sweep()
-	if rec := d.record(); rec.Status != rotation.Active || !d.invitation(hash).UsedAt.IsZero() {
+	s.issuer.fault = nil
+	s.sweep()
+	if rec := s.record(); rec.Status != rotation.Active || !s.invitation(hash).UsedAt.IsZero() {
 		t.Fatalf("record %+v", rec)
 	}
 	want(t, b.do("GET", path), 410, alreadyPage)
@@ -287,55 +287,55 @@ func TestVerifyingLeavesTheLinkUntilItIsDecided(t *testing.T) {
 }
 
 // sweep is what the rotate function does later.
-func (d *door) sweep() {
-	d.t.Helper()
-	d.clock.advance(10 * time.Minute)
-	rotator, err := rotation.NewRotator(rotation.Config{Ledger: d.files.Ledger(), SecretStore: d.files.SecretStore(),
-		Sealer:       d.files.Sealer(),
-		Applications: d.apps, Issuer: d.issuer, Now: d.clock.Now, Settings: rotation.DefaultSettings("test")})
+func (s *server) sweep() {
+	s.t.Helper()
+	s.clock.advance(10 * time.Minute)
+	rotator, err := rotation.NewRotator(rotation.Config{Ledger: s.files.Ledger(), SecretStore: s.files.SecretStore(),
+		Sealer:       s.files.Sealer(),
+		Applications: s.apps, Issuer: s.issuer, Now: s.clock.Now, Settings: rotation.DefaultSettings("test")})
 	if err != nil {
-		d.t.Fatal(err)
+		s.t.Fatal(err)
 	}
 	if _, err := rotator.Sweep(context.Background()); err != nil {
-		d.t.Fatal(err)
+		s.t.Fatal(err)
 	}
 }
 
 // Two people were sent a link to one connection.
 func TestOtherInvitationOfAConnectedConnection(t *testing.T) {
-	d := newDoor(t)
-	first, _ := d.invite(rotation.Identity{})
-	second, _ := d.invite(rotation.Identity{})
-	b, other := d.browser(), d.browser()
+	s := newServer(t)
+	first, _ := s.invite(rotation.Identity{})
+	second, _ := s.invite(rotation.Identity{})
+	b, other := s.browser(), s.browser()
 	underWay := other.allow(second)
 	b.wantResult(b.do("GET", b.allow(first)), connectedPage)
 	want(t, other.do("GET", second), 410, alreadyPage)
 	want(t, other.do("POST", second), 410, alreadyPage)
 	page := other.wantResult(other.do("GET", underWay), alreadyPage)
-	if !strings.Contains(page, "reference number") || d.issuer.count() != 1 {
-		t.Errorf("%d exchanges, page %s", d.issuer.count(), page)
+	if !strings.Contains(page, "reference number") || s.issuer.count() != 1 {
+		t.Errorf("%d exchanges, page %s", s.issuer.count(), page)
 	}
 }
 
 func TestRevokedInvitationStopsWhatIsUnderWay(t *testing.T) {
-	d := newDoor(t)
-	path, hash := d.invite(rotation.Identity{})
-	b := d.browser()
+	s := newServer(t)
+	path, hash := s.invite(rotation.Identity{})
+	b := s.browser()
 	request := b.start(path)
-	allowed := callback(url.Values{"code": {d.issuer.consent(request)}, "state": request["state"]})
-	if err := d.store.RevokeInvitation(t.Context(), hash, d.clock.Now()); err != nil {
+	allowed := callback(url.Values{"code": {s.issuer.consent(request)}, "state": request["state"]})
+	if err := s.store.RevokeInvitation(t.Context(), hash, s.clock.Now()); err != nil {
 		t.Fatal(err)
 	}
 	want(t, b.do("GET", allowed), 410, linkUnusablePage)
 	want(t, b.do("GET", callback(url.Values{"error": {"access_denied"}, "state": request["state"]})), 410,
 		linkUnusablePage)
 	want(t, b.do("GET", path), 410, linkUnusablePage)
-	if d.issuer.count() != 0 || d.record().Status != rotation.Pending {
-		t.Errorf("%d exchanges, record %+v", d.issuer.count(), d.record())
+	if s.issuer.count() != 0 || s.record().Status != rotation.Pending {
+		t.Errorf("%d exchanges, record %+v", s.issuer.count(), s.record())
 	}
 }
 
-// Another user may take a connection over only if the operator said so.
+// Another user may take over a connection only if the operator allowed it.
 func TestRepin(t *testing.T) {
 	for _, c := range []struct {
 		name     string
@@ -353,43 +353,43 @@ func TestRepin(t *testing.T) {
 			wrongAccountPage, "42"},
 		{"another company, agreed", rotation.Identity{Company: "8", Repin: true}, rotation.Identity{ResourceOwner: "42",
 			Company: "8"}, connectedPage, "42"},
-		{"the same, written otherwise", rotation.Identity{Login: "PAT@Example.com"}, rotation.Identity{ResourceOwner: "42",
+		{"the same login in another case", rotation.Identity{Login: "PAT@Example.com"}, rotation.Identity{ResourceOwner: "42",
 			Login: "pat@example.com", Company: "7"}, connectedPage, "42"},
 		{"another client id, agreed", rotation.Identity{Repin: true}, rotation.Identity{ClientID: "elsewhere",
 			ResourceOwner: "42", Company: "7"}, wrongAccountPage, "42"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			d := newDoor(t)
-			b := d.browser()
-			d.issuer.identity.Company = "7"
-			path, _ := d.invite(rotation.Identity{Company: "7"})
+			s := newServer(t)
+			b := s.browser()
+			s.issuer.identity.Company = "7"
+			path, _ := s.invite(rotation.Identity{Company: "7"})
 			b.wantResult(b.do("GET", b.allow(path)), connectedPage)
 			if c.comes.ClientID == "" {
 				c.comes.ClientID = "client-of-sandbox"
 			}
-			d.issuer.identity = c.comes
-			path, hash := d.invite(c.invited)
+			s.issuer.identity = c.comes
+			path, hash := s.invite(c.invited)
 			b.wantResult(b.do("GET", b.allow(path)), c.heading)
-			rec, connected := d.record(), c.heading == connectedPage
+			rec, connected := s.record(), c.heading == connectedPage
 			if rec.Pin.ResourceOwner != c.ownedNow || (rec.Epoch == 2) != connected ||
-				d.invitation(hash).UsedAt.IsZero() == connected {
-				t.Errorf("pin %+v, epoch %d, invitation %+v", rec.Pin, rec.Epoch, d.invitation(hash))
+				s.invitation(hash).UsedAt.IsZero() == connected {
+				t.Errorf("pin %+v, epoch %d, invitation %+v", rec.Pin, rec.Epoch, s.invitation(hash))
 			}
-			if !connected && d.issuer.revoked == 0 {
+			if !connected && s.issuer.revoked == 0 {
 				t.Error("the pair was not revoked")
 			}
 		})
 	}
 }
 
-// The page names whom a connection belongs to already, for anybody else would be turned away.
+// The page names the owner of a connection, because anybody else would be refused.
 func TestRenewalNamesTheAccount(t *testing.T) {
-	d := newDoor(t)
-	b := d.browser()
-	d.issuer.identity.Company = "7777777"
-	path, _ := d.invite(rotation.Identity{Company: "7777777"})
+	s := newServer(t)
+	b := s.browser()
+	s.issuer.identity.Company = "7777777"
+	path, _ := s.invite(rotation.Identity{Company: "7777777"})
 	if page := want(t, b.do("GET", path), 200, invitePage); strings.Contains(page, "pat@example.com") {
-		t.Error("a first invitation names somebody")
+		t.Error("a first invitation names an account")
 	}
 	b.wantResult(b.do("GET", b.allow(path)), connectedPage)
 	for _, c := range []struct {
@@ -402,49 +402,49 @@ func TestRenewalNamesTheAccount(t *testing.T) {
 		{"anybody of the company", rotation.Identity{Repin: true}, "", "7777777"},
 		{"another company", rotation.Identity{Repin: true, Company: "8888888"}, "", "8888888"},
 	} {
-		path, _ := d.invite(c.invited)
+		path, _ := s.invite(c.invited)
 		page := want(t, b.do("GET", path), 200, invitePage)
 		for _, login := range []string{"pat@example.com", "patricia@example.com"} {
 			if strings.Contains(page, "<dd>"+login+"</dd>") != (login == c.login) {
-				t.Errorf("%s: %s is on the page, or is not", c.name, login)
+				t.Errorf("%s: whether %s is on the page is wrong", c.name, login)
 			}
 		}
 		if !strings.Contains(page, "<dd>"+c.company+"</dd>") {
 			t.Errorf("%s: the page does not name company %s", c.name, c.company)
 		}
 	}
-	// The login on the page is nobody's condition: users keep their number when their address changes.
-	d.issuer.identity.Login = "pat.jones@example.com"
-	path, _ = d.invite(rotation.Identity{})
+	// The login on the page is not a condition: users keep their number when their address changes.
+	s.issuer.identity.Login = "pat.jones@example.com"
+	path, _ = s.invite(rotation.Identity{})
 	b.wantResult(b.do("GET", b.allow(path)), connectedPage)
 }
 
-// Some servers answer a second consent of a user with the token that there is
+// Some servers answer a second consent of a user with the existing token
 // (Doorkeeper's reuse_access_token). Revoking that would end the connection.
 func TestRejectedCopyOfTheCurrentPairIsNotRevoked(t *testing.T) {
-	d := newDoor(t)
-	b := d.browser()
-	path, _ := d.invite(rotation.Identity{})
+	s := newServer(t)
+	b := s.browser()
+	path, _ := s.invite(rotation.Identity{})
 	b.wantResult(b.do("GET", b.allow(path)), connectedPage)
-	d.issuer.answer = d.issuer.given
-	path, _ = d.invite(rotation.Identity{Company: "8"})
+	s.issuer.answer = s.issuer.given
+	path, _ = s.invite(rotation.Identity{Company: "8"})
 	b.wantResult(b.do("GET", b.allow(path)), wrongAccountPage)
-	d.sweep()
-	if rec := d.record(); d.issuer.revoked != 0 || rec.Status != rotation.Active || rec.Epoch != 1 {
-		t.Errorf("%d revocations, record %+v", d.issuer.revoked, rec)
+	s.sweep()
+	if rec := s.record(); s.issuer.revoked != 0 || rec.Status != rotation.Active || rec.Epoch != 1 {
+		t.Errorf("%d revocations, record %+v", s.issuer.revoked, rec)
 	}
 }
 
 func TestWrongBrowserLeavesTheStateToTheRightOne(t *testing.T) {
-	d := newDoor(t)
-	path, _ := d.invite(rotation.Identity{})
-	right, other := d.browser(), d.browser()
+	s := newServer(t)
+	path, _ := s.invite(rotation.Identity{})
+	right, other := s.browser(), s.browser()
 	address := right.allow(path)
 	other.start(path)
 	other.cookies[0].Name = right.cookies[0].Name // a well-formed cookie, of another start
-	d.store.made()
+	s.store.made()
 	want(t, other.do("GET", address), 400, refusedPage)
-	if got := d.store.made(); got != "State" {
+	if got := s.store.made(); got != "State" {
 		t.Errorf("store calls: %s", got)
 	}
 	right.wantResult(right.do("GET", address), connectedPage)
@@ -453,76 +453,76 @@ func TestWrongBrowserLeavesTheStateToTheRightOne(t *testing.T) {
 func TestStoreFaultsBeforeTheExchangeCanBeRetried(t *testing.T) {
 	for _, call := range []string{"State", "Consume"} {
 		t.Run(call, func(t *testing.T) {
-			d := newDoor(t)
-			path, _ := d.invite(rotation.Identity{})
-			b := d.browser()
+			s := newServer(t)
+			path, _ := s.invite(rotation.Identity{})
+			b := s.browser()
 			address := b.allow(path)
-			d.store.down = map[string]bool{call: true}
+			s.store.down = map[string]bool{call: true}
 			answer := b.do("GET", address)
 			want(t, answer, 503, unavailablePage)
-			if answer.Header.Get("Retry-After") == "" || d.issuer.count() != 0 {
-				t.Errorf("%d exchanges, header %v", d.issuer.count(), answer.Header)
+			if answer.Header.Get("Retry-After") == "" || s.issuer.count() != 0 {
+				t.Errorf("%d exchanges, header %v", s.issuer.count(), answer.Header)
 			}
-			d.store.down = nil
+			s.store.down = nil
 			b.wantResult(b.do("GET", address), connectedPage)
 		})
 	}
 }
 
 func TestMissingCredentialsLeaveTheState(t *testing.T) {
-	d := newDoor(t)
-	path, _ := d.invite(rotation.Identity{})
-	b := d.browser()
+	s := newServer(t)
+	path, _ := s.invite(rotation.Identity{})
+	b := s.browser()
 	address := b.allow(path)
-	app := d.apps["sandbox"]
-	delete(d.apps, "sandbox")
+	app := s.apps["sandbox"]
+	delete(s.apps, "sandbox")
 	want(t, b.do("GET", address), 503, unavailablePage)
 	want(t, b.do("GET", path), 503, unavailablePage)
 	want(t, b.do("POST", path), 503, unavailablePage)
-	d.apps["sandbox"] = app
+	s.apps["sandbox"] = app
 	b.wantResult(b.do("GET", address), connectedPage)
 }
 
 func TestRedirectURIMustLeadHere(t *testing.T) {
-	d := newDoor(t)
-	path, _ := d.invite(rotation.Identity{})
-	app := d.apps["sandbox"]
+	s := newServer(t)
+	path, _ := s.invite(rotation.Identity{})
+	app := s.apps["sandbox"]
 	app.RedirectURI = "http://localhost"
-	d.apps["sandbox"] = app
-	want(t, d.browser().do("GET", path), 503, unavailablePage)
-	want(t, d.browser().do("POST", path), 503, unavailablePage)
-	if !strings.Contains(d.log.String(), publicURL+"/callback/sandbox") {
-		t.Errorf("the log does not say what to register:\n%s", d.log)
+	s.apps["sandbox"] = app
+	want(t, s.browser().do("GET", path), 503, unavailablePage)
+	want(t, s.browser().do("POST", path), 503, unavailablePage)
+	if !strings.Contains(s.log.String(), publicURL+"/callback/sandbox") {
+		t.Errorf("the log does not say what to register:\n%s", s.log)
 	}
 }
 
 // The write took effect and its answer was lost: nobody may exchange after that.
 func TestLostConsumeExchangesNothing(t *testing.T) {
-	d := newDoor(t)
-	path, _ := d.invite(rotation.Identity{})
-	b := d.browser()
+	s := newServer(t)
+	path, _ := s.invite(rotation.Identity{})
+	b := s.browser()
 	address := b.allow(path)
-	d.store.lost = map[string]bool{"Consume": true}
+	s.store.lost = map[string]bool{"Consume": true}
 	want(t, b.do("GET", address), 503, unavailablePage)
-	d.store.lost = nil
-	d.clock.advance(2 * time.Minute)
+	s.store.lost = nil
+	s.clock.advance(2 * time.Minute)
 	b.wantResult(b.do("GET", address), failedPage)
-	if d.issuer.count() != 0 {
-		t.Errorf("%d exchanges", d.issuer.count())
+	if s.issuer.count() != 0 {
+		t.Errorf("%d exchanges", s.issuer.count())
 	}
 }
 
 func TestResultIsShownEvenIfItCannotBeRecorded(t *testing.T) {
-	d := newDoor(t)
-	path, _ := d.invite(rotation.Identity{})
-	b := d.browser()
+	s := newServer(t)
+	path, _ := s.invite(rotation.Identity{})
+	b := s.browser()
 	address := b.allow(path)
-	d.store.down = map[string]bool{"Conclude": true}
+	s.store.down = map[string]bool{"Conclude": true}
 	b.wantResult(b.do("GET", address), connectedPage)
-	if !strings.Contains(d.log.String(), "the connection's history tells it") {
-		t.Errorf("log:\n%s", d.log)
+	if !strings.Contains(s.log.String(), "see the connection's history for it") {
+		t.Errorf("log:\n%s", s.log)
 	}
-	d.clock.advance(2 * time.Minute)
+	s.clock.advance(2 * time.Minute)
 	b.wantResult(b.do("GET", address), alreadyPage)
 	want(t, b.do("GET", path), 410, alreadyPage)
 	want(t, b.do("POST", path), 410, alreadyPage)
@@ -530,23 +530,23 @@ func TestResultIsShownEvenIfItCannotBeRecorded(t *testing.T) {
 
 // A person who closes the tab during the exchange loses nothing.
 func TestClosedTab(t *testing.T) {
-	d := newDoor(t)
-	path, hash := d.invite(rotation.Identity{})
-	b := d.browser()
+	s := newServer(t)
+	path, hash := s.invite(rotation.Identity{})
+	b := s.browser()
 	address := b.allow(path)
 	ctx, cancel := context.WithCancel(t.Context())
-	d.issuer.during = cancel
+	s.issuer.during = cancel
 	b.do("GET", address, withContext(ctx))
-	if d.record().Status != rotation.Active || d.invitation(hash).UsedAt.IsZero() {
-		t.Errorf("record %+v, invitation %+v", d.record(), d.invitation(hash))
+	if s.record().Status != rotation.Active || s.invitation(hash).UsedAt.IsZero() {
+		t.Errorf("record %+v, invitation %+v", s.record(), s.invitation(hash))
 	}
 	b.wantResult(b.do("GET", address), connectedPage)
 }
 
 func TestPlainLoopback(t *testing.T) {
-	d := newDoorAt(t, "http://localhost:8080")
-	path, _ := d.invite(rotation.Identity{})
-	b := d.browser()
+	s := newServerAt(t, "http://localhost:8080")
+	path, _ := s.invite(rotation.Identity{})
+	b := s.browser()
 	answer := b.do("GET", path)
 	if answer.Header.Get("Strict-Transport-Security") != "" {
 		t.Error("HSTS without TLS")
@@ -561,9 +561,9 @@ func TestPlainLoopback(t *testing.T) {
 
 func TestPublicURLWithAPath(t *testing.T) {
 	for _, stripped := range []bool{true, false} {
-		d := newDoorAt(t, "https://tokens.example.com/prod")
-		path, _ := d.invite(rotation.Identity{})
-		b := d.browser()
+		s := newServerAt(t, "https://tokens.example.com/prod")
+		path, _ := s.invite(rotation.Identity{})
+		b := s.browser()
 		reach := func(r *http.Request) {
 			if stripped {
 				r.URL.Path = strings.TrimPrefix(r.URL.Path, "/prod")
@@ -578,23 +578,23 @@ func TestPublicURLWithAPath(t *testing.T) {
 	}
 }
 
-// Disconnecting ends every link of before, under way or not.
+// Disconnecting ends every earlier link, under way or not.
 func TestDisconnectedConnection(t *testing.T) {
-	d := newDoor(t)
-	path, _ := d.invite(rotation.Identity{})
-	b := d.browser()
+	s := newServer(t)
+	path, _ := s.invite(rotation.Identity{})
+	b := s.browser()
 	underWay := b.allow(path)
-	rec := d.record()
+	rec := s.record()
 	rec.Epoch, rec.Status = rec.Epoch+1, rotation.Disconnected
-	if _, err := d.files.Ledger().Write(t.Context(), rotation.Change{Record: rec}); err != nil {
+	if _, err := s.files.Ledger().Write(t.Context(), rotation.Change{Record: rec}); err != nil {
 		t.Fatal(err)
 	}
 	want(t, b.do("GET", path), 410, linkUnusablePage)
 	want(t, b.do("POST", path), 410, linkUnusablePage)
 	b.wantResult(b.do("GET", underWay), supersededPage)
-	if d.issuer.count() != 0 {
-		t.Errorf("%d exchanges", d.issuer.count())
+	if s.issuer.count() != 0 {
+		t.Errorf("%d exchanges", s.issuer.count())
 	}
-	again, _ := d.invite(rotation.Identity{})
+	again, _ := s.invite(rotation.Identity{})
 	b.wantResult(b.do("GET", b.allow(again)), connectedPage)
 }

@@ -11,9 +11,8 @@ import (
 // Procore's codes live as long.
 const stateLifetime = 10 * time.Minute
 
-// cookieJar sets and reads the cookie that ties a state to the browser that
-// began. Each state has a cookie of its own name, so two tabs do not take each
-// other's.
+// cookieJar sets and reads the cookie that binds a state to the browser that
+// started. Each state has a cookie with its own name, so two tabs do not share one.
 type cookieJar struct {
 	// plain is for http:// on a loopback address: the __Host- prefix demands
 	// Secure, which not every browser accepts without TLS.
@@ -28,8 +27,8 @@ func (j cookieJar) name(state token.Secret) string {
 	return "__Host-" + name
 }
 
-// write sets the cookie. SameSite is Lax because the callback arrives by a
-// navigation that another site began.
+// write sets the cookie. SameSite is Lax because the callback is a
+// navigation that another site started.
 func (j cookieJar) write(w http.ResponseWriter, state, value token.Secret) {
 	http.SetCookie(w, &http.Cookie{Name: j.name(state), Value: value.Reveal(), Path: "/",
 		MaxAge: int(stateLifetime.Seconds()), Secure: !j.plain, HttpOnly: true, SameSite: http.SameSiteLaxMode})
@@ -46,7 +45,7 @@ func (j cookieJar) read(r *http.Request, state token.Secret) (_ token.Secret, co
 	}
 	found := r.CookiesNamed(j.name(state))
 	if len(found) != 1 {
-		return token.Secret{}, "not exactly one cookie of ours"
+		return token.Secret{}, "not exactly one cookie of this state"
 	}
 	value, ok := parseSecret(found[0].Value)
 	if !ok {

@@ -1,7 +1,7 @@
-// Package consent is the door through which a person connects an account: an
-// invitation, one authorization request (RFC 6749 section 4.1, with PKCE of
-// RFC 7636), one callback, and pages that say in plain words what happened. It is
-// the only part that strangers can reach.
+// Package consent lets a person connect an account: an invitation, one
+// authorization request (RFC 6749 section 4.1, with PKCE of RFC 7636), one callback,
+// and pages that say in plain words what happened. It is the only part that
+// strangers can reach.
 //
 //	GET  /connect/{invitation}    a page with one button; changes nothing
 //	POST /connect/{invitation}    stores a state, sets a cookie, 303 to the authorization server
@@ -12,10 +12,10 @@
 //
 //	malformed in any way        refused; no store was asked
 //	state read, browser checked refused without a change: the state stays for the right browser
-//	prepared                    all that can fail early has, a revoked invitation included; a reload starts here again
-//	state consumed              the one conditional write; whoever loses it waits for the winner's result
+//	prepared                    all early failures are over, a revoked invitation included; a reload starts here again
+//	state consumed              the one conditional write; a request that loses it waits for the winner's result
 //	code exchanged              the pair is saved by package rotation, whatever happens to this request
-//	result recorded             repeats show it; without it they say that the attempt came to no end
+//	result recorded             repeats show it; without it they say that the attempt did not finish
 //
 // Links, states and cookies carry 260 random bits and only their SHA-256 is
 // stored. The PKCE verifier is computed from cookie and state, so neither the

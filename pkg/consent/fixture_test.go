@@ -33,8 +33,8 @@ const (
 
 var acme = token.Connection{Environment: "sandbox", Name: "acme"}
 
-// door is a Handler on real stores, with an authorization server of its own.
-type door struct {
+// server is a Handler on real stores, with an authorization server of its own.
+type server struct {
 	t       testing.TB
 	handler *consent.Handler
 	store   *watched
@@ -51,60 +51,60 @@ type door struct {
 	secrets      []string // must not be in the log
 }
 
-func newDoor(t testing.TB) *door { return newDoorAt(t, publicURL) }
+func newServer(t testing.TB) *server { return newServerAt(t, publicURL) }
 
-func newDoorAt(t testing.TB, public string) *door {
+func newServerAt(t testing.TB, public string) *server {
 	t.Helper()
 	files, err := embedded.Open(t.Context(), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &door{t: t, files: files, store: &watched{Store: files.Consents(), calls: map[string]int{}}, clock: &clock{
+	s := &server{t: t, files: files, store: &watched{Store: files.Consents(), calls: map[string]int{}}, clock: &clock{
 		now: time.Date(2026, 11, 21, 9, 0, 0, 0, time.UTC)}, log: &lockedBuffer{}, public: public, apps: applications{}}
 	t.Cleanup(func() {
 		if err := files.Close(); err != nil {
 			t.Error(err)
 		}
-		d.checkLog()
+		s.checkLog()
 	})
 	for _, environment := range []string{"sandbox", "production"} {
-		d.apps[environment] = rotation.Application{Environment: environment, ClientID: "client-of-" + environment,
+		s.apps[environment] = rotation.Application{Environment: environment, ClientID: "client-of-" + environment,
 			ClientSecret: token.NewSecret("canary-client-secret"), RedirectURI: public + "/callback/" + environment,
 			LoginURL: loginURL, APIURL: "https://api.example.net"}
 	}
-	d.secrets = []string{"canary-client-secret"}
-	d.issuer = &issuer{door: d, codes: map[string]url.Values{}, identity: rotation.Identity{ClientID: "client-of-sandbox",
-		ResourceOwner: "42", Login: "pat@example.com"}}
-	d.register(acme)
-	d.build()
-	return d
+	s.secrets = []string{"canary-client-secret"}
+	s.issuer = &issuer{server: s, codes: map[string]url.Values{}, identity: rotation.Identity{
+		ClientID: "client-of-sandbox", ResourceOwner: "42", Login: "pat@example.com"}}
+	s.register(acme)
+	s.build()
+	return s
 }
 
-func (d *door) register(c token.Connection) {
-	d.t.Helper()
-	if _, err := rotation.Register(context.Background(), d.files.Ledger(), d.files.SecretStore(), "test", c); err != nil {
-		d.t.Fatal(err)
+func (s *server) register(c token.Connection) {
+	s.t.Helper()
+	if _, err := rotation.Register(context.Background(), s.files.Ledger(), s.files.SecretStore(), "test", c); err != nil {
+		s.t.Fatal(err)
 	}
 }
 
-func (d *door) build() {
-	d.t.Helper()
-	log := d.logger()
-	consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: d.files.Ledger(), Sealer: d.files.Sealer(),
-		Applications: d.apps, Issuer: d.issuer, Log: log, Now: d.clock.Now, Settings: rotation.DefaultSettings("test")})
+func (s *server) build() {
+	s.t.Helper()
+	log := s.logger()
+	consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: s.files.Ledger(), Sealer: s.files.Sealer(),
+		Applications: s.apps, Issuer: s.issuer, Log: log, Now: s.clock.Now, Settings: rotation.DefaultSettings("test")})
 	if err != nil {
-		d.t.Fatal(err)
+		s.t.Fatal(err)
 	}
-	d.handler, err = consent.New(consent.Config{Store: d.store, Consents: consents, Applications: d.apps,
-		AuthorizeURL: authorizeURL, PublicURL: d.public, Organization: d.organization, Observer: d.observer, Logger: log,
-		Now: d.clock.Now})
+	s.handler, err = consent.New(consent.Config{Store: s.store, Consents: consents, Applications: s.apps,
+		AuthorizeURL: authorizeURL, PublicURL: s.public, Organization: s.organization, Observer: s.observer, Logger: log,
+		Now: s.clock.Now})
 	if err != nil {
-		d.t.Fatal(err)
+		s.t.Fatal(err)
 	}
 }
 
-func (d *door) logger() *slog.Logger {
-	return slog.New(slog.NewTextHandler(d.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+func (s *server) logger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
 func authorizeURL(app rotation.Application, redirectURI, state, codeChallenge string) string {
@@ -114,77 +114,77 @@ func authorizeURL(app rotation.Application, redirectURI, state, codeChallenge st
 }
 
 // invite makes a link and returns its path.
-func (d *door) invite(expect rotation.Identity) (path, hash string) {
-	d.t.Helper()
-	return d.inviteTo(acme, expect)
+func (s *server) invite(expect rotation.Identity) (path, hash string) {
+	s.t.Helper()
+	return s.inviteTo(acme, expect)
 }
 
-func (d *door) inviteTo(c token.Connection, expect rotation.Identity) (path, hash string) {
-	d.t.Helper()
-	rec, _, err := d.files.Ledger().Load(context.Background(), c)
+func (s *server) inviteTo(c token.Connection, expect rotation.Identity) (path, hash string) {
+	s.t.Helper()
+	rec, _, err := s.files.Ledger().Load(context.Background(), c)
 	if err != nil {
-		d.t.Fatal(err)
+		s.t.Fatal(err)
 	}
-	link, made, err := consent.Invite(context.Background(), d.store.Store, d.public,
-		consent.Invitation{Connection: c, Expect: expect, Epoch: rec.Epoch, CreatedAt: d.clock.Now()})
+	link, made, err := consent.Invite(context.Background(), s.store.Store, s.public,
+		consent.Invitation{Connection: c, Expect: expect, Epoch: rec.Epoch, CreatedAt: s.clock.Now()})
 	if err != nil {
-		d.t.Fatal(err)
+		s.t.Fatal(err)
 	}
-	path, ok := strings.CutPrefix(link.Reveal(), d.public)
+	path, ok := strings.CutPrefix(link.Reveal(), s.public)
 	if !ok {
-		d.t.Fatalf("the link does not begin with %s", d.public)
+		s.t.Fatalf("the link does not begin with %s", s.public)
 	}
-	d.keepSecret(strings.TrimPrefix(path, "/connect/"))
+	s.keepSecret(strings.TrimPrefix(path, "/connect/"))
 	return path, made.Hash
 }
 
-func (d *door) keepSecret(texts ...string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.secrets = append(d.secrets, texts...)
+func (s *server) keepSecret(texts ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.secrets = append(s.secrets, texts...)
 }
 
-func (d *door) checkLog() {
-	text := d.log.String()
-	for _, secret := range d.secrets {
+func (s *server) checkLog() {
+	text := s.log.String()
+	for _, secret := range s.secrets {
 		if secret != "" && strings.Contains(text, secret) {
-			d.t.Errorf("a secret is in the log:\n%s", text)
+			s.t.Errorf("a secret is in the log:\n%s", text)
 		}
 	}
 }
 
 // invitation reads the stored invitation.
-func (d *door) invitation(hash string) consent.Invitation {
-	d.t.Helper()
-	i, err := d.store.Store.Invitation(context.Background(), hash)
+func (s *server) invitation(hash string) consent.Invitation {
+	s.t.Helper()
+	i, err := s.store.Store.Invitation(context.Background(), hash)
 	if err != nil {
-		d.t.Fatal(err)
+		s.t.Fatal(err)
 	}
 	return i
 }
 
-func (d *door) record() rotation.Record {
-	d.t.Helper()
-	rec, _, err := d.files.Ledger().Load(context.Background(), acme)
+func (s *server) record() rotation.Record {
+	s.t.Helper()
+	rec, _, err := s.files.Ledger().Load(context.Background(), acme)
 	if err != nil {
-		d.t.Fatal(err)
+		s.t.Fatal(err)
 	}
 	return rec
 }
 
 // browser sends requests as a person's browser would, and keeps cookies.
 type browser struct {
-	door    *door
+	server  *server
 	cookies []*http.Cookie
 }
 
-func (d *door) browser() *browser { return &browser{door: d} }
+func (s *server) browser() *browser { return &browser{server: s} }
 
-// do sends one request. target is a path or one of the door's own addresses.
+// do sends one request. target is a path or one of the server's own addresses.
 func (b *browser) do(method, target string, change ...func(*http.Request)) *http.Response {
-	b.door.t.Helper()
-	r := httptest.NewRequestWithContext(context.Background(), method, b.door.public+strings.TrimPrefix(target,
-		b.door.public), nil)
+	b.server.t.Helper()
+	r := httptest.NewRequestWithContext(context.Background(), method, b.server.public+strings.TrimPrefix(target,
+		b.server.public), nil)
 	for _, c := range b.cookies {
 		r.AddCookie(&http.Cookie{Name: c.Name, Value: c.Value})
 	}
@@ -196,35 +196,35 @@ func (b *browser) do(method, target string, change ...func(*http.Request)) *http
 		f(r)
 	}
 	w := httptest.NewRecorder()
-	b.door.handler.ServeHTTP(w, r)
+	b.server.handler.ServeHTTP(w, r)
 	answer := w.Result()
 	for _, c := range answer.Cookies() {
 		b.cookies = append(b.cookies, c)
-		b.door.keepSecret(c.Value)
+		b.server.keepSecret(c.Value)
 	}
 	return answer
 }
 
 // start presses the button and returns the authorization request.
 func (b *browser) start(path string) url.Values {
-	b.door.t.Helper()
+	b.server.t.Helper()
 	answer := b.do(http.MethodPost, path)
 	if answer.StatusCode != http.StatusSeeOther {
-		b.door.t.Fatalf("POST answered %d: %s", answer.StatusCode, body(b.door.t, answer))
+		b.server.t.Fatalf("POST answered %d: %s", answer.StatusCode, body(b.server.t, answer))
 	}
 	address, err := answer.Location()
 	if err != nil || !strings.HasPrefix(address.String(), loginURL+"/oauth/authorize?") {
-		b.door.t.Fatalf("POST redirects to %v, %v", address, err)
+		b.server.t.Fatalf("POST redirects to %v, %v", address, err)
 	}
-	b.door.keepSecret(address.Query().Get("state"))
+	b.server.keepSecret(address.Query().Get("state"))
 	return address.Query()
 }
 
 // allow starts, consents, and returns the path and query of the callback.
 func (b *browser) allow(path string) string {
-	b.door.t.Helper()
+	b.server.t.Helper()
 	request := b.start(path)
-	return callback(url.Values{"code": {b.door.issuer.consent(request)}, "state": request["state"]})
+	return callback(url.Values{"code": {b.server.issuer.consent(request)}, "state": request["state"]})
 }
 
 func callback(values url.Values) string { return "/callback/sandbox?" + values.Encode() }
@@ -238,7 +238,7 @@ func body(t testing.TB, answer *http.Response) string {
 	return string(text)
 }
 
-// title is the heading of the page, by which tests tell pages apart.
+// title returns the heading of the page; tests distinguish pages by it.
 func title(t testing.TB, page string) string {
 	t.Helper()
 	_, rest, _ := strings.Cut(page, "<h1>")
@@ -264,13 +264,13 @@ func want(t testing.TB, answer *http.Response, status int, heading string) (page
 
 // wantResult checks the redirect and the page behind it, twice as after a reload.
 func (b *browser) wantResult(answer *http.Response, heading string) (page string) {
-	t := b.door.t
+	t := b.server.t
 	t.Helper()
 	if answer.StatusCode != http.StatusSeeOther || body(t, answer) != "" {
 		t.Fatalf("status %d, want a bare 303", answer.StatusCode)
 	}
 	address := answer.Header.Get("Location")
-	if !strings.HasPrefix(address, b.door.public+"/") {
+	if !strings.HasPrefix(address, b.server.public+"/") {
 		t.Errorf("redirected to %q", address)
 	}
 	page = want(t, b.do(http.MethodGet, address), http.StatusOK, heading)
@@ -282,7 +282,7 @@ func (b *browser) wantResult(answer *http.Response, heading string) (page string
 
 // issuer is an authorization server that knows single-use codes and PKCE.
 type issuer struct {
-	door     *door
+	server   *server
 	mu       sync.Mutex
 	codes    map[string]url.Values // code: authorization request
 	redeems  int
@@ -302,7 +302,7 @@ func (i *issuer) consent(request url.Values) (code string) {
 	defer i.mu.Unlock()
 	code = fmt.Sprintf("canary-code-%d", len(i.codes))
 	i.codes[code] = request
-	i.door.keepSecret(code)
+	i.server.keepSecret(code)
 	return code
 }
 
@@ -330,7 +330,7 @@ func (i *issuer) Redeem(_ context.Context, app rotation.Application, grant rotat
 		return rotation.Answer{Class: rotation.Refused, Detail: "invalid_grant"}
 	}
 	access, refresh := fmt.Sprintf("canary-access-%d", i.redeems), fmt.Sprintf("canary-refresh-%d", i.redeems)
-	i.door.keepSecret(access, refresh)
+	i.server.keepSecret(access, refresh)
 	text, _ := json.Marshal(map[string]any{"access_token": access, "refresh_token": refresh})
 	i.given = rotation.Answer{Class: rotation.Captured, Body: token.NewSecret(string(text))}
 	return i.given
@@ -378,11 +378,11 @@ type watched struct {
 	mu    sync.Mutex
 	calls map[string]int
 	down  map[string]bool   // calls that fail without effect
-	lost  map[string]bool   // calls that take effect and fail all the same
+	lost  map[string]bool   // calls that take effect and still fail
 	ahead map[string]func() // runs before a call
 }
 
-// through lets a call of the store happen, or not.
+// through makes a call of the store, or fails it.
 func through[T any](w *watched, call string, do func() (T, error)) (T, error) {
 	w.mu.Lock()
 	w.calls[call]++
@@ -402,7 +402,7 @@ func through[T any](w *watched, call string, do func() (T, error)) (T, error) {
 	return v, err
 }
 
-// made lists the calls that happened, and forgets them.
+// made returns the calls that happened and resets the list.
 func (w *watched) made() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -473,7 +473,7 @@ func (b *lockedBuffer) String() string {
 	return b.buf.String()
 }
 
-// brokenStore takes no invitation.
+// brokenStore refuses every invitation.
 type brokenStore struct{ consent.Store }
 
 func (brokenStore) CreateInvitation(context.Context, consent.Invitation) error { return errStoreDown }

@@ -11,7 +11,7 @@ import (
 )
 
 // FuzzHandler sends whole requests. Without a start of its own, no request may
-// reach further than reading, and every answer is one of the known kinds.
+// do more than read, and every answer is one of the known kinds.
 func FuzzHandler(f *testing.F) {
 	good := url.Values{"code": {"c"}, "state": {otherSecret}}.Encode()
 	cookie := "__Host-tokenturn-" + hashOf(otherSecret)[:12] + "=" + otherSecret
@@ -21,13 +21,13 @@ func FuzzHandler(f *testing.F) {
 	f.Add("POST", "/connect/"+otherSecret, "", "", "tokens.example.com")
 	f.Add("GET", "/not-connected", "result=denied&reference=ABCD-2345", "", "TOKENS.example.com")
 	f.Add("HEAD", "//x", "%", "=;=", "")
-	d := newDoor(f)
-	d.invite(rotation.Identity{})
+	s := newServer(f)
+	s.invite(rotation.Identity{})
 	f.Fuzz(func(t *testing.T, method, path, query, cookie, host string) {
 		r := &http.Request{Method: method, URL: &url.URL{Path: path, RawQuery: query}, Host: host,
 			Header: http.Header{"Cookie": {cookie}, "Sec-Fetch-Site": {"same-origin"}}, Body: http.NoBody}
 		w := httptest.NewRecorder()
-		d.handler.ServeHTTP(w, r.WithContext(t.Context()))
+		s.handler.ServeHTTP(w, r.WithContext(t.Context()))
 		switch w.Code {
 		case 200, 400, 404, 405:
 		default:
@@ -37,7 +37,7 @@ func FuzzHandler(f *testing.F) {
 			w.Header().Get("Location") != "" {
 			t.Errorf("header %v", w.Header())
 		}
-		if calls := d.store.made(); calls != "" && calls != "State" && calls != "Invitation" {
+		if calls := s.store.made(); calls != "" && calls != "State" && calls != "Invitation" {
 			t.Errorf("store calls %s", calls)
 		}
 		if len(query) > 20 && strings.Contains(w.Body.String(), query) {

@@ -15,7 +15,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 )
 
-// gatewayEvent is the request as API Gateway hands it to the function.
+// gatewayEvent is the request as API Gateway passes it to the function.
 func gatewayEvent(method, target string, cookies []*http.Cookie) events.APIGatewayV2HTTPRequest {
 	path, query, _ := strings.Cut(strings.TrimPrefix(target, publicURL), "?")
 	event := events.APIGatewayV2HTTPRequest{Version: "2.0", RawPath: path, RawQueryString: query,
@@ -27,11 +27,11 @@ func gatewayEvent(method, target string, cookies []*http.Cookie) events.APIGatew
 	return event
 }
 
-// What is wrong with the event itself never reaches the handler, and the right
-// request still works afterwards.
+// A malformed event never reaches the handler, and the right request still works
+// afterwards.
 func TestBadEventsChangeNothing(t *testing.T) {
-	d := newDoor(t)
-	serve := lambdahttp.Handler(d.handler)
+	s := newServer(t)
+	serve := lambdahttp.Handler(s.handler)
 	for _, c := range []struct {
 		name   string
 		change func(e *events.APIGatewayV2HTTPRequest)
@@ -60,23 +60,23 @@ func TestBadEventsChangeNothing(t *testing.T) {
 		}, 400},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			path, hash := d.invite(rotation.Identity{})
-			b := d.browser()
+			path, hash := s.invite(rotation.Identity{})
+			b := s.browser()
 			target := b.allow(path)
 			event := gatewayEvent("GET", target, b.cookies)
-			invited, redeems := d.invitation(hash), d.issuer.count()
+			invited, redeems := s.invitation(hash), s.issuer.count()
 			c.change(&event)
-			d.store.made()
+			s.store.made()
 			answer, err := serve(t.Context(), event)
 			if err != nil || answer.StatusCode != c.status || answer.Headers["Location"] != "" || len(answer.Cookies) != 0 {
 				t.Errorf("answer %d %v, %v", answer.StatusCode, answer.Headers, err)
 			}
-			if calls := d.store.made(); calls != "" || d.issuer.count() != redeems || d.invitation(hash) != invited {
+			if calls := s.store.made(); calls != "" || s.issuer.count() != redeems || s.invitation(hash) != invited {
 				t.Errorf("store calls %q", calls)
 			}
 			answer, err = serve(t.Context(), gatewayEvent("GET", target, b.cookies))
 			if err != nil || answer.StatusCode != 303 || answer.Headers["Location"] != publicURL+"/connected" {
-				t.Errorf("the right one answers %d %v, %v", answer.StatusCode, answer.Headers, err)
+				t.Errorf("the right request answers %d %v, %v", answer.StatusCode, answer.Headers, err)
 			}
 		})
 	}
@@ -92,17 +92,17 @@ func TestFloodTouchesNoStore(t *testing.T) {
 		}
 	}
 	synctest.Test(t, func(t *testing.T) {
-		d := newDoor(t)
-		path, _ := d.invite(rotation.Identity{})
-		b := d.browser()
+		s := newServer(t)
+		path, _ := s.invite(rotation.Identity{})
+		b := s.browser()
 		good, err := url.Parse(b.allow(path))
 		if err != nil {
 			t.Fatal(err)
 		}
 		kept := *b.cookies[0]
-		d.handler, err = consent.New(consent.Config{Store: struct{ consent.Store }{}, Consents: &rotation.Consents{},
+		s.handler, err = consent.New(consent.Config{Store: struct{ consent.Store }{}, Consents: &rotation.Consents{},
 			Applications: struct{ rotation.Applications }{}, AuthorizeURL: authorizeURL, PublicURL: publicURL,
-			Logger: d.logger(), Now: d.clock.Now})
+			Logger: s.logger(), Now: s.clock.Now})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -110,7 +110,7 @@ func TestFloodTouchesNoStore(t *testing.T) {
 		for range 200 * 30 {
 			c := kept
 			b.cookies = []*http.Cookie{&c}
-			a := &attempt{d: d, b: b, method: "GET", path: "/callback/sandbox", query: good.Query()}
+			a := &attempt{s: s, b: b, method: "GET", path: "/callback/sandbox", query: good.Query()}
 			malformed[sent%len(malformed)].change(a)
 			kinds[a.send().StatusCode]++
 			sent++

@@ -16,18 +16,18 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// Observer is told of what is worth counting. It must return at once and be safe
+// Observer receives what is worth counting. It must return at once and be safe
 // for concurrent use.
 type Observer interface {
-	// Ended tells that a consent to c came to an end, and which: the name of the
-	// page that the person is shown.
+	// Ended reports that a consent to c ended. The outcome is the name of the page
+	// that the person is shown.
 	Ended(c token.Connection, outcome string)
-	// Reused tells that a redirect came once more from its own browser, after its
-	// state had been used: a reload, as a rule.
+	// Reused reports that a redirect arrived again from its own browser after its
+	// state had been used, usually by a reload.
 	Reused(c token.Connection)
 }
 
-// nobody is the Observer where there is none.
+// nobody is the Observer of a handler that was configured without one.
 type nobody struct{}
 
 func (nobody) Ended(token.Connection, string) {}
@@ -43,10 +43,10 @@ type Config struct {
 	// PublicURL is the base under which people reach the handler: https://, or
 	// http:// on a loopback address. A path in it may or may not be stripped on the way.
 	PublicURL string
-	// Organization is whose installation this is, in the words of the people who
-	// visit it, such as a company's name; at most 80 characters.
+	// Organization is the name under which visitors know the owner of this
+	// installation, such as a company's name; at most 80 characters.
 	Organization string
-	// Observer is told how consents end; nil for nobody.
+	// Observer receives how consents end; may be nil.
 	Observer Observer
 	Logger   *slog.Logger
 	Now      func() time.Time
@@ -71,7 +71,7 @@ type route struct {
 
 type methods = map[string]func(w http.ResponseWriter, r *http.Request, argument string)
 
-// New checks the configuration and reports all that is missing at once.
+// New checks the configuration and reports all problems at once.
 func New(cfg Config) (*Handler, error) {
 	public, err := parsePublicURL(cfg.PublicURL)
 	problems := []error{err, CheckOrganization(cfg.Organization)}
@@ -96,7 +96,7 @@ func New(cfg Config) (*Handler, error) {
 		pages: parsePages(), origins: http.NewCrossOriginProtection()}
 	h.routes = map[string]route{
 		"connect/": {"/connect/{invitation}", methods{"GET": h.invitation, "HEAD": h.invitation, "POST": h.start}},
-		// no HEAD: it would spend the state and show nothing
+		// No HEAD: it would consume the state and show nothing.
 		"callback/":     {"/callback/{environment}", methods{"GET": h.callback}},
 		"connected":     {"/connected", methods{"GET": h.connected, "HEAD": h.connected}},
 		"not-connected": {"/not-connected", methods{"GET": h.notConnected, "HEAD": h.notConnected}},
@@ -105,8 +105,8 @@ func New(cfg Config) (*Handler, error) {
 	return h, nil
 }
 
-// ServeHTTP implements http.Handler. Like http.ServeMux it sets the request's Pattern, which is
-// what an access log may tell of the address: the path of an invitation is its secret.
+// ServeHTTP implements http.Handler. Like http.ServeMux it sets the request's Pattern. An access
+// log may record that and not the path, because the path of an invitation contains its secret.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.protect(w.Header())
 	path := strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, h.public.Path), "/")
@@ -126,7 +126,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Allow", strings.Join(slices.Sorted(maps.Keys(found.methods)), ", "))
 		h.show(w, http.StatusMethodNotAllowed, notFound, view{})
 	case name != "healthz" && canonicalHost(h.public.Scheme, r.Host) != canonicalHost(h.public.Scheme, h.public.Host):
-		h.refuse(w, r, "another host than "+h.public.Host)
+		h.refuse(w, r, "the Host header is not "+h.public.Host)
 	default:
 		serve(w, r, argument)
 	}
@@ -135,7 +135,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // CheckOrganization reports what is wrong with a Config.Organization.
 func CheckOrganization(name string) error {
 	if utf8.RuneCountInString(name) > 80 || !printable(name) {
-		return errors.New("the organization is a name of at most 80 printable characters")
+		return errors.New("the organization name must have at most 80 characters, all printable")
 	}
 	return nil
 }
@@ -146,7 +146,7 @@ func (h *Handler) protect(header http.Header) {
 	header.Set("Content-Security-Policy", h.policy("'none'"))
 	header.Set("Cross-Origin-Opener-Policy", "same-origin")
 	header.Set("Cross-Origin-Resource-Policy", "same-origin")
-	// The invitation page alone changes this, with a meta element: see there.
+	// Only the invitation page overrides this, with a meta element: see invite.html.
 	header.Set("Referrer-Policy", "no-referrer")
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("X-Frame-Options", "DENY")
@@ -161,17 +161,17 @@ func (h *Handler) policy(formAction string) string {
 		"; base-uri 'none'; frame-ancestors 'none'"
 }
 
-// seeOther redirects within or out of the handler. http.Redirect would repeat the
-// address, which may contain a state, in a body.
+// seeOther redirects to an address inside or outside the handler. http.Redirect would
+// repeat the address, which may contain a state, in the body.
 func seeOther(w http.ResponseWriter, address string) {
 	w.Header().Set("Location", address)
 	w.WriteHeader(http.StatusSeeOther)
 }
 
-// refuse is the one answer to every request that must not be believed: the same
-// bytes whatever was wrong. Why is for the log alone. A refusal that is about a
-// connection got past the form checks and is worth a line; the others are
-// anybody's noise.
+// refuse is the one answer to every request that cannot be trusted: the same
+// bytes for every reason. The reason goes to the log only. A refusal that is about
+// a connection passed the checks of form and is logged as a warning; anybody can
+// cause the others, so they are logged at level debug.
 func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, why string, about ...slog.Attr) {
 	level := slog.LevelDebug
 	if len(about) > 0 {
@@ -182,7 +182,7 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, why string, abo
 }
 
 // unavailable says that nothing was changed and that trying again may help.
-// event is what the reference on the page is made from.
+// The reference on the page is derived from event.
 func (h *Handler) unavailable(w http.ResponseWriter, r *http.Request, event string, err error, about ...slog.Attr) {
 	mark := reference(event)
 	h.cfg.Logger.LogAttrs(r.Context(), slog.LevelError, "consent is out of service",
@@ -191,8 +191,8 @@ func (h *Handler) unavailable(w http.ResponseWriter, r *http.Request, event stri
 	h.show(w, http.StatusServiceUnavailable, unavailable, view{Reference: mark})
 }
 
-// connected and notConnected serve the result pages. They know nothing but what
-// the address says, and that can only choose between texts of this package.
+// connected and notConnected serve the result pages. They know only what the
+// address says, and the address can only choose between texts of this package.
 func (h *Handler) connected(w http.ResponseWriter, r *http.Request, _ string) {
 	h.showResult(w, r, connected, verifying, notInstalled, alreadyConnected)
 }
@@ -214,7 +214,7 @@ func (h *Handler) showResult(w http.ResponseWriter, r *http.Request, usual page,
 	h.show(w, http.StatusOK, chosen, shown)
 }
 
-// resultAddress is where the result page of a state is.
+// resultAddress returns the address of a state's result page.
 func (h *Handler) resultAddress(result page, state State) string {
 	path := "/not-connected"
 	switch result {

@@ -9,14 +9,14 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// DefaultLifetime is how long an invitation can be used unless its maker says otherwise.
+// DefaultLifetime is how long an invitation can be used unless ExpiresAt says otherwise.
 const DefaultLifetime = 72 * time.Hour
 
 // Invite stores a new invitation and returns the link to send to the person
 // who is to connect. The link is the only place where its secret part exists.
 // Of wanted, Connection, Epoch (which the connection has now) and CreatedAt (the
 // present time) are required; Expect is optional and ExpiresAt defaults to
-// DefaultLifetime after CreatedAt. The connection must be registered before.
+// DefaultLifetime after CreatedAt. The connection must be registered first.
 func Invite(ctx context.Context, store Store, publicURL string, wanted Invitation) (link token.Secret, _ Invitation,
 	_ error) {
 	base, err := parsePublicURL(publicURL)
@@ -30,7 +30,7 @@ func Invite(ctx context.Context, store Store, publicURL string, wanted Invitatio
 		wanted.ExpiresAt = wanted.CreatedAt.Add(DefaultLifetime)
 	}
 	if !wanted.ExpiresAt.After(wanted.CreatedAt) {
-		return token.Secret{}, Invitation{}, fmt.Errorf("an invitation to %s that has expired when it is made is of no use: "+
+		return token.Secret{}, Invitation{}, fmt.Errorf("the invitation to %s would already be expired: "+
 			"give it a lifetime above zero", wanted.Connection)
 	}
 	secret := newSecret()

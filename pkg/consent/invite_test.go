@@ -12,11 +12,11 @@ import (
 )
 
 func TestInvite(t *testing.T) {
-	d := newDoor(t)
-	now := d.clock.Now()
+	s := newServer(t)
+	now := s.clock.Now()
 	seen := map[string]bool{}
 	for range 3 {
-		link, made, err := consent.Invite(t.Context(), d.store.Store, publicURL+"/", consent.Invitation{
+		link, made, err := consent.Invite(t.Context(), s.store.Store, publicURL+"/", consent.Invitation{
 			Connection: acme, Expect: rotation.Identity{Company: "7"}, CreatedAt: now, Starts: 4, Hash: "forged"})
 		if err != nil {
 			t.Fatal(err)
@@ -31,15 +31,15 @@ func TestInvite(t *testing.T) {
 			made.Expect.Company != "7" {
 			t.Errorf("invitation %+v", made)
 		}
-		if stored := d.invitation(made.Hash); stored != made {
+		if stored := s.invitation(made.Hash); stored != made {
 			t.Errorf("stored %+v", stored)
 		}
 	}
 }
 
 func TestInviteRefuses(t *testing.T) {
-	d := newDoor(t)
-	now := d.clock.Now()
+	s := newServer(t)
+	now := s.clock.Now()
 	for _, c := range []struct {
 		name, url, says string
 		wanted          consent.Invitation
@@ -50,13 +50,13 @@ func TestInviteRefuses(t *testing.T) {
 		{"plain HTTP", "http://tokens.example.com", "https://", consent.Invitation{Connection: acme, CreatedAt: now}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			link, _, err := consent.Invite(t.Context(), d.store.Store, c.url, c.wanted)
+			link, _, err := consent.Invite(t.Context(), s.store.Store, c.url, c.wanted)
 			if err == nil || !strings.Contains(err.Error(), c.says) || !link.IsZero() {
 				t.Errorf("error %v", err)
 			}
 		})
 	}
-	if list, err := d.store.Invitations(t.Context(), now); err != nil || len(list) != 0 {
+	if list, err := s.store.Invitations(t.Context(), now); err != nil || len(list) != 0 {
 		t.Errorf("%d invitations, %v", len(list), err)
 	}
 }
@@ -65,13 +65,13 @@ func TestNewReportsAllProblems(t *testing.T) {
 	_, err := consent.New(consent.Config{PublicURL: "ftp://x"})
 	for _, word := range []string{"public URL", "Store", "Consents", "Applications", "AuthorizeURL", "Logger", "Now"} {
 		if err == nil || !strings.Contains(err.Error(), word) {
-			t.Errorf("no word of %s in %v", word, err)
+			t.Errorf("%s is not in %v", word, err)
 		}
 	}
 }
 
 func TestPublicURLs(t *testing.T) {
-	d := newDoor(t)
+	s := newServer(t)
 	for url, good := range map[string]bool{
 		"https://tokens.example.com":           true,
 		"https://tokens.example.com:8443/a/":   true,
@@ -91,8 +91,8 @@ func TestPublicURLs(t *testing.T) {
 		"javascript:alert(1)":                  false,
 		"https://tokens.example.com\r\nX-Y: 1": false,
 	} {
-		_, _, err := consent.Invite(t.Context(), d.store.Store, url, consent.Invitation{Connection: acme,
-			CreatedAt: d.clock.Now()})
+		_, _, err := consent.Invite(t.Context(), s.store.Store, url, consent.Invitation{Connection: acme,
+			CreatedAt: s.clock.Now()})
 		if (err == nil) != good {
 			t.Errorf("%q: %v", url, err)
 		}
@@ -110,22 +110,22 @@ func TestInviteReportsTheStore(t *testing.T) {
 	}
 }
 
-// A link of a notice is an ordinary invitation to the epoch that the connection is in.
+// A link in a notice is an ordinary invitation for the connection's present epoch.
 func TestRenewals(t *testing.T) {
-	d := newDoor(t)
-	now := d.clock.Now()
-	app, err := d.apps.Application(t.Context(), acme.Environment)
+	s := newServer(t)
+	now := s.clock.Now()
+	app, err := s.apps.Application(t.Context(), acme.Environment)
 	if err != nil {
 		t.Fatal(err)
 	}
-	renewals := consent.Renewals{Store: d.store.Store, Applications: d.apps, PublicURL: strings.TrimSuffix(app.RedirectURI,
+	renewals := consent.Renewals{Store: s.store.Store, Applications: s.apps, PublicURL: strings.TrimSuffix(app.RedirectURI,
 		"/callback/"+acme.Environment)}
 	link, until, err := renewals.Renew(t.Context(), rotation.Record{Connection: acme, Epoch: 3}, now)
 	if err != nil || !until.Equal(now.Add(consent.DefaultLifetime)) {
 		t.Fatalf("until %v, %v", until, err)
 	}
 	text := link.Reveal()
-	if made := d.invitation(hashOf(text[strings.LastIndex(text, "/")+1:])); made.Connection != acme || made.Epoch != 3 {
+	if made := s.invitation(hashOf(text[strings.LastIndex(text, "/")+1:])); made.Connection != acme || made.Epoch != 3 {
 		t.Errorf("invitation %+v", made)
 	}
 	renewals.PublicURL = "https://elsewhere.example.com"

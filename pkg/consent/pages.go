@@ -34,22 +34,22 @@ const (
 	unavailable      page = "unavailable"
 )
 
-// view is all that a page can show. The first two are on every page.
+// view is all that a page can show. The first two fields are on every page.
 type view struct {
-	Organization string // whose installation this is; may be empty
-	Host         string // where it is
+	Organization string // the owner of this installation; may be empty
+	Host         string // of the public URL
 	Connection   string
 	SignIn       string // host of the authorization server
-	Login        string // who is asked for, if that matters
-	Company      string // the company id that is asked for, if that matters
-	Reference    string // finds the log line
+	Login        string // the login that must sign in, if one is expected
+	Company      string // the company id that must be chosen, if one is expected
+	Reference    string // identifies the log line
 }
 
 //go:embed pages
 var assets embed.FS
 
-// pages holds every page, with the style sheet inside, so that one answer is
-// all a browser fetches.
+// pages holds every page with the style sheet inside, so that a browser fetches
+// one answer only.
 type pages struct {
 	templates map[page]*template.Template
 	styleHash string // of the style sheet, for the Content-Security-Policy
@@ -78,7 +78,7 @@ func (h *Handler) show(w http.ResponseWriter, status int, name page, shown view)
 	shown.Organization, shown.Host = h.cfg.Organization, h.public.Host
 	var body bytes.Buffer
 	if err := h.pages.templates[name].Execute(&body, shown); err != nil {
-		panic(err) // a fault in an embedded page; the tests render every one
+		panic(err) // a bug in an embedded page; the tests render every one
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Content-Length", strconv.Itoa(body.Len()))

@@ -24,9 +24,9 @@ func hashOf(secret string) string {
 }
 
 func TestHeadersOfEveryAnswer(t *testing.T) {
-	d := newDoor(t)
-	path, _ := d.invite(rotation.Identity{})
-	b := d.browser()
+	s := newServer(t)
+	path, _ := s.invite(rotation.Identity{})
+	b := s.browser()
 	answers := map[string]*http.Response{
 		"invitation": b.do("GET", path),
 		"start":      b.do("POST", path),
@@ -71,15 +71,15 @@ func TestHeadersOfEveryAnswer(t *testing.T) {
 
 // everyPage returns each page as a browser gets it.
 func everyPage(t *testing.T) map[string]*http.Response {
-	d := newDoor(t)
-	d.organization = "Acme Builders"
-	d.build()
-	b := d.browser()
-	used, _ := d.invite(rotation.Identity{})
+	s := newServer(t)
+	s.organization = "Acme Builders"
+	s.build()
+	b := s.browser()
+	used, _ := s.invite(rotation.Identity{})
 	b.wantResult(b.do("GET", b.allow(used)), connectedPage)
-	expired, _ := d.invite(rotation.Identity{})
-	d.clock.advance(consent.DefaultLifetime)
-	path, _ := d.invite(rotation.Identity{Login: "pat@example.com", Company: "562949953425831"})
+	expired, _ := s.invite(rotation.Identity{})
+	s.clock.advance(consent.DefaultLifetime)
+	path, _ := s.invite(rotation.Identity{Login: "pat@example.com", Company: "562949953425831"})
 	all := map[string]*http.Response{
 		invitePage:       b.do("GET", path),
 		linkUsedPage:     b.do("GET", used),
@@ -134,10 +134,10 @@ func TestPagesAreWhole(t *testing.T) {
 			t.Errorf("%s: Content-Length %s of %d", heading, got, len(page))
 		}
 		if !strings.Contains(page, "This page belongs to Acme Builders, at tokens.example.com.") {
-			t.Errorf("%s does not say whose it is", heading)
+			t.Errorf("%s does not name its owner", heading)
 		}
 		if before, _, form := strings.Cut(page, "<form"); form && !strings.Contains(before, "<h2>What you would allow</h2>") {
-			t.Errorf("%s has its button before what it would allow", heading)
+			t.Errorf("%s has its button before the list of what it allows", heading)
 		}
 		if len(page) > 6000 {
 			t.Errorf("%s has %d bytes", heading, len(page))
@@ -157,7 +157,7 @@ func TestPagesAreWhole(t *testing.T) {
 	}
 }
 
-// The operator to whom people come back finds what they saw.
+// The operator finds every page that people report in the runbook.
 func TestRunbookNamesEveryPage(t *testing.T) {
 	runbook, err := os.ReadFile("../../infra/runbooks/connect.md")
 	if err != nil {
@@ -171,9 +171,9 @@ func TestRunbookNamesEveryPage(t *testing.T) {
 	}
 }
 
-// The result pages show texts of their own only, whatever the address says.
+// The result pages show only their own texts, whatever the address says.
 func TestResultPagesRepeatNothing(t *testing.T) {
-	d := newDoor(t)
+	s := newServer(t)
 	for _, c := range []struct{ path, heading string }{
 		{"/connected?result=canary", connectedPage},
 		{"/connected?result=denied", connectedPage},
@@ -187,7 +187,7 @@ func TestResultPagesRepeatNothing(t *testing.T) {
 		{"/not-connected?x=" + strings.Repeat("canary", 10_000), failedPage},
 		{"/not-connected?connection=canary&message=canary", failedPage},
 	} {
-		page := want(t, d.browser().do("GET", c.path), 200, c.heading)
+		page := want(t, s.browser().do("GET", c.path), 200, c.heading)
 		if strings.Contains(strings.ToLower(page), "cana") {
 			t.Errorf("%.60s is repeated", c.path)
 		}
@@ -195,26 +195,26 @@ func TestResultPagesRepeatNothing(t *testing.T) {
 			t.Errorf("%.60s has a reference", c.path)
 		}
 	}
-	if d.store.made() != "" {
+	if s.store.made() != "" {
 		t.Error("a store was asked")
 	}
 }
 
 func TestForeignTextIsEscaped(t *testing.T) {
-	d := newDoor(t)
-	path, _ := d.invite(rotation.Identity{Login: `<img src=x>"'&`, Company: "</dd><script>"})
-	page := want(t, d.browser().do("GET", path), 200, invitePage)
+	s := newServer(t)
+	path, _ := s.invite(rotation.Identity{Login: `<img src=x>"'&`, Company: "</dd><script>"})
+	page := want(t, s.browser().do("GET", path), 200, invitePage)
 	if strings.Contains(page, "<img") || strings.Contains(page, "<script") || !strings.Contains(page,
 		"&lt;img src=x&gt;") {
 		t.Errorf("page:\n%s", page)
 	}
 }
 
-// Pages say whose they are, in the operator's words where there are any.
+// Pages name their owner, in the operator's words if there are any.
 func TestOrganization(t *testing.T) {
-	d := newDoor(t)
-	path, _ := d.invite(rotation.Identity{})
-	page := want(t, d.browser().do("GET", path), 200, invitePage)
+	s := newServer(t)
+	path, _ := s.invite(rotation.Identity{})
+	page := want(t, s.browser().do("GET", path), 200, invitePage)
 	for _, text := range []string{
 		"You have been asked to let the automatic service at <strong>tokens.example.com</strong>",
 		"belongs to the service at tokens.example.com"} {
@@ -222,9 +222,9 @@ func TestOrganization(t *testing.T) {
 			t.Errorf("no %q in:\n%s", text, page)
 		}
 	}
-	d.organization = "<b>Müller & Söhne</b>"
-	d.build()
-	page = want(t, d.browser().do("GET", path), 200, invitePage)
+	s.organization = "<b>Müller & Söhne</b>"
+	s.build()
+	page = want(t, s.browser().do("GET", path), 200, invitePage)
 	const name = "&lt;b&gt;Müller &amp; Söhne&lt;/b&gt;"
 	for _, text := range []string{"<strong>" + name + "</strong> asks you to let its automatic service at " +
 		"<strong>tokens.example.com</strong>", "belongs to " + name} {

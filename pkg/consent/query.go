@@ -10,7 +10,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// Bounds on what a stranger can make the handler look at. API Gateway's own
+// Bounds on what a stranger can make the handler read. API Gateway's own
 // bound is 10,240 bytes for request line and headers together.
 const (
 	maxQuery  = 4096
@@ -23,7 +23,7 @@ const (
 type response struct {
 	state   token.Secret
 	code    token.Secret
-	problem string // the error parameter; what it says is never shown
+	problem string // the error parameter; its text is never shown
 	issuer  string // RFC 9207; empty if the server did not send it
 	cookie  token.Secret
 }
@@ -37,7 +37,7 @@ func parseResponse(r *http.Request, cookies cookieJar) (_ response, complaint st
 	}
 	state, ok := parseSecret(values["state"])
 	if !ok {
-		return response{}, "no state of ours"
+		return response{}, "not a state of tokenturn"
 	}
 	code, hasCode := values["code"]
 	problem, hasProblem := values["error"]

@@ -12,7 +12,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// attack is one bad callback: a good one, changed.
+// attack is one bad callback, made from a good one.
 type attack struct {
 	name   string
 	change func(a *attempt)
@@ -23,7 +23,7 @@ type attack struct {
 
 // attempt is a callback that would succeed as it is.
 type attempt struct {
-	d      *door
+	s      *server
 	b      *browser
 	method string
 	path   string
@@ -134,13 +134,13 @@ var attacks = []attack{
 	{"HEAD", func(a *attempt) { a.method = "HEAD" }, 405, notFoundPage, ""},
 	{"POST", func(a *attempt) { a.method = "POST" }, 405, notFoundPage, ""},
 	{"PUT", func(a *attempt) { a.method = "PUT" }, 405, notFoundPage, ""},
-	// Well-formed and not to be believed: read, and left as it was.
+	// Well-formed but not trusted: the state is read and stays as it was.
 	{"unknown state", func(a *attempt) {
 		a.query.Set("state", otherSecret)
 		a.b.cookies[0].Name = "__Host-tokenturn-" + hashOf(otherSecret)[:12]
 	}, 400, refusedPage, "State"},
-	{"expired state", func(a *attempt) { a.d.clock.advance(10 * time.Minute) }, 400, refusedPage, "State"},
-	{"state expired by a second", func(a *attempt) { a.d.clock.advance(10*time.Minute + time.Second) }, 400, refusedPage,
+	{"expired state", func(a *attempt) { a.s.clock.advance(10 * time.Minute) }, 400, refusedPage, "State"},
+	{"state expired by a second", func(a *attempt) { a.s.clock.advance(10*time.Minute + time.Second) }, 400, refusedPage,
 		"State"},
 	{"consumed state, other cookie", func(a *attempt) {
 		c := *a.b.cookies[0]
@@ -155,12 +155,12 @@ var attacks = []attack{
 }
 
 func TestBadCallbacksChangeNothing(t *testing.T) {
-	d := newDoor(t)
+	s := newServer(t)
 	var refusal string
 	for _, c := range attacks {
 		t.Run(c.name, func(t *testing.T) {
-			path, hash := d.invite(rotation.Identity{})
-			b := d.browser()
+			path, hash := s.invite(rotation.Identity{})
+			b := s.browser()
 			good := b.allow(path)
 			_, query, _ := strings.Cut(good, "?")
 			values, err := url.ParseQuery(query)
@@ -168,15 +168,15 @@ func TestBadCallbacksChangeNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 			kept := *b.cookies[0]
-			a := &attempt{d: d, b: b, method: "GET", path: "/callback/sandbox", query: values}
+			a := &attempt{s: s, b: b, method: "GET", path: "/callback/sandbox", query: values}
 			c.change(a)
-			invited, record, redeems := d.invitation(hash), d.record(), d.issuer.count()
-			d.store.made()
+			invited, record, redeems := s.invitation(hash), s.record(), s.issuer.count()
+			s.store.made()
 
 			answer := a.send()
 
 			page := want(t, answer, c.status, c.page)
-			if got := d.store.made(); got != c.calls {
+			if got := s.store.made(); got != c.calls {
 				t.Errorf("store calls %q, want %q", got, c.calls)
 			}
 			if c.status == 400 { // the one constant refusal
@@ -187,7 +187,7 @@ func TestBadCallbacksChangeNothing(t *testing.T) {
 					t.Error("this refusal differs from the others")
 				}
 			}
-			if d.issuer.count() != redeems || d.invitation(hash) != invited || d.record().Revision != record.Revision {
+			if s.issuer.count() != redeems || s.invitation(hash) != invited || s.record().Revision != record.Revision {
 				t.Error("something was changed")
 			}
 			if strings.Contains(c.name, "expired") {
@@ -200,58 +200,58 @@ func TestBadCallbacksChangeNothing(t *testing.T) {
 	}
 }
 
-// The person sees the one constant refusal; the operator is told which environments met.
+// The person sees the one constant refusal; the log names both environments.
 func TestAStateOfAnotherEnvironmentIsLogged(t *testing.T) {
-	d := newDoor(t)
-	path, _ := d.invite(rotation.Identity{})
-	b := d.browser()
+	s := newServer(t)
+	path, _ := s.invite(rotation.Identity{})
+	b := s.browser()
 	_, query, _ := strings.Cut(b.allow(path), "?")
 	want(t, b.do("GET", "/callback/production?"+query), 400, refusedPage)
 	want(t, b.do("GET", "/callback/sandbox?"+query+"&iss=https://login.example.com/oauth?code=canary"), 400, refusedPage)
 	for _, both := range []string{"a state of sandbox at the redirect URI of production",
 		"another issuer's answer: of login.example.com, where " + strings.TrimPrefix(loginURL, "https://") +
 			" of sandbox was asked"} {
-		if !strings.Contains(d.log.String(), both) {
-			t.Errorf("the log does not name both, as in %q:\n%s", both, d.log.String())
+		if !strings.Contains(s.log.String(), both) {
+			t.Errorf("the log does not name both, as in %q:\n%s", both, s.log.String())
 		}
 	}
-	if strings.Contains(d.log.String(), "canary") {
+	if strings.Contains(s.log.String(), "canary") {
 		t.Error("more of the issuer than its host is in the log")
 	}
 }
 
 func TestStateLivesTenMinutes(t *testing.T) {
-	d := newDoor(t)
-	path, _ := d.invite(rotation.Identity{})
-	b := d.browser()
+	s := newServer(t)
+	path, _ := s.invite(rotation.Identity{})
+	b := s.browser()
 	address := b.allow(path)
-	d.clock.advance(10*time.Minute - time.Second)
+	s.clock.advance(10*time.Minute - time.Second)
 	b.wantResult(b.do("GET", address), connectedPage)
 }
 
-// Another request of the same browser takes the state between this one's look
+// Another request of the same browser consumes the state between this one's read
 // and its Consume.
 func TestConsumeDecides(t *testing.T) {
-	d := newDoor(t)
-	path, _ := d.invite(rotation.Identity{})
-	b := d.browser()
+	s := newServer(t)
+	path, _ := s.invite(rotation.Identity{})
+	b := s.browser()
 	address := b.allow(path)
-	d.store.ahead = map[string]func(){"Consume": func() {
-		d.store.ahead = nil
+	s.store.ahead = map[string]func(){"Consume": func() {
+		s.store.ahead = nil
 		b.wantResult(b.do("GET", address), connectedPage)
 	}}
 	b.wantResult(b.do("GET", address), connectedPage)
-	if got := d.store.made(); d.issuer.count() != 1 || !strings.Contains(got, "Consume") {
-		t.Errorf("%d exchanges, store calls %s", d.issuer.count(), got)
+	if got := s.store.made(); s.issuer.count() != 1 || !strings.Contains(got, "Consume") {
+		t.Errorf("%d exchanges, store calls %s", s.issuer.count(), got)
 	}
 }
 
 func TestBadLinksChangeNothing(t *testing.T) {
 	type link struct {
-		d          *door
+		s          *server
 		path, hash string
 	}
-	d := newDoor(t)
+	s := newServer(t)
 	for _, c := range []struct {
 		name   string
 		change func(l *link)
@@ -266,51 +266,51 @@ func TestBadLinksChangeNothing(t *testing.T) {
 		{"a connection's name", func(l *link) { l.path = "/connect/sandbox/acme" }, 404, linkUnusablePage, ""},
 		{"markup", func(l *link) { l.path = "/connect/%3Cscript%3E" }, 404, linkUnusablePage, ""},
 		{"unknown", func(l *link) { l.path = "/connect/" + otherSecret }, 404, linkUnusablePage, "Invitation"},
-		{"expired this second", func(l *link) { l.d.clock.advance(consent.DefaultLifetime) }, 410, linkExpiredPage,
+		{"expired this second", func(l *link) { l.s.clock.advance(consent.DefaultLifetime) }, 410, linkExpiredPage,
 			"Invitation"},
-		{"expired long ago", func(l *link) { l.d.clock.advance(20 * consent.DefaultLifetime) }, 410, linkExpiredPage,
+		{"expired long ago", func(l *link) { l.s.clock.advance(20 * consent.DefaultLifetime) }, 410, linkExpiredPage,
 			"Invitation"},
 		{"revoked and expired", func(l *link) {
-			if err := l.d.store.RevokeInvitation(l.d.t.Context(), l.hash, l.d.clock.Now()); err != nil {
-				l.d.t.Fatal(err)
+			if err := l.s.store.RevokeInvitation(l.s.t.Context(), l.hash, l.s.clock.Now()); err != nil {
+				l.s.t.Fatal(err)
 			}
-			l.d.clock.advance(consent.DefaultLifetime)
+			l.s.clock.advance(consent.DefaultLifetime)
 		}, 410, linkUnusablePage, "Invitation"},
 		{"revoked", func(l *link) {
-			if err := l.d.store.RevokeInvitation(l.d.t.Context(), l.hash, l.d.clock.Now()); err != nil {
-				l.d.t.Fatal(err)
+			if err := l.s.store.RevokeInvitation(l.s.t.Context(), l.hash, l.s.clock.Now()); err != nil {
+				l.s.t.Fatal(err)
 			}
 		}, 410, linkUnusablePage, "Invitation"},
 		{"sixth start", func(l *link) {
 			for range consent.MaxStarts {
-				l.d.browser().start(l.path)
+				l.s.browser().start(l.path)
 			}
 		}, 410, linkUnusablePage, "Invitation"},
 		{"used", func(l *link) {
-			b := l.d.browser()
+			b := l.s.browser()
 			b.wantResult(b.do("GET", b.allow(l.path)), connectedPage)
 		}, 410, linkUsedPage, "Invitation"},
 		{"deleted connection", func(l *link) {
-			l.path, l.hash = l.d.inviteTo(token.Connection{Environment: "sandbox", Name: "never-registered"},
+			l.path, l.hash = l.s.inviteTo(token.Connection{Environment: "sandbox", Name: "never-registered"},
 				rotation.Identity{})
 		}, 410, linkUnusablePage, "Invitation"},
-		{"store down", func(l *link) { l.d.store.down = map[string]bool{"Invitation": true} }, 503, unavailablePage,
+		{"store down", func(l *link) { l.s.store.down = map[string]bool{"Invitation": true} }, 503, unavailablePage,
 			"Invitation"},
 	} {
 		for _, method := range []string{"GET", "POST"} {
 			t.Run(c.name+" "+method, func(t *testing.T) {
-				l := &link{d: d}
-				l.path, l.hash = d.invite(rotation.Identity{})
+				l := &link{s: s}
+				l.path, l.hash = s.invite(rotation.Identity{})
 				c.change(l)
-				before := d.invitation(l.hash)
-				d.store.made()
-				answer := d.browser().do(method, l.path)
-				d.store.down = nil
+				before := s.invitation(l.hash)
+				s.store.made()
+				answer := s.browser().do(method, l.path)
+				s.store.down = nil
 				want(t, answer, c.status, c.page)
-				if got := d.store.made(); got != c.calls {
+				if got := s.store.made(); got != c.calls {
 					t.Errorf("store calls %q, want %q", got, c.calls)
 				}
-				if d.invitation(l.hash) != before || len(answer.Header["Set-Cookie"]) != 0 {
+				if s.invitation(l.hash) != before || len(answer.Header["Set-Cookie"]) != 0 {
 					t.Error("something was changed")
 				}
 			})
@@ -318,16 +318,16 @@ func TestBadLinksChangeNothing(t *testing.T) {
 	}
 }
 
-// The last start wins a race that Usable could not see.
+// Another start uses up the invitation after Usable was asked.
 func TestStartThatTheStoreRefuses(t *testing.T) {
-	d := newDoor(t)
-	path, hash := d.invite(rotation.Identity{})
-	d.store.ahead = map[string]func(){"Start": func() {
-		if err := d.store.RevokeInvitation(t.Context(), hash, d.clock.Now()); err != nil {
+	s := newServer(t)
+	path, hash := s.invite(rotation.Identity{})
+	s.store.ahead = map[string]func(){"Start": func() {
+		if err := s.store.RevokeInvitation(t.Context(), hash, s.clock.Now()); err != nil {
 			t.Error(err)
 		}
 	}}
-	answer := d.browser().do("POST", path)
+	answer := s.browser().do("POST", path)
 	want(t, answer, 410, linkUnusablePage)
 	if len(answer.Header["Set-Cookie"]) != 0 {
 		t.Error("a cookie was set")
@@ -335,17 +335,17 @@ func TestStartThatTheStoreRefuses(t *testing.T) {
 }
 
 func TestScannersUseNothingUp(t *testing.T) {
-	d := newDoor(t)
-	path, hash := d.invite(rotation.Identity{})
-	before := d.invitation(hash)
+	s := newServer(t)
+	path, hash := s.invite(rotation.Identity{})
+	before := s.invitation(hash)
 	for _, method := range []string{"GET", "HEAD", "GET"} {
 		for range 20 {
-			if answer := d.browser().do(method, path); answer.StatusCode != 200 || len(answer.Header["Set-Cookie"]) != 0 {
+			if answer := s.browser().do(method, path); answer.StatusCode != 200 || len(answer.Header["Set-Cookie"]) != 0 {
 				t.Fatalf("%s answered %d", method, answer.StatusCode)
 			}
 		}
 	}
-	if d.invitation(hash) != before || d.store.made() != "Invitation" {
+	if s.invitation(hash) != before || s.store.made() != "Invitation" {
 		t.Error("something was changed")
 	}
 }
@@ -365,9 +365,9 @@ func TestForeignFormsAreRefused(t *testing.T) {
 		{"no browser", "", "", 303},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			d := newDoor(t)
-			path, _ := d.invite(rotation.Identity{})
-			answer := d.browser().do("POST", path, func(r *http.Request) {
+			s := newServer(t)
+			path, _ := s.invite(rotation.Identity{})
+			answer := s.browser().do("POST", path, func(r *http.Request) {
 				r.Header.Del("Origin")
 				r.Header.Del("Sec-Fetch-Site")
 				if c.site != "" {
@@ -384,7 +384,7 @@ func TestForeignFormsAreRefused(t *testing.T) {
 				return
 			}
 			want(t, answer, c.status, refusedPage)
-			if got := d.store.made(); got != "" {
+			if got := s.store.made(); got != "" {
 				t.Errorf("store calls %q", got)
 			}
 		})
@@ -392,7 +392,7 @@ func TestForeignFormsAreRefused(t *testing.T) {
 }
 
 func TestOtherAddresses(t *testing.T) {
-	d := newDoor(t)
+	s := newServer(t)
 	for _, c := range []struct {
 		method, path string
 		status       int
@@ -412,22 +412,22 @@ func TestOtherAddresses(t *testing.T) {
 		{"POST", "/healthz", 405, "GET, HEAD"},
 	} {
 		t.Run(c.method+" "+c.path, func(t *testing.T) {
-			answer := d.browser().do(c.method, c.path)
+			answer := s.browser().do(c.method, c.path)
 			want(t, answer, c.status, notFoundPage)
 			if answer.Header.Get("Allow") != c.allow {
 				t.Errorf("Allow %q", answer.Header.Get("Allow"))
 			}
 		})
 	}
-	if got := d.store.made(); got != "" {
+	if got := s.store.made(); got != "" {
 		t.Errorf("store calls %q", got)
 	}
 }
 
 func TestHealth(t *testing.T) {
-	d := newDoor(t)
-	answer := d.browser().do("GET", "/healthz", func(r *http.Request) { r.Host = "10.0.0.7:8080" })
-	if answer.StatusCode != 200 || body(t, answer) != "ok\n" || d.store.made() != "" {
+	s := newServer(t)
+	answer := s.browser().do("GET", "/healthz", func(r *http.Request) { r.Host = "10.0.0.7:8080" })
+	if answer.StatusCode != 200 || body(t, answer) != "ok\n" || s.store.made() != "" {
 		t.Errorf("status %d", answer.StatusCode)
 	}
 }

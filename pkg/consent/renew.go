@@ -11,15 +11,15 @@ import (
 
 var _ rotation.Invitations = Renewals{}
 
-// Renewals make invitations to connections that have been connected before. The
-// engine's pin says who may use them.
+// Renewals makes invitations to connections that have been connected before. The
+// connection's pin says who may use them.
 type Renewals struct {
 	Store        Store
 	Applications rotation.Applications
 	PublicURL    string // of the handler; empty: no link can be made
 }
 
-// Renew implements rotation.Invitations. A link that could not work is not made.
+// Renew implements rotation.Invitations. It makes no link that could not work.
 func (r Renewals) Renew(ctx context.Context, rec rotation.Record, now time.Time) (token.Secret, time.Time, error) {
 	app, err := r.Applications.Application(ctx, rec.Connection.Environment)
 	if err != nil {
@@ -27,7 +27,7 @@ func (r Renewals) Renew(ctx context.Context, rec rotation.Record, now time.Time)
 			err)
 	}
 	if here := r.PublicURL + "/callback/" + rec.Connection.Environment; app.RedirectURI != here {
-		return token.Secret{}, time.Time{}, fmt.Errorf("the app credentials of %s have another redirect_uri than %s",
+		return token.Secret{}, time.Time{}, fmt.Errorf("the redirect_uri in the app credentials of %s is not %s",
 			rec.Connection.Environment, here)
 	}
 	link, made, err := Invite(ctx, r.Store, r.PublicURL, Invitation{Connection: rec.Connection, Epoch: rec.Epoch,

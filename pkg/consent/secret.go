@@ -13,7 +13,7 @@ import (
 )
 
 // secretForm is what newSecret makes: alphanumeric, because Procore asks for an
-// alphanumeric state, and of one length, so that anything else is turned away
+// alphanumeric state, and of one length, so that anything else is refused
 // without asking a store.
 var secretForm = regexp.MustCompile(`^[A-Z2-7]{52}$`)
 
@@ -36,7 +36,7 @@ func hash(s token.Secret) string {
 func verifier(cookie, state token.Secret) token.Secret {
 	key, err := hkdf.Key(sha256.New, []byte(cookie.Reveal()), []byte(state.Reveal()), "tokenturn PKCE verifier", 32)
 	if err != nil {
-		panic(err) // only for a length beyond what SHA-256 can expand to
+		panic(err) // only for a length that SHA-256 cannot expand to
 	}
 	return token.NewSecret(base64.RawURLEncoding.EncodeToString(key))
 }
@@ -50,7 +50,7 @@ func challenge(verifier token.Secret) string {
 var referenceForm = regexp.MustCompile(`^[A-Z2-7]{4}-[A-Z2-7]{4}$`)
 
 // reference names an event to people: it is on the page and in the log. The
-// same key has the same reference, so a repeated callback shows the first one's.
+// same key gives the same reference, so a repeated callback shows the first one's.
 func reference(key string) string {
 	sum := sha256.Sum256([]byte("tokenturn reference " + key))
 	text := base32.StdEncoding.EncodeToString(sum[:5])

@@ -33,8 +33,8 @@ func (h *Handler) invitation(w http.ResponseWriter, r *http.Request, argument st
 		return
 	}
 	// Chrome and Safari apply form-action to every redirect that follows the form,
-	// and companies with a single sign-on of their own are sent on to hosts that
-	// only their login host knows. So any https host has to do.
+	// and the login host redirects users of companies with their own single sign-on
+	// to hosts that only it knows. So the policy must allow any https host.
 	formAction := "'self' https:"
 	scheme, host, _ := strings.Cut(signIn, "://")
 	if scheme == "http" { // a server on this machine
@@ -46,8 +46,8 @@ func (h *Handler) invitation(w http.ResponseWriter, r *http.Request, argument st
 		Company: company})
 }
 
-// wanted says who has to sign in, and for which company, as far as that is settled.
-// A pin's login is the one last seen: the page shows it, and the user's number decides.
+// wanted returns who must sign in and for which company, as far as that is fixed. A pin's
+// login is only the last one seen: the page shows it, but the user's number decides.
 func wanted(expect rotation.Identity, pin *rotation.Pin) (login, company string) {
 	if pin == nil {
 		return expect.Login, expect.Company
@@ -87,7 +87,7 @@ var (
 	errWithdrawn          = errors.New("the invitation was revoked after the start")
 )
 
-// usable finds the invitation of a link, and where its connection stands. What cannot be one is not looked up.
+// usable reads the invitation of a link and the state of its connection. A malformed link reads nothing.
 func (h *Handler) usable(ctx context.Context, argument string) (Invitation, rotation.Standing, error) {
 	secret, ok := parseSecret(argument)
 	if !ok {
@@ -112,7 +112,7 @@ func (h *Handler) usable(ctx context.Context, argument string) (Invitation, rota
 	return invited, standing, err
 }
 
-// turnAway says why the link leads no further. invited is empty if there is none.
+// turnAway shows the page that explains why a link does not work. invited is empty if no invitation was found.
 func (h *Handler) turnAway(w http.ResponseWriter, r *http.Request, invited Invitation, err error) {
 	switch {
 	case errors.Is(err, ErrNotFound):
@@ -135,7 +135,7 @@ func (h *Handler) turnAway(w http.ResponseWriter, r *http.Request, invited Invit
 	}
 }
 
-// attempt is one start, as only the browser knows it.
+// attempt is one start, with the secrets that only the browser keeps.
 type attempt struct {
 	state, cookie token.Secret
 	address       string
@@ -159,7 +159,7 @@ func (h *Handler) begin(ctx context.Context, invited Invitation) (attempt, error
 	return attempt{state, cookie, address}, nil
 }
 
-// application returns the app credentials of an environment if answers to them come back here.
+// application returns the app credentials of an environment if their redirect URI is this handler's.
 func (h *Handler) application(ctx context.Context, environment string) (rotation.Application, error) {
 	app, err := h.cfg.Applications.Application(ctx, environment)
 	if err != nil {
@@ -167,8 +167,8 @@ func (h *Handler) application(ctx context.Context, environment string) (rotation
 	}
 	if here := h.public.String() + "/callback/" + environment; app.RedirectURI != here {
 		return rotation.Application{}, fmt.Errorf("the app credentials of %s have redirect_uri %q, but this handler is %s: "+
-			"register that address in the Developer Portal and set it with the app credentials", environment, app.RedirectURI,
-			here)
+			"register that address in the Developer Portal and set it as redirect_uri in the app credentials", environment,
+			app.RedirectURI, here)
 	}
 	return app, nil
 }

@@ -27,10 +27,10 @@ const MaxStarts = 5
 // Invitation lets one person connect one named connection, once. Only the hash
 // of the link's secret part is stored.
 //
-// It is for the epoch that the connection had when it was made: whatever consent,
-// import or disconnect raises the epoch ends every invitation of before. So an
-// invitation succeeds once even where its success could not be recorded, or was
-// found only later (rotation.Verifying), and no link revives what was disconnected.
+// It holds for the epoch that the connection had when it was made: a consent, import
+// or disconnect raises the epoch and so ends every earlier invitation. Therefore an
+// invitation succeeds only once, even if its success could not be recorded or was
+// known only later (rotation.Verifying), and no link revives a disconnected connection.
 type Invitation struct {
 	Hash       string            `json:"hash"` // hex SHA-256 of the secret part of the link
 	Connection token.Connection  `json:"connection"`
@@ -49,7 +49,7 @@ func (i Invitation) Usable(now time.Time) bool {
 }
 
 // State is one start of an invitation: it binds the redirect to the browser
-// that began, to the environment, and to the epoch the connection had then.
+// that started, to the environment, and to the connection's epoch at that time.
 type State struct {
 	Hash        string            `json:"hash"`   // hex SHA-256 of the state parameter
 	Cookie      string            `json:"cookie"` // hex SHA-256 of the cookie's value
@@ -67,8 +67,8 @@ type State struct {
 
 // Store keeps invitations and states. It is safe for concurrent use by many
 // processes; reads see every write acknowledged before. Rows past their
-// ExpiresAt may still be there: implementations compare the time, never trust
-// their absence. A write that the transport repeated after it had taken effect
+// ExpiresAt may still be there: implementations compare the time and never rely
+// on the absence of a row. A write that the transport repeated after it had taken effect
 // is a success.
 type Store interface {
 	// CreateInvitation stores a new invitation.
@@ -86,8 +86,8 @@ type Store interface {
 	State(ctx context.Context, hash string) (State, error)
 	// Consume marks the state as used in one conditional step: only if it is
 	// there, unexpired at now, unconsumed, of that environment, and its cookie
-	// hash equals cookie. nonce tells a repeated write of this call from
-	// another consumer. Otherwise ErrRefused and nothing changes.
+	// hash equals cookie. nonce distinguishes a repeated write of this call
+	// from another consumer. Otherwise ErrRefused and nothing changes.
 	Consume(ctx context.Context, hash, cookie, environment, nonce string, now time.Time) (State, error)
 	// Conclude records the result page of a consumed state for repeats and, if
 	// used is set, marks its invitation as used at now. ErrNotFound.

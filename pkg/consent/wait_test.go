@@ -15,20 +15,20 @@ func withContext(ctx context.Context) func(*http.Request) {
 }
 
 // inProgress is a callback whose exchange goes on until release is called.
-func inProgress(t *testing.T) (d *door, b *browser, address string, release func()) {
-	d = newDoor(t)
-	path, _ := d.invite(rotation.Identity{})
-	b = d.browser()
+func inProgress(t *testing.T) (s *server, b *browser, address string, release func()) {
+	s = newServer(t)
+	path, _ := s.invite(rotation.Identity{})
+	b = s.browser()
 	address = b.allow(path)
 	entered, leave := make(chan struct{}), make(chan struct{})
-	d.issuer.during = func() { close(entered); <-leave }
+	s.issuer.during = func() { close(entered); <-leave }
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		(&browser{door: d, cookies: b.cookies}).do("GET", address)
+		(&browser{server: s, cookies: b.cookies}).do("GET", address)
 	}()
 	<-entered
-	return d, b, address, func() { close(leave); <-done }
+	return s, b, address, func() { close(leave); <-done }
 }
 
 func TestReloadDuringTheExchangeWaitsForItsResult(t *testing.T) {
@@ -48,7 +48,7 @@ func TestReloadDuringTheExchangeWaitsForItsResult(t *testing.T) {
 
 func TestReloadDuringALongExchangeSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d, b, address, release := inProgress(t)
+		s, b, address, release := inProgress(t)
 		begun := time.Now()
 		want(t, b.do("GET", address), 202, stillWorkingPage)
 		if waited := time.Since(begun); waited > 20*time.Second {
@@ -56,21 +56,21 @@ func TestReloadDuringALongExchangeSaysSo(t *testing.T) {
 		}
 		release()
 		b.wantResult(b.do("GET", address), connectedPage)
-		if d.issuer.count() != 1 {
-			t.Errorf("%d exchanges", d.issuer.count())
+		if s.issuer.count() != 1 {
+			t.Errorf("%d exchanges", s.issuer.count())
 		}
 	})
 }
 
 func TestReloadEndsWithItsRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d, b, address, release := inProgress(t)
+		s, b, address, release := inProgress(t)
 		defer release()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		d.store.made()
+		s.store.made()
 		b.do("GET", address, withContext(ctx))
-		if got := d.store.made(); got != "State" {
+		if got := s.store.made(); got != "State" {
 			t.Errorf("store calls: %s", got)
 		}
 	})

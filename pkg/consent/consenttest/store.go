@@ -26,7 +26,7 @@ type Store struct {
 	consumers   map[string]string // state's hash to the nonce that consumed it
 }
 
-// through runs effect between the gates, alone.
+// through runs effect between the gates, one call at a time.
 func through[T any](ctx context.Context, s *Store, call string, c token.Connection, effect func() (T, error)) (T,
 	error) {
 	return rotationtest.Through(ctx, s.Gate, "consent."+call, c, func(bool) (T, error) {

@@ -1,4 +1,4 @@
-// Package consenttest is the test bench of package consent: the contract of
+// Package consenttest is the test kit of package consent: the contract of
 // consent.Store as a suite, and a Store in memory.
 package consenttest
 
@@ -30,8 +30,8 @@ func TestStore(t *testing.T, open func(t *testing.T) consent.Store) {
 		{"invitations are listed, newest first, until they expire", listInvitations},
 		{"an invitation is revoked", revokeInvitation},
 		{"every field of a state survives", everyStateField},
-		{"starts are counted up to the most", countStarts},
-		{"starts at once are counted up to the most", countStartsAtOnce},
+		{"starts are counted up to the limit", countStarts},
+		{"concurrent starts are counted up to the limit", countStartsAtOnce},
 		{"an invitation expires to the second", invitationExpires},
 		{"a start without an invitation is refused", startWithoutInvitation},
 		{"a state is consumed once", consumeOnce},
@@ -41,7 +41,7 @@ func TestStore(t *testing.T, open func(t *testing.T) consent.Store) {
 		{"of many consumers one wins", oneConsumerWins},
 		{"a denial leaves the invitation usable", concludeDenied},
 		{"a conclusion needs a state", concludeNothing},
-		{"a success uses the invitation up", concludeUsed},
+		{"a success uses up the invitation", concludeUsed},
 		{"a revocation does not stop a consent under way", revokeUnderWay},
 		{"what has expired can still be read", expiredIsThere},
 		{"invitations and states are separate", separate},
