@@ -6,10 +6,10 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 )
 
-// AuthorizeURL is the address of the page on which a person lets the app in
+// AuthorizeURL is the address of the page on which a person authorizes the app
 // (RFC 6749 section 4.1.1). codeChallenge is an S256 challenge (RFC 7636
 // section 4.3); if it is empty, PKCE is left out. An empty state is left out
-// too, which only the out-of-band flow can afford. The address contains the
+// too, which is safe in the out-of-band flow only. The address contains the
 // state, so it must not be logged.
 func AuthorizeURL(app rotation.Application, redirectURI, state, codeChallenge string) string {
 	query := url.Values{

@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// noCanary searches everything that can be printed of values for the word that
-// every secret of these tests contains, as it is and encoded.
+// noCanary searches every printable form of the values for the word that every
+// secret of these tests contains, plain and encoded.
 func noCanary(t *testing.T, values ...any) {
 	t.Helper()
 	noneOf(t, []string{"canary"}, values...)
@@ -35,5 +35,5 @@ func noneOf(t *testing.T, secrets []string, values ...any) {
 	}
 }
 
-// discard is for servers whose complaints are what a test provokes.
+// discard is the log of servers in which a test provokes errors.
 func discard() *log.Logger { return log.New(io.Discard, "", 0) }

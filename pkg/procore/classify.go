@@ -13,13 +13,13 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// maxWait bounds what a server may ask for. Asking again costs nothing, being
+// maxWait bounds the wait that a server may request. Asking again costs nothing; being
 // late costs the access token.
 const maxWait = 15 * time.Minute
 
-// meaning says what the error codes of RFC 6749 section 5.2 mean for the
-// credential that was presented. Doorkeeper decides about client and request
-// before it spends anything, and Procore's answers are Doorkeeper's.
+// meaning gives what each error code of RFC 6749 section 5.2 means for the
+// credential that was presented. Doorkeeper checks the client and the request
+// before it spends anything, and Procore's answers have the shape of Doorkeeper's.
 var meaning = map[string]rotation.Class{
 	"invalid_grant":          rotation.Refused,
 	"invalid_client":         rotation.ClientFault,
@@ -29,9 +29,8 @@ var meaning = map[string]rotation.Class{
 	"invalid_scope":          rotation.RequestFault,
 }
 
-// classify says what an answer of the token endpoint means. cut is the error
-// that ended reading the body early, if any. It must stay the only place that
-// decides this.
+// classify decides what an answer of the token endpoint means. cut is the error
+// that ended reading the body early, if any. No other code may decide this.
 func classify(status int, header http.Header, body []byte, cut error, now time.Time) rotation.Answer {
 	detail := "HTTP " + strconv.Itoa(status)
 	if cut != nil {
@@ -53,15 +52,15 @@ func classify(status int, header http.Header, body []byte, cut error, now time.T
 		switch code := errorCode(decode(string(body), maxLayers).text); {
 		case code != "":
 			return rotation.Answer{Class: meaning[code], Detail: detail + " " + code}
-		case cut == nil: // else the code may be in what is missing
+		case cut == nil: // otherwise the code may be in the missing part
 			return rotation.Answer{Class: rotation.OddRefusal, Wait: wait, Detail: detail}
 		}
 	}
 	return rotation.Answer{Class: rotation.UnknownResult, Wait: wait, Detail: detail}
 }
 
-// errorCode returns the error of a body's text if it is one of those in meaning,
-// so that nothing else of a body gets into a message.
+// errorCode returns the error code in a body's text if meaning has it, so that
+// nothing else from a body gets into a message.
 func errorCode(text string) string {
 	var answer struct {
 		Error string `json:"error"`
@@ -75,12 +74,11 @@ func errorCode(text string) string {
 	return answer.Error
 }
 
-// serverWait returns how long a server asks to be left alone, at most maxWait:
+// serverWait returns how long a server asks the client to wait, at most maxWait:
 // with a 429, the longer of Retry-After and X-Rate-Limit-Reset (Procore, "Rate
 // Limiting": Unix seconds); with any other failure, Retry-After; with any answer,
 // X-Rate-Limit-Reset if nothing is left until then. 0 if it asks for nothing.
-// Points in time are taken relative to the answer's own Date, so the two clocks
-// need not agree.
+// Absolute times count from the answer's own Date, so the two clocks need not agree.
 func serverWait(status int, header http.Header, now time.Time) time.Duration {
 	switch {
 	case 200 <= status && status <= 299:
@@ -101,8 +99,8 @@ func retryAfter(header http.Header, now time.Time) time.Duration {
 	return min(wait, maxWait)
 }
 
-// exhausted returns how long to wait after an answer that was given, but says
-// that the next one would not be: X-Rate-Limit-Remaining is 0 until X-Rate-Limit-Reset.
+// exhausted returns how long to wait after an answer that says that the next
+// request would be refused: X-Rate-Limit-Remaining is 0 until X-Rate-Limit-Reset.
 func exhausted(header http.Header, now time.Time) time.Duration {
 	if strings.TrimSpace(header.Get("X-Rate-Limit-Remaining")) != "0" {
 		return 0
@@ -110,7 +108,7 @@ func exhausted(header http.Header, now time.Time) time.Duration {
 	return min(untilReset(header, byServer(header, now)), maxWait)
 }
 
-// byServer is the time by the answer's own Date; now if it has none.
+// byServer returns the answer's own Date; now if it has none.
 func byServer(header http.Header, now time.Time) time.Time {
 	if date, err := http.ParseTime(header.Get("Date")); err == nil {
 		return date
@@ -126,8 +124,8 @@ func untilReset(header http.Header, now time.Time) time.Duration {
 	return max(0, time.Unix(int64(reset/time.Second), 0).Sub(now))
 }
 
-// seconds reads a whole number of seconds, 0 if it is none. More than a
-// time.Duration holds becomes about the most it holds: 285 years, or the year
+// seconds reads a whole number of seconds; 0 if text is not one. A number too
+// large for a time.Duration becomes about the largest one: 285 years, or the year
 // 2255 as a Unix time.
 func seconds(text string) time.Duration {
 	n, err := strconv.ParseUint(text, 10, 64)

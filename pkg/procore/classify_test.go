@@ -89,9 +89,9 @@ func TestClassify(t *testing.T) {
 	}
 }
 
-// However long a server asks to be left alone, in whatever form and with
-// whatever answer, it is obeyed for maxWait at most. An ordinary answer asks for
-// time only where nothing is left of the window.
+// A wait that a server asks for, in any form and with any answer, is obeyed for at
+// most maxWait. An ordinary answer asks for a wait only if nothing is left of the
+// window.
 func TestServerSentWaits(t *testing.T) {
 	now := time.Date(2026, 11, 21, 22, 0, 0, 0, time.UTC)
 	date := func(d time.Duration) string { return now.Add(d).Format(http.TimeFormat) }

@@ -19,13 +19,13 @@ type Credentials struct {
 	// app has registered, or OutOfBand.
 	RedirectURI string `json:"redirect_uri"`
 	// LoginURL and APIURL replace the hosts of a Procore environment and are
-	// required for a custom one.
+	// required for a custom one; the package comment says what that one must answer.
 	LoginURL string `json:"login_url,omitempty"`
 	APIURL   string `json:"api_url,omitempty"`
 }
 
 // ParseCredentials reads what Encode wrote, or what a person put there in that
-// form. Unknown fields are ignored. It does not judge the fields: Application
+// form. Unknown fields are ignored. It does not check the fields; Application
 // does. The error contains nothing of the value.
 func ParseCredentials(value token.Secret) (Credentials, error) {
 	var c Credentials

@@ -12,31 +12,30 @@ import (
 )
 
 const (
-	maxLayers = 4       // encodings round each other that are undone
-	maxText   = maxBody // bytes that compressed bytes are unpacked to, as for an answer that is not compressed
-	leastText = 16      // bytes of text that show that a broken stream was one
-	leastPage = 64      // bytes in which a text that is not UTF-8 differs from bytes that only look like one
+	maxLayers = 4       // nested encodings that are decoded
+	maxText   = maxBody // longest unpacked answer, as for an answer that is not compressed
+	leastText = 16      // bytes of text that prove that a broken stream was a compressed one
+	leastPage = 64      // shortest text that can be recognized as such although it is not UTF-8
 )
 
-// reading is what is made of an answer's bytes.
+// reading is what decode makes of an answer's bytes.
 type reading struct {
 	text string
 	// explained: every byte that arrived is text or belongs to a known encoding
-	// of it. The end of the text may be missing all the same, where the end of
-	// the answer was.
+	// of it. The end of the text may still be missing, if the end of the answer was.
 	explained bool
-	packed    bool   // the text comes out of a compressed stream
+	packed    bool   // the text was in a compressed stream
 	odd       string // what is wrong with the encoding, for people; empty if nothing is
 }
 
 // decode reads an answer as text: UTF-8 with or without a byte order mark, a
 // superset of ASCII, UTF-16, or one of these in gzip or deflate (RFC 1952, 1951
-// and 1950), which servers and what stands in front of them use in spite of
-// Accept-Encoding: identity. Headers are not consulted; they are not saved.
+// and 1950), which servers and gateways use in spite of
+// Accept-Encoding: identity. Headers are not read, because they are not saved.
 //
-// A compressed stream that breaks off gives what was in it until there, and
-// that is explained: no program will ever find more in it. What is damaged,
-// goes on too long or is in no known encoding is not.
+// A compressed stream that is cut off gives the text before the cut, and that is
+// explained: no program can ever find more in it. A damaged or overlong stream, and
+// bytes in no known encoding, are not explained.
 func decode(body string, layers int) reading {
 	if text, ok := plainText(body); ok {
 		return reading{text: text, explained: true}
@@ -48,14 +47,14 @@ func decode(body string, layers int) reading {
 			}
 		}
 	}
-	return reading{text: body, odd: "the answer is in no known encoding"}
+	return reading{text: body, odd: "the encoding of the answer is unknown"}
 }
 
-// unpacker undoes one kind of compression.
+// unpacker decodes one kind of compression.
 type unpacker struct {
 	open    func(io.Reader) (io.Reader, error)
-	magic   string // begins every such stream; empty if too little does to tell it from other bytes
-	checked bool   // a whole stream ends in a checksum
+	magic   string // start of every such stream; empty if the start does not identify it
+	checked bool   // a complete stream ends in a checksum
 }
 
 var (
@@ -64,8 +63,8 @@ var (
 	fromDeflate = unpacker{func(r io.Reader) (io.Reader, error) { return flate.NewReader(r), nil }, "", false}
 )
 
-// read reads body as what u unpacks. ok is false if nothing proves that it is
-// that: neither magic nor checksum nor some text that came out of it.
+// read unpacks body with u. ok is false if nothing proves that body is such a
+// stream: neither magic, nor checksum, nor enough text in it.
 func (u unpacker) read(body string, layers int) (_ reading, ok bool) {
 	if !strings.HasPrefix(body, u.magic) {
 		return reading{}, false
@@ -81,7 +80,7 @@ func (u unpacker) read(body string, layers int) (_ reading, ok bool) {
 	}
 	switch {
 	case errors.Is(err, errTooLong):
-		r.explained, r.odd = false, "the answer unpacks to more than an answer can be"
+		r.explained, r.odd = false, "the unpacked answer is too long"
 	case err != nil && !brokenOff:
 		r.explained, r.odd = false, "the compressed answer is damaged"
 	}
@@ -93,9 +92,9 @@ var (
 	errTrailing = errors.New("bytes after the end")
 )
 
-// unpack returns what comes out of body before err.
+// unpack returns what body contains before err.
 func (u unpacker) unpack(body string) (string, error) {
-	in := strings.NewReader(body) // which nothing reads ahead of, because it is an io.ByteReader
+	in := strings.NewReader(body) // an io.ByteReader, so the decompressor does not read ahead
 	r, err := u.open(in)
 	if err != nil {
 		return "", err
@@ -114,7 +113,7 @@ func (u unpacker) unpack(body string) (string, error) {
 
 const byteOrderMark = "\uFEFF"
 
-// plainText reads what is not compressed. ok is false if body is no text.
+// plainText reads an uncompressed body. ok is false if it is not text.
 func plainText(body string) (text string, ok bool) {
 	text = strings.TrimPrefix(body, byteOrderMark)
 	if likeText(text) {
@@ -124,10 +123,10 @@ func plainText(body string) (text string, ok bool) {
 }
 
 // likeText reports whether text is UTF-8, perhaps cut off within a character, or
-// in some other superset of ASCII and ASCII for the most part, such as an old
-// web page. Text has none of what the WHATWG calls binary data bytes
-// (https://mimesniff.spec.whatwg.org/#binary-data-byte), which one in ten of
-// the bytes of a compressed or encrypted answer is.
+// in some other superset of ASCII and mostly ASCII, such as an old web page. Text
+// has none of the bytes that the WHATWG calls binary data bytes
+// (https://mimesniff.spec.whatwg.org/#binary-data-byte). In a compressed or
+// encrypted answer, one byte in ten is one of them.
 func likeText(text string) bool {
 	ascii := 0
 	for i := range len(text) {
@@ -141,7 +140,7 @@ func likeText(text string) bool {
 	return utf8.ValidString(wholeRunes(text)) || len(text) >= leastPage && ascii >= len(text)-len(text)/4
 }
 
-// wholeRunes leaves out the beginning of a character with which text ends.
+// wholeRunes removes an incomplete character at the end of text.
 func wholeRunes(text string) string {
 	for i := len(text) - 1; i >= 0 && i >= len(text)-utf8.UTFMax; i-- {
 		if utf8.RuneStart(text[i]) {
@@ -154,16 +153,16 @@ func wholeRunes(text string) string {
 	return text
 }
 
-// fromUTF16 reads UTF-16 with a byte order mark or, without one, that order in
-// which the most part is ASCII: every other byte is zero then, so there is no
-// more than one.
+// fromUTF16 reads UTF-16 with a byte order mark or, without one, in the byte order
+// in which the text is mostly ASCII. Every other byte is then zero, so at most one
+// order fits.
 func fromUTF16(body string) (text string, ok bool) {
 	for _, order := range []struct {
 		mark      string
 		high, low int
 	}{{"\xff\xfe", 1, 0}, {"\xfe\xff", 0, 1}} {
 		rest, marked := strings.CutPrefix(body, order.mark)
-		units := make([]uint16, len(rest)/2) // a last odd byte is a character cut off
+		units := make([]uint16, len(rest)/2) // an odd last byte is part of a cut character
 		ascii := 0
 		for i := range units {
 			units[i] = uint16(rest[2*i+order.high])<<8 | uint16(rest[2*i+order.low])
@@ -182,7 +181,7 @@ func fromUTF16(body string) (text string, ok bool) {
 	return "", false
 }
 
-// wholePairs leaves out the first half of a surrogate pair with which units end.
+// wholePairs removes half a surrogate pair at the end of units.
 func wholePairs(units []uint16) []uint16 {
 	if n := len(units); n > 0 && 0xd800 <= units[n-1] && units[n-1] < 0xdc00 {
 		return units[:n-1]

@@ -33,7 +33,7 @@ func deflated(text string) string {
 	return packed(text, func(w io.Writer) io.WriteCloser { d, _ := flate.NewWriter(w, 9); return d })
 }
 
-// stored is gzip without compression, whose bytes show the text.
+// stored is gzip without compression: its bytes show the text.
 func stored(text string) string {
 	return packed(text, func(w io.Writer) io.WriteCloser { g, _ := gzip.NewWriterLevel(w, 0); return g })
 }
@@ -58,7 +58,7 @@ func inUTF16(text string) string { return utf16As(text, "\xff\xfe", binary.Littl
 
 func inBase64(text string) string { b, _ := base64.StdEncoding.DecodeString(text); return string(b) }
 
-// whole as two encoders have it that decode does not know.
+// whole as two encoders write it that decode does not know.
 var (
 	inBrotli = inBase64("G4AAIAT+22bqLytoENm1cvyJYeXCsSJjOjkNMDBtLfk1CzALgDu4DU/Bp66IZNQf6ehIH4ylUJ46GAqC" +
 		"85EY91bupJDp+BPYeAsjMdJXBMZSKE91VN1217t9XqM1fg==")
@@ -66,7 +66,7 @@ var (
 		"ceh5IIu3mk98odYjSbpWAUniQVPreUKRDqEbg2UEBAA6GdCCsey8jhwmHhhR5+g=")
 )
 
-// encodings are all that is read, and some of them in others.
+// encodings are all that decode reads, and some of them nested.
 var encodings = map[string]func(string) string{
 	"UTF-8 with a mark":   func(text string) string { return "\uFEFF" + text },
 	"UTF-16LE":            inUTF16,
@@ -111,7 +111,7 @@ func TestParseDecodes(t *testing.T) {
 	}
 }
 
-// Bytes that nobody understands are never taken for an answer without a pair.
+// Bytes in an unknown encoding are never taken for an answer without a pair.
 func TestParseUnreadable(t *testing.T) {
 	flawed := []byte(gzipped("<html>" + strings.Repeat("a page without a token", 9)))
 	flawed[len(flawed)-8] ^= 1
@@ -168,7 +168,7 @@ func backwards(text string) string {
 	return b.String()
 }
 
-// One whole token in bytes that are not understood otherwise is taken all the same.
+// One complete token is used even if the other bytes are in an unknown encoding.
 func TestParseSalvagesFromDamage(t *testing.T) {
 	flawed := []byte(gzipped(whole))
 	flawed[len(flawed)-8] ^= 1
@@ -188,9 +188,9 @@ func TestParseSalvagesFromDamage(t *testing.T) {
 	}
 }
 
-// A compressed answer that breaks off is worth what was in it until there: the
-// pair, or nothing. What never arrived hides nothing, so that is no reason to
-// wait for a person. Where too little arrived to tell what it is, it is.
+// A compressed answer that is cut off gives what was in it before the cut: the pair,
+// or nothing. Bytes that never arrived hide nothing, so this needs no person. If too
+// little arrived to identify the compression, it does.
 func TestParseCompressedCutAnywhere(t *testing.T) {
 	pair := Parse(token.NewSecret(whole)).Pair
 	for name, encode := range encodings {
@@ -261,8 +261,8 @@ func TestParseUnknownForms(t *testing.T) {
 	}
 }
 
-// Whatever a text means, it means in every encoding, and what is left of it
-// after a cut is its beginning.
+// A text has the same meaning in every encoding, and what is left of it after a cut
+// is its beginning.
 func FuzzParseDecodes(f *testing.F) {
 	names := slices.Sorted(maps.Keys(encodings))
 	for i, text := range []string{whole, whole[:60], "<html>Caf\xe9</html>", "refresh_token=a&xxxxxxxxxxx",

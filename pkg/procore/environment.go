@@ -25,8 +25,8 @@ type Environment struct {
 // Environments lists Procore's environments as its page "Development
 // Environments" and its Federal Zone overview name them. Production and the
 // monthly sandbox share one pair of client id and secret; the others have
-// their own. Any other name is a custom environment, whose URLs come from its
-// credentials.
+// their own. Any other name is a custom environment: its URLs come from its
+// credentials, and the package comment says which servers it may name.
 func Environments() []Environment {
 	return []Environment{
 		{"production", "https://login.procore.com", "https://api.procore.com"},
@@ -47,7 +47,7 @@ func find(name string) Environment {
 }
 
 // Application completes the credentials with the hosts of the environment and
-// checks the whole. The error joins every problem found, names the field of
+// checks the result. The error joins every problem found, names the field of
 // each, and contains no secret.
 func (c Credentials) Application(environment string) (rotation.Application, error) {
 	e := find(environment)
@@ -82,14 +82,14 @@ func check(app rotation.Application) error {
 	return errors.Join(problems...)
 }
 
-// checkWord refuses what cannot be a client id or secret (RFC 6749 appendix A)
-// and the two slips that would store one: nothing, and a redaction.
+// checkWord refuses what cannot be a client id or secret (RFC 6749 appendix A),
+// and the results of two common mistakes: an empty value and a redacted one.
 func checkWord(field, value string) error {
 	switch {
 	case value == "":
 		return fmt.Errorf("%s is missing", field)
 	case value == token.NewSecret(value).String():
-		return fmt.Errorf("%s is a redaction, not the value itself", field)
+		return fmt.Errorf("%s is a redacted text, not the value itself", field)
 	case !visible(value):
 		return fmt.Errorf("%s contains a space, a line break or another character that is not visible ASCII", field)
 	}
@@ -106,7 +106,7 @@ func visible(text string) bool {
 }
 
 // checkRedirectURI follows RFC 6749 section 3.1.2: absolute, without a
-// fragment. Procore's portal takes plain http only for this machine.
+// fragment. Procore's portal takes plain http for loopback addresses only.
 func checkRedirectURI(text string) error {
 	switch {
 	case text == "":
@@ -123,8 +123,9 @@ func checkRedirectURI(text string) error {
 
 func checkBase(field, text, environment string) error {
 	if text == "" {
-		return fmt.Errorf("%s is missing: %q is none of Procore's own environments, so it needs login_url and api_url", field,
-			environment)
+		return fmt.Errorf("%s is missing: %q is not one of Procore's environments, so it needs login_url and api_url of "+
+			"a server that answers as Procore's does (JSON, client credentials in the body, application.uid in token info); "+
+			"tokenturn supports no other servers", field, environment)
 	}
 	u, err := parseHTTP(field, text)
 	if err == nil && (u.RawQuery != "" || u.ForceQuery || hasFragment(u, text)) {
@@ -137,8 +138,8 @@ func hasFragment(u *url.URL, text string) bool {
 	return u.Fragment != "" || strings.Contains(text, "#")
 }
 
-// parseHTTP accepts https anywhere and http on this machine only. What it says
-// never quotes the text, which may hold a password.
+// parseHTTP accepts https, and http on a loopback address. Its errors never quote
+// the text, which may contain a password.
 func parseHTTP(field, text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	switch {

@@ -102,7 +102,7 @@ func TestApplicationProblems(t *testing.T) {
 		"a secret with a newline": {func(c *Credentials) { c.ClientSecret = token.NewSecret("canary\n") }, "sandbox",
 			[]string{"client_secret contains"}},
 		"a redacted secret": {func(c *Credentials) { c.ClientSecret = token.NewSecret(token.Secret{}.String()) }, "sandbox",
-			[]string{"client_secret is a redaction"}},
+			[]string{"client_secret is a redacted text"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			given := credentials()

@@ -11,9 +11,9 @@ import (
 	"syscall"
 )
 
-// fault says what went wrong with a connection in words of our own. The text
-// of net/http's errors will not do: for an answer that is not HTTP it quotes
-// what the server sent, which may be a token.
+// fault describes a connection's error in fixed texts. It does not use the text of
+// net/http's errors: for an answer that is not HTTP they quote what the server
+// sent, which may be a token.
 func fault(err error) string {
 	var (
 		dns     *net.DNSError
@@ -51,12 +51,12 @@ func fault(err error) string {
 	return "the connection failed or its answer is not HTTP"
 }
 
-// proxyVariables are those that HTTP clients go by.
+// proxyVariables are the variables from which HTTP clients take a proxy.
 var proxyVariables = []string{"HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"}
 
-// unreached is fault for a request for which there was no connection. Where the
-// host was not reached at all and a proxy variable is set, it adds that the
-// variable is not used, because that is the likely cause.
+// unreached is fault for a request without a connection. If the host was not reached
+// at all and a proxy variable is set, it adds that the variable is not used, because
+// that is the likely cause.
 func unreached(err error) string {
 	text := fault(err)
 	op, isOp := errors.AsType[*net.OpError](err)
@@ -65,7 +65,7 @@ func unreached(err error) string {
 	}
 	for _, name := range proxyVariables {
 		if os.Getenv(name) != "" {
-			return text + " (" + name + " is set and not used: secrets go to this host directly)"
+			return text + " (" + name + " is set, but tokenturn does not use it: secrets go to this host directly)"
 		}
 	}
 	return text

@@ -14,8 +14,8 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// hostile is one odd answer of the token endpoint: what is written to the
-// connection after the request, and exactly what is made of it.
+// hostile is one odd answer of the token endpoint: the bytes written to the
+// connection after the request, and the exact result.
 type hostile struct {
 	name   string
 	sent   func(net.Conn)
@@ -48,7 +48,7 @@ func slowly(text string, over time.Duration) func(net.Conn) {
 			if _, err := conn.Write([]byte{text[i]}); err != nil {
 				return
 			}
-			// a pause that lasted too long is made up for
+			// catches up after a pause that lasted too long
 			time.Sleep(time.Until(began.Add(over * time.Duration(i+1) / time.Duration(len(text)))))
 		}
 	}
@@ -66,17 +66,17 @@ func endless(head, text string) func(net.Conn) {
 
 const ok = "HTTP/1.1 200 OK\r\n"
 
-// Why a body is not taken as it is.
+// Reasons for which a body is not sound.
 const (
-	notJSON    = "the answer is not the JSON object it should be"
-	noRefresh  = "the answer has no whole refresh token"
+	notJSON    = "the answer is not a valid JSON object"
+	noRefresh  = "the answer has no complete refresh token"
 	accessOnly = "the answer has no refresh token"
 	different  = "the answer has different refresh tokens"
-	noAccess   = "it has no access token, or several"
+	noAccess   = "it has no access token, or more than one"
 	notBearer  = "its token_type is not bearer"
-	noLifetime = "it does not say how long the access token lives"
-	noEncoding = "the answer is in no known encoding"
-	tooLong    = "the answer unpacks to more than an answer can be"
+	noLifetime = "it does not give the lifetime of the access token"
+	noEncoding = "the encoding of the answer is unknown"
+	tooLong    = "the unpacked answer is too long"
 	damaged    = "the compressed answer is damaged"
 )
 
@@ -104,7 +104,7 @@ var hostiles = []hostile{
 	{"HTML 502", answer(502, "<html>canary</html>", "Content-Type: text/html"), rotation.UnknownResult, "HTTP 502", "",
 		""},
 	{"200 with error", answer(200, `{"error":"invalid_grant"}`), rotation.Captured, "HTTP 200", rotation.Empty,
-		"the answer has no refresh token but the error invalid_grant"},
+		"the answer has no refresh token; its error is invalid_grant"},
 	{"deep nesting", answer(200, strings.Repeat(`{"a":[`, 20_000)), rotation.Captured, "HTTP 200", rotation.Empty,
 		noRefresh},
 	{"deep nesting round the answer", answer(200, strings.Repeat(`[`, 20_000)+whole+strings.Repeat(`]`, 20_000)),
@@ -229,13 +229,13 @@ var hostiles = []hostile{
 	{"429 with a year", answer(429, "", "Retry-After: 31536000"), rotation.RateLimited, "HTTP 429", "", ""},
 }
 
-// waits are what the 429 answers ask for; those that are not here ask for nothing.
+// waits are the waits that the 429 answers ask for; the others ask for none.
 var waits = map[string]time.Duration{"429 with seconds": 30 * time.Second, "429 with a date": 30 * time.Second,
 	"429 with a date of RFC 850": 30 * time.Second, "429 with a date of asctime": 30 * time.Second,
 	"429 with a reset": 30 * time.Second, "429 with a year": maxWait, "429 with more than any number": maxWait}
 
-// Every odd answer has one meaning and one text, is taken in within the redeem
-// timeout and with one request, and leaves no secret anywhere.
+// Every odd answer has one meaning and one text, is read within the redeem timeout
+// and with one request, and leaves no secret anywhere.
 func TestHostileAnswers(t *testing.T) {
 	for _, h := range hostiles {
 		t.Run(h.name, func(t *testing.T) {
@@ -311,8 +311,8 @@ func FuzzParseApplication(f *testing.F) {
 	})
 }
 
-// What a server says of an access token is never more than it says, and an
-// answer that cannot be read is nobody's identity.
+// Identify reads no more from an answer than it says, and an answer that cannot be
+// read gives no identity.
 func FuzzIdentify(f *testing.F) {
 	f.Add(200, `{"resource_owner_id":7,"application":{"uid":"id-1"}}`, 200, `{"login":"pat@example.com"}`)
 	f.Add(200, `{"resource_owner_id":"7","application":{"uid":"id-1"}}`, 403, "")

@@ -22,18 +22,18 @@ import (
 // secret of the environment's app credentials.
 var ErrCredentialsRefused = errors.New("the server refuses the client id or client secret")
 
-// Identify implements rotation.Issuer. The authorization server's token info
-// tells app and user, and alone decides whether the token is refused; the API's
-// /me tells the login, which stays empty where /me is forbidden and for a service account.
+// Identify implements rotation.Issuer. The authorization server's token info gives
+// the app and the user, and only it decides whether the token is refused; the API's
+// /me gives the login, which stays empty if /me is forbidden and for a service account.
 //
-// Whether the token may act in a company is asked with /me for that company: of
-// the calls that Procore documents it is the one that needs membership of the
-// company and, like every call with Procore-Company-Id, the app's installation
-// there, while /companies and plain /me answer without an installation. Only an
-// answer that the API itself wrote refuses a company (see reply.refuses), and
-// one that names the missing installation is ErrAppNotInstalled. A 401 of the
-// API refuses nothing: token info has just accepted the token. It is an error,
-// as are 429, 5xx, redirects, pages and whatever else: nothing is known then.
+// /me with a company id shows whether the token may act in that company: of the
+// calls that Procore documents it is the one that needs membership of the company
+// and, like every call with Procore-Company-Id, the app's installation there, while
+// /companies and plain /me answer without an installation. Only an answer that the
+// API itself wrote refuses a company (see reply.refuses), and one that names the
+// missing installation is ErrAppNotInstalled. A 401 of the API refuses nothing,
+// because token info has just accepted the token: it is an error, as are 429, 5xx,
+// redirects, pages and every other answer. After an error nothing is known.
 //
 // Every request ends within 10 seconds. This is the first use of a token: do
 // not call it before its pair is saved.
@@ -41,7 +41,7 @@ func (i *Issuer) Identify(ctx context.Context, app rotation.Application, access 
 	company string) (rotation.Identity, error) {
 	id, err := i.tokenInfo(ctx, app, access)
 	if err != nil {
-		return rotation.Identity{}, fmt.Errorf("asking %s whose the token is: %w", app.Environment, err)
+		return rotation.Identity{}, fmt.Errorf("asking %s which app and user the token belongs to: %w", app.Environment, err)
 	}
 	if id.Login, err = i.login(ctx, app, access); err != nil {
 		return id, fmt.Errorf("asking %s for the user's login: %w", app.Environment, err)
@@ -59,8 +59,8 @@ func (i *Issuer) Identify(ctx context.Context, app rotation.Application, access 
 	return id, nil
 }
 
-// tokenInfo reads what Doorkeeper says about a token. Its other fields go by
-// two names each, depending on the release, and nothing here needs them.
+// tokenInfo reads what Doorkeeper says about a token. Its other fields have
+// different names in different releases, and nothing here needs them.
 func (i *Issuer) tokenInfo(ctx context.Context, app rotation.Application, access token.Secret) (rotation.Identity,
 	error) {
 	got, err := i.get(ctx, app.LoginURL+"/oauth/token/info", access, "")
@@ -85,7 +85,8 @@ func identityOf(got reply) (rotation.Identity, error) {
 		} `json:"application"`
 	}
 	if json.Unmarshal(got.body, &info) != nil || info.Application.UID == "" {
-		return rotation.Identity{}, errors.New("token info has no application uid")
+		return rotation.Identity{}, errors.New("token info has no application.uid; " +
+			"tokenturn works only with servers that answer as Procore's does")
 	}
 	return rotation.Identity{ClientID: info.Application.UID, ResourceOwner: string(info.ResourceOwner)}, nil
 }
@@ -95,7 +96,8 @@ func (i *Issuer) login(ctx context.Context, app rotation.Application, access tok
 	switch {
 	case err != nil:
 		return "", err
-	case got.refuses() && got.status != http.StatusNotFound: // 400 to a service account, which is nobody but in a company
+	case got.refuses() && got.status != http.StatusNotFound:
+		// 400 for a service account, which has an identity only in a company.
 		return "", nil
 	case got.status != http.StatusOK:
 		return "", got.unexpected()
@@ -104,7 +106,7 @@ func (i *Issuer) login(ctx context.Context, app rotation.Application, access tok
 		Login string `json:"login"`
 	}
 	if json.Unmarshal(got.body, &me) != nil {
-		return "", errors.New("/rest/v1.0/me answered something else than JSON")
+		return "", errors.New("the answer of /rest/v1.0/me is not JSON")
 	}
 	return me.Login, nil
 }
@@ -117,7 +119,7 @@ func (i *Issuer) mayActIn(ctx context.Context, app rotation.Application, access 
 	}
 	switch {
 	case got.status == http.StatusOK && !json.Valid(got.body):
-		return false, errors.New("/rest/v1.0/me answered something else than JSON")
+		return false, errors.New("the answer of /rest/v1.0/me is not JSON")
 	case got.status == http.StatusOK:
 		return true, nil
 	case got.appNotInstalled():
@@ -128,8 +130,8 @@ func (i *Issuer) mayActIn(ctx context.Context, app rotation.Application, access 
 	return false, got.unexpected()
 }
 
-// identifier is an id that servers send as a number or as a string. Procore's
-// need 64 bits, so they are not read as floating point. null is empty.
+// identifier is an id that servers send as a number or as a string. Procore's ids
+// need 64 bits, so they are not read as floating point. null gives the empty id.
 type identifier string
 
 func (i *identifier) UnmarshalJSON(value []byte) error {
@@ -140,9 +142,9 @@ func (i *identifier) UnmarshalJSON(value []byte) error {
 	return nil
 }
 
-// Revoke implements rotation.Issuer (RFC 7009). 200 is what the server answers
-// for unknown tokens as well. If it does not accept the app credentials the
-// error wraps ErrCredentialsRefused.
+// Revoke implements rotation.Issuer (RFC 7009). The server also answers 200 for
+// unknown tokens. If it does not accept the app credentials, the error wraps
+// ErrCredentialsRefused.
 func (i *Issuer) Revoke(ctx context.Context, app rotation.Application, t token.Secret) error {
 	form := url.Values{"token": {t.Reveal()}, "client_id": {app.ClientID}, "client_secret": {app.ClientSecret.Reveal()}}
 	got, err := i.postForm(ctx, app.LoginURL+"/oauth/revoke", form)
@@ -161,18 +163,19 @@ func (i *Issuer) Revoke(ctx context.Context, app rotation.Application, t token.S
 }
 
 // CheckCredentials asks the server whether it accepts the app credentials, by
-// presenting a code that was made up. nil: it does. ErrCredentialsRefused: it
-// does not. Any other error: it could not be told.
+// presenting a random code. nil: it does. ErrCredentialsRefused: it does not. Any
+// other error: the check gave no result.
 func (i *Issuer) CheckCredentials(ctx context.Context, app rotation.Application) error {
 	answer := i.Redeem(ctx, app, rotation.Grant{Code: token.NewSecret(rand.Text()), RedirectURI: app.RedirectURI})
 	switch answer.Class {
-	// "the authenticated client" may not use codes, as an app for service accounts (RFC 6749 section 5.2)
+	// GrantFault: "the authenticated client" may not use codes (RFC 6749 section
+	// 5.2), such as an app for service accounts.
 	case rotation.Refused, rotation.GrantFault:
 		return nil
 	case rotation.ClientFault:
 		return fmt.Errorf("checking the app credentials of %s: %w", app.Environment, ErrCredentialsRefused)
 	}
-	return fmt.Errorf("checking the app credentials of %s: could not be told: %s", app.Environment, answer.Detail)
+	return fmt.Errorf("checking the app credentials of %s: the check gave no result: %s", app.Environment, answer.Detail)
 }
 
 // reply is an answer to a request that spends nothing.
@@ -183,7 +186,7 @@ type reply struct {
 	wait   time.Duration // see serverWait
 }
 
-// unexpected is the error for a reply that says nothing about what was asked.
+// unexpected is the error for a reply that does not answer the question.
 func (r reply) unexpected() error {
 	err := fmt.Errorf("unexpected answer HTTP %d", r.status)
 	if code := errorCode(string(r.body)); code != "" {
@@ -195,12 +198,12 @@ func (r reply) unexpected() error {
 	return err
 }
 
-// isPage reports whether the body is HTML, which gateways and firewalls write.
+// isPage reports whether the body is HTML, such as a page of a gateway or firewall.
 func (r reply) isPage() bool { return bytes.HasPrefix(bytes.TrimSpace(r.body), []byte("<")) }
 
-// refuses reports whether the API itself says no: 403 or 404 with JSON or
-// nothing, or 400, which it answers in plain text too where the company is what
-// is wrong. Other text comes from something in front of it, such as a firewall.
+// refuses reports whether the API itself refuses: 403 or 404 with JSON or an empty
+// body, or 400, which may also be plain text if the company is wrong. Other text
+// comes from something in front of the API, such as a firewall.
 func (r reply) refuses() bool {
 	own := len(bytes.TrimSpace(r.body)) == 0 || json.Valid(r.body)
 	switch r.status {
@@ -212,8 +215,8 @@ func (r reply) refuses() bool {
 	return false
 }
 
-// notInstalled matches what Procore says where an app is missing from a company,
-// "App is not connected to this company.", and what may become of that text.
+// notInstalled matches Procore's text for an app that is missing from a company,
+// "App is not connected to this company.", and likely variants of it.
 var notInstalled = regexp.MustCompile(
 	`(?i)\bapp(lication)?[^a-z].{0,60}?(not|n['’]t|never|no longer)[^a-z].{0,20}?(connected|installed)` +
 		`|(not|n['’]t|never|no longer)[^a-z].{0,20}?(connected|installed)[^a-z].{0,20}?app`)
@@ -240,14 +243,14 @@ func (i *Issuer) postForm(ctx context.Context, address string, form url.Values) 
 	})
 }
 
-func (i *Issuer) ask(ctx context.Context, method, address, body string, dress func(http.Header)) (reply, error) {
+func (i *Issuer) ask(ctx context.Context, method, address, body string, setHeaders func(http.Header)) (reply, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	req, err := i.request(ctx, method, address, body)
 	if err != nil {
 		return reply{}, err
 	}
-	dress(req.Header)
+	setHeaders(req.Header)
 	resp, err := i.asking.RoundTrip(req)
 	if err != nil {
 		return reply{}, harmless(ctx, err)
@@ -260,8 +263,7 @@ func (i *Issuer) ask(ctx context.Context, method, address, body string, dress fu
 		serverWait(resp.StatusCode, resp.Header, i.now())}, nil
 }
 
-// harmless keeps what a caller may want to know of a connection's error, and
-// nothing that may quote the server.
+// harmless returns a connection's error without anything that may quote the server.
 func harmless(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()

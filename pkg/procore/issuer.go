@@ -44,7 +44,7 @@ type Issuer struct {
 
 var _ rotation.Issuer = (*Issuer)(nil)
 
-// New returns an Issuer with connections of its own.
+// New returns an Issuer with its own connections.
 func New(cfg Config) *Issuer {
 	if cfg.RedeemTimeout <= 0 {
 		cfg.RedeemTimeout = defaultRedeemTimeout
@@ -62,8 +62,8 @@ func New(cfg Config) *Issuer {
 }
 
 // plainTransport uses no proxy, whatever the environment variables say (see
-// unreached): a proxy could keep what passes through it. Being used without an
-// http.Client, it follows no redirect and keeps no cookie.
+// unreached): a proxy could store what passes through it. It is used without an
+// http.Client, so it follows no redirect and keeps no cookie.
 func plainTransport() *http.Transport {
 	return &http.Transport{
 		DialContext:            (&net.Dialer{Timeout: askTimeout}).DialContext,
@@ -77,12 +77,11 @@ func plainTransport() *http.Transport {
 	}
 }
 
-// tokenTransport sends each request once. net/http repeats a request by itself
+// tokenTransport sends each request once. net/http repeats a request on its own
 // in two cases: over HTTP/1 when a connection that was used before turns out to
 // be dead, over HTTP/2 when the server refused the stream or is going away.
-// Here every request has a connection of its own, and there is no HTTP/2. (A
-// body that cannot be rewound is the second lock on the same door; see
-// newRedeem.)
+// Here every request has its own connection, and there is no HTTP/2. As a second
+// protection, the body cannot be rewound; see newRedeem.
 func tokenTransport() *http.Transport {
 	t := plainTransport()
 	t.DisableKeepAlives = true
@@ -103,10 +102,10 @@ func (i *Issuer) CloseIdleConnections() {
 
 // Redeem implements rotation.Issuer. It sends one POST, or none, and returns
 // within the redeem timeout. Cancelling ctx stops it; once the request may have
-// been sent that yields UnknownResult, so a caller that must not lose the answer
-// passes a context that its own cancellation does not reach. A 2xx answer is
-// Captured with what arrived of its body, up to 256 KiB, even if the rest did
-// not.
+// been sent, the result is then UnknownResult. So a caller that must not lose the
+// answer passes a context without its own cancellation. A 2xx answer is Captured
+// with the part of its body that arrived, up to 256 KiB, even if the rest did not
+// arrive.
 func (i *Issuer) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
 	ctx, cancel := context.WithTimeout(ctx, i.redeemTimeout)
 	defer cancel()
@@ -133,8 +132,8 @@ func (i *Issuer) Redeem(ctx context.Context, app rotation.Application, grant rot
 }
 
 // read returns what arrives of a body, at most maxBody bytes of it, and closes
-// it. 101 (Switching Protocols) has no body: net/http hands out the bare
-// connection instead, whose end no context brings.
+// it. 101 (Switching Protocols) has no body: net/http returns the bare
+// connection instead, which no context ends.
 func read(resp *http.Response) ([]byte, error) {
 	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusSwitchingProtocols {
@@ -144,7 +143,7 @@ func read(resp *http.Response) ([]byte, error) {
 }
 
 // newRedeem makes a request that cannot be sent twice: GetBody is not set, so
-// nothing in net/http could rewind the body.
+// net/http cannot rewind the body.
 func (i *Issuer) newRedeem(ctx context.Context, app rotation.Application, grant rotation.Grant) (*http.Request, error) {
 	fields := map[string]string{"client_id": app.ClientID, "client_secret": app.ClientSecret.Reveal()}
 	given := 0
@@ -155,7 +154,7 @@ func (i *Issuer) newRedeem(ctx context.Context, app rotation.Application, grant 
 	}
 	switch {
 	case given != 1:
-		return nil, errors.New("not sent: either a refresh token or a code or the client's credentials must be presented")
+		return nil, errors.New("not sent: present exactly one of a refresh token, a code and the client's credentials")
 	case grant.ClientCredentials:
 		fields["grant_type"] = "client_credentials"
 	case !grant.RefreshToken.IsZero():
@@ -182,11 +181,11 @@ func (i *Issuer) newRedeem(ctx context.Context, app rotation.Application, grant 
 	return req, nil
 }
 
-// request makes a request with the headers that all have in common.
+// request makes a request with the headers that all requests share.
 func (i *Issuer) request(ctx context.Context, method, address, body string) (*http.Request, error) {
 	req, err := http.NewRequestWithContext(ctx, method, address, strings.NewReader(body))
 	if err != nil {
-		return nil, errors.New("the URLs of the environment are not usable; see `tokenturn app show`")
+		return nil, errors.New("the URLs of the environment cannot be used; check them with `tokenturn app show`")
 	}
 	req.Header.Set("User-Agent", i.agent)
 	req.Header.Set("Accept", "application/json")

@@ -20,15 +20,15 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// bench is an Issuer with a stand-in server and an app and user on it.
-type bench struct {
+// harness is an Issuer with a stand-in server and an app and user on it.
+type harness struct {
 	*procoretest.Server
 	issuer *Issuer
 	app    rotation.Application
 	user   procoretest.User
 }
 
-func newBench(t *testing.T, options ...procoretest.Option) bench {
+func newHarness(t *testing.T, options ...procoretest.Option) harness {
 	t.Helper()
 	server := procoretest.New(options...)
 	t.Cleanup(server.Close)
@@ -41,11 +41,11 @@ func newBench(t *testing.T, options ...procoretest.Option) bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return bench{server, issuer, app, procoretest.DefaultUser()}
+	return harness{server, issuer, app, procoretest.DefaultUser()}
 }
 
 // issue gives a pair that the user consented to.
-func (b bench) issue(t *testing.T) token.Pair {
+func (b harness) issue(t *testing.T) token.Pair {
 	t.Helper()
 	pair, err := b.Issue(b.app.ClientID, b.user.Login)
 	if err != nil {
@@ -54,8 +54,8 @@ func (b bench) issue(t *testing.T) token.Pair {
 	return pair
 }
 
-// secrets are all that the server knows, as text to search for.
-func (b bench) secrets() []string {
+// secrets are all secrets of the server, as text to search for.
+func (b harness) secrets() []string {
 	var all []string
 	for _, s := range b.Secrets() {
 		all = append(all, s.Reveal())
@@ -63,7 +63,7 @@ func (b bench) secrets() []string {
 	return all
 }
 
-func (b bench) refresh(t *testing.T, refresh token.Secret) rotation.Answer {
+func (b harness) refresh(t *testing.T, refresh token.Secret) rotation.Answer {
 	t.Helper()
 	answer := b.issuer.Redeem(t.Context(), b.app, rotation.Grant{RefreshToken: refresh})
 	noneOf(t, b.secrets(), answer)
@@ -79,7 +79,7 @@ func TestFromConsentThroughTenGenerations(t *testing.T) {
 		"old release, overlaps": {procoretest.OldRelease, procoretest.OldLivesUntilFirstUse},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t, procoretest.With(personalities...))
+			b := newHarness(t, procoretest.With(personalities...))
 			verifier := strings.Repeat("v", 43)
 			sum := sha256.Sum256([]byte(verifier))
 			address := AuthorizeURL(b.app, b.app.RedirectURI, "the-state", base64.RawURLEncoding.EncodeToString(sum[:]))
@@ -150,7 +150,7 @@ func TestRedeemScripted(t *testing.T) {
 			rotation.Captured, rotation.AccessOnly, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t)
+			b := newHarness(t)
 			pair := b.issue(t)
 			b.Script(c.answer)
 			got := b.refresh(t, pair.RefreshToken)
@@ -178,7 +178,7 @@ func TestRedeemRefused(t *testing.T) {
 	for name, personalities := range map[string][]procoretest.Personality{"400 and 401": nil,
 		"always 401": {procoretest.OldRelease}} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t, procoretest.With(personalities...))
+			b := newHarness(t, procoretest.With(personalities...))
 			pair := b.issue(t)
 			wrong := b
 			wrong.app.ClientSecret = token.NewSecret("canary")
@@ -203,7 +203,7 @@ func TestRedeemRefused(t *testing.T) {
 }
 
 func TestIdentifyCompany(t *testing.T) {
-	b := newBench(t)
+	b := newHarness(t)
 	pair := b.issue(t)
 	own := strconv.FormatInt(b.user.Companies[0], 10)
 	ask := func(company string) string {
@@ -237,7 +237,7 @@ func TestIdentifyCompany(t *testing.T) {
 	noneOf(t, b.secrets(), err)
 }
 
-// What else servers may answer to Identify.
+// Other answers of servers to Identify.
 func TestIdentifyAnswers(t *testing.T) {
 	const info = `{"resource_owner_id":"9007199254740993","scopes":[],"expires_in_seconds":1,"application":{"uid":"id-1"}}`
 	type answer struct {
@@ -283,17 +283,17 @@ func TestIdentifyAnswers(t *testing.T) {
 			rotation.Identity{ClientID: "id-1", ResourceOwner: owner.ResourceOwner, Login: "x", Company: "42"}, ""},
 		"info 401": {answer{401, "canary"}, answer{}, answer{}, rotation.Identity{}, "refuses the access token"},
 		"info without uid": {answer{200, `{"resource_owner_id":1}`}, answer{}, answer{}, rotation.Identity{},
-			"no application uid"},
-		"info HTML": {answer{200, "<html>canary"}, answer{}, answer{}, rotation.Identity{}, "no application uid"},
+			"no application.uid"},
+		"info HTML": {answer{200, "<html>canary"}, answer{}, answer{}, rotation.Identity{}, "no application.uid"},
 		"info 429":  {answer{429, "canary"}, answer{}, answer{}, rotation.Identity{}, "unexpected answer HTTP 429"},
 		"info 404":  {answer{404, "canary"}, answer{}, answer{}, rotation.Identity{}, "unexpected answer HTTP 404"},
 		"/me 401":   {answer{200, info}, answer{401, "canary"}, answer{}, owner, "unexpected answer HTTP 401"},
 		"/me 500":   {answer{200, info}, answer{500, "canary"}, answer{}, owner, "unexpected answer HTTP 500"},
-		"/me HTML":  {answer{200, info}, answer{200, "<html>canary"}, answer{}, owner, "something else than JSON"},
+		"/me HTML":  {answer{200, info}, answer{200, "<html>canary"}, answer{}, owner, "is not JSON"},
 		"company 429": {answer{200, info}, answer{200, `{}`}, answer{429, "canary"}, owner,
 			"unexpected answer HTTP 429"},
 		"company HTML": {answer{200, info}, answer{200, `{}`}, answer{200, "<html>canary"}, owner,
-			"something else than JSON"},
+			"is not JSON"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -327,8 +327,8 @@ func TestIdentifyAnswers(t *testing.T) {
 	}
 }
 
-// Procore's words for an app that an administrator has yet to install, and what
-// may become of them, are told from other refusals.
+// Procore's text for an app that an administrator has not installed yet, and likely
+// variants of it, are distinguished from other refusals.
 func TestAppNotInstalled(t *testing.T) {
 	for text, want := range map[string]bool{
 		`{"errors":["App is not connected to this company."]}`:                         true,
@@ -354,7 +354,7 @@ func TestAppNotInstalled(t *testing.T) {
 	}
 }
 
-// A server that asks to be left alone is left alone, for a bounded time.
+// A wait that a server asks for is obeyed, for a bounded time.
 func TestIdentifyHasToWait(t *testing.T) {
 	for name, c := range map[string]struct {
 		path, retryAfter string
@@ -393,9 +393,9 @@ func TestIdentifyHasToWait(t *testing.T) {
 }
 
 // A service account gets an access token alone, acts in the companies that
-// permit it, and is nobody's user.
+// permit it, and has no user.
 func TestServiceAccount(t *testing.T) {
-	b := newBench(t)
+	b := newHarness(t)
 	own := rotation.Grant{ClientCredentials: true}
 	if got := b.issuer.Redeem(t.Context(), b.app, own); got.Class != rotation.GrantFault {
 		t.Errorf("without a service account: %+v", got)
@@ -421,7 +421,7 @@ func TestServiceAccount(t *testing.T) {
 }
 
 func TestRevoke(t *testing.T) {
-	b := newBench(t)
+	b := newHarness(t)
 	pair := b.issue(t)
 	wrong := b.app
 	wrong.ClientSecret = token.NewSecret("canary-secret")
@@ -453,7 +453,7 @@ func TestRevoke(t *testing.T) {
 }
 
 func TestCheckCredentials(t *testing.T) {
-	b := newBench(t)
+	b := newHarness(t)
 	if err := b.issuer.CheckCredentials(t.Context(), b.app); err != nil {
 		t.Errorf("good ones: %v", err)
 	}

@@ -21,40 +21,40 @@ var known = []string{"refresh_token", "access_token", "token_type", "expires_in"
 // that decode knows.
 //
 // Sound is a JSON object with a refresh token, an access token, a bearer
-// token_type in any case, and a positive expires_in or expires_in_seconds,
+// token_type in any case, and a positive expires_in or expires_in_seconds that is
 // a number or a numeric string. created_at may be missing; unknown fields are
 // ignored.
 //
-// Salvaged is anything else in which exactly one whole refresh token is found:
-// JSON that breaks off or goes wrong after it, text around it, an object inside
-// another, a form, a damaged stream. Pair then has what else was whole, and
-// Reason names what is missing. Lifetime 0 means that the answer does not say
-// how long the access token lives, or says something that is not a positive
-// time: nothing else in the answer says it. A refresh token without an access
-// token, as an import stores it, is Salvaged too.
+// Salvaged is any other answer with exactly one complete refresh token: JSON that
+// is cut off or invalid after it, text around it, an object inside another, a form,
+// a damaged stream. Pair then has the other complete fields, and Reason names what
+// is missing. Lifetime 0 means that the answer does not give the lifetime of the
+// access token, or gives one that is not positive; nothing else in the answer
+// replaces it. A refresh token without an access token, as an import stores it, is
+// Salvaged too.
 //
-// AccessOnly is what the client credentials grant gives: all that Sound has but
-// the refresh token.
+// AccessOnly is an answer of the client credentials grant: everything that Sound
+// has except the refresh token.
 //
-// Empty is text without a whole refresh token, or nothing: an error page, an
-// answer that breaks off first. A token that breaks off before its closing
-// quote, or in a form before the next field, is none. Contradictory has several
-// different ones, be it under one name twice.
+// Empty is text without a complete refresh token, or no text: an error page, an
+// answer that is cut off before it. A token that is cut off before its closing
+// quote, or in a form before the next field, is not complete. Contradictory is an
+// answer with several different refresh tokens, even if a name occurs twice.
 //
-// Unreadable is anything else without a refresh token: some of the bytes belong
-// to no encoding that decode knows, or a field of that name has a value in a form
-// that is not known (XML, JSON within a string, ...), or the text is one long word.
-// So nobody can say that there is none. So is what unpacks to more than an answer
-// has, whatever is in it.
+// Unreadable is any other answer without a refresh token that may still contain one:
+// some of the bytes belong to no encoding that decode knows, or a field of that name
+// has a value in an unknown form (XML, JSON within a string, ...), or the text is one
+// long word. An answer that is too long when unpacked is Unreadable, whatever it
+// contains.
 //
-// What is returned is in the decoded body as a whole, and Reason contains none
-// of it except an error code that the OAuth RFCs define.
+// Every returned value occurs in the decoded body in full, and Reason contains
+// nothing of the body except an error code that the OAuth RFCs define.
 func Parse(body token.Secret) rotation.Judgement {
 	read := decode(body.Reveal(), maxLayers)
 	j := parseText(read.text)
 	switch {
 	case read.packed && len(read.text) > maxPair && j.Verdict != rotation.Empty:
-		return rotation.Judgement{Verdict: rotation.Unreadable, Reason: "the answer unpacks to more than an answer can be"}
+		return rotation.Judgement{Verdict: rotation.Unreadable, Reason: "the unpacked answer is too long"}
 	case (j.Verdict == rotation.Empty || j.Verdict == rotation.AccessOnly) && !read.explained:
 		return rotation.Judgement{Verdict: rotation.Unreadable, Reason: read.odd}
 	case j.Verdict == rotation.Empty && mayHoldPair(read.text):
@@ -83,7 +83,7 @@ func mayHoldPair(text string) bool {
 	return len(text) <= maxPair && (namedValue.MatchString(asExpected.ReplaceAllString(text, "")) || oneWord.MatchString(text))
 }
 
-// maxPair is the size from which a text is no pair that a secret could hold.
+// maxPair is the longest text of a pair that fits into a secret.
 const maxPair = 24 << 10
 
 // parseText judges an answer's text.
@@ -103,7 +103,7 @@ func parseText(text string) rotation.Judgement {
 		return rotation.Judgement{Verdict: rotation.Contradictory,
 			Reason: "the answer has one refresh token and the beginning of another"}
 	}
-	return judge(found, "the answer is not the JSON object it should be")
+	return judge(found, "the answer is not a valid JSON object")
 }
 
 // fields has the values found for each known field, in order.
@@ -139,8 +139,7 @@ func isNumeric(field string) bool {
 	return field == "expires_in" || field == "expires_in_seconds" || field == "created_at"
 }
 
-// scalar returns the text of a JSON string or, where numbers are asked for, of
-// a number.
+// scalar returns the text of a JSON string or, if numeric is set, of a number.
 func scalar(value []byte, numeric bool) (string, bool) {
 	value = bytes.TrimSpace(value)
 	if len(value) == 0 {
@@ -155,11 +154,11 @@ func scalar(value []byte, numeric bool) (string, bool) {
 }
 
 // presentable reports whether text can be a token (RFC 6749 appendix A.12 and
-// A.17). It also refuses what decoding had to replace because it was not UTF-8.
+// A.17). It also refuses characters that decoding put in the place of invalid UTF-8.
 func presentable(text string) bool { return text != "" && visible(text) }
 
-// judge turns fields that hold at least one refresh token into a verdict. odd
-// is what is wrong with the answer as a whole, if anything.
+// judge gives the verdict on fields with at least one refresh token. odd says what
+// is wrong with the answer as a whole, if anything.
 func judge(found fields, odd string) rotation.Judgement {
 	refresh := distinct(found["refresh_token"])
 	if len(refresh) > 1 {
@@ -179,8 +178,8 @@ func judge(found fields, odd string) rotation.Judgement {
 	return rotation.Judgement{Verdict: verdict, Reason: strings.Join(oddities, "; "), Pair: pair}
 }
 
-// accessOf gives what the fields say of the access token, and what they do not say
-// as they should.
+// accessOf returns the access token's part of the pair, and what is missing or
+// wrong in it.
 func accessOf(found fields) (pair token.Pair, oddities []string) {
 	access, kind := only(found["access_token"]), only(found["token_type"])
 	lifetime := lifetimeOf(only(slices.Concat(found["expires_in"], found["expires_in_seconds"])))
@@ -188,9 +187,9 @@ func accessOf(found fields) (pair token.Pair, oddities []string) {
 		is   bool
 		text string
 	}{
-		{access == "", "it has no access token, or several"},
+		{access == "", "it has no access token, or more than one"},
 		{!strings.EqualFold(kind, "bearer"), "its token_type is not bearer"},
-		{lifetime <= 0, "it does not say how long the access token lives"},
+		{lifetime <= 0, "it does not give the lifetime of the access token"},
 	} {
 		if lack.is {
 			oddities = append(oddities, lack.text)
@@ -203,7 +202,7 @@ func accessOf(found fields) (pair token.Pair, oddities []string) {
 // distinct returns the values without repetitions.
 func distinct(values []string) []string { return slices.Compact(slices.Sorted(slices.Values(values))) }
 
-// only returns the one value there is; "" if there is none or they differ.
+// only returns the single value; "" if there is none or they differ.
 func only(values []string) string {
 	if d := distinct(values); len(d) == 1 {
 		return d[0]
@@ -235,7 +234,7 @@ func whyEmpty(text string) string {
 	case strings.TrimSpace(text) == "":
 		return "the answer is empty"
 	case code != "":
-		return "the answer has no refresh token but the error " + code
+		return "the answer has no refresh token; its error is " + code
 	}
-	return "the answer has no whole refresh token"
+	return "the answer has no complete refresh token"
 }

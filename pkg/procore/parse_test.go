@@ -141,7 +141,7 @@ func open(p token.Pair) []any {
 	return []any{p.AccessToken.Reveal(), p.RefreshToken.Reveal(), p.TokenType, p.Lifetime, p.CreatedAt}
 }
 
-// Cutting a sound answer anywhere never yields another token than the true ones.
+// Cutting a sound answer anywhere never yields a token other than the true ones.
 func TestParseCutAnywhere(t *testing.T) {
 	for n := range len(whole) {
 		got := Parse(token.NewSecret(whole[:n]))
@@ -209,10 +209,10 @@ func FuzzParse(f *testing.F) {
 }
 
 // knownReasons are words that a fuzzer may use as a token by chance.
-const knownReasons = "the answer is not the JSON object it should be; it has no access token, or several; " +
-	"its token_type is not bearer; it does not say how long the access token lives; the compressed answer is damaged"
+const knownReasons = "the answer is not a valid JSON object; it has no access token, or more than one; " +
+	"its token_type is not bearer; it does not give the lifetime of the access token; the compressed answer is damaged"
 
-// inQuotes reports whether some string literal in body means text.
+// inQuotes reports whether a string literal in body has the value text.
 func inQuotes(body, text string) bool {
 	for start := range len(body) {
 		if body[start] != '"' {
@@ -228,7 +228,7 @@ func inQuotes(body, text string) bool {
 	return false
 }
 
-// inForm reports whether some field that another one follows, or a line break, means text.
+// inForm reports whether a field before another field or a line break has the value text.
 func inForm(body, text string) bool {
 	for line := range strings.SplitAfterSeq(body, "\n") {
 		for field := range strings.SplitAfterSeq(strings.ReplaceAll(line, "\r", "\n"), "&") {

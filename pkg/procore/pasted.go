@@ -10,7 +10,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// What a pasted text can be instead of a code.
+// Errors of PastedCode: what a pasted text can be instead of a code.
 var (
 	// ErrNothingPasted: there is nothing but spaces and quotes.
 	ErrNothingPasted = errors.New("nothing was pasted")
@@ -21,14 +21,14 @@ var (
 )
 
 // OtherEnvironmentError says that a code comes from another environment's login
-// host, where alone it is worth something.
+// host. It works only there.
 type OtherEnvironmentError struct {
-	Environment, Host   string // which the address is of
-	Wanted, WantedLogin string // which the code was asked from
+	Environment, Host   string // of the pasted address
+	Wanted, WantedLogin string // of the environment that is being connected
 }
 
 func (e *OtherEnvironmentError) Error() string {
-	return fmt.Sprintf("the pasted address is of %s, the login host of %s, but the code must be from %s (%s)", e.Host,
+	return fmt.Sprintf("the pasted address is at %s, the login host of %s, but the code must come from %s (%s)", e.Host,
 		e.Environment, e.Wanted, e.WantedLogin)
 }
 
@@ -37,7 +37,7 @@ func (e *OtherEnvironmentError) Error() string {
 // /oauth/authorize/native?code=CODE, before 4.3 /oauth/authorize/CODE), or the
 // address that Procore sent the browser to, with spaces and quotes around it. Some
 // browsers copy an address without its scheme.
-// Errors contain nothing of the text but the name of one of Procore's hosts:
+// Errors contain nothing of the text except the name of one of Procore's hosts:
 // ErrNothingPasted, ErrNoCode, ErrDenied, *OtherEnvironmentError.
 func PastedCode(app rotation.Application, pasted token.Secret) (token.Secret, error) {
 	const around = " \t\r\n\"'`<>“”‘’\u00a0\u200b\ufeff"
@@ -81,7 +81,7 @@ func PastedCode(app rotation.Application, pasted token.Secret) (token.Secret, er
 }
 
 // checkOrigin refuses the addresses of other environments' login hosts. Any
-// other host passes: where Procore sends a browser besides is not documented.
+// other host passes: Procore does not document all hosts to which it sends a browser.
 func checkOrigin(app rotation.Application, pasted *url.URL) error {
 	if login, err := url.Parse(app.LoginURL); err == nil && strings.EqualFold(login.Host, pasted.Host) {
 		return nil
@@ -94,8 +94,8 @@ func checkOrigin(app rotation.Application, pasted *url.URL) error {
 	return nil
 }
 
-// codeCharacter accepts visible ASCII (RFC 6749 appendix A.11) without what
-// shows that something else was pasted.
+// codeCharacter accepts visible ASCII (RFC 6749 appendix A.11), except characters
+// that show that something else was pasted.
 func codeCharacter(r rune) bool {
 	return r > ' ' && r <= '~' && !strings.ContainsRune("\"'\\<>{}?&", r)
 }

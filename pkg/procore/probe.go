@@ -13,7 +13,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// Health says what an access token is good for now.
+// Health says whether an access token works now, and if not, why.
 type Health string
 
 const (
@@ -23,21 +23,21 @@ const (
 	NotInstalled   Health = "app_not_installed" // good, but the app is not installed in the company
 	NoAccess       Health = "no_access"         // good, but its user has no access to the company
 	CompanyMissing Health = "company_missing"   // good, but calls need a company and none is known
-	RateLimited    Health = "rate_limited"      // cannot be told before Wait is over
-	Unavailable    Health = "unavailable"       // cannot be told: the server is down or not reached
+	RateLimited    Health = "rate_limited"      // not known before Wait is over
+	Unavailable    Health = "unavailable"       // not known: the server is down or not reached
 )
 
-// Probe is what was found out about an access token.
+// Probe is the result of checking an access token.
 type Probe struct {
 	Health        Health        `json:"health"`
-	Detail        string        `json:"detail,omitempty"` // for people, in words of our own
+	Detail        string        `json:"detail,omitempty"` // for people; contains no text of the server
 	ResourceOwner string        `json:"resource_owner,omitempty"`
 	Wait          time.Duration `json:"-"` // of RateLimited: how long the server asks to wait; 0 if it did not say
 }
 
-// Probe asks the login host what it knows of the token, and the API whether it
-// may act in company or, if that is empty, at all. It spends nothing. Two
-// requests at most, of 10 seconds each.
+// Probe asks the login host about the token, and the API whether the token may act
+// in company or, if that is empty, at all. It spends nothing. It makes two requests
+// at most, of at most 10 seconds each.
 func (i *Issuer) Probe(ctx context.Context, app rotation.Application, access token.Secret, company string) Probe {
 	info, err := i.get(ctx, app.LoginURL+"/oauth/token/info", access, "")
 	if p, ended := unanswered("the login host", info, err); ended {
@@ -45,7 +45,7 @@ func (i *Issuer) Probe(ctx context.Context, app rotation.Application, access tok
 	}
 	if info.status == http.StatusUnauthorized && !info.isPage() {
 		return Probe{Health: TokenRefused, Detail: "the login host does not accept it: it has expired, was revoked, " +
-			"or is of another environment"}
+			"or belongs to another environment"}
 	}
 	id, err := identityOf(info)
 	if err != nil {
@@ -60,8 +60,8 @@ func (i *Issuer) Probe(ctx context.Context, app rotation.Application, access tok
 	return p
 }
 
-// probeAPI asks /me, which is the one documented call that needs no company and
-// takes one all the same; see Identify.
+// probeAPI asks /me, the one documented call that needs no company but accepts
+// one; see Identify.
 func (i *Issuer) probeAPI(ctx context.Context, app rotation.Application, access token.Secret, company string) Probe {
 	address := app.APIURL + "/rest/v1.0/me"
 	if company != "" {
@@ -78,9 +78,9 @@ func (i *Issuer) probeAPI(ctx context.Context, app rotation.Application, access 
 		return Probe{Health: NotInstalled, Detail: "the token is good, but the app is not installed in company " + company}
 	case me.status == http.StatusUnauthorized && !me.isPage():
 		return Probe{Health: TokenRefused, Detail: "the login host accepts it and the API does not: " +
-			"are both of one environment?"}
+			"check that both belong to the same environment"}
 	case bytes.Contains(me.body, []byte("Missing Procore-Company-Id header")):
-		return Probe{Health: CompanyMissing, Detail: "the API wants to be told a company, and this connection has none"}
+		return Probe{Health: CompanyMissing, Detail: "the API requires a company id, and this connection has none"}
 	case me.refuses() && me.status == http.StatusForbidden && company == "":
 		return Probe{Health: NoAccess, Detail: "the token is good, but the API refuses its user (HTTP 403)"}
 	case me.refuses():
@@ -89,7 +89,7 @@ func (i *Issuer) probeAPI(ctx context.Context, app rotation.Application, access 
 	return Probe{Health: Unavailable, Detail: "the API: " + me.unexpected().Error()}
 }
 
-// unanswered judges what says nothing about the token.
+// unanswered handles answers that say nothing about the token.
 func unanswered(who string, got reply, err error) (Probe, bool) {
 	switch {
 	case err != nil:
@@ -102,7 +102,7 @@ func unanswered(who string, got reply, err error) (Probe, bool) {
 	return Probe{}, false
 }
 
-// ServerTime reads the login host's clock, which counts in whole seconds.
+// ServerTime reads the login host's clock, in whole seconds.
 func (i *Issuer) ServerTime(ctx context.Context, app rotation.Application) (time.Time, error) {
 	got, err := i.ask(ctx, http.MethodHead, app.LoginURL+"/", "", func(http.Header) {})
 	if err != nil {

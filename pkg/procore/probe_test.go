@@ -10,7 +10,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// Each reason for which calls with a token fail is told from the others.
+// Each reason for which calls with a token fail is distinguished from the others.
 func TestProbe(t *testing.T) {
 	answering := func(path string, status int, body string) func(http.ResponseWriter, *http.Request) bool {
 		return func(w http.ResponseWriter, r *http.Request) bool {
@@ -26,17 +26,17 @@ func TestProbe(t *testing.T) {
 	const info, me = "/oauth/token/info", "/rest/v1.0/me"
 	for name, test := range map[string]struct {
 		company string
-		spoil   func(b bench, pair token.Pair)
+		spoil   func(b harness, pair token.Pair)
 		server  func(http.ResponseWriter, *http.Request) bool
 		health  Health
 		detail  string
 	}{
 		"works":          {"4264807", nil, nil, Works, ""},
 		"works anywhere": {"", nil, nil, Works, ""},
-		"revoked": {"", func(b bench, _ token.Pair) { b.RevokeAll(b.app.ClientID, b.user.Login) }, nil,
+		"revoked": {"", func(b harness, _ token.Pair) { b.RevokeAll(b.app.ClientID, b.user.Login) }, nil,
 			TokenRefused, "was revoked"},
 		"refused by the API": {"", nil, answering(me, 401, ""), TokenRefused, "the API does not"},
-		"not installed": {"4264807", func(b bench, _ token.Pair) { b.Uninstall(b.app.ClientID, 4264807) }, nil,
+		"not installed": {"4264807", func(b harness, _ token.Pair) { b.Uninstall(b.app.ClientID, 4264807) }, nil,
 			NotInstalled, "not installed in company 4264807"},
 		"another company": {"99", nil, nil, NoAccess, "no access to company 99"},
 		"refused user":    {"", nil, answering(me, 403, `{"errors":["canary"]}`), NoAccess, "refuses its user"},
@@ -55,17 +55,17 @@ func TestProbe(t *testing.T) {
 		"API down": {"4264807", nil, answering(me, 502, "canary"), Unavailable,
 			"the API: unexpected answer HTTP 502"},
 		"request timeout": {"", nil, answering(me, 408, ""), Unavailable, "HTTP 408"},
-		"odd info":        {"", nil, answering(info, 200, "canary"), Unavailable, "no application uid"},
+		"odd info":        {"", nil, answering(info, 200, "canary"), Unavailable, "no application.uid"},
 		"odd answer":      {"", nil, answering(me, 200, "canary"), Unavailable, "HTTP 200"},
 		"of another client": {"", nil, answering(info, 200, `{"application":{"uid":"canary"},"resource_owner_id":1}`),
 			OtherClient, "another client id"},
-		"login host is silent": {"", func(b bench, _ token.Pair) { b.Close() }, func(w http.ResponseWriter,
+		"login host is silent": {"", func(b harness, _ token.Pair) { b.Close() }, func(w http.ResponseWriter,
 			_ *http.Request) bool {
 			panic(http.ErrAbortHandler)
 		}, Unavailable, "the login host was not reached"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t)
+			b := newHarness(t)
 			pair := b.issue(t)
 			front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if test.server == nil || !test.server(w, r) {
@@ -97,7 +97,7 @@ func TestProbe(t *testing.T) {
 }
 
 func TestServerTime(t *testing.T) {
-	b := newBench(t)
+	b := newHarness(t)
 	at, err := b.issuer.ServerTime(t.Context(), b.app)
 	if err != nil || time.Since(at).Abs() > 5*time.Second {
 		t.Errorf("got %v, %v", at, err)

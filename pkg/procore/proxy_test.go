@@ -18,7 +18,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// originVariable tells a child process of TestNoProxy where the login host is.
+// originVariable gives a child process of TestNoProxy the login host's address.
 const originVariable = "TOKENTURN_TEST_ORIGIN"
 
 // namedHost is the host that the child asks for. It has a name, because net/http
@@ -26,8 +26,8 @@ const originVariable = "TOKENTURN_TEST_ORIGIN"
 const namedHost = "login.example.com:80"
 
 // net/http reads the proxy variables once in a process, so they are set for a
-// process of their own. Its secrets must reach the host that they are for and
-// not the proxy, which an ordinary request shows to be in effect there.
+// process of its own. Its secrets must reach their own host and not the proxy. An
+// ordinary request shows that the proxy is in effect there.
 func TestNoProxy(t *testing.T) {
 	if origin := os.Getenv(originVariable); origin != "" {
 		askWithoutProxy(t, origin)
@@ -56,7 +56,7 @@ func TestNoProxy(t *testing.T) {
 	}
 }
 
-// paths is a server that keeps the paths it was asked for.
+// paths is a server that records the requested paths.
 type paths struct {
 	mu    sync.Mutex
 	asked []string
@@ -76,7 +76,7 @@ func (p *paths) all() []string {
 }
 
 // askWithoutProxy sends each kind of request to namedHost, which is at origin,
-// and an ordinary one besides.
+// and an ordinary one.
 func askWithoutProxy(t *testing.T, origin string) {
 	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
 		if address == namedHost {
@@ -112,7 +112,7 @@ func askWithoutProxy(t *testing.T, origin string) {
 	_ = resp.Body.Close()
 }
 
-// noProxies takes the proxy variables away, whatever the machine has.
+// noProxies clears the proxy variables of the machine.
 func noProxies(t *testing.T) {
 	for _, name := range proxyVariables {
 		t.Setenv(name, "")
@@ -120,7 +120,7 @@ func noProxies(t *testing.T) {
 }
 
 // Where a host cannot be reached and a proxy variable is set, the message says
-// why that does not help.
+// that the proxy is not used.
 func TestAnIgnoredProxyIsNamed(t *testing.T) {
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -128,7 +128,8 @@ func TestAnIgnoredProxyIsNamed(t *testing.T) {
 	}
 	_ = closed.Close()
 	app := testApp("http://" + closed.Addr().String())
-	const refused, hint = "connection refused", " (HTTPS_PROXY is set and not used: secrets go to this host directly)"
+	const refused, hint = "connection refused", " (HTTPS_PROXY is set, but tokenturn does not use it: " +
+		"secrets go to this host directly)"
 	for variable, want := range map[string]string{"": refused, "HTTPS_PROXY": refused + hint,
 		"all_proxy": refused + strings.Replace(hint, "HTTPS_PROXY", "all_proxy", 1)} {
 		t.Run(variable, func(t *testing.T) {

@@ -135,7 +135,7 @@ func TestRedeemPresentsOneCredential(t *testing.T) {
 	}
 }
 
-// What a server may do to a request, and what that means.
+// What a server may do with a request, and what that means.
 func TestRedeemFaults(t *testing.T) {
 	type next = func() (*http.Request, string, error)
 	say := func(text string) func(net.Conn, next) {
@@ -224,7 +224,7 @@ func TestRedeemFaults(t *testing.T) {
 	}
 }
 
-// Nothing can have been presented where there was no connection.
+// Nothing can have been presented without a connection.
 func TestRedeemNotSent(t *testing.T) {
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -257,7 +257,7 @@ func TestRedeemNotSent(t *testing.T) {
 			"not sent: TLS: the server does not speak TLS"},
 		"TLS 1.1":                 {old.URL, "not sent: TLS: the handshake was refused"},
 		"silent in the handshake": {"https" + strings.TrimPrefix(mute.url, "http"), "not sent: timed out"},
-		"not a URL":               {"http://canary canary", "not sent: the URLs of the environment are not usable"},
+		"not a URL":               {"http://canary canary", "not sent: the URLs of the environment cannot be used"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := New(Config{RedeemTimeout: time.Second}).Redeem(t.Context(), testApp(c.url), refreshGrant)
@@ -293,7 +293,7 @@ func TestRedeemCancelled(t *testing.T) {
 
 // net/http repeats a request on a connection that was kept alive and died. The
 // server here keeps each connection open, whatever the client wants, and is
-// dead on every second request of one. The control shows that it is a trap.
+// dead on every second request of one. The control shows that net/http would repeat one.
 func TestRedeemOnceDespiteDeadConnections(t *testing.T) {
 	trap := func(t *testing.T) *raw {
 		return listen(t, func(conn net.Conn, next func() (*http.Request, string, error)) {

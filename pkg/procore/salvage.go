@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// salvage looks for the known fields in a text that is not the JSON object it
-// should be. rest is the beginning of a refresh token that breaks off, if the
-// text ends in one.
+// salvage searches for the known fields in a text that is not a valid JSON object.
+// rest is the beginning of a refresh token that is cut off at the end of the text,
+// if there is one.
 func salvage(text string) (found fields, rest string) {
 	if strings.ContainsAny(text, "\"{}<>") {
 		return salvageJSON(text)
@@ -15,8 +15,8 @@ func salvage(text string) (found fields, rest string) {
 	return salvageForm(text)
 }
 
-// salvageJSON finds "name": value anywhere. A string counts from quote to
-// quote, a number only if something that cannot belong to it follows.
+// salvageJSON finds "name": value anywhere. A string counts only with both quotes, a
+// number only if a character follows that cannot belong to it.
 func salvageJSON(text string) (found fields, rest string) {
 	found = fields{}
 	for _, field := range known {
@@ -33,7 +33,8 @@ func salvageJSON(text string) (found fields, rest string) {
 	return found, rest
 }
 
-// valuesOf returns what follows each `"field":`, and what the text breaks off in.
+// valuesOf returns the value after each `"field":`, and the one that is cut off at the
+// end of the text.
 func valuesOf(text, field string) (values []string, broken string) {
 	for {
 		_, after, ok := strings.Cut(text, `"`+field+`"`)
@@ -55,8 +56,8 @@ func valuesOf(text, field string) (values []string, broken string) {
 	}
 }
 
-// valueEnd returns how long the string or number at the beginning of text is: 0
-// if there is neither, -1 if it may go on where the text ends.
+// valueEnd returns the length of the string or number at the beginning of text: 0
+// if there is neither, -1 if it may continue after the end of the text.
 func valueEnd(text string) int {
 	if !strings.HasPrefix(text, `"`) {
 		rest := strings.TrimLeft(text, "+-.0123456789eE")
@@ -77,7 +78,7 @@ func valueEnd(text string) int {
 }
 
 // salvageForm reads application/x-www-form-urlencoded. The last field does not
-// count, because nothing says that it is complete, unless a line break ends it.
+// count unless a line break ends it, because it may be incomplete.
 func salvageForm(text string) (found fields, rest string) {
 	found = fields{}
 	whole := strings.TrimRight(text, "\r\n") != text
@@ -97,8 +98,8 @@ func salvageForm(text string) (found fields, rest string) {
 	return found, rest
 }
 
-// plausible is presentable without the characters that show that a token ran
-// into something else: an error page, the next field.
+// plausible is presentable without the characters that show that a token runs into
+// other text, such as an error page or the next field.
 func plausible(text string) bool {
 	return presentable(text) && !strings.ContainsAny(text, "\"'\\<>{},")
 }

@@ -263,7 +263,7 @@ if (world.kind === 'stand-in') {
     await inspect(second, 'still-working')
     await first
     await sees(page, 'Procore is connected')
-    await second.getByRole('link', {name: 'see how it ended'}).click()
+    await second.getByRole('link', {name: 'see the result'}).click()
     await sees(second, 'Procore is connected')
     assert.equal(await exchanges(), 1, 'exchanges')
   })

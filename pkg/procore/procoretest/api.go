@@ -75,7 +75,7 @@ func (h *Handler) revoke(w http.ResponseWriter, r *http.Request) {
 	jsonResponse(http.StatusOK, map[string]any{}).write(w)
 }
 
-// me serves GET /rest/v1.0/me, for a company if one is named.
+// me serves GET /rest/v1.0/me, with or without a company.
 func (h *Handler) me(w http.ResponseWriter, r *http.Request) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -85,7 +85,7 @@ func (h *Handler) me(w http.ResponseWriter, r *http.Request) {
 	}
 	answer := map[string]any{"id": p.user.ID, "login": p.user.Login}
 	company := r.URL.Query().Get("company_id")
-	if own := p.user.ID == 0; own && company == "" { // an app is nobody but in a company
+	if own := p.user.ID == 0; own && company == "" { // an app has an identity only in a company
 		company = r.Header.Get("Procore-Company-Id")
 		answer["id"], answer["login"] = 1, "service-account@example.com"
 		if !h.mayAct(w, r, p, company) {
@@ -101,7 +101,7 @@ func (h *Handler) me(w http.ResponseWriter, r *http.Request) {
 	jsonResponse(http.StatusOK, answer).write(w)
 }
 
-// companies serves GET /rest/v1.0/companies, which answers before an app is installed too.
+// companies serves GET /rest/v1.0/companies, which also answers before an app is installed.
 func (h *Handler) companies(w http.ResponseWriter, r *http.Request) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -164,7 +164,7 @@ func (h *Handler) authenticated(w http.ResponseWriter, r *http.Request) *pair {
 	return p
 }
 
-// mayAct answers what Procore answers where the token may not act in the company.
+// mayAct answers as Procore does if the token may not act in the company.
 func (h *Handler) mayAct(w http.ResponseWriter, r *http.Request, p *pair, company string) bool {
 	header := r.Header.Get("Procore-Company-Id")
 	id, err := strconv.ParseInt(company, 10, 64)

@@ -28,7 +28,7 @@ func newClient(t *testing.T, options ...procoretest.Option) client {
 	return client{server, t, server.NewApp(callback, callback+"?own=1", procoretest.OutOfBand)}
 }
 
-// answer is what came back.
+// answer is the server's answer.
 type answer struct {
 	status int
 	header http.Header

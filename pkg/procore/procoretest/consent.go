@@ -18,9 +18,9 @@ var (
 )
 
 // Consent does what a person with a browser would: it opens the authorization
-// page, signs in as login, and chooses Allow or Deny. It returns where the
-// browser is sent in the end, without going there: the app's redirect URI with
-// its code or error, or the page that shows an out-of-band code. The server
+// page, signs in as login, and chooses Allow or Deny. It returns the
+// address to which the browser is finally sent, without opening it: the app's
+// redirect URI with its code or error, or the page that shows an out-of-band code. The server
 // must be reachable at authorizeURL.
 func (h *Handler) Consent(authorizeURL, login string, allow bool) (redirect string, err error) {
 	user := h.user(login)
@@ -52,10 +52,10 @@ func (h *Handler) Consent(authorizeURL, login string, allow bool) (redirect stri
 			return "", fmt.Errorf("procoretest: the authorization page is an error page, HTTP %d", page.status)
 		}
 	}
-	return "", errors.New("procoretest: the authorization pages go round in circles")
+	return "", errors.New("procoretest: the authorization pages redirect to each other without end")
 }
 
-// browser keeps cookies and follows nothing by itself.
+// browser keeps cookies and follows no redirect on its own.
 type browser struct{ client http.Client }
 
 func newBrowser() (*browser, error) {
@@ -71,7 +71,7 @@ func newBrowser() (*browser, error) {
 	}}, nil
 }
 
-// page is what a browser shows, or where it is sent.
+// page is what a browser shows, or the address to which it is sent.
 type page struct {
 	status   int
 	at       *url.URL

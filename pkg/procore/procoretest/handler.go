@@ -33,7 +33,7 @@ type User struct {
 	Companies []int64
 }
 
-// DefaultUser is there if no other user is.
+// DefaultUser is the account of a server that is given no other.
 func DefaultUser() User {
 	return User{ID: 160586, Login: "pat@example.com", Password: "correct horse", Name: "Pat Example",
 		Companies: []int64{4264807}}
@@ -47,18 +47,18 @@ const (
 	// is first used, as Doorkeeper does with its previous_refresh_token column.
 	// Without it the old pair dies at the refresh.
 	OldLivesUntilFirstUse Personality = iota
-	// ReuseKillsFamily ends all pairs that stem from one consent when a spent
-	// refresh token of theirs is presented (RFC 9700 section 4.14.2).
+	// ReuseKillsFamily ends all pairs of one consent when one of their spent
+	// refresh tokens is presented (RFC 9700 section 4.14.2).
 	ReuseKillsFamily
 	// NoNewRefreshToken answers a refresh with an access token only; the
 	// refresh token stays good (RFC 6749 section 6 allows it).
 	NoNewRefreshToken
-	// OldRelease answers every error of the token endpoint with 401, says
-	// "bearer", scopes and expires_in_seconds, and 200 to any revocation, as
+	// OldRelease answers every error of the token endpoint with 401, uses
+	// "bearer", scopes and expires_in_seconds, and answers 200 to any revocation, as
 	// Doorkeeper 4.4 does.
 	OldRelease
-	// ExpiredSurviveRevocation answers 200 to the revocation of a pair whose
-	// access token has expired and revokes nothing, as Doorkeeper did before 5.8.1.
+	// ExpiredSurviveRevocation answers 200 to the revocation of a pair with an
+	// expired access token and revokes nothing, as Doorkeeper did before 5.8.1.
 	ExpiredSurviveRevocation
 )
 

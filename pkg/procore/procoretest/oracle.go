@@ -77,7 +77,7 @@ func (h *Handler) Live() []token.Pair {
 }
 
 // Accepts reports whether the token, access or refresh, would be accepted now.
-// Asking is not a use.
+// The call is not a use.
 func (h *Handler) Accepts(t token.Secret) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -105,8 +105,8 @@ func (h *Handler) Presented() map[token.Fingerprint]int {
 	return counts
 }
 
-// RevokeAll does what happens when the user withdraws the app's access: every
-// pair and code for the two dies.
+// RevokeAll acts as if the user withdrew the app's access: every pair and code of
+// the two dies.
 func (h *Handler) RevokeAll(clientID, login string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -118,7 +118,7 @@ func (h *Handler) RevokeAll(clientID, login string) {
 	}
 }
 
-// Forget loses every pair and code, as a sandbox that is overwritten does.
+// Forget deletes every pair and code, as an overwritten sandbox does.
 // Apps, users and presentations stay.
 func (h *Handler) Forget() {
 	h.mu.Lock()

@@ -14,10 +14,10 @@ var pagesHTML string
 
 var pages = template.Must(template.New("").Parse(pagesHTML))
 
-// cookieName differs from what the programs under test use: cookies do not tell ports apart.
+// cookieName differs from the programs under test, because cookies ignore the port.
 const cookieName = "standin_session"
 
-// session is one browser. Its csrf value is in every form it is shown.
+// session is one browser. Every form that it receives contains its csrf value.
 type session struct {
 	csrf string
 	user *User // nil until signed in
@@ -49,14 +49,14 @@ func (h *Handler) front(w http.ResponseWriter, _ *http.Request) {
 	render(w, http.StatusOK, "front", view{Title: "Stand-in for Procore"})
 }
 
-// authorization is a request of RFC 6749 section 4.1.1 that was found good.
+// authorization is a valid request of RFC 6749 section 4.1.1.
 type authorization struct {
 	app                           App
 	redirectURI, state, challenge string
 }
 
 // parseAuthorization checks the query of an authorization request. wrong is
-// for the person to read, and never sent to the redirect URI; empty if all is well.
+// for the person and never sent to the redirect URI; empty if the request is valid.
 func (h *Handler) parseAuthorization(query string) (_ authorization, wrong string) {
 	values, err := url.ParseQuery(query)
 	if err != nil {
@@ -126,10 +126,10 @@ func (h *Handler) signIn(w http.ResponseWriter, r *http.Request) {
 	user := h.user(r.PostForm.Get("login"))
 	if user == nil || subtle.ConstantTimeCompare([]byte(user.Password), []byte(r.PostForm.Get("password"))) != 1 {
 		h.showSignIn(w, http.StatusUnauthorized, s, request.app, r.PostForm.Get("request"),
-			"That is not the login and password of an account here.")
+			"This server has no account with that login and password.")
 		return
 	}
-	h.newSession(w, user) // a new one, so that no one else may have chosen its id
+	h.newSession(w, user) // a new one, so that nobody else can have chosen its id
 	http.Redirect(w, r, "/oauth/authorize?"+r.PostForm.Get("request"), http.StatusSeeOther)
 }
 
@@ -146,7 +146,7 @@ func (h *Handler) decide(w http.ResponseWriter, r *http.Request) {
 	case r.PostForm.Get("decision") == "deny":
 		deny(w, r, request)
 	default:
-		problem(w, "Neither Allow nor Deny was chosen.")
+		problem(w, "Choose Allow or Deny.")
 	}
 }
 

@@ -6,7 +6,7 @@ import (
 
 const codeLifetime = 10 * time.Minute
 
-// code is an authorization code that was given out.
+// code is an issued authorization code.
 type code struct {
 	client, redirectURI, challenge string
 	user                           *User
@@ -47,7 +47,7 @@ func (h *Handler) issueForConsent(client string, user *User) *pair {
 	return h.issue(client, user, h.families, true)
 }
 
-// succeed issues the pair that follows old.
+// succeed issues the successor of old.
 func (h *Handler) succeed(old *pair) *pair {
 	next := h.issue(old.client, old.user, old.family, !h.is(NoNewRefreshToken))
 	switch {
@@ -60,7 +60,7 @@ func (h *Handler) succeed(old *pair) *pair {
 	return next
 }
 
-// reused notices that a dead refresh token was presented.
+// reused handles the presentation of a dead refresh token.
 func (h *Handler) reused(p *pair) {
 	if !h.is(ReuseKillsFamily) || !p.spent {
 		return
@@ -72,7 +72,7 @@ func (h *Handler) reused(p *pair) {
 	}
 }
 
-// use looks an access token up for a bearer request, which is what ends its
+// use finds the access token of a bearer request. The use ends the token's
 // predecessor, even if the token itself has expired.
 func (h *Handler) use(access string) (_ *pair, why string) {
 	p := h.byAccess[access]

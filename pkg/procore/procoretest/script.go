@@ -11,18 +11,18 @@ import (
 	"unicode/utf16"
 )
 
-// Answer spoils one answer of the token endpoint. The zero Answer leaves it as it is.
+// Answer alters one answer of the token endpoint. The zero Answer leaves it unchanged.
 type Answer struct {
 	// Unreceived keeps the request from taking effect, as if it had been lost
-	// on its way or stopped at a gateway. It is counted as a presentation.
+	// on the way or stopped at a gateway. It is counted as a presentation.
 	Unreceived bool
 	// Hold, if not nil, delays the answer until the channel is closed; Delay by
 	// so much real time. The request has taken effect by then. Both end when
 	// the client goes away.
 	Hold  <-chan struct{}
 	Delay time.Duration
-	// Status, ContentType and Body replace what is not zero. Body gets the
-	// true body; Encoding (Content-Encoding), Location and Wait (Retry-After and
+	// Status, ContentType and Body, where set, replace the answer's own. Body gets
+	// the true body; Encoding (Content-Encoding), Location and Wait (Retry-After and
 	// X-Rate-Limit-Reset) are headers.
 	Status      int
 	ContentType string
@@ -63,8 +63,8 @@ func InUTF16() Answer {
 }
 
 // Unreadable takes effect and answers with bytes that no common encoding
-// explains, as one in brotli is to a client that has no brotli. Reading them is
-// Unveil's alone.
+// explains, as brotli is for a client without brotli. Only Unveil
+// reads them.
 func Unreadable() Answer { return Answer{Body: Unveil, Encoding: "br"} }
 
 // Unveil gives the true body of an Unreadable answer, and the reverse.
@@ -119,7 +119,7 @@ func Text(status int) Answer {
 		Body: fixed(http.StatusText(status))}
 }
 
-// TooManyRequests answers 429 without effect and asks to wait, in both of the ways Procore has.
+// TooManyRequests answers 429 without effect and asks to wait, in both of Procore's ways.
 func TooManyRequests(wait time.Duration) Answer {
 	return Answer{Unreceived: true, Status: http.StatusTooManyRequests, Wait: wait, ContentType: "application/json",
 		Body: fixed(`{"errors":"Too many requests"}`)}
@@ -139,8 +139,8 @@ func Found(location string) Answer {
 
 func fixed(body string) func(string) string { return func(string) string { return body } }
 
-// Script spoils the next answers of the token endpoint, one each, after those
-// that an earlier call left.
+// Script sets an Answer for each of the next answers of the token endpoint, after
+// those of earlier calls that are still unused.
 func (h *Handler) Script(answers ...Answer) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -158,13 +158,13 @@ func (h *Handler) nextAnswer() Answer {
 	return next
 }
 
-// send writes sound as the script wants it.
+// send writes sound as the script alters it.
 func (a Answer) send(w http.ResponseWriter, r *http.Request, sound response, now time.Time) {
 	if !a.wait(r) {
 		return
 	}
 	if a.Cut && a.CutAfter == 0 {
-		panic(http.ErrAbortHandler) // cuts the connection without a trace
+		panic(http.ErrAbortHandler) // cuts the connection without a log line
 	}
 	a.apply(w.Header(), &sound, now)
 	if !a.Cut {
@@ -201,7 +201,7 @@ func (a Answer) apply(header http.Header, sound *response, now time.Time) {
 	if a.Status != 0 {
 		sound.status = a.Status
 	}
-	if sound.status == 0 { // an unreceived request that nothing else answers
+	if sound.status == 0 { // an unreceived request for which the script has no status
 		sound.status = http.StatusBadGateway
 	}
 	if a.ContentType != "" {

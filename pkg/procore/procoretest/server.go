@@ -1,18 +1,18 @@
 // Package procoretest is a stand-in for Procore's authorization server and the
-// two or three API calls that go with it: for tests, and for trying tokenturn
-// without an account. It keeps everything in memory.
+// API calls that go with it, for tests and for trying tokenturn without an account. It keeps everything in
+// memory.
 //
 // It is strict: single use of codes and refresh tokens, exact redirect URIs, S256
 // only, no parameter twice. Its answers, in shape and order of checks, are those
 // measured on Doorkeeper 5.5, which Procore's resemble; see package procore.
-// Personality makes it behave like other servers, and Script spoils its next
+// Personality makes it behave like other servers, and Script alters its next
 // answers. It counts every presentation of every code and refresh token, so a
-// test can prove what was presented how often.
+// test can prove how often each was presented.
 //
-// It differs from Doorkeeper where that makes a better test bench: it asks for
+// It differs from Doorkeeper where that makes it a better test server: it asks for
 // consent every time, an error page has status 400, a new access token gets the
 // lifetime that is set now rather than its predecessor's, and parameters in
-// the query of a POST count for nothing.
+// the query of a POST are ignored.
 package procoretest
 
 import (

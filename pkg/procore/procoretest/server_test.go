@@ -73,7 +73,7 @@ func TestHeld(t *testing.T) {
 	}
 }
 
-// What spoils an answer leaves its effect as it says.
+// A scripted answer has the effect that its documentation gives.
 func TestSpoiledAnswers(t *testing.T) {
 	for name, c := range map[string]struct {
 		script   procoretest.Answer

@@ -53,7 +53,7 @@ func (h *Handler) token(w http.ResponseWriter, r *http.Request) {
 	answer.send(w, r, sound, h.now())
 }
 
-// redeem takes effect, if all is in order, and writes the true answer.
+// redeem takes effect if the request is valid, and returns the true answer.
 func (h *Handler) redeem(params params) response {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -98,8 +98,8 @@ func (h *Handler) grantClient(params params) (*pair, *refusal) {
 	return h.issue(app.ClientID, &User{Companies: app.ServiceAccount}, h.families, false), nil
 }
 
-// grantCode checks parameters, then the client, then the code. A refused try
-// does not use the code up.
+// grantCode checks parameters, then the client, then the code. A refused
+// request does not use up the code.
 func (h *Handler) grantCode(params params) (*pair, *refusal) {
 	c := h.codes[params.get("code")]
 	verifier := params.get("code_verifier")
@@ -193,7 +193,7 @@ func authenticate(code, description string) string {
 	return fmt.Sprintf(`Bearer realm="Doorkeeper", error=%q, error_description=%q`, code, description)
 }
 
-// response is an answer before anything spoils it.
+// response is an answer before a script alters it.
 type response struct {
 	status       int
 	contentType  string
@@ -204,7 +204,7 @@ type response struct {
 func jsonResponse(status int, value any) response {
 	body, err := json.Marshal(value)
 	if err != nil {
-		panic(err) // only plain maps come here
+		panic(err) // only plain maps are passed
 	}
 	return response{status: status, contentType: "application/json; charset=utf-8", body: string(body)}
 }
@@ -221,7 +221,7 @@ func (a response) write(w http.ResponseWriter) {
 // params are the parameters of a POST.
 type params struct {
 	values   url.Values
-	repeated string // a parameter that came more than once
+	repeated string // a parameter that occurs more than once
 }
 
 func (p params) get(name string) string { return p.values.Get(name) }
@@ -263,7 +263,7 @@ func parameters(r *http.Request) (params, error) {
 	return p, err
 }
 
-// unescape undoes the form encoding that RFC 6749 section 2.3.1 asks for in HTTP Basic.
+// unescape decodes the form encoding that RFC 6749 section 2.3.1 requires in HTTP Basic.
 func unescape(text string) string {
 	if plain, err := url.QueryUnescape(text); err == nil {
 		return plain

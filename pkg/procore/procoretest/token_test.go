@@ -255,7 +255,7 @@ func TestRequestFormats(t *testing.T) {
 	}
 }
 
-// However many present one refresh token at once, one of them gets a pair.
+// If many present one refresh token at once, exactly one of them gets a pair.
 func TestOneWinner(t *testing.T) {
 	c := newClient(t)
 	_, refresh := c.pair()
