@@ -1,6 +1,6 @@
 // Command callback is the Lambda function behind the HTTP API: it serves
 // invitations and the redirect from the authorization page. Package consent
-// says which routes there are.
+// documents the routes.
 package main
 
 import (
@@ -51,7 +51,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, start func(lambd
 	}
 	serve := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer meter.Flush()
-		stack.Issuer.CloseIdleConnections() // they may have died while the environment was frozen
+		stack.Issuer.CloseIdleConnections() // they may be dead after a freeze of the environment
 		handler.ServeHTTP(w, r)
 	})
 	start(tracer.Handler(lambda.NewHandler(lambdahttp.Handler(serve))))

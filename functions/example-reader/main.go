@@ -1,8 +1,8 @@
 // Command example-reader is an example of a Lambda function that uses a token: it lists
 // the projects of a company. Its deployment is infra/examples/reader.yaml.
 //
-// An event may name the company, {"company_id":"4264807"}; otherwise it is that
-// of the connection. The answer is [{"id":1,"name":"..."}, ...].
+// An event may name the company, {"company_id":"4264807"}; the default is the
+// connection's company. The answer is [{"id":1,"name":"..."}, ...].
 package main
 
 import (
@@ -34,8 +34,8 @@ func main() {
 	}
 }
 
-// run makes the source once: what it knows serves every event that comes to
-// this execution environment.
+// run makes the source once, so that its cached token serves every event in this
+// execution environment.
 func run(ctx context.Context, getenv func(string) string, start func(lambda.Handler)) error {
 	cfg, err := config.LoadDefaultConfig(ctx)
 	if err != nil {
@@ -98,7 +98,7 @@ func (r reader) projects(ctx context.Context, in request) ([]project, error) {
 }
 
 // get reports whether a page follows. The client adds the token, and the
-// company where the request names none.
+// company if the request names none.
 func (r reader) get(ctx context.Context, address, company string, out any) (more bool, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {

@@ -1,5 +1,5 @@
 // Command rotate is the Lambda function that keeps tokens fresh. Package trigger
-// says which events it takes.
+// documents the events that it accepts.
 package main
 
 import (

@@ -1,6 +1,6 @@
 // Package config reads the settings of an AWS installation from environment
-// variables: once, from an environment that is handed in, and with every
-// problem reported together under the name of its variable.
+// variables: once, from an environment that the caller passes. It reports all
+// problems at once, each under the name of its variable.
 package config
 
 import (
@@ -23,17 +23,17 @@ import (
 
 const prefix = "TOKENTURN_"
 
-// Settings are the variables, without the prefix TOKENTURN_, and one of Lambda's. A variable
-// that is set to nothing counts as not set, as templates cannot always leave one out.
+// Settings are the variables, without the prefix TOKENTURN_, and one of Lambda's. An empty
+// variable counts as not set, because templates cannot always leave one out.
 //
-// The tag "form" is what the text must match before it is parsed, "accepts"
-// is how a message puts it.
+// The text must match the tag "form" before it is parsed. Messages say what a variable
+// takes with the tag "accepts".
 type Settings struct {
 	// Table is the DynamoDB table of ledger, invitations and states.
 	Table string `env:"TABLE" form:"^[A-Za-z0-9_.-]{3,255}$" accepts:"the name of a DynamoDB table"`
-	// SecretPrefix is what the names of all secrets begin with.
-	SecretPrefix string `env:"SECRET_PREFIX" envDefault:"tokenturn" form:"^[A-Za-z0-9_+=.@-]+(/[A-Za-z0-9_+=.@-]+)*$" accepts:"the beginning of secret names, such as tokenturn, without a slash at either end"`
-	// SealKey is the KMS key under which answers of the token endpoint are sealed.
+	// SecretPrefix is the start of all secret names.
+	SecretPrefix string `env:"SECRET_PREFIX" envDefault:"tokenturn" form:"^[A-Za-z0-9_+=.@-]+(/[A-Za-z0-9_+=.@-]+)*$" accepts:"the start of secret names, such as tokenturn, without a slash at either end"`
+	// SealKey is the KMS key that seals answers of the token endpoint.
 	SealKey string `env:"SEAL_KEY" form:"^\\S+$" accepts:"the id, ARN or alias/NAME of a KMS key"`
 	// VaultKey is the KMS key that encrypts new secrets at rest; empty for the
 	// account's aws/secretsmanager.
@@ -41,24 +41,24 @@ type Settings struct {
 	// Stack is the id of this installation, written into every secret; the
 	// table's name unless set. Two installations must not share one.
 	Stack string `env:"STACK" form:"^[A-Za-z0-9_.-]{1,255}$" accepts:"an id of letters, digits, '.', '_' and '-'"`
-	// PublicURL is where people reach the callback function, without a slash
-	// at the end.
+	// PublicURL is the address at which people reach the callback function, without a
+	// slash at the end.
 	PublicURL string `env:"PUBLIC_URL" accepts:"an https:// URL of a host and nothing more, such as https://connect.example.com (http:// for localhost only)"`
-	// Organization is who asks, as the pages name it to the people who are to
-	// connect: most often the company's name. Without it they name the host alone.
+	// Organization is the name that the pages show as the one who asks for access,
+	// usually the company's name. Without it the pages name the host only.
 	Organization string `env:"ORGANIZATION" form:"^[\\pL\\pN\\pP\\pS]([\\pL\\pM\\pN\\pP\\pS ]{0,78}[\\pL\\pM\\pN\\pP\\pS])?$" accepts:"a name of at most 80 letters, digits, punctuation marks and single spaces, such as Acme Builders"`
-	// QueueURL is the SQS queue of follow-ups. Without it the next sweep does
+	// QueueURL is the SQS queue of follow-ups. Without it, the next sweep does
 	// what a follow-up would have done earlier.
 	QueueURL string `env:"QUEUE_URL" form:"^https?://[^/\\s]+/\\S+$" accepts:"the URL of an SQS queue"`
 	// TopicARN is the SNS topic of notices. Without it they are only logged.
 	TopicARN string `env:"TOPIC_ARN" form:"^arn:[^:\\s]+:sns:[^:\\s]+:[^:\\s]+:[^:\\s]+$" accepts:"the ARN of an SNS topic"`
-	// Cadence is the time between two scheduled sweeps. It says how early a
-	// pair must be renewed, so it must not be shorter than the schedule's.
+	// Cadence is the time between two scheduled sweeps. It decides how early a
+	// pair is renewed, so it must not be shorter than the schedule's interval.
 	Cadence time.Duration `env:"CADENCE" envDefault:"1h" accepts:"a duration such as 15m or 1h"`
 	// Concurrency is how many connections one run handles at once.
 	Concurrency int `env:"CONCURRENCY" envDefault:"8" accepts:"a whole number of at least 1"`
-	// RedeemRate is how many redeems a second all runs together make per environment.
-	// More than Procore grants brings 429s, which delay but lose nothing.
+	// RedeemRate is the number of redeems a second that all runs together make per
+	// environment. A rate above Procore's limit causes 429s, which delay but lose nothing.
 	RedeemRate float64 `env:"REDEEM_RATE" envDefault:"2" form:"^[0-9.]+$" accepts:"a number of redeems a second, such as 2 or 0.5"`
 	// RedeemTimeout is the longest one POST to the token endpoint may take, at
 	// most 30 s. A shorter one turns slow answers into lost ones; a longer one
@@ -66,16 +66,17 @@ type Settings struct {
 	RedeemTimeout time.Duration `env:"REDEEM_TIMEOUT" envDefault:"20s" accepts:"a duration such as 20s"`
 	// Lease is the life of one attempt, at least twice RedeemTimeout and 5 s.
 	Lease time.Duration `env:"LEASE" envDefault:"60s" accepts:"a duration such as 60s"`
-	// Quiet is how long after the lease a token in doubt is left alone.
+	// Quiet is how long after the lease tokenturn does not present a token with an
+	// unknown end.
 	Quiet time.Duration `env:"QUIET" envDefault:"2m" accepts:"a duration such as 2m"`
 	// LogLevel is the lowest level that is logged.
 	LogLevel slog.Level `env:"LOG_LEVEL" envDefault:"info" form:"^(debug|info|warn|error)$" accepts:"one of debug, info, warn and error"`
-	// XRayDaemon is where traces are sent, which Lambda says in AWS_XRAY_DAEMON_ADDRESS.
+	// XRayDaemon is the address for traces, from Lambda's AWS_XRAY_DAEMON_ADDRESS.
 	// Without it nothing is traced.
 	XRayDaemon string
 }
 
-// Program says whose settings are read: each needs others.
+// Program says which program reads the settings: each requires different ones.
 type Program string
 
 const (
@@ -85,14 +86,14 @@ const (
 	Local    Program = "local"    // the operator's command, on the embedded store
 )
 
-// needs lists the variables that a program cannot do without.
+// needs lists the variables that a program requires.
 var needs = map[Program][]string{
 	Rotate:   {"TABLE", "SEAL_KEY"},
 	Callback: {"TABLE", "SEAL_KEY", "PUBLIC_URL"},
 	Operator: {"TABLE", "SEAL_KEY"},
 }
 
-// Names lists every variable there is, in order of documentation.
+// Names lists all variables, in order of documentation.
 func Names() []string {
 	var names []string
 	for _, f := range fields() {
@@ -102,8 +103,8 @@ func Names() []string {
 }
 
 // Read takes the settings of a program from environ, which has the form of
-// os.Environ. The error lists all problems; it repeats no value, since what
-// ends up in the wrong variable may be a secret.
+// os.Environ. The error lists all problems; it repeats no value, because a
+// wrong variable may contain a secret.
 func Read(program Program, environ []string) (Settings, error) {
 	values, problems := ours(environ)
 	for _, f := range fields() {
@@ -114,12 +115,12 @@ func Read(program Program, environ []string) (Settings, error) {
 			problems = append(problems, fmt.Errorf("%s%s is not set; it takes %s", prefix, name, f.Tag.Get("accepts")))
 		case set && !wellFormed(f, value):
 			problems = append(problems, fmt.Errorf("%s%s is not %s", prefix, name, f.Tag.Get("accepts")))
-			delete(values, name) // so that the rest is checked against its default
+			delete(values, name) // so that the others are checked together with its default
 		}
 	}
 	var s Settings
 	if err := env.ParseWithOptions(&s, env.Options{Environment: values}); err != nil {
-		return Settings{}, fmt.Errorf("reading settings: %w", err) // cannot be: each value was parsed before
+		return Settings{}, fmt.Errorf("reading settings: %w", err) // cannot happen: each value was parsed before
 	}
 	if s.Stack == "" {
 		s.Stack = s.Table
@@ -133,7 +134,7 @@ func Read(program Program, environ []string) (Settings, error) {
 	return s, nil
 }
 
-// Rotation gives the settings in the form that the engine takes.
+// Rotation returns the settings in the form that the engine takes.
 func (s Settings) Rotation() rotation.Settings {
 	r := rotation.DefaultSettings(s.Stack)
 	r.Cadence, r.Concurrency, r.RedeemRate = s.Cadence, s.Concurrency, s.RedeemRate
@@ -141,8 +142,8 @@ func (s Settings) Rotation() rotation.Settings {
 	return r
 }
 
-// inVariables puts what rotation.Settings.Validate says into the words that an
-// operator can act upon.
+// inVariables replaces the terms of rotation.Settings.Validate with the names of the
+// variables that an operator can change.
 var inVariables = strings.NewReplacer(
 	"the cadence", prefix+"CADENCE",
 	"the concurrency", prefix+"CONCURRENCY",
@@ -153,8 +154,8 @@ var inVariables = strings.NewReplacer(
 	"the stack id", prefix+"STACK",
 )
 
-// contradictions asks the engine what it thinks of the settings. A missing
-// table, and with it a missing stack id, has been reported already.
+// contradictions returns the engine's objections to the settings. A missing table,
+// and with it a missing stack id, has been reported already.
 func (s Settings) contradictions() []error {
 	if s.Stack == "" {
 		s.Stack = "unknown"
@@ -170,8 +171,8 @@ func (s Settings) contradictions() []error {
 	return problems
 }
 
-// ours picks the variables with our prefix that are set to something, and
-// complains about those that nobody reads: most often a misspelling.
+// ours returns the variables with tokenturn's prefix that are not empty, and reports
+// unknown ones, which are usually misspelled.
 func ours(environ []string) (values map[string]string, problems []error) {
 	values = map[string]string{}
 	all := env.ToMap(environ)
@@ -180,7 +181,8 @@ func ours(environ []string) (values map[string]string, problems []error) {
 		switch {
 		case !ok:
 		case !slices.Contains(Names(), name):
-			problems = append(problems, fmt.Errorf("%s is no setting; there are %s", name, strings.Join(Names(), ", ")))
+			problems = append(problems, fmt.Errorf("%s is not a setting; the settings are %s", name,
+				strings.Join(Names(), ", ")))
 		case all[name] != "":
 			values[short] = all[name]
 		}
@@ -200,10 +202,10 @@ func wellFormed(f reflect.StructField, value string) bool {
 	return env.ParseWithOptions(&s, env.Options{Environment: map[string]string{f.Tag.Get("env"): value}}) == nil
 }
 
-// isPublicURL reports whether text is a URL that cookies with the __Host-
-// prefix and Procore's redirect rules can live with: a bare host, https, or
-// http where browsers treat it as secure all the same (Secure Contexts,
-// section 3.1: loopback addresses and localhost).
+// isPublicURL reports whether text is a URL that works with cookies with the __Host-
+// prefix and with Procore's redirect rules: a host without a path, with https, or with
+// http where browsers still treat it as secure (Secure Contexts, section 3.1: loopback
+// addresses and localhost).
 func isPublicURL(text string) bool {
 	u, err := url.Parse(text)
 	if err != nil || u.Hostname() == "" || u.User != nil || u.Opaque != "" ||
@@ -215,7 +217,7 @@ func isPublicURL(text string) bool {
 	return u.Scheme == "https" || u.Scheme == "http" && loopback
 }
 
-// fields are the settings that are variables of ours.
+// fields returns the settings that are variables of tokenturn.
 func fields() []reflect.StructField {
 	return slices.DeleteFunc(slices.Collect(reflect.TypeFor[Settings]().Fields()),
 		func(f reflect.StructField) bool { return f.Tag.Get("env") == "" })

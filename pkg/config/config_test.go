@@ -10,7 +10,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 )
 
-// least is what every program needs and no more.
+// least is the settings that every program requires, and no others.
 func least(more ...string) []string {
 	return append([]string{"TOKENTURN_TABLE=tokens", "TOKENTURN_SEAL_KEY=alias/seal", "AWS_REGION=eu-west-1", "HOME=/"},
 		more...)
@@ -71,7 +71,7 @@ func TestEachProgramHasItsOwnNeeds(t *testing.T) {
 		config.Operator: {"TOKENTURN_TABLE is not set", "TOKENTURN_SEAL_KEY is not set"},
 		config.Callback: {"TOKENTURN_TABLE is not set", "TOKENTURN_SEAL_KEY is not set", "TOKENTURN_PUBLIC_URL is not set"},
 	} {
-		// Set to nothing is as good as not set.
+		// An empty variable counts as not set.
 		_, err := config.Read(program, []string{"TOKENTURN_TABLE="})
 		wantProblems(t, string(program), err, want...)
 	}
@@ -83,7 +83,7 @@ func TestProblemsAreReportedTogether(t *testing.T) {
 		"TOKENTURN_LOG_LEVEL=loud", "TOKENTURN_LEASE=30s", "TOKENTURN_CADENCE=hourly", "TOKENTURN_CONCURRENCY=0",
 	})
 	wantProblems(t, "all", err,
-		"TOKENTURN_TABLES is no setting; there are TOKENTURN_TABLE, ",
+		"TOKENTURN_TABLES is not a setting; the settings are TOKENTURN_TABLE, ",
 		"TOKENTURN_TABLE is not set; it takes the name of a DynamoDB table",
 		"TOKENTURN_PUBLIC_URL is not an https:// URL",
 		"TOKENTURN_CADENCE is not a duration such as 15m or 1h",
@@ -93,7 +93,7 @@ func TestProblemsAreReportedTogether(t *testing.T) {
 	)
 }
 
-// Whatever the engine objects to, the operator reads the variable's name.
+// Every objection of the engine names the variable.
 func TestContradictionsNameVariables(t *testing.T) {
 	for _, c := range []struct{ set, want string }{
 		{"TOKENTURN_CADENCE=-1h", "TOKENTURN_CADENCE -1h0m0s is not positive"},
@@ -110,7 +110,7 @@ func TestContradictionsNameVariables(t *testing.T) {
 }
 
 // A callback has a minute for an exchange, a run of the rotate function 15: a POST
-// that may take as long leaves no time to save its answer.
+// that may take that long leaves no time to save its answer.
 func TestRedeemTimeoutLeavesTimeToSave(t *testing.T) {
 	for set, accepted := range map[string]bool{"30s": true, "30001ms": false, "42s": false, "866s": false, "24h": false} {
 		_, err := config.Read(config.Callback, least("TOKENTURN_PUBLIC_URL=https://connect.example.com",

@@ -1,6 +1,6 @@
-// Package lambdahttp lets a plain http.Handler answer an API Gateway HTTP API
-// (payload format 2.0), so that the same handler serves a local listener and a
-// Lambda function.
+// Package lambdahttp adapts an http.Handler to an API Gateway HTTP API (payload
+// format 2.0), so that the same handler serves a local listener and a Lambda
+// function.
 package lambdahttp
 
 import (
@@ -18,8 +18,8 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 )
 
-// Bounds in bytes. Lambda's own is 6 MB for an event and for an answer; these
-// leave room for base64.
+// Bounds in bytes. Lambda's own bound is 6 MB for an event and for an answer;
+// these leave room for base64.
 const (
 	maxTarget = 16 << 10 // path and query
 	maxBody   = 1 << 20  // of a request, decoded
@@ -43,18 +43,18 @@ func Handler(h http.Handler) func(context.Context, events.APIGatewayV2HTTPReques
 	}
 }
 
-// newRequest builds what net/http's server would have made of the event. Its
-// errors repeat nothing of the request but its format.
+// newRequest builds the request that net/http's server would have made of the event.
+// Its errors repeat nothing of the request except its format.
 func newRequest(ctx context.Context, event events.APIGatewayV2HTTPRequest) (*http.Request, error) {
 	if event.Version != "2.0" {
-		return nil, fmt.Errorf("this function takes HTTP API requests of payload format 2.0, not %.20q; "+
+		return nil, fmt.Errorf("this function accepts HTTP API requests of payload format 2.0, not %.20q; "+
 			"set the integration's PayloadFormatVersion to 2.0", event.Version)
 	}
 	if len(event.RawPath)+len(event.RawQueryString) > maxTarget {
 		return nil, errors.New("the address is too long")
 	}
-	// The path is taken as it comes: API Gateway has decoded it, so joining it with
-	// the query and parsing that would let %3F in a path begin a query.
+	// The path is used unchanged: API Gateway has decoded it. Joining it with the query
+	// and parsing the result would let %3F in a path start a query.
 	target := &url.URL{Path: withoutStage(event.RawPath, event.RequestContext.Stage), RawQuery: event.RawQueryString}
 	if !strings.HasPrefix(target.Path, "/") {
 		return nil, errors.New("the path does not begin with a slash")
@@ -76,8 +76,8 @@ func newRequest(ctx context.Context, event events.APIGatewayV2HTTPRequest) (*htt
 	return request, nil
 }
 
-// withoutStage removes the stage from the path. Only the $default stage is
-// served without its name in front.
+// withoutStage removes the stage from the path. Only paths of the $default stage do
+// not start with its name.
 func withoutStage(path, stage string) string {
 	if stage == "" || stage == "$default" {
 		return path
@@ -97,7 +97,7 @@ func decodeBody(event events.APIGatewayV2HTTPRequest) ([]byte, error) {
 	if event.IsBase64Encoded {
 		decoded, err := base64.StdEncoding.DecodeString(event.Body)
 		if err != nil {
-			return nil, errors.New("the body is not the base64 that it says it is")
+			return nil, errors.New("the body is marked as base64 but is not valid base64")
 		}
 		body = decoded
 	}
@@ -108,12 +108,12 @@ func decodeBody(event events.APIGatewayV2HTTPRequest) ([]byte, error) {
 }
 
 // headers returns the header fields and the host. API Gateway has joined
-// repeated fields with commas, and put cookies in a list of their own.
+// repeated fields with commas, and put cookies in a separate list.
 func headers(event events.APIGatewayV2HTTPRequest) (http.Header, string) {
 	header, host := http.Header{}, event.RequestContext.DomainName
 	for name, value := range event.Headers {
 		if strings.EqualFold(name, "Host") {
-			host = value // net/http keeps it beside the header, too
+			host = value // net/http, too, keeps it outside the header
 			continue
 		}
 		header.Set(name, value)
@@ -138,7 +138,7 @@ type answer struct {
 	sent   http.Header // as it was at WriteHeader
 	status int
 	body   bytes.Buffer
-	long   bool // more was written than can be sent
+	long   bool // the handler wrote more than can be sent
 }
 
 func (a *answer) Header() http.Header { return a.header }
@@ -162,8 +162,8 @@ func (a *answer) Write(p []byte) (int, error) {
 	return a.body.Write(p)
 }
 
-// response is the answer in payload format 2.0, which knows one value per
-// header field, and cookies apart.
+// response returns the answer in payload format 2.0, which has one value per header
+// field and a separate list of cookies.
 func (a *answer) response(method string) events.APIGatewayV2HTTPResponse {
 	a.WriteHeader(http.StatusOK)
 	if a.long {

@@ -10,15 +10,15 @@ import (
 	"github.com/aws/aws-lambda-go/lambdacontext"
 )
 
-// New returns a logger that writes to w what is at least of the level. Time and
-// message are called timestamp and message, as Lambda's own JSON log
-// format has them: https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-logformat.html
+// New returns a logger that writes records of at least the level to w. Time and
+// message have the names timestamp and message, as in Lambda's own JSON log
+// format: https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-logformat.html
 func New(w io.Writer, level slog.Level) *slog.Logger {
 	return slog.New(handler{slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level,
 		ReplaceAttr: lambdacontext.ReplaceAttr})})
 }
 
-// handler adds the request's id, which only the context of a call knows.
+// handler adds the request id, which only the context of a call has.
 type handler struct{ slog.Handler }
 
 func (h handler) Handle(ctx context.Context, r slog.Record) error {

@@ -1,10 +1,9 @@
-// Package loopback receives the redirect that ends a consent on this machine
-// (RFC 8252 section 7.3): for people who sit at it, without a public address and
-// without copying a code.
+// Package loopback receives the redirect of a consent on the machine where the
+// person works (RFC 8252 section 7.3), without a public address and without copying
+// a code.
 //
-// The redirect URI must be registered character by character. Procore's portal
-// accepts http for localhost alone, and its default has no port, which means
-// port 80.
+// The redirect URI must equal the registered one exactly. Procore's portal accepts
+// http for localhost only, and its default has no port, which means port 80.
 package loopback
 
 import (
@@ -29,8 +28,8 @@ import (
 // ErrDenied: the person did not allow access.
 var ErrDenied = errors.New("access was not allowed")
 
-// ErrNotAsked: the authorization server answered with an error of its own instead of
-// asking the person, or of taking the answer (RFC 6749 section 4.1.2.1).
+// ErrNotAsked: the authorization server answered with an error instead of asking the
+// person or of accepting the person's answer (RFC 6749 section 4.1.2.1).
 var ErrNotAsked = errors.New("the authorization page answers with an error")
 
 // ErrNotLoopback: the redirect URI does not lead to this machine.
@@ -71,8 +70,8 @@ func parse(redirectURI string) (*url.URL, error) {
 	return u, nil
 }
 
-// Listen opens the port of redirectURI on the loopback addresses that its host
-// means, and accepts the redirect that carries state. ErrNotLoopback. Close it.
+// Listen opens the port of redirectURI on the loopback addresses of its host, and
+// accepts the redirect that carries state. ErrNotLoopback. Close it.
 func Listen(redirectURI string, state token.Secret) (*Receiver, error) {
 	u, err := parse(redirectURI)
 	if err != nil {
@@ -80,7 +79,7 @@ func Listen(redirectURI string, state token.Secret) (*Receiver, error) {
 	}
 	r := newReceiver(u, state)
 	hosts := []string{u.Hostname()}
-	if strings.EqualFold(u.Hostname(), "localhost") { // which a browser may take for either
+	if strings.EqualFold(u.Hostname(), "localhost") { // a browser may use either address
 		hosts = []string{"127.0.0.1", "::1"}
 	}
 	for _, host := range hosts {
@@ -91,8 +90,8 @@ func Listen(redirectURI string, state token.Secret) (*Receiver, error) {
 			err = listenErr
 		}
 	}
-	// A machine without IPv6 has one address. One whose other address is taken
-	// would send the browser to somebody else.
+	// A machine without IPv6 has one address. If another program listens at the second
+	// address, the browser could send the code there.
 	if len(r.listeners) == 0 || errors.Is(err, syscall.EADDRINUSE) {
 		r.closeListeners()
 		return nil, fmt.Errorf("listening for %s: %w", redirectURI, err)
@@ -109,12 +108,12 @@ func newReceiver(u *url.URL, state token.Secret) *Receiver {
 	return &Receiver{path: cmp.Or(u.Path, "/"), host: hostOf(u.Host), state: state, result: make(chan result, 1)}
 }
 
-// hostOf gives a host as a browser sends it, without the port that http has anyway
+// hostOf returns a host as a browser sends it, without the default port of http
 // (RFC 9110 section 4.2.3).
 func hostOf(host string) string { return strings.TrimSuffix(host, ":80") }
 
-// Wait returns the code that the redirect brings. ErrDenied; ErrNotAsked, with the
-// server's word for it; or the error of ctx, if nothing comes before its end.
+// Wait returns the code from the redirect. ErrDenied; ErrNotAsked, with the server's
+// error code; or the error of ctx, if no redirect arrives before its end.
 func (r *Receiver) Wait(ctx context.Context) (token.Secret, error) {
 	select {
 	case got := <-r.result:
@@ -124,7 +123,7 @@ func (r *Receiver) Wait(ctx context.Context) (token.Secret, error) {
 	}
 }
 
-// Close lets the last page be delivered and stops listening.
+// Close waits until the last page is delivered and stops listening.
 func (r *Receiver) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
@@ -138,8 +137,8 @@ func (r *Receiver) closeListeners() {
 	}
 }
 
-// ServeHTTP implements http.Handler. What does not carry the state, which only
-// the browser of this consent knows, is none of ours and changes nothing.
+// ServeHTTP implements http.Handler. A request without the state, which only the
+// browser of this consent knows, changes nothing.
 func (r *Receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	query := request.URL.Query()
 	ours := subtle.ConstantTimeCompare([]byte(query.Get("state")), []byte(r.state.Reveal())) == 1 &&
@@ -150,28 +149,28 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 		show(w, http.StatusNotFound, "There is nothing here.")
 	case !ours || len(query["code"]) > 1:
 		show(w, http.StatusBadRequest,
-			"This is not the consent that the command waits for. Open the address that it printed.")
+			"This is not the consent that the tokenturn command waits for. Open the address that the command printed.")
 	case query.Get("error") == "access_denied":
 		r.finish(token.Secret{}, ErrDenied)
 		show(w, http.StatusOK, "Access was not allowed. You can close this page.")
 	case query.Has("error"):
 		r.finish(token.Secret{}, fmt.Errorf("%w: %s", ErrNotAsked, word(query.Get("error"))))
 		show(w, http.StatusOK, "The authorization page answered with an error. You can close this page; "+
-			"the command says more.")
+			"the tokenturn command shows the error.")
 	case code == "":
-		show(w, http.StatusBadRequest, "The redirect carries no code. Open the address that the command printed.")
+		show(w, http.StatusBadRequest, "The redirect contains no code. Open the address that the tokenturn command printed.")
 	default:
 		r.finish(token.NewSecret(code), nil)
-		show(w, http.StatusOK, "Access was allowed. You can close this page; the command says what came of it.")
+		show(w, http.StatusOK, "Access was allowed. You can close this page; the tokenturn command shows the result.")
 	}
 }
 
-// errorWord is what the errors of RFC 6749 look like.
+// errorWord matches the error codes of RFC 6749.
 var errorWord = regexp.MustCompile(`^[a-z_]{1,64}$`)
 
 func word(problem string) string {
 	if !errorWord.MatchString(problem) {
-		return "one without a proper name"
+		return "an error code that is not of RFC 6749"
 	}
 	return problem
 }
@@ -180,7 +179,7 @@ func (r *Receiver) finish(code token.Secret, err error) {
 	r.once.Do(func() { r.result <- result{code, err} })
 }
 
-// show answers with a page that loads, runs and keeps nothing.
+// show answers with a page that loads, runs and stores nothing.
 func show(w http.ResponseWriter, status int, text string) {
 	header := w.Header()
 	header.Set("Content-Type", "text/html; charset=utf-8")

@@ -114,7 +114,7 @@ func TestReceiverWithoutACode(t *testing.T) {
 	}{
 		"access_denied": {ErrDenied, "Access was not allowed", ""},
 		"invalid_scope": {ErrNotAsked, "answered with an error", "invalid_scope"},
-		"%1B[2JCanary":  {ErrNotAsked, "answered with an error", "without a proper name"}, // it would reach a terminal
+		"%1B[2JCanary":  {ErrNotAsked, "answered with an error", "not of RFC 6749"}, // it would reach a terminal
 	} {
 		r, redirect := listen(t, "") // which a browser asks for as /
 		got, page := open(t, redirect+"/?error="+problem+"&state="+state)

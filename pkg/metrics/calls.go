@@ -11,8 +11,8 @@ import (
 	"github.com/aws/smithy-go/middleware"
 )
 
-// Calls makes the clients of an AWS configuration measure the calls that are
-// denied to them; it goes into its APIOptions.
+// Calls makes the clients of an AWS configuration measure their denied calls; add it
+// to the configuration's APIOptions.
 func (m *Meter) Calls(stack *middleware.Stack) error {
 	if m == nil {
 		return nil
@@ -24,7 +24,7 @@ func (m *Meter) denied(ctx context.Context, in middleware.InitializeInput,
 	next middleware.InitializeHandler) (middleware.InitializeOutput, middleware.Metadata, error) {
 	out, metadata, err := next.HandleInitialize(ctx, in)
 	if e, ok := errors.AsType[smithy.APIError](err); ok && isDenial(e.ErrorCode()) {
-		// The message may repeat names of resources, so it stays with whoever logs the error.
+		// The message may contain names of resources, so it is left to the caller's log.
 		m.record(map[string]any{"service": awsmiddleware.GetServiceID(ctx), "operation": awsmiddleware.GetOperationName(ctx),
 			"code": e.ErrorCode()},
 			measure{[][]string{{"stack", "service"}, {"stack"}}, []value{{"Denied", count, 1}}})
@@ -32,8 +32,8 @@ func (m *Meter) denied(ctx context.Context, in middleware.InitializeInput,
 	return out, metadata, err
 }
 
-// keyTrouble are codes for a KMS key that may be used and cannot be: disabled,
-// scheduled for deletion, or out of reach. The services put it differently.
+// keyTrouble lists the codes for a KMS key that is allowed but cannot be used: disabled,
+// scheduled for deletion, or unreachable. Each service has its own codes.
 var keyTrouble = []string{"DecryptionFailure", "DisabledException", "EncryptionFailure", "KMSDisabled",
 	"KMSDisabledException", "KMSInvalidState", "KMSInvalidStateException", "KeyUnavailableException"}
 

@@ -1,27 +1,27 @@
-// Package metrics measures the functions. What is measured becomes lines of the
-// function's log in CloudWatch's embedded metric format, of which CloudWatch
-// makes metrics of the namespace tokenturn:
+// Package metrics measures the functions. Measurements become lines of the
+// function's log in CloudWatch's embedded metric format, from which CloudWatch
+// makes metrics in the namespace tokenturn:
 //
 //	metric          dimensions besides stack   meaning
 //	Sweeps                                     a sweep that was completed
 //	Connections     environment, outcome       a connection that was handled
-//	TokenLifeLeft   environment                seconds that the access token still lives when its connection was handled;
-//	                                           negative for how long there had been none, where the new one came too late
-//	SecretVersions  environment                versions that the secret was given in 24 hours
-//	Unpublished     environment                a pair that is saved, and that the secret does not show yet
-//	RedeemLatency   environment                milliseconds that one POST to the token endpoint took
+//	TokenLifeLeft   environment                seconds that the access token still lived when its connection was handled;
+//	                                           if the new one came too late, negative: the time without a live one
+//	SecretVersions  environment                versions that were added to the secret in 24 hours
+//	Unpublished     environment                a saved pair that the secret does not show yet
+//	RedeemLatency   environment                milliseconds of one POST to the token endpoint
 //	Notices         environment, kind          a notice to people
-//	Denied          service                    a call that AWS denied, for lack of a right or of a usable key
-//	Consents        environment, outcome       a consent that came to its end
-//	StateReuses     environment                a redirect whose state had been used already
+//	Denied          service                    a call that AWS denied, for lack of a permission or of a usable key
+//	Consents        environment, outcome       a consent that ended
+//	StateReuses     environment                a redirect with a state that had been used already
 //
-// Each is there for the stack alone, too, or with outcome or kind alone, so that
-// one alarm can watch all environments. Connections are named in properties of
-// the line, which CloudWatch Logs can search: as a dimension each of them would
-// be a metric to pay for.
+// Each metric also exists for the stack alone, or with outcome or kind alone, so that
+// one alarm can watch all environments. Connections are named in properties of the
+// line, which CloudWatch Logs can search: as a dimension, each of them would be a
+// metric with its own cost.
 //
-// Nothing is written before Flush, for nothing may stand between an answer of the
-// token endpoint and its saving.
+// Nothing is written before Flush, because nothing may happen between receiving an
+// answer of the token endpoint and saving it.
 //
 // See
 // https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
@@ -36,7 +36,7 @@ import (
 	"time"
 )
 
-// Namespace is where CloudWatch keeps the metrics.
+// Namespace is the namespace of the metrics in CloudWatch.
 const Namespace = "tokenturn"
 
 // Meter collects measurements until Flush. A nil Meter measures nothing. It is
@@ -55,15 +55,15 @@ func New(out io.Writer, stack string, now func() time.Time) *Meter {
 	return &Meter{out: out, stack: stack, now: now}
 }
 
-// Flush writes what was measured. Call it at the end of each event: Lambda may
-// freeze the process afterwards.
+// Flush writes the measurements. Call it at the end of each event: Lambda may freeze
+// the process afterwards.
 func (m *Meter) Flush() {
 	if m == nil {
 		return
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	_, _ = m.lines.WriteTo(m.out) // there is nobody to tell but the same log
+	_, _ = m.lines.WriteTo(m.out) // an error could only go to the same log
 	m.lines.Reset()
 }
 
@@ -91,13 +91,12 @@ func byEnvironment(values ...value) measure {
 	return measure{[][]string{{"stack", "environment"}, {"stack"}}, values}
 }
 
-// by measures for the environment with what the dimension says, and for the
-// latter alone.
+// by measures for the environment with the dimension, and for the dimension alone.
 func by(dimension string, values ...value) measure {
 	return measure{[][]string{{"stack", "environment", dimension}, {"stack", dimension}}, values}
 }
 
-// directive is a measure in the words of the specification.
+// directive is a measure in the form of the specification.
 type directive struct {
 	Namespace  string
 	Dimensions [][]string
@@ -125,7 +124,7 @@ func (m *Meter) record(properties map[string]any, measures ...measure) {
 	line["_aws"] = map[string]any{"Timestamp": m.now().UnixMilli(), "CloudWatchMetrics": directives}
 	text, err := json.Marshal(line)
 	if err != nil {
-		panic("metrics: " + err.Error()) // only texts and finite numbers come here
+		panic("metrics: " + err.Error()) // only texts and finite numbers are passed
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

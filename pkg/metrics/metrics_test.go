@@ -42,7 +42,7 @@ func lines(t *testing.T, log *bytes.Buffer) (all []map[string]any) {
 	return all
 }
 
-// The whole line, so that a reader of this test sees what CloudWatch gets.
+// The test shows the whole line that CloudWatch gets.
 func TestALineHasTheFormOfTheSpecification(t *testing.T) {
 	meter, log := newMeter()
 	meter.Report(rotation.Report{Op: "rotate", Connections: []rotation.ConnectionReport{{Connection: acme,
@@ -58,7 +58,7 @@ func TestALineHasTheFormOfTheSpecification(t *testing.T) {
 	}
 }
 
-// Between an answer and its saving no log may stand.
+// Nothing is logged between an answer and its saving.
 func TestNothingIsWrittenBeforeFlush(t *testing.T) {
 	meter, log := newMeter()
 	issuer := meter.Issuer(&rotationtest.Issuer{Journal: &rotationtest.Journal{}})
@@ -81,8 +81,8 @@ func TestNothingIsWrittenBeforeFlush(t *testing.T) {
 	}
 }
 
-// A connection in order says nothing by its token's life: a busy one is about to
-// get a new token, and by the rule of due times a fresh one has enough.
+// The token's life says nothing about a connection that is in order: a busy one is
+// about to get a new token, and by the rule of due times a fresh one has enough life.
 func TestTokenLifeIsThatOfConnectionsThatWereDue(t *testing.T) {
 	for outcome, measured := range map[rotation.Outcome]bool{rotation.Rotated: true, rotation.Deferred: true,
 		rotation.Unknown: true, rotation.InQuarantine: true,
@@ -156,7 +156,7 @@ func TestANilMeterMeasuresNothing(t *testing.T) {
 	issuer, notifier := &rotationtest.Issuer{}, &rotationtest.Notifier{}
 	if meter.Issuer(issuer) != rotation.Issuer(issuer) || meter.Notifier(notifier) != rotation.Notifier(notifier) ||
 		meter.Notifier(nil) != nil {
-		t.Error("something stands in between")
+		t.Error("a nil meter wraps what it gets")
 	}
 	cfg := awstest.Play(func(awstest.Call) (any, error) {
 		return map[string]any{"Plaintext": "a2V5", "CiphertextBlob": "a2V5"}, nil

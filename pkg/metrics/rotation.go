@@ -8,7 +8,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 )
 
-// Report measures what a run did.
+// Report measures the result of a run.
 func (m *Meter) Report(report rotation.Report) {
 	if m == nil {
 		return
@@ -22,9 +22,9 @@ func (m *Meter) Report(report rotation.Report) {
 	}
 }
 
-// inOrder are the outcomes of a connection that needed nothing, or that another
-// run is about to finish. How long its token lives then says nothing: by the
-// rule of due times it is enough.
+// inOrder lists the outcomes of a connection that needed nothing, or that another run
+// is about to finish. The remaining life of its token then says nothing: by the rule
+// of due times it is sufficient.
 var inOrder = []rotation.Outcome{rotation.Fresh, rotation.Busy, rotation.NotFound, rotation.ConsentNeeded}
 
 func (m *Meter) connection(c rotation.ConnectionReport) {
@@ -36,7 +36,7 @@ func (m *Meter) connection(c rotation.ConnectionReport) {
 	var state []value
 	if !c.ExpiresAt.IsZero() && !slices.Contains(inOrder, c.Outcome) {
 		left := c.ExpiresAt.Sub(m.now())
-		if c.Lapsed > 0 { // in order now, and yet too late
+		if c.Lapsed > 0 { // works now, but was renewed too late
 			left = -c.Lapsed
 		}
 		state = append(state, value{"TokenLifeLeft", seconds, left.Round(time.Second).Seconds()})
@@ -54,7 +54,7 @@ func (m *Meter) connection(c rotation.ConnectionReport) {
 	m.record(properties, measures...)
 }
 
-// Notifier measures notices on their way to next, which may be nil.
+// Notifier measures notices and passes them to next, which may be nil.
 func (m *Meter) Notifier(next rotation.Notifier) rotation.Notifier {
 	if m == nil {
 		return next
@@ -67,8 +67,8 @@ type notifier struct {
 	next  rotation.Notifier
 }
 
-// Notify implements rotation.Notifier. The summary stays out of the line: the
-// engine has logged it.
+// Notify implements rotation.Notifier. The line does not contain the
+// summary, because the engine has logged it.
 func (n notifier) Notify(ctx context.Context, notice rotation.Notice) error {
 	properties := map[string]any{"environment": notice.Environment, "kind": notice.Kind}
 	if !notice.Connection.IsZero() {
@@ -94,8 +94,8 @@ type issuer struct {
 	meter *Meter
 }
 
-// Redeem implements rotation.Issuer. All that it adds between the answer and its
-// saving is a line in memory.
+// Redeem implements rotation.Issuer. Between receiving the answer and
+// saving it, it only adds a line in memory.
 func (i issuer) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
 	started := time.Now()
 	answer := i.Issuer.Redeem(ctx, app, grant)

@@ -3,8 +3,8 @@ package release
 
 import "runtime/debug"
 
-// Version is what the module was built as, such as v1.2.3, and "dev" where the
-// build does not know.
+// Version is the module version of the build, such as v1.2.3, and "dev" if the build
+// has none.
 func Version() string {
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
 		return info.Main.Version

@@ -1,12 +1,12 @@
-// Package traces tells AWS X-Ray what a function did with its time: one
-// subsegment for each call to AWS, by service and operation, and for each POST to
-// a token endpoint, by environment. Nothing else of a call is in it: no URL, no
-// header, no name of a connection, no message of an error.
+// Package traces reports to AWS X-Ray how a function spent its time: one subsegment
+// for each call to AWS, by service and operation, and for each POST to a token
+// endpoint, by environment. A subsegment contains nothing else of a call: no URL, no
+// header, no connection name, no error message.
 //
 // Lambda decides which events are traced, by the function's tracing mode and
-// X-Ray's sampling rules, and says so in the trace header that comes with each.
-// Nothing is sent before the event's end, for nothing may stand between an
-// answer of the token endpoint and its saving.
+// X-Ray's sampling rules, and says so in the trace header of each. Nothing is sent
+// before the end of the event, because nothing may happen between receiving an answer
+// of the token endpoint and saving it.
 //
 // See https://docs.aws.amazon.com/xray/latest/devguide/xray-api-segmentdocuments.html
 package traces
@@ -29,7 +29,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 )
 
-// most is how many subsegments of one event are sent. A trace takes 500 KB.
+// most is the largest number of subsegments sent for one event. A trace holds 500 KB.
 const most = 1000
 
 // Tracer collects subsegments until the end of an event. A nil Tracer does
@@ -42,19 +42,19 @@ type Tracer struct {
 }
 
 // New returns a tracer that sends to the X-Ray daemon at address, which Lambda
-// has in AWS_XRAY_DAEMON_ADDRESS; nil if that is empty. It sends nothing by itself.
+// has in AWS_XRAY_DAEMON_ADDRESS; nil if that is empty. Only a Handler makes it send.
 func New(address string) (*Tracer, error) {
 	if address == "" {
 		return nil, nil
 	}
-	daemon, err := net.Dial("udp", address) // which only looks at the address
+	daemon, err := net.Dial("udp", address) // UDP: this sends nothing
 	if err != nil {
-		return nil, fmt.Errorf("opening the way to the X-Ray daemon: %w", err)
+		return nil, fmt.Errorf("opening a connection to the X-Ray daemon: %w", err)
 	}
 	return &Tracer{daemon: daemon}, nil
 }
 
-// Handler sends what h's events left, once each has ended.
+// Handler sends the subsegments of each of h's events after the event has ended.
 func (t *Tracer) Handler(h lambda.Handler) lambda.Handler {
 	if t == nil {
 		return h
@@ -77,13 +77,13 @@ func (t *Tracer) flush() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, document := range t.documents {
-		_, _ = t.daemon.Write(document) // a trace that is lost costs nothing
+		_, _ = t.daemon.Write(document) // losing a trace does no harm
 	}
 	t.documents = nil
 }
 
-// Calls makes the clients of an AWS configuration trace their calls, with all
-// attempts of one as one; it goes into its APIOptions.
+// Calls makes the clients of an AWS configuration trace their calls, all attempts of
+// a call as one; add it to the configuration's APIOptions.
 func (t *Tracer) Calls(stack *middleware.Stack) error {
 	if t == nil {
 		return nil
@@ -135,7 +135,7 @@ type subsegment struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
-// record keeps a subsegment that ends now, if the event is traced.
+// record stores a subsegment that ends now, if the event is traced.
 func (t *Tracer) record(ctx context.Context, started time.Time, s subsegment) {
 	root, parent, sampled := header(ctx)
 	if !sampled {
@@ -147,7 +147,7 @@ func (t *Tracer) record(ctx context.Context, started time.Time, s subsegment) {
 	s.Start, s.End = unix(started), unix(time.Now())
 	document, err := json.Marshal(s)
 	if err != nil {
-		return // cannot be: there are only texts and finite numbers
+		return // cannot happen: there are only texts and finite numbers
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -158,8 +158,7 @@ func (t *Tracer) record(ctx context.Context, started time.Time, s subsegment) {
 
 func unix(at time.Time) float64 { return float64(at.UnixMicro()) / 1e6 }
 
-// header reads the trace header of the event, under the key that aws-lambda-go
-// gives it: "Root=1-...;Parent=...;Sampled=1".
+// header reads the trace header of the event, under aws-lambda-go's key: "Root=1-...;Parent=...;Sampled=1".
 func header(ctx context.Context) (root, parent string, sampled bool) {
 	text, _ := ctx.Value("x-amzn-trace-id").(string)
 	for field := range strings.SplitSeq(text, ";") {

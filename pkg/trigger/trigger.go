@@ -1,17 +1,17 @@
-// Package trigger decodes what sets the rotate function off, has it carried
-// out, and answers in the form that the sender expects.
+// Package trigger decodes the events of the rotate function, passes their requests
+// to the engine, and answers in the form that the sender expects.
 //
-// Accepted are:
-//   - a request, {"op":"sweep"} and its like, from a direct call, or from
-//     EventBridge Scheduler, which delivers its Input as it was given;
+// It accepts:
+//   - a request, such as {"op":"sweep"}, from a direct call or from EventBridge
+//     Scheduler, which delivers its Input unchanged;
 //   - a scheduled event of an EventBridge rule (aws.events) or of EventBridge
 //     Scheduler without Input (aws.scheduler): a sweep;
-//   - an SQS event whose bodies are requests.
+//   - an SQS event with requests as message bodies.
 //
-// In a request an unknown field is refused, for what it was meant to say would
-// be left out in silence: {"op":"ensure",...,"min_ttl":600} must not do
-// something else than was asked. Envelopes are AWS's and may grow, so what is
-// not needed of them is ignored.
+// A request with an unknown field is refused, because ignoring the field would
+// change what was asked: {"op":"ensure",...,"min_ttl":600} has a misspelled field
+// and must not run without it. Envelopes are AWS's and may get new fields, so
+// unknown fields in them are ignored.
 package trigger
 
 import (
@@ -30,13 +30,13 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 )
 
-// ErrEvent says that an event is none of the accepted ones.
-var ErrEvent = errors.New("accepted are an EventBridge scheduled event, an SQS event whose bodies are requests, " +
-	"and a request")
+// ErrEvent says that the function does not accept an event.
+var ErrEvent = errors.New("the function accepts an EventBridge scheduled event, an SQS event with " +
+	"requests as message bodies, or a request")
 
-// Engine carries out a request. An error means that nothing could be done, or,
-// beside a report, rotation.ErrNotHandedOn. What became of single connections
-// is in the report.
+// Engine carries out a request. An error means that nothing could be done, except
+// rotation.ErrNotHandedOn, which comes with a report. The report has the outcome of
+// each connection.
 type Engine interface {
 	Do(ctx context.Context, request rotation.Request) (rotation.Report, error)
 }
@@ -53,8 +53,8 @@ type Handler struct {
 }
 
 // Invoke answers one event: a request and a scheduled event with the report,
-// an SQS event with the messages that are to be delivered again
-// (ReportBatchItemFailures). An error is the function's error, after which
+// an SQS event with the messages that SQS must deliver again
+// (ReportBatchItemFailures). An error becomes the function's error, after which
 // Lambda repeats an asynchronous event. If it wraps rotation.ErrNotHandedOn,
 // the request was carried out; otherwise nothing could be done.
 func (h Handler) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
@@ -87,8 +87,8 @@ type Event struct {
 	Messages []events.SQSMessage // not nil: a batch
 }
 
-// Decode tells the accepted events apart. The error wraps ErrEvent or
-// rotation.ErrBadRequest and repeats no value but that of a short field that
+// Decode recognizes the accepted events. The error wraps ErrEvent or
+// rotation.ErrBadRequest and repeats no value except that of a short field that
 // names the kind of event.
 func Decode(payload []byte) (Event, error) {
 	var envelope struct {
@@ -109,7 +109,8 @@ func Decode(payload []byte) (Event, error) {
 		return Event{Messages: envelope.Records}, nil
 	case envelope.Source != "":
 		if envelope.DetailType != "Scheduled Event" || envelope.Source != "aws.events" && envelope.Source != "aws.scheduler" {
-			return Event{}, fmt.Errorf("an event of type %.40q from %.40q: %w", envelope.DetailType, envelope.Source, ErrEvent)
+			return Event{}, fmt.Errorf("an event of type %.40q from %.40q is not accepted: %w", envelope.DetailType,
+				envelope.Source, ErrEvent)
 		}
 		return Event{Request: rotation.Request{Op: "sweep"}}, nil
 	case envelope.Op != nil:
@@ -119,8 +120,8 @@ func Decode(payload []byte) (Event, error) {
 	return Event{}, fmt.Errorf("the event has neither op, source nor Records: %w: %w", ErrEvent, rotation.ErrBadRequest)
 }
 
-// DecodeRequest reads the form of queue messages and direct calls. Whether the
-// request makes sense is for the engine to say.
+// DecodeRequest reads the form of queue messages and direct calls. The engine
+// checks whether the request is valid.
 func DecodeRequest(text []byte) (rotation.Request, error) {
 	var request rotation.Request
 	d := json.NewDecoder(bytes.NewReader(text))
@@ -128,11 +129,11 @@ func DecodeRequest(text []byte) (rotation.Request, error) {
 	err := d.Decode(&request)
 	if err == nil {
 		if _, trailing := d.Token(); trailing != io.EOF {
-			err = errors.New("something follows the request")
+			err = errors.New("more text follows the request")
 		}
 	}
-	if _, mistimed := errors.AsType[*time.ParseError](err); mistimed { // it would repeat the value
-		err = errors.New("not_before is no time such as 2026-11-21T22:00:00Z")
+	if _, mistimed := errors.AsType[*time.ParseError](err); mistimed { // its text repeats the value
+		err = errors.New("not_before is not a time such as 2026-11-21T22:00:00Z")
 	}
 	if err != nil {
 		return rotation.Request{}, fmt.Errorf("malformed request: %w: %w", err, rotation.ErrBadRequest)
@@ -140,15 +141,15 @@ func DecodeRequest(text []byte) (rotation.Request, error) {
 	return request, nil
 }
 
-// reserve is how close to the deadline no further message is begun: what would
-// be cut off stays in the queue.
-const reserve = 5 * time.Second
+// minTime is the least time before the deadline in which a message is started: later
+// ones stay in the queue instead of being cut off.
+const minTime = 5 * time.Second
 
-// batch carries out messages one after the other and names those that could
-// not be processed, or whose own follow-up would be lost with them. Every other
-// message is done, whatever its outcome: each outcome has its own follow-up, and
-// the queue must not repeat it. A malformed message is named too, so that it
-// ends in the dead-letter queue, where a person sees it.
+// batch carries out messages one after the other and returns those that could not be
+// processed, or that are the only trace of a follow-up that could not be sent. Every
+// other message is done, whatever its outcome: each outcome has its own follow-up,
+// and the queue must not repeat it. A malformed message is returned too, so that it
+// reaches the dead-letter queue, where a person sees it.
 func (h Handler) batch(ctx context.Context, messages []events.SQSMessage) events.SQSEventResponse {
 	failures := []events.SQSBatchItemFailure{}
 	for _, m := range messages {
@@ -161,7 +162,7 @@ func (h Handler) batch(ctx context.Context, messages []events.SQSMessage) events
 }
 
 func (h Handler) message(ctx context.Context, m events.SQSMessage) error {
-	if deadline, ok := ctx.Deadline(); ctx.Err() != nil || ok && time.Until(deadline) < reserve {
+	if deadline, ok := ctx.Deadline(); ctx.Err() != nil || ok && time.Until(deadline) < minTime {
 		return errors.New("no time left in this run")
 	}
 	request, err := DecodeRequest([]byte(m.Body))
