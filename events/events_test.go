@@ -1,6 +1,6 @@
 // Package events_test feeds the sample HTTP events of this directory to the real
 // consent handler, on the embedded store, the way the callback function does. The
-// other samples are tested where they are decoded, in package trigger.
+// other samples are tested in package trigger, which decodes them.
 package events_test
 
 import (
@@ -36,8 +36,8 @@ var now = time.Date(2026, 11, 21, 21, 59, 2, 0, time.UTC)
 
 var acme = token.Connection{Environment: "sandbox", Name: "acme"}
 
-// site is a callback function with an invitation that the samples connect and
-// connect-start open, and a state that the callback samples bring back.
+// site is a callback function with an invitation for the samples connect and
+// connect-start, and a state for the callback samples.
 type site struct {
 	store consent.Store
 	log   bytes.Buffer
@@ -86,7 +86,7 @@ func newSite(t *testing.T) *site {
 	return s
 }
 
-// refuseCode is a token endpoint that knows no code.
+// refuseCode is a token endpoint that refuses every code.
 func (s *site) refuseCode(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	var grant struct{ Code string }
@@ -99,7 +99,7 @@ func (s *site) refuseCode(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, `{"error":"invalid_grant"}`)
 }
 
-// prepare stores what the samples speak of.
+// prepare stores the rows that the samples need.
 func (s *site) prepare(t *testing.T) {
 	t.Helper()
 	link, callback := sample(t, "connect"), sample(t, "callback")
@@ -160,7 +160,7 @@ func TestDeniedCallbackPresentsNothing(t *testing.T) {
 	}
 }
 
-// Every file is somebody's sample: a new one needs a test.
+// Every sample file has a test.
 func TestEverySampleIsUsed(t *testing.T) {
 	files, err := filepath.Glob("*.json")
 	must(t, err)

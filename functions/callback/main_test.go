@@ -15,8 +15,8 @@ import (
 
 const publicURL = "https://abcdefghij.execute-api.us-east-1.amazonaws.com"
 
-// aws points the SDK at a server that answers as DynamoDB does for an item
-// that is not there, and returns the operations that were called.
+// aws points the SDK at a server that answers as DynamoDB does for a missing item,
+// and returns the operations that were called.
 func aws(t *testing.T) *[]string {
 	t.Helper()
 	var called []string
@@ -34,7 +34,7 @@ func aws(t *testing.T) *[]string {
 	return &called
 }
 
-// invoke sends the sample of that name, changed by edit, to the started function.
+// invoke sends the named sample, changed by edit, to the started function.
 func invoke(t *testing.T, name string, edit func(*events.APIGatewayV2HTTPRequest)) events.APIGatewayV2HTTPResponse {
 	t.Helper()
 	var handler lambda.Handler

@@ -19,8 +19,8 @@ import (
 
 const company = "4264807"
 
-// bench is the function between a Secrets Manager and an API.
-type bench struct {
+// harness runs the function with a Secrets Manager and an API.
+type harness struct {
 	t       *testing.T
 	secret  *tokensourcetest.Secret
 	api     *procoretest.Server
@@ -31,8 +31,8 @@ type bench struct {
 	calls []string // of AWS
 }
 
-func newBench(t *testing.T, environ map[string]string) *bench {
-	b := &bench{t: t, secret: tokensourcetest.New("sandbox/acme"), api: procoretest.New()}
+func newHarness(t *testing.T, environ map[string]string) *harness {
+	b := &harness{t: t, secret: tokensourcetest.New("sandbox/acme"), api: procoretest.New()}
 	t.Cleanup(b.api.Close)
 	b.app = b.api.NewApp("https://example.com/callback/sandbox")
 	b.rotate()
@@ -50,8 +50,8 @@ func newBench(t *testing.T, environ map[string]string) *bench {
 	return b
 }
 
-// rotate puts a token into the secret that the API takes, and ends the one before.
-func (b *bench) rotate() {
+// rotate puts a token that the API accepts into the secret, and ends the previous one.
+func (b *harness) rotate() {
 	b.api.RevokeAll(b.app.ClientID, procoretest.DefaultUser().Login)
 	pair, err := b.api.Issue(b.app.ClientID, procoretest.DefaultUser().Login)
 	if err != nil {
@@ -62,7 +62,7 @@ func (b *bench) rotate() {
 }
 
 // ServeHTTP answers as Secrets Manager, and as Lambda with the rotate function, would.
-func (b *bench) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (b *harness) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if strings.Contains(r.URL.Path, "/functions/rotate/invocations") {
@@ -85,7 +85,7 @@ func (b *bench) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(map[string]string{"SecretString": value.Reveal()})
 }
 
-func (b *bench) invoke(event string) string {
+func (b *harness) invoke(event string) string {
 	b.t.Helper()
 	answer, err := b.handler.Invoke(context.Background(), []byte(event))
 	if err != nil {
@@ -97,14 +97,14 @@ func (b *bench) invoke(event string) string {
 const five = `[{"id":1,"name":"Project 1"},{"id":2,"name":"Project 2"},{"id":3,"name":"Project 3"},{"id":4,"name":"Project 4"},{"id":5,"name":"Project 5"}]`
 
 func TestProjects(t *testing.T) {
-	b := newBench(t, map[string]string{"TOKENTURN_CONNECTION": "sandbox/acme"})
+	b := newHarness(t, map[string]string{"TOKENTURN_CONNECTION": "sandbox/acme"})
 	for range 3 {
 		for _, event := range []string{`{}`, `{"company_id":"` + company + `"}`} {
 			if got := b.invoke(event); got != five {
 				t.Errorf("%s: %s", event, got)
 			}
 		}
-		b.rotate() // as it would between two events
+		b.rotate() // as between two events
 	}
 	if len(b.calls) != 3 {
 		t.Errorf("called %v", b.calls)
@@ -112,11 +112,11 @@ func TestProjects(t *testing.T) {
 }
 
 func TestErrorsSayWhatToDo(t *testing.T) {
-	b := newBench(t, map[string]string{"TOKENTURN_CONNECTION": "sandbox/acme"})
+	b := newHarness(t, map[string]string{"TOKENTURN_CONNECTION": "sandbox/acme"})
 	if got := b.invoke(`{"company_id":"1"}`); !strings.Contains(got, "company 1, page 1: the API answers 403") {
 		t.Errorf("another company: %s", got)
 	}
-	b = newBench(t, map[string]string{"TOKENTURN_CONNECTION": "sandbox/acme"})
+	b = newHarness(t, map[string]string{"TOKENTURN_CONNECTION": "sandbox/acme"})
 	b.secret.Edit(func(d *token.Document) { d.CompanyID = "" })
 	if got := b.invoke(`{}`); !strings.Contains(got, "name it in the event as company_id") {
 		t.Errorf("no company: %s", got)
@@ -129,7 +129,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 
 // With the rotate function's name, a token that is about to expire is renewed first.
 func TestEnsure(t *testing.T) {
-	b := newBench(t, map[string]string{"TOKENTURN_CONNECTION": "sandbox/acme", "TOKENTURN_ROTATE_FUNCTION": "rotate"})
+	b := newHarness(t, map[string]string{"TOKENTURN_CONNECTION": "sandbox/acme", "TOKENTURN_ROTATE_FUNCTION": "rotate"})
 	b.secret.Edit(func(d *token.Document) {
 		d.CreatedAt, d.ExpiresAt = d.CreatedAt.Add(-tokensourcetest.Lifetime), d.ExpiresAt.Add(-tokensourcetest.Lifetime)
 	})

@@ -1,6 +1,5 @@
-// Package awsstack opens everything that one AWS installation consists of, from its
-// settings. Both functions and the operator's command start here, so they
-// cannot disagree about where things are.
+// Package awsstack opens all parts of one AWS installation from its settings. Both
+// functions and the operator CLI start here, so they always use the same stores.
 package awsstack
 
 import (
@@ -37,29 +36,30 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/traces"
 )
 
-// A call to AWS ends within attempts x patience and the pauses in between,
-// whatever its caller's deadline: a store that hangs gets seconds, so that there
-// is time left for the other one. Every write of the adapters recognises its own
-// repetition, so repeating is safe.
+// A call to AWS ends within attempts x patience plus the pauses between, whatever
+// its caller's deadline: a store that hangs gets seconds, so that time is left for
+// the other one. Every write of the adapters recognizes its own repetition, so
+// repeating is safe.
 const (
 	patience = 5 * time.Second
 	attempts = 4
-	// sendPatience and sendPause are for messages. Who sends a follow-up waits for 4 s
-	// and who sends a notice for 3 s, into which two attempts have to fit.
+	// sendPatience and sendPause are for messages. The sender of a follow-up waits for
+	// 4 s, the sender of a notice for 3 s; two attempts must fit into that time.
 	sendPatience = 1300 * time.Millisecond
 	sendPause    = 100 * time.Millisecond // at most, before the second attempt; doubled before each further one
 )
 
 // Stack is one installation. Its parts are safe for concurrent use. A process
-// needs one: the secret store's pace and the issuer's connections are shared.
+// needs only one: the secret store's rate limit and the issuer's connections are
+// shared.
 type Stack struct {
 	Settings     config.Settings
 	Log          *slog.Logger
 	Meter        *metrics.Meter // nil: nothing is measured
 	Tracer       *traces.Tracer // nil: nothing is traced
-	Table        *dynamo.Table  // ledger, invitations, states and pace
+	Table        *dynamo.Table  // ledger, invitations, states and rate limiter
 	SecretStore  *secretsmanager.SecretStore
-	Deletions    *secretsmanager.Deletions // of secrets; an operator's business
+	Deletions    *secretsmanager.Deletions // of secrets; for the operator only
 	Protections  *secretsmanager.Protections
 	Applications *secretsmanager.Applications
 	Sealer       *kms.Sealer
@@ -71,10 +71,9 @@ type Stack struct {
 	clients  clients // of Checks
 }
 
-// Open makes the clients and calls nobody. Region, credentials and endpoints
-// are found as in every program that uses the AWS SDK (AWS_REGION, AWS_PROFILE,
-// AWS_ENDPOINT_URL and so on).
-// meter and tracer may be nil.
+// Open makes the clients and makes no call. It finds region, credentials and endpoints
+// as every program with the AWS SDK does (AWS_REGION, AWS_PROFILE, AWS_ENDPOINT_URL
+// and so on). meter and tracer may be nil.
 func Open(ctx context.Context, settings config.Settings, log *slog.Logger, meter *metrics.Meter,
 	tracer *traces.Tracer) (*Stack, error) {
 	cfg, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithHTTPClient(httpClient(settings.Concurrency)),
@@ -83,7 +82,7 @@ func Open(ctx context.Context, settings config.Settings, log *slog.Logger, meter
 		return nil, fmt.Errorf("loading the configuration of the AWS SDK: %w", err)
 	}
 	if cfg.Region == "" {
-		return nil, errors.New("no AWS region: set AWS_REGION, or a region in the profile that is used")
+		return nil, errors.New("no AWS region is set: set AWS_REGION, or a region in your AWS profile")
 	}
 	cfg.APIOptions = append(cfg.APIOptions, meter.Calls, tracer.Calls)
 	db, secrets := awsdynamodb.NewFromConfig(cfg), awssecretsmanager.NewFromConfig(cfg)
@@ -115,9 +114,9 @@ func Open(ctx context.Context, settings config.Settings, log *slog.Logger, meter
 	return s, nil
 }
 
-// httpClient bounds each attempt, and keeps a connection for each of the
-// connections in flight instead of the usual ten: beyond that, every call
-// would begin with a TLS handshake.
+// httpClient bounds each attempt, and keeps one network connection for each of the
+// tokenturn connections in flight instead of the usual ten: above that number, every
+// call would begin with a TLS handshake.
 func httpClient(concurrency int) *awshttp.BuildableClient {
 	return awshttp.NewBuildableClient().WithTimeout(patience).WithTransportOptions(func(t *http.Transport) {
 		t.MaxIdleConnsPerHost = max(t.MaxIdleConnsPerHost, concurrency+2)
@@ -131,7 +130,7 @@ func retryer() aws.Retryer {
 	})
 }
 
-// sendRetryer pauses for a random part of twice as long each time.
+// sendRetryer pauses for a random part of a limit that doubles each time.
 func sendRetryer() aws.Retryer {
 	return retry.NewStandard(func(o *retry.StandardOptions) {
 		o.MaxAttempts = attempts
@@ -141,11 +140,11 @@ func sendRetryer() aws.Retryer {
 	})
 }
 
-// Caller returns the ARN of whoever's credentials are used.
+// Caller returns the ARN of the AWS identity that makes the calls.
 func (s *Stack) Caller(ctx context.Context) (string, error) {
 	out, err := s.identity.GetCallerIdentity(ctx, &awssts.GetCallerIdentityInput{})
 	if err != nil {
-		return "", fmt.Errorf("asking AWS STS whose credentials these are: %w", err)
+		return "", fmt.Errorf("asking AWS STS for the identity of the credentials: %w", err)
 	}
 	return aws.ToString(out.Arn), nil
 }
@@ -163,7 +162,7 @@ func (s *Stack) Rotator() (*rotation.Rotator, error) {
 		Invitations: links, Log: s.Log, Settings: s.Settings.Rotation()})
 }
 
-// Consents returns what turns authorization codes into pairs on this
+// Consents returns the part that exchanges authorization codes for pairs on this
 // installation.
 func (s *Stack) Consents() (*rotation.Consents, error) {
 	return rotation.NewConsents(rotation.ConsentsConfig{Ledger: s.Table, Sealer: s.Sealer, Applications: s.Applications,
@@ -171,8 +170,8 @@ func (s *Stack) Consents() (*rotation.Consents, error) {
 		Log: s.Log, Settings: s.Settings.Rotation()})
 }
 
-// ConsentHandler serves invitations and callbacks of this installation under
-// Settings.PublicURL.
+// ConsentHandler returns the handler of this installation's invitations and callbacks
+// under Settings.PublicURL.
 func (s *Stack) ConsentHandler() (*consent.Handler, error) {
 	consents, err := s.Consents()
 	if err != nil {

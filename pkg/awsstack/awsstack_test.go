@@ -40,7 +40,7 @@ func open(t *testing.T, more ...string) *Stack {
 	return stack
 }
 
-// An interface that holds a nil pointer is not nil: the engine would call it.
+// An interface with a nil pointer is not nil: the engine would call it.
 func TestWhatIsNotConfiguredIsNil(t *testing.T) {
 	stack := open(t)
 	if stack.FollowUps != nil || stack.Notifier != nil {
@@ -117,9 +117,9 @@ func (h *hanging) RoundTrip(r *http.Request) (*http.Response, error) {
 		Body: io.NopCloser(strings.NewReader(body))}, nil
 }
 
-// A follow-up and a notice that a service loses once are sent all the same, within
-// the time that their senders wait: 4 s in the engine, 3 s in package sns. The other
-// way round, a service that never answers holds nobody up for longer.
+// A follow-up and a notice are still sent if a service loses one once, within the time
+// that their senders wait: 4 s in the engine, 3 s in package sns. And a service that
+// never answers delays them for no longer.
 func TestMessagesOutlastATransientError(t *testing.T) {
 	for what, message := range map[string]struct {
 		within time.Duration

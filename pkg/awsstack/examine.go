@@ -23,7 +23,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 )
 
-// clients are those that examining needs beyond the adapters.
+// clients are the AWS clients that the checks need besides the adapters.
 type clients struct {
 	dynamodb *awsdynamodb.Client
 	secrets  *awssecretsmanager.Client
@@ -31,29 +31,29 @@ type clients struct {
 	sns      *awssns.Client
 }
 
-// Checks examine what only an AWS installation has. They write nothing.
+// Checks returns the checks that only an AWS installation has. They write nothing.
 func (s *Stack) Checks() []doctor.Check {
 	return []doctor.Check{s.examineTable, s.examinePermissions, s.examineQueue, s.examineTopic, s.examineProtections}
 }
 
-const deployAgain = "deploy the template again: make deploy"
+const deployAgain = "deploy the template again with: make deploy"
 
-// examineTable compares the table with what template.yaml makes.
+// examineTable compares the table with the one in template.yaml.
 func (s *Stack) examineTable(ctx context.Context) []doctor.Finding {
 	finding := func(level doctor.Level, detail, remedy string) doctor.Finding {
 		return doctor.Finding{Check: "table", Subject: s.Settings.Table, Level: level, Detail: detail, Remedy: remedy}
 	}
 	out, err := s.clients.dynamodb.DescribeTable(ctx, &awsdynamodb.DescribeTableInput{TableName: &s.Settings.Table})
 	if _, missing := errors.AsType[*types.ResourceNotFoundException](err); missing {
-		return []doctor.Finding{finding(doctor.Problem, "there is no such table in this account and region",
+		return []doctor.Finding{finding(doctor.Problem, "this table does not exist in this account and region",
 			"correct TOKENTURN_TABLE, AWS_REGION or the account, or deploy the template")}
 	}
 	if denied(err) {
-		return []doctor.Finding{finding(doctor.Warning, "it cannot be described", "allow dynamodb:DescribeTable, "+
-			"DescribeTimeToLive and DescribeContinuousBackups here")}
+		return []doctor.Finding{finding(doctor.Warning, "this role may not describe the table",
+			"allow dynamodb:DescribeTable, DescribeTimeToLive and DescribeContinuousBackups to this role")}
 	}
 	if err != nil {
-		return []doctor.Finding{finding(doctor.Problem, err.Error(), "see that DynamoDB can be reached from here")}
+		return []doctor.Finding{finding(doctor.Problem, err.Error(), "check that this machine can reach DynamoDB")}
 	}
 	var findings []doctor.Finding
 	if got := keysOf(out.Table.KeySchema); got != "pk sk" {
@@ -64,13 +64,13 @@ func (s *Stack) examineTable(ctx context.Context) []doctor.Finding {
 			i.IndexStatus == types.IndexStatusActive
 	})
 	if due < 0 {
-		findings = append(findings, finding(doctor.Problem, "it has no active index due of due_bucket and due_at, "+
-			"so nothing is found due", deployAgain))
+		findings = append(findings, finding(doctor.Problem,
+			"it has no active index due with the keys due_bucket and due_at, so sweeps find nothing due", deployAgain))
 	}
 	if ttl, err := s.clients.dynamodb.DescribeTimeToLive(ctx,
 		&awsdynamodb.DescribeTimeToLiveInput{TableName: &s.Settings.Table}); err == nil &&
 		(ttl.TimeToLiveDescription == nil || ttl.TimeToLiveDescription.TimeToLiveStatus != types.TimeToLiveStatusEnabled) {
-		findings = append(findings, finding(doctor.Warning, "it drops no old rows: time to live is off", deployAgain))
+		findings = append(findings, finding(doctor.Warning, "old rows are not deleted: time to live is off", deployAgain))
 	}
 	if backup, err := s.clients.dynamodb.DescribeContinuousBackups(ctx,
 		&awsdynamodb.DescribeContinuousBackupsInput{TableName: &s.Settings.Table}); err == nil && !pointInTime(backup) {
@@ -78,7 +78,8 @@ func (s *Stack) examineTable(ctx context.Context) []doctor.Finding {
 			deployAgain))
 	}
 	if len(findings) == 0 {
-		findings = append(findings, finding(doctor.OK, "keys, index, time to live and recovery are in order", ""))
+		findings = append(findings, finding(doctor.OK,
+			"keys, index, time to live and point-in-time recovery are as in the template", ""))
 	}
 	return findings
 }
@@ -97,20 +98,20 @@ func pointInTime(out *awsdynamodb.DescribeContinuousBackupsOutput) bool {
 		d.PointInTimeRecoveryDescription.PointInTimeRecoveryStatus == types.PointInTimeRecoveryStatusEnabled
 }
 
-// nowhere is a part of names that no row and no connection can have, so what is
-// tried on it changes nothing.
+// nowhere is a name that no row and no connection can have, so a call that names it
+// changes nothing.
 const nowhere = "doctor/Nowhere"
 
-// examinePermissions makes each call of the operator's command in a way that
-// cannot take effect. IAM decides before a service looks at what is asked for.
-// Creating a secret has no such way, and is not tried.
+// examinePermissions makes each call of the operator CLI in a form that cannot take
+// effect. IAM decides before a service reads the request. Creating a secret has no
+// such form, so it is not tried.
 func (s *Stack) examinePermissions(ctx context.Context) []doctor.Finding {
 	key := map[string]types.AttributeValue{"pk": &types.AttributeValueMemberS{Value: nowhere},
 		"sk": &types.AttributeValueMemberS{Value: nowhere}}
 	there, pk := aws.String("attribute_exists(#pk)"), map[string]string{"#pk": "pk"}
 	table, db := &s.Settings.Table, s.clients.dynamodb
 	secret := aws.String(s.Settings.SecretPrefix + "/connection/" + nowhere)
-	version, secrets := aws.String("doctor-looks-whether-this-would-be-allowed"), s.clients.secrets
+	version, secrets := aws.String("doctor-checks-whether-this-would-be-allowed"), s.clients.secrets
 	tries := []struct {
 		action string
 		call   func() error
@@ -187,15 +188,15 @@ func (s *Stack) examinePermissions(ctx context.Context) []doctor.Finding {
 		}
 	}
 	if len(refused) > 0 {
-		return []doctor.Finding{{Check: "permissions", Level: doctor.Problem, Detail: "not allowed here: " +
+		return []doctor.Finding{{Check: "permissions", Level: doctor.Problem, Detail: "this role is not allowed: " +
 			strings.Join(refused, ", "),
-			Remedy: "give this role what infra/README.md lists for the operator; commands that need them fail"}}
+			Remedy: "give this role the permissions that infra/README.md lists for the operator; commands that need them fail"}}
 	}
-	return []doctor.Finding{{Check: "permissions", Level: doctor.OK, Detail: fmt.Sprintf("%d actions on table and "+
-		"secrets are allowed here (those of the functions' roles are theirs to show)", len(tries))}}
+	return []doctor.Finding{{Check: "permissions", Level: doctor.OK, Detail: fmt.Sprintf("this role is allowed %d "+
+		"actions on table and secrets (the permissions of the functions' roles are not checked)", len(tries))}}
 }
 
-// backlog is how many messages wait in a queue whose reader is at work.
+// backlog is the largest number of messages that wait in a queue with a working reader.
 const backlog = 100
 
 func (s *Stack) examineQueue(ctx context.Context) []doctor.Finding {
@@ -203,13 +204,13 @@ func (s *Stack) examineQueue(ctx context.Context) []doctor.Finding {
 		return []doctor.Finding{{Check: "queue", Level: level, Detail: detail, Remedy: remedy}}
 	}
 	if s.Settings.QueueURL == "" {
-		return finding(doctor.Warning, "there is none, so what a follow-up would do waits for the next sweep",
-			"set TOKENTURN_QUEUE_URL to the stack's output")
+		return finding(doctor.Warning, "there is no queue, so follow-ups wait for the next sweep",
+			"set TOKENTURN_QUEUE_URL to the stack's output QueueUrl")
 	}
 	out, err := s.clients.sqs.GetQueueAttributes(ctx, &awssqs.GetQueueAttributesInput{QueueUrl: &s.Settings.QueueURL,
 		AttributeNames: []sqstypes.QueueAttributeName{sqstypes.QueueAttributeNameApproximateNumberOfMessages}})
 	if denied(err) {
-		return finding(doctor.Warning, "it cannot be looked at", "allow sqs:GetQueueAttributes here")
+		return finding(doctor.Warning, "this role may not read its attributes", "allow sqs:GetQueueAttributes to this role")
 	}
 	if err != nil {
 		return finding(doctor.Problem, err.Error(), "correct TOKENTURN_QUEUE_URL")
@@ -217,7 +218,7 @@ func (s *Stack) examineQueue(ctx context.Context) []doctor.Finding {
 	waiting, _ := strconv.Atoi(out.Attributes[string(sqstypes.QueueAttributeNameApproximateNumberOfMessages)])
 	if waiting > backlog {
 		return finding(doctor.Problem, fmt.Sprintf("%d messages wait in it", waiting),
-			"see that the rotate function reads it and does not fail")
+			"check that the rotate function reads the queue and does not fail")
 	}
 	return finding(doctor.OK, fmt.Sprintf("%d messages wait in it", waiting), "")
 }
@@ -227,32 +228,32 @@ func (s *Stack) examineTopic(ctx context.Context) []doctor.Finding {
 		return []doctor.Finding{{Check: "topic", Level: level, Detail: detail, Remedy: remedy}}
 	}
 	if s.Settings.TopicARN == "" {
-		return finding(doctor.Warning, "not known here, so what this command notices is only logged",
+		return finding(doctor.Warning, "the topic is not known here, so notices of this command are only logged",
 			"set TOKENTURN_TOPIC_ARN to the stack's output TopicArn")
 	}
 	out, err := s.clients.sns.GetTopicAttributes(ctx, &awssns.GetTopicAttributesInput{TopicArn: &s.Settings.TopicARN})
 	if denied(err) {
-		return finding(doctor.Warning, "it cannot be looked at", "allow sns:GetTopicAttributes here")
+		return finding(doctor.Warning, "this role may not read its attributes", "allow sns:GetTopicAttributes to this role")
 	}
 	if err != nil {
 		return finding(doctor.Problem, err.Error(), "correct TOKENTURN_TOPIC_ARN")
 	}
 	if out.Attributes["SubscriptionsConfirmed"] == "0" {
-		return finding(doctor.Warning, "nobody is told: it has no confirmed subscription",
-			"subscribe somebody to "+s.Settings.TopicARN)
+		return finding(doctor.Warning, "nobody receives notices: the topic has no confirmed subscription",
+			"subscribe a person to "+s.Settings.TopicARN)
 	}
-	return finding(doctor.OK, out.Attributes["SubscriptionsConfirmed"]+" are told of what needs a person", "")
+	return finding(doctor.OK, "confirmed subscriptions: "+out.Attributes["SubscriptionsConfirmed"], "")
 }
 
-// examineProtections looks for secrets without a policy of their own, which whoever
-// has the IAM right to can write.
+// examineProtections finds secrets without a resource policy. Any role with the IAM
+// permission can write those.
 func (s *Stack) examineProtections(ctx context.Context) []doctor.Finding {
 	finding := func(level doctor.Level, detail, remedy string) []doctor.Finding {
 		return []doctor.Finding{{Check: "policies", Level: level, Detail: detail, Remedy: remedy}}
 	}
 	records, err := s.Table.List(ctx)
 	if err != nil {
-		return nil // the finding about the schedule says so
+		return nil // the check of the schedule reports this error
 	}
 	var mu sync.Mutex
 	var open []string
@@ -275,16 +276,16 @@ func (s *Stack) examineProtections(ctx context.Context) []doctor.Finding {
 	}
 	switch err := group.Wait(); {
 	case denied(err):
-		return finding(doctor.Warning, "the policies of secrets cannot be looked at",
-			"allow secretsmanager:GetResourcePolicy here")
+		return finding(doctor.Warning, "this role may not read the policies of secrets",
+			"allow secretsmanager:GetResourcePolicy to this role")
 	case err != nil:
-		return finding(doctor.Later, err.Error(), "see that Secrets Manager can be reached from here")
+		return finding(doctor.Later, err.Error(), "check that this machine can reach Secrets Manager")
 	case len(open) > 0:
-		return finding(doctor.Warning, fmt.Sprintf("%d of %d secrets have no policy of their own, such as that of %s",
+		return finding(doctor.Warning, fmt.Sprintf("%d of %d secrets have no resource policy, such as the secret of %s",
 			len(open), secrets, slices.Min(open)),
-			"attach them with: tokenturn --store aws connection protect --all; infra/README.md has the roles to name")
+			"attach policies with: tokenturn --store aws connection protect --all; infra/README.md lists the roles to name")
 	}
-	return finding(doctor.OK, fmt.Sprintf("%d secrets, each with a policy of its own", secrets), "")
+	return finding(doctor.OK, fmt.Sprintf("%d secrets, each with a resource policy", secrets), "")
 }
 
 // denied reports whether IAM refused a call.

@@ -15,7 +15,7 @@ import (
 var bareName = regexp.MustCompile(
 	`"(Condition|KeyCondition|Update)Expression":"(attribute_exists\(|REMOVE )?[a-z]\w*\b[^(]`)
 
-// Where IAM refuses, the finding names each action.
+// The finding names each action that IAM refuses.
 func TestRefusedPermissionsAreNamed(t *testing.T) {
 	refuses := ""
 	cloud := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -44,17 +44,17 @@ func TestRefusedPermissionsAreNamed(t *testing.T) {
 	for _, check := range []doctor.Check{stack.examineTable, stack.examineQueue} {
 		if found := check(t.Context()); len(found) != 1 || found[0].Level != doctor.Warning ||
 			!strings.HasPrefix(found[0].Remedy, "allow ") {
-			t.Errorf("what may not be looked at: %+v", found)
+			t.Errorf("without permission to read: %+v", found)
 		}
 	}
 	refuses = "RestoreSecret"
 	if found := stack.examinePermissions(t.Context()); len(found) != 1 ||
-		found[0].Detail != "not allowed here: secretsmanager:RestoreSecret" {
+		found[0].Detail != "this role is not allowed: secretsmanager:RestoreSecret" {
 		t.Errorf("one refused action: %+v", found)
 	}
 }
 
-// openAt opens the stack of an AWS that answers there.
+// openAt opens the stack with cloud as AWS.
 func openAt(t *testing.T, cloud *httptest.Server) *Stack {
 	t.Helper()
 	t.Setenv("AWS_ENDPOINT_URL", cloud.URL)
@@ -64,7 +64,7 @@ func openAt(t *testing.T, cloud *httptest.Server) *Stack {
 		"TOKENTURN_TOPIC_ARN=arn:aws:sns:us-east-1:111122223333:t")
 }
 
-// What is as template.yaml makes it is in order, and each deviation a finding.
+// A stack as in template.yaml has no finding, and each deviation is one.
 func TestWhatDeviatesFromTheTemplate(t *testing.T) {
 	const table = `{"Table":{"KeySchema":[{"AttributeName":"pk","KeyType":"HASH"},{"AttributeName":"sk","KeyType":"RANGE"}],"GlobalSecondaryIndexes":[{"IndexName":"due",` +
 		`"IndexStatus":"ACTIVE","KeySchema":[{"AttributeName":"due_bucket","KeyType":"HASH"},{"AttributeName":"due_at","KeyType":"RANGE"}]}]}}`
@@ -98,7 +98,7 @@ func TestWhatDeviatesFromTheTemplate(t *testing.T) {
 	}
 	answers = order
 	if all := found(); len(all) != 4 || doctor.Worst(all) != doctor.OK {
-		t.Errorf("in order, and yet: %+v", all)
+		t.Errorf("findings without a deviation: %+v", all)
 	}
 	for _, c := range []struct {
 		operation, is, instead string
@@ -113,7 +113,7 @@ func TestWhatDeviatesFromTheTemplate(t *testing.T) {
 		{"GetQueueAttributes", "100", "101", doctor.Problem, "101 messages wait in it"},
 		{"GetTopicAttributes", ">2<", ">0<", doctor.Warning, "no confirmed subscription"},
 		{"GetResourcePolicy", "ResourcePolicy", "ARN", doctor.Warning,
-			"1 of 1 secrets have no policy of their own, such as that of sandbox/acme"},
+			"1 of 1 secrets have no resource policy, such as the secret of sandbox/acme"},
 	} {
 		answers = maps.Clone(order)
 		answers[c.operation] = strings.Replace(order[c.operation], c.is, c.instead, 1)

@@ -11,13 +11,13 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// versionLimit is how many versions a secret takes before the service may have
-// to refuse one: about 100, of which none younger than 24 hours is dropped
-// (Secrets Manager quotas).
+// versionLimit is the number of versions of a secret from which the service may refuse
+// a new one: about 100, and none younger than 24 hours is deleted (Secrets Manager
+// quotas).
 const versionLimit = 100
 
-// connection examines what the ledger knows of one connection, what its
-// readers see, and what its token is good for.
+// connection examines the ledger's row of one connection, the secret that readers
+// see, and whether its token works.
 func (d *Doctor) connection(ctx context.Context, r rotation.Record, apps map[string]application) []Finding {
 	about := func(check string, level Level, detail, remedy string) Finding {
 		return Finding{check, r.Connection.String(), level, detail, remedy}
@@ -28,9 +28,10 @@ func (d *Doctor) connection(ctx context.Context, r rotation.Record, apps map[str
 	case r.Status == rotation.NeedsConsent:
 		return []Finding{about("connection", Consent, "Procore no longer accepts its refresh token",
 			"make a link for the person who connected it: tokenturn connection invite "+r.Connection.String())}
-	case r.Quarantined: // its token has probably ended with what cannot be used
-		return []Finding{about("connection", Problem, "held, because an answer of the token endpoint cannot be used as it is",
-			fmt.Sprintf("name the right refresh token with: tokenturn connection release %s; or give the answer up with: "+
+	case r.Quarantined: // the refresh that gave the unusable answer has probably ended its token
+		return []Finding{about("connection", Problem,
+			"quarantined, because an answer of the token endpoint cannot be used as it is",
+			fmt.Sprintf("name the right refresh token with: tokenturn connection release %s; or give up the answer with: "+
 				"tokenturn connection discard %[1]s", r.Connection))}
 	}
 	findings := []Finding{d.standing(r)}
@@ -44,7 +45,7 @@ func (d *Doctor) connection(ctx context.Context, r rotation.Record, apps map[str
 	return findings
 }
 
-// standing tells of failures that the ledger has on record.
+// standing reports failures that the ledger has recorded.
 func (d *Doctor) standing(r rotation.Record) Finding {
 	name := r.Connection.String()
 	f := r.Failure()
@@ -52,56 +53,57 @@ func (d *Doctor) standing(r rotation.Record) Finding {
 	case f != nil && f.NextAt.After(d.Now()) && f.Class != "config":
 		return Finding{"connection", name, Later, fmt.Sprintf("%s at step %s, %d in a row: %s", f.Class, f.Step, f.Count,
 			f.Detail),
-			"nothing yet: it is tried again at " + f.NextAt.UTC().Format(time.RFC3339)}
+			"no action is needed now: tokenturn tries again at " + f.NextAt.UTC().Format(time.RFC3339)}
 	case f != nil:
 		return Finding{"connection", name, Problem, fmt.Sprintf("%s at step %s, %d in a row: %s", f.Class, f.Step, f.Count,
 			f.Detail),
-			"correct what it says; it is tried again by itself. See: tokenturn connection show " + name}
+			"correct the cause; tokenturn then tries again automatically. See: tokenturn connection show " + name}
 	case r.Attempt != nil && d.Now().After(r.Attempt.Until):
 		return Finding{"connection", name, Later, "the answer to a refresh was lost",
-			"nothing yet: it is looked into by itself. See: tokenturn connection show " + name}
+			"no action is needed now: tokenturn checks again automatically. See: tokenturn connection show " + name}
 	}
 	return Finding{"connection", name, OK, fmt.Sprintf("active, generation %d.%d", r.Epoch, r.Generation), ""}
 }
 
-// secret reads what consumers read.
+// secret reads the secret as readers do.
 func (d *Doctor) secret(ctx context.Context, r rotation.Record) (token.Document, []Finding) {
 	name := r.Connection.String()
-	republish := "publish it anew with: tokenturn connection rotate " + name
+	republish := "publish it again with: tokenturn connection rotate " + name
 	problem := func(detail, remedy string) (token.Document, []Finding) {
 		return token.Document{}, []Finding{{"secret", name, Problem, detail, remedy}}
 	}
 	version, err := d.SecretStore.Current(ctx, r.Connection)
 	switch {
 	case errors.Is(err, rotation.ErrSecretDeleted):
-		return problem("it is scheduled for deletion, so nobody can read it",
+		return problem("it is scheduled for deletion, so no reader can read it",
 			"restore it with: tokenturn connection undo "+name)
 	case errors.Is(err, rotation.ErrNoSecret), errors.Is(err, rotation.ErrNoVersion):
-		return problem("there is none", republish)
+		return problem("there is no secret, or it has no current version", republish)
 	case err != nil:
-		return problem("it cannot be read: "+err.Error(), "see that it may be read from here")
+		return problem("it cannot be read: "+err.Error(), "check that this command may read it")
 	}
 	doc, err := token.ParseDocument(version.Value)
 	switch {
 	case err != nil:
-		return problem("its value is not what tokenturn writes", "find out who wrote it; then "+republish)
+		return problem("its value is not in the format that tokenturn writes", "find out who wrote it; then "+republish)
 	case doc.Connection != r.Connection || doc.Stack != d.Settings.Stack:
-		return problem(fmt.Sprintf("it is that of %s in stack %s", doc.Connection, doc.Stack),
+		return problem(fmt.Sprintf("it belongs to %s in stack %s", doc.Connection, doc.Stack),
 			"find out who wrote it; then "+republish)
 	case doc.Epoch != r.Epoch || doc.Generation != r.Generation:
-		return doc, []Finding{{"secret", name, Later, fmt.Sprintf("it shows generation %d.%d, and %d.%d is current",
+		return doc, []Finding{{"secret", name, Later, fmt.Sprintf("it shows generation %d.%d, but %d.%d is current",
 			doc.Epoch, doc.Generation, r.Epoch, r.Generation),
-			"the next run publishes the current one; at once with: tokenturn connection rotate " + name}}
+			"no action is needed: the next run publishes the current one. To publish it now: " +
+				"tokenturn connection rotate " + name}}
 	case !d.Now().Before(doc.ExpiresAt):
 		return token.Document{}, []Finding{{"secret", name, Problem, "its access token expired at " +
 			doc.ExpiresAt.UTC().Format(time.RFC3339),
-			"see the finding about the schedule; " + "replace it with: tokenturn connection rotate " + name}}
+			"check that the schedule runs; replace the token with: tokenturn connection rotate " + name}}
 	}
-	return doc, []Finding{{"secret", name, OK, "its access token is good until " +
+	return doc, []Finding{{"secret", name, OK, "its access token is valid until " +
 		doc.ExpiresAt.UTC().Format(time.RFC3339), ""}}
 }
 
-// versions counts how many more the secret takes today.
+// versions counts how many more versions the secret can take today.
 func (d *Doctor) versions(ctx context.Context, r rotation.Record) []Finding {
 	if d.Settings.PutsPerDay == 0 {
 		return nil // this secret store has no such limit
@@ -109,8 +111,8 @@ func (d *Doctor) versions(ctx context.Context, r rotation.Record) []Finding {
 	name := r.Connection.String()
 	versions, err := d.SecretStore.Versions(ctx, r.Connection)
 	if err != nil {
-		return []Finding{{"versions", name, Warning, "they cannot be counted: " + err.Error(),
-			"see that secretsmanager:ListSecretVersionIds is allowed here"}}
+		return []Finding{{"versions", name, Warning, "its versions cannot be counted: " + err.Error(),
+			"allow secretsmanager:ListSecretVersionIds to this role"}}
 	}
 	recent := 0
 	for _, v := range versions {
@@ -122,12 +124,12 @@ func (d *Doctor) versions(ctx context.Context, r rotation.Record) []Finding {
 	detail := fmt.Sprintf("%d in the last 24 hours, %d left", recent, max(left, 0))
 	if left < versionLimit/10 {
 		return []Finding{{"versions", name, Warning, detail, "rotate this connection less often by hand; " +
-			"readers that ask for much life (--min-ttl, ensure) cost versions"}}
+			"readers that ask for a long remaining life (--min-ttl, ensure) use up versions"}}
 	}
 	return []Finding{{"versions", name, OK, detail, ""}}
 }
 
-// lifetime tells where tokens live too short to be kept fresh.
+// lifetime reports tokens with a life too short to keep them fresh.
 func (d *Doctor) lifetime(r rotation.Record) []Finding {
 	if r.Current == nil || r.Current.ExpiresAt.IsZero() {
 		return nil
@@ -136,18 +138,18 @@ func (d *Doctor) lifetime(r rotation.Record) []Finding {
 	const perVersion = 24 * time.Hour / versionLimit
 	switch {
 	case d.Settings.PutsPerDay > 0 && life < perVersion+25*time.Second:
-		return []Finding{{"lifetime", name, Warning, fmt.Sprintf("access tokens live %v; a secret takes one version per "+
-			"%v around the clock", life, perVersion),
-			"have readers ask for what they need, when they need it: ensure, or token exec --min-ttl"}}
+		return []Finding{{"lifetime", name, Warning, fmt.Sprintf("access tokens live %v, but a secret can take "+
+			"only one version every %v around the clock", life, perVersion),
+			"let readers ask for a fresh token when they need one: ensure, or token exec --min-ttl"}}
 	case !d.FollowUps && life < d.Settings.Cadence+10*time.Minute:
-		return []Finding{{"lifetime", name, Problem, fmt.Sprintf("access tokens live %v and sweeps come every %v, "+
-			"so readers see expired ones", life, d.Settings.Cadence),
+		return []Finding{{"lifetime", name, Problem, fmt.Sprintf("access tokens live %v and sweeps run every %v, "+
+			"so readers see expired tokens", life, d.Settings.Cadence),
 			"sweep more often, or give this installation a queue (TOKENTURN_QUEUE_URL)"}}
 	}
 	return []Finding{{"lifetime", name, OK, fmt.Sprintf("access tokens live %v", life), ""}}
 }
 
-// token asks what the published access token is good for.
+// token checks whether the published access token works.
 func (d *Doctor) token(ctx context.Context, r rotation.Record, app rotation.Application, doc token.Document) Finding {
 	name := r.Connection.String()
 	probe := d.Issuer.Probe(ctx, app, doc.AccessToken, doc.CompanyID)
@@ -162,7 +164,7 @@ func (d *Doctor) token(ctx context.Context, r rotation.Record, app rotation.Appl
 	return Finding{"token", name, level, detail, remedy}
 }
 
-// Advice says what to do about what a probe of a connection's token found.
+// Advice returns the level of a probe of a connection's token, and what to do.
 func Advice(p procore.Probe, c token.Connection) (Level, string) {
 	switch p.Health {
 	case procore.Works:
@@ -172,18 +174,18 @@ func Advice(p procore.Probe, c token.Connection) (Level, string) {
 			"somebody must consent again", c)
 	case procore.OtherClient:
 		return Problem, fmt.Sprintf("store the app credentials that it was issued to (tokenturn app set %s), "+
-			"or connect anew with: tokenturn connection invite %s", c.Environment, c)
+			"or connect again with: tokenturn connection invite %s", c.Environment, c)
 	case procore.NotInstalled:
-		return Problem, "have an administrator of the company install the app there; the token stays good meanwhile"
+		return Problem, "have an administrator of the company install the app there; the token stays valid meanwhile"
 	case procore.NoAccess:
-		return Problem, "give the user access to the company in Procore, or connect anew with the right user or --company"
+		return Problem, "give the user access to the company in Procore, or connect again with the right user or --company"
 	case procore.CompanyMissing:
 		return Warning, fmt.Sprintf("name the company: tokenturn connection invite %s --company ID", c)
 	case procore.RateLimited:
 		if p.Wait > 0 {
-			return Later, fmt.Sprintf("wait for %v, and look at who makes so many calls", p.Wait.Round(time.Second))
+			return Later, fmt.Sprintf("wait for %v, and find out which program makes so many calls", p.Wait.Round(time.Second))
 		}
-		return Later, "wait a little, and look at who makes so many calls"
+		return Later, "wait a few minutes, and find out which program makes so many calls"
 	}
-	return Later, "try again later; https://status.procore.com tells of outages"
+	return Later, "try again later; https://status.procore.com lists outages"
 }

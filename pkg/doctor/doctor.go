@@ -1,6 +1,6 @@
-// Package doctor examines an installation: what it consists of, whether it is
-// looked after, and what each of its access tokens is good for. It changes
-// nothing and spends no refresh token.
+// Package doctor examines an installation: its parts, whether its schedule runs, and
+// whether each of its access tokens works. It changes nothing and spends no refresh
+// token.
 package doctor
 
 import (
@@ -17,13 +17,13 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// Level says how bad a finding is, and who can do something about it.
+// Level says how severe a finding is, and who can act on it.
 type Level string
 
 const (
 	OK      Level = "ok"
-	Warning Level = "warning" // works, and should not stay so
-	Later   Level = "later"   // cannot be told now, or heals by itself
+	Warning Level = "warning" // works, but should be corrected
+	Later   Level = "later"   // not known now, or recovers automatically
 	Consent Level = "consent" // a person must consent
 	Problem Level = "problem" // an operator must act
 )
@@ -40,8 +40,7 @@ type Finding struct {
 // Check examines one thing that only some installations have.
 type Check func(ctx context.Context) []Finding
 
-// Issuer is what the doctor asks of an authorization server; see
-// procore.Issuer.
+// Issuer is the part of procore.Issuer that the doctor uses.
 type Issuer interface {
 	CheckCredentials(ctx context.Context, app rotation.Application) error
 	Probe(ctx context.Context, app rotation.Application, access token.Secret, company string) procore.Probe
@@ -62,7 +61,7 @@ type Config struct {
 	Applications rotation.Applications
 	Issuer       Issuer
 	Settings     rotation.Settings
-	// FollowUps tells whether there is a queue, or timers, besides the schedule.
+	// FollowUps reports whether there is a queue, or timers, besides the schedule.
 	FollowUps bool
 	PublicURL string
 	Extra     []Check
@@ -86,12 +85,12 @@ func New(cfg Config) *Doctor {
 	}}}
 }
 
-// patience bounds each look at something.
+// patience bounds each call.
 const patience = 15 * time.Second
 
-// Examine makes every check. begin is told how many pieces of work there are,
-// step is called after each; neither twice at a time. The findings come by
-// check, those about connections last.
+// Examine makes every check. begin is called with the number of pieces of work, step
+// after each piece; no two of these calls overlap. The findings are ordered by check,
+// those about connections last.
 func (d *Doctor) Examine(ctx context.Context, begin func(pieces int), step func()) []Finding {
 	records, err := d.records(ctx)
 	general := append([]Check{d.settings, d.keys, func(context.Context) []Finding { return d.schedule(records, err) }},
@@ -134,23 +133,23 @@ func (d *Doctor) records(ctx context.Context) ([]rotation.Record, error) {
 	return d.Records.List(within)
 }
 
-// Worst is the gravest level of the findings: OK if there is none.
+// Worst returns the most severe level of the findings: OK if there are none.
 func Worst(findings []Finding) Level {
 	worst := OK
 	for _, f := range findings {
-		if gravity[f.Level] > gravity[worst] {
+		if severity[f.Level] > severity[worst] {
 			worst = f.Level
 		}
 	}
 	return worst
 }
 
-var gravity = map[Level]int{OK: 0, Warning: 1, Later: 2, Consent: 3, Problem: 4}
+var severity = map[Level]int{OK: 0, Warning: 1, Later: 2, Consent: 3, Problem: 4}
 
-// Sorted puts the gravest findings first and leaves the order otherwise.
+// Sorted puts the most severe findings first and otherwise keeps the order.
 func Sorted(findings []Finding) []Finding {
 	return slices.SortedStableFunc(slices.Values(findings), func(a, b Finding) int {
-		return cmp.Compare(gravity[b.Level],
-			gravity[a.Level])
+		return cmp.Compare(severity[b.Level],
+			severity[a.Level])
 	})
 }

@@ -20,19 +20,20 @@ import (
 
 var acme = token.Connection{Environment: "demo", Name: "acme"}
 
-// bench is an installation on this machine with one connection at a stand-in.
-type bench struct {
+// harness is an installation on this machine with one connection at a stand-in.
+type harness struct {
 	t       *testing.T
 	standIn *procoretest.Server
 	store   *embedded.Store
 	issuer  *procore.Issuer
 	config  doctor.Config
-	later   time.Duration // by which the doctor's clock is ahead
+	later   time.Duration // how far the doctor's clock is ahead
 }
 
-func newBench(t *testing.T, lifetime time.Duration) *bench {
+func newHarness(t *testing.T, lifetime time.Duration) *harness {
 	t.Helper()
-	b := &bench{t: t, standIn: procoretest.New(procoretest.WithLifetime(lifetime)), issuer: procore.New(procore.Config{})}
+	b := &harness{t: t, standIn: procoretest.New(procoretest.WithLifetime(lifetime)),
+		issuer: procore.New(procore.Config{})}
 	t.Cleanup(b.standIn.Close)
 	var err error
 	b.store, err = embedded.Open(t.Context(), t.TempDir())
@@ -40,7 +41,7 @@ func newBench(t *testing.T, lifetime time.Duration) *bench {
 	t.Cleanup(func() { b.must(b.store.Close()) })
 	app := b.standIn.NewApp("http://localhost:1/callback/demo")
 	b.credentials(app, app.RedirectURIs[0])
-	settings := rotation.DefaultSettings("bench")
+	settings := rotation.DefaultSettings("harness")
 	b.config = doctor.Config{Records: b.store.Ledger(), SecretStore: b.store.SecretStore(), Sealer: b.store.Sealer(),
 		Applications: b.applications(),
 		Issuer:       b.issuer, Settings: settings, FollowUps: true, Now: func() time.Time { return time.Now().Add(b.later) }}
@@ -48,18 +49,18 @@ func newBench(t *testing.T, lifetime time.Duration) *bench {
 	return b
 }
 
-func (b *bench) must(err error) {
+func (b *harness) must(err error) {
 	b.t.Helper()
 	if err != nil {
 		b.t.Fatal(err)
 	}
 }
 
-func (b *bench) applications() embedded.Applications {
+func (b *harness) applications() embedded.Applications {
 	return b.store.Applications(procore.ParseApplication)
 }
 
-func (b *bench) credentials(app procoretest.App, redirect string) {
+func (b *harness) credentials(app procoretest.App, redirect string) {
 	b.t.Helper()
 	value, err := procore.Credentials{ClientID: app.ClientID, ClientSecret: app.ClientSecret, RedirectURI: redirect,
 		LoginURL: b.standIn.URL, APIURL: b.standIn.URL}.Encode()
@@ -67,11 +68,11 @@ func (b *bench) credentials(app procoretest.App, redirect string) {
 	b.must(b.applications().Set(b.t.Context(), "demo", value))
 }
 
-// imported connects acme with a pair from elsewhere and rotates it once.
-func (b *bench) imported(app procoretest.App) {
+// imported connects acme with an existing pair and rotates it once.
+func (b *harness) imported(app procoretest.App) {
 	b.t.Helper()
 	ctx, ledger, secrets := b.t.Context(), b.store.Ledger(), b.store.SecretStore()
-	_, err := rotation.Register(ctx, ledger, secrets, "bench", acme)
+	_, err := rotation.Register(ctx, ledger, secrets, "harness", acme)
 	b.must(err)
 	consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: ledger, Sealer: b.store.Sealer(),
 		Applications: b.applications(), Issuer: b.issuer, Settings: b.config.Settings})
@@ -89,15 +90,15 @@ func (b *bench) imported(app procoretest.App) {
 	}
 }
 
-// found examines and returns the level and text of one finding, and checks what
-// must be so of all: they can be acted upon, and tell no secret.
-func (b *bench) found(check string) (doctor.Level, string) {
+// found examines and returns the level and text of one finding. It checks that every
+// finding says what to do and contains no secret.
+func (b *harness) found(check string) (doctor.Level, string) {
 	b.t.Helper()
 	spent := len(b.standIn.Presentations())
 	pieces, steps := 0, 0
 	findings := doctor.New(b.config).Examine(b.t.Context(), func(n int) { pieces = n }, func() { steps++ })
 	if steps != pieces || pieces == 0 {
-		b.t.Errorf("%d of %d pieces were told", steps, pieces)
+		b.t.Errorf("%d of %d pieces were reported", steps, pieces)
 	}
 	for _, p := range b.standIn.Presentations()[spent:] {
 		if p.Grant != "authorization_code" {
@@ -107,7 +108,7 @@ func (b *bench) found(check string) (doctor.Level, string) {
 	level, text := doctor.Level(""), ""
 	for _, f := range findings {
 		if (f.Level == doctor.OK) != (f.Remedy == "") || f.Detail == "" {
-			b.t.Errorf("%+v does not say what to do, or says it in vain", f)
+			b.t.Errorf("%+v does not say what to do, or gives a remedy although it is ok", f)
 		}
 		for _, secret := range b.standIn.Secrets() {
 			if strings.Contains(fmt.Sprint(f), secret.Reveal()) {
@@ -121,7 +122,7 @@ func (b *bench) found(check string) (doctor.Level, string) {
 	return level, text
 }
 
-func (b *bench) finds(check string, level doctor.Level, says string) {
+func (b *harness) finds(check string, level doctor.Level, says string) {
 	b.t.Helper()
 	if gotLevel, got := b.found(check); gotLevel != level || !strings.Contains(got, says) {
 		b.t.Errorf("%s: %s %q, want %s with %q", check, gotLevel, got, level, says)
@@ -129,10 +130,10 @@ func (b *bench) finds(check string, level doctor.Level, says string) {
 }
 
 func TestHealthyInstallation(t *testing.T) {
-	b := newBench(t, 90*time.Minute)
+	b := newHarness(t, 90*time.Minute)
 	for check, says := range map[string]string{"settings": "a sweep every 1h", "keys": "made and opened",
 		"schedule": "nothing is overdue", "app": "accepts",
-		"clock": "within 20s", "connection": "generation 1.1", "secret": "good until",
+		"clock": "within 20s", "connection": "generation 1.1", "secret": "valid until",
 		"versions": "1 in the last 24 hours, 99 left", "token": "works in company 4264807",
 		"lifetime": "access tokens live 1h"} {
 		b.finds(check, doctor.OK, says)
@@ -141,26 +142,26 @@ func TestHealthyInstallation(t *testing.T) {
 }
 
 func TestTimeTellsOnTheSchedule(t *testing.T) {
-	b := newBench(t, 90*time.Minute)
+	b := newHarness(t, 90*time.Minute)
 	b.later = 3 * time.Hour
 	b.finds("schedule", doctor.Problem, "1 connections are overdue by more than a sweep, demo/acme since")
 	b.finds("secret", doctor.Problem, "its access token expired")
-	b.finds("clock", doctor.Warning, "clock is 3h0m")
+	b.finds("clock", doctor.Warning, "clock differs by 3h0m")
 }
 
 func TestTokensThatLiveTooShort(t *testing.T) {
-	b := newBench(t, 900*time.Second)
+	b := newHarness(t, 900*time.Second)
 	b.finds("lifetime", doctor.OK, "access tokens live 1")
 	b.config.FollowUps = false
 	b.finds("lifetime", doctor.Problem, "TOKENTURN_QUEUE_URL")
-	b = newBench(t, 5*time.Minute)
-	b.finds("lifetime", doctor.Warning, "one version per 14m24s around the clock")
+	b = newHarness(t, 5*time.Minute)
+	b.finds("lifetime", doctor.Warning, "one version every 14m24s around the clock")
 	b.config.Settings.PutsPerDay = 0
 	b.finds("lifetime", doctor.OK, "access tokens live")
 }
 
 func TestVersionsRunOut(t *testing.T) {
-	b := newBench(t, 90*time.Minute)
+	b := newHarness(t, 90*time.Minute)
 	for n := range 92 {
 		b.must(b.store.SecretStore().Put(t.Context(), acme, fmt.Sprintf("version-%032d", n), token.NewSecret("{}")))
 	}
@@ -168,20 +169,20 @@ func TestVersionsRunOut(t *testing.T) {
 }
 
 func TestSecretsThatReadersCannotUse(t *testing.T) {
-	b := newBench(t, 90*time.Minute)
+	b := newHarness(t, 90*time.Minute)
 	current, err := b.store.SecretStore().Current(t.Context(), acme)
 	b.must(err)
 	id := "version-" + strings.Repeat("0", 32)
 	b.must(b.store.SecretStore().Put(t.Context(), acme, id, token.NewSecret(`{"hello":"operator"}`)))
 	b.must(b.store.SecretStore().Promote(t.Context(), acme, id, current.ID))
-	b.finds("secret", doctor.Problem, "not what tokenturn writes → find out who wrote it")
+	b.finds("secret", doctor.Problem, "not in the format that tokenturn writes → find out who wrote it")
 	_, err = b.store.Deletions().Schedule(t.Context(), acme, 7*24*time.Hour)
 	b.must(err)
 	b.finds("secret", doctor.Problem, "tokenturn connection undo demo/acme")
 }
 
 func TestRedirect(t *testing.T) {
-	b := newBench(t, 90*time.Minute)
+	b := newHarness(t, 90*time.Minute)
 	status := http.StatusOK
 	door := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/healthz" {
@@ -192,18 +193,18 @@ func TestRedirect(t *testing.T) {
 	defer door.Close()
 	app := b.standIn.NewApp()
 	b.credentials(app, door.URL+"/callback/demo")
-	b.finds("redirect", doctor.OK, "is reached")
+	b.finds("redirect", doctor.OK, "answers")
 	status = http.StatusNotFound
-	b.finds("redirect", doctor.Warning, "nobody answers")
+	b.finds("redirect", doctor.Warning, "no server answers")
 	b.credentials(app, procore.OutOfBand)
 	b.finds("redirect", doctor.OK, "people paste a code")
 	b.credentials(app, "https://localhost:1/callback/demo")
-	b.finds("redirect", doctor.Problem, "people who allow access do not come back")
+	b.finds("redirect", doctor.Problem, "people who allow access cannot return to tokenturn")
 	b.config.PublicURL = "https://connect.example.com"
 	b.finds("redirect", doctor.Problem, "register https://connect.example.com/callback/demo in the Developer Portal")
 }
 
-// broken is a sealer, or a ledger's list, that does not work.
+// broken is a sealer, or a list of records, that fails.
 type broken struct{ rotation.Sealer }
 
 func (broken) DataKey(context.Context) (key, wrapped []byte, err error) {
@@ -214,7 +215,7 @@ func (broken) List(context.Context) ([]rotation.Record, error) {
 }
 
 func TestStoresThatDoNotAnswer(t *testing.T) {
-	b := newBench(t, 90*time.Minute)
+	b := newHarness(t, 90*time.Minute)
 	b.config.Sealer, b.config.Records = broken{}, broken{}
 	b.finds("keys", doctor.Problem, "no data key can be made, so nothing can be saved: access denied")
 	b.finds("schedule", doctor.Problem, "the connections cannot be read: access denied")

@@ -15,11 +15,11 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 )
 
-// settings reports what contradicts itself.
+// settings reports settings that contradict each other.
 func (d *Doctor) settings(context.Context) []Finding {
 	if err := d.Settings.Validate(); err != nil {
-		return []Finding{{"settings", "", Problem, err.Error(), "correct these settings where the functions and this " +
-			"command have them"}}
+		return []Finding{{"settings", "", Problem, err.Error(), "correct these settings, both for the functions and for " +
+			"this command"}}
 	}
 	return []Finding{{"settings", "", OK, fmt.Sprintf("stack %s, a sweep every %v", d.Settings.Stack, d.Settings.Cadence),
 		""}}
@@ -30,26 +30,27 @@ func (d *Doctor) keys(ctx context.Context) []Finding {
 	key, wrapped, err := d.Sealer.DataKey(ctx)
 	if err != nil {
 		return []Finding{{"keys", "", Problem, "no data key can be made, so nothing can be saved: " + err.Error(),
-			"see that the sealing key exists, is enabled, and may be used"}}
+			"check that the sealing key exists, is enabled, and may be used"}}
 	}
 	opened, err := d.Sealer.Unwrap(ctx, wrapped)
 	if err == nil && !bytes.Equal(key, opened) {
-		err = errors.New("it opens to something else")
+		err = errors.New("the opened key differs from the one that was made")
 	}
 	if err != nil {
 		return []Finding{{"keys", "", Problem, "a data key that was just made cannot be opened, so no pair can be rotated: " +
 			err.Error(),
-			"see that the sealing key may be used for decryption, and that the stack's id is right"}}
+			"check that the sealing key may be used for decryption, and that the stack id is right"}}
 	}
 	return []Finding{{"keys", "", OK, "data keys can be made and opened", ""}}
 }
 
-// schedule looks for what a sweep would have done long ago: nothing is written
-// by a sweep that finds nothing due, so this is the schedule's heartbeat.
+// schedule finds connections that a sweep should have handled long ago. A sweep that
+// finds nothing due writes nothing, so overdue connections are the only sign that the
+// schedule does not run.
 func (d *Doctor) schedule(records []rotation.Record, err error) []Finding {
 	if err != nil {
 		return []Finding{{"schedule", "", Problem, "the connections cannot be read: " + err.Error(),
-			"see that the ledger can be reached and read"}}
+			"check that this command can reach and read the ledger"}}
 	}
 	now, active := d.Now(), 0
 	var last time.Time
@@ -70,18 +71,20 @@ func (d *Doctor) schedule(records []rotation.Record, err error) []Finding {
 		oldest := slices.MinFunc(overdue, func(a, b rotation.Record) int { return a.DueAt.Compare(b.DueAt) })
 		return []Finding{{"schedule", "", Problem, fmt.Sprintf("%d connections are overdue by more than a sweep, %s since %s",
 			len(overdue), oldest.Connection, oldest.DueAt.UTC().Format(time.RFC3339)),
-			"see that the schedule runs: the rule and the log of the rotate function in AWS, `tokenturn serve` on one machine"}}
+			"check that the schedule runs: on AWS, see the schedule and the log of the rotate function; on one machine, " +
+				"`tokenturn serve`"}}
 	case active == 0:
-		return []Finding{{"schedule", "", OK, "nothing is due, so nothing tells whether the schedule runs", ""}}
+		return []Finding{{"schedule", "", OK,
+			"there is no active connection, so this check cannot see whether the schedule runs", ""}}
 	}
 	return []Finding{{"schedule", "", OK, fmt.Sprintf("nothing is overdue; the last rotation was at %s",
 		last.UTC().Format(time.RFC3339)), ""}}
 }
 
-// grace is how long a connection that is due may take without anything being wrong.
+// grace is how long a due connection may take if everything works.
 func (d *Doctor) grace() time.Duration { return d.Settings.Lease + d.Settings.Quiet + 5*time.Minute }
 
-// application is an environment's app credentials, or why there are none.
+// application is an environment's app credentials, or the reason why there are none.
 type application struct {
 	name string
 	app  rotation.Application
@@ -89,7 +92,7 @@ type application struct {
 }
 
 // applications reads the app credentials of Procore's environments that have
-// some, and of all that have connections.
+// credentials, and of all environments that have connections.
 func (d *Doctor) applications(ctx context.Context, records []rotation.Record) (names []string,
 	apps map[string]application, findings []Finding) {
 	wanted := map[string]bool{}
@@ -118,8 +121,7 @@ func (d *Doctor) applications(ctx context.Context, records []rotation.Record) (n
 	return names, apps, findings
 }
 
-// application asks the login host about one app, and whether people come back
-// to us.
+// application checks one app's credentials, redirect URI and clock.
 func (d *Doctor) application(ctx context.Context, a application) []Finding {
 	if a.err != nil {
 		return []Finding{{"app", a.name, Problem, "no usable app credentials: " + a.err.Error(),
@@ -134,44 +136,44 @@ func (d *Doctor) credentials(ctx context.Context, app rotation.Application) Find
 		return Finding{"app", app.Environment, Problem, app.LoginURL + " does not accept the client id with this secret",
 			"compare both with the Developer Portal, then run: tokenturn app set " + app.Environment}
 	case err != nil:
-		return Finding{"app", app.Environment, Later, err.Error(), "see that " + app.LoginURL +
-			" can be reached from here, and try again later"}
+		return Finding{"app", app.Environment, Later, err.Error(), "check that this machine can reach " + app.LoginURL +
+			", and try again later"}
 	}
 	return Finding{"app", app.Environment, OK, app.LoginURL + " accepts client id and secret", ""}
 }
 
-// clockTolerance is what may lie between two clocks without consequence: less
-// than the margin that every rotation keeps.
+// clockTolerance is the largest harmless difference between two clocks: less than the
+// margin that every rotation keeps.
 const clockTolerance = 20 * time.Second
 
 func (d *Doctor) clock(ctx context.Context, app rotation.Application) []Finding {
 	theirs, err := d.Issuer.ServerTime(ctx, app)
 	if err != nil {
-		return nil // told as the app's
+		return nil // the check of the credentials reports this
 	}
 	off := d.Now().Sub(theirs).Round(time.Second)
 	if off.Abs() > clockTolerance {
-		return []Finding{{"clock", app.Environment, Warning, fmt.Sprintf("this machine's clock is %v away from that of %s",
-			off, app.LoginURL),
-			"set the clock by NTP; expiry is counted from the earlier of both"}}
+		return []Finding{{"clock", app.Environment, Warning, fmt.Sprintf(
+			"this machine's clock differs by %v from the clock of %s", off, app.LoginURL),
+			"synchronize the clock with NTP; tokenturn counts due times from the earlier clock"}}
 	}
 	return []Finding{{"clock", app.Environment, OK, fmt.Sprintf("within %v of %s", clockTolerance, app.LoginURL), ""}}
 }
 
-// redirect follows the app's redirect URI to the front door.
+// redirect checks that the app's redirect URI leads to the callback function.
 func (d *Doctor) redirect(ctx context.Context, app rotation.Application) Finding {
 	found := func(level Level, detail, remedy string) Finding {
 		return Finding{"redirect", app.Environment, level, detail, remedy}
 	}
 	if app.RedirectURI == procore.OutOfBand {
-		return found(OK, "out of band: people paste a code, and invitations cannot be made", "")
+		return found(OK, "out of band: people paste a code; tokenturn cannot make invitations for this environment", "")
 	}
 	u, err := url.Parse(app.RedirectURI)
 	if err != nil {
-		return found(Problem, "it is no URL", "store a right one with: tokenturn app set "+app.Environment)
+		return found(Problem, "the redirect URI is not a URL", "store a correct one with: tokenturn app set "+app.Environment)
 	}
 	if u.Scheme == "https" && d.PublicURL != "" && app.RedirectURI != d.PublicURL+"/callback/"+app.Environment {
-		return found(Problem, fmt.Sprintf("%s is not where the callback function is: %s", app.RedirectURI, d.PublicURL),
+		return found(Problem, fmt.Sprintf("%s does not lead to the callback function at %s", app.RedirectURI, d.PublicURL),
 			fmt.Sprintf("register %s/callback/%s in the Developer Portal and store it with: tokenturn app set %[2]s",
 				d.PublicURL, app.Environment))
 	}
@@ -182,15 +184,15 @@ func (d *Doctor) redirect(ctx context.Context, app rotation.Application) Finding
 		if answer, err = d.web.Do(request); err == nil {
 			_ = answer.Body.Close()
 			if answer.StatusCode == http.StatusOK {
-				return found(OK, app.RedirectURI+" is reached", "")
+				return found(OK, "the server of "+app.RedirectURI+" answers", "")
 			}
 			err = fmt.Errorf("%s answers HTTP %d", health, answer.StatusCode)
 		}
 	}
 	if u.Scheme == "http" {
-		return found(Warning, "nobody answers at "+app.RedirectURI, "run `tokenturn serve` where links lead, "+
+		return found(Warning, "no server answers at "+app.RedirectURI, "run `tokenturn serve` on that machine, "+
 			"or connect with `tokenturn connection authorize`, which needs no link")
 	}
-	return found(Problem, fmt.Sprintf("people who allow access do not come back: %v", err), "see that the callback "+
-		"function is deployed at this host and that its certificate and name are in order")
+	return found(Problem, fmt.Sprintf("people who allow access cannot return to tokenturn: %v", err), "check that the "+
+		"callback function is deployed at this host, and the host's DNS name and certificate")
 }
