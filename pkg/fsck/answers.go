@@ -43,36 +43,37 @@ func (x *examination) answers(ctx context.Context) error {
 	return nil
 }
 
-// place checks what a response says of itself against where it is.
+// place compares the fields of a response with the place where it is stored.
 func (x *examination) place(m rotation.TokenResponse, role rotation.Role) {
 	r := x.rec
 	switch {
 	case m.Connection != r.Connection:
-		x.found(ResponseOfOtherConnection, "the response %s is of %s", name(m.Key), m.Connection)
+		x.found(ResponseOfOtherConnection, "the response %s belongs to %s", name(m.Key), m.Connection)
 	case m.Stack != r.Stack:
-		x.found(ResponseOfOtherStack, "the response %s is of the installation %q", name(m.Key), m.Stack)
+		x.found(ResponseOfOtherStack, "the response %s belongs to the installation %q", name(m.Key), m.Stack)
 	case !slices.Contains([]rotation.ResponseState{rotation.Saved, rotation.Quarantined, rotation.Rejected}, m.State):
 		x.found(ResponseStateUnknown, "the response %s has the state %q", name(m.Key), m.State)
 	case m.State != rotation.Saved && m.Reason == "":
-		x.found(ReasonMissing, "the response %s is %s, and nothing says why", name(m.Key), m.State)
+		x.found(ReasonMissing, "the response %s is %s without a reason", name(m.Key), m.State)
 	case m.Key.Epoch > r.Epoch+1:
-		x.found(EpochAhead, "the response %s is of an epoch that cannot have begun; the row is in %d", name(m.Key), r.Epoch)
+		x.found(EpochAhead, "the response %s belongs to an epoch that cannot have begun; the row is in epoch %d", name(m.Key),
+			r.Epoch)
 	case m.Key.Epoch == r.Epoch && m.Key.Generation > r.Generation+1:
-		x.found(GenerationAhead, "the response %s is of a generation that cannot have come; the row is at %d.%d", name(m.Key),
-			r.Epoch, r.Generation)
+		x.found(GenerationAhead, "the response %s belongs to a generation that cannot exist yet; the row is at %d.%d",
+			name(m.Key), r.Epoch, r.Generation)
 	case x.ahead(m.SavedAt, 0):
-		x.found(SavedAhead, "the response %s was saved at %s", name(m.Key), stamp(m.SavedAt))
+		x.found(SavedAhead, "the response %s was saved at %s, which is in the future", name(m.Key), stamp(m.SavedAt))
 	case role == rotation.RoleOrphan:
 		x.orphan(m)
 	}
 }
 
-// orphan checks that a response is revoked that can no longer be decided. It may have
+// orphan checks that a response that can no longer be decided is revoked. It may have
 // become an orphan long after it was saved.
 func (x *examination) orphan(m rotation.TokenResponse) {
-	since := later(m.SavedAt, x.overtaken(m), x.waitOf(rotation.Revoke, m.Key))
+	since := later(m.SavedAt, x.endOf(m), x.waitOf(rotation.Revoke, m.Key))
 	if x.past(since) {
-		x.found(OrphanLives, "the response %s, saved at %s, can no longer be decided and is not revoked", name(m.Key),
+		x.found(OrphanLives, "the response %s, saved at %s, can no longer be decided but is not revoked", name(m.Key),
 			stamp(m.SavedAt))
 	}
 }
@@ -87,11 +88,11 @@ func (x *examination) undecided(m rotation.TokenResponse) {
 		since = later(since, a.Until.Add(x.Settings.Quiet))
 	}
 	if x.past(since) {
-		x.found(Undecided, "the response %s was saved at %s and is not decided", name(m.Key), stamp(m.SavedAt))
+		x.found(Undecided, "the response %s was saved at %s but is not decided", name(m.Key), stamp(m.SavedAt))
 	}
 }
 
-// waitOf is the end of the wait of a failed step; zero: there is none.
+// waitOf returns the end of a failed step's wait; zero if there is none.
 func (x *examination) waitOf(step rotation.Step, key rotation.ResponseKey) (end time.Time) {
 	for _, f := range x.rec.Failures {
 		if f.Step == step && f.Response == key {
@@ -120,11 +121,11 @@ func (x *examination) open(ctx context.Context, m rotation.TokenResponse, role r
 	return nil
 }
 
-// opening opens m. That it cannot be opened for want of a right is noted.
+// opening opens m. It records that m cannot be opened for lack of a permission.
 func (x *examination) opening(ctx context.Context, m rotation.TokenResponse) (o rotation.Opened, ok bool, err error) {
 	switch {
 	case x.opener == nil:
-		x.closed = "there is no key to open saved responses with"
+		x.closed = "there is no key that opens saved responses"
 		return o, false, nil
 	case x.closed != "":
 		return o, false, nil
@@ -142,7 +143,7 @@ func (x *examination) opening(ctx context.Context, m rotation.TokenResponse) (o 
 	return o, false, nil
 }
 
-// sealedFor tries whether the bytes of m were sealed for another connection, and names it.
+// sealedFor returns the other connection for which the bytes of m were sealed, if any.
 func (x *examination) sealedFor(ctx context.Context, m rotation.TokenResponse) string {
 	for _, o := range x.records {
 		keys := []rotation.ResponseKey{m.Key}

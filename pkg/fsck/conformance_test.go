@@ -21,7 +21,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// In the stores of AWS nothing is found that is not there, and what is there is found.
+// In the stores of AWS, fsck finds the damage and nothing else.
 func TestStoresOfAWS(t *testing.T) {
 	config := awstest.Server(t, http.DefaultTransport)
 	p := newParts()

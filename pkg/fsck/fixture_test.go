@@ -29,7 +29,7 @@ var (
 // settings are those of an installation that counts its puts.
 var settings = rotation.DefaultSettings("one")
 
-// parts are real stores with an issuer that exists in memory.
+// parts are real stores with an issuer in memory.
 type parts struct {
 	ledger interface {
 		rotation.Ledger
@@ -39,7 +39,7 @@ type parts struct {
 	sealer  rotation.Sealer
 	issuer  *rotationtest.Issuer
 	apps    *rotationtest.Applications
-	later   time.Duration // how much later than now rotators run
+	later   time.Duration // how far the rotators' clock is ahead
 }
 
 // installation is one on one machine.
@@ -49,8 +49,8 @@ type installation struct {
 	dir string
 }
 
-// build makes a sound installation, in which things have happened. It returns as well the
-// answer that a third rotation of acme would have saved, and one of its former ones.
+// build makes a sound installation with some history. It also returns the answer that a
+// third rotation of acme would have saved, and an earlier one.
 func build(t *testing.T) (in *installation, next, former rotation.TokenResponse) {
 	t.Helper()
 	in = open(t, t.TempDir(), nil)
@@ -61,7 +61,7 @@ func build(t *testing.T) (in *installation, next, former rotation.TokenResponse)
 	return in, fork.current(t, acme), former
 }
 
-// live lets things happen. It returns the answer to acme's consent.
+// live makes the history. It returns the answer to acme's consent.
 func (p parts) live(t *testing.T) (former rotation.TokenResponse) {
 	t.Helper()
 	for _, c := range all {
@@ -95,7 +95,7 @@ func open(t *testing.T, dir string, like *installation) *installation {
 }
 
 func newParts() parts {
-	// Each copy of an installation rotates by itself, so the old pair has to stay for the next one.
+	// Each copy of an installation rotates on its own, so the old pair must stay valid for the next one.
 	overlap := rotationtest.Personality{Overlap: true}
 	p := parts{issuer: &rotationtest.Issuer{Personality: overlap}, apps: &rotationtest.Applications{}}
 	p.apps.Set(rotationtest.Sandbox)
@@ -123,7 +123,7 @@ func (p parts) rotator(t *testing.T) *rotation.Rotator {
 	return r
 }
 
-// connect lets a person of its own consent.
+// connect lets a different person consent for each connection.
 func (p parts) connect(t *testing.T, c token.Connection) {
 	t.Helper()
 	consents, err := rotation.NewConsents(rotation.ConsentsConfig{Ledger: p.ledger, Sealer: p.sealer,
@@ -167,7 +167,7 @@ func (p parts) current(t *testing.T, c token.Connection) rotation.TokenResponse 
 	return rotation.TokenResponse{}
 }
 
-// edit writes a row as it is after change, and nothing else.
+// edit changes a row, and nothing else.
 func (in *installation) edit(t *testing.T, c token.Connection, change func(*rotation.Record)) {
 	t.Helper()
 	in.write(t, c, func(rec *rotation.Record) rotation.Change {
@@ -199,7 +199,7 @@ func (in *installation) happened(t *testing.T, c token.Connection, e rotation.Ev
 	in.write(t, c, func(*rotation.Record) rotation.Change { return rotation.Change{History: []rotation.Event{e}} })
 }
 
-// show makes readers of acme see another value.
+// show changes the value that readers of acme see.
 func (in *installation) show(t *testing.T, value token.Secret) (id string) {
 	t.Helper()
 	secrets := in.SecretStore()
@@ -211,8 +211,8 @@ func (in *installation) show(t *testing.T, value token.Secret) (id string) {
 	return id
 }
 
-// publish makes readers of acme see its document as it is after change, and the row says
-// that this was published.
+// publish changes the document that readers of acme see, and records it in the row as
+// published.
 func (in *installation) publish(t *testing.T, change func(*token.Document)) {
 	t.Helper()
 	id := in.show(t, in.document(t, change))
@@ -235,7 +235,7 @@ func (p parts) config() fsck.Config {
 	return fsck.Config{Ledger: p.ledger, Secrets: p.secrets, Sealer: p.sealer, Issuer: p.issuer, Settings: settings}
 }
 
-// sql changes what no port changes.
+// sql changes what no port can change.
 func (in *installation) sql(t *testing.T, statement string) {
 	t.Helper()
 	must(t, in.Close())
@@ -243,7 +243,7 @@ func (in *installation) sql(t *testing.T, statement string) {
 	*in = *open(t, in.dir, in)
 }
 
-// escrowed is the value of a version that keeps an answer.
+// escrowed is the value of a version with an answer in escrow.
 func escrowed(t *testing.T, m rotation.TokenResponse) (id string, value token.Secret) {
 	t.Helper()
 	raw, err := json.Marshal(map[string]any{"escrow": 1, "mint": m})
@@ -261,7 +261,7 @@ func withField(value token.Secret, name, text string) token.Secret {
 	return token.NewSecret(strings.TrimSuffix(value.Reveal(), "}") + `,"` + name + `":"` + text + `"}`)
 }
 
-// keyless may not open anything.
+// keyless has no permission to open anything.
 type keyless struct{ rotation.Sealer }
 
 func (keyless) Unwrap(context.Context, []byte) ([]byte, error) {

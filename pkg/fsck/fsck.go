@@ -1,10 +1,10 @@
-// Package fsck looks for damage in what an installation has stored: ledger rows,
-// saved responses, histories and secrets. It compares them with each other and with
-// the rules of package rotation. It only reads.
+// Package fsck finds damage in the stored data of an installation: ledger rows, saved
+// responses, histories and secrets. It compares them with each other and with the
+// rules of package rotation. It only reads.
 //
-// A running installation changes while it is read. So whatever is found is looked at
-// again after a pause, and only what is found twice counts. What the engine itself
-// will put in order within a sweep is no damage.
+// A running installation changes while it is read. So fsck checks each finding again
+// after a pause and reports it only if it is found both times. A state that the engine
+// itself corrects within a sweep is not damage.
 package fsck
 
 import (
@@ -30,10 +30,10 @@ type Finding struct {
 	Remedy     string           `json:"remedy"` // what to do
 }
 
-// NotMade says of a check that it was not made, and why.
+// NotMade names a check that was not made, and the reason.
 type NotMade struct {
 	Check       string `json:"check"`
-	Connections int    `json:"connections"` // of how many
+	Connections int    `json:"connections"` // how many it concerns
 	Reason      string `json:"reason"`
 }
 
@@ -44,7 +44,7 @@ type Report struct {
 	NotMade     []NotMade `json:"not_made"`
 }
 
-// Ledger is what is read of a ledger. Nothing found is damage only if Load is
+// Ledger is the part of a ledger that fsck reads. Findings are reliable only if Load is
 // strongly consistent.
 type Ledger interface {
 	// List returns every record.
@@ -54,41 +54,42 @@ type Ledger interface {
 	History(ctx context.Context, c token.Connection, limit int) ([]rotation.Event, error)
 }
 
-// Secrets is what is read of a secret store; see rotation.SecretStore.
+// Secrets is the part of a secret store that fsck reads; see rotation.SecretStore.
 type Secrets interface {
 	Current(ctx context.Context, c token.Connection) (rotation.Version, error)
 	Version(ctx context.Context, c token.Connection, id string) (rotation.Version, error)
 	Versions(ctx context.Context, c token.Connection) ([]rotation.VersionInfo, error)
 }
 
-// Lister is what a Secrets may be besides. Where it is not, UnknownSecret is not looked for.
+// Lister is an optional interface of a Secrets. Without it, UnknownSecret is not checked.
 type Lister interface {
 	// Connections lists the connections that have a secret.
 	Connections(ctx context.Context) ([]token.Connection, error)
 }
 
-// Config says what to check. Sealer, Pause, Begin and Now may be left out.
+// Config says what to check. Sealer, Pause, Begin and Now are optional.
 type Config struct {
 	Ledger  Ledger
 	Secrets Secrets
-	// Sealer opens responses. Whoever may not use it gets all checks that need no opening.
+	// Sealer opens responses. Without it, or without the permission to use it, only the
+	// checks that open nothing are made.
 	Sealer rotation.Sealer
-	// Issuer reads what was opened. Only Parse is called, which asks nobody.
+	// Issuer parses opened responses. Only Parse is called, which makes no request.
 	Issuer   rotation.Issuer
 	Settings rotation.Settings
-	// Pause is how long after the first look the second one comes. Labels may be read
-	// stale for a while.
+	// Pause is the time between the first and the second check. A label that was just
+	// moved may be read as it was before for a while.
 	Pause time.Duration
-	// Begin is told how many connections there are to be checked; step is called after
-	// each, never twice at a time.
+	// Begin is called with the number of connections to check; step is called after
+	// each. Calls of step do not overlap.
 	Begin func(connections int) (step func())
 	Now   func() time.Time
 }
 
-// clockTolerance is what may lie between the clocks of those who wrote and of who checks.
+// clockTolerance is the accepted difference between the clocks of the writers and of fsck.
 const clockTolerance = 10 * time.Minute
 
-// Check checks the connections in only, or all if there are none. What is found comes by
+// Check checks the connections in only, or all if only is empty. The findings are ordered by
 // connection. The error says what could not be read; the report then has the rest.
 func Check(ctx context.Context, cfg Config, only ...token.Connection) (Report, error) {
 	if cfg.Now == nil {
@@ -108,12 +109,12 @@ func Check(ctx context.Context, cfg Config, only ...token.Connection) (Report, e
 			connections = append(connections, r.Connection)
 		}
 	}
-	findings, err := k.look(ctx, connections)
-	general, listing := k.strangers(ctx, only)
+	findings, err := k.examine(ctx, connections)
+	general, listing := k.unknownSecrets(ctx, only)
 	err = errors.Join(err, listing)
 	findings = append(findings, general...)
 	if len(findings) > 0 && err == nil {
-		if findings, err = k.again(ctx, only, findings); err != nil {
+		if findings, err = k.confirm(ctx, only, findings); err != nil {
 			return Report{}, err
 		}
 	}
@@ -127,8 +128,8 @@ func Check(ctx context.Context, cfg Config, only ...token.Connection) (Report, e
 	return report, err
 }
 
-// again looks at what was found a second time and keeps what is still so.
-func (k *checker) again(ctx context.Context, only []token.Connection, first []Finding) (kept []Finding, err error) {
+// confirm checks the findings a second time and keeps those that are found again.
+func (k *checker) confirm(ctx context.Context, only []token.Connection, first []Finding) (kept []Finding, err error) {
 	select {
 	case <-time.After(k.Pause):
 	case <-ctx.Done():
@@ -146,11 +147,11 @@ func (k *checker) again(ctx context.Context, only []token.Connection, first []Fi
 	}
 	k.Begin = nil
 	k.missed = map[string]*NotMade{}
-	second, err := k.look(ctx, concerned)
+	second, err := k.examine(ctx, concerned)
 	if err != nil {
 		return nil, err
 	}
-	general, err := k.strangers(ctx, only)
+	general, err := k.unknownSecrets(ctx, only)
 	for _, f := range append(second, general...) {
 		same := func(g Finding) bool { return f.Connection == g.Connection && f.Kind == g.Kind }
 		if slices.ContainsFunc(first, same) {
@@ -170,8 +171,8 @@ type checker struct {
 	missed map[string]*NotMade
 }
 
-// look examines each connection.
-func (k *checker) look(ctx context.Context, connections []token.Connection) ([]Finding, error) {
+// examine examines each connection.
+func (k *checker) examine(ctx context.Context, connections []token.Connection) ([]Finding, error) {
 	step := func() {}
 	if k.Begin != nil {
 		step = k.Begin(len(connections))
@@ -217,8 +218,8 @@ func (k *checker) connection(ctx context.Context, c token.Connection) ([]Finding
 	return x.findings, nil
 }
 
-// strangers looks for secrets that no row knows.
-func (k *checker) strangers(ctx context.Context, only []token.Connection) (findings []Finding, err error) {
+// unknownSecrets finds secrets without a row in the ledger.
+func (k *checker) unknownSecrets(ctx context.Context, only []token.Connection) (findings []Finding, err error) {
 	lister, can := k.Secrets.(Lister)
 	if !can || len(only) > 0 {
 		return nil, nil
@@ -229,13 +230,13 @@ func (k *checker) strangers(ctx context.Context, only []token.Connection) (findi
 	}
 	for _, c := range connections {
 		if !slices.ContainsFunc(k.records, func(r rotation.Record) bool { return r.Connection == c }) {
-			findings = append(findings, newFinding(c, UnknownSecret, "there is a secret of %s and no row in the ledger", c))
+			findings = append(findings, newFinding(c, UnknownSecret, "there is a secret of %s but no row in the ledger", c))
 		}
 	}
 	return findings, nil
 }
 
-// notMade notes that a check was not made for one connection.
+// notMade records that a check was not made for one connection.
 func (k *checker) notMade(check, reason string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -245,7 +246,7 @@ func (k *checker) notMade(check, reason string) {
 	k.missed[check].Connections++
 }
 
-// examination is that of one connection.
+// examination is the check of one connection.
 type examination struct {
 	*checker
 	rec       rotation.Record
@@ -253,12 +254,12 @@ type examination struct {
 	events    []rotation.Event // newest first
 	now       time.Time
 	opened    map[rotation.ResponseKey]rotation.Opened
-	damaged   []rotation.ResponseKey // responses that are damage by themselves
+	damaged   []rotation.ResponseKey // responses that are damaged themselves
 	closed    string                 // why responses could not be opened
 	findings  []Finding
 }
 
-// all makes every check. A row of nobody's is not compared with anything.
+// all makes every check. A row that foreign reports is not compared with anything.
 func (x *examination) all(ctx context.Context) error {
 	if x.foreign() {
 		return nil
@@ -283,7 +284,7 @@ func (x *examination) all(ctx context.Context) error {
 	return nil
 }
 
-// found notes damage. One kind is noted once for each thing it is about.
+// found records a finding. Equal findings are recorded once.
 func (x *examination) found(kind Kind, format string, args ...any) {
 	f := newFinding(x.rec.Connection, kind, format, args...)
 	if !slices.Contains(x.findings, f) {
@@ -300,13 +301,13 @@ func newFinding(c token.Connection, kind Kind, format string, args ...any) Findi
 	return Finding{c, kind, fmt.Sprintf(format, args...), remedy(kind, c)}
 }
 
-// slack is how long after its time something may be done with nothing being wrong.
+// slack is how late an action may be without being damage.
 func (x *examination) slack() time.Duration {
 	s := x.Settings
 	return s.Cadence + s.Lease + s.Quiet + clockTolerance
 }
 
-// past and ahead compare a time with now, allowing for another clock.
+// past and ahead compare a time with now, with room for a differing clock.
 func (x *examination) past(t time.Time) bool { return t.Add(x.slack()).Before(x.now) }
 
 func (x *examination) ahead(t time.Time, allowed time.Duration) bool {

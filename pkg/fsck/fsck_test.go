@@ -21,7 +21,7 @@ import (
 
 const day = 24 * time.Hour
 
-// damage is what is done to a sound installation, and of which connection it is found.
+// damage is a change to a sound installation, with the kind and connection of its finding.
 type damage struct {
 	kind  fsck.Kind
 	of    token.Connection // zero: acme
@@ -31,7 +31,7 @@ type damage struct {
 // damages are one or more of each kind. next is the answer that acme's next rotation would
 // have saved, former one of an earlier rotation.
 func damages(next, former rotation.TokenResponse) map[string]damage {
-	late := next // saved, and nobody came
+	late := next // saved, but no run came
 	late.SavedAt = ago(2 * day)
 	row := func(change func(*rotation.Record)) func(*testing.T, *installation) {
 		return func(t *testing.T, in *installation) { in.edit(t, acme, change) }
@@ -65,9 +65,9 @@ func damages(next, former rotation.TokenResponse) map[string]damage {
 			}
 		}
 	}
-	refused := func(at time.Time, nextIn time.Duration, untold bool) func(*rotation.Record) {
+	refused := func(at time.Time, nextIn time.Duration, noticePending bool) func(*rotation.Record) {
 		return func(r *rotation.Record) {
-			r.Status, r.NoticePending, r.DueAt = rotation.NeedsConsent, untold, ago(0)
+			r.Status, r.NoticePending, r.DueAt = rotation.NeedsConsent, noticePending, ago(0)
 			r.Refusal = &rotation.Refusal{At: at, Tries: 4, NextAt: time.Now().Add(nextIn)}
 		}
 	}
@@ -78,8 +78,8 @@ func damages(next, former rotation.TokenResponse) map[string]damage {
 	}
 	return map[string]damage{
 		// Rows.
-		"of another installation":    {fsck.RowOfOtherStack, acme, row(func(r *rotation.Record) { r.Stack = "two" })},
-		"a status that nobody knows": {fsck.StatusUnknown, acme, row(func(r *rotation.Record) { r.Status = "asleep" })},
+		"of another installation": {fsck.RowOfOtherStack, acme, row(func(r *rotation.Record) { r.Stack = "two" })},
+		"an unknown status":       {fsck.StatusUnknown, acme, row(func(r *rotation.Record) { r.Status = "asleep" })},
 		"pending with a version": {fsck.PendingWithPair, fresh, func(t *testing.T, in *installation) {
 			in.edit(t, fresh, func(r *rotation.Record) { r.Published = "v" })
 		}},
@@ -102,7 +102,7 @@ func damages(next, former rotation.TokenResponse) map[string]damage {
 			row(func(r *rotation.Record) { r.Status = rotation.NeedsConsent })},
 		"active with a refusal": {fsck.RefusalLeft, acme,
 			row(func(r *rotation.Record) { r.Refusal = &rotation.Refusal{At: ago(0)} })},
-		"refused and nobody was told": {fsck.PeopleUntold, acme, row(refused(ago(day), time.Hour, true))},
+		"refused and nobody was told": {fsck.NoticeOverdue, acme, row(refused(ago(day), time.Hour, true))},
 		"refused, and looked at late": {fsck.WaitTooLong, acme, row(refused(ago(day), 7*day, false))},
 		"no fingerprint": {fsck.FingerprintMissing, acme,
 			row(func(r *rotation.Record) { r.Current.Fingerprint = "" })},
@@ -119,7 +119,7 @@ func damages(next, former rotation.TokenResponse) map[string]damage {
 		"an ancestor of its own": {fsck.AncestorNotBefore, acme, row(func(r *rotation.Record) {
 			r.Ancestor = &rotation.ResponseKey{Epoch: r.Epoch, Generation: r.Generation, Attempt: "x"}
 		})},
-		"held by nothing": {fsck.HeldDiffers, acme, row(func(r *rotation.Record) { r.Quarantined = true })},
+		"held by nothing": {fsck.QuarantineDiffers, acme, row(func(r *rotation.Record) { r.Quarantined = true })},
 		"the token of another": {fsck.PairShared, acme, func(t *testing.T, in *installation) {
 			rec, _, err := in.Ledger().Load(t.Context(), acme)
 			must(t, err)
@@ -189,7 +189,7 @@ func damages(next, former rotation.TokenResponse) map[string]damage {
 			in.save(t, beta, m)
 		}},
 		"one of another connection": {fsck.ResponseOfOtherConnection, acme, func(t *testing.T, in *installation) {
-			// A port would save it where it belongs.
+			// A port would save it in the right place.
 			in.save(t, acme, late)
 			in.sql(t, `UPDATE mint SET json = json_set(json, '$.connection', 'sandbox/beta')
 				WHERE connection = 'sandbox/acme' AND generation = 3`)
@@ -328,7 +328,7 @@ func damages(next, former rotation.TokenResponse) map[string]damage {
 	}
 }
 
-// Each damage is found, as what it is and as nothing else.
+// Each damage is found as its own kind and as no other.
 func TestEveryDamageIsFound(t *testing.T) {
 	base, next, former := build(t)
 	for name, d := range damages(next, former) {
@@ -339,22 +339,22 @@ func TestEveryDamageIsFound(t *testing.T) {
 			must(t, err)
 			is := func(f fsck.Finding) bool { return f.Kind == d.kind && f.Connection == d.of }
 			if !slices.ContainsFunc(report.Findings, is) {
-				t.Errorf("it is not found")
+				t.Errorf("the damage is not found")
 			}
 			for _, f := range report.Findings {
 				t.Logf("%s %s: %s\n→ %s", f.Kind, f.Connection, f.Detail, f.Remedy)
 				if f.Kind != d.kind {
-					t.Errorf("%s is found, which it is not", f.Kind)
+					t.Errorf("%s is found, but was not done", f.Kind)
 				}
 				if f.Detail == "" || f.Remedy == "" {
-					t.Errorf("nothing says what it is, or what to do: %+v", f)
+					t.Errorf("a finding without detail or remedy: %+v", f)
 				}
 			}
 		})
 	}
 }
 
-// Every kind is tried, and says which rule it is about.
+// Every kind is tried, and its comment names the rule that it breaks.
 func TestEveryKindIsTriedAndExplained(t *testing.T) {
 	tried := map[string]bool{string(fsck.KeyFileMode): true} // by TestKeyFile
 	for _, d := range damages(rotation.TokenResponse{Sealed: []byte{0}}, rotation.TokenResponse{}) {
@@ -384,8 +384,8 @@ func TestEveryKindIsTriedAndExplained(t *testing.T) {
 	t.Logf("%d kinds", kinds)
 }
 
-// A sound installation has no damage, whole or in part, and whoever may not open answers
-// is told what was not checked.
+// A sound installation has no findings, whole or in part. Without permission to open
+// answers, the report says what was not checked.
 func TestASoundInstallation(t *testing.T) {
 	base, _, _ := build(t)
 	in := base.copy(t)
@@ -411,13 +411,13 @@ func TestASoundInstallation(t *testing.T) {
 	}
 }
 
-// The key file is for its owner.
+// Only its owner may read the key file.
 func TestKeyFile(t *testing.T) {
 	if found := fsck.KeyFile("k", 0o600); len(found) != 0 {
 		t.Errorf("%+v", found)
 	}
 	if found := fsck.KeyFile("k", 0o640); len(found) != 1 || found[0].Kind != fsck.KeyFileMode ||
-		found[0].Remedy != "if nobody else can have read it, run: chmod 600 'k'" {
+		found[0].Remedy != "if no other user can have read it, run: chmod 600 'k'" {
 		t.Errorf("%+v", found)
 	}
 }
@@ -430,8 +430,8 @@ func runSQL(t *testing.T, path, statement string) {
 	must(t, errors.Join(err, db.Close()))
 }
 
-// The command that a remedy names first helps. A consent ends the pairs that the other copies of
-// the installation have, so it comes last.
+// The command that a remedy names first removes the damage. A consent ends the pairs of the
+// other copies of the installation, so it comes last.
 func TestRemediesHelp(t *testing.T) {
 	base, next, former := build(t)
 	command := regexp.MustCompile(`^(?:restore the table .* if there is none, )?[^:;]*: tokenturn connection (\w+)`)
@@ -464,7 +464,7 @@ func TestRemediesHelp(t *testing.T) {
 	}
 }
 
-// help does what the command does.
+// help carries out the command of a remedy.
 func (in *installation) help(t *testing.T, verb string, c token.Connection) {
 	t.Helper()
 	switch verb {

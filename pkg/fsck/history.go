@@ -9,20 +9,20 @@ import (
 )
 
 const (
-	// wholeHistory is more events than a connection has in the time they are kept.
+	// wholeHistory is more events than a connection has while they are kept.
 	wholeHistory = 100_000
-	// historyKept is less than the time they are kept, which is 90 days.
+	// historyKept is less than the 90 days for which events are kept.
 	historyKept = 80 * day
 )
 
-// history checks what the events say.
+// history checks the events.
 func (x *examination) history() {
 	var last rotation.Event
 	decided, spent := false, false
 	cur := x.rec.Current
 	for _, e := range slices.Backward(x.events) {
 		if e.At.After(x.now.Add(clockTolerance)) {
-			x.found(HistoryAhead, "the history has an event at %s", stamp(e.At))
+			x.found(HistoryAhead, "the history has an event at %s, which is in the future", stamp(e.At))
 		}
 		if e.Kind != "decided" && e.Kind != "adopted" {
 			continue
@@ -42,12 +42,12 @@ func (x *examination) history() {
 			cur.Response.Generation)
 	}
 	if (spent || slices.Contains(x.rec.Spent, cur.Fingerprint)) && !x.keepsToken(cur.Fingerprint) {
-		x.found(CurrentSpent, "the current refresh token is noted as spent")
+		x.found(CurrentSpent, "the current refresh token is recorded as spent")
 	}
 }
 
-// sequence checks that a decision comes after the one before. Two processes, each with
-// its clock, may have written them.
+// sequence checks that a decision follows the previous one. Two processes, each with its
+// own clock, may have written them.
 func (x *examination) sequence(last, e rotation.Event) {
 	same := last.Epoch == e.Epoch && last.Generation == e.Generation
 	switch {
@@ -55,19 +55,20 @@ func (x *examination) sequence(last, e rotation.Event) {
 	case same:
 		x.found(DecidedTwice, "%d.%d was decided at %s and at %s", e.Epoch, e.Generation, stamp(last.At), stamp(e.At))
 	case !above(e.Epoch, e.Generation, last.Epoch, last.Generation) && e.At.Sub(last.At) > clockTolerance:
-		x.found(HistoryOutOfOrder, "%d.%d was decided at %s, and after it %d.%d at %s",
+		x.found(HistoryOutOfOrder, "%d.%d was decided at %s, and %d.%d after it at %s",
 			last.Epoch, last.Generation, stamp(last.At), e.Epoch, e.Generation, stamp(e.At))
 	}
 }
 
-// keepsToken reports whether the server gave the refresh token again that was presented.
+// keepsToken reports whether the server returned the presented refresh token unchanged.
 func (x *examination) keepsToken(fingerprint token.Fingerprint) bool {
 	m, there := x.response(x.rec.Current.Response)
 	return there && m.Parent == fingerprint
 }
 
-// overtaken is when a response could no longer be decided; zero: the history does not say.
-func (x *examination) overtaken(m rotation.TokenResponse) time.Time {
+// endOf returns the time from which a response could no longer be decided; zero if the
+// history does not say.
+func (x *examination) endOf(m rotation.TokenResponse) time.Time {
 	for _, e := range slices.Backward(x.events) {
 		switch {
 		case e.Kind == "rejected" && e.Attempt == m.Key.Attempt:

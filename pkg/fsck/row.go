@@ -9,13 +9,13 @@ import (
 
 const day = 24 * time.Hour
 
-// foreign reports a row about which nothing else can be said.
+// foreign reports a row that cannot be checked further.
 func (x *examination) foreign() bool {
 	r := x.rec
 	statuses := []rotation.Status{rotation.Pending, rotation.Active, rotation.NeedsConsent, rotation.Disconnected}
 	switch {
 	case r.Stack != x.Settings.Stack:
-		x.found(RowOfOtherStack, "the row belongs to the installation %q and this is %q", r.Stack, x.Settings.Stack)
+		x.found(RowOfOtherStack, "the row belongs to the installation %q, but this is %q", r.Stack, x.Settings.Stack)
 		return true
 	case !slices.Contains(statuses, r.Status):
 		x.found(StatusUnknown, "the row has the status %q", r.Status)
@@ -40,44 +40,44 @@ func (x *examination) row() {
 	if x.ahead(r.SearchAt, 2*x.Settings.Lease+x.Settings.Quiet+15*time.Minute) {
 		x.found(SearchFarAhead, "the search for late answers is set to %s", stamp(r.SearchAt))
 	}
-	held := slices.ContainsFunc(x.responses, func(m rotation.TokenResponse) bool {
+	quarantined := slices.ContainsFunc(x.responses, func(m rotation.TokenResponse) bool {
 		return m.State == rotation.Quarantined && rotation.RoleOf(r, m) == rotation.RoleSuccessor
 	})
-	if r.Quarantined != held {
-		x.found(HeldDiffers, "the row says held = %v, and the saved responses say %v", r.Quarantined, held)
+	if r.Quarantined != quarantined {
+		x.found(QuarantineDiffers, "the row says held = %v, but the saved responses say %v", r.Quarantined, quarantined)
 	}
 }
 
-// status checks what goes with the status.
+// status checks the fields that depend on the status.
 func (x *examination) status() {
 	r := x.rec
 	pair := r.Current != nil || r.Ancestor != nil || r.Published != "" || r.Attempt != nil
 	switch {
 	case r.Status == rotation.Pending && pair:
-		x.found(PendingWithPair, "nobody has consented yet, and the row has a pair, a published version or an attempt")
+		x.found(PendingWithPair, "nobody has consented yet, but the row has a pair, a published version or an attempt")
 	case r.Status == rotation.Disconnected && pair:
 		x.found(DisconnectedWithPair,
-			"the connection is disconnected, and the row has a pair, a published version or an attempt")
+			"the connection is disconnected, but the row has a pair, a published version or an attempt")
 	case x.live() && r.Current == nil:
-		x.found(CurrentMissing, "the connection is %s, and the row has no pair", r.Status)
+		x.found(CurrentMissing, "the connection is %s, but the row has no pair", r.Status)
 	case x.live() && r.Pin == nil:
-		x.found(PinMissing, "the connection is %s, and the row has no pin", r.Status)
+		x.found(PinMissing, "the connection is %s, but the row has no pin", r.Status)
 	case r.Pin != nil && r.Pin.Environment != r.Connection.Environment:
 		x.found(PinOfOtherEnvironment, "the row is pinned to the environment %q", r.Pin.Environment)
 	}
 	switch {
 	case r.Status == rotation.NeedsConsent && r.Refusal == nil:
-		x.found(RefusalMissing, "a person must consent, and the row does not say when the token was refused")
+		x.found(RefusalMissing, "a person must consent, but the row does not say when the token was refused")
 	case r.Status != rotation.NeedsConsent && r.Refusal != nil:
-		x.found(RefusalLeft, "the connection is %s, and the row says that its token was refused", r.Status)
+		x.found(RefusalLeft, "the connection is %s, but the row says that its token was refused", r.Status)
 	case r.NoticePending && r.Refusal != nil && x.past(r.Refusal.At):
-		x.found(PeopleUntold, "since %s a person must consent, and nobody was told", stamp(r.Refusal.At))
+		x.found(NoticeOverdue, "a person must consent since %s, but no notice was sent", stamp(r.Refusal.At))
 	case r.Refusal != nil && x.ahead(r.Refusal.NextAt, day):
-		x.found(WaitTooLong, "the refused token is looked at again at %s", stamp(r.Refusal.NextAt))
+		x.found(WaitTooLong, "the refused token is tried again only at %s", stamp(r.Refusal.NextAt))
 	}
 }
 
-// current checks what the row says of the current pair against its response.
+// current compares the row's data of the current pair with its response.
 func (x *examination) current() {
 	r := x.rec
 	if r.Current == nil || !x.live() {
@@ -89,7 +89,7 @@ func (x *examination) current() {
 		x.found(FingerprintMissing, "the row has a pair without a fingerprint")
 	}
 	if cur.Response.Epoch != r.Epoch || cur.Response.Generation != r.Generation {
-		x.found(PositionDiffers, "the row is at %d.%d, and its pair's response is %s", r.Epoch, r.Generation,
+		x.found(PositionDiffers, "the row is at %d.%d, but its pair's response is %s", r.Epoch, r.Generation,
 			name(cur.Response))
 	}
 	if a := r.Ancestor; a != nil && (a.Epoch != cur.Response.Epoch || a.Generation >= cur.Response.Generation) {
@@ -106,7 +106,7 @@ func (x *examination) current() {
 		x.found(FingerprintDiffers, "the row's fingerprint of the current refresh token is not that of its response %s",
 			name(m.Key))
 	case !cur.SavedAt.Equal(m.SavedAt), cur.VersionID != "" && !cur.ExpiresAt.Equal(shown.ExpiresAt):
-		x.found(RowTimesDiffer, "the row says saved at %s and expires at %s, and its response says %s and %s",
+		x.found(RowTimesDiffer, "the row says saved at %s and expires at %s, but its response says %s and %s",
 			stamp(cur.SavedAt), stamp(cur.ExpiresAt), stamp(m.SavedAt), stamp(shown.ExpiresAt))
 	}
 }
@@ -119,7 +119,7 @@ func (x *examination) response(key rotation.ResponseKey) (rotation.TokenResponse
 	return x.responses[i], true
 }
 
-// attempts checks the rights to present.
+// attempts checks the row's attempts.
 func (x *examination) attempts() {
 	r := x.rec
 	if a := r.Attempt; a != nil && x.live() && r.Current != nil {
@@ -127,9 +127,9 @@ func (x *examination) attempts() {
 		case a.Fingerprint == "" && !r.ServiceAccount:
 			x.found(AttemptWithoutFingerprint, "the attempt %s does not say which refresh token it is for", a.ID)
 		case a.Fingerprint != r.Current.Fingerprint:
-			x.found(AttemptOfOtherPair, "the attempt %s is for another refresh token than the current one", a.ID)
+			x.found(AttemptOfOtherPair, "the attempt %s is not for the current refresh token", a.ID)
 		case x.ahead(a.Until, x.Settings.Lease), x.ahead(a.BegunAt, 0):
-			x.found(AttemptFarAhead, "the attempt %s, begun at %s, is over at %s", a.ID, stamp(a.BegunAt), stamp(a.Until))
+			x.found(AttemptFarAhead, "the attempt %s, begun at %s, ends at %s", a.ID, stamp(a.BegunAt), stamp(a.Until))
 		}
 	}
 	if a := r.ConsentAttempt; a != nil {
@@ -138,14 +138,14 @@ func (x *examination) attempts() {
 		})
 		switch {
 		case !waits:
-			x.found(ConsentAttemptAlone, "the attempt %s refreshes the consent %s, which does not wait", a.ID, a.Consent)
+			x.found(ConsentAttemptAlone, "the attempt %s refreshes the consent %s, but no such consent waits", a.ID, a.Consent)
 		case x.ahead(a.Until, x.Settings.Lease), x.ahead(a.BegunAt, 0):
-			x.found(AttemptFarAhead, "the attempt %s, begun at %s, is over at %s", a.ID, stamp(a.BegunAt), stamp(a.Until))
+			x.found(AttemptFarAhead, "the attempt %s, begun at %s, ends at %s", a.ID, stamp(a.BegunAt), stamp(a.Until))
 		}
 	}
 }
 
-// failures checks what is noted of failed steps.
+// failures checks the recorded failures.
 func (x *examination) failures() {
 	type about struct {
 		step rotation.Step
@@ -154,10 +154,11 @@ func (x *examination) failures() {
 	seen := map[about]bool{}
 	for _, f := range x.rec.Failures {
 		if _, there := x.response(f.Response); f.Response != (rotation.ResponseKey{}) && !there {
-			x.found(FailureOfNothing, "a failure of step %s names the response %s, which is not there", f.Step, name(f.Response))
+			x.found(FailureOfNothing, "a failure of step %s names the response %s, which does not exist", f.Step,
+				name(f.Response))
 		}
 		if f.Step == rotation.Revoke && f.Response == (rotation.ResponseKey{}) && x.rec.SearchAt.IsZero() {
-			x.found(FailureOfNothing, "a failure of a search for late answers is noted, and no search is to come")
+			x.found(FailureOfNothing, "a failure of a search for late answers is recorded, but no search is planned")
 		}
 		if a := (about{f.Step, f.Response}); seen[a] {
 			x.found(FailureTwice, "there are two failures of step %s for the response %s", f.Step, name(f.Response))
@@ -170,7 +171,7 @@ func (x *examination) failures() {
 	}
 }
 
-// puts checks the list that the put budget is counted by.
+// puts checks the list from which the put budget is counted.
 func (x *examination) puts() {
 	limit, puts := x.Settings.PutsPerDay, x.rec.Puts
 	if limit == 0 || len(puts) == 0 {
@@ -179,40 +180,40 @@ func (x *examination) puts() {
 	tolerance := int64(clockTolerance / time.Second)
 	last := puts[0]
 	for _, at := range puts[1:] {
-		if at < last-tolerance { // processes take turns, and each has its clock
+		if at < last-tolerance { // several processes write, and each has its own clock
 			x.found(PutsUnsorted, "the times of the last puts are not in order")
 			break
 		}
 		last = max(last, at)
 	}
 	if newest := time.Unix(slices.Max(puts), 0); x.ahead(newest, 0) {
-		x.found(PutsAhead, "a put is noted for %s", stamp(newest))
+		x.found(PutsAhead, "a put is recorded for %s, which is in the future", stamp(newest))
 	}
-	// Escrow is put after the budget was checked, and a put is noted before it is made.
+	// Escrow is put after the budget was checked, and a put is recorded before it is made.
 	if len(puts) > limit+max(3, limit/5) {
-		x.found(PutsTooMany, "%d puts are noted, and a secret takes %d in 24 hours", len(puts), limit)
+		x.found(PutsTooMany, "%d puts are recorded, but a secret takes %d in 24 hours", len(puts), limit)
 	}
 }
 
-// due checks that somebody comes when there is something to do, by the engine's own rule.
+// due checks, with the engine's own rule, that a run comes when there is something to do.
 func (x *examination) due() {
 	r := x.rec
 	if x.has(CurrentMissing) || r.Status == rotation.NeedsConsent && r.Refusal == nil {
-		return // there is no rule for that
+		return // the rule does not cover this
 	}
-	// What is damage by itself is no reason to come.
+	// A damaged response is no reason for a run.
 	responses := slices.DeleteFunc(slices.Clone(x.responses),
 		func(m rotation.TokenResponse) bool { return slices.Contains(x.damaged, m.Key) })
 	rule := x.Settings.DueAt(r, responses, x.now)
 	switch {
 	case rule.IsZero():
 	case r.DueAt.IsZero():
-		x.found(DueMissing, "nobody comes, and there is something to do at %s", stamp(rule))
+		x.found(DueMissing, "the row is never due, but there is something to do at %s", stamp(rule))
 	case r.DueAt.After(rule.Add(x.slack())):
-		x.found(DueLate, "the row is due at %s, and there is something to do at %s", stamp(r.DueAt), stamp(rule))
+		x.found(DueLate, "the row is due at %s, but there is something to do at %s", stamp(r.DueAt), stamp(rule))
 	}
-	if !r.DueAt.IsZero() && x.past(r.DueAt) && !x.has(PeopleUntold) {
-		x.found(Overdue, "the row is due since %s, and nobody came", stamp(r.DueAt))
+	if !r.DueAt.IsZero() && x.past(r.DueAt) && !x.has(NoticeOverdue) {
+		x.found(Overdue, "the row has been due since %s, but no run has handled it", stamp(r.DueAt))
 	}
 }
 

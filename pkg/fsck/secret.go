@@ -13,21 +13,21 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// secret checks what readers see, and what else is in the secret.
+// secret checks the version that readers see, and the other versions of the secret.
 func (x *examination) secret(ctx context.Context) error {
 	r := x.rec
 	shown, err := x.Secrets.Current(ctx, r.Connection)
-	published := r.Status == rotation.Active && r.Published != "" // what readers of others miss, a new consent brings
+	published := r.Status == rotation.Active && r.Published != "" // readers of the others get a version with a new consent
 	switch {
 	case errors.Is(err, rotation.ErrSecretDeleted):
 		if r.Status == rotation.Active {
-			x.found(SecretDeleted, "the secret is scheduled for deletion, and the connection is active")
+			x.found(SecretDeleted, "the secret is scheduled for deletion, but the connection is active")
 		}
 		x.missing(rotation.Version{})
 		return nil
 	case errors.Is(err, rotation.ErrNoSecret):
 		if published {
-			x.found(SecretMissing, "there is no secret, and version %s was published", r.Published)
+			x.found(SecretMissing, "there is no secret, but version %s was published", r.Published)
 		}
 		x.missing(rotation.Version{})
 		return nil
@@ -47,16 +47,16 @@ func (x *examination) secret(ctx context.Context) error {
 		return slices.ContainsFunc(versions, func(v rotation.VersionInfo) bool { return v.ID == id })
 	}
 	if published && !has(r.Published) {
-		x.found(VersionMissing, "the published version %s is not there", r.Published)
+		x.found(VersionMissing, "the published version %s does not exist", r.Published)
 	}
 	for _, v := range versions {
 		if len(v.Labels) == 0 && !isEscrow(v.ID) && v.ID != r.Published {
-			continue // nobody reads it any more
+			continue // no longer in use
 		}
 		version := shown
 		if v.ID != shown.ID {
 			if version, err = x.Secrets.Version(ctx, r.Connection, v.ID); errors.Is(err, rotation.ErrNoVersion) {
-				continue // it has gone meanwhile
+				continue // deleted meanwhile
 			} else if err != nil {
 				x.found(VersionUnreadable, "version %s of the secret cannot be read: %v", v.ID, err)
 				continue
@@ -70,7 +70,7 @@ func (x *examination) secret(ctx context.Context) error {
 	return nil
 }
 
-// missing checks that the current pair is anywhere.
+// missing checks that the current pair exists in the ledger or in the secret.
 func (x *examination) missing(shown rotation.Version) {
 	r := x.rec
 	if !x.live() || r.Current == nil || r.ServiceAccount && r.Current.VersionID == "" {
@@ -80,7 +80,7 @@ func (x *examination) missing(shown rotation.Version) {
 		return
 	}
 	if shown.ID != "" && shown.ID == r.Current.VersionID {
-		x.found(CurrentOnlyShown, "the response %s of the current pair is not in the ledger; the secret shows it",
+		x.found(CurrentOnlyShown, "the response %s of the current pair is not in the ledger, only in the secret",
 			name(r.Current.Response))
 		return
 	}
@@ -88,19 +88,19 @@ func (x *examination) missing(shown rotation.Version) {
 		name(r.Current.Response))
 }
 
-// ours is the form of the ids that tokenturn gives versions.
-var ours = regexp.MustCompile(`^(escrow-)?[0-9a-f]{48}$`)
+// ownID matches the ids of versions that tokenturn writes.
+var ownID = regexp.MustCompile(`^(escrow-)?[0-9a-f]{48}$`)
 
 func isEscrow(id string) bool { return strings.HasPrefix(id, "escrow-") }
 
-// version checks one version by itself.
+// version checks one version on its own.
 func (x *examination) version(v rotation.Version) {
-	if ours.MatchString(v.ID) && strings.TrimPrefix(v.ID, "escrow-") != token.VersionID(v.Value) {
-		x.found(VersionDiffers, "the bytes of version %s are not those that its id names", v.ID)
+	if ownID.MatchString(v.ID) && strings.TrimPrefix(v.ID, "escrow-") != token.VersionID(v.Value) {
+		x.found(VersionDiffers, "the bytes of version %s do not match its id", v.ID)
 		return
 	}
 	if x.showsRefreshToken(v.Value) {
-		x.found(OpenRefreshToken, "version %s has a refresh token that its readers can read", v.ID)
+		x.found(OpenRefreshToken, "version %s contains a refresh token that readers can read", v.ID)
 		return
 	}
 	if m, ok := rotation.EscrowedResponse(v); ok {
@@ -108,7 +108,7 @@ func (x *examination) version(v rotation.Version) {
 	}
 }
 
-// showsRefreshToken looks for a refresh token in clear.
+// showsRefreshToken searches for a refresh token in plain text.
 func (x *examination) showsRefreshToken(value token.Secret) bool {
 	text := value.Reveal()
 	if strings.Contains(text, `"refresh_token"`) {
@@ -126,14 +126,14 @@ func (x *examination) showsRefreshToken(value token.Secret) bool {
 }
 
 // escrow checks that an answer that was saved in the secret store was copied to the ledger.
-// What is not above the row is history.
+// A response that is not above the row is no longer needed.
 func (x *examination) escrow(id string, m rotation.TokenResponse) {
 	_, there := x.response(m.Key)
 	if m.Connection != x.rec.Connection || m.Stack != x.rec.Stack || there || m.Consent != "" || !x.past(m.SavedAt) ||
 		!above(m.Key.Epoch, m.Key.Generation, x.rec.Epoch, x.rec.Generation) || x.rec.Attempt != nil {
 		return
 	}
-	x.found(EscrowLeft, "version %s keeps the response %s, which is above the row and not in the ledger", id, name(m.Key))
+	x.found(EscrowLeft, "version %s keeps the response %s, which is above the row but not in the ledger", id, name(m.Key))
 }
 
 func above(epoch, generation, thanEpoch, thanGeneration int64) bool {
@@ -146,16 +146,16 @@ func (x *examination) document(ctx context.Context, v rotation.Version) error {
 	doc, err := token.ParseDocument(v.Value)
 	expected := r.Current != nil && (v.ID == r.Published || v.ID == r.Current.VersionID)
 	if r.Status != rotation.Active || r.Current == nil || r.Published == "" && !expected {
-		// What an earlier life left there. A new consent comes after it.
+		// The version is from an earlier epoch. A new consent replaces it.
 		if err == nil && doc.Connection == r.Connection && doc.Stack == r.Stack && doc.Epoch > r.Epoch {
-			x.found(RowBelowSecret, "AWSCURRENT shows %d.%d, and the row is at %d.%d", doc.Epoch, doc.Generation, r.Epoch,
+			x.found(RowBelowSecret, "AWSCURRENT shows %d.%d, but the row is at %d.%d", doc.Epoch, doc.Generation, r.Epoch,
 				r.Generation)
 		}
 		return nil
 	}
 	switch {
 	case err != nil:
-		x.found(ValueNotDocument, "AWSCURRENT is on version %s, which has no document of tokenturn", v.ID)
+		x.found(ValueNotDocument, "AWSCURRENT is on version %s, which is not a document of tokenturn", v.ID)
 	case doc.Connection != r.Connection:
 		x.found(DocumentOfOtherConnection, "readers see the document of %s", doc.Connection)
 	case doc.Stack != r.Stack:
@@ -163,25 +163,25 @@ func (x *examination) document(ctx context.Context, v rotation.Version) error {
 	case doc.Environment != r.Connection.Environment:
 		x.found(DocumentOfOtherEnvironment, "readers see a document of the environment %q", doc.Environment)
 	case !expected && above(doc.Epoch, doc.Generation, r.Epoch, r.Generation):
-		x.found(LabelAbove, "AWSCURRENT shows %d.%d, and the row is at %d.%d", doc.Epoch, doc.Generation, r.Epoch,
+		x.found(LabelAbove, "AWSCURRENT shows %d.%d, but the row is at %d.%d", doc.Epoch, doc.Generation, r.Epoch,
 			r.Generation)
 	case !expected && above(r.Epoch, r.Generation, doc.Epoch, doc.Generation):
-		x.found(LabelBelow, "AWSCURRENT shows %d.%d, and the row is at %d.%d", doc.Epoch, doc.Generation, r.Epoch,
+		x.found(LabelBelow, "AWSCURRENT shows %d.%d, but the row is at %d.%d", doc.Epoch, doc.Generation, r.Epoch,
 			r.Generation)
 	case !expected:
-		x.found(LabelElsewhere, "AWSCURRENT is on version %s, and the row published %s", v.ID, r.Published)
+		x.found(LabelElsewhere, "AWSCURRENT is on version %s, but the row published %s", v.ID, r.Published)
 	default:
 		return x.content(ctx, doc)
 	}
 	return nil
 }
 
-// content compares a document with the response that it shows, of which it is a function.
+// content compares a document with its response; the document is a function of the response.
 func (x *examination) content(ctx context.Context, doc token.Document) error {
 	m := rotation.ResponseOf(doc)
 	if saved, there := x.response(m.Key); there {
 		if _, opened := x.opened[m.Key]; opened && string(saved.Sealed) != string(m.Sealed) {
-			x.found(DocumentDiffers, "the sealed answer that readers see is not that of the response %s", name(m.Key))
+			x.found(DocumentDiffers, "the sealed answer in the secret is not the sealed answer of the response %s", name(m.Key))
 			return nil
 		}
 		m.Before = saved.Before
@@ -189,17 +189,17 @@ func (x *examination) content(ctx context.Context, doc token.Document) error {
 	o, ok, err := x.opening(ctx, m)
 	if err != nil || !ok {
 		if err == nil && x.opener != nil && x.closed == "" {
-			x.found(DocumentDiffers, "the sealed answer that readers see cannot be opened")
+			x.found(DocumentDiffers, "the sealed answer in the secret cannot be opened")
 		}
 		return err
 	}
 	want := o.Document
 	switch {
 	case o.Pair.Lifetime > 0 && (!doc.CreatedAt.Equal(want.CreatedAt) || !doc.ExpiresAt.Equal(want.ExpiresAt)):
-		x.found(DocumentTimesDiffer, "readers see created at %s and expires at %s, and by its answer it is %s and %s",
+		x.found(DocumentTimesDiffer, "readers see created at %s and expires at %s, but by its answer it is %s and %s",
 			stamp(doc.CreatedAt), stamp(doc.ExpiresAt), stamp(want.CreatedAt), stamp(want.ExpiresAt))
 	case doc.AccessToken != want.AccessToken, doc.TokenType != want.TokenType:
-		x.found(DocumentDiffers, "the access token that readers see is not that of its sealed answer")
+		x.found(DocumentDiffers, "the access token in the secret is not the one in its sealed answer")
 	}
 	return nil
 }
