@@ -7,7 +7,7 @@ import (
 )
 
 // Connection names one user's consent to the app: "<environment>/<name>".
-// It is comparable and its text form is what people, tables and secrets use.
+// It is comparable. People, tables and secrets use its text form.
 type Connection struct {
 	Environment string
 	Name        string
@@ -35,13 +35,13 @@ func ParseEnvironment(text string) (string, error) {
 	return text, nil
 }
 
-// String is the form that ParseConnection reads.
+// String returns the form that ParseConnection reads.
 func (c Connection) String() string { return c.Environment + "/" + c.Name }
 
 // IsZero reports whether c names nothing.
 func (c Connection) IsZero() bool { return c == Connection{} }
 
-// MarshalText makes JSON and DynamoDB carry the text form.
+// MarshalText makes JSON and DynamoDB use the text form.
 func (c Connection) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
 // UnmarshalText is the reverse of MarshalText and as strict as ParseConnection.

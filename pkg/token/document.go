@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Pair is what one successful answer of a token endpoint grants (RFC 6749
+// Pair is the content of one successful answer of a token endpoint (RFC 6749
 // section 5.1). RefreshToken is empty for a service account.
 type Pair struct {
 	AccessToken  Secret
@@ -19,23 +19,22 @@ type Pair struct {
 	CreatedAt    time.Time     // by the server's clock; zero if the answer had none
 }
 
-// ClockTolerance is the longest time that an answer takes from being written to
-// being saved. A larger difference between created_at and that time is one
-// between two clocks.
+// ClockTolerance is the longest time between writing an answer and saving it. If
+// created_at and the time of saving differ by more, the two clocks differ.
 const ClockTolerance = time.Minute
 
-// maxSkew bounds what is taken for a difference between two clocks. A created_at
-// further away than this was not written at that time by any clock that a TLS
-// connection works with: it is in another unit, or made up.
+// maxSkew bounds the difference between two clocks. With a clock that is further off,
+// no TLS connection works, so a created_at beyond it is not a time: it is in another
+// unit, or invented.
 const maxSkew = 365 * 24 * time.Hour
 
-// ExpiresAt is the time that readers are told: the lifetime after IssuedAt.
+// ExpiresAt is the expiry that readers see: IssuedAt plus the lifetime.
 func (p Pair) ExpiresAt(saved time.Time) time.Time { return p.after(p.IssuedAt(saved)) }
 
-// EarliestExpiry counts the lifetime from the earlier of created_at and saved,
-// by whichever clock that is. Due times count from it: nobody knows which clock
-// is right, and a token that dies before it is replaced costs more than one
-// that is replaced early. It may lie before saved.
+// EarliestExpiry counts the lifetime from the earlier of created_at and saved. Due
+// times count from it: nobody knows which clock is right, and a token that expires
+// before it is replaced does more harm than one that is replaced early. It may be
+// before saved.
 func (p Pair) EarliestExpiry(saved time.Time) time.Time {
 	return p.after(saved.Add(min(0, p.ClockSkew(saved))))
 }
@@ -45,9 +44,9 @@ func (p Pair) after(issued time.Time) time.Time {
 }
 
 // IssuedAt is the time from which readers count expires_in: created_at, unless
-// that is more than ClockTolerance before the answer was saved or unknown. Then
-// it is the later one, when the answer was saved: a token that looks dead too
-// early is of no use to anybody, and a reader who meets a dead one reads again.
+// that is unknown or more than ClockTolerance before the answer was saved. In that
+// case it is the later time, when the answer was saved: no reader can use a token
+// that looks expired too early, and a reader that gets an expired one reads again.
 func (p Pair) IssuedAt(saved time.Time) time.Time {
 	if skew, known := p.skew(saved); known && skew >= -ClockTolerance {
 		return p.CreatedAt
@@ -57,8 +56,8 @@ func (p Pair) IssuedAt(saved time.Time) time.Time {
 
 // ClockSkew is how far the server's clock was ahead of the clock that saved the
 // answer: created_at minus saved. It includes the time that the answer took, and
-// the age of a token that the server has given before. 0 if created_at is
-// missing or absurd. Beyond ClockTolerance, either way, the clocks disagree.
+// the age of a token that the server had issued before. 0 if created_at is missing or
+// impossible. Beyond ClockTolerance in either direction, the clocks differ.
 func (p Pair) ClockSkew(saved time.Time) time.Duration {
 	skew, _ := p.skew(saved)
 	return skew
@@ -97,13 +96,13 @@ type Document struct {
 	Parent       Fingerprint
 	Stack        string
 	SealedAnswer []byte
-	// What is needed besides to rebuild the response that the document shows.
+	// These are needed in addition to rebuild the response that the document shows.
 	Attempt string
 	Source  string
 	SavedAt time.Time
 }
 
-// document is the wire form: field order is fixed so that one content has one encoding.
+// document is the stored form. The field order is fixed, so equal content has equal bytes.
 type document struct {
 	Format       int         `json:"format"`
 	Connection   Connection  `json:"connection"`
@@ -124,8 +123,8 @@ type document struct {
 	SavedAt      time.Time   `json:"saved_at,omitzero"`
 }
 
-// Encode gives the bytes to store. Equal documents give equal bytes, which is
-// what makes storing them twice harmless.
+// Encode returns the bytes to store. Equal documents give equal bytes, so storing a
+// document twice is harmless.
 func (d Document) Encode() (Secret, error) {
 	bytes, err := json.Marshal(document{Format, d.Connection, d.Environment, d.APIURL, d.CompanyID,
 		d.AccessToken.Reveal(), d.TokenType, d.CreatedAt.UTC(), d.ExpiresAt.UTC(), d.Epoch, d.Generation, d.Parent,
@@ -145,7 +144,8 @@ func ParseDocument(value Secret) (Document, error) {
 	}
 	switch {
 	case w.Format != Format:
-		return Document{}, fmt.Errorf("%w: its format is %d and this program reads %d", ErrNotDocument, w.Format, Format)
+		return Document{}, fmt.Errorf("%w: its format is %d, but this program reads format %d", ErrNotDocument, w.Format,
+			Format)
 	case w.Connection.IsZero() || w.AccessToken == "" || w.ExpiresAt.IsZero() || w.Epoch < 0 || w.Generation < 0:
 		return Document{}, fmt.Errorf("%w: connection, access_token or expires_at is missing", ErrNotDocument)
 	}

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// What is published counts from created_at or, where that is too old, from the
-// time it was saved; what is due counts from the earlier of the two. Each line
-// gives created_at and the three answers relative to the time of saving.
+// The published expiry counts from created_at or, if that is too old, from the time of
+// saving; due times count from the earlier of the two. Each line gives created_at and
+// the three results relative to the time of saving.
 func TestExpiry(t *testing.T) {
 	const life = 90 * time.Minute
 	saved := time.Date(2026, 11, 21, 22, 0, 0, 500_000_000, time.UTC)
@@ -58,8 +58,8 @@ func TestExpiry(t *testing.T) {
 	}
 }
 
-// An answer that does not tell how long its token lives gives one that has
-// expired as it is issued, by either count.
+// A token without a known lifetime counts as expired when it is issued, by either
+// count.
 func TestExpiryWithoutALifetime(t *testing.T) {
 	saved := time.Date(2026, 11, 21, 22, 0, 0, 0, time.UTC)
 	pair := Pair{CreatedAt: saved.Add(-time.Second)}

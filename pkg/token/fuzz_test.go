@@ -7,8 +7,8 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// Whatever a secret holds, it is a document that can be written again and means
-// the same, or an error that shows nothing of it.
+// Every value of a secret is either a document that keeps its meaning when it is
+// written again, or an error that shows nothing of the value.
 func FuzzParseDocument(f *testing.F) {
 	f.Add(`{"format":1,"connection":"sandbox/acme","access_token":"canary-a","expires_at":"2026-11-21T23:30:00Z","epoch":1,"sealed_answer":"AAAA"}`)
 	f.Add(`{"format":2,"connection":"sandbox/acme","access_token":"canary-a","expires_at":"2026-11-21T23:30:00Z"}`)

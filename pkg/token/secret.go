@@ -1,9 +1,9 @@
-// Package token holds the words every other package speaks: secrets that
-// cannot print themselves, fingerprints, connection names, token pairs, and the
-// JSON document that a connection's secret contains.
+// Package token has the types that all other packages share: secrets that cannot be
+// printed, fingerprints, connection names, token pairs, and the JSON document that a
+// connection's secret contains.
 //
-// It knows how to read a token, never how to spend one, so programs that
-// only consume tokens can import it safely.
+// It can read a token but not spend one, so programs that only use tokens can import
+// it safely.
 package token
 
 import (
@@ -13,12 +13,12 @@ import (
 	"log/slog"
 )
 
-// redacted is what every way of printing a Secret yields.
+// redacted is the output of every way of printing a Secret.
 const redacted = "[redacted]"
 
 // Secret is text that must not appear in logs, errors, pages or tables: a
 // token, an authorization code, a state, a client secret, or a document that
-// contains one. The zero Secret is empty. Only Reveal gives the text back.
+// contains one. The zero Secret is empty. Only Reveal returns the text.
 type Secret struct{ text string }
 
 // NewSecret wraps text.
@@ -43,14 +43,14 @@ func (s Secret) LogValue() slog.Value         { return slog.StringValue(redacted
 func (s Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
 // UnmarshalText lets a Secret be decoded from JSON or an environment variable.
-// Encoding it again yields the redaction, so a decoded document is not
-// accidentally re-encoded with its secrets.
+// Encoding it again writes "[redacted]", so a decoded document is not re-encoded
+// with its secrets by mistake.
 func (s *Secret) UnmarshalText(text []byte) error {
 	s.text = string(text)
 	return nil
 }
 
 // Fingerprint is the first 128 bits of a secret's SHA-256, in hex (as in
-// `printf %s "$TOKEN" | sha256sum | cut -c1-32`). Tokens carry far more than
-// 128 random bits, so the fingerprint neither collides nor discloses.
+// `printf %s "$TOKEN" | sha256sum | cut -c1-32`). Tokens have far more than
+// 128 random bits, so fingerprints do not collide and disclose nothing.
 type Fingerprint string

@@ -44,7 +44,7 @@ func BenchmarkWarmTokenParallel(b *testing.B) {
 }
 
 // BenchmarkWarmLatency reports the 99th percentile of one call while 10,000 goroutines,
-// let go at once, make ten each. It fails from 50 us on.
+// started at once, make ten calls each. It fails at 50 us or more.
 func BenchmarkWarmLatency(b *testing.B) {
 	source := warm(b)
 	const goroutines, calls = 10_000, 10

@@ -12,9 +12,9 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// Client returns a client whose requests carry the connection's token; see
-// Transport. As with package oauth2, a client in ctx under oauth2.HTTPClient
-// supplies the transport below; its other fields are taken over too.
+// Client returns a client that sends the connection's token with its requests; see
+// Transport. As with package oauth2, a client in ctx under oauth2.HTTPClient supplies
+// the base transport; its other fields are copied too.
 func (s *Source) Client(ctx context.Context) *http.Client {
 	client := http.Client{}
 	if given, ok := ctx.Value(oauth2.HTTPClient).(*http.Client); ok && given != nil {
@@ -27,12 +27,12 @@ func (s *Source) Client(ctx context.Context) *http.Client {
 // Transport returns a RoundTripper that adds Authorization to each request to
 // the connection's API and, if the connection has a company and the request
 // names none, Procore-Company-Id. Requests to other hosts, such as the file
-// store that a download is redirected to, pass unchanged: the token is not theirs to see.
+// store that a download is redirected to, pass unchanged: they must not get the token.
 //
-// If the API answers 401, the secret is read again for a few seconds at most,
-// and with a newer token the request is made once more if it has no body or
-// can be given it again (http.Request.GetBody; http.NewRequest sets it for
-// buffers and strings). Otherwise the 401 is returned as it came. A nil base is
+// If the API answers 401, the transport reads the secret again for a few seconds at
+// most. With a newer token it repeats the request once, if the request has no body or
+// the body can be sent again (http.Request.GetBody; http.NewRequest sets it for buffers
+// and strings). Otherwise it returns the 401 unchanged. A nil base is
 // http.DefaultTransport.
 func (s *Source) Transport(base http.RoundTripper) http.RoundTripper {
 	if base == nil {
@@ -70,13 +70,13 @@ func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 		discard(again.Body)
 		return response, nil
 	}
-	io.Copy(io.Discard, io.LimitReader(response.Body, 64<<10)) // so that the connection can be used again
+	io.Copy(io.Discard, io.LimitReader(response.Body, 64<<10)) // so that the network connection can be reused
 	response.Body.Close()
 	return t.base.RoundTrip(authorize(again, document))
 }
 
-// belongs reports whether the request goes to the connection's API. A document
-// that does not name its API is good for whatever is not reached by a redirect.
+// belongs reports whether the request goes to the connection's API. If the document
+// does not name the API, every request belongs that does not follow a redirect.
 func belongs(request *http.Request, d token.Document) bool {
 	if d.APIURL == "" {
 		return request.Response == nil
@@ -95,7 +95,7 @@ func authorize(request *http.Request, d token.Document) *http.Request {
 	return request
 }
 
-// repeat returns the request with its body from the beginning, if it can be had.
+// repeat returns the request with its body from the start, if that is possible.
 func repeat(request *http.Request) (*http.Request, bool) {
 	again := *request
 	if request.Body == nil || request.Body == http.NoBody {

@@ -23,8 +23,8 @@ import (
 
 const apiURL = "https://api.example.com"
 
-// handled is a transport that calls a handler instead of a network, so that it
-// works in a bubble. It insists that every body is closed.
+// handled is a transport that calls a handler instead of a network, so that it works
+// in a synctest bubble. It checks that every body is closed.
 type handled struct {
 	http.Handler
 	open  atomic.Int64 // bodies
@@ -61,14 +61,14 @@ func (c *counted) Close() error {
 	return c.ReadCloser.Close()
 }
 
-// echo answers with what it got.
+// echo answers with the parts of the request.
 var echo = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	io.WriteString(w, r.Method+" "+string(body)+" "+r.Header.Get("Procore-Company-Id"))
 })
 
-// paced insists that reads are a second apart.
-type paced struct {
+// spaced checks that reads are a second apart.
+type spaced struct {
 	tokensource.SecretReader
 	t *testing.T
 
@@ -76,7 +76,7 @@ type paced struct {
 	last time.Time
 }
 
-func (p *paced) GetSecretValue(ctx context.Context, in *secretsmanager.GetSecretValueInput,
+func (p *spaced) GetSecretValue(ctx context.Context, in *secretsmanager.GetSecretValueInput,
 	o ...func(*secretsmanager.Options)) (*secretsmanager.GetSecretValueOutput, error) {
 	p.mu.Lock()
 	if since := time.Since(p.last); since < time.Second {
@@ -92,7 +92,7 @@ func newClient(t *testing.T, secret *tokensourcetest.Secret, api http.Handler) (
 	t.Helper()
 	secret.Edit(func(d *token.Document) { d.APIURL, d.CompanyID = apiURL, "562949953421312" })
 	network := &handled{Handler: api}
-	source := newSource(t, &paced{SecretReader: secret, t: t})
+	source := newSource(t, &spaced{SecretReader: secret, t: t})
 	ctx := context.WithValue(t.Context(), oauth2.HTTPClient, &http.Client{Transport: network, Timeout: time.Minute})
 	client := source.Client(ctx)
 	if client.Timeout != time.Minute {
@@ -151,7 +151,7 @@ func TestRequestsCarryTokenAndCompany(t *testing.T) {
 	})
 }
 
-// A request that meets a dead token succeeds with the new one, body and all.
+// A request with an invalid token succeeds with the new one, including its body.
 func TestRotationIsNotNoticed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		secret := tokensourcetest.New(acme)
@@ -206,7 +206,7 @@ func TestNewTokenIsWaitedFor(t *testing.T) {
 	})
 }
 
-// If publishing takes longer than the first requests have patience, those that come later find it all the same.
+// If publishing takes longer than the first requests wait, later requests still find the new token.
 func TestLatePublication(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		secret := tokensourcetest.New(acme)
@@ -259,8 +259,8 @@ func TestStreamIsNotRepeated(t *testing.T) {
 	})
 }
 
-// Where the API refuses even the newest token, the 401 comes back, soon after the first, and
-// the secret is not read more than once a second however many requests fail.
+// If the API refuses even the newest token, the 401 is returned soon after the first one, and
+// the secret is read at most once a second however many requests fail.
 func TestStorm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		secret := tokensourcetest.New(acme)
@@ -293,7 +293,7 @@ func TestStorm(t *testing.T) {
 	})
 }
 
-// However many requests meet each rotation, none fails, and there is at most one read a second.
+// With any number of requests during each rotation, none fails, and there is at most one read a second.
 func TestStormOfRotations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		secret := tokensourcetest.New(acme)
@@ -414,7 +414,7 @@ func TestStatic(t *testing.T) {
 	})
 }
 
-// Over a real connection: the response that is thrown away leaves it usable.
+// Over a real network connection: the discarded response leaves it usable.
 func TestConnectionIsReused(t *testing.T) {
 	secret := tokensourcetest.New(acme)
 	var remotes sync.Map
@@ -441,7 +441,7 @@ func TestConnectionIsReused(t *testing.T) {
 	}
 }
 
-// A body that was taken out for a repetition that does not come is closed.
+// A body for a repetition that is not made is closed.
 func TestUnusedBodyIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		secret := tokensourcetest.New(acme)
@@ -457,9 +457,9 @@ func TestUnusedBodyIsClosed(t *testing.T) {
 	})
 }
 
-// A machine whose clock is wrong by hours. If it is slow, it takes a dead token for a
-// living one, and the API's 401 corrects it; if it is fast, it takes every token
-// for a dead one, and the error names the clock.
+// A machine with a clock that is wrong by hours. If it is slow, it takes an expired token
+// for a valid one, and the API's 401 corrects that. If it is fast, it takes every token
+// for expired, and the error names the clock.
 func TestSkewedClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		secret := tokensourcetest.New(acme)

@@ -41,7 +41,7 @@ func TestImports(t *testing.T) {
 	}
 }
 
-// Of package oauth2, which could redeem, only the words that readers share are used.
+// Package oauth2 could redeem tokens; only the types that readers share are used.
 func TestUseOfOAuth2(t *testing.T) {
 	files, err := filepath.Glob("*.go")
 	if err != nil {

@@ -5,53 +5,54 @@
 //	...
 //	response, err := source.Client(ctx).Get("https://api.procore.com/rest/v1.0/me")
 //
-// Make one Source per connection, when the program starts, and share it. It
-// reads the secret when it is used, never in the background, so an idle program
-// costs nothing and a Lambda function may be frozen between two events.
+// Make one Source per connection when the program starts, and share it. It reads the
+// secret when it is used, never in the background, so an idle program costs nothing
+// and a Lambda function may be frozen between two events.
 //
 // # When it reads
 //
-// A token is used from memory for the TTL, one minute unless WithTTL says
-// otherwise, spread by a fifth, and then looked for again. Rotation may kill the
-// old token the moment it makes the new one, long before the old one's expiry,
-// and a cache that lasts until then would serve a dead token for the rest of it.
-// A request that meets a dead token is repeated by Client after a new look, so
-// the TTL decides only how many requests meet one: those of at most a minute
-// after a rotation, until the first of them returns. Some cannot be repeated,
-// because their body is a stream, and every 401 counts in Procore's grading of
-// an app. A minute keeps both rare and costs at most 55,000 reads a month in a
-// program that never rests, about $0.27 at $0.05 for 10,000; five minutes would
+// A source uses a token from memory for the TTL, which is one minute unless WithTTL
+// changes it, minus a random part of up to a fifth. Then it reads the secret again. A
+// rotation may invalidate the old token as soon as the new one exists, long before the
+// old one expires. A cache that lasts until the expiry would serve an invalid token for
+// the rest of that time. Client repeats a request with an invalid token after a new
+// read, so the TTL only decides how many requests get a 401: those in at most one
+// minute after a rotation, until the first of them returns. Some requests cannot be
+// repeated, because their body is a stream, and every 401 counts in Procore's grading
+// of an app. A minute keeps both rare. It costs at most 55,000 reads a month in a
+// program that is always active, about $0.27 at $0.05 for 10,000; five minutes would
 // cost a fifth of that.
 //
-// However many goroutines ask, and whatever the API answers, a source looks once at
-// a time and once a second at most.
+// For any number of goroutines, and any answers of the API, a source makes one read at
+// a time and at most one a second.
 //
 // # Behind other caches
 //
-// A cache between this package and Secrets Manager adds its own time to live to
-// the time for which a dead token is handed out, and it must not answer the read
-// that follows a 401. WithCache sees to the second: give New the SDK's client, and
-// WithCache whatever implements SecretReader on a cache, such as Extension for the
-// AWS Parameters and Secrets Lambda Extension. Its time to live should be a minute as
-// well. The extension has five minutes unless SECRETS_MANAGER_TTL is set; the
-// caching libraries of AWS have an hour, which is most of a token's life. As a source
-// reads once a minute at most, a cache is worth having only where several share it.
+// A cache between this package and Secrets Manager adds its own time to live to the
+// time for which an invalid token is served, and it must not answer the read that
+// follows a 401. WithCache ensures the second: give New the SDK's client, and WithCache
+// an implementation of SecretReader on a cache, such as Extension for the AWS Parameters
+// and Secrets Lambda Extension. The cache's time to live should also be a minute. The
+// extension has five minutes unless SECRETS_MANAGER_TTL is set; the caching libraries
+// of AWS have an hour, which is most of a token's life. Because a source reads at most
+// once a minute, a cache is useful only if several sources share it.
 //
-// # Tokens that live shorter than the schedule
+// # Tokens that live shorter than the schedule's interval
 //
-// The rotate function keeps every connection fresh by itself. WithEnsure is for programs
-// that want a token with so much life left, whatever the schedule: a source that
-// finds less asks the function and reads again.
+// The rotate function keeps every connection fresh without being asked. WithEnsure is
+// for programs that need a token with a minimum remaining life, whatever the schedule: a
+// source that finds less asks the function and reads again.
 //
 // # When reading fails
 //
-// The last good token is served until it expires; then errors say why, see
+// The source serves the last valid token until it expires. Then errors say why; see
 // ErrNotFound and the others. No error contains a token.
 //
-// # Tests of programs that use it
+// # Testing programs
 //
-// Static is a source whose token never changes. Package tokensourcetest has a secret that
-// rotates on command, and an API that accepts its current token alone; see the examples.
+// Static is a source with a token that never changes. Package tokensourcetest has a
+// secret that rotates on command, and an API that accepts only its current token; see
+// the examples.
 //
-// This package can read a token and has no means to spend a refresh token.
+// This package can read a token, but has no code that spends a refresh token.
 package tokensource

@@ -10,46 +10,46 @@ import (
 )
 
 const (
-	// renewTimeout is for one question to the rotate function: its redeem timeout is
-	// 20 s unless set, and it may have to start and to save.
+	// renewTimeout bounds one call of the rotate function: its redeem timeout is 20 s by
+	// default, and it may also have to start and to save.
 	renewTimeout = 40 * time.Second
-	// A question follows the one before no sooner than minAskPace, and after
-	// answers that brought nothing twice as late each time up to maxAskPace.
-	minAskPace = 10 * time.Second
-	maxAskPace = 5 * time.Minute
+	// Two calls are at least minAskInterval apart. After each answer that brought nothing
+	// the interval doubles, up to maxAskInterval.
+	minAskInterval = 10 * time.Second
+	maxAskInterval = 5 * time.Minute
 )
 
-// Renewer has a connection's token renewed by whoever may. Package ensure has
-// the one that asks the rotate function.
+// Renewer asks for a connection's token to be renewed. Package ensure has the
+// implementation that calls the rotate function.
 type Renewer interface {
-	// Renew returns nil if a token with at least min of life left is in the secret
-	// now, as far as there can be one. Errors wrap ErrNeedsConsent, ErrNotFound or
-	// ErrRotationInProgress where that is the reason.
+	// Renew returns nil if the secret now has a token with at least min of life left, or
+	// with as much as a new token can have. Errors wrap ErrNeedsConsent, ErrNotFound or
+	// ErrRotationInProgress if that is the reason.
 	Renew(ctx context.Context, connection token.Connection, min time.Duration) error
 }
 
-// WithEnsure has a token renewed that is found with less than min of life
-// left, or none, so that tokens that live shorter than the time between two
-// scheduled rotations are there when they are needed. More than half of a
-// token's life is never asked for. A living token is served whatever the answer is;
-// if there is none, the error tells more than the secret alone can.
+// WithEnsure asks r to renew a token with less than min of life left, or a missing
+// one, so that tokens that live shorter than the time between two scheduled rotations
+// are available when they are needed. The source never asks for more than half of a
+// token's life. It serves a valid token whatever the answer is; if there is none, the
+// error says more than the secret alone can.
 func WithEnsure(r Renewer, min time.Duration) Option {
 	return func(s *settings) { s.renew, s.min = r, min }
 }
 
-// ensurer decides when the renewer is asked. Its last three fields are guarded by the source's mu.
+// ensurer decides when to ask the renewer. The source's mu guards its last three fields.
 type ensurer struct {
 	renew Renewer
 	min   time.Duration
 
-	notBefore time.Time // of the next question
+	notBefore time.Time // of the next call
 	misses    int       // answers in a row that brought nothing
 	refusal   error     // the last answer, until there is progress
 }
 
 func (e *ensurer) may(now time.Time) bool { return e.renew != nil && !now.Before(e.notBefore) }
 
-// least is the life that the token of d must have left, and what is asked for.
+// least returns the remaining life that the token of d must have. It is also the life to ask for.
 func (e *ensurer) least(d token.Document) time.Duration {
 	if e.renew == nil {
 		return 0
@@ -57,8 +57,8 @@ func (e *ensurer) least(d token.Document) time.Duration {
 	return max(min(e.min, lifetime(d)/2), time.Second) // the rotate function's unit
 }
 
-// wants reports whether a read brought too little life. If the secret cannot be
-// read, nobody could read a better one.
+// wants reports whether a read token has too little life left. If the secret cannot be
+// read, a better token could not be read either.
 func (e *ensurer) wants(d token.Document, err error) bool {
 	if err != nil {
 		return errors.Is(err, ErrNotFound)
@@ -75,7 +75,7 @@ func (e *ensurer) ask(ctx context.Context, c token.Connection, d token.Document)
 	return nil
 }
 
-// settle takes in what a look brought and returns the error that tells most of why
+// settle records the result of a read and returns the error that best explains why
 // there is no better token.
 func (e *ensurer) settle(f finding, progress bool, now time.Time) error {
 	if progress {
@@ -83,7 +83,7 @@ func (e *ensurer) settle(f finding, progress bool, now time.Time) error {
 	}
 	if f.asked {
 		e.refusal = f.refusal
-		e.notBefore = now.Round(0).Add(min(minAskPace<<e.misses, maxAskPace)) // by the wall clock: see held
+		e.notBefore = now.Round(0).Add(min(minAskInterval<<e.misses, maxAskInterval)) // by the wall clock; see cached
 		e.misses = min(e.misses+1, 10)
 		if f.refusal == nil {
 			e.misses = 0

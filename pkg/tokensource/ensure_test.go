@@ -15,7 +15,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/tokensource/tokensourcetest"
 )
 
-// renewer plays the rotate function: it rotates a token with too little life, or refuses.
+// renewer simulates the rotate function: it rotates a token with too little life, or refuses.
 type renewer struct {
 	secret *tokensourcetest.Secret
 	life   time.Duration // of new tokens
@@ -72,8 +72,8 @@ func newEnsured(t *testing.T, life, min time.Duration) (*tokensource.Source, *to
 	return newSource(t, secret, tokensource.WithEnsure(r, min)), secret, r
 }
 
-// Tokens of two minutes are there all day though nobody rotates them by schedule, and
-// each is used until little of it is left.
+// Tokens that live two minutes are available all day without a schedule, and each is used
+// until little of its life is left.
 func TestEnsureKeepsShortTokensFresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source, secret, r := newEnsured(t, 2*time.Minute, 30*time.Second)
@@ -93,7 +93,7 @@ func TestEnsureKeepsShortTokensFresh(t *testing.T) {
 	})
 }
 
-// A token with life enough is no question to anybody.
+// A token with enough life left causes no call.
 func TestEnsureIsNotAskedWithoutNeed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source, _, r := newEnsured(t, 90*time.Minute, 5*time.Minute)
@@ -109,7 +109,7 @@ func TestEnsureIsNotAskedWithoutNeed(t *testing.T) {
 	})
 }
 
-// More life than half a token's is not asked for: every token would be too old.
+// The source asks for at most half of a token's life: with more, every token would be too old.
 func TestEnsureAsksForHalfALifeAtMost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source, secret, r := newEnsured(t, 10*time.Minute, time.Hour)
@@ -170,7 +170,7 @@ func TestEnsureTellsWhy(t *testing.T) {
 	}
 }
 
-// While the token lives nobody is bothered with what the rotate function says or how long it takes.
+// While the token is valid, neither the answer nor the duration of the rotate function matters.
 func TestEnsureNeverWithholdsALivingToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source, secret, r := newEnsured(t, 10*time.Minute, 5*time.Minute)
@@ -191,7 +191,7 @@ func TestEnsureNeverWithholdsALivingToken(t *testing.T) {
 	})
 }
 
-// A secret that cannot be read again after a rotation does not cost the living token that was read before it.
+// If the secret cannot be read again after a rotation, the valid token that was read before is still used.
 func TestReadAfterEnsureFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		secret := tokensourcetest.New(acme)
@@ -215,7 +215,7 @@ func (f failing) Renew(context.Context, token.Connection, time.Duration) error {
 	return nil
 }
 
-// If the secret cannot be read, nothing that is asked for could be.
+// If the secret cannot be read, the function is not asked: its token could not be read either.
 func TestEnsureDoesNotAskForWhatCannotBeRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source, secret, r := newEnsured(t, time.Minute, 30*time.Second)

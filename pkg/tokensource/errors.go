@@ -6,7 +6,7 @@ import (
 )
 
 // Errors of a Source, wrapped in one that names the connection and what to do.
-// While an earlier token lives, a failed read is no error.
+// While an earlier token is valid, a failed read is not an error.
 var (
 	// ErrNotFound: the connection has no secret, or no value in it: nobody has
 	// consented yet, the connection was removed, or its name or the prefix is wrong.
@@ -15,21 +15,21 @@ var (
 	ErrDenied = errors.New("access is denied")
 	// ErrUnusable: the secret's value is not a token of this connection.
 	ErrUnusable = errors.New("the secret's value cannot be used")
-	// ErrUnavailable: Secrets Manager did not answer, or with an error of its own.
+	// ErrUnavailable: Secrets Manager did not answer, or answered with an internal error.
 	ErrUnavailable = errors.New("Secrets Manager is not available")
-	// ErrExpired: the newest token that could be read has expired: the rotation
-	// does not run, or the connection needs a new consent. A secret cannot
-	// tell which; with WithEnsure one of the next two may be wrapped as well.
+	// ErrExpired: the newest token that could be read has expired: the rotation does not
+	// run, or the connection needs a new consent. The secret does not show which; with
+	// WithEnsure the error may also wrap one of the next two.
 	ErrExpired = errors.New("the token has expired")
 
 	// ErrNeedsConsent: a person must allow access (again). Only with WithEnsure.
 	ErrNeedsConsent = errors.New("a person must consent")
-	// ErrRotationInProgress: there is no living token now, and there may be one
-	// soon without anybody's help. Only with WithEnsure.
+	// ErrRotationInProgress: there is no valid token now, but there may be one soon
+	// without any action. Only with WithEnsure.
 	ErrRotationInProgress = errors.New("the rotation is in progress")
 )
 
-// classify finds the error for what the SDK returned, by its code
+// classify translates an error of the SDK by its code
 // (https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html).
 func classify(err error, secret string) error {
 	code := ""
@@ -41,9 +41,11 @@ func classify(err error, secret string) error {
 	}
 	switch code {
 	case "ResourceNotFoundException":
-		return fmt.Errorf("%w in secret %s: check the names, or connect it: %w", ErrNotFound, secret, err)
+		return fmt.Errorf("%w in secret %s: check connection and prefix, or connect the account: %w", ErrNotFound, secret,
+			err)
 	case "InvalidRequestException":
-		return fmt.Errorf("%w in secret %s, which is being deleted: connect it anew: %w", ErrNotFound, secret, err)
+		return fmt.Errorf("%w in secret %s, which is being deleted: connect the account again: %w", ErrNotFound, secret,
+			err)
 	case "AccessDeniedException", "DecryptionFailure":
 		return fmt.Errorf("%w to secret %s: allow secretsmanager:GetSecretValue on it and kms:Decrypt on its key: %w",
 			ErrDenied, secret, err)

@@ -40,8 +40,8 @@ func Example() {
 	fmt.Println(response.Status)
 }
 
-// Behind the AWS Parameters and Secrets Lambda Extension: reads go through it, but
-// for those that must be fresh.
+// Behind the AWS Parameters and Secrets Lambda Extension: reads go through it, except
+// those that must be fresh.
 func ExampleWithCache() {
 	cfg, err := config.LoadDefaultConfig(context.Background())
 	if err != nil {
@@ -72,7 +72,7 @@ func ExampleWithCache_library() {
 	fmt.Println(source.Client(context.Background()).Get("https://api.procore.com/rest/v1.0/me"))
 }
 
-// library is what is needed of *secretcache.Cache.
+// library is the part of *secretcache.Cache that is needed.
 type library interface {
 	GetSecretStringWithContext(ctx context.Context, id string) (string, error)
 }
@@ -89,7 +89,7 @@ func (f fromLibrary) GetSecretValue(ctx context.Context, in *secretsmanager.GetS
 	return &secretsmanager.GetSecretValueOutput{SecretString: &value}, nil
 }
 
-// Documents tell where a connection's API is and which company it is for.
+// A document has the address of the connection's API and the company.
 func ExampleSource_Document() {
 	source := tokensource.Static(token.Document{AccessToken: token.NewSecret("any"), APIURL: "https://sandbox.procore.com",
 		CompanyID: "7"})

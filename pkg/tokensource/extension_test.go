@@ -22,8 +22,8 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/tokensource/tokensourcetest"
 )
 
-// layer plays the AWS Parameters and Secrets Lambda Extension: it keeps what it
-// read first for as long as a test takes, however often the secret is rotated.
+// layer simulates the AWS Parameters and Secrets Lambda Extension: it keeps its first value
+// for the whole test, however often the secret is rotated.
 type layer struct {
 	secret *tokensourcetest.Secret
 
@@ -57,7 +57,7 @@ func (l *layer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// start serves the layer where Lambda says it is.
+// start serves the layer at the port that Lambda names.
 func (l *layer) start(t *testing.T) {
 	t.Helper()
 	server := httptest.NewServer(l)
@@ -81,8 +81,8 @@ func TestExtensionAnswersInPlaceOfSecretsManager(t *testing.T) {
 	}
 }
 
-// The extension goes on handing out the token that a rotation killed. The request is
-// repeated with the new one all the same, and the old one does not come back.
+// The extension continues to serve the token that a rotation invalidated. The request is
+// still repeated with the new one, and the old one is not used again.
 func TestReadAfterARefusalPassesTheExtension(t *testing.T) {
 	secret := tokensourcetest.New(acme)
 	l := &layer{secret: secret}
@@ -106,7 +106,7 @@ func TestReadAfterARefusalPassesTheExtension(t *testing.T) {
 	expect(t, source, secret.Document())
 }
 
-// Whatever is wrong with the extension, Secrets Manager is asked, and what it says counts.
+// After any failure of the extension, the source reads Secrets Manager and uses its answer.
 func TestExtensionThatIsOfNoUse(t *testing.T) {
 	for name, test := range map[string]struct {
 		status int
@@ -146,7 +146,7 @@ func TestExtensionThatIsOfNoUse(t *testing.T) {
 	})
 }
 
-// The errors of the extension by itself show nothing of what it answered.
+// The extension's own errors show nothing of its answer.
 func TestExtensionErrors(t *testing.T) {
 	l := &layer{}
 	l.start(t)
@@ -161,7 +161,7 @@ func TestExtensionErrors(t *testing.T) {
 	}
 }
 
-// hourly keeps a secret for an hour, as the caching libraries of AWS do unless told otherwise.
+// hourly keeps a secret for an hour, as the caching libraries of AWS do by default.
 type hourly struct {
 	secret *tokensourcetest.Secret
 	kept   string
@@ -182,7 +182,7 @@ func (h *hourly) GetSecretStringWithContext(_ context.Context, id string) (strin
 	return h.kept, nil
 }
 
-// A library that keeps the secret for an hour costs one 401 after each rotation, and no request.
+// A library that keeps the secret for an hour causes one 401 after each rotation, and no failed request.
 func TestCachingLibrary(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		secret := tokensourcetest.New(acme)
@@ -206,7 +206,7 @@ func TestCachingLibrary(t *testing.T) {
 	})
 }
 
-// Whatever the extension answers is a document or an error without anything of
+// Every answer of the extension gives a document, or an error that contains nothing of
 // the answer.
 func FuzzExtension(f *testing.F) {
 	secret := tokensourcetest.New(acme)

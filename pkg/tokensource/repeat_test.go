@@ -11,8 +11,8 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/tokensource/tokensourcetest"
 )
 
-// A newer token is of no use to a request if it has expired, and is not for the host
-// that the request went to if the connection's API has moved.
+// A request cannot use a newer token that has expired, and must not use one if the
+// connection's API has moved to another host.
 func TestNewerTokenThatDoesNotFit(t *testing.T) {
 	for name, edit := range map[string]func(*token.Document){
 		"expired": func(d *token.Document) { d.ExpiresAt = time.Now() },
@@ -34,7 +34,7 @@ func TestNewerTokenThatDoesNotFit(t *testing.T) {
 	}
 }
 
-// A 401 that arrives when a newer token is known already says nothing about that one.
+// A 401 that arrives when a newer token is already known says nothing about the newer one.
 func TestLateRefusal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		secret := tokensourcetest.New(acme)

@@ -69,7 +69,7 @@ func TestTokenIsReadOnceInATTL(t *testing.T) {
 	})
 }
 
-// Programs that start together do not go on reading together.
+// Programs that start together do not keep reading at the same times.
 func TestReadsAreSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		secret := tokensourcetest.New(acme)
@@ -94,7 +94,7 @@ func TestReadsAreSpread(t *testing.T) {
 	})
 }
 
-// An allocation in every call would have goroutines by the thousand wait for the garbage collector.
+// An allocation in every call would make thousands of goroutines wait for the garbage collector.
 func TestWarmTokenAllocatesNothing(t *testing.T) {
 	source := newSource(t, tokensourcetest.New(acme))
 	if n := testing.AllocsPerRun(1000, func() { _, _ = source.Token() }); n != 0 {
@@ -130,7 +130,7 @@ func TestTokenIsLookedForBeforeItExpires(t *testing.T) {
 	})
 }
 
-// The expiry of a token that lives shorter than the TTL decides.
+// If a token expires before the TTL ends, its expiry decides.
 func TestShortLivedTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		secret := tokensourcetest.New(acme)
@@ -144,7 +144,7 @@ func TestShortLivedTokens(t *testing.T) {
 	})
 }
 
-// gated holds every read until the test lets it go on.
+// gated blocks every read until the test releases it.
 type gated struct {
 	tokensource.SecretReader
 	gate chan struct{}
@@ -208,7 +208,7 @@ func TestCancelledLeader(t *testing.T) {
 	})
 }
 
-// While one call looks for a newer token, the others go on with the living one.
+// While one call reads for a newer token, the others use the valid one.
 func TestOthersDoNotWaitForALook(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		secret := tokensourcetest.New(acme)
@@ -257,7 +257,7 @@ func TestOutage(t *testing.T) {
 	})
 }
 
-// A read that hangs ends by itself.
+// A read that hangs ends by its timeout.
 func TestHangingRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source := newSource(t, gated{tokensourcetest.New(acme), make(chan struct{})})
@@ -272,8 +272,8 @@ func TestHangingRead(t *testing.T) {
 	})
 }
 
-// What a read can meet. Stale reads, storms of 401s, skewed clocks and cancelled contexts, which take
-// more than one, have tests of their own: TestNeverBackAGeneration, TestStorm, TestSkewedClock,
+// Faults of one read. Stale reads, storms of 401s, skewed clocks and cancelled contexts need more than
+// one read and have tests of their own: TestNeverBackAGeneration, TestStorm, TestSkewedClock,
 // TestOneFlight and TestCancelledLeader.
 func TestFaults(t *testing.T) {
 	const canary = "canary-f00d"
@@ -312,7 +312,7 @@ func TestFaults(t *testing.T) {
 			"format is 2"},
 		"wrong environment": {func(s *tokensourcetest.Secret) {
 			s.SetValue(document(func(d *token.Document) { d.Connection.Environment = "sandbox" }))
-		}, tokensource.ErrUnusable, "holds a token of sandbox/acme"},
+		}, tokensource.ErrUnusable, "has a token of sandbox/acme"},
 		"expired token": {func(s *tokensourcetest.Secret) {
 			s.SetValue(document(func(d *token.Document) { d.ExpiresAt = time.Now().Add(-time.Minute) }))
 		}, tokensource.ErrExpired, "whether the rotation runs"},
@@ -347,7 +347,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// Once the fault is gone the source recovers by itself.
+// When the fault is over, the source recovers without help.
 func TestRecovery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		secret := tokensourcetest.New(acme)
@@ -390,7 +390,7 @@ func TestNeverBackAGeneration(t *testing.T) {
 			t.Errorf("%d reads", secret.Reads())
 		}
 
-		// An installation that started anew is believed once the last token is dead.
+		// A document of a new installation is accepted when the last token has expired.
 		time.Sleep(tokensourcetest.Lifetime)
 		secret.Edit(func(d *token.Document) { *d = older; d.ExpiresAt = time.Now().Add(time.Hour) })
 		expect(t, source, secret.Document())

@@ -7,10 +7,10 @@
 // tokensource.WithEnsure(rotate, 5*time.Minute))
 //
 // The function's name is the stack's output RotateFunction, and the program needs
-// lambda:InvokeFunction on it. It is a package of its own, so that programs
-// without it need not contain the SDK's Lambda client.
+// lambda:InvokeFunction on it. This is a separate package, so that programs that do not
+// use it need not contain the SDK's Lambda client.
 //
-// The program still cannot spend a refresh token: it asks the one that may, which
+// The program still cannot spend a refresh token: it asks the rotate function, which
 // answers without secrets.
 package ensure
 
@@ -28,12 +28,12 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/tokensource"
 )
 
-// Invoker is the one method of *lambda.Client that is needed.
+// Invoker is the one method of *lambda.Client that this package needs.
 type Invoker interface {
 	Invoke(ctx context.Context, in *lambda.InvokeInput, optFns ...func(*lambda.Options)) (*lambda.InvokeOutput, error)
 }
 
-// Function is the rotate function of that name or ARN. It is safe for concurrent use.
+// Function returns a Renewer that calls the rotate function of that name or ARN. It is safe for concurrent use.
 func Function(client Invoker, name string) tokensource.Renewer { return function{client, name} }
 
 type function struct {
@@ -41,8 +41,8 @@ type function struct {
 	name   string
 }
 
-// Renew implements tokensource.Renewer. Asking twice rotates once: the function
-// looks itself whether too little life is left.
+// Renew implements tokensource.Renewer. Two calls make one rotation: the function itself
+// checks whether too little life is left.
 func (f function) Renew(ctx context.Context, connection token.Connection, min time.Duration) error {
 	request, err := json.Marshal(map[string]any{"op": "ensure", "connection": connection.String(),
 		"min_ttl_seconds": int64(math.Ceil(min.Seconds()))})
@@ -69,7 +69,7 @@ func denied(err error) error {
 	return err
 }
 
-// report is what is needed of the function's answer.
+// report is the part of the function's answer that this package needs.
 type report struct {
 	Connections []struct {
 		Connection token.Connection `json:"connection"`
@@ -79,7 +79,7 @@ type report struct {
 	} `json:"connections"`
 }
 
-// verdict is nil if the function's answer says that the secret shows what it should.
+// verdict returns nil if the function's answer says that the secret has a fresh token.
 func verdict(answer []byte, connection token.Connection, name string) error {
 	var r report
 	if err := json.Unmarshal(answer, &r); err != nil || len(r.Connections) != 1 ||
@@ -95,16 +95,17 @@ func verdict(answer []byte, connection token.Connection, name string) error {
 	case "rotated", "published", "recovered", "fresh":
 		return nil
 	case "needs_consent":
-		return fmt.Errorf("%w: invite one with tokenturn connection invite %s%s", tokensource.ErrNeedsConsent, connection,
-			detail)
+		return fmt.Errorf("%w: invite the person with tokenturn connection invite %s%s", tokensource.ErrNeedsConsent,
+			connection, detail)
 	case "not_found":
-		return fmt.Errorf("%w: function %s knows no connection of this name%s", tokensource.ErrNotFound, name, detail)
+		return fmt.Errorf("%w: function %s has no connection of this name%s", tokensource.ErrNotFound, name, detail)
 	case "busy", "unknown", "deferred":
 		again := ""
 		if !c.RetryAt.IsZero() {
-			again = ", and goes on at " + c.RetryAt.UTC().Format(time.RFC3339)
+			again = ", and continues at " + c.RetryAt.UTC().Format(time.RFC3339)
 		}
-		return fmt.Errorf("%w: function %s says %s%s%s", tokensource.ErrRotationInProgress, name, c.Outcome, again, detail)
+		return fmt.Errorf("%w: function %s answered %s%s%s", tokensource.ErrRotationInProgress, name, c.Outcome, again,
+			detail)
 	}
-	return fmt.Errorf("function %s says %q%s", name, c.Outcome, detail)
+	return fmt.Errorf("function %s answered %q%s", name, c.Outcome, detail)
 }

@@ -59,7 +59,7 @@ func renew(t *testing.T, report rotation.ConnectionReport, min time.Duration) (r
 	return e.request, errors.Join(f.Renew(t.Context(), acme, min), func() error { return check(e.request, min) }())
 }
 
-// check insists that the function understood what was meant.
+// check verifies that the function decoded the request as intended.
 func check(got rotation.Request, min time.Duration) error {
 	if got.Op != "ensure" || got.Connection != acme.String() || time.Duration(got.MinTTLSeconds)*time.Second < min ||
 		time.Duration(got.MinTTLSeconds)*time.Second >= min+time.Second {
@@ -105,7 +105,7 @@ func TestTimeToTryAgainIsSaid(t *testing.T) {
 }
 
 func TestFunctionThatFails(t *testing.T) {
-	// which the engine's own check refuses
+	// The engine's own check refuses this.
 	_, err := renew(t, rotation.ConnectionReport{Connection: acme, Outcome: rotation.Fresh}, 0)
 	if err != nil {
 		t.Errorf("the scripted engine: %v", err)
@@ -148,7 +148,7 @@ func TestCallThatFails(t *testing.T) {
 	}
 }
 
-// Asking does not bring in what is asked.
+// This package does not import the rotate function.
 func TestImports(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", ".").Output()
 	if err != nil {
@@ -171,8 +171,8 @@ func (a answering) Invoke(context.Context, *lambda.InvokeInput, ...func(*lambda.
 	return &lambda.InvokeOutput{StatusCode: 200, Payload: a}, nil
 }
 
-// A function that is not the rotate function, or not as it was, never passes
-// for one that has renewed the token.
+// The answer of another function, or of another version, never counts as a renewed
+// token.
 func FuzzRenew(f *testing.F) {
 	f.Add(`{"connections":[{"connection":"sandbox/acme","outcome":"rotated"}]}`)
 	f.Add(`{"connections":[{"connection":"sandbox/other","outcome":"rotated"}]}`)

@@ -16,7 +16,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/tokensource/ensure"
 )
 
-// A token with at least five minutes left, and more to know where there is none.
+// A token with at least five minutes left, and a better error if there is none.
 func Example() {
 	ctx := context.Background()
 	cfg, err := config.LoadDefaultConfig(ctx)

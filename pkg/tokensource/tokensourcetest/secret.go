@@ -1,6 +1,6 @@
-// Package tokensourcetest lets programs that use package tokensource be tested
-// without AWS: a secret that rotates on command, and an API that accepts
-// only its current token.
+// Package tokensourcetest is for tests of programs that use package tokensource,
+// without AWS: a secret that rotates on command, and an API that accepts only its
+// current token.
 //
 // A source reads its secret at most once a second. A test that rotates faster
 // waits for that second, unless it runs inside testing/synctest.
@@ -23,11 +23,11 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/tokensource"
 )
 
-// Lifetime of the tokens of a new Secret, that of Procore's.
+// Lifetime is how long the tokens of a new Secret live, as Procore's do.
 const Lifetime = 90 * time.Minute
 
-// Secret plays the secret of one connection and a Secrets Manager that has no
-// other. It is safe for concurrent use.
+// Secret simulates the secret of one connection and a Secrets Manager with no other
+// secret. It is safe for concurrent use.
 type Secret struct {
 	mu       sync.Mutex
 	document token.Document
@@ -39,7 +39,7 @@ type Secret struct {
 var _ tokensource.SecretReader = (*Secret)(nil)
 
 // New makes the secret of a connection such as "production/acme", with a fresh
-// token. It panics if that is no name of a connection.
+// token. It panics if the name is not a connection's name.
 func New(connection string) *Secret {
 	c, err := token.ParseConnection(connection)
 	if err != nil {
@@ -58,7 +58,7 @@ func (s *Secret) renew() {
 	s.document.CreatedAt, s.document.SavedAt, s.document.ExpiresAt = now, now, now.Add(Lifetime)
 }
 
-// Rotate puts the next generation's token in place of the one before, which the API no longer accepts.
+// Rotate replaces the token by the next generation's. The API no longer accepts the old one.
 func (s *Secret) Rotate() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -66,7 +66,7 @@ func (s *Secret) Rotate() {
 	s.renew()
 }
 
-// Edit changes the document as edit does: its company, its API's URL, its expiry.
+// Edit lets edit change the document, such as its company, its API's URL or its expiry.
 func (s *Secret) Edit(edit func(*token.Document)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -80,7 +80,7 @@ func (s *Secret) Document() token.Document {
 	return s.document
 }
 
-// SetValue makes the secret hold any text instead of its document.
+// SetValue replaces the secret's document by any text.
 func (s *Secret) SetValue(value string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
