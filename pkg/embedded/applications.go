@@ -22,7 +22,7 @@ type Applications struct {
 
 var _ rotation.Applications = Applications{}
 
-// Applications returns the store's rotation.Applications, which reads what is stored with parse.
+// Applications returns the store's rotation.Applications, which parses stored values with parse.
 func (s *Store) Applications(parse ParseApplication) Applications { return Applications{s, parse} }
 
 // Application implements rotation.Applications.
@@ -33,7 +33,7 @@ func (a Applications) Application(ctx context.Context, environment string) (rota
 	}
 	app, err := a.parse(environment, value)
 	if err != nil {
-		return rotation.Application{}, fmt.Errorf("environment %s: %w that can be used: %w; store them anew with: "+
+		return rotation.Application{}, fmt.Errorf("environment %s: %w that can be used: %w; store them again with: "+
 			"tokenturn app set %s",
 			environment, rotation.ErrNoApplication, err, environment)
 	}
@@ -55,8 +55,8 @@ func (a Applications) Value(ctx context.Context, environment string) (token.Secr
 	return token.NewSecret(value), a.s.fault(what, err)
 }
 
-// Set stores an environment's app credentials in place of earlier ones, if
-// they can be parsed.
+// Set stores an environment's app credentials, replacing earlier ones, if they can be
+// parsed.
 func (a Applications) Set(ctx context.Context, environment string, value token.Secret) error {
 	what := "storing the app credentials of " + environment
 	if _, err := a.parse(environment, value); err != nil {

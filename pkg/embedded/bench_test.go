@@ -10,7 +10,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 )
 
-// BenchmarkRotation makes the calls of one rotation that a ledger gets: load, begin, load,
+// BenchmarkRotation makes the ledger calls of one rotation: load, begin, load,
 // save the answer, load, decide, load.
 func BenchmarkRotation(b *testing.B) {
 	s, err := embedded.Open(b.Context(), b.TempDir())

@@ -59,7 +59,7 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }
 
-// onSmallDisk is a process with a view of its own of what is mounted.
+// onSmallDisk is a process with its own mount namespace.
 func onSmallDisk(ctx context.Context, dir string) error {
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprint("size=", smallDiskSize)); err != nil {
 		return fmt.Errorf("mounting a small disk, for which this must be root or be let into a user namespace: %w", err)
@@ -79,8 +79,8 @@ func onSmallDisk(ctx context.Context, dir string) error {
 	return err
 }
 
-// madeOnFullDisk makes stores with each size of room. One that could not be made is made once
-// there is room, and none is left that cannot be opened.
+// madeOnFullDisk makes stores with each size of room. A store that could not be made is made
+// when there is room, and no store is left that cannot be opened.
 func madeOnFullDisk(ctx context.Context, dir string, d disk) error {
 	made, refused := 0, 0
 	for _, room := range steps(0, 512<<10, 4<<10) {
@@ -104,8 +104,8 @@ func madeOnFullDisk(ctx context.Context, dir string, d disk) error {
 	return nil
 }
 
-// refusedOnFullDisk lets a first and a second attempt meet a disk without room for a slot. What
-// there is stays for others.
+// refusedOnFullDisk starts a first and a second attempt on a disk without room for a slot.
+// The free space stays for other programs.
 func refusedOnFullDisk(ctx context.Context, dir string, d disk) (err error) {
 	s, err := embedded.Open(ctx, dir)
 	if err != nil {

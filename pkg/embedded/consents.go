@@ -12,12 +12,12 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/consent"
 )
 
-// rowsKept is how long after its expiry an invitation or a state stays, so
-// that whoever comes late is told why it no longer works.
+// rowsKept is how long after its expiry an invitation or a state stays, so that a late
+// visitor sees why it no longer works.
 const rowsKept = 30 * 24 * time.Hour
 
-// Consents keeps invitations and states, of whose links and parameters it
-// knows only hashes.
+// Consents keeps invitations and states. It has only hashes of their links and
+// parameters.
 type Consents struct{ s *Store }
 
 var _ consent.Store = Consents{}
@@ -91,11 +91,11 @@ func (k Consents) State(ctx context.Context, hash string) (s consent.State, err 
 	return s, err
 }
 
-// exchangeTakes is longer than a callback has for the exchange of a code and for saving its answer.
+// exchangeTakes is longer than a callback may take to exchange a code and save its answer.
 const exchangeTakes = 2 * time.Minute
 
-// Consume implements consent.Store. The code that came with the state is exchanged next, so
-// room for the answer is made first.
+// Consume implements consent.Store. The code of the state is exchanged next, so room
+// for the answer is reserved first.
 func (k Consents) Consume(ctx context.Context, hash, cookie, environment, nonce string, now time.Time) (consent.State,
 	error) {
 	var s consent.State
@@ -113,7 +113,7 @@ func (k Consents) Consume(ctx context.Context, hash, cookie, environment, nonce 
 		case !s.ConsumedAt.IsZero() && (nonce == "" || consumedBy != nonce):
 			return consent.ErrRefused
 		case !s.ConsumedAt.IsZero():
-			return nil // this very call, repeated
+			return nil // a repetition of the same call
 		case !now.Before(s.ExpiresAt):
 			return consent.ErrRefused
 		}
@@ -157,8 +157,8 @@ func (k Consents) Conclude(ctx context.Context, s consent.State, result string, 
 	})
 }
 
-// insert adds a row of table whose first two columns in query are the hash and
-// the JSON of v, and removes rows long past their expiry.
+// insert adds a row to table and removes rows long past their expiry. The first two
+// columns in query are the hash and the JSON of v.
 func insert(ctx context.Context, tx *sql.Tx, table, hash string, now time.Time, v any, query string,
 	rest ...any) error {
 	text, err := json.Marshal(v)

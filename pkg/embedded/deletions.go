@@ -9,18 +9,18 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// Deletions schedule the deletion of connections' secrets, and take that back, on
-// the terms of Secrets Manager: from when it is scheduled on nobody reads or
-// writes the secret, and once its time has come it is overwritten by the next
-// process that opens the store, or by the next secret of the connection.
+// Deletions schedules the deletion of connections' secrets, and cancels it, as Secrets
+// Manager does: a scheduled secret cannot be read or written. At the end of the recovery
+// time it is overwritten by the next process that opens the store, or by the next secret
+// of the connection.
 type Deletions struct{ s *Store }
 
-// Deletions returns what disconnecting and its undoing need.
+// Deletions returns the part of the store that disconnect and undo use.
 func (s *Store) Deletions() Deletions { return Deletions{s} }
 
-// Schedule takes the secret of c away at once and for good after the recovery
-// time. It returns when that will be; if it was scheduled before, that time
-// stays. rotation.ErrNoSecret.
+// Schedule makes the secret of c unreadable at once and deletes it after the recovery
+// time. It returns the time of the deletion; a time that was scheduled before stays.
+// rotation.ErrNoSecret.
 func (d Deletions) Schedule(ctx context.Context, c token.Connection, recovery time.Duration) (at time.Time, err error) {
 	err = d.s.write(ctx, "scheduling the deletion of the secret of "+c.String(), func(tx *sql.Tx) error {
 		now := time.Now()
@@ -39,8 +39,8 @@ func (d Deletions) Schedule(ctx context.Context, c token.Connection, recovery ti
 	return at, err
 }
 
-// Cancel gives the secret of c back with all its versions. That it was not
-// scheduled for deletion is no error. rotation.ErrNoSecret.
+// Cancel restores the secret of c with all its versions. A secret that was not scheduled
+// for deletion is not an error. rotation.ErrNoSecret.
 func (d Deletions) Cancel(ctx context.Context, c token.Connection) error {
 	return d.s.write(ctx, "restoring the secret of "+c.String(), func(tx *sql.Tx) error {
 		if err := purge(ctx, tx, time.Now()); err != nil {
@@ -54,7 +54,7 @@ func (d Deletions) Cancel(ctx context.Context, c token.Connection) error {
 	})
 }
 
-// purge ends the secrets whose time has come.
+// purge deletes the secrets at the end of their recovery time.
 func purge(ctx context.Context, tx *sql.Tx, now time.Time) error {
 	for _, table := range []string{"label", "version", "deletion"} { // labels refer to versions
 		if _, err := tx.ExecContext(ctx, `DELETE FROM `+table+` WHERE connection IN
@@ -82,7 +82,7 @@ func mustExist(ctx context.Context, tx *sql.Tx, c token.Connection) error {
 	return rotation.ErrSecretDeleted
 }
 
-// mustHaveVersion returns ErrNoSecret unless anything is stored of a secret of c.
+// mustHaveVersion returns ErrNoSecret unless a version of a secret of c is stored.
 func mustHaveVersion(ctx context.Context, tx *sql.Tx, c token.Connection) error {
 	var exists bool
 	err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM version WHERE connection = ?)`, c.String()).Scan(&exists)

@@ -5,7 +5,7 @@ import (
 	"errors"
 )
 
-// Examine reads the whole database and reports whether SQLite finds it sound.
+// Examine reads the whole database and reports any damage that SQLite finds.
 func (s *Store) Examine(ctx context.Context) error {
 	const what = "examining the database"
 	var verdict string

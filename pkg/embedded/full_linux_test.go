@@ -11,7 +11,7 @@ import (
 
 func init() { children["limited"] = onLimitedFiles }
 
-// fileLimit is a disk on which every file may grow to so many bytes and no further.
+// fileLimit is a disk on which every file may grow to a number of bytes and no further.
 type fileLimit struct{}
 
 func (fileLimit) leave(room int64) error { return limitFiles(uint64(room)) }

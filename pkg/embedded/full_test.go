@@ -14,7 +14,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 )
 
-// disk is where a store lies, with as much room as is wanted.
+// disk is the place of a store, with a given size of room.
 type disk interface {
 	leave(room int64) error // from now on
 	free() error            // as much as there is
@@ -98,7 +98,7 @@ func attemptOnFullDisk(ctx context.Context, dir string, d disk, room int64, size
 	return figures{saved: 1}, holds(ctx, s, want, answer)
 }
 
-// isNotBegun wants the row as it was, and an error that says what to do.
+// isNotBegun checks that the row is unchanged and that the error says what to do.
 func isNotBegun(ctx context.Context, s *embedded.Store, revision, says string, refusal error) error {
 	record, _, err := s.Ledger().Load(ctx, acme)
 	if err != nil {
@@ -126,7 +126,7 @@ func holds(ctx context.Context, s *embedded.Store, n int, answer rotation.TokenR
 	return fmt.Errorf("the answer is not among the %d responses", len(responses))
 }
 
-// steps are the numbers from first to last.
+// steps returns the numbers from first to last.
 func steps(first, last, step int64) (all []int64) {
 	for n := first; n <= last; n += step {
 		all = append(all, n)

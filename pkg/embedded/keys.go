@@ -18,8 +18,8 @@ import (
 // keyPrefix starts a key file; 32 bytes in unpadded base64url follow, and a newline.
 const keyPrefix = "tokenturn-key-1 "
 
-// keys are what is derived from the key file: for each purpose a key of its
-// own, so that bytes sealed for one cannot be passed off as another's.
+// keys are derived from the key file: one key for each purpose, so that bytes sealed for
+// one purpose do not open for another.
 type keys struct {
 	id           string // identifies the key file without disclosing it
 	dataKeys     cipher.AEAD
@@ -32,8 +32,8 @@ func loadKeys(path string, mayCreate bool) (keys, error) {
 	text, err := readKey(path)
 	if errors.Is(err, os.ErrNotExist) {
 		if !mayCreate {
-			return keys{}, fmt.Errorf("the key file %s is missing, without which nothing in %s can be opened; "+
-				"put it back from a backup, or move the database away to start anew", path, DatabaseName)
+			return keys{}, fmt.Errorf("the key file %s is missing; nothing in %s can be opened without it: "+
+				"restore it from a backup, or move the database away to start with an empty one", path, DatabaseName)
 		}
 		if err := createKey(path); err != nil {
 			return keys{}, err
@@ -45,12 +45,12 @@ func loadKeys(path string, mayCreate bool) (keys, error) {
 	}
 	master, ok := parseKey(text)
 	if !ok {
-		return keys{}, fmt.Errorf("%s is not a key file of tokenturn, or is damaged; put the right one back", path)
+		return keys{}, fmt.Errorf("%s is not a key file of tokenturn, or is damaged; restore the right one", path)
 	}
 	return deriveKeys(master)
 }
 
-// formatKey is the text of a key file.
+// formatKey returns the text of a key file.
 func formatKey(master []byte) string {
 	return keyPrefix + base64.RawURLEncoding.EncodeToString(master) + "\n"
 }
@@ -73,8 +73,8 @@ func readKey(path string) (string, error) {
 		return "", fmt.Errorf("reading the key file: %w", err)
 	}
 	if others := info.Mode().Perm() & 0o077; others != 0 {
-		return "", fmt.Errorf("the key file %s is open to other users (mode %04o); "+
-			"if nobody else can have read it, run: chmod 600 '%s'", path, info.Mode().Perm(), path)
+		return "", fmt.Errorf("other users may read the key file %s (mode %04o); "+
+			"if no other user can have read it, run: chmod 600 '%s'", path, info.Mode().Perm(), path)
 	}
 	text, err := io.ReadAll(io.LimitReader(f, 1024))
 	if err != nil {
@@ -83,10 +83,10 @@ func readKey(path string) (string, error) {
 	return string(text), nil
 }
 
-// createKey makes the key file. Of several processes that try, one wins.
+// createKey makes the key file. If several processes try, one wins.
 func createKey(path string) error {
 	master := make([]byte, 32)
-	rand.Read(master) // never fails: it ends the program first
+	rand.Read(master) // never fails: on an error it ends the program
 	return place(path, func(draft string) error {
 		f, err := os.OpenFile(draft, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		if err != nil {
@@ -117,14 +117,14 @@ func deriveKeys(master []byte) (keys, error) {
 	k := keys{
 		id:           hex.EncodeToString(derive("id")),
 		dataKeys:     aead("data keys"),
-		versions:     aead("vault versions"),
+		versions:     aead("vault versions"), // the name is part of the key: it must not change
 		applications: aead("app credentials"),
 	}
 	return k, errors.Join(errs...)
 }
 
-// seal encrypts plain for the row that identity names: copied into another
-// row, the bytes do not open.
+// seal encrypts plain for the row that identity names: the bytes do not open in another
+// row.
 func seal(key cipher.AEAD, plain string, identity ...string) []byte {
 	return key.Seal(nil, nil, []byte(plain), fmt.Appendf(nil, "%q", identity))
 }
@@ -133,7 +133,7 @@ func seal(key cipher.AEAD, plain string, identity ...string) []byte {
 func unseal(key cipher.AEAD, sealed []byte, identity ...string) (string, error) {
 	plain, err := key.Open(nil, nil, sealed, fmt.Appendf(nil, "%q", identity))
 	if err != nil {
-		return "", errors.New("the sealed bytes are damaged or belong to another row; put back a backup of the database")
+		return "", errors.New("the sealed bytes are damaged or belong to another row; restore a backup of the database")
 	}
 	return string(plain), nil
 }

@@ -14,11 +14,11 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// historyKept is how long a connection's events stay, counted back from its newest one.
+// historyKept is how long a connection's events stay, counted back from its newest event.
 const historyKept = 90 * 24 * time.Hour
 
-// Ledger keeps records, responses and history. Nothing in them is secret in the
-// clear: the answers in responses come sealed.
+// Ledger keeps records, responses and history. Nothing in them is secret in
+// plain text: the answers in responses are sealed.
 type Ledger struct{ s *Store }
 
 var _ rotation.Ledger = Ledger{}
@@ -30,8 +30,8 @@ func (s *Store) Ledger() Ledger { return Ledger{s} }
 func (l Ledger) Load(ctx context.Context, c token.Connection) (rotation.Record, []rotation.TokenResponse, error) {
 	record := rotation.Record{Connection: c}
 	var responses []rotation.TokenResponse
-	// Read before the database: an answer that is in the reserve no more has been in the
-	// database since.
+	// The reserve is read before the database: an answer that is no longer in the reserve is
+	// then already in the database.
 	reserved := l.s.reserve.read()
 	err := l.s.read(ctx, "loading "+c.String(), func(tx *sql.Tx) (err error) {
 		row := tx.QueryRowContext(ctx, `SELECT revision, json FROM record WHERE connection = ?`, c.String())
@@ -82,7 +82,7 @@ func (l Ledger) Due(ctx context.Context, now time.Time) ([]token.Connection, err
 	}
 	var due []token.Connection
 	for _, name := range names {
-		// A row that names no connection is not ours and must not stop the others.
+		// A row without a connection's name is not tokenturn's and must not stop the others.
 		if c, err := token.ParseConnection(name); err == nil {
 			due = append(due, c)
 		}
@@ -108,7 +108,7 @@ func (l Ledger) History(ctx context.Context, c token.Connection, limit int) ([]r
 	return events, l.s.fault("reading the history of "+c.String(), err)
 }
 
-// SaveResponse implements rotation.Ledger. An answer that the database does not take is
+// SaveResponse implements rotation.Ledger. An answer that the database cannot take is
 // saved in the reserve.
 func (l Ledger) SaveResponse(ctx context.Context, m rotation.TokenResponse) error {
 	what := fmt.Sprintf("saving response %s of %s", responseName(m.Key), m.Connection)
@@ -128,7 +128,7 @@ func (l Ledger) SaveResponse(ctx context.Context, m rotation.TokenResponse) erro
 	return nil
 }
 
-// appendResponse leaves a response of the same key as it is.
+// appendResponse stores a response. It leaves an existing one with the same key unchanged.
 func appendResponse(ctx context.Context, tx *sql.Tx, m rotation.TokenResponse) error {
 	text, err := json.Marshal(m)
 	if err != nil {
@@ -143,7 +143,7 @@ func appendResponse(ctx context.Context, tx *sql.Tx, m rotation.TokenResponse) e
 // Write implements rotation.Ledger.
 func (l Ledger) Write(ctx context.Context, change rotation.Change) (string, error) {
 	c := change.Record.Connection
-	revision := rand.Text() // never one that another history of this row had, such as that of a restored backup
+	revision := rand.Text() // never one of another history of this row, such as that of a restored backup
 	var begun []rotation.Attempt
 	var moved bool
 	err := l.s.write(ctx, "writing "+c.String(), func(tx *sql.Tx) (err error) {
@@ -173,12 +173,12 @@ func (l Ledger) Write(ctx context.Context, change rotation.Change) (string, erro
 		return "", err
 	}
 	if moved {
-		_ = l.s.tidy(ctx) // should it fail, the next opening of the store does it
+		_ = l.s.tidy(ctx) // if it fails, the next opening of the store does it
 	}
 	return revision, nil
 }
 
-// attemptsBegun lists the attempts of r that the stored row does not have.
+// attemptsBegun returns the attempts of r that the stored row does not have.
 func attemptsBegun(ctx context.Context, tx *sql.Tx, r rotation.Record) (begun []rotation.Attempt, err error) {
 	if len(r.Attempts()) == 0 {
 		return nil, nil
@@ -196,7 +196,7 @@ func attemptsBegun(ctx context.Context, tx *sql.Tx, r rotation.Record) (begun []
 	return begun, nil
 }
 
-// apply does what the change does besides replacing the record.
+// apply makes the parts of the change other than replacing the record.
 func apply(ctx context.Context, tx *sql.Tx, change rotation.Change) error {
 	c := change.Record.Connection
 	for _, m := range change.Copy {
@@ -240,7 +240,7 @@ func replaceRecord(ctx context.Context, tx *sql.Tx, r rotation.Record, revision 
 	return expectOne(result, rotation.ErrConflict)
 }
 
-// markResponse rewrites the state and reason of a response and nothing else of it.
+// markResponse changes the state and reason of a response, and nothing else.
 func markResponse(ctx context.Context, tx *sql.Tx, c token.Connection, m rotation.TokenResponse) error {
 	result, err := tx.ExecContext(ctx, `UPDATE mint SET json = json_set(json, '$.state', ?, '$.reason', ?)
 		WHERE connection = ? AND epoch = ? AND generation = ? AND attempt = ?`,
@@ -248,7 +248,8 @@ func markResponse(ctx context.Context, tx *sql.Tx, c token.Connection, m rotatio
 	if err != nil {
 		return err
 	}
-	missing := fmt.Errorf("response %s is not there to be marked: %w", responseName(m.Key), rotation.ErrConflict)
+	missing := fmt.Errorf("response %s cannot be marked, because it does not exist: %w", responseName(m.Key),
+		rotation.ErrConflict)
 	return expectOne(result, missing)
 }
 
@@ -274,7 +275,7 @@ func responseName(k rotation.ResponseKey) string {
 	return fmt.Sprintf("%d#%d#%s", k.Epoch, k.Generation, k.Attempt)
 }
 
-// scanRecord reads a row of revision and json.
+// scanRecord reads a row with revision and json.
 func scanRecord(row interface{ Scan(...any) error }) (r rotation.Record, err error) {
 	var revision, text string
 	if err := row.Scan(&revision, &text); err != nil {

@@ -78,8 +78,8 @@ func TestHistoryIsNewestFirstAndForgets(t *testing.T) {
 	}
 }
 
-// A program that loaded a row before the database was put back from a backup must not win
-// against the row that is there now.
+// A program that loaded a row before the database was restored from a backup must not win
+// against the present row.
 func TestRevisionsDoNotRepeatAfterARestore(t *testing.T) {
 	dir := t.TempDir()
 	ledger := openStore(t, dir).Ledger()
@@ -89,7 +89,7 @@ func TestRevisionsDoNotRepeatAfterARestore(t *testing.T) {
 	stale := record
 	stale.Revision = write(t, ledger, rotation.Change{Record: record, History: nil})
 
-	// The backup holds the first row; it is written on from there.
+	// The backup has the first row; later writes start from it.
 	execute(t, filepath.Join(dir, embedded.DatabaseName), fmt.Sprintf("UPDATE record SET revision = '%s'",
 		restored.Revision))
 	write(t, ledger, rotation.Change{Record: restored})
@@ -109,7 +109,7 @@ func TestRefusedWriteChangesNothing(t *testing.T) {
 	for name, change := range map[string]rotation.Change{
 		"stale": {Record: rotation.Record{Connection: acme, Revision: "x"},
 			Bury: []rotation.ResponseKey{numbered(1).Key}, History: []rotation.Event{{Kind: "x"}}},
-		"missing mint": {Record: record, Mark: []rotation.TokenResponse{missing},
+		"missing response": {Record: record, Mark: []rotation.TokenResponse{missing},
 			Bury: []rotation.ResponseKey{numbered(1).Key}, History: []rotation.Event{{Kind: "x"}}},
 	} {
 		if _, err := ledger.Write(t.Context(), change); err == nil {
@@ -125,8 +125,8 @@ func TestRefusedWriteChangesNothing(t *testing.T) {
 	}
 }
 
-// The store must work where time is virtual: no call may wait for real time
-// while the others' clock stands still.
+// The store must work with virtual time: no call may wait for real time while the clock
+// of the others stands still.
 func TestUseInABubble(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
@@ -207,7 +207,7 @@ func TestClosedStore(t *testing.T) {
 	}
 }
 
-// Damage that shows only later is reported with what to do, whatever the call.
+// Damage that appears later is reported with what to do, by every call.
 func TestDamageIsExplained(t *testing.T) {
 	dir := t.TempDir()
 	s, err := embedded.Open(t.Context(), dir)

@@ -15,8 +15,8 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// The tests run this binary again as processes of their own. children are what such a
-// process can do; it gets the store's directory and reports on standard output.
+// The tests run this binary again as separate processes. children are the functions of such
+// a process; it gets the store's directory and reports on standard output.
 var children = map[string]func(ctx context.Context, dir string) error{
 	"count": countInRecord,
 	"save":  saveResponsesForever,
@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 }
 
 // child prepares a process that does what name says in dir. It stays the user
-// it is, except that root, whom no file mode stops, becomes nobody if asked to.
+// it is, except that root, for which file modes do not hold, becomes nobody on request.
 func child(t *testing.T, name, dir string, unprivileged bool) *exec.Cmd {
 	t.Helper()
 	path, err := os.Executable()
@@ -53,7 +53,7 @@ func child(t *testing.T, name, dir string, unprivileged bool) *exec.Cmd {
 
 const nobody = 65534
 
-// failure runs cmd, which must fail, and returns what it said.
+// failure runs cmd, which must fail, and returns its output.
 func failure(t *testing.T, cmd *exec.Cmd) string {
 	t.Helper()
 	var stderr bytes.Buffer

@@ -110,7 +110,7 @@ func TestOpenRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 			write(embedded.KeyName, key)(t, dir)
-		}, []string{embedded.KeyName, "not the key file", "put the right one back"}},
+		}, []string{embedded.KeyName, "not the key file", "restore the right one"}},
 		"key file of another kind": {write(embedded.KeyName, []byte("ssh-ed25519 CANARY")),
 			[]string{"not a key file of tokenturn"}},
 		"key file cut off": {write(embedded.KeyName, []byte("tokenturn-key-1 CANARY")),
@@ -213,7 +213,7 @@ func owned(t *testing.T, top string) {
 	}
 }
 
-// execute runs queries on the database, past the store.
+// execute runs queries on the database without the store.
 func execute(t *testing.T, path, queries string) {
 	t.Helper()
 	db, err := sql.Open("sqlite", path)

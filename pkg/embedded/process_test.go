@@ -115,7 +115,7 @@ func TestProcessesShareAStore(t *testing.T) {
 	}
 }
 
-// saveMintsForever prints the number of each response once it is acknowledged.
+// saveResponsesForever prints the number of each response once it is acknowledged.
 func saveResponsesForever(ctx context.Context, dir string) error {
 	s, err := embedded.Open(ctx, dir)
 	if err != nil {
@@ -139,7 +139,7 @@ func numbered(n int) rotation.TokenResponse {
 		Source: rotation.FromRefresh, State: rotation.Saved, Sealed: bytes.Repeat([]byte{byte(n)}, 3000)}
 }
 
-// A process killed in the middle of writing loses nothing that it was told is written.
+// A process killed in the middle of writing loses nothing that was acknowledged.
 func TestKilledProcessLosesNothing(t *testing.T) {
 	dir := t.TempDir()
 	for round := range 6 {
@@ -183,7 +183,7 @@ func TestKilledProcessLosesNothing(t *testing.T) {
 		}
 		for n, m := range responses {
 			if !bytes.Equal(m.Sealed, numbered(n).Sealed) {
-				t.Errorf("mint %d has other bytes", n)
+				t.Errorf("response %d has other bytes", n)
 			}
 		}
 		if err := s.Close(); err != nil {

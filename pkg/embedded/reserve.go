@@ -26,28 +26,28 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// ReserveName is the file that takes an answer for which the database has no room. It is
-// made by the first attempt. A backup does without it.
+// ReserveName is the file that takes an answer for which the database has no room. The
+// first attempt makes it. A backup does not need it.
 const ReserveName = "tokenturn.reserve"
 
 const (
 	// slotSize fits the largest answer, 256 KiB, sealed and in base64, and 40 KiB more.
 	slotSize = 384 << 10
-	// slotsKept are as many as one run needs at once; what a burst needed above them is freed.
+	// slotsKept is the number that one run needs at once; slots that a burst added are freed.
 	slotsKept = 8
-	// claimKept is how long after its time an answer may still come that has to be saved.
+	// claimKept is how long after its end a claim stays, in case its answer is late.
 	claimKept = time.Minute
 )
 
-// reserve is a file of slots. Each slot was written in full before somebody relied on it, so
-// writing an answer over it needs no more space on the disk, whatever other programs do with the
+// reserve is a file of slots. Each slot is written in full before a claim relies on it, so
+// overwriting it with an answer needs no more disk space, whatever other programs do with the
 // disk and other processes with the database. (A file system that copies on write, such as
-// btrfs, needs some all the same.) The bytes it is filled with are random, because a file
-// system may leave out zeros, or compress them.
+// btrfs, still needs some.) The filling is random, because a file system may not store
+// zeros, or may compress them.
 //
-// The table reserve says which attempt has which slot, and so what a slot's content counts:
-// an answer in a slot is a saved response as long as the slot's row names the claim that is
-// beside the answer. Rows and slots change only under the database's write lock.
+// The table reserve says which attempt has which slot, and so which content is valid: an
+// answer in a slot is a saved response while the slot's row names the claim that is stored
+// with the answer. Rows and slots change only under the database's write lock.
 type reserve struct{ path string }
 
 // answer is the content of a slot: magic, length, checksum, and this as JSON.
@@ -60,23 +60,23 @@ var slotMagic = []byte("tokenturn-answer-1\n")
 
 const slotHeader = 19 + 4 + sha256.Size
 
-// attemptClaim and stateClaim name who may need a slot: an attempt, or the exchange of a code.
+// attemptClaim and stateClaim name the claims of an attempt and of the exchange of a code.
 func attemptClaim(id string) string { return "attempt/" + id }
 func stateClaim(hash string) string { return "state/" + hash }
 
-// contents is what the slots held at one moment.
+// contents is the content of all slots at one moment.
 type contents struct {
-	held []content
-	err  error // of reading the file at all
+	slots []content
+	err   error // of opening the file
 }
 
-// content is that of one slot.
+// content is the content of one slot.
 type content struct {
-	answer answer // without a claim: none
+	answer answer // no claim: the slot has no answer
 	err    error
 }
 
-// read looks at every slot. What could not be read matters only to who needs it.
+// read reads every slot. A slot that cannot be read is an error only for its claim.
 func (r reserve) read() contents {
 	f, err := os.Open(r.path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -93,12 +93,12 @@ func (r reserve) read() contents {
 	var all contents
 	for n := range info.Size() / slotSize {
 		a, err := readSlot(io.NewSectionReader(f, n*slotSize, slotSize))
-		all.held = append(all.held, content{a, err})
+		all.slots = append(all.slots, content{a, err})
 	}
 	return all
 }
 
-// readSlot returns no answer for a slot that holds none or one that was written in part.
+// readSlot returns no answer for a slot without one, or with one that is incomplete.
 func readSlot(slot io.Reader) (a answer, err error) {
 	header := make([]byte, slotHeader)
 	if _, err := io.ReadFull(slot, header); err != nil || !bytes.HasPrefix(header, slotMagic) {
@@ -121,15 +121,15 @@ func readSlot(slot io.Reader) (a answer, err error) {
 // none reports that no slot holds an answer.
 func (r contents) none() bool {
 	return r.err == nil &&
-		!slices.ContainsFunc(r.held, func(c content) bool { return c.answer.Claim != "" || c.err != nil })
+		!slices.ContainsFunc(r.slots, func(c content) bool { return c.answer.Claim != "" || c.err != nil })
 }
 
 // of returns the answer that the claim has in its slot, if one was saved there.
 func (r contents) of(c claim) (response rotation.TokenResponse, found bool, err error) {
-	if r.err != nil || c.slot >= int64(len(r.held)) {
+	if r.err != nil || c.slot >= int64(len(r.slots)) {
 		return response, false, r.err
 	}
-	at := r.held[c.slot]
+	at := r.slots[c.slot]
 	if at.err != nil {
 		return response, false, fmt.Errorf("reading slot %d of %s: %w", c.slot, ReserveName, at.err)
 	}
@@ -143,7 +143,7 @@ func (r reserve) put(c claim, m rotation.TokenResponse) error {
 		return err
 	}
 	if len(text) > slotSize-slotHeader {
-		return fmt.Errorf("the answer takes %d bytes and a slot of %s has %d", len(text), ReserveName, slotSize-slotHeader)
+		return fmt.Errorf("the answer takes %d bytes, but a slot of %s has %d", len(text), ReserveName, slotSize-slotHeader)
 	}
 	sum := sha256.Sum256(text)
 	content := binary.BigEndian.AppendUint32(bytes.Clone(slotMagic), uint32(len(text)))
@@ -163,13 +163,13 @@ func (r reserve) write(offset int64, content []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// noRoom says that the disk has no room for an answer, of which lacks bytes are missing.
+// noRoom says that the disk has no room for an answer: lacks more bytes are needed.
 func (r reserve) noRoom(lacks int64, err error) error {
 	return fmt.Errorf("the disk of %s has no room to save an answer, so nothing was presented; "+
 		"free at least %d bytes of it and try again: %w", filepath.Dir(r.path), lacks, err)
 }
 
-// explain says for whom it matters that the database found the disk full.
+// explain says what a full disk means for an attempt.
 func (r reserve) explain(err error) error {
 	if e, ok := errors.AsType[*sqlite.Error](err); ok && e.Code()&0xff == sqlite3.SQLITE_FULL {
 		return r.noRoom(slotSize, err)
@@ -178,7 +178,7 @@ func (r reserve) explain(err error) error {
 }
 
 // grow makes the file reach to the end of the slot. If the disk has no room for
-// that, the file stays as it was, because what it would take up somebody else may need.
+// that, the file keeps its size, so that it takes no space that another program needs.
 func (r reserve) grow(slot int64) (err error) {
 	info, err := os.Stat(r.path)
 	made := errors.Is(err, os.ErrNotExist)
@@ -187,14 +187,14 @@ func (r reserve) grow(slot int64) (err error) {
 	}
 	size := int64(0)
 	if !made {
-		size = info.Size() / slotSize * slotSize // the rest was written by somebody who did not end it
+		size = info.Size() / slotSize * slotSize // the rest is an incomplete slot of a process that ended early
 	}
 	end := (slot + 1) * slotSize
 	if size >= end {
 		return nil
 	}
 	filler := make([]byte, end-size)
-	rand.Read(filler) // never fails: it ends the program first
+	rand.Read(filler) // never fails: on an error it ends the program
 	if err = r.write(size, filler); err == nil && made {
 		err = flush(filepath.Dir(r.path))
 	}
@@ -225,7 +225,7 @@ type claim struct {
 	until      int64
 }
 
-// claims lists all of them, which are few, by their slots.
+// claims returns all claims, which are few, in order of their slots.
 func claims(ctx context.Context, q querier) ([]claim, error) {
 	rows, err := q.QueryContext(ctx, `SELECT slot, connection, claim, until FROM reserve ORDER BY slot`)
 	if err != nil {
@@ -236,8 +236,8 @@ func claims(ctx context.Context, q querier) ([]claim, error) {
 	})
 }
 
-// claim gives name a slot of its own, all of which is on the disk. until is when its
-// answer is to be expected at the latest.
+// claim gives name its own slot, which is completely on the disk. until is the latest time
+// at which its answer is expected.
 func (r reserve) claim(ctx context.Context, tx *sql.Tx, c token.Connection, name string, until time.Time) error {
 	all, err := claims(ctx, tx)
 	if err != nil {
@@ -247,7 +247,7 @@ func (r reserve) claim(ctx context.Context, tx *sql.Tx, c token.Connection, name
 	if all, err = r.release(ctx, tx, all, func(c claim) bool { return c.until < dead }); err != nil {
 		return err
 	}
-	var slot int64 // the first that nobody has
+	var slot int64 // the first without a claim
 	for _, c := range all {
 		if c.slot == slot {
 			slot++
@@ -260,8 +260,8 @@ func (r reserve) claim(ctx context.Context, tx *sql.Tx, c token.Connection, name
 	return r.grow(slot)
 }
 
-// release ends the claims that over selects, but none that has its answer in the reserve,
-// and returns those that are left.
+// release ends the claims that over selects, except those with an answer in the reserve,
+// and returns the claims that are left.
 func (r reserve) release(ctx context.Context, tx *sql.Tx, all []claim, over func(claim) bool) (
 	left []claim, err error) {
 	now := sync.OnceValue(r.read)
@@ -285,7 +285,7 @@ func endClaim(ctx context.Context, tx *sql.Tx, c claim) error {
 }
 
 // settle moves the connection's answers from the reserve into the database, and ends the
-// claims of its attempts but those that are not over. It reports whether an answer was moved.
+// claims of its attempts that are over. It reports whether an answer was moved.
 func (r reserve) settle(ctx context.Context, tx *sql.Tx, c token.Connection, attempts []rotation.Attempt) (
 	moved bool, err error) {
 	all, err := claims(ctx, tx)
@@ -312,7 +312,7 @@ func (r reserve) settle(ctx context.Context, tx *sql.Tx, c token.Connection, att
 	return moved, nil
 }
 
-// isOver reports whether the claim is that of an attempt, and of none of these.
+// isOver reports whether the claim belongs to an attempt that is not in attempts.
 func (c claim) isOver(attempts []rotation.Attempt) bool {
 	return strings.HasPrefix(c.name, attemptClaim("")) &&
 		!slices.ContainsFunc(attempts, func(a rotation.Attempt) bool { return c.name == attemptClaim(a.ID) })
@@ -332,10 +332,10 @@ func (r reserve) save(ctx context.Context, tx *sql.Tx, m rotation.TokenResponse)
 	}
 	now := r.read()
 	for _, c := range all {
-		held, found, err := now.of(c)
+		saved, found, err := now.of(c)
 		switch {
-		case err != nil || !c.isFor(m): // of two codes for one connection each has a slot
-		case found && held.Key == m.Key:
+		case err != nil || !c.isFor(m): // two codes for one connection have a slot each
+		case found && saved.Key == m.Key:
 			return nil
 		case !found:
 			return r.put(c, m)
@@ -344,8 +344,7 @@ func (r reserve) save(ctx context.Context, tx *sql.Tx, m rotation.TokenResponse)
 	return errors.New("no room is reserved for it")
 }
 
-// tidy overwrites answers that are in the database by now, and gives back to the disk what
-// a burst took.
+// tidy overwrites answers that the database has, and frees the slots that a burst added.
 func (r reserve) tidy(ctx context.Context, tx *sql.Tx) error {
 	all, err := claims(ctx, tx)
 	if err != nil {
@@ -356,17 +355,17 @@ func (r reserve) tidy(ctx context.Context, tx *sql.Tx) error {
 		names[c.slot], keep = c.name, max(keep, c.slot+1)
 	}
 	now := r.read()
-	for n, at := range now.held {
+	for n, at := range now.slots {
 		if at.answer.Claim == "" || at.answer.Claim == names[int64(n)] {
 			continue
 		}
 		filler := make([]byte, slotSize)
-		rand.Read(filler) // never fails: it ends the program first
+		rand.Read(filler) // never fails: on an error it ends the program
 		if err := r.write(int64(n)*slotSize, filler); err != nil {
 			return err
 		}
 	}
-	if int64(len(now.held)) > keep {
+	if int64(len(now.slots)) > keep {
 		return os.Truncate(r.path, keep*slotSize)
 	}
 	return nil

@@ -18,7 +18,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// begin gives c an attempt.
+// begin starts an attempt of c.
 func begin(t *testing.T, s *embedded.Store, c token.Connection, id string) rotation.Record {
 	t.Helper()
 	record, _, err := s.Ledger().Load(t.Context(), c)
@@ -34,7 +34,7 @@ func attempt(id string) *rotation.Attempt {
 	return &rotation.Attempt{ID: id, BegunAt: time.Now(), Until: time.Now().Add(time.Minute), Presentations: 1}
 }
 
-// largest is the answer to an attempt that takes the most room: 256 KiB, sealed.
+// largest is the largest answer to an attempt: 256 KiB, sealed.
 func largest(c token.Connection, attempt string) rotation.TokenResponse {
 	m := numbered(1)
 	m.Connection, m.Key.Attempt = c, attempt
@@ -44,7 +44,7 @@ func largest(c token.Connection, attempt string) rotation.TokenResponse {
 	return m
 }
 
-// has wants these responses, in this order and with their bytes.
+// has checks that these responses are stored, in this order and with their bytes.
 func has(t *testing.T, s *embedded.Store, c token.Connection, want ...rotation.TokenResponse) {
 	t.Helper()
 	_, responses, err := s.Ledger().Load(t.Context(), c)
@@ -79,8 +79,8 @@ func save(t *testing.T, s *embedded.Store, m rotation.TokenResponse) {
 	}
 }
 
-// The disk fills up after an attempt began. Its answer is saved all the same, every process
-// sees it, and the next write keeps it in the database and nowhere else.
+// The disk fills up after an attempt began. Its answer is still saved, every process sees
+// it, and the next write moves it into the database.
 func TestAnswerThatTheDatabaseDoesNotTake(t *testing.T) {
 	dir := t.TempDir()
 	s, other := openStore(t, dir), openStore(t, dir)
@@ -95,7 +95,7 @@ func TestAnswerThatTheDatabaseDoesNotTake(t *testing.T) {
 	}
 	record.Status = rotation.NeedsConsent
 	_, err := s.Ledger().Write(t.Context(), rotation.Change{Record: record})
-	if err == nil || !strings.Contains(err.Error(), "make room on the disk") {
+	if err == nil || !strings.Contains(err.Error(), "free space on the disk") {
 		t.Errorf("a write that would have to move the answer into the full database: %v", err)
 	}
 	has(t, other, acme, answer)
@@ -116,7 +116,7 @@ func TestAnswerThatTheDatabaseDoesNotTake(t *testing.T) {
 	has(t, s, acme)
 }
 
-// Without an attempt there is no promise, and a failure is told.
+// Without an attempt no room is reserved, and a failure is reported.
 func TestAnswerWithoutAnAttempt(t *testing.T) {
 	s := openStore(t, t.TempDir())
 	begin(t, s, acme, "a")
@@ -132,7 +132,7 @@ func TestAnswerWithoutAnAttempt(t *testing.T) {
 	has(t, s, other)
 }
 
-// The room for the answer to a code is made when its state is consumed.
+// The room for the answer to a code is reserved when its state is consumed.
 func TestAnswerToACode(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
@@ -188,8 +188,8 @@ func reserved(t *testing.T, dir string) int64 {
 	return info.Size() / embedded.SlotSize
 }
 
-// Attempts that go on at once have a slot each; those that are over leave theirs to others,
-// also after a crash.
+// Concurrent attempts have a slot each. Slots of ended attempts are used again, also after
+// a crash.
 func TestSlotsAreUsedAgain(t *testing.T) {
 	dir := t.TempDir()
 	connection := func(n int) token.Connection {
@@ -244,7 +244,7 @@ func TestSlotsAreUsedAgain(t *testing.T) {
 	has(t, s, connection(3), survivor)
 }
 
-// A crash can leave in a slot what its former holder put there. It is nobody's answer but theirs.
+// A crash can leave the answer of a slot's former claim. It does not count for the new one.
 func TestSlotOfAnother(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
@@ -283,7 +283,7 @@ func TestSlotOfAnother(t *testing.T) {
 	}
 }
 
-// A file system may compress what a slot is filled with, or not store it at all if it is zeros.
+// A file system may compress the filling of a slot, or not store it at all if it is zeros.
 func TestSlotsAreFilled(t *testing.T) {
 	dir := t.TempDir()
 	begin(t, openStore(t, dir), acme, "a")
@@ -300,7 +300,7 @@ func TestSlotsAreFilled(t *testing.T) {
 	}
 }
 
-// A slot that a crash left written in part holds no answer.
+// A slot that a crash left incomplete has no answer.
 func TestSlotWrittenInPart(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
@@ -351,7 +351,7 @@ func TestNoAttemptWithoutReserve(t *testing.T) {
 	begin(t, s, acme, "a")
 }
 
-// Only an attempt that begins needs room: what ends or continues one does without.
+// Only the beginning of an attempt needs room; ending or continuing one does not.
 func TestWritesThatBeginNothing(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)

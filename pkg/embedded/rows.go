@@ -44,7 +44,7 @@ func selectJSON[T any](ctx context.Context, q querier, query string, args ...any
 	})
 }
 
-// expectOne returns otherwise unless exactly one row was changed.
+// expectOne returns the error otherwise unless exactly one row was changed.
 func expectOne(result sql.Result, otherwise error) error {
 	n, err := result.RowsAffected()
 	if err != nil {

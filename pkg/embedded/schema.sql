@@ -3,7 +3,7 @@
 PRAGMA application_id = 0x7474726e; -- "ttrn"
 PRAGMA user_version = 3;
 
--- One row: which key file the sealed columns need.
+-- One row: the id of the key file that the sealed columns need.
 CREATE TABLE installation (key_id TEXT NOT NULL) STRICT;
 
 CREATE TABLE record (
@@ -14,7 +14,7 @@ CREATE TABLE record (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX record_due ON record (due_at, connection) WHERE due_at IS NOT NULL;
 
--- No reference to record: saving a mint depends on nothing.
+-- Token responses. No reference to record: saving one depends on nothing.
 CREATE TABLE mint (
   connection TEXT NOT NULL,
   epoch      INTEGER NOT NULL,
@@ -24,12 +24,12 @@ CREATE TABLE mint (
   PRIMARY KEY (connection, epoch, generation, attempt)
 ) STRICT, WITHOUT ROWID;
 
--- Who may save an answer in which slot of the reserve; see reserve.go.
+-- Which claim may save an answer in which slot of the reserve; see reserve.go.
 CREATE TABLE reserve ( -- since version 3
   slot       INTEGER PRIMARY KEY,
   connection TEXT NOT NULL,
   claim      TEXT NOT NULL,
-  until      INTEGER NOT NULL -- when its answer is there, or none comes
+  until      INTEGER NOT NULL -- the latest time at which its answer is expected
 ) STRICT;
 
 CREATE TABLE event (
@@ -58,7 +58,7 @@ CREATE TABLE label (
 CREATE INDEX label_version ON label (connection, id);
 CREATE TABLE deletion ( -- since version 2
   connection TEXT PRIMARY KEY,
-  at         INTEGER NOT NULL -- when its secret goes for good
+  at         INTEGER NOT NULL -- when its secret is deleted for good
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE application (

@@ -8,8 +8,8 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 )
 
-// Sealer wraps data keys with AES-256-GCM under the key file. It binds them to
-// the installation in that no other one has this key file.
+// Sealer wraps data keys with AES-256-GCM under the key file. They belong to
+// this installation, because no other one has this key file.
 type Sealer struct{ s *Store }
 
 var _ rotation.Sealer = Sealer{}
@@ -23,7 +23,7 @@ func (l Sealer) DataKey(ctx context.Context) (key, wrapped []byte, err error) {
 		return nil, nil, fmt.Errorf("making a data key: %w", err)
 	}
 	key = make([]byte, 32)
-	rand.Read(key) // never fails: it ends the program first
+	rand.Read(key) // never fails: on an error it ends the program
 	return key, l.s.keys.dataKeys.Seal(nil, nil, key, nil), nil
 }
 

@@ -12,15 +12,15 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// The labels that Secrets Manager moves by itself or at our request.
+// The labels that Secrets Manager moves on its own or when tokenturn asks.
 const (
 	current  = "AWSCURRENT"
 	pending  = "AWSPENDING"
 	previous = "AWSPREVIOUS"
 )
 
-// Versions without a label go once they are older than versionAge, except for
-// the newest versionsKept of them, as Secrets Manager has it
+// Versions without a label are deleted when they are older than versionAge, except the
+// newest versionsKept of them, as in Secrets Manager
 // (https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html).
 const (
 	versionsKept = 100
@@ -28,7 +28,7 @@ const (
 )
 
 // SecretStore keeps one secret per connection, encrypted under the key file. Its
-// reads are never stale, and there is no limit to the versions of a day.
+// reads are never stale, and it has no daily limit of versions.
 type SecretStore struct{ s *Store }
 
 var _ rotation.SecretStore = SecretStore{}
@@ -48,7 +48,7 @@ func (v SecretStore) Version(ctx context.Context, c token.Connection, id string)
 		`SELECT id, sealed FROM version WHERE connection = ? AND id = ?`, id)
 }
 
-// find reads the version that query yields for c and by.
+// find reads the version that query finds for c and by.
 func (v SecretStore) find(ctx context.Context, what string, c token.Connection, query,
 	by string) (version rotation.Version, err error) {
 	err = v.s.read(ctx, what, func(tx *sql.Tx) error {
@@ -181,8 +181,8 @@ func (v SecretStore) Promote(ctx context.Context, c token.Connection, id, replac
 	})
 }
 
-// same reports whether the version is there with this value; with another
-// one, ErrVersionTaken.
+// same reports whether the version exists with this value; ErrVersionTaken if it has
+// another one.
 func (v SecretStore) same(ctx context.Context, tx *sql.Tx, c token.Connection, id string, value token.Secret) (bool,
 	error) {
 	var sealed []byte

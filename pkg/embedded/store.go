@@ -1,13 +1,14 @@
-// Package embedded keeps everything tokenturn stores on one machine: an SQLite
-// database, tokenturn.db, and a key file beside it, tokenturn.key.
+// Package embedded stores everything of tokenturn on one machine, in three files of one
+// directory: an SQLite database, tokenturn.db; a key file, tokenturn.key; and the
+// reserve, tokenturn.reserve, which takes an answer for which the database has no room.
 //
-// Any number of processes may use one directory at once, as long as it is on a
-// local disk (SQLite's write-ahead log needs shared memory; see
-// https://www.sqlite.org/wal.html). Every write is one transaction that is on
-// the disk before it is acknowledged. What must stay secret, the values of the
-// secret store and the app credentials, is encrypted under the key file, so the
-// database without the key file discloses neither. Back up both; with one of
-// them lost, every connection needs a new consent.
+// Any number of processes may use one directory at once, if it is on a local disk
+// (SQLite's write-ahead log needs shared memory; see https://www.sqlite.org/wal.html).
+// Every write is one transaction that is on the disk before it is acknowledged. The
+// values of the secret store and the app credentials are encrypted under the key file,
+// so the database without the key file discloses neither. Back up the database and the
+// key file; if one of them is lost, every connection needs a new consent. A backup
+// does not need the reserve.
 package embedded
 
 import (
@@ -27,7 +28,7 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// Names of the two files in a store's directory.
+// Names of files in a store's directory; see also ReserveName.
 const (
 	DatabaseName = "tokenturn.db"
 	KeyName      = "tokenturn.key"
@@ -44,7 +45,7 @@ const (
 //go:embed schema.sql
 var schema string
 
-// upgrades bring a database of each earlier schema to the next one.
+// upgrades has the statements that bring each earlier schema to the next one.
 var upgrades = map[int]string{
 	1: `CREATE TABLE deletion (connection TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 		PRAGMA user_version = 2`,
@@ -53,8 +54,8 @@ var upgrades = map[int]string{
 		PRAGMA user_version = 3`,
 }
 
-// Store is an open directory. It is safe for concurrent use, and so are the
-// ports it hands out, which work until Close.
+// Store is an open directory. It is safe for concurrent use, and so are its ports,
+// which work until Close.
 type Store struct {
 	db      *sql.DB
 	path    string // of the database
@@ -62,10 +63,10 @@ type Store struct {
 	reserve reserve
 }
 
-// Open opens the store in dir, which it makes (mode 0700) together with both
-// files where they are missing. It refuses a key file that others may read, a
-// key file that is not the database's, a database of a newer schema, and any
-// other file of that name, and changes nothing in them.
+// Open opens the store in dir. It makes the directory (mode 0700), the key file and the
+// database if they are missing. It refuses a key file that other users may read, a key
+// file of another database, a database with a newer schema, and any other file with one
+// of these names, and changes nothing in them.
 func Open(ctx context.Context, dir string) (*Store, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -83,8 +84,8 @@ func open(ctx context.Context, dir string) (*Store, error) {
 		return nil, fmt.Errorf("making the directory: %w; choose one that you may write to", err)
 	}
 	s := &Store{path: filepath.Join(dir, DatabaseName), reserve: reserve{filepath.Join(dir, ReserveName)}}
-	// The key file always precedes the database. A database that is there
-	// before the key file is looked for must therefore have one.
+	// The key file is always made before the database. So a database that exists before
+	// the key file is read must have a key file.
 	_, err := os.Stat(s.path)
 	if s.keys, err = loadKeys(filepath.Join(dir, KeyName), errors.Is(err, os.ErrNotExist)); err != nil {
 		return nil, err
@@ -112,21 +113,21 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// connect prepares, without opening it, one connection to the database at path. One per
-// process suffices for transactions of milliseconds, and calls of one process
-// queue for it in order instead of contending for SQLite's lock.
+// connect prepares one connection to the database at path, without opening it. One per
+// process is enough for transactions of milliseconds, and calls of one process queue for
+// it in order instead of competing for SQLite's lock.
 func connect(path string) (*sql.DB, error) {
 	dsn := url.URL{Scheme: "file", Path: path, RawQuery: url.Values{
 		"mode":          {"rw"},
 		"_defensive":    {"1"},
 		"_dqs":          {"0"},
 		"_error_rc":     {"1"},
-		"_txlock":       {"immediate"}, // a writer must not find out at its first write that it is late
+		"_txlock":       {"immediate"}, // takes the write lock at the start, so that no first write fails
 		"_busy_timeout": {fmt.Sprint(patience.Milliseconds())},
 		"_journal_mode": {"WAL"},
-		"_synchronous":  {"FULL"}, // in WAL mode anything less may lose commits at a power cut
+		"_synchronous":  {"FULL"}, // in WAL mode, a lower setting may lose commits in a power failure
 		"_foreign_keys": {"1"},
-		"_pragma":       {"secure_delete(1)"}, // what is deleted is overwritten
+		"_pragma":       {"secure_delete(1)"}, // overwrites deleted data
 	}.Encode()}
 	connector, err := sqlite.NewConnector(dsn.String())
 	if err != nil {
@@ -137,15 +138,15 @@ func connect(path string) (*sql.DB, error) {
 	return db, nil
 }
 
-// create makes the database unless it is there. It is finished under another
-// name first and then linked into place, so that whoever finds it finds it
-// whole, and of several creators one wins.
+// create makes the database unless it exists. It is made under another name and then
+// linked into place, so that no process finds it incomplete, and of several creators
+// one wins.
 func create(ctx context.Context, path, keyID string) error {
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	return place(path, func(draft string) error {
-		f, err := os.OpenFile(draft, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600) // the log files take this mode over
+		f, err := os.OpenFile(draft, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600) // the log files get this mode too
 		if err != nil {
 			return err
 		}
@@ -168,7 +169,7 @@ func create(ctx context.Context, path, keyID string) error {
 }
 
 // emptyLog moves everything from the log into the database's file. The last Close does
-// that too, but does not tell if it could not.
+// that too, but does not report a failure.
 func emptyLog(ctx context.Context, db *sql.DB) error {
 	var busy bool
 	var left, moved int
@@ -176,13 +177,13 @@ func emptyLog(ctx context.Context, db *sql.DB) error {
 		return err
 	}
 	if busy || left != 0 {
-		return errors.New("not all of it could be moved from the log into the file")
+		return errors.New("the log could not be moved into the database file completely")
 	}
 	return nil
 }
 
-// place lets write make a file and links it to path unless a file is there,
-// which is then left as it is. The file is synced, and so is the directory.
+// place lets write make a file and links it to path. An existing file at path stays
+// unchanged. The file is synced, and so is the directory.
 func place(path string, write func(draft string) error) (err error) {
 	dir := filepath.Dir(path)
 	scratch, err := os.MkdirTemp(dir, "new-*")
@@ -198,7 +199,7 @@ func place(path string, write func(draft string) error) (err error) {
 		return err
 	}
 	if err := os.Link(draft, path); err != nil && !errors.Is(err, os.ErrExist) {
-		return fmt.Errorf("making %s: %w; the directory must be on a local disk that knows hard links", path, err)
+		return fmt.Errorf("making %s: %w; the directory must be on a local disk that supports hard links", path, err)
 	}
 	return flush(dir)
 }
@@ -212,8 +213,8 @@ func flush(path string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// checkHeader looks at the file before SQLite does, because SQLite may change
-// a file when it opens it.
+// checkHeader reads the file before SQLite does, because SQLite may change a file when it
+// opens it.
 func checkHeader(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -224,15 +225,14 @@ func checkHeader(path string) error {
 	if _, err := io.ReadFull(f, header); err != nil || string(header[:16]) != "SQLite format 3\x00" ||
 		binary.BigEndian.Uint32(header[68:]) != applicationID {
 		return fmt.Errorf("%s is not a database of tokenturn, or is damaged; "+
-			"put back a backup of it together with %s, or choose another directory", path, KeyName)
+			"restore a backup of it together with %s, or choose another directory", path, KeyName)
 	}
 	return nil
 }
 
-// check makes sure that this program and this key file belong to the database
-// and that it can be written, before anything depends on it. A database of an
-// earlier schema is brought to this one, secrets whose time has come are ended, and
-// the reserve is tidied.
+// check verifies that the database fits this program and this key file and can be
+// written, before anything depends on it. It upgrades an earlier schema, deletes secrets
+// at the end of their recovery time, and tidies the reserve.
 func (s *Store) check(ctx context.Context) error {
 	return s.write(ctx, "checking the database", func(tx *sql.Tx) error {
 		var version int
@@ -240,7 +240,7 @@ func (s *Store) check(ctx context.Context) error {
 			return err
 		}
 		if version < 1 || version > schemaVersion {
-			return fmt.Errorf("%s has schema %d and this program knows %d; use the newest tokenturn",
+			return fmt.Errorf("%s has schema %d, but this program knows schemas up to %d; use the newest tokenturn",
 				s.path, version, schemaVersion)
 		}
 		var keyID string
@@ -248,12 +248,12 @@ func (s *Store) check(ctx context.Context) error {
 			return err
 		}
 		if keyID != s.keys.id {
-			return fmt.Errorf("%s is not the key file that %s was made with; put the right one back",
+			return fmt.Errorf("%s is not the key file that %s was made with; restore the right one",
 				filepath.Join(filepath.Dir(s.path), KeyName), s.path)
 		}
 		for ; version < schemaVersion; version++ {
 			if _, err := tx.ExecContext(ctx, upgrades[version]); err != nil {
-				return fmt.Errorf("bringing the database to schema %d: %w", version+1, err)
+				return fmt.Errorf("upgrading the database to schema %d: %w", version+1, err)
 			}
 		}
 		if err := purge(ctx, tx, time.Now()); err != nil {
@@ -263,13 +263,13 @@ func (s *Store) check(ctx context.Context) error {
 	})
 }
 
-// tidy overwrites what is left in the reserve of answers that the database has.
+// tidy overwrites answers in the reserve that the database has.
 func (s *Store) tidy(ctx context.Context) error {
 	return s.write(ctx, "tidying the reserve", func(tx *sql.Tx) error { return s.reserve.tidy(ctx, tx) })
 }
 
 // write runs do in one transaction that holds the write lock from the start.
-// A nil return means that it is durable. what names the act for errors.
+// A nil return means that it is durable. what names the operation for errors.
 func (s *Store) write(ctx context.Context, what string, do func(*sql.Tx) error) error {
 	tx, err := s.db.BeginTx(ctx, nil)
 	if err != nil {
@@ -292,7 +292,7 @@ func (s *Store) read(ctx context.Context, what string, do func(*sql.Tx) error) e
 	return s.fault(what, do(tx))
 }
 
-// fault adds to err what was being done, where, and what to do about it.
+// fault adds to err the operation, the file, and what to do.
 func (s *Store) fault(what string, err error) error {
 	if err == nil {
 		return nil
@@ -304,18 +304,19 @@ func (s *Store) fault(what string, err error) error {
 	return fmt.Errorf("%s in %s: %w%s", what, s.path, err, advice(e.Code()))
 }
 
-// advice tells an operator what to do about an SQLite result code
+// advice says what an operator can do about an SQLite result code
 // (https://www.sqlite.org/rescode.html).
 func advice(code int) string {
 	switch code & 0xff {
 	case sqlite3.SQLITE_BUSY:
-		return fmt.Sprintf("; another process has kept the database locked for %v: see which process has it open", patience)
+		return fmt.Sprintf("; another process has kept the database locked for %v: find out which process has it open",
+			patience)
 	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM:
-		return "; the file and its directory must be writable for this user"
+		return "; make the file and its directory writable for this user"
 	case sqlite3.SQLITE_FULL:
-		return "; make room on the disk"
+		return "; free space on the disk"
 	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
-		return "; the file is damaged: stop every tokenturn process and put back a backup of it together with " + KeyName
+		return "; the file is damaged: stop every tokenturn process and restore a backup of it together with " + KeyName
 	case sqlite3.SQLITE_IOERR:
 		return "; check the disk and the system's log"
 	}
