@@ -30,11 +30,11 @@ func TestLedgerKeepsTheContractWhenRequestsAreRepeated(t *testing.T) {
 	})
 }
 
-func TestPaceKeepsTheContract(t *testing.T) {
+func TestRateLimiterKeepsTheContract(t *testing.T) {
 	rotationtest.TestRateLimiter(t, func(t *testing.T) rotation.RateLimiter { return newTable(t, http.DefaultTransport) })
 }
 
-func TestAnnouncementsKeepTheContract(t *testing.T) {
+func TestNoticeClaimsKeepTheContract(t *testing.T) {
 	rotationtest.TestNoticeClaims(t, func(t *testing.T) rotation.NoticeClaims {
 		return newTable(t,
 			http.DefaultTransport)

@@ -15,27 +15,27 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/consent"
 )
 
-// fleeting is what rows that expire have in common. Expires is in Unix
-// nanoseconds, because conditions compare it and RFC 3339 texts do not sort.
-type fleeting struct {
+// expiring has the fields of all rows that expire. Expires is in Unix nanoseconds, because
+// conditions compare it and RFC 3339 texts do not sort.
+type expiring struct {
 	key
 	Nonce   string `json:"nonce"`
 	Expires int64  `json:"expires"`
 	TTL     int64  `json:"ttl"`
 }
 
-func newFleeting(k key, nonce string, expires time.Time) fleeting {
-	return fleeting{k, nonce, expires.UnixNano(), expires.Add(consentLife).Unix()}
+func newExpiring(k key, nonce string, expires time.Time) expiring {
+	return expiring{k, nonce, expires.UnixNano(), expires.Add(consentLife).Unix()}
 }
 
 type invitationRow struct {
-	fleeting
+	expiring
 	listed
 	Invitation consent.Invitation `json:"invitation"`
 }
 
 type stateRow struct {
-	fleeting
+	expiring
 	ConsumedBy string        `json:"consumed_by,omitempty"`
 	State      consent.State `json:"state"`
 }
@@ -51,7 +51,7 @@ func unexpired(now time.Time) expression.ConditionBuilder {
 // CreateInvitation implements consent.Store.
 func (t *Table) CreateInvitation(ctx context.Context, i consent.Invitation) error {
 	nonce := rand.Text()
-	put, err := t.put(invitationRow{newFleeting(inviteKey(i.Hash), nonce, i.ExpiresAt),
+	put, err := t.put(invitationRow{newExpiring(inviteKey(i.Hash), nonce, i.ExpiresAt),
 		listed{inviteBucket, i.ExpiresAt.Unix()}, i}, absent)
 	if err == nil {
 		err = t.doPut(ctx, put)
@@ -124,7 +124,7 @@ func (t *Table) Start(ctx context.Context, s consent.State) error {
 	if err != nil {
 		return fmt.Errorf("starting the consent for %s: %w", s.Connection, err)
 	}
-	put, err := t.put(stateRow{fleeting: newFleeting(stateKey(s.Hash), nonce, s.ExpiresAt), State: s}, absent)
+	put, err := t.put(stateRow{expiring: newExpiring(stateKey(s.Hash), nonce, s.ExpiresAt), State: s}, absent)
 	if err != nil {
 		return fmt.Errorf("starting the consent for %s: %w", s.Connection, err)
 	}
@@ -180,7 +180,7 @@ func (t *Table) Consume(ctx context.Context, hash, cookie, environment, nonce st
 	return row.State, nil
 }
 
-// Conclude implements consent.Store. Doing it twice is no error.
+// Conclude implements consent.Store. Repeating it is not an error.
 func (t *Table) Conclude(ctx context.Context, s consent.State, result string, used bool, now time.Time) error {
 	record, err := t.update(stateKey(s.Hash), expression.Set(expression.Name("state.result"), expression.Value(result)),
 		present)

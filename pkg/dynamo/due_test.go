@@ -21,8 +21,8 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// Of ten thousand connections one in twenty is due: they are found, the most
-// overdue first, without a scan and within 30 pages.
+// Of ten thousand connections one in twenty is due: they are found, the most overdue
+// first, without a scan and within 30 pages.
 func TestWhatIsDueIsFoundWithoutAScan(t *testing.T) {
 	const connections, due = 10_000, 500
 	name := makeTable(t)

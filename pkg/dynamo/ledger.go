@@ -74,8 +74,8 @@ func decodeRecord(it item) (rotation.Record, error) {
 	return row.Record, nil
 }
 
-// Due implements rotation.Ledger with one query of the index for each megabyte
-// of it that is due, some 7,000 connections. The index is eventually consistent.
+// Due implements rotation.Ledger with one query of the index for each megabyte of due
+// entries, some 7,000 connections. The index is eventually consistent.
 func (t *Table) Due(ctx context.Context, now time.Time) ([]token.Connection, error) {
 	due := expression.Key("due_bucket").Equal(expression.Value(dueBucket)).
 		And(expression.Key("due_at").LessThanEqual(expression.Value(now.Unix())))
@@ -84,7 +84,7 @@ func (t *Table) Due(ctx context.Context, now time.Time) ([]token.Connection, err
 		if err != nil {
 			return nil, fmt.Errorf("listing what is due in table %s: %w", t.name, err)
 		}
-		// A row that names no connection is not ours and must not stop the others.
+		// A row without a connection's name is not tokenturn's and must not stop the others.
 		if c, err := connectionOf(text(it, "pk")); err == nil {
 			connections = append(connections, c)
 		}
@@ -98,7 +98,7 @@ func (t *Table) Due(ctx context.Context, now time.Time) ([]token.Connection, err
 func byDueTime(in *dynamodb.QueryInput) { in.IndexName = aws.String(dueIndex) }
 
 // Write implements rotation.Ledger. The new revision is the nonce by which a
-// repetition of this very write is recognised.
+// repetition of the same write is recognized.
 func (t *Table) Write(ctx context.Context, change rotation.Change) (string, error) {
 	revision := rand.Text()
 	err := t.write(ctx, change, revision)
@@ -109,7 +109,7 @@ func (t *Table) Write(ctx context.Context, change rotation.Change) (string, erro
 		return revision, nil
 	}
 	c := change.Record.Connection
-	if anyRefused(err) || rivalled(err) {
+	if anyRefused(err) || conflicted(err) {
 		return "", fmt.Errorf("writing the ledger row of %s: %w", c, rotation.ErrConflict)
 	}
 	return "", fmt.Errorf("writing the ledger row of %s to table %s: %w", c, t.name, err)
@@ -117,7 +117,7 @@ func (t *Table) Write(ctx context.Context, change rotation.Change) (string, erro
 
 // write does the change in one transaction. DynamoDB accepts 100 actions in one, and
 // one action for each item. The part of Copy that does not fit is saved first, which
-// is safe whatever becomes of the transaction. The part of Bury that does not fit is
+// is safe whatever happens to the transaction. The part of Bury that does not fit is
 // left to a later write.
 func (t *Table) write(ctx context.Context, change rotation.Change, revision string) error {
 	record, err := t.putRecord(change.Record, revision)
@@ -129,7 +129,7 @@ func (t *Table) write(ctx context.Context, change rotation.Change, revision stri
 	}
 	room := maxActions - 1 - len(change.Mark) - len(change.History)
 	if room < 0 {
-		return fmt.Errorf("the change has %d marks and %d events and DynamoDB takes %d writes at once",
+		return fmt.Errorf("the change has %d marks and %d events, but DynamoDB takes only %d writes at once",
 			len(change.Mark), len(change.History), maxActions)
 	}
 	var ahead []rotation.TokenResponse
@@ -140,15 +140,15 @@ func (t *Table) write(ctx context.Context, change rotation.Change, revision stri
 			return err
 		}
 	}
-	besides, err := t.besides(change, revision)
+	others, err := t.otherActions(change, revision)
 	if err != nil {
 		return err
 	}
-	return t.transact(ctx, revision, append([]types.TransactWriteItem{{Put: record}}, besides...))
+	return t.transact(ctx, revision, append([]types.TransactWriteItem{{Put: record}}, others...))
 }
 
-// besides are the actions of a change that follow the record's, which is at position 0.
-func (t *Table) besides(change rotation.Change, revision string) (actions []types.TransactWriteItem, err error) {
+// otherActions returns the actions of a change that follow the record's at position 0.
+func (t *Table) otherActions(change rotation.Change, revision string) (actions []types.TransactWriteItem, err error) {
 	c := change.Record.Connection
 	for _, m := range change.Copy {
 		response, err := t.copyResponse(m)
@@ -178,7 +178,7 @@ func (t *Table) besides(change rotation.Change, revision string) (actions []type
 	return actions, nil
 }
 
-// distinct leaves out what has the key of an earlier one.
+// distinct removes elements with the key of an earlier one.
 func distinct[T any](all []T, key func(T) rotation.ResponseKey) []T {
 	var some []T
 	seen := map[rotation.ResponseKey]bool{}
@@ -222,7 +222,7 @@ func ceilUnix(at time.Time) int64 {
 }
 
 // copyResponse appends a response. A condition on its absence would refuse the whole
-// change, so an update leaves one that is there as it is.
+// change, so an update leaves an existing one unchanged.
 func (t *Table) copyResponse(m rotation.TokenResponse) (*types.Update, error) {
 	row, err := encode(responseRow{responseKey(m.Connection, m.Key), m})
 	if err != nil {
@@ -238,7 +238,7 @@ func (t *Table) copyResponse(m rotation.TokenResponse) (*types.Update, error) {
 		ExpressionAttributeNames: e.Names(), ExpressionAttributeValues: e.Values()}, nil
 }
 
-// mark rewrites a response's state and reason and leaves its bytes alone.
+// mark changes a response's state and reason, not its bytes.
 func (t *Table) mark(m rotation.TokenResponse) (*types.Update, error) {
 	set := expression.Set(expression.Name("mint.state"), expression.Value(string(m.State))).
 		Set(expression.Name("mint.reason"), expression.Value(m.Reason))
@@ -249,17 +249,17 @@ func (t *Table) mark(m rotation.TokenResponse) (*types.Update, error) {
 func (t *Table) SaveResponse(ctx context.Context, m rotation.TokenResponse) error {
 	put, err := t.put(responseRow{responseKey(m.Connection, m.Key), m}, absent)
 	if err != nil {
-		return fmt.Errorf("saving a mint of %s: %w", m.Connection, err)
+		return fmt.Errorf("saving a token response of %s: %w", m.Connection, err)
 	}
 	err = t.doPut(ctx, put)
 	if _, there := refused(err, 0); err != nil && !there {
-		return fmt.Errorf("saving a mint of %s to table %s: %w", m.Connection, t.name, err)
+		return fmt.Errorf("saving a token response of %s to table %s: %w", m.Connection, t.name, err)
 	}
 	return nil
 }
 
 // List returns the records of all connections, by name. It reads the index and
-// the records, and none of the histories, which are a thousand times as much.
+// the records, but not the histories, which are a thousand times larger.
 func (t *Table) List(ctx context.Context) ([]rotation.Record, error) {
 	var records []rotation.Record
 	for it, err := range t.listing(ctx, idleBucket, dueBucket) {

@@ -18,8 +18,8 @@ const (
 	noticeSort   = "NOTICE"
 )
 
-// First implements rotation.NoticeClaims with one update. The nonce tells a
-// claim from its own repetition by the transport.
+// First implements rotation.NoticeClaims with one update. The nonce lets a
+// claim recognize its own repetition by the transport.
 func (t *Table) First(ctx context.Context, event string, now, until time.Time) (bool, error) {
 	nonce := rand.Text()
 	expires := expression.Name("expires")
@@ -31,11 +31,11 @@ func (t *Table) First(ctx context.Context, event string, now, until time.Time) (
 	if err == nil {
 		_, err = t.doUpdate(ctx, update)
 	}
-	if there, held := refused(err, 0); held {
+	if there, taken := refused(err, 0); taken {
 		return text(there, "nonce") == nonce, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("claiming the announcement of %q in table %s: %w", event, t.name, err)
+		return false, fmt.Errorf("claiming the notice %q in table %s: %w", event, t.name, err)
 	}
 	return true, nil
 }

@@ -24,8 +24,8 @@ func TestAnAnnouncementIsOneUpdate(t *testing.T) {
 	}
 }
 
-// A claim that the client repeated, because the answer got lost, is the claimant's
-// own; another's is not.
+// A claim that the client repeated after a lost answer succeeds; another process's claim
+// does not.
 func TestARepeatedClaimIsTheClaimantsOwn(t *testing.T) {
 	for _, own := range []bool{true, false} {
 		tab, _ := table(func(c awstest.Call) (any, error) {

@@ -14,13 +14,13 @@ import (
 // Codes of a cancelled transaction's reasons (TransactionCanceledException).
 const (
 	conditionFailed = "ConditionalCheckFailed"
-	rivalPresent    = "TransactionConflict"
+	otherWriter     = "TransactionConflict"
 	throttled       = "ThrottlingError"
 	overloaded      = "ProvisionedThroughputExceeded"
 )
 
-// refused reports whether the condition of the action at the position failed, and
-// gives the item that is there; none, if there is none. A single write is position 0.
+// refused reports whether the condition of the action at the position failed, and returns
+// the existing item, if there is one. A single write is position 0.
 func refused(err error, position int) (item, bool) {
 	if e, ok := errors.AsType[*types.ConditionalCheckFailedException](err); ok {
 		return e.Item, position == 0
@@ -32,17 +32,17 @@ func refused(err error, position int) (item, bool) {
 	return nil, false
 }
 
-// anyRefused reports whether some condition of the write failed.
+// anyRefused reports whether any condition of the write failed.
 func anyRefused(err error) bool {
 	_, single := refused(err, 0)
 	return single || cancelledFor(err, conditionFailed)
 }
 
-// rivalled reports whether the write was turned away because another
-// transaction was at work on one of its items at the same moment.
-func rivalled(err error) bool {
+// conflicted reports whether the write was refused because another transaction changed one
+// of its items at the same time.
+func conflicted(err error) bool {
 	_, single := errors.AsType[*types.TransactionConflictException](err)
-	return single || cancelledFor(err, rivalPresent)
+	return single || cancelledFor(err, otherWriter)
 }
 
 func cancelledFor(err error, codes ...string) bool {
@@ -52,16 +52,16 @@ func cancelledFor(err error, codes ...string) bool {
 	})
 }
 
-// transient reports whether the same write may succeed a moment later: another
-// transaction or a throttle stood in its way, and no condition failed besides.
+// transient reports whether the same write may succeed a moment later: another transaction
+// or a throttle stopped it, and no condition failed.
 func transient(err error) bool {
-	return (rivalled(err) || cancelledFor(err, throttled, overloaded)) && !anyRefused(err)
+	return (conflicted(err) || cancelledFor(err, throttled, overloaded)) && !anyRefused(err)
 }
 
-// patient lets the SDK retry a write after a transient refusal. The SDK does not do
-// so by itself: it decides by the error's code, and a cancelled transaction has the
-// same code whatever the reason. Without a retry, a second click could cost a person
-// the consent, and a short throttle the run of a connection.
+// patient lets the SDK retry a write after a transient refusal. The SDK alone does not: it
+// decides by the error's code, and a cancelled transaction has the same code for every
+// reason. Without a retry, a second click could make a person's consent fail, and a short
+// throttle the run of a connection.
 func patient(o *dynamodb.Options) { o.Retryer = patientRetryer{o.Retryer} }
 
 type patientRetryer struct{ aws.Retryer }

@@ -149,8 +149,8 @@ func TestResponseNamedTwiceIsOneAction(t *testing.T) {
 	}
 }
 
-// A change that is too large for a transaction is done all the same: all responses
-// are appended, some of them ahead of it, and what it cannot bury waits for another.
+// A change that is too large for a transaction is still made: all responses are appended,
+// some of them before it, and responses that it cannot bury wait for another write.
 func TestChangeBeyondATransaction(t *testing.T) {
 	copies, _ := numbered(150)
 	_, buried := numbered(300)
@@ -197,7 +197,7 @@ func TestChangeBeyondATransaction(t *testing.T) {
 	}
 }
 
-// What is saved ahead of a change must be saved, or the change is not made.
+// If a response before the change cannot be saved, the change is not made.
 func TestChangeIsNotMadeWithoutWhatGoesAheadOfIt(t *testing.T) {
 	copies, _ := numbered(101)
 	tab, script := table(func(c awstest.Call) (any, error) { return nil, awstest.Fault{Code: "AccessDeniedException"} })
@@ -236,8 +236,8 @@ var (
 	}
 )
 
-// A retry carries the same token, so that a first attempt that took effect after all
-// is not done twice. After a failed condition there is nothing to retry.
+// A retry has the same token, so that a first attempt that did take effect is not made
+// twice. After a failed condition there is no retry.
 func TestTransientRefusalsAreRetried(t *testing.T) {
 	none, refusal, conflict := reason("None"), reason("ConditionalCheckFailed"), reason("TransactionConflict")
 	slow, full := reason("ThrottlingError"), reason("ProvisionedThroughputExceeded")
@@ -348,7 +348,7 @@ func TestRefusedWrites(t *testing.T) {
 		{"transaction, my row", whole, func(nonce string) error {
 			return cancelled(reasonWith("ConditionalCheckFailed", there(nonce)), reason("ConditionalCheckFailed"), none, none)
 		}, "mine"},
-		{"transaction, no such mint", whole, func(string) error {
+		{"transaction, no such response", whole, func(string) error {
 			return cancelled(none, reason("ConditionalCheckFailed"),
 				none, none)
 		}, "conflict"},
@@ -431,7 +431,7 @@ func TestDuePagesAndPassesOverWhatIsNotOurs(t *testing.T) {
 }
 
 // A list is pages of the index and batches of rows, however long the histories
-// are. What moved meanwhile is listed once, and what DynamoDB left out is asked for again.
+// are. An item that moved meanwhile is listed once, and items that DynamoDB omitted are requested again.
 func TestListsReadNoHistories(t *testing.T) {
 	const connections = 250
 	place := func(i int) map[string]any {

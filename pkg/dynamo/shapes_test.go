@@ -17,8 +17,8 @@ import (
 
 var alias = regexp.MustCompile(`[#:]\d+`)
 
-// spelled is an expression of a request, or of an action in one, with the names
-// and values that its aliases stand for.
+// spelled is an expression of a request, or of an action in one, with names and values in
+// place of its aliases.
 func spelled(of any, expression string) string {
 	text, _ := at(of, expression).(string)
 	text = alias.ReplaceAllStringFunc(text, func(alias string) string {
@@ -57,7 +57,7 @@ func describe(action string, in any) string {
 	return regexp.MustCompile(`[A-Z2-7]{26}`).ReplaceAllString(text, "nonce")
 }
 
-// described are the descriptions of all writes of a request.
+// described returns the descriptions of all writes of a request.
 func described(call awstest.Call) (all []string) {
 	actions, _ := at(call.Input, "TransactItems").([]any)
 	if actions == nil {
@@ -71,8 +71,8 @@ func described(call awstest.Call) (all []string) {
 	return all
 }
 
-// Each write says what it must find. Whatever is taken away here could be written
-// over what is there, or happen twice.
+// Each write has its condition. Without any one of them, a write could overwrite an
+// existing item or happen twice.
 func TestWritesAreConditional(t *testing.T) {
 	ctx := t.Context()
 	write := func(change rotation.Change) func(*dynamo.Table) error {
@@ -152,8 +152,8 @@ func TestWritesAreConditional(t *testing.T) {
 	}
 }
 
-// What was refused says why only if the item that is there comes with the refusal:
-// without it, nobody could tell a repetition of one's own write from a rival's.
+// A refusal must return the existing item: without it, a repetition of the same write could
+// not be distinguished from another writer's.
 func TestRefusalsShowWhatIsThere(t *testing.T) {
 	tab, script := table(nothing)
 	ctx := t.Context()
@@ -191,7 +191,7 @@ func TestRefusalsShowWhatIsThere(t *testing.T) {
 	}
 }
 
-// A clock of the rate limiter moves up only: on from where it is, or to now.
+// A clock of the rate limiter only moves forward: from its present time, or to now.
 func TestATurnNeverMovesTheClockBack(t *testing.T) {
 	tab, script := table(func(c awstest.Call) (any, error) {
 		return nil, awstest.Fault{Code: "ConditionalCheckFailedException"}
@@ -212,8 +212,8 @@ func TestATurnNeverMovesTheClockBack(t *testing.T) {
 	}
 }
 
-// Decisions rest on what is there now, so each page is read strongly consistent,
-// and from the table, for an index never is.
+// Decisions need the present state, so each page is read strongly consistent, and from the
+// table, because an index never is.
 func TestLoadReadsEveryPageStronglyConsistent(t *testing.T) {
 	pages := []string{
 		`{"Items": [{"pk": {"S": "CONN#sandbox/acme"}, "sk": {"S": "LEDGER"}, "revision": {"S": "r"},
@@ -262,8 +262,8 @@ func TestOtherReadsAreStronglyConsistent(t *testing.T) {
 	}
 }
 
-// Rows that expire say when, in seconds, as DynamoDB wants it, and later than a
-// visitor is told why a link no longer works.
+// Rows that expire have a TTL in seconds, as DynamoDB requires, after the time in which a
+// visitor can see why a link no longer works.
 func TestRowsThatExpireSayWhen(t *testing.T) {
 	tab, script := table(nothing)
 	_ = tab.CreateInvitation(t.Context(), consent.Invitation{Hash: "i", Connection: acme, ExpiresAt: noon})
@@ -315,7 +315,7 @@ func TestEveryNameInAnExpressionIsAliased(t *testing.T) {
 	}
 }
 
-// expressions collects what is an expression at any depth of a request.
+// expressions collects the expressions at any depth of a request.
 func expressions(of any) map[string]string {
 	found := map[string]string{}
 	var walk func(path string, v any)

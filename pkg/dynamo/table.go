@@ -1,31 +1,31 @@
-// Package dynamo keeps the ledger, the invitations, the consent states, the pace
-// and what was announced in one DynamoDB table. It translates and decides nothing: what a write means and
-// when it may happen is the business of packages rotation and consent.
+// Package dynamo keeps the ledger, the invitations, the consent states, the rate limiter
+// and the notice claims in one DynamoDB table. It translates and decides nothing: packages
+// rotation and consent decide what a write means and when it may happen.
 //
 // The table has the string keys pk and sk, the TTL attribute ttl, and the
 // keys-only index due on due_bucket (string) and due_at (number), which also
-// makes lists possible without reading the histories that lie in between:
+// allows lists without reading the histories between the rows:
 //
-//	pk                     sk                                  attributes besides
+//	pk                     sk                                  other attributes
 //	CONN#<connection>      LEDGER                              revision, record, due_bucket, due_at
-//	CONN#<connection>      MINT#<epoch>#<generation>#<attempt> response
+//	CONN#<connection>      MINT#<epoch>#<generation>#<attempt> mint
 //	CONN#<connection>      HISTORY#<time>#<nonce>              event, ttl
 //	INVITE#<sha256>        INVITE                              invitation, nonce, expires, ttl, due_bucket, due_at
 //	STATE#<sha256>         STATE                               state, nonce, expires, consumed_by, ttl
 //	PACE#<name>            PACE                                next
 //	NOTICE#<event>         NOTICE                              nonce, expires, ttl
 //
-// The maps record, response, event, invitation and state carry the JSON names of the
-// types they hold, so a new field can never collide with an attribute that a
-// condition or the index relies on. Every name in an expression is aliased,
+// The maps record, mint (a token response), event, invitation and state have the JSON
+// names of their types, so a new field never collides with an attribute that a condition
+// or the index uses. Every name in an expression is aliased,
 // because DynamoDB reserves several hundred words.
 //
-// The buckets of the index are due, for what is due some time, idle, for
-// connections that never are, and invitation, by expiry.
+// The buckets of the index are due, for connections with a due time; idle, for
+// connections without one; and invitation, ordered by expiry.
 //
-// A repeated request is told from a rival's: each write that can be refused
-// carries a fresh nonce, and a refusal by an item that has this nonce is the
-// success of the same write, whose answer was lost before the SDK sent it again.
+// A repeated request is distinguished from another writer's: each write that can be
+// refused has a fresh nonce. A refusal by an item with this nonce means that the same
+// write succeeded before, and that its answer was lost before the SDK sent it again.
 package dynamo
 
 import (
@@ -48,8 +48,8 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// Client is what the package uses of *dynamodb.Client. Its configuration
-// must bound the time of a call.
+// Client is the part of *dynamodb.Client that the package uses. Its configuration must
+// bound the time of a call.
 type Client interface {
 	GetItem(context.Context, *dynamodb.GetItemInput, ...func(*dynamodb.Options)) (*dynamodb.GetItemOutput, error)
 	PutItem(context.Context, *dynamodb.PutItemInput, ...func(*dynamodb.Options)) (*dynamodb.PutItemOutput, error)
@@ -80,7 +80,7 @@ type item = map[string]types.AttributeValue
 
 const (
 	dueIndex     = "due"
-	dueBucket    = "due" // one partition of the index; far below what a partition takes
+	dueBucket    = "due" // one partition of the index; its load is far below a partition's limit
 	idleBucket   = "idle"
 	inviteBucket = "invitation"
 
@@ -95,7 +95,7 @@ const (
 	statePrefix      = "STATE#"
 
 	historyLife = 90 * 24 * time.Hour
-	consentLife = 7 * 24 * time.Hour // past expiry, so that a late visitor is told why
+	consentLife = 7 * 24 * time.Hour // past expiry, so that a late visitor sees why the link no longer works
 )
 
 // key is the primary key of an item.
@@ -107,7 +107,7 @@ type key struct {
 // listed is a row's place in the index.
 type listed struct {
 	DueBucket string `json:"due_bucket"`
-	DueAt     int64  `json:"due_at"` // Unix seconds; 0 in the bucket of idle ones
+	DueAt     int64  `json:"due_at"` // Unix seconds; 0 in the bucket idle
 }
 
 func (k key) item() item {
@@ -132,8 +132,8 @@ func inviteKey(hash string) key { return key{invitePrefix + hash, inviteSort} }
 
 func stateKey(hash string) key { return key{statePrefix + hash, stateSort} }
 
-// encode makes an item of a row, named by its JSON tags. A zero time is left
-// out, as omitzero says, which attributevalue does not know.
+// encode makes an item of a row, with the names of its JSON tags. It omits zero times, as
+// omitzero says, because attributevalue does not support omitzero.
 func encode(row any) (item, error) {
 	out, err := attributevalue.MarshalMapWithOptions(row, func(o *attributevalue.EncoderOptions) {
 		o.TagKey = "json"
@@ -166,7 +166,7 @@ func decode(from item, row any) error {
 	})
 }
 
-// text reads a string attribute; empty if it is not there.
+// text reads a string attribute; empty if it is missing.
 func text(from item, name string) string {
 	if s, ok := from[name].(*types.AttributeValueMemberS); ok {
 		return s.Value
@@ -222,7 +222,7 @@ func (t *Table) doPut(ctx context.Context, p *types.Put) error {
 	return err
 }
 
-// doUpdate returns the item as it is afterwards.
+// doUpdate returns the item after the update.
 func (t *Table) doUpdate(ctx context.Context, u *types.Update) (item, error) {
 	out, err := t.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{TableName: u.TableName, Key: u.Key,
 		UpdateExpression:    u.UpdateExpression,
@@ -235,8 +235,8 @@ func (t *Table) doUpdate(ctx context.Context, u *types.Update) (item, error) {
 	return out.Attributes, nil
 }
 
-// transact does all actions or none. The nonce, at most 36 characters, makes
-// DynamoDB itself recognise a repetition within ten minutes
+// transact does all actions or none. With the nonce, at most 36 characters,
+// DynamoDB itself recognizes a repetition within ten minutes
 // (TransactWriteItems, ClientRequestToken).
 func (t *Table) transact(ctx context.Context, nonce string, actions []types.TransactWriteItem) error {
 	_, err := t.client.TransactWriteItems(ctx,
@@ -244,7 +244,7 @@ func (t *Table) transact(ctx context.Context, nonce string, actions []types.Tran
 	return err
 }
 
-// get reads one item, strongly consistent; nil if it is not there.
+// get reads one item, strongly consistent; nil if it does not exist.
 func (t *Table) get(ctx context.Context, k key) (item, error) {
 	out, err := t.client.GetItem(ctx, &dynamodb.GetItemInput{TableName: &t.name, Key: k.item(),
 		ConsistentRead: aws.Bool(true)})
@@ -286,12 +286,12 @@ func strongly(in *dynamodb.QueryInput) { in.ConsistentRead = aws.Bool(true) }
 // maxGet is how many items one BatchGetItem may ask for.
 const maxGet = 100
 
-// listing yields every item that the index lists in the buckets, as the table has
-// it, in no order, until the first error. The index is eventually consistent: an
-// item that came to it, or moved in it, at this very moment may be missing.
+// listing yields every item that the index lists in the buckets, as stored in the table,
+// in no order, until the first error. The index is eventually consistent: an item that
+// was added to it or moved in it a moment ago may be missing.
 func (t *Table) listing(ctx context.Context, buckets ...string) iter.Seq2[item, error] {
 	return func(yield func(item, error) bool) {
-		keys := map[key]item{} // what moves between two pages is on both
+		keys := map[key]item{} // an item that moves between two pages is on both
 		for _, bucket := range buckets {
 			for it, err := range t.query(ctx, expression.Key("due_bucket").Equal(expression.Value(bucket)), byDueTime) {
 				if err != nil {
@@ -315,7 +315,7 @@ func (t *Table) listing(ctx context.Context, buckets ...string) iter.Seq2[item, 
 						return
 					}
 				}
-				asked = out.UnprocessedKeys // what did not fit; some of them always do
+				asked = out.UnprocessedKeys // the keys that did not fit; at least one always fits
 			}
 		}
 	}

@@ -63,7 +63,7 @@ func TestRowsSurviveEncoding(t *testing.T) {
 		&responseRow{key{"p", "s"}, rotation.TokenResponse{Connection: acme, Sealed: []byte{0, 255}, SavedAt: at,
 			Expect: &rotation.Identity{Company: "34", Repin: true}}},
 		&eventRow{key{"p", "s"}, 7, rotation.Event{At: at, Kind: "decided", Detail: "d"}},
-		&stateRow{fleeting: newFleeting(key{"p", "s"}, "n", at), State: consent.State{Connection: acme, CreatedAt: at}},
+		&stateRow{expiring: newExpiring(key{"p", "s"}, "n", at), State: consent.State{Connection: acme, CreatedAt: at}},
 	}
 	for _, row := range rows {
 		it, err := encode(row)
@@ -82,7 +82,7 @@ func TestRowsSurviveEncoding(t *testing.T) {
 
 // The conditions ask for the absence of these attributes.
 func TestZeroTimesAreLeftOut(t *testing.T) {
-	it, err := encode(stateRow{fleeting: newFleeting(key{}, "n", at)})
+	it, err := encode(stateRow{expiring: newExpiring(key{}, "n", at)})
 	if err != nil {
 		t.Fatal(err)
 	}

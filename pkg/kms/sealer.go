@@ -1,5 +1,5 @@
-// Package kms makes and opens data keys under an AWS KMS key. The actions
-// needed are GenerateDataKey to seal and Decrypt to open.
+// Package kms makes and opens data keys under an AWS KMS key. It needs the
+// actions GenerateDataKey to seal and Decrypt to open.
 package kms
 
 import (
@@ -13,8 +13,8 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 )
 
-// Client is what the package uses of *kms.Client. Its configuration must bound
-// the time of a call.
+// Client is the part of *kms.Client that the package uses. Its configuration must bound the
+// time of a call.
 type Client interface {
 	GenerateDataKey(context.Context, *kms.GenerateDataKeyInput, ...func(*kms.Options)) (*kms.GenerateDataKeyOutput, error)
 	Decrypt(context.Context, *kms.DecryptInput, ...func(*kms.Options)) (*kms.DecryptOutput, error)
@@ -53,10 +53,9 @@ func (s *Sealer) DataKey(ctx context.Context) (key, wrapped []byte, err error) {
 	return out.Plaintext, out.CiphertextBlob, nil
 }
 
-// Unwrap implements rotation.Sealer. The KMS key is found from the wrapped bytes
-// rather than named, so that what an earlier key sealed can be opened after an
-// alias has moved to another one; which keys may be used is for the role's
-// policy to say.
+// Unwrap implements rotation.Sealer. The wrapped bytes identify the KMS key, so the
+// request does not name it: after an alias has moved to another key, bytes of the earlier
+// key can still be opened. The role's policy says which keys may be used.
 func (s *Sealer) Unwrap(ctx context.Context, wrapped []byte) ([]byte, error) {
 	if len(wrapped) == 0 { // the client would refuse to send it
 		return nil, fmt.Errorf("unwrapping a data key: it is empty: %w", rotation.ErrUnsealable)
@@ -71,9 +70,9 @@ func (s *Sealer) Unwrap(ctx context.Context, wrapped []byte) ([]byte, error) {
 	return out.Plaintext, nil
 }
 
-// hopeless reports whether the bytes themselves are at fault: changed, made
-// under another context, or not for this kind of key. A missing right and a key that
-// is disabled or awaits deletion can be repaired, so they are not.
+// hopeless reports whether the bytes themselves cannot be opened: they were changed, made
+// under another context, or not for this kind of key. A missing permission, and a key that
+// is disabled or scheduled for deletion, can be repaired and are not hopeless.
 func hopeless(err error) bool {
 	_, changed := errors.AsType[*types.InvalidCiphertextException](err)
 	_, otherKey := errors.AsType[*types.IncorrectKeyException](err)

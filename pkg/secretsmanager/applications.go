@@ -39,25 +39,25 @@ func (a *Applications) Application(ctx context.Context, environment string) (rot
 	app, err := a.parse(environment, value)
 	if err != nil {
 		return rotation.Application{}, fmt.Errorf("environment %s: %w that can be used in secret %s: %w; "+
-			"store them anew with: tokenturn app set %s",
+			"store them again with: tokenturn app set %s",
 			environment, rotation.ErrNoApplication, a.naming.application(environment), err, environment)
 	}
 	return app, nil
 }
 
-// Value returns what Set stored, as it is. rotation.ErrNoApplication.
+// Value returns what Set stored, unchanged. rotation.ErrNoApplication.
 func (a *Applications) Value(ctx context.Context, environment string) (token.Secret, error) {
 	name := a.naming.application(environment)
 	out, err := a.client.GetSecretValue(ctx, &secretsmanager.GetSecretValueInput{SecretId: &name,
 		VersionStage: aws.String(current)})
 	switch err = translate(err); {
 	case errors.Is(err, rotation.ErrNoSecret):
-		return token.Secret{}, fmt.Errorf("environment %s: %w: secret %s is not there or empty; store them with: "+
+		return token.Secret{}, fmt.Errorf("environment %s: %w: secret %s does not exist or is empty; store them with: "+
 			"tokenturn app set %s",
 			environment, rotation.ErrNoApplication, name, environment)
 	case errors.Is(err, rotation.ErrSecretDeleted):
 		return token.Secret{}, fmt.Errorf("environment %s: %w: secret %s is scheduled for deletion; restore it, "+
-			"or store them anew once it is gone with: tokenturn app set %s",
+			"or, after the deletion, store them again with: tokenturn app set %s",
 			environment, rotation.ErrNoApplication, name, environment)
 	case err != nil:
 		return token.Secret{}, fmt.Errorf("reading the app credentials of %s from secret %s: %w", environment, name, err)
@@ -65,10 +65,9 @@ func (a *Applications) Value(ctx context.Context, environment string) (token.Sec
 	return token.NewSecret(aws.ToString(out.SecretString)), nil
 }
 
-// Set stores an environment's app credentials in place of earlier ones, if they
-// can be parsed. The version id is left to the SDK, which makes a fresh one per
-// call: an id derived from the content would make setting an earlier value
-// again a no-op.
+// Set stores an environment's app credentials, replacing earlier ones, if they can be
+// parsed. The SDK makes a fresh version id per call: with an id derived from the content,
+// setting an earlier value again would do nothing.
 func (a *Applications) Set(ctx context.Context, environment string, value token.Secret) error {
 	name := a.naming.application(environment)
 	if _, err := a.parse(environment, value); err != nil {

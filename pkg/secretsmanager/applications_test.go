@@ -14,7 +14,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// errReset is an error that the SDK takes for a broken connection.
+// errReset is an error that the SDK treats as a broken network connection.
 var errReset = syscall.ECONNRESET
 
 func applications(p play) (*secretsmanager.Applications, *awstest.Script) {

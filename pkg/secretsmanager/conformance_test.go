@@ -19,7 +19,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// fresh is a place in the server where there is nothing yet.
+// fresh is a naming under which the server has nothing yet.
 func fresh() secretsmanager.Naming {
 	return secretsmanager.Naming{Prefix: "test-" + rand.Text(), Stack: "stack-a"}
 }
@@ -98,7 +98,7 @@ func TestApplicationsAreStoredAnewEachTime(t *testing.T) {
 	if _, err := a.Application(t.Context(), "sandbox"); !errors.Is(err, rotation.ErrNoApplication) {
 		t.Errorf("before Set: got %v, want ErrNoApplication", err)
 	}
-	for _, text := range []string{"one", "two", "one"} { // an earlier value again is a change too
+	for _, text := range []string{"one", "two", "one"} { // setting an earlier value again is also a change
 		if err := a.Set(t.Context(), "sandbox", token.NewSecret(text)); err != nil {
 			t.Fatal(err)
 		}

@@ -13,8 +13,8 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// DeletionClient is what Deletions use of *secretsmanager.Client. It is apart
-// from Client because only an operator has these rights, none of the functions.
+// DeletionClient is the part of *secretsmanager.Client that Deletions uses. It is separate
+// from Client because only an operator has these permissions, none of the functions.
 type DeletionClient interface {
 	DeleteSecret(context.Context, *secretsmanager.DeleteSecretInput,
 		...func(*secretsmanager.Options)) (*secretsmanager.DeleteSecretOutput, error)
@@ -24,8 +24,8 @@ type DeletionClient interface {
 
 var _ DeletionClient = (*secretsmanager.Client)(nil)
 
-// Deletions schedule the deletion of connections' secrets, and take that back. They
-// are safe for concurrent use.
+// Deletions schedules the deletion of connections' secrets, and cancels it. It is safe for
+// concurrent use.
 type Deletions struct {
 	client DeletionClient
 	naming Naming
@@ -34,10 +34,10 @@ type Deletions struct {
 // NewDeletions makes no call.
 func NewDeletions(client DeletionClient, naming Naming) *Deletions { return &Deletions{client, naming} }
 
-// Schedule takes the secret of c away from its readers at once and for good
-// after the recovery time, of which Secrets Manager takes whole days from 7 to
-// 30. It returns when that will be; zero if it was scheduled before, since the
-// service then tells no more. rotation.ErrNoSecret.
+// Schedule makes the secret of c unreadable at once and deletes it after the recovery
+// time, which in Secrets Manager is 7 to 30 whole days. It returns the time of the
+// deletion; zero if the deletion was scheduled before, because the service then does not
+// return it. rotation.ErrNoSecret.
 func (d *Deletions) Schedule(ctx context.Context, c token.Connection, recovery time.Duration) (at time.Time,
 	err error) {
 	out, err := d.client.DeleteSecret(ctx, &secretsmanager.DeleteSecretInput{SecretId: aws.String(d.naming.connection(c)),
@@ -51,8 +51,8 @@ func (d *Deletions) Schedule(ctx context.Context, c token.Connection, recovery t
 	return aws.ToTime(out.DeletionDate), nil
 }
 
-// Cancel gives the secret of c back with all its versions. That it was not
-// scheduled for deletion is no error. rotation.ErrNoSecret.
+// Cancel restores the secret of c with all its versions. A secret that was not scheduled
+// for deletion is not an error. rotation.ErrNoSecret.
 func (d *Deletions) Cancel(ctx context.Context, c token.Connection) error {
 	_, err := d.client.RestoreSecret(ctx, &secretsmanager.RestoreSecretInput{SecretId: aws.String(d.naming.connection(c))})
 	if err = translate(err); err != nil {

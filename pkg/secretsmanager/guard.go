@@ -9,29 +9,29 @@ import (
 	"strings"
 )
 
-// Guard says who keeps certain rights to a connection's secret. Its policy takes
-// them away from everybody else, whatever other policies allow.
+// Guard says who keeps certain permissions on a connection's secret. Its policy denies
+// them to all other principals, whatever other policies allow.
 //
-// A role or a user is meant by its account and its name, which no other has there
-// whatever the paths, so the path that an ARN is given with or without does not matter.
+// Account and name identify a role or a user: names are unique in an account, whatever the
+// path. So it does not matter whether an ARN is given with or without its path.
 // See https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-friendly-names
 type Guard struct {
 	Writer string // ARN of the role of the rotate function, which writes the secret
-	// Recovery are the ARNs of roles and users that keep every right: the
-	// operators, and whoever is to repair this policy should the others be lost. The root
-	// user of the account keeps them too, or a misspelt ARN could lock everybody out.
+	// Recovery has the ARNs of roles and users that keep every permission: the operators,
+	// and a principal that can repair this policy if the others are lost. The root user of
+	// the account keeps them too; otherwise a misspelled ARN could lock out everybody.
 	Recovery []string
-	// ByVersion are the ARNs of readers that ask for a version by its id, as the caching
-	// libraries of AWS do. No policy can tell the current version from older ones
-	// by its id, so they may read those too: access tokens that are over, and sealed answers.
+	// ByVersion has the ARNs of readers that ask for a version by its id, as the caching
+	// libraries of AWS do. A policy cannot distinguish the current version from older ones
+	// by id, so these readers may read those too: expired access tokens and sealed answers.
 	ByVersion []string
 }
 
-// principal is a role or a user without its path, which sessions of a role do not
-// show: those of IAM Identity Center's roles, which all have one, would not be known again.
+// principal is a role or a user without its path. Sessions of a role do not show the path,
+// so with it, sessions of IAM Identity Center's roles, which all have one, would not match.
 type principal struct{ partition, account, kind, name string }
 
-// given is what a person may name a principal by. There is no wildcard in it.
+// given matches the ARNs that an operator may give. They contain no wildcard.
 var given = regexp.MustCompile(`^arn:(aws[a-z-]*):iam::([0-9]{12}):(role|user)/(?:[^\s*?$]+/)?([A-Za-z0-9_+=,.@-]+)$`)
 
 func parsePrincipal(arn string) (principal, error) {
@@ -43,30 +43,30 @@ func parsePrincipal(arn string) (principal, error) {
 	return principal{m[1], m[2], m[3], m[4]}, nil
 }
 
-// arn of what is called so in the principal's account.
+// arn returns the ARN of a resource in the principal's account.
 func (p principal) arn(resource string) string {
 	return "arn:" + p.partition + ":iam::" + p.account + ":" + resource
 }
 
 func (p principal) root() string { return p.arn("root") }
 
-// patterns match what aws:PrincipalArn can be, whatever the session: the name
-// without a path and with any. The wildcard can be part of no name, for there is a
-// slash before the name, and none within names.
+// patterns returns patterns for all values of aws:PrincipalArn, whatever the session: the
+// name without a path and with any path. The wildcard cannot match a part of a name,
+// because a slash precedes the name, and names contain none.
 func (p principal) patterns() []string {
 	return []string{p.arn(p.kind + "/" + p.name), p.arn(p.kind + "/*/" + p.name)}
 }
 
-// sidPrefix begins the id of each of our statements, so that a policy made here
-// can be told from one that somebody else attached.
+// sidPrefix starts the id of each statement of a guard, so that tokenturn recognizes its
+// own policies.
 const sidPrefix = "Tokenturn"
 
-// Policy is the resource policy of every connection's secret. It only denies: who may do
-// what is for the roles' own policies to say.
+// Policy is the resource policy of every connection's secret. It only denies; the roles'
+// own policies allow.
 //
-// A statement that denies to the account denies to all of its principals, and
-// other accounts have no right without a policy that allows. So none has to name
-// everybody. A read that names neither version nor stage gets AWSCURRENT.
+// A statement that denies to the account denies to all of its principals, and other
+// accounts have no permission without a policy that allows it. So no statement has to name
+// every principal. A read that names neither version nor stage gets AWSCURRENT.
 //
 // See https://docs.aws.amazon.com/secretsmanager/latest/userguide/auth-and-access_resource-policies.html
 // and, for the condition keys,
@@ -76,7 +76,7 @@ func (g Guard) Policy() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	keepers := append(patterns(g.Recovery...), account)
+	recovery := append(patterns(g.Recovery...), account)
 	deny := func(sid string, except []string, actions []string, more map[string]map[string]any) statement {
 		condition := map[string]map[string]any{"ArnNotLike": {"aws:PrincipalArn": except}}
 		for operator, keys := range more {
@@ -85,11 +85,11 @@ func (g Guard) Policy() (string, error) {
 		return statement{Sid: sidPrefix + sid, Effect: "Deny", Principal: map[string]string{"AWS": account}, Action: actions,
 			Resource: "*", Condition: condition}
 	}
-	writers, read := append(patterns(g.Writer), keepers...), []string{"secretsmanager:GetSecretValue"}
+	writers, read := append(patterns(g.Writer), recovery...), []string{"secretsmanager:GetSecretValue"}
 	policy := policy{Version: "2012-10-17", Statement: []statement{
 		deny("AloneWrites", writers, []string{"secretsmanager:PutSecretValue", "secretsmanager:UpdateSecretVersionStage"},
 			nil),
-		deny("IsNotEndedNorOpened", keepers, []string{"secretsmanager:CancelRotateSecret",
+		deny("IsNotEndedNorOpened", recovery, []string{"secretsmanager:CancelRotateSecret",
 			"secretsmanager:DeleteResourcePolicy", "secretsmanager:DeleteSecret",
 			"secretsmanager:PutResourcePolicy", "secretsmanager:RemoveRegionsFromReplication",
 			"secretsmanager:ReplicateSecretToRegions", "secretsmanager:RestoreSecret",
@@ -105,7 +105,7 @@ func (g Guard) Policy() (string, error) {
 	return string(text), err
 }
 
-// patterns of ARNs that account has checked.
+// patterns returns the patterns of ARNs that account has checked.
 func patterns(arns ...string) (all []string) {
 	for _, arn := range arns {
 		p, _ := parsePrincipal(arn)
@@ -114,11 +114,11 @@ func patterns(arns ...string) (all []string) {
 	return all
 }
 
-// account checks the principals and returns the ARN of their one account, which
-// is that of its root user as well.
+// account checks the principals and returns the ARN of their common account, which is also
+// the ARN of its root user.
 func (g Guard) account() (string, error) {
 	if len(g.Recovery) == 0 {
-		return "", errors.New("a guard needs a principal for recovery, or nobody could ever take it off again")
+		return "", errors.New("the policy needs a principal for recovery: without one, nobody could remove the policy again")
 	}
 	writer, err := parsePrincipal(g.Writer)
 	if err != nil {
@@ -130,12 +130,12 @@ func (g Guard) account() (string, error) {
 			return "", err
 		}
 		if p.root() != writer.root() {
-			return "", fmt.Errorf("%s belongs to another account than %s", arn, g.Writer)
+			return "", fmt.Errorf("%s does not belong to the same account as %s", arn, g.Writer)
 		}
 	}
 	if g.keeps(writer) {
-		return "", fmt.Errorf("%s writes the secrets and cannot be for recovery as well: it must not be able to end them",
-			g.Writer)
+		return "", fmt.Errorf("%s writes the secrets, so it cannot be a principal for recovery: "+
+			"it must not be able to delete them", g.Writer)
 	}
 	return writer.root(), nil
 }
@@ -147,11 +147,11 @@ func (g Guard) keeps(who principal) bool {
 	})
 }
 
-// session is the end of what AWS STS calls the session of a role, without the role's path.
+// session matches the end of the ARN that AWS STS gives for the session of a role, without the role's path.
 var session = regexp.MustCompile(`:assumed-(role/[^/]+)/.*$`)
 
-// Keeps reports whether the policy leaves every right to the caller, by the ARN that
-// AWS STS gives for it: one of the principals for recovery, or the root user.
+// Keeps reports whether the caller, by the ARN that AWS STS gives for it, keeps every
+// permission: one of the principals for recovery, or the root user.
 func (g Guard) Keeps(caller string) bool {
 	if account, err := g.account(); err != nil || caller == account {
 		return err == nil
@@ -170,11 +170,11 @@ type statement struct {
 	Effect    string
 	Principal map[string]string
 	Action    []string
-	Resource  string // of a secret's own policy: the secret
+	Resource  string // in a secret's own policy, "*" is the secret
 	Condition map[string]map[string]any
 }
 
-// isOurs reports whether every statement of an attached policy was made here.
+// isOurs reports whether tokenturn made every statement of an attached policy.
 func isOurs(attached string) bool {
 	var p struct{ Statement []struct{ Sid string } }
 	return json.Unmarshal([]byte(attached), &p) == nil && len(p.Statement) > 0 &&

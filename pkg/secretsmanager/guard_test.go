@@ -100,7 +100,7 @@ func arnLike(pattern, arn string) bool {
 func TestGuardDeniesEverybodyElse(t *testing.T) {
 	p := guardPolicy(t)
 	everybody := []string{writer, operator, spare, root, reader, admin, cache}
-	keepers := []string{operator, spare, root}
+	recovery := []string{operator, spare, root}
 	for _, c := range []struct {
 		what, action string
 		request      map[string]string
@@ -120,14 +120,14 @@ func TestGuardDeniesEverybodyElse(t *testing.T) {
 		{"reading by id and label", "GetSecretValue", map[string]string{"secretsmanager:VersionId": "1",
 			"secretsmanager:VersionStage": "AWSCURRENT"}, []string{writer, operator, spare, root, cache}},
 		{"describing", "DescribeSecret", nil, everybody},
-		{"deleting", "DeleteSecret", nil, keepers},
-		{"restoring", "RestoreSecret", nil, keepers},
-		{"changing value or key", "UpdateSecret", nil, keepers},
-		{"rotating by Secrets Manager", "RotateSecret", nil, keepers},
-		{"copying elsewhere", "ReplicateSecretToRegions", nil, keepers},
-		{"changing the policy", "PutResourcePolicy", nil, keepers},
-		{"taking the policy off", "DeleteResourcePolicy", nil, keepers},
-		{"changing tags that policies may go by", "TagResource", nil, keepers},
+		{"deleting", "DeleteSecret", nil, recovery},
+		{"restoring", "RestoreSecret", nil, recovery},
+		{"changing value or key", "UpdateSecret", nil, recovery},
+		{"rotating by Secrets Manager", "RotateSecret", nil, recovery},
+		{"copying elsewhere", "ReplicateSecretToRegions", nil, recovery},
+		{"changing the policy", "PutResourcePolicy", nil, recovery},
+		{"taking the policy off", "DeleteResourcePolicy", nil, recovery},
+		{"changing tags that policies may go by", "TagResource", nil, recovery},
 	} {
 		for _, who := range everybody {
 			request := map[string]string{}
@@ -141,8 +141,8 @@ func TestGuardDeniesEverybodyElse(t *testing.T) {
 	}
 }
 
-// Names are unique in an account: a path that was left out or given differs from nobody
-// else's, and what only looks like a name is somebody else.
+// Names are unique in an account: a principal is the same with and without its path, and a
+// similar name is another principal.
 func TestGuardKnowsPrincipalsWithAnyPath(t *testing.T) {
 	const account = "arn:aws:iam::111122223333:"
 	everything := []string{"PutSecretValue", "GetSecretValue", "DeleteSecret"}
@@ -180,7 +180,7 @@ func TestGuardKnowsPrincipalsWithAnyPath(t *testing.T) {
 					t.Errorf("given %q: %s by %s is not denied", path, action, elsewhere)
 				}
 			}
-			// What STS shows lacks a role's path, and nobody is kept whom the policy denies.
+			// STS shows no path of a role. Keeps is true for no principal that the policy denies.
 			shown := account + who
 			if kind, name, _ := strings.Cut(who, "/"); kind == "role" {
 				shown = "arn:aws:sts::111122223333:assumed-role/" + name[strings.LastIndex(name, "/")+1:] + "/pat@example.com"
@@ -272,7 +272,7 @@ func TestAttachReplacesOurOwnPolicyOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// What was attached before paths were left open is ours too.
+	// A policy that was attached before paths were ignored is also tokenturn's.
 	before := strings.NewReplacer("ArnNotLike", "ArnNotEquals", "role/*/Operators",
 		"role/aws-reserved/sso.amazonaws.com/eu-west-1/Operators").Replace(ours)
 	for _, c := range []struct {

@@ -11,8 +11,8 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// ProtectionClient is what Protections use of *secretsmanager.Client. Only an
-// operator has these rights, none of the functions.
+// ProtectionClient is the part of *secretsmanager.Client that Protections uses. Only an
+// operator has these permissions, none of the functions.
 type ProtectionClient interface {
 	GetResourcePolicy(context.Context, *secretsmanager.GetResourcePolicyInput,
 		...func(*secretsmanager.Options)) (*secretsmanager.GetResourcePolicyOutput, error)
@@ -22,8 +22,8 @@ type ProtectionClient interface {
 
 var _ ProtectionClient = (*secretsmanager.Client)(nil)
 
-// Protections attach the policy of a Guard to connections' secrets. They are
-// safe for concurrent use.
+// Protections attaches the policy of a Guard to connections' secrets. It is safe for
+// concurrent use.
 type Protections struct {
 	client ProtectionClient
 	naming Naming
@@ -34,11 +34,11 @@ func NewProtections(client ProtectionClient, naming Naming) *Protections {
 	return &Protections{client, naming}
 }
 
-// ErrOtherPolicy: the secret has a policy that was not made here.
-var ErrOtherPolicy = errors.New("the secret has a resource policy of somebody else's making")
+// ErrOtherPolicy: the secret has a policy that tokenturn did not make.
+var ErrOtherPolicy = errors.New("the secret has a resource policy that tokenturn did not make")
 
-// Attach makes the guard's policy that of the secret of c. ErrOtherPolicy if
-// there is one that would be lost; rotation.ErrNoSecret, rotation.ErrSecretDeleted.
+// Attach attaches the guard's policy to the secret of c. ErrOtherPolicy if another policy
+// would be lost; rotation.ErrNoSecret, rotation.ErrSecretDeleted.
 func (p *Protections) Attach(ctx context.Context, c token.Connection, g Guard) error {
 	text, err := g.Policy()
 	if err != nil {
@@ -60,14 +60,14 @@ func (p *Protections) Attach(ctx context.Context, c token.Connection, g Guard) e
 	return nil
 }
 
-// Protected reports whether the secret of c has a resource policy, of whosever making.
+// Protected reports whether the secret of c has a resource policy, made by tokenturn or not.
 // rotation.ErrNoSecret, rotation.ErrSecretDeleted.
 func (p *Protections) Protected(ctx context.Context, c token.Connection) (bool, error) {
 	there, err := p.attached(ctx, c)
 	return there != "", err
 }
 
-// attached is the resource policy of the secret of c; empty if it has none.
+// attached returns the resource policy of the secret of c; empty if it has none.
 func (p *Protections) attached(ctx context.Context, c token.Connection) (string, error) {
 	out, err := p.client.GetResourcePolicy(ctx, &secretsmanager.GetResourcePolicyInput{
 		SecretId: aws.String(p.naming.connection(c))})

@@ -1,12 +1,12 @@
-// Package secretsmanager keeps what consumers read, one secret per connection, and
-// the app credentials of each environment in AWS Secrets Manager:
+// Package secretsmanager keeps the secrets that readers see, one per connection, and the
+// app credentials of each environment in AWS Secrets Manager:
 //
 //	<prefix>/connection/<environment>/<name>   the document of package token
-//	<prefix>/app/<environment>                 what the developer portal registered
+//	<prefix>/app/<environment>                 the app as the Developer Portal registered it
 //
-// The actions needed are GetSecretValue, ListSecretVersionIds, PutSecretValue,
+// It needs the actions GetSecretValue, ListSecretVersionIds, PutSecretValue,
 // UpdateSecretVersionStage, CreateSecret and, because new secrets carry tags,
-// TagResource; for Deletions, which only an operator makes, DeleteSecret and
+// TagResource; for Deletions, which only an operator uses, DeleteSecret and
 // RestoreSecret.
 package secretsmanager
 
@@ -26,7 +26,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// Client is what the package uses of *secretsmanager.Client. Its configuration
+// Client is the part of *secretsmanager.Client that the package uses. Its configuration
 // must bound the time of a call.
 type Client interface {
 	GetSecretValue(context.Context, *secretsmanager.GetSecretValueInput,
@@ -43,14 +43,14 @@ type Client interface {
 
 var _ Client = (*secretsmanager.Client)(nil)
 
-// Naming says where secrets are and what new ones are given.
+// Naming has the names of secrets and the attributes of new ones.
 type Naming struct {
 	Prefix string // of every name, without a slash at the end
 	Stack  string // id of the installation, for the tag tokenturn:stack
 	KMSKey string // id, ARN or alias that encrypts new secrets; empty: the account's aws/secretsmanager
 }
 
-// Tags of new secrets, so that a policy can be written in terms of them.
+// Tags of new secrets, for use in policies.
 const (
 	stackTag       = "tokenturn:stack"
 	connectionTag  = "tokenturn:connection"
@@ -61,7 +61,7 @@ func (n Naming) connection(c token.Connection) string { return n.Prefix + "/conn
 
 func (n Naming) application(environment string) string { return n.Prefix + "/app/" + environment }
 
-// tags are the stack's and the given ones, in one order for one content.
+// tags returns the stack's tag and the given ones, in a fixed order.
 func (n Naming) tags(more map[string]string) []types.Tag {
 	tags := []types.Tag{{Key: aws.String(stackTag), Value: aws.String(n.Stack)}}
 	for _, name := range slices.Sorted(maps.Keys(more)) {
@@ -70,7 +70,7 @@ func (n Naming) tags(more map[string]string) []types.Tag {
 	return tags
 }
 
-// kmsKey leaves the choice to Secrets Manager where there is none of ours.
+// kmsKey returns nil, which leaves the choice to Secrets Manager, if no key is configured.
 func (n Naming) kmsKey() *string {
 	if n.KMSKey == "" {
 		return nil
@@ -80,9 +80,9 @@ func (n Naming) kmsKey() *string {
 
 const current, pending = "AWSCURRENT", "AWSPENDING"
 
-// meanings is what the service's codes mean for the calls made here. A message is
-// never looked at: AWS has changed them. ResourceNotFoundException is also
-// the answer for a version that is not there, see lacking.
+// meanings translates the service's codes for the calls of this package. Messages are not
+// used, because AWS has changed them. ResourceNotFoundException is also the answer for a
+// missing version; see lacking.
 var meanings = map[string]error{
 	"ResourceNotFoundException": rotation.ErrNoSecret,
 	"ResourceExistsException":   rotation.ErrVersionTaken,
@@ -90,7 +90,7 @@ var meanings = map[string]error{
 	"LimitExceededException":    rotation.ErrVersionLimit,
 }
 
-// translate puts the meaning of an error before it. An error without a meaning stays as it is.
+// translate puts the meaning of an error before it. An error without a meaning stays unchanged.
 func translate(err error) error {
 	if e, ok := errors.AsType[smithy.APIError](err); ok && meanings[e.ErrorCode()] != nil {
 		return fmt.Errorf("%w: %w", meanings[e.ErrorCode()], err)
@@ -98,9 +98,9 @@ func translate(err error) error {
 	return err
 }
 
-// refusesMove reports whether the service turned a label's move down, having
-// moved nothing: the wrong version named, or one that is not there. Which code
-// AWS gives for the latter is not documented.
+// refusesMove reports whether the service refused to move a label and moved nothing: the
+// request named the wrong version, or a missing one. AWS does not document the code for
+// the latter.
 func refusesMove(err error) bool {
 	e, ok := errors.AsType[smithy.APIError](err)
 	return ok && slices.Contains([]string{"InvalidParameterException", "ResourceNotFoundException", "ValidationException"},

@@ -15,8 +15,8 @@ import (
 )
 
 // PutSecretValue, UpdateSecretVersionStage and UpdateSecret share 50 calls a
-// second per account and Region, fixed (Secrets Manager quotas). A fifth is left
-// to others; with the burst the first second stays within the quota as well.
+// second per account and Region, fixed (Secrets Manager quotas). A fifth is left to other
+// programs; with the burst, the first second also stays within the quota.
 const (
 	writesPerSecond = 40
 	writeBurst      = 10
@@ -25,20 +25,20 @@ const (
 // SecretStore is a rotation.SecretStore. It is safe for concurrent use; its writes share
 // one limiter, so a process should have one SecretStore.
 type SecretStore struct {
-	client Client
-	naming Naming
-	pace   *rate.Limiter
+	client  Client
+	naming  Naming
+	limiter *rate.Limiter
 }
 
 var _ rotation.SecretStore = (*SecretStore)(nil)
 
-// NewVault makes no call.
+// NewSecretStore makes no call.
 func NewSecretStore(client Client, naming Naming) *SecretStore {
 	return &SecretStore{client, naming, rate.NewLimiter(writesPerSecond, writeBurst)}
 }
 
-// Current implements rotation.SecretStore. The label is said out loud because only
-// then do all implementations of the service agree which version is meant.
+// Current implements rotation.SecretStore. The request names the label, because only
+// then do all implementations of the service return the same version.
 func (v *SecretStore) Current(ctx context.Context, c token.Connection) (rotation.Version, error) {
 	version, err := v.get(ctx, c, &secretsmanager.GetSecretValueInput{VersionStage: aws.String(current)})
 	if err != nil {
@@ -70,7 +70,7 @@ func (v *SecretStore) get(ctx context.Context, c token.Connection,
 	return rotation.Version{ID: aws.ToString(out.VersionId), Value: token.NewSecret(aws.ToString(out.SecretString))}, nil
 }
 
-// lacking tells a secret that is not there from a version that is not.
+// lacking distinguishes a missing secret from a missing version.
 func (v *SecretStore) lacking(ctx context.Context, c token.Connection, cause error) error {
 	if _, err := v.list(ctx, c); err != nil {
 		return err
@@ -110,7 +110,7 @@ func (v *SecretStore) list(ctx context.Context, c token.Connection) ([]rotation.
 
 // Create implements rotation.SecretStore.
 func (v *SecretStore) Create(ctx context.Context, c token.Connection, id string, value token.Secret) error {
-	err := v.paced(ctx, func() error {
+	err := v.limited(ctx, func() error {
 		_, err := v.client.CreateSecret(ctx, &secretsmanager.CreateSecretInput{
 			Name: aws.String(v.naming.connection(c)), ClientRequestToken: &id, SecretString: aws.String(value.Reveal()),
 			KmsKeyId: v.naming.kmsKey(), Description: aws.String("Procore access token of " + c.String() +
@@ -118,8 +118,8 @@ func (v *SecretStore) Create(ctx context.Context, c token.Connection, id string,
 			Tags: v.naming.tags(map[string]string{connectionTag: c.String(), environmentTag: c.Environment})})
 		return err
 	})
-	// The service says so as well where this very version was made before the
-	// label moved on.
+	// The service also answers this if the same version was made before and the label has
+	// moved on.
 	if errors.Is(err, rotation.ErrVersionTaken) {
 		there, readErr := v.Version(ctx, c, id)
 		switch {
@@ -137,7 +137,7 @@ func (v *SecretStore) Create(ctx context.Context, c token.Connection, id string,
 
 // Put implements rotation.SecretStore.
 func (v *SecretStore) Put(ctx context.Context, c token.Connection, id string, value token.Secret) error {
-	err := v.paced(ctx, func() error {
+	err := v.limited(ctx, func() error {
 		_, err := v.client.PutSecretValue(ctx, &secretsmanager.PutSecretValueInput{
 			SecretId: aws.String(v.naming.connection(c)), ClientRequestToken: &id, SecretString: aws.String(value.Reveal()),
 			VersionStages: []string{pending}})
@@ -149,11 +149,10 @@ func (v *SecretStore) Put(ctx context.Context, c token.Connection, id string, va
 	return nil
 }
 
-// Promote implements rotation.SecretStore. A move that is repeated after it has taken
-// effect is refused by the service, so a refusal says nothing by itself: the
-// labels do.
+// Promote implements rotation.SecretStore. The service refuses to repeat a move that
+// has taken effect, so a refusal alone says nothing; the labels decide.
 func (v *SecretStore) Promote(ctx context.Context, c token.Connection, id, replaces string) error {
-	err := v.paced(ctx, func() error {
+	err := v.limited(ctx, func() error {
 		_, err := v.client.UpdateSecretVersionStage(ctx, &secretsmanager.UpdateSecretVersionStageInput{
 			SecretId: aws.String(v.naming.connection(c)), VersionStage: aws.String(current),
 			MoveToVersionId: &id, RemoveFromVersionId: &replaces})
@@ -188,13 +187,13 @@ func (v *SecretStore) whyNotMoved(ctx context.Context, c token.Connection, id, r
 	case labelled != replaces:
 		return rotation.ErrNotCurrent
 	}
-	return cause // the labels say that it should have moved; the list may be stale
+	return cause // by the labels it should have moved; the list may be stale
 }
 
-// paced makes a write when its turn has come.
-func (v *SecretStore) paced(ctx context.Context, write func() error) error {
-	if err := v.pace.Wait(ctx); err != nil {
-		return fmt.Errorf("waiting for a turn to write to Secrets Manager: %w", err)
+// limited makes a write when the rate limiter allows it.
+func (v *SecretStore) limited(ctx context.Context, write func() error) error {
+	if err := v.limiter.Wait(ctx); err != nil {
+		return fmt.Errorf("waiting for the write rate limit of Secrets Manager: %w", err)
 	}
 	return translate(write())
 }

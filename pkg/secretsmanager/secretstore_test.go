@@ -37,7 +37,7 @@ func secrets(p play) (*secretsmanager.SecretStore, *awstest.Script) {
 	return secretsmanager.NewSecretStore(sdk.NewFromConfig(script.Config()), naming), script
 }
 
-// by answers each operation by a function of its own.
+// by answers each operation with its own function.
 func by(operations map[string]play) play {
 	return func(c awstest.Call) (any, error) { return operations[c.Operation](c) }
 }
@@ -107,7 +107,7 @@ func TestRequestsAreShapedAsTheProtocolNeeds(t *testing.T) {
 	}
 }
 
-// known are the errors that callers tell apart.
+// known are the errors that callers distinguish.
 var known = []error{rotation.ErrNoSecret, rotation.ErrNoVersion, rotation.ErrVersionTaken, rotation.ErrNotCurrent,
 	rotation.ErrSecretDeleted, rotation.ErrVersionLimit}
 
@@ -263,7 +263,7 @@ func TestWritesKeepToFourFifthsOfTheQuota(t *testing.T) {
 		if took := time.Since(begun); inFirstSecond > 50 || took < 2250*time.Millisecond || took > 2500*time.Millisecond {
 			t.Errorf("100 writes took %v, %d of them in the first second", took, inFirstSecond)
 		}
-		for range 100 { // reads are not held back
+		for range 100 { // reads are not limited
 			if _, err := v.Current(t.Context(), acme); err != nil {
 				t.Fatal(err)
 			}

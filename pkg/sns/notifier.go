@@ -1,4 +1,4 @@
-// Package sns tells people by an Amazon SNS topic. The action needed is Publish.
+// Package sns sends notices to an Amazon SNS topic. It needs the action Publish.
 package sns
 
 import (
@@ -14,15 +14,15 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 )
 
-// Client is what the package uses of *sns.Client.
+// Client is the part of *sns.Client that the package uses.
 type Client interface {
 	Publish(context.Context, *sns.PublishInput, ...func(*sns.Options)) (*sns.PublishOutput, error)
 }
 
-// patience is how long a notice may hold up its sender.
+// patience is how long a notice may delay its sender.
 const patience = 3 * time.Second
 
-// maxSubject is the longest subject SNS takes, in characters.
+// maxSubject is the longest subject that SNS accepts, in characters.
 const maxSubject = 100
 
 // Notifier is a rotation.Notifier. It is safe for concurrent use.
@@ -41,8 +41,8 @@ func New(client Client, topicARN string) *Notifier {
 	return &Notifier{client, topicARN}
 }
 
-// Notify implements rotation.Notifier. A notice is often the last thing that
-// happens before a deadline, so ctx being done does not keep it back.
+// Notify implements rotation.Notifier. A notice is often the last
+// action before a deadline, so it is sent even if ctx is done.
 func (n *Notifier) Notify(ctx context.Context, notice rotation.Notice) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
@@ -61,7 +61,7 @@ func (n *Notifier) Notify(ctx context.Context, notice rotation.Notice) error {
 	return nil
 }
 
-// about names the connection or, for what concerns several, their environment.
+// about returns the connection or, for a notice about several, their environment.
 func about(n rotation.Notice) string {
 	if n.Connection.IsZero() {
 		return n.Environment
@@ -69,7 +69,7 @@ func about(n rotation.Notice) string {
 	return n.Connection.String()
 }
 
-// subject is one line of ASCII, as SNS demands for e-mail: kinds and names have no other characters.
+// subject returns one line of ASCII, as SNS requires for e-mail: kinds and names have no other characters.
 func subject(n rotation.Notice) string {
 	s := strings.TrimSpace("tokenturn: " + strings.ReplaceAll(n.Kind, "_", " ") + " " + about(n))
 	return s[:min(len(s), maxSubject)]

@@ -50,7 +50,7 @@ func TestNotifyPublishesTheNotice(t *testing.T) {
 	}
 }
 
-// The link of a notice reaches those who are to pass it on.
+// The link of a notice reaches the people who forward it.
 func TestNotifyPublishesTheLink(t *testing.T) {
 	script := awstest.Play(func(awstest.Call) (any, error) { return nil, nil })
 	linked := notice
@@ -90,7 +90,7 @@ func (silent) RoundTrip(r *http.Request) (*http.Response, error) {
 	return nil, r.Context().Err()
 }
 
-// Nobody waits long for a notice, whatever the service and the client do.
+// No sender waits long for a notice, whatever the service and the client do.
 func TestNoticeHoldsItsSenderUpForSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := awstest.Play(nil).Config()

@@ -1,5 +1,5 @@
-// Package sqs asks for later runs by messages with a delay in an Amazon SQS
-// standard queue. The action needed is SendMessage.
+// Package sqs requests later runs with delayed messages in an Amazon SQS standard queue.
+// It needs the action SendMessage.
 package sqs
 
 import (
@@ -14,9 +14,9 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 )
 
-// Client is what the package uses of *sqs.Client. Its configuration must bound
-// the time of a call and let a second attempt fit into the seconds that the sender
-// of a follow-up waits.
+// Client is the part of *sqs.Client that the package uses. Its configuration must bound the
+// time of a call, so that a second attempt fits into the seconds that the sender of a
+// follow-up waits.
 type Client interface {
 	SendMessage(context.Context, *sqs.SendMessageInput, ...func(*sqs.Options)) (*sqs.SendMessageOutput, error)
 }
@@ -35,8 +35,8 @@ var (
 // New returns the follow-ups of the queue with the URL. It makes no call.
 func New(client Client, queueURL string) *FollowUps { return &FollowUps{client, queueURL} }
 
-// Send implements rotation.FollowUps. A longer delay than SQS has becomes the
-// longest; the message arrives early then and its NotBefore says so.
+// Send implements rotation.FollowUps. A delay above SQS's limit becomes the longest
+// possible one; the message then arrives early and its NotBefore says so.
 func (f *FollowUps) Send(ctx context.Context, request rotation.Request, delay time.Duration) error {
 	body, err := json.Marshal(request)
 	if err != nil {

@@ -44,15 +44,14 @@ func TestDelayStaysWithinWhatSQSTakes(t *testing.T) {
 		if err := f.Send(t.Context(), rotation.Request{Op: "sweep"}, delay); err != nil {
 			t.Fatal(err)
 		}
-		got, _ := script.Calls()[0].Input["DelaySeconds"].(float64) // none is the queue's own, which is 0
+		got, _ := script.Calls()[0].Input["DelaySeconds"].(float64) // no value means the queue's default, which is 0
 		if got != want {
 			t.Errorf("delay %v became %v seconds, want %v", delay, got, want)
 		}
 	}
 }
 
-// A follow-up that got lost on its way is sent again; that it may then come twice
-// does no harm.
+// A follow-up that was lost on the way is sent again; a second delivery does no harm.
 func TestLostFollowUpIsSentAgain(t *testing.T) {
 	asked := 0
 	script := awstest.Play(func(awstest.Call) (any, error) {

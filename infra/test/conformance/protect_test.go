@@ -64,7 +64,7 @@ func TestProtect(t *testing.T) {
 		arguments []string
 		code      int
 	}{
-		{"of somebody else's making", []string{"peer/acme", "--rotate-role", writer, "--recovery", me}, 1},
+		{"that tokenturn did not make", []string{"peer/acme", "--rotate-role", writer, "--recovery", me}, 1},
 		{"name your role or user", []string{"peer/acme", "--rotate-role", writer, "--recovery", spare}, 1},
 		{"there is no connection", []string{"peer/nobody", "--rotate-role", writer, "--recovery", me}, 4},
 		{"needs a principal for recovery", []string{"peer/acme", "--rotate-role", writer}, 2},

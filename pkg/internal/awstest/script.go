@@ -1,5 +1,5 @@
-// Package awstest gives the tests of the AWS adapters a real SDK client: one
-// whose service is played by the test, or one of an AWS server.
+// Package awstest gives the tests of the AWS adapters a real SDK client: for a service that
+// the test scripts, or for an AWS server.
 package awstest
 
 import (
@@ -20,8 +20,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 )
 
-// Call is one request as it came over the wire. Input holds the members in
-// the form that encoding/json gives to any.
+// Call is one received request. Input has the members as encoding/json decodes them into
+// any.
 type Call struct {
 	Operation string
 	Input     map[string]any
@@ -30,12 +30,12 @@ type Call struct {
 // Fault is an error answer of a service.
 type Fault struct {
 	Code string
-	More map[string]any // members besides the message
+	More map[string]any // members other than the message
 }
 
 func (f Fault) Error() string { return f.Code }
 
-// Script plays the services for the clients of its Config.
+// Script answers for the services to the clients of its Config.
 type Script struct {
 	play func(Call) (any, error)
 
@@ -44,7 +44,7 @@ type Script struct {
 }
 
 // Play returns a script that answers each request with what play returns: the
-// output's members, a Fault, or an error that stands for a lost answer.
+// output's members, a Fault, or an error that simulates a lost answer.
 func Play(play func(Call) (any, error)) *Script { return &Script{play: play} }
 
 // Config is for the clients of the script. They repeat a request twice, without a pause.
@@ -52,14 +52,14 @@ func (s *Script) Config() aws.Config {
 	return config("http://script.invalid", 3, &http.Client{Transport: s})
 }
 
-// Calls returns what was asked so far.
+// Calls returns the requests so far.
 func (s *Script) Calls() []Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.calls)
 }
 
-// Operations returns the names of what was asked so far.
+// Operations returns the names of the requested operations so far.
 func (s *Script) Operations() []string {
 	var names []string
 	for _, c := range s.Calls() {

@@ -13,14 +13,15 @@ import (
 // such as http://127.0.0.1:5005.
 const Endpoint = "TOKENTURN_TEST_AWS_ENDPOINT"
 
-// Server is for clients of the server that Endpoint names, reached through
-// transport. They repeat a request often, so that a test passes where the server
-// loses and refuses a part of them on purpose.
+// Server is the configuration of clients of the server that Endpoint names, reached through
+// transport. They repeat a request often, so that a test passes although the server loses
+// and refuses some requests on purpose.
 func Server(t testing.TB, transport http.RoundTripper) aws.Config {
 	t.Helper()
 	endpoint := os.Getenv(Endpoint)
 	if endpoint == "" {
-		t.Fatalf("%s is not set; it takes the URL of an AWS server, such as that of infra/test/peers/aws/start", Endpoint)
+		t.Fatalf("%s is not set; it takes the URL of an AWS server, such as the one that infra/test/peers/aws/start starts",
+			Endpoint)
 	}
 	return config(endpoint, 30, &http.Client{Transport: transport, Timeout: time.Minute})
 }
