@@ -174,7 +174,7 @@ func TestOutcomes(t *testing.T) {
 		{"code refused", answers(rotation.Refused), failedPage, 1},
 		{"client fault", answers(rotation.ClientFault), failedPage, 1},
 		{"answer lost", answers(rotation.UnknownResult), failedPage, 1},
-		{"told to wait", answers(rotation.RateLimited), unavailablePage, 1},
+		{"asked to wait", answers(rotation.RateLimited), unavailablePage, 1},
 		{"not reached", answers(rotation.NotSent), unavailablePage, 1},
 		{"changed during the exchange", func(s *server) { s.issuer.during = s.supersede }, supersededPage, 1},
 		{"changed before the exchange", func(s *server) { s.supersede() }, supersededPage, 0},
@@ -496,7 +496,7 @@ func TestRedirectURIMustLeadHere(t *testing.T) {
 	}
 }
 
-// The write took effect and its answer was lost: nobody may exchange after that.
+// The write took effect and its answer was lost: no request may exchange after that.
 func TestLostConsumeExchangesNothing(t *testing.T) {
 	s := newServer(t)
 	path, _ := s.invite(rotation.Identity{})

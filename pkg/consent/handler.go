@@ -27,11 +27,11 @@ type Observer interface {
 	Reused(c token.Connection)
 }
 
-// nobody is the Observer of a handler that was configured without one.
-type nobody struct{}
+// noObserver is the Observer of a handler that was configured without one.
+type noObserver struct{}
 
-func (nobody) Ended(token.Connection, string) {}
-func (nobody) Reused(token.Connection)        {}
+func (noObserver) Ended(token.Connection, string) {}
+func (noObserver) Reused(token.Connection)        {}
 
 // Config wires a Handler. Every field but Organization and Observer is required.
 type Config struct {
@@ -90,7 +90,7 @@ func New(cfg Config) (*Handler, error) {
 		return nil, err
 	}
 	if cfg.Observer == nil {
-		cfg.Observer = nobody{}
+		cfg.Observer = noObserver{}
 	}
 	h := &Handler{cfg: cfg, public: public, cookies: cookieJar{plain: public.Scheme == "http"},
 		pages: parsePages(), origins: http.NewCrossOriginProtection()}

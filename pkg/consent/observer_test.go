@@ -25,7 +25,7 @@ func TestObserverSeesEndsAndRepeats(t *testing.T) {
 	b.do("GET", back)
 	b.do("GET", back)                // a reload
 	s.browser().do("GET", back)      // a stranger with the address and no cookie
-	b.do("GET", "/callback/sandbox") // nobody's answer
+	b.do("GET", "/callback/sandbox") // no answer at all
 	if want := (observed{"sandbox/acme connected", "sandbox/acme again"}); !slices.Equal(o, want) {
 		t.Errorf("observed %v, want %v", o, want)
 	}

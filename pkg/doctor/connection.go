@@ -171,7 +171,7 @@ func Advice(p procore.Probe, c token.Connection) (Level, string) {
 		return OK, ""
 	case procore.TokenRefused:
 		return Problem, fmt.Sprintf("replace it with: tokenturn connection rotate %s; if that is refused too, "+
-			"somebody must consent again", c)
+			"the person must consent again", c)
 	case procore.OtherClient:
 		return Problem, fmt.Sprintf("store the app credentials that it was issued to (tokenturn app set %s), "+
 			"or connect again with: tokenturn connection invite %s", c.Environment, c)

@@ -184,15 +184,15 @@ func TestSecretsThatReadersCannotUse(t *testing.T) {
 func TestRedirect(t *testing.T) {
 	b := newHarness(t, 90*time.Minute)
 	status := http.StatusOK
-	door := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	callback := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/healthz" {
 			t.Errorf("%s was asked for", r.URL.Path)
 		}
 		w.WriteHeader(status)
 	}))
-	defer door.Close()
+	defer callback.Close()
 	app := b.standIn.NewApp()
-	b.credentials(app, door.URL+"/callback/demo")
+	b.credentials(app, callback.URL+"/callback/demo")
 	b.finds("redirect", doctor.OK, "answers")
 	status = http.StatusNotFound
 	b.finds("redirect", doctor.Warning, "no server answers")

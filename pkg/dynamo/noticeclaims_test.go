@@ -35,8 +35,8 @@ func TestARepeatedClaimIsTheClaimantsOwn(t *testing.T) {
 					nonce["S"] = at(value, "S")
 				}
 			}
-			held := map[string]any{"Item": map[string]any{"nonce": nonce}}
-			return nil, awstest.Fault{Code: "ConditionalCheckFailedException", More: held}
+			claimed := map[string]any{"Item": map[string]any{"nonce": nonce}}
+			return nil, awstest.Fault{Code: "ConditionalCheckFailedException", More: claimed}
 		})
 		if first, err := tab.First(t.Context(), "e", noon, noon.Add(time.Hour)); err != nil || first != own {
 			t.Errorf("refused by a claim that is one's own: %t; got %t, %v", own, first, err)

@@ -76,8 +76,8 @@ func TestDeletion(t *testing.T) {
 		if err := deletions.Cancel(t.Context(), acme); !errors.Is(err, rotation.ErrNoSecret) {
 			t.Errorf("Cancel after its time: %v", err)
 		}
-		next, anew := value(7)
-		if err := secrets.Create(t.Context(), acme, next, anew); err != nil {
+		next, other := value(7)
+		if err := secrets.Create(t.Context(), acme, next, other); err != nil {
 			t.Fatal(err)
 		}
 		if versions, err := secrets.Versions(t.Context(), acme); err != nil || len(versions) != 1 || versions[0].ID != next {
@@ -86,7 +86,7 @@ func TestDeletion(t *testing.T) {
 	})
 }
 
-// A secret whose time came while no process ran is gone from the file once the
+// If a secret's recovery time ends while no process runs, it is gone from the file when the
 // store is opened.
 func TestDeletionOnOpening(t *testing.T) {
 	dir := t.TempDir()

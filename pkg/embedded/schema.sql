@@ -58,7 +58,7 @@ CREATE TABLE label (
 CREATE INDEX label_version ON label (connection, id);
 CREATE TABLE deletion ( -- since version 2
   connection TEXT PRIMARY KEY,
-  at         INTEGER NOT NULL -- when its secret is deleted for good
+  at         INTEGER NOT NULL -- when its secret is deleted
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE application (

@@ -7,7 +7,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/embedded"
 )
 
-// What durability, secrecy and soundness rest on is in force on every connection to the
+// The settings for durability, secrecy and soundness hold on every connection to the
 // database, also on one that replaces another. Killing processes shows no difference
 // between FULL and NORMAL; a power cut does.
 func TestEveryConnectionIsSet(t *testing.T) {
@@ -34,6 +34,6 @@ func TestEveryConnectionIsSet(t *testing.T) {
 		}
 	}
 	if len(all) != 5 {
-		t.Errorf("%d connections were looked at", len(all))
+		t.Errorf("%d connections were examined", len(all))
 	}
 }

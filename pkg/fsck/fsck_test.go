@@ -102,8 +102,8 @@ func damages(next, former rotation.TokenResponse) map[string]damage {
 			row(func(r *rotation.Record) { r.Status = rotation.NeedsConsent })},
 		"active with a refusal": {fsck.RefusalLeft, acme,
 			row(func(r *rotation.Record) { r.Refusal = &rotation.Refusal{At: ago(0)} })},
-		"refused and nobody was told": {fsck.NoticeOverdue, acme, row(refused(ago(day), time.Hour, true))},
-		"refused, and looked at late": {fsck.WaitTooLong, acme, row(refused(ago(day), 7*day, false))},
+		"refused, and no notice was sent": {fsck.NoticeOverdue, acme, row(refused(ago(day), time.Hour, true))},
+		"refused, and tried again late":   {fsck.WaitTooLong, acme, row(refused(ago(day), 7*day, false))},
 		"no fingerprint": {fsck.FingerprintMissing, acme,
 			row(func(r *rotation.Record) { r.Current.Fingerprint = "" })},
 		"another fingerprint": {fsck.FingerprintDiffers, acme,
@@ -119,7 +119,8 @@ func damages(next, former rotation.TokenResponse) map[string]damage {
 		"an ancestor of its own": {fsck.AncestorNotBefore, acme, row(func(r *rotation.Record) {
 			r.Ancestor = &rotation.ResponseKey{Epoch: r.Epoch, Generation: r.Generation, Attempt: "x"}
 		})},
-		"held by nothing": {fsck.QuarantineDiffers, acme, row(func(r *rotation.Record) { r.Quarantined = true })},
+		"quarantined without a response": {fsck.QuarantineDiffers, acme,
+			row(func(r *rotation.Record) { r.Quarantined = true })},
 		"the token of another": {fsck.PairShared, acme, func(t *testing.T, in *installation) {
 			rec, _, err := in.Ledger().Load(t.Context(), acme)
 			must(t, err)
@@ -196,7 +197,7 @@ func damages(next, former rotation.TokenResponse) map[string]damage {
 		}},
 		"one of another installation": {fsck.ResponseOfOtherStack, acme,
 			saved(next, func(m *rotation.TokenResponse) { m.Stack = "two" })},
-		"a state that nobody knows": {fsck.ResponseStateUnknown, acme,
+		"an unknown state": {fsck.ResponseStateUnknown, acme,
 			saved(next, func(m *rotation.TokenResponse) { m.State = "lost" })},
 		"rejected for no reason": {fsck.ReasonMissing, acme,
 			saved(next, func(m *rotation.TokenResponse) { m.State = rotation.Rejected })},
@@ -210,7 +211,7 @@ func damages(next, former rotation.TokenResponse) map[string]damage {
 		"saved tomorrow": {fsck.SavedAhead, acme,
 			saved(next, func(m *rotation.TokenResponse) { m.SavedAt = time.Now().Add(day) })},
 		"saved and not decided": {fsck.Undecided, acme, saved(late, func(*rotation.TokenResponse) {})},
-		"an orphan nobody revokes": {fsck.OrphanLives, acme, func(t *testing.T, in *installation) {
+		"an orphan that no run revokes": {fsck.OrphanLives, acme, func(t *testing.T, in *installation) {
 			saved(former, func(m *rotation.TokenResponse) { m.Key.Epoch, m.SavedAt = 0, ago(3*day) })(t, in)
 			in.happened(t, acme, rotation.Event{At: ago(2 * day), Kind: "disconnected", Epoch: 1})
 		}},
@@ -236,7 +237,7 @@ func damages(next, former rotation.TokenResponse) map[string]damage {
 			_, err := in.Deletions().Schedule(t.Context(), acme, 7*day)
 			must(t, err)
 		}},
-		"a secret of nobody": {fsck.UnknownSecret, token.Connection{Environment: "sandbox", Name: "nobody"},
+		"a secret without a row": {fsck.UnknownSecret, token.Connection{Environment: "sandbox", Name: "nobody"},
 			func(t *testing.T, in *installation) {
 				value := token.NewSecret("{}")
 				must(t, in.SecretStore().Create(t.Context(), token.Connection{Environment: "sandbox", Name: "nobody"},
@@ -299,7 +300,7 @@ func damages(next, former rotation.TokenResponse) map[string]damage {
 			value := withField(in.document(t, func(*token.Document) {}), "spare", opened.Pair.RefreshToken.Reveal())
 			must(t, in.SecretStore().Put(t.Context(), acme, token.VersionID(value), value))
 		}},
-		"escrow that nobody took": {fsck.EscrowLeft, acme, func(t *testing.T, in *installation) {
+		"escrow that no run took": {fsck.EscrowLeft, acme, func(t *testing.T, in *installation) {
 			id, value := escrowed(t, late)
 			must(t, in.SecretStore().Put(t.Context(), acme, id, value))
 		}},
@@ -314,7 +315,7 @@ func damages(next, former rotation.TokenResponse) map[string]damage {
 		"a decision twice": {fsck.DecidedTwice, acme, func(t *testing.T, in *installation) {
 			in.happened(t, acme, rotation.Event{At: time.Now().UTC(), Kind: "decided", Epoch: 1, Generation: 2})
 		}},
-		"a decision that nobody noted": {fsck.DecisionWithoutHistory, acme, func(t *testing.T, in *installation) {
+		"a decision without history": {fsck.DecisionWithoutHistory, acme, func(t *testing.T, in *installation) {
 			in.sql(t, `DELETE FROM event WHERE connection = 'sandbox/acme' AND json_extract(json, '$.generation') = 2`)
 		}},
 		"a token that is spent": {fsck.CurrentSpent, acme, func(t *testing.T, in *installation) {

@@ -9,8 +9,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// Whatever a browser asks for: only the awaited redirect counts, and no
-// page says otherwise.
+// For every request, only the awaited redirect counts, and no page says otherwise.
 func FuzzServeHTTP(f *testing.F) {
 	f.Add(http.MethodGet, "localhost", "/callback", "code=the-code&state="+state)
 	f.Add(http.MethodGet, "LOCALHOST:80", "/callback", "error=access_denied&state="+state)

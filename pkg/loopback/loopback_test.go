@@ -49,12 +49,12 @@ func open(t *testing.T, address string) (int, string) {
 		t.Fatal(err)
 	}
 	if answer.Header.Get("Cache-Control") != "no-store" || answer.Header.Get("Referrer-Policy") != "no-referrer" {
-		t.Errorf("the page can be kept or told of: %v", answer.Header)
+		t.Errorf("the page can be cached or named in a referrer: %v", answer.Header)
 	}
 	return answer.StatusCode, string(body)
 }
 
-// What is not the awaited redirect changes nothing; the redirect counts once.
+// A request other than the awaited redirect changes nothing; the redirect counts once.
 func TestReceiver(t *testing.T) {
 	r, redirect := listen(t, "/callback/sandbox")
 	for address, want := range map[string]int{
@@ -87,7 +87,7 @@ func TestReceiver(t *testing.T) {
 	}
 }
 
-// Procore's default has no port, and browsers leave port 80 out where it is named.
+// Procore's default has no port, and browsers omit port 80 if it is named.
 func TestReceiverAtPort80(t *testing.T) {
 	for _, redirect := range []string{"http://localhost", "http://localhost:80/", "http://LOCALHOST:80",
 		"http://[::1]:80/"} {

@@ -32,7 +32,7 @@ func fault(err error) string {
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return "the host name is not known"
 	case errors.As(err, &dns):
-		return "the host name could not be looked up"
+		return "the host name could not be resolved"
 	case errors.As(err, &name):
 		return "TLS: the certificate is for another host"
 	case errors.As(err, &cert):

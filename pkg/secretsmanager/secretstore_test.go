@@ -133,7 +133,7 @@ func TestErrorsMeanWhatTheServiceMeans(t *testing.T) {
 			rotation.ErrNoSecret, false},
 		{"current, no version", current, map[string]play{"GetSecretValue": missing, "ListSecretVersionIds": labels()},
 			rotation.ErrNoVersion, false},
-		{"current, nobody knows why", current, map[string]play{"GetSecretValue": missing,
+		{"current, reason unknown", current, map[string]play{"GetSecretValue": missing,
 			"ListSecretVersionIds": refuse("AccessDeniedException")}, nil, false},
 		{"current, deleted", current, map[string]play{"GetSecretValue": deleted}, rotation.ErrSecretDeleted, false},
 		{"current, no right", current, map[string]play{"GetSecretValue": refuse("AccessDeniedException")}, nil, false},

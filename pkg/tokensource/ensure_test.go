@@ -142,7 +142,7 @@ func TestEnsureTellsWhy(t *testing.T) {
 		"function fails":                 {errDown, nil, tokensource.ErrExpired},
 		"never connected":                {tokensource.ErrNeedsConsent, &types.ResourceNotFoundException{}, nil},
 		"connected, not yet published":   {tokensource.ErrRotationInProgress, &types.ResourceNotFoundException{}, nil},
-		"a name that nobody knows":       {tokensource.ErrNotFound, &types.ResourceNotFoundException{}, nil},
+		"an unknown name":                {tokensource.ErrNotFound, &types.ResourceNotFoundException{}, nil},
 		"no secret and the function ill": {errDown, &types.ResourceNotFoundException{}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {

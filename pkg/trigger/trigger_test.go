@@ -22,7 +22,7 @@ import (
 
 var _ trigger.Engine = (*rotation.Rotator)(nil)
 
-// engine notes what it was asked and answers as told.
+// engine records the requests and gives the configured answers.
 type engine struct {
 	asked []rotation.Request
 	err   map[string]error // by op
@@ -95,8 +95,8 @@ func TestRequestIsAnsweredWithTheReport(t *testing.T) {
 	}
 }
 
-// A bad outcome is an outcome. Only what could not be processed at all goes
-// back to the queue, and it takes nothing else with it.
+// A bad outcome is an outcome. Only a message that could not be processed returns to the
+// queue, and no other message with it.
 func TestOnlyUnprocessedMessagesFail(t *testing.T) {
 	e := &engine{err: map[string]error{"rotate": errors.New("listing: the table is away")}}
 	h, log := handler(e)
@@ -116,11 +116,11 @@ func TestOnlyUnprocessedMessagesFail(t *testing.T) {
 	}
 }
 
-// notHandedOn is how the engine says that a follow-up of what it did is lost.
+// notHandedOn is the engine's error for a lost follow-up.
 var notHandedOn = fmt.Errorf("following up sandbox/acme: %w", rotation.ErrNotHandedOn)
 
-// The message is the only thing left that can bring the follow-up about, so it
-// stays. What was done is measured and logged all the same.
+// The message is the only remaining trace of the follow-up, so it stays in the queue. The
+// result is still measured and logged.
 func TestMessageWithALostFollowUpStaysInTheQueue(t *testing.T) {
 	h, log := handler(&engine{err: map[string]error{"ensure": notHandedOn}})
 	var measured bytes.Buffer
@@ -132,7 +132,7 @@ func TestMessageWithALostFollowUpStaysInTheQueue(t *testing.T) {
 	}
 	if n := strings.Count(log.String(), `"outcomes":{"failed":1}`); n != 2 || !strings.Contains(log.String(),
 		notHandedOn.Error()) {
-		t.Errorf("the log tells of %d requests, or not what is wrong: %s", n, log)
+		t.Errorf("the log names %d requests, or not what is wrong: %s", n, log)
 	}
 	if n := strings.Count(measured.String(), "\n"); n != 2 { // one line a connection
 		t.Errorf("not both requests were measured: %s", &measured)
@@ -151,8 +151,8 @@ func TestSweepThatIsNotHandedOnFails(t *testing.T) {
 	}
 }
 
-// Whatever keeps a message from being processed, it stays in the queue: what is
-// malformed too, so that it comes to the dead letters instead of vanishing.
+// Every message that is not processed stays in the queue. A malformed one does, too, so
+// that it reaches the dead-letter queue instead of disappearing.
 func TestEveryErrorLeavesTheMessageInTheQueue(t *testing.T) {
 	for _, cause := range []error{rotation.ErrBadRequest, rotation.ErrNotHandedOn, rotation.ErrConflict,
 		context.DeadlineExceeded, errors.New("no table")} {

@@ -55,7 +55,7 @@ func TestServiceAccount(t *testing.T) {
 	if info := c.get("/oauth/token/info", access); info.status != 200 || info.fields["resource_owner_id"] != nil {
 		t.Errorf("%s", info.text)
 	}
-	for _, path := range []string{"/rest/v1.0/me", "/rest/v1.0/companies"} { // an app is nobody but in a company
+	for _, path := range []string{"/rest/v1.0/me", "/rest/v1.0/companies"} { // an app has an identity only in a company
 		if got := c.get(path, access); got.status != 400 {
 			t.Errorf("%s: %d %s", path, got.status, got.text)
 		}

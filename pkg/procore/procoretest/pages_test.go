@@ -25,7 +25,7 @@ func TestConsent(t *testing.T) {
 		t.Errorf("denied: %s, %v", redirect, err)
 	}
 	if _, err := c.Consent(c.authorizeURL(), "nobody@example.com", true); err == nil {
-		t.Error("nobody consented")
+		t.Error("an unknown user consented")
 	}
 }
 
