@@ -251,7 +251,7 @@ func cmdHold(ts *testscript.TestScript, _ bool, _ []string) {
 	w := worldOf(ts)
 	w.release = make(chan struct{})
 	before := len(w.standIn.Presentations())
-	w.standIn.Script(procoretest.Held(w.release))
+	w.standIn.Script(procoretest.Blocked(w.release))
 	// The command runs beside the script; what it asks the stand-in for is the sign that it is there.
 	for end := time.Now().Add(patience); len(w.standIn.Presentations()) == before; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {

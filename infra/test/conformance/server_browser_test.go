@@ -345,7 +345,7 @@ func newStandInSite(t *testing.T) *standInSite {
 			s.Script(procoretest.TooManyRequests(time.Second))
 		case "held":
 			s.release = make(chan struct{})
-			s.Script(procoretest.Held(s.release))
+			s.Script(procoretest.Blocked(s.release))
 		}
 		return struct{}{}, nil
 	}

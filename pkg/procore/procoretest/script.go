@@ -16,11 +16,11 @@ type Answer struct {
 	// Unreceived keeps the request from taking effect, as if it had been lost
 	// on the way or stopped at a gateway. It is counted as a presentation.
 	Unreceived bool
-	// Hold, if not nil, delays the answer until the channel is closed; Delay by
+	// Release, if not nil, delays the answer until the channel is closed; Delay by
 	// so much real time. The request has taken effect by then. Both end when
 	// the client goes away.
-	Hold  <-chan struct{}
-	Delay time.Duration
+	Release <-chan struct{}
+	Delay   time.Duration
 	// Status, ContentType and Body, where set, replace the answer's own. Body gets
 	// the true body; Encoding (Content-Encoding), Location and Wait (Retry-After and
 	// X-Rate-Limit-Reset) are headers.
@@ -45,8 +45,8 @@ func LostBefore() Answer { return Answer{Unreceived: true, Cut: true} }
 // Slow takes effect, then waits before it answers.
 func Slow(delay time.Duration) Answer { return Answer{Delay: delay} }
 
-// Held takes effect, then answers once release is closed.
-func Held(release <-chan struct{}) Answer { return Answer{Hold: release} }
+// Blocked takes effect, then answers once release is closed.
+func Blocked(release <-chan struct{}) Answer { return Answer{Release: release} }
 
 // Truncated takes effect, announces the whole body and sends n bytes of it, n > 0.
 func Truncated(n int) Answer { return Answer{Cut: true, CutAfter: n} }
@@ -180,9 +180,9 @@ func (a Answer) send(w http.ResponseWriter, r *http.Request, sound response, now
 
 // wait reports whether the client is still there.
 func (a Answer) wait(r *http.Request) bool {
-	if a.Hold != nil {
+	if a.Release != nil {
 		select {
-		case <-a.Hold:
+		case <-a.Release:
 		case <-r.Context().Done():
 			return false
 		}

@@ -56,7 +56,7 @@ func TestHeld(t *testing.T) {
 	c := newClient(t)
 	access, refresh := c.pair()
 	release := make(chan struct{})
-	c.Script(procoretest.Held(release))
+	c.Script(procoretest.Blocked(release))
 	done := make(chan answer, 1)
 	go func() { done <- c.refresh(refresh) }()
 	for c.Accepts(token.NewSecret(access)) { // until the refresh has taken effect
