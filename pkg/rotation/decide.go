@@ -324,9 +324,9 @@ func compare(app Application, m TokenResponse, pin *Pin, id Identity) error {
 	case id.ClientID != app.ClientID:
 		return &identityError{"the consent is for a client id other than the app's"}
 	case expect.ResourceOwner != "" && expect.ResourceOwner != id.ResourceOwner:
-		return &identityError{"a user other than the invited one gave the consent"}
+		return &identityError{"the consent is from a user other than the invited one"}
 	case expect.Login != "" && !strings.EqualFold(expect.Login, id.Login): // people write e-mail addresses either way
-		return &identityError{"a login other than the invited one gave the consent"}
+		return &identityError{"the consent is from a login other than the invited one"}
 	case m.Company != "" && m.Company != id.Company:
 		return &identityError{"the user has no access to company " + m.Company + ", or the app is not installed there"}
 	case pin != nil && pin.Company != "" && pin.Company != m.Company && !expect.Repin:
