@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -12,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tokenturn/tokenturn/pkg/procore"
-	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
@@ -26,44 +24,6 @@ func storedCredentials(ctx context.Context, in *installation, environment string
 		return procore.Credentials{}, err
 	}
 	return procore.ParseCredentials(value)
-}
-
-func procoreEnvironment(name string) (procore.Environment, bool) {
-	all := procore.Environments()
-	i := slices.IndexFunc(all, func(e procore.Environment) bool { return e.Name == name })
-	if i < 0 {
-		return procore.Environment{}, false
-	}
-	return all[i], true
-}
-
-func (c *cli) appShow() *cobra.Command {
-	return onEnvironment(token.ParseEnvironment, "show ENV", "Show the app credentials of an environment, "+
-		"without the secret",
-		`The fingerprint tells whether two secrets are the same without disclosing them:
-printf %s "$SECRET" | sha256sum | cut -c1-32`,
-		`  tokenturn app show sandbox
-  tokenturn --json app show production`,
-		func(ctx context.Context, _ *cobra.Command, environment string) error {
-			return c.with(ctx, func(in *installation) error {
-				credentials, err := storedCredentials(ctx, in, environment)
-				if errors.Is(err, rotation.ErrNoApplication) {
-					return errNoApplication(environment)
-				}
-				if err != nil {
-					return fmt.Errorf("reading the app credentials of %s: %w", environment, err)
-				}
-				a := newAppAnswer(environment, credentials)
-				if err := c.answer(a, a.print); err != nil {
-					return err
-				}
-				if _, err := credentials.Application(environment); err != nil {
-					return fmt.Errorf("these app credentials cannot be used; store them anew with: tokenturn app set %s\n%w",
-						environment, err)
-				}
-				return nil
-			})
-		})
 }
 
 // appAnswer is what is shown of app credentials.
@@ -114,3 +74,6 @@ func (a appAnswer) print(w io.Writer) {
 	fmt.Fprintf(t, "API URL\t%s%s\n", a.APIURL, insteadOf("api_url", usual.APIURL))
 	t.Flush()
 }
+
+// callbackURL is the redirect URI of a front door.
+func callbackURL(publicURL, environment string) string { return publicURL + "/callback/" + environment }

@@ -73,7 +73,7 @@ func (c *cli) setApp(ctx context.Context, cmd *cobra.Command, in *installation, 
 	if err != nil {
 		return exitf(usage, "nothing was stored, because of the credentials for %s:\n%w", environment, err)
 	}
-	if err := in.mixture(ctx, environment, credentials); err != nil {
+	if err := in.checkOtherEnvironments(ctx, environment, credentials); err != nil {
 		return err
 	}
 	a := appSetAnswer{appAnswer: newAppAnswer(environment, credentials), Check: "skipped", Affected: []affected{}}
@@ -95,7 +95,7 @@ func (c *cli) setApp(ctx context.Context, cmd *cobra.Command, in *installation, 
 		a.Stored = true
 		a.WaitsEnded = c.endWaits(ctx, in, environment)
 	}
-	c.tellSet(ctx, in, a)
+	c.sayAfterSet(ctx, in, a)
 	return c.answer(a, a.print)
 }
 
@@ -159,9 +159,6 @@ func (c *cli) readCredentials(ctx context.Context, redirect string) (procore.Cre
 	return credentials, nil
 }
 
-// callbackURL is the redirect URI of a front door.
-func callbackURL(publicURL, environment string) string { return publicURL + "/callback/" + environment }
-
 // askCredentials asks a person. What is stored already is offered again, except
 // for the secret.
 func (c *cli) askCredentials(ctx context.Context, environment string, before procore.Credentials,
@@ -203,8 +200,8 @@ func (in *installation) storeCredentials(ctx context.Context, environment string
 	return in.apps.Set(ctx, environment, value)
 }
 
-// tellSet says what is to be done next.
-func (c *cli) tellSet(ctx context.Context, in *installation, a appSetAnswer) {
+// sayAfterSet says what is to be done next.
+func (c *cli) sayAfterSet(ctx context.Context, in *installation, a appSetAnswer) {
 	if a.Check == "accepted" {
 		c.say("%s accepts the client id and the secret.", a.LoginURL)
 	}
@@ -213,7 +210,7 @@ func (c *cli) tellSet(ctx context.Context, in *installation, a appSetAnswer) {
 	} else {
 		c.say("Stored. The app in the Developer Portal must have exactly this redirect URI: %s", a.RedirectURI)
 	}
-	for _, other := range in.sharing(ctx, a.Environment, a.ClientID, a.Secret) {
+	for _, other := range in.withSameClient(ctx, a.Environment, a.ClientID, a.Secret) {
 		c.say("%s has the same client id and keeps another secret; if that was reset: tokenturn app set %[1]s", other)
 	}
 	if a.WaitsEnded > 0 {
@@ -226,9 +223,9 @@ func (c *cli) tellSet(ctx context.Context, in *installation, a appSetAnswer) {
 	}
 }
 
-// sharing names Procore's environments that use the same client id with another
+// withSameClient names Procore's environments that use the same client id with another
 // secret: production and the monthly sandbox have one pair between them.
-func (in *installation) sharing(ctx context.Context, environment, clientID string,
+func (in *installation) withSameClient(ctx context.Context, environment, clientID string,
 	secret token.Fingerprint) (others []string) {
 	for _, e := range procore.Environments() {
 		if e.Name == environment {

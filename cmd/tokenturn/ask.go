@@ -53,11 +53,11 @@ func (c *cli) ask(ctx context.Context, what, usual string) (string, error) {
 // the question appears, so nothing typed in answer to it is seen, and on again
 // when askSecret returns, for whatever reason.
 func (c *cli) askSecret(ctx context.Context, what string) (token.Secret, error) {
-	unmute, err := c.mute()
+	restore, err := c.hideInput()
 	if err != nil {
 		return token.Secret{}, err
 	}
-	defer unmute()
+	defer restore()
 	fmt.Fprintf(c.stderr, "%s: ", what)
 	line, err := c.readLine(ctx)
 	fmt.Fprintln(c.stderr) // nobody has seen the end of the line
@@ -70,11 +70,11 @@ func (c *cli) askSecret(ctx context.Context, what string) (token.Secret, error) 
 // readSecrets gives read all of standard input, which has secrets in it. A terminal
 // does not show them either.
 func (c *cli) readSecrets(ctx context.Context, what string, read func(io.Reader) error) error {
-	unmute, err := c.mute()
+	restore, err := c.hideInput()
 	if err != nil {
 		return err
 	}
-	defer unmute()
+	defer restore()
 	if isTerminal(c.stdin) {
 		c.say("Paste %s, then press Ctrl-D. Nothing of it is shown.", what)
 	}
@@ -89,9 +89,9 @@ func knownFields[T any](object []byte, of T) bool {
 	return d.Decode(&of) == nil
 }
 
-// mute turns the echo of a terminal off. Where standard input is none there is
+// hideInput turns the echo of a terminal off. Where standard input is none there is
 // nothing to turn off.
-func (c *cli) mute() (unmute func(), err error) {
+func (c *cli) hideInput() (restore func(), err error) {
 	if !isTerminal(c.stdin) {
 		return func() {}, nil
 	}
@@ -170,4 +170,19 @@ func unanswered(err error, consequence string) error {
 		return exitf(usage, "%w; %s", err, consequence)
 	}
 	return fmt.Errorf("%w; %s", err, consequence)
+}
+
+// confirm makes sure that what has this name is meant.
+func (c *cli) confirm(ctx context.Context, name string, yes bool, question string) error {
+	if yes {
+		return nil
+	}
+	typed, err := c.ask(ctx, question, "")
+	if err != nil {
+		return exitf(usage, "%w; nothing was changed; --yes does not ask", err)
+	}
+	if typed != name {
+		return exitf(usage, "that is not %s; nothing was changed", name)
+	}
+	return nil
 }

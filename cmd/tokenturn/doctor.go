@@ -29,10 +29,10 @@ must consent; 5 something cannot be told now. The gravest counts.`,
 		func(ctx context.Context, _ *cobra.Command) error {
 			if c.store == "aws" {
 				if _, err := config.Read(config.Operator, c.environ); err != nil {
-					return c.tellFindings(settingsFindings(err))
+					return c.answerFindings(settingsFindings(err))
 				}
 			}
-			return c.with(ctx, func(in *installation) error { return c.tellFindings(c.examine(ctx, in)) })
+			return c.with(ctx, func(in *installation) error { return c.answerFindings(c.examine(ctx, in)) })
 		})
 }
 
@@ -78,7 +78,7 @@ type doctorAnswer struct {
 var exitCodes = map[doctor.Level]int{doctor.OK: done, doctor.Warning: done, doctor.Later: tryLater,
 	doctor.Consent: needsConsent, doctor.Problem: failed}
 
-func (c *cli) tellFindings(findings []doctor.Finding) error {
+func (c *cli) answerFindings(findings []doctor.Finding) error {
 	a := doctorAnswer{doctor.Worst(findings), findings}
 	if err := c.answer(a, func(w io.Writer) { printFindings(w, findings, c.painter()) }); err != nil {
 		return err
@@ -87,10 +87,11 @@ func (c *cli) tellFindings(findings []doctor.Finding) error {
 	if code == done {
 		return nil
 	}
-	return exitf(code, "%d of %d findings need something to be done; each says what", countGrave(findings), len(findings))
+	return exitf(code, "%d of %d findings need something to be done; each says what", countUnresolved(findings),
+		len(findings))
 }
 
-func countGrave(findings []doctor.Finding) (n int) {
+func countUnresolved(findings []doctor.Finding) (n int) {
 	for _, f := range findings {
 		if exitCodes[f.Level] != done {
 			n++
@@ -99,7 +100,7 @@ func countGrave(findings []doctor.Finding) (n int) {
 	return n
 }
 
-var levelColours = map[doctor.Level]colour{doctor.OK: green, doctor.Warning: yellow, doctor.Later: yellow,
+var levelColors = map[doctor.Level]color{doctor.OK: green, doctor.Warning: yellow, doctor.Later: yellow,
 	doctor.Consent: red, doctor.Problem: red}
 
 // printFindings shows the gravest first, each with what to do under it.
@@ -107,7 +108,7 @@ func printFindings(w io.Writer, findings []doctor.Finding, p painter) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "%s\tCHECK\tSUBJECT\tFINDING\n", p.paint("LEVEL", plain))
 	for _, f := range doctor.Sorted(findings) {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", p.paint(string(f.Level), levelColours[f.Level]), f.Check, orDash(f.Subject),
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", p.paint(string(f.Level), levelColors[f.Level]), f.Check, orDash(f.Subject),
 			oneLine(f.Detail))
 		if f.Remedy != "" {
 			fmt.Fprintf(t, "%s\t\t\t→ %s\n", p.paint("", plain), oneLine(f.Remedy))
@@ -115,6 +116,3 @@ func printFindings(w io.Writer, findings []doctor.Finding, p painter) {
 	}
 	t.Flush()
 }
-
-// oneLine keeps a cell of a table in its line.
-func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 
 	"github.com/tokenturn/tokenturn/pkg/procore"
 )
@@ -10,9 +11,10 @@ import (
 // On-Demand sandboxes are production with company ids of their own.
 var onePair = map[string]string{"production": "production", "monthly-sandbox": "production"}
 
-// mixture refuses credentials that are stored for another one of Procore's
+// checkOtherEnvironments refuses credentials that are stored for another one of Procore's
 // environments, on another login host, which has a pair of its own.
-func (in *installation) mixture(ctx context.Context, environment string, credentials procore.Credentials) error {
+func (in *installation) checkOtherEnvironments(ctx context.Context, environment string,
+	credentials procore.Credentials) error {
 	if _, own := procoreEnvironment(environment); !own {
 		return nil
 	}
@@ -34,4 +36,13 @@ func (in *installation) mixture(ctx context.Context, environment string, credent
 		}
 	}
 	return nil
+}
+
+func procoreEnvironment(name string) (procore.Environment, bool) {
+	all := procore.Environments()
+	i := slices.IndexFunc(all, func(e procore.Environment) bool { return e.Name == name })
+	if i < 0 {
+		return procore.Environment{}, false
+	}
+	return all[i], true
 }

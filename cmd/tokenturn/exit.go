@@ -6,7 +6,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
@@ -49,45 +48,15 @@ func exitCode(err error) int {
 	return failed
 }
 
-// outcomeError turns the outcome of one connection into an error, nil if it is
-// what was wanted.
-func outcomeError(r rotation.ConnectionReport) error {
-	c, detail := r.Connection, ""
-	if r.Detail != "" {
-		detail = ": " + r.Detail
-	}
-	again := "try again later"
-	if !r.RetryAt.IsZero() {
-		again = "try again after " + stamp(r.RetryAt)
-	}
-	switch r.Outcome {
-	case rotation.Rotated, rotation.Published, rotation.Recovered, rotation.Fresh:
-		return nil
-	case rotation.ConsentNeeded:
-		return fmt.Errorf("%w%s", errNeedsConsent(c), detail)
-	case rotation.NotFound:
-		return errUnknown(c)
-	case rotation.Busy:
-		return exitf(tryLater, "%s is being rotated by another run; %s", c, again)
-	case rotation.Deferred:
-		return exitf(tryLater, "%s has to wait%s; %s", c, detail, again)
-	case rotation.Unknown:
-		return exitf(tryLater, "the answer to a refresh of %s was lost%s; it is looked into by itself, %s", c, detail, again)
-	case rotation.InQuarantine:
-		return errHeld(c)
-	}
-	return fmt.Errorf("%s: %s%s; see: tokenturn connection show %[1]s", c, r.Outcome, detail)
-}
-
 func errUnknown(c token.Connection) error {
 	return exitf(notFound, "there is no connection %s here; see what there is with: tokenturn connection list\n"+
 		"or connect it with: tokenturn connection invite %[1]s", c)
 }
 
-func errHeld(c token.Connection) error { return fmt.Errorf("%s is %s", c, endHold(c)) }
+func errQuarantined(c token.Connection) error { return fmt.Errorf("%s is %s", c, quarantineAdvice(c)) }
 
-// endHold says what a quarantine means and how a person ends it.
-func endHold(c token.Connection) string {
+// quarantineAdvice says what a quarantine means and how a person ends it.
+func quarantineAdvice(c token.Connection) string {
 	return fmt.Sprintf("held, because an answer of the token endpoint cannot be used as it is; "+
 		"name the right refresh token with `tokenturn connection release %s`, give the answer up with `tokenturn "+
 		"connection discard %[1]s`, or connect anew", c)

@@ -17,9 +17,9 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// secondLook is how long after the first look fsck looks again at what it found: runs end
+// recheckAfter is how long after the first look fsck looks again at what it found: runs end
 // steps that they have begun, and reads by label become consistent.
-const secondLook = 2 * time.Second
+const recheckAfter = 2 * time.Second
 
 func (c *cli) fsckCommand() *cobra.Command {
 	return &cobra.Command{Use: "fsck [ENV/NAME...]", Short: "Look for damage in what is stored, and say what to do",
@@ -44,7 +44,7 @@ Exit codes: 0 no damage; 1 damage, or something that cannot be read; 4 no such c
 				only = append(only, conn)
 			}
 			if report, err := c.keyFile(); err != nil || len(report.Findings) > 0 {
-				return errors.Join(err, c.tellDamage(report)) // what others may have read is not used
+				return errors.Join(err, c.answerDamage(report)) // what others may have read is not used
 			}
 			return c.with(cmd.Context(), func(in *installation) error { return c.fsck(cmd.Context(), in, only) })
 		}}
@@ -83,15 +83,15 @@ func (c *cli) fsck(ctx context.Context, in *installation, only []token.Connectio
 		return step
 	}
 	report, err := fsck.Check(ctx, fsck.Config{Ledger: in.ledger, Secrets: in.secrets, Sealer: in.sealer,
-		Issuer: in.issuer, Settings: in.settings, Pause: secondLook, Begin: begin}, only...)
+		Issuer: in.issuer, Settings: in.settings, Pause: recheckAfter, Begin: begin}, only...)
 	end()
 	if err != nil && report.Findings == nil {
 		return err
 	}
-	return errors.Join(err, c.tellDamage(report))
+	return errors.Join(err, c.answerDamage(report))
 }
 
-func (c *cli) tellDamage(report fsck.Report) error {
+func (c *cli) answerDamage(report fsck.Report) error {
 	if err := c.answer(report, func(w io.Writer) { printDamage(w, report, c.painter()) }); err != nil {
 		return err
 	}

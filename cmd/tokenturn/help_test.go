@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -26,6 +27,40 @@ func TestEveryCommandHasHelpWithExamples(t *testing.T) {
 			}
 		}
 	})
+}
+
+// The list of files is the list of commands: connection_show.go has `connection show`.
+func TestEveryCommandHasItsFile(t *testing.T) {
+	verbs, groups := map[string]bool{}, map[string]bool{}
+	visit((&cli{}).root(), func(cmd *cobra.Command) {
+		path := strings.Fields(strings.ReplaceAll(cmd.CommandPath(), "-", "_"))[1:]
+		if len(path) == 0 || path[0] == "help" || path[0] == "completion" { // these are cobra's own
+			return
+		}
+		name := strings.Join(path, "_")
+		if cmd.HasSubCommands() {
+			groups[name] = true
+		} else {
+			verbs[name] = true
+		}
+		if _, err := os.Stat(name + ".go"); err != nil {
+			t.Errorf("%s: %v", cmd.CommandPath(), err)
+		}
+	})
+	files, err := filepath.Glob("*_*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		name := strings.NewReplacer("_test.go", "", "_linux_test.go", "", ".go", "").Replace(file)
+		group, _, _ := strings.Cut(name, "_")
+		for strings.Contains(name, "_") && !verbs[name] {
+			name = name[:strings.LastIndex(name, "_")]
+		}
+		if groups[group] && !verbs[name] && name+"_test.go" != file {
+			t.Errorf("%s belongs to no command of %s", file, group)
+		}
+	}
 }
 
 func visit(cmd *cobra.Command, do func(*cobra.Command)) {

@@ -25,3 +25,22 @@ func TestEmbeddedSettings(t *testing.T) {
 		t.Errorf("a lease that is too short: %v", err)
 	}
 }
+
+func TestDataDir(t *testing.T) {
+	for _, test := range []struct {
+		environ []string
+		data    string
+		want    string
+	}{
+		{[]string{"HOME=/home/pat"}, "", "/home/pat/.local/share/tokenturn"},
+		{[]string{"HOME=/home/pat", "XDG_DATA_HOME=/data"}, "", "/data/tokenturn"},
+		{[]string{"HOME=/home/pat", "XDG_DATA_HOME=relative"}, "", "/home/pat/.local/share/tokenturn"},
+		{[]string{"HOME=/home/pat"}, "/srv/t", "/srv/t"},
+		{nil, "", ""},
+	} {
+		c := &cli{environ: test.environ, data: test.data}
+		if got, err := c.dataDir(); got != test.want || (err != nil) != (test.want == "") {
+			t.Errorf("%v %s: %q, %v", test.environ, test.data, got, err)
+		}
+	}
+}

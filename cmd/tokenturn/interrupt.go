@@ -17,13 +17,13 @@ func stopSignals() []os.Signal {
 	return []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}
 }
 
-// pairAtStake is why a command that presents refresh tokens does not stop at once.
-const pairAtStake = "What was begun is finished first, so that no pair is lost; this ends by itself soon."
+// finishingFirst is why a command that presents refresh tokens does not stop at once.
+const finishingFirst = "What was begun is finished first, so that no pair is lost; this ends by itself soon."
 
-// withstand is for what would lose a pair if the program ended at once. Until
+// deferSignals is for what would lose a pair if the program ended at once. Until
 // finished is called no signal to stop does that, however many come: each is
 // answered with why. The program's context is cancelled by the first all the same.
-func (c *cli) withstand(why string) (finished func()) {
+func (c *cli) deferSignals(why string) (finished func()) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, stopSignals()...)
 	var answering sync.WaitGroup
@@ -39,12 +39,12 @@ func (c *cli) withstand(why string) (finished func()) {
 	}
 }
 
-// seeThrough withstands for what must not even stop half-way: the context it
+// uninterrupted withstands for what must not even stop half-way: the context it
 // returns is not cancelled by a signal either. The deadline of ctx, and
-// exchangeTakes, still hold.
-func (c *cli) seeThrough(ctx context.Context, why string) (working context.Context, finished func()) {
-	withstood := c.withstand(why)
-	working, cancel := context.WithTimeout(context.WithoutCancel(ctx), exchangeTakes)
+// exchangeLimit, still hold.
+func (c *cli) uninterrupted(ctx context.Context, why string) (working context.Context, finished func()) {
+	withstood := c.deferSignals(why)
+	working, cancel := context.WithTimeout(context.WithoutCancel(ctx), exchangeLimit)
 	stop := func() {}
 	if deadline, ok := ctx.Deadline(); ok {
 		working, stop = context.WithDeadline(working, deadline)

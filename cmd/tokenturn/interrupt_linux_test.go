@@ -15,9 +15,9 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// holds makes the stand-in keep its next answer, whose credential is spent by
+// holdAnswer makes the stand-in keep its next answer, whose credential is spent by
 // then, to itself until release is called. arrived waits for the request.
-func (s *station) holds() (arrived, release func()) {
+func (s *machine) holdAnswer() (arrived, release func()) {
 	asked, released := make(chan struct{}), make(chan struct{})
 	s.standIn.Script(procoretest.Rewritten(func(sound string) string {
 		close(asked)
@@ -30,7 +30,7 @@ func (s *station) holds() (arrived, release func()) {
 		s.t.Helper()
 		select {
 		case <-asked:
-		case <-time.After(patience):
+		case <-time.After(waitLimit):
 			s.t.Fatal("nothing is presented")
 		}
 	}
@@ -48,10 +48,10 @@ func TestStoppedWhileATokenIsPresented(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newStation(t)
+			s := newMachine(t)
 			s.connects("demo/acme")
-			arrived, release := s.holds()
-			session := s.sit(strings.Fields(args)...)
+			arrived, release := s.holdAnswer()
+			session := s.start(strings.Fields(args)...)
 			arrived()
 			for n := range 2 {
 				session.types("\x03")
@@ -64,10 +64,10 @@ func TestStoppedWhileATokenIsPresented(t *testing.T) {
 		})
 		t.Run(name+", terminal closed", func(t *testing.T) {
 			t.Parallel()
-			s := newStation(t)
+			s := newMachine(t)
 			s.connects("demo/acme")
-			arrived, release := s.holds()
-			session := s.sit(strings.Fields(args)...)
+			arrived, release := s.holdAnswer()
+			session := s.start(strings.Fields(args)...)
 			arrived()
 			session.side.Close() // which tells the program so by a hang-up
 			_ = session.cmd.Process.Signal(syscall.SIGHUP)
@@ -84,10 +84,10 @@ func TestNobodyListensDuringTheExchange(t *testing.T) {
 	t.Parallel()
 	t.Run("terminal closed", func(t *testing.T) {
 		t.Parallel()
-		s := newStation(t)
-		session := s.sit("connection", "authorize", "demo/acme")
+		s := newMachine(t)
+		session := s.start("connection", "authorize", "demo/acme")
 		code := s.allow(session.person, codeQuestion)
-		arrived, release := s.holds()
+		arrived, release := s.holdAnswer()
 		session.types(code.Reveal() + "\n")
 		arrived()
 		session.side.Close()
@@ -97,7 +97,7 @@ func TestNobodyListensDuringTheExchange(t *testing.T) {
 	})
 	t.Run("broken pipe", func(t *testing.T) {
 		t.Parallel()
-		s := newStation(t)
+		s := newMachine(t)
 		cmd := exec.CommandContext(t.Context(), s.program, "connection", "authorize", "demo/acme")
 		output, theirs, err := os.Pipe()
 		if err != nil {
@@ -113,7 +113,7 @@ func TestNobodyListensDuringTheExchange(t *testing.T) {
 		}
 		theirs.Close()
 		code := s.codeAt(output)
-		arrived, release := s.holds()
+		arrived, release := s.holdAnswer()
 		if _, err := io.WriteString(input, code.Reveal()+"\n"); err != nil {
 			t.Fatal(err)
 		}
@@ -129,7 +129,7 @@ func TestNobodyListensDuringTheExchange(t *testing.T) {
 }
 
 // codeAt consents at the address that a command says, and returns the code.
-func (s *station) codeAt(said io.Reader) token.Secret {
+func (s *machine) codeAt(said io.Reader) token.Secret {
 	s.t.Helper()
 	for lines := bufio.NewScanner(said); lines.Scan(); {
 		if address := authorizeAddress.FindString(lines.Text()); address != "" {
@@ -145,7 +145,7 @@ func (s *station) codeAt(said io.Reader) token.Secret {
 }
 
 // showsGeneration wants demo/acme to be active with this epoch and generation.
-func (s *station) showsGeneration(want string) {
+func (s *machine) showsGeneration(want string) {
 	s.t.Helper()
 	code, shown := s.pipe("", "connection", "show", "demo/acme")
 	if words := strings.Join(strings.Fields(shown), " "); code != done || !strings.Contains(words,
@@ -157,13 +157,13 @@ func (s *station) showsGeneration(want string) {
 // One Ctrl-C ends what waits for standard input, and no terminal shows what was typed.
 func TestInterruptedInput(t *testing.T) {
 	t.Parallel()
-	s := newStation(t)
+	s := newMachine(t)
 	for args, question := range map[string]string{
 		"app set demo --stdin":         "Paste the credentials as JSON, then press Ctrl-D.",
 		"connection import --batch":    "Paste one JSON object a line, then press Ctrl-D.",
 		"connection import demo/other": "Refresh token (not shown): ",
 	} {
-		session := s.sit(strings.Fields(args)...)
+		session := s.start(strings.Fields(args)...)
 		session.sees(question)
 		session.types("canary\x03")
 		if exit, shown := session.ends(); exit != failed || !strings.Contains(shown, "interrupted; nothing was") ||
@@ -176,7 +176,7 @@ func TestInterruptedInput(t *testing.T) {
 // An answer that cannot be written is no success.
 func TestFullOutput(t *testing.T) {
 	t.Parallel()
-	s := newStation(t)
+	s := newMachine(t)
 	s.connects("demo/acme")
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {

@@ -9,12 +9,10 @@ import (
 	"io"
 	"log/slog"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tokenturn/tokenturn/pkg/release"
-	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
 // cli is what one invocation has around it, and the flags that all commands share.
@@ -93,79 +91,6 @@ func (c *cli) checkFlags(cmd *cobra.Command, _ []string) error {
 	return nil
 }
 
-// noun groups verbs. By itself it says which ones there are.
-func noun(use, short, long, example string, verbs ...*cobra.Command) *cobra.Command {
-	if example == "" { // the first one of each verb
-		var lines []string
-		for _, verb := range verbs {
-			line, _, _ := strings.Cut(verb.Example, "\n")
-			lines = append(lines, line)
-		}
-		example = strings.Join(lines, "\n")
-	}
-	cmd := &cobra.Command{Use: use, Short: short, Long: long, Example: example}
-	cmd.AddCommand(verbs...)
-	wantVerb(cmd)
-	return cmd
-}
-
-// wantVerb makes a command that does nothing by itself say which verbs it has.
-func wantVerb(cmd *cobra.Command) {
-	// Without Args cobra would take an unknown verb of anything but the root for a call for help.
-	cmd.Args = func(cmd *cobra.Command, args []string) error {
-		if len(args) > 0 {
-			return usageError(cmd, fmt.Errorf("%q is no command of %s", args[0], cmd.CommandPath()))
-		}
-		return nil
-	}
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		var names []string
-		for _, verb := range cmd.Commands() {
-			if verb.IsAvailableCommand() {
-				names = append(names, verb.Name())
-			}
-		}
-		return usageError(cmd, fmt.Errorf("%s needs one of: %s", cmd.CommandPath(), strings.Join(names, ", ")))
-	}
-}
-
-// verb runs do without arguments.
-func verb(use, short, long, example string, do func(ctx context.Context, cmd *cobra.Command) error) *cobra.Command {
-	return &cobra.Command{Use: use, Short: short, Long: long, Example: example,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usageError(cmd, fmt.Errorf("%s takes no argument", cmd.CommandPath()))
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return do(cmd.Context(), cmd) }}
-}
-
-// verbOn runs do on the one thing that its argument names and parse reads.
-func verbOn[T any](parse func(string) (T, error), use, short, long, example string,
-	do func(ctx context.Context, cmd *cobra.Command, on T) error) *cobra.Command {
-	return &cobra.Command{Use: use, Short: short, Long: long, Example: example,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return usageError(cmd, fmt.Errorf("usage: %s", cmd.UseLine()))
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, args []string) error {
-			on, err := parse(args[0])
-			if err != nil {
-				return usageError(cmd, err)
-			}
-			return do(cmd.Context(), cmd, on)
-		}}
-}
-
-// onEnvironment and onConnection are what verbs are for.
-var (
-	onEnvironment = verbOn[string]
-	onConnection  = verbOn[token.Connection]
-)
-
 // say talks to the person. What it says is no answer.
 func (c *cli) say(format string, args ...any) { fmt.Fprintf(c.stderr, format+"\n", args...) }
 
@@ -208,24 +133,12 @@ func (c *cli) logger(level slog.Level) *slog.Logger {
 	return slog.New(slog.NewTextHandler(c.stderr, options))
 }
 
-// stamp shows a time to people.
-func stamp(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05 MST") }
-
-// distance shows how far t is from now, to the precision that people care for.
-func distance(t, now time.Time) string {
-	d := t.Sub(now)
-	size := d.Abs()
-	unit := time.Hour
-	switch {
-	case size < 2*time.Minute:
-		unit = time.Second
-	case size < 2*time.Hour:
-		unit = time.Minute
+func orDash(text string) string {
+	if text == "" {
+		return "-"
 	}
-	number := fmt.Sprintf("%d%s", size/unit, map[time.Duration]string{time.Second: "s", time.Minute: "m",
-		time.Hour: "h"}[unit])
-	if d < 0 {
-		return number + " ago"
-	}
-	return "in " + number
+	return text
 }
+
+// oneLine keeps a cell of a table in its line.
+func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }

@@ -69,7 +69,7 @@ Ctrl-C lets what is under way finish.`,
 
 func (c *cli) serve(ctx context.Context, listener net.Listener, every time.Duration, organization string) error {
 	return c.withNew(ctx, func(in *installation) error {
-		in.log = identified(c.logger(slog.LevelInfo))
+		in.log = withRequestIDs(c.logger(slog.LevelInfo))
 		in.publicURL, in.organization = localAddress(listener), organization
 		c.say("Serving %s, and rotating what is due every %v. Redirect URI for the Developer Portal: %s",
 			in.publicURL, every, callbackURL(in.publicURL, "ENV"))
@@ -89,15 +89,15 @@ func localAddress(listener net.Listener) string {
 
 // system is both functions in one process.
 type system struct {
-	in        *installation
-	every     time.Duration
-	withstand func(why string) (finished func())
+	in           *installation
+	every        time.Duration
+	deferSignals func(why string) (finished func())
 	// watch, if set, is told of every report.
 	watch func(rotation.Report)
 }
 
 func (c *cli) system(in *installation, every time.Duration) *system {
-	return &system{in: in, every: every, withstand: c.withstand}
+	return &system{in: in, every: every, deferSignals: c.deferSignals}
 }
 
 // run serves until ctx is cancelled. What has been begun then still ends: a
@@ -106,20 +106,20 @@ func (s *system) run(ctx context.Context, listener net.Listener) error {
 	followUps := newQueue()
 	s.in.followUps = followUps
 	s.in.settings.Cadence = s.every
-	notices := &board{ledger: s.in.ledger, host: strings.TrimPrefix(s.in.publicURL, "http://")}
+	notices := &noticeBoard{ledger: s.in.ledger, host: strings.TrimPrefix(s.in.publicURL, "http://")}
 	s.in.notifier = notices
 	rotator, err := s.in.rotator()
 	if err != nil {
 		return err
 	}
-	door, err := s.frontDoor()
+	callback, err := s.callbackHandler()
 	if err != nil {
 		return err
 	}
 	if err := s.resume(ctx, followUps); err != nil {
 		return err
 	}
-	defer s.withstand("Stopping as soon as what is under way has ended, so that no pair is lost; " +
+	defer s.deferSignals("Stopping as soon as what is under way has ended, so that no pair is lost; " +
 		"that takes two minutes at most.")()
 	delivering, stopDelivering := context.WithCancel(context.WithoutCancel(ctx))
 	delivered := make(chan struct{})
@@ -127,7 +127,7 @@ func (s *system) run(ctx context.Context, listener net.Listener) error {
 		defer close(delivered)
 		followUps.deliver(delivering, s.every, trigger.Handler{Engine: watched{rotator, s.watch}, Log: s.in.log})
 	}()
-	err = s.serveHTTP(ctx, listener, accessLog(notices.before(door), s.in.log)) // returns when the last consent has ended
+	err = s.serveHTTP(ctx, listener, accessLog(notices.wrap(callback), s.in.log)) // returns when the last consent has ended
 	stopDelivering()
 	<-delivered
 	return err
@@ -149,8 +149,8 @@ func (s *system) resume(ctx context.Context, followUps rotation.FollowUps) error
 	return err
 }
 
-// frontDoor is what the callback function serves.
-func (s *system) frontDoor() (http.Handler, error) {
+// callbackHandler is what the callback function serves.
+func (s *system) callbackHandler() (http.Handler, error) {
 	consents, err := s.in.exchanges()
 	if err != nil {
 		return nil, err
@@ -160,13 +160,13 @@ func (s *system) frontDoor() (http.Handler, error) {
 		Organization: s.in.organization, Logger: s.in.log, Now: time.Now})
 }
 
-// consentTakes is the longest that a consent may take once its code is spent;
+// consentLimit is the longest that a consent may take once its code is spent;
 // see the bounds of package consent.
-const consentTakes = 70 * time.Second
+const consentLimit = 70 * time.Second
 
 func (s *system) serveHTTP(ctx context.Context, listener net.Listener, handler http.Handler) error {
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second,
-		WriteTimeout: consentTakes + 30*time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
+		WriteTimeout: consentLimit + 30*time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(s.in.log.Handler(), slog.LevelWarn)}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()
@@ -175,7 +175,7 @@ func (s *system) serveHTTP(ctx context.Context, listener net.Listener, handler h
 		return fmt.Errorf("serving %s: %w", listener.Addr(), err)
 	case <-ctx.Done():
 	}
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), consentTakes)
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), consentLimit)
 	defer cancel()
 	if err := server.Shutdown(bounded); err != nil {
 		return fmt.Errorf("waiting for requests under way: %w", err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,43 +16,8 @@ func (c *cli) tokenCommand() *cobra.Command {
 	return noun("token", "The access token of a connection", "", "", c.tokenPrint(), c.tokenExec())
 }
 
-func (c *cli) tokenPrint() *cobra.Command {
-	var minTTL time.Duration
-	cmd := onConnection(token.ParseConnection, "print ENV/NAME", "Print a connection's access token",
-		`Prints the access token and nothing else. With --min-ttl the pair is rotated first
-if the token has less life left than that.
-
-A rotation under way is waited for, for a moment. Exits with 3 if a person must consent,
-4 if there is no such connection, 5 if the token has expired or is not replaced yet.
-
-In AWS this asks the table too how the connection fares, and needs the operator's rights.
-Programs that have the reader's policy read the secret: infra/examples shows how.`,
-		`  tokenturn token print sandbox/acme
-  curl -H "Authorization: Bearer $(tokenturn token print sandbox/acme --min-ttl 5m)" https://sandbox.procore.com/rest/v1.0/me`,
-		func(ctx context.Context, cmd *cobra.Command, conn token.Connection) error {
-			doc, err := c.readToken(ctx, cmd, conn, minTTL)
-			if err != nil {
-				return err
-			}
-			a := tokenAnswer{conn, doc.APIURL, doc.CompanyID, doc.AccessToken.Reveal(), doc.TokenType, doc.ExpiresAt}
-			return c.answer(a, func(w io.Writer) { fmt.Fprintln(w, a.AccessToken) })
-		})
-	minTTLFlag(cmd, &minTTL)
-	return cmd
-}
-
 func minTTLFlag(cmd *cobra.Command, minTTL *time.Duration) {
 	cmd.Flags().DurationVar(minTTL, "min-ttl", 0, "life that the token must have left")
-}
-
-// tokenAnswer is what `token print --json` answers, the one answer with a token in it.
-type tokenAnswer struct {
-	Connection  token.Connection `json:"connection"`
-	APIURL      string           `json:"api_url"`
-	CompanyID   string           `json:"company_id"`
-	AccessToken string           `json:"access_token"`
-	TokenType   string           `json:"token_type"`
-	ExpiresAt   time.Time        `json:"expires_at"`
 }
 
 // readToken returns what readers see of conn, with at least minTTL of life left.
@@ -67,7 +31,7 @@ func (c *cli) readToken(ctx context.Context, cmd *cobra.Command, conn token.Conn
 		if minTTL == 0 || err == nil && time.Until(doc.ExpiresAt) >= minTTL {
 			return err
 		}
-		working, finished := c.seeThrough(ctx, pairAtStake)
+		working, finished := c.uninterrupted(ctx, finishingFirst)
 		defer finished()
 		if err := in.ensure(working, conn, minTTL); err != nil {
 			return err
@@ -98,10 +62,10 @@ func (in *installation) ensure(ctx context.Context, conn token.Connection, minTT
 }
 
 // A rotation takes a second, as a rule. A command that meets one waits for its end so
-// long, looking every pause.
+// long, looking every pollInterval.
 const (
-	rotationTakes = 3 * time.Second
-	pause         = 200 * time.Millisecond
+	rotationWait = 3 * time.Second
+	pollInterval = 200 * time.Millisecond
 )
 
 // errSoon ends the errors of what passes by itself in a moment.
@@ -109,7 +73,7 @@ var errSoon = errors.New("try again in a moment")
 
 // published returns what readers see of conn, if its token can be used now.
 func (in *installation) published(ctx context.Context, conn token.Connection) (token.Document, error) {
-	for end := time.Now().Add(rotationTakes); ; {
+	for end := time.Now().Add(rotationWait); ; {
 		doc, err := in.current(ctx, conn)
 		if !errors.Is(err, errSoon) || !time.Now().Before(end) {
 			return doc, err
@@ -117,7 +81,7 @@ func (in *installation) published(ctx context.Context, conn token.Connection) (t
 		select {
 		case <-ctx.Done():
 			return doc, fmt.Errorf("waiting for the token of %s: %w", conn, ctx.Err())
-		case <-time.After(pause):
+		case <-time.After(pollInterval):
 		}
 	}
 }
@@ -136,7 +100,7 @@ func (in *installation) current(ctx context.Context, conn token.Connection) (tok
 	case rec.Status != rotation.Active:
 		return token.Document{}, errNeedsConsent(conn)
 	case rec.Quarantined:
-		return token.Document{}, errHeld(conn)
+		return token.Document{}, errQuarantined(conn)
 	case rec.Attempt != nil && !rec.ServiceAccount && now.Before(rec.Attempt.Until):
 		return token.Document{}, exitf(tryLater, "%s is being rotated right now, which may end the access token there is; %w",
 			conn, errSoon)

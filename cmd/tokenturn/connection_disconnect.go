@@ -74,7 +74,7 @@ func (c *cli) disconnect(ctx context.Context, in *installation, conn token.Conne
 	if err != nil {
 		return err
 	}
-	ctx, finished := c.seeThrough(ctx, pairAtStake)
+	ctx, finished := c.uninterrupted(ctx, finishingFirst)
 	defer finished()
 	report, err := rotator.Disconnect(ctx, conn)
 	if err != nil {
@@ -89,21 +89,6 @@ func (c *cli) disconnect(ctx context.Context, in *installation, conn token.Conne
 		return fmt.Errorf("%s is out of use, but not all is done: %w; run the same command again", conn, err)
 	}
 	return errors.Join(c.answer(a, a.print), a.unfinished())
-}
-
-// confirm makes sure that what has this name is meant.
-func (c *cli) confirm(ctx context.Context, name string, yes bool, question string) error {
-	if yes {
-		return nil
-	}
-	typed, err := c.ask(ctx, question, "")
-	if err != nil {
-		return exitf(usage, "%w; nothing was changed; --yes does not ask", err)
-	}
-	if typed != name {
-		return exitf(usage, "that is not %s; nothing was changed", name)
-	}
-	return nil
 }
 
 // disconnected tells how far the disconnection has come.
@@ -181,45 +166,4 @@ func (a *disconnectAnswer) unfinished() error {
 			"and so does the same command", a.Unrevoked, a.Connection)
 	}
 	return nil
-}
-
-func (c *cli) connectionUndo() *cobra.Command {
-	return onConnection(token.ParseConnection, "undo ENV/NAME", "Give back the secret of a disconnected connection",
-		`Takes the scheduled deletion of the connection's secret back, which is possible until
-it is gone for good. The tokens in it were revoked and stay so: for the connection to
-work again, a person must consent anew.`,
-		`  tokenturn connection undo sandbox/acme`,
-		func(ctx context.Context, _ *cobra.Command, conn token.Connection) error {
-			return c.with(ctx, func(in *installation) error { return c.undo(ctx, in, conn) })
-		})
-}
-
-// undoAnswer is what `connection undo --json` answers.
-type undoAnswer struct {
-	Connection token.Connection `json:"connection"`
-	Status     rotation.Status  `json:"status"`
-	Secret     string           `json:"secret"` // restored
-}
-
-func (c *cli) undo(ctx context.Context, in *installation, conn token.Connection) error {
-	rec, _, err := in.load(ctx, conn)
-	if err != nil {
-		return err
-	}
-	switch err := in.deletions.Cancel(ctx, conn); {
-	case errors.Is(err, rotation.ErrNoSecret):
-		return exitf(notFound, "%s has no secret that could be given back; connect it anew, which makes one, with: "+
-			"tokenturn connection invite %[1]s", conn)
-	case err != nil:
-		return err
-	}
-	if rec.Status == rotation.Active {
-		c.say("The next run publishes the current token of %s there.", conn)
-	} else {
-		c.say("No token comes back with it: what is in it was revoked. Connect %s anew with: tokenturn connection invite "+
-			"%[1]s", conn)
-	}
-	return c.answer(undoAnswer{conn, rec.Status, "restored"}, func(w io.Writer) {
-		fmt.Fprintf(w, "%s: its secret is there, status %s\n", conn, rec.Status)
-	})
 }

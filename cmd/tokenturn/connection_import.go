@@ -97,10 +97,10 @@ func (c *cli) importOne(ctx context.Context, in *installation, conn token.Connec
 	if err != nil {
 		return err
 	}
-	working, finished := c.seeThrough(ctx, "The token is being presented. Stopping now would lose it; "+
+	working, finished := c.uninterrupted(ctx, "The token is being presented. Stopping now would lose it; "+
 		"this ends by itself soon.")
 	defer finished()
-	r := in.takeOver(working, rotator, one)
+	r := in.importToken(working, rotator, one)
 	return errors.Join(c.answer(r, func(w io.Writer) { printReport(w, r) }), outcomeError(r))
 }
 
@@ -139,7 +139,7 @@ func (c *cli) importBatch(ctx context.Context, in *installation) error {
 	if err != nil {
 		return err
 	}
-	defer c.withstand(pairAtStake)()
+	defer c.deferSignals(finishingFirst)()
 	started := time.Now()
 	report := rotation.Report{Op: "import", Due: len(all), Outcomes: map[rotation.Outcome]int{},
 		Connections: make([]rotation.ConnectionReport, len(all))}
@@ -153,7 +153,7 @@ func (c *cli) importBatch(ctx context.Context, in *installation) error {
 				report.Connections[i] = rotation.ConnectionReport{Connection: one.Connection, Outcome: rotation.Deferred,
 					Detail: "interrupted; not imported"}
 			} else {
-				report.Connections[i] = in.takeOver(context.WithoutCancel(ctx), rotator, one)
+				report.Connections[i] = in.importToken(context.WithoutCancel(ctx), rotator, one)
 			}
 			counting.Lock()
 			defer counting.Unlock()
@@ -253,8 +253,8 @@ func errConnected(conn token.Connection) error {
 		"it is spent; choose another name, or connect it anew with: tokenturn connection invite %[1]s", conn)
 }
 
-// takeOver imports one token and presents it.
-func (in *installation) takeOver(ctx context.Context, rotator *rotation.Rotator,
+// importToken imports one token and presents it.
+func (in *installation) importToken(ctx context.Context, rotator *rotation.Rotator,
 	one importing) rotation.ConnectionReport {
 	fail := func(err error) rotation.ConnectionReport {
 		return rotation.ConnectionReport{Connection: one.Connection, Outcome: rotation.Failed, Detail: err.Error()}

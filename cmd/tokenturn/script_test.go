@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"io"
@@ -22,7 +23,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/tokenturn/tokenturn/pkg/procore"
+	"github.com/tokenturn/tokenturn/pkg/embedded"
 	"github.com/tokenturn/tokenturn/pkg/procore/procoretest"
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
@@ -54,8 +55,8 @@ func recorded() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdin, stdout, record("stderr", os.Stderr), os.Environ()))
 }
 
-// world is what a script has around it besides its files.
-type world struct {
+// scriptEnv is what a script has around it besides its files.
+type scriptEnv struct {
 	record  string
 	standIn *procoretest.Server
 	app     procoretest.App // and one more that scripts may make
@@ -69,8 +70,8 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
-			w := &world{record: filepath.Join(env.WorkDir, ".record")}
-			env.Values["world"] = w
+			w := &scriptEnv{record: filepath.Join(env.WorkDir, ".record")}
+			env.Values["env"] = w
 			env.Setenv("RECORD", w.record)
 			env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
 			env.Setenv("GORACE", os.Getenv("GORACE"))
@@ -105,7 +106,7 @@ func TestScripts(t *testing.T) {
 			"show":            cmdShow,
 			"id":              cmdID,
 			"pairs":           cmdPairs,
-			"standin-down":    func(ts *testscript.TestScript, _ bool, _ []string) { worldOf(ts).standIn.Close() },
+			"standin-down":    func(ts *testscript.TestScript, _ bool, _ []string) { envOf(ts).standIn.Close() },
 			"await":           cmdAwait,
 			"sql":             cmdSQL,
 		},
@@ -114,11 +115,11 @@ func TestScripts(t *testing.T) {
 
 type fataler interface{ Fatal(args ...any) }
 
-func worldOf(ts *testscript.TestScript) *world { return ts.Value("world").(*world) }
+func envOf(ts *testscript.TestScript) *scriptEnv { return ts.Value("env").(*scriptEnv) }
 
 // searchForSecrets looks for every secret that the script had to do with in
 // everything that was said.
-func (w *world) searchForSecrets(t fataler) {
+func (w *scriptEnv) searchForSecrets(t fataler) {
 	secrets := w.secrets
 	if w.standIn != nil {
 		secrets = append(secrets, w.standIn.Secrets()...)
@@ -139,7 +140,7 @@ func (w *world) searchForSecrets(t fataler) {
 // cmdStandIn starts a stand-in for Procore and writes app credentials for it to
 // credentials.json.
 func cmdStandIn(ts *testscript.TestScript, _ bool, _ []string) {
-	w := worldOf(ts)
+	w := envOf(ts)
 	w.standIn = procoretest.New()
 	w.app = w.standIn.NewApp("http://localhost:8080/callback/demo", procoretest.OutOfBand)
 	w.writeCredentials(ts, "credentials.json", w.app)
@@ -152,14 +153,14 @@ func cmdStandIn(ts *testscript.TestScript, _ bool, _ []string) {
 func cmdLifetime(ts *testscript.TestScript, _ bool, args []string) {
 	lifetime, err := time.ParseDuration(args[0])
 	ts.Check(err)
-	worldOf(ts).standIn.SetLifetime(lifetime)
+	envOf(ts).standIn.SetLifetime(lifetime)
 }
 
 // cmdServiceAccount gives the app a service account in a company.
 func cmdServiceAccount(ts *testscript.TestScript, _ bool, args []string) {
 	company, err := strconv.ParseInt(args[0], 10, 64)
 	ts.Check(err)
-	w := worldOf(ts)
+	w := envOf(ts)
 	w.app.ServiceAccount = []int64{company}
 	w.standIn.Register(w.app)
 }
@@ -167,7 +168,7 @@ func cmdServiceAccount(ts *testscript.TestScript, _ bool, args []string) {
 // cmdRevoke withdraws the app's access, as a person does in Procore: revoke, or
 // revoke another for the other app's.
 func cmdRevoke(ts *testscript.TestScript, _ bool, args []string) {
-	w := worldOf(ts)
+	w := envOf(ts)
 	client := w.app.ClientID
 	if len(args) > 0 {
 		client = w.another.ClientID
@@ -178,7 +179,7 @@ func cmdRevoke(ts *testscript.TestScript, _ bool, args []string) {
 // cmdReset resets the app's secret, as a person does in the Developer Portal,
 // and writes the new credentials to reset.json.
 func cmdReset(ts *testscript.TestScript, _ bool, _ []string) {
-	w := worldOf(ts)
+	w := envOf(ts)
 	w.app.ClientSecret = token.NewSecret("reset-" + w.app.ClientSecret.Reveal())
 	w.standIn.Register(w.app)
 	w.writeCredentials(ts, "reset.json", w.app)
@@ -186,7 +187,7 @@ func cmdReset(ts *testscript.TestScript, _ bool, _ []string) {
 
 // cmdAnother registers another app and writes its credentials to another.json.
 func cmdAnother(ts *testscript.TestScript, _ bool, _ []string) {
-	w := worldOf(ts)
+	w := envOf(ts)
 	w.another = w.standIn.NewApp(w.app.RedirectURIs...)
 	w.writeCredentials(ts, "another.json", w.another)
 }
@@ -194,7 +195,7 @@ func cmdAnother(ts *testscript.TestScript, _ bool, _ []string) {
 // cmdIssue makes pairs outside of tokenturn. Each argument NAME[=CONNECTION] writes
 // a refresh token to NAME: alone, or appended as a line of `connection import --batch`.
 func cmdIssue(ts *testscript.TestScript, _ bool, args []string) {
-	w := worldOf(ts)
+	w := envOf(ts)
 	for _, arg := range args {
 		pair, err := w.standIn.Issue(w.app.ClientID, procoretest.DefaultUser().Login)
 		ts.Check(err)
@@ -216,7 +217,7 @@ func cmdIssue(ts *testscript.TestScript, _ bool, args []string) {
 // cmdPresented wants that nothing but made-up codes and what connects was presented
 // since it was last called.
 func cmdPresented(ts *testscript.TestScript, _ bool, _ []string) {
-	w := worldOf(ts)
+	w := envOf(ts)
 	all := w.standIn.Presentations()
 	for _, p := range all[min(w.seen, len(all)):] {
 		if p.Outcome == "granted" && w.seen > 0 || p.Grant == "refresh_token" {
@@ -228,18 +229,18 @@ func cmdPresented(ts *testscript.TestScript, _ bool, _ []string) {
 
 // cmdUninstall takes the app out of the company, as its administrator does.
 func cmdUninstall(ts *testscript.TestScript, _ bool, _ []string) {
-	w := worldOf(ts)
+	w := envOf(ts)
 	w.standIn.Uninstall(w.app.ClientID, procoretest.DefaultUser().Companies[0])
 }
 
 // cmdLose makes the stand-in lose its next answer.
 func cmdLose(ts *testscript.TestScript, _ bool, _ []string) {
-	worldOf(ts).standIn.Script(procoretest.Lost())
+	envOf(ts).standIn.Script(procoretest.Lost())
 }
 
 // cmdContradict makes the stand-in's next answer name two refresh tokens.
 func cmdContradict(ts *testscript.TestScript, _ bool, _ []string) {
-	worldOf(ts).standIn.Script(procoretest.Rewritten(func(sound string) string {
+	envOf(ts).standIn.Script(procoretest.Rewritten(func(sound string) string {
 		return strings.TrimSuffix(strings.TrimSpace(sound), "}") +
 			`,"refresh_token":"another-refresh-token-of-the-right-length"}`
 	}))
@@ -248,19 +249,19 @@ func cmdContradict(ts *testscript.TestScript, _ bool, _ []string) {
 // cmdHold makes the stand-in keep an answer to itself until release, and waits
 // until it has one.
 func cmdHold(ts *testscript.TestScript, _ bool, _ []string) {
-	w := worldOf(ts)
+	w := envOf(ts)
 	w.release = make(chan struct{})
 	before := len(w.standIn.Presentations())
 	w.standIn.Script(procoretest.Blocked(w.release))
 	// The command runs beside the script; what it asks the stand-in for is the sign that it is there.
-	for end := time.Now().Add(patience); len(w.standIn.Presentations()) == before; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(waitLimit); len(w.standIn.Presentations()) == before; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			ts.Fatalf("nothing is presented")
 		}
 	}
 }
 
-func cmdRelease(ts *testscript.TestScript, _ bool, _ []string) { close(worldOf(ts).release) }
+func cmdRelease(ts *testscript.TestScript, _ bool, _ []string) { close(envOf(ts).release) }
 
 // cmdExits runs a command and checks its exit code: exits CODE COMMAND ARGS...
 func cmdExits(ts *testscript.TestScript, _ bool, args []string) {
@@ -273,7 +274,7 @@ func cmdExits(ts *testscript.TestScript, _ bool, args []string) {
 func cmdUntil(ts *testscript.TestScript, _ bool, args []string) {
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
-	for end := time.Now().Add(patience); time.Now().Before(end); {
+	for end := time.Now().Add(waitLimit); time.Now().Before(end); {
 		if exitOf(ts, ts.Exec(args[1], args[2:]...)) == want {
 			return
 		}
@@ -281,8 +282,8 @@ func cmdUntil(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Fatalf("the exit code does not get to be %d", want)
 }
 
-// patience is how long the scripts wait for something to happen.
-const patience = time.Minute
+// waitLimit is how long the scripts wait for something to happen.
+const waitLimit = time.Minute
 
 func checkExit(ts *testscript.TestScript, err error, want int) {
 	if got := exitOf(ts, err); got != want {
@@ -301,14 +302,14 @@ func exitOf(ts *testscript.TestScript, err error) int {
 // cmdAddress reads from a file where `serve` is, and writes app credentials
 // for its redirect URI to served.json.
 func cmdAddress(ts *testscript.TestScript, _ bool, args []string) {
-	w := worldOf(ts)
+	w := envOf(ts)
 	public := awaitMatch(ts, args[0], `http://localhost:\d+`)
 	w.writeCredentials(ts, "served.json", w.standIn.NewApp(public+"/callback/demo"))
 	ts.Setenv("PUBLIC_URL", public)
 	ts.Setenv("HOST", strings.TrimPrefix(public, "http://"))
 }
 
-func (w *world) writeCredentials(ts *testscript.TestScript, file string, app procoretest.App) {
+func (w *scriptEnv) writeCredentials(ts *testscript.TestScript, file string, app procoretest.App) {
 	value, err := json.Marshal(map[string]string{"client_id": app.ClientID, "client_secret": app.ClientSecret.Reveal(),
 		"redirect_uri": app.RedirectURIs[0], "login_url": w.standIn.URL, "api_url": w.standIn.URL})
 	ts.Check(err)
@@ -336,13 +337,13 @@ func cmdAuthorize(ts *testscript.TestScript, _ bool, args []string) {
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	ts.Check(cmd.Start())
 	address := awaitMatch(ts, "authorize.err", `http://\S+/oauth/authorize\?\S+`)
-	_, err = io.WriteString(stdin, worldOf(ts).pasted(ts, form, address)+"\n")
+	_, err = io.WriteString(stdin, envOf(ts).pasted(ts, form, address)+"\n")
 	ts.Check(err)
 	checkExit(ts, cmd.Wait(), want)
 }
 
 // pasted is what a person copies after having consented at address.
-func (w *world) pasted(ts *testscript.TestScript, form, address string) string {
+func (w *scriptEnv) pasted(ts *testscript.TestScript, form, address string) string {
 	shown, err := w.standIn.Consent(address, procoretest.DefaultUser().Login, true)
 	ts.Check(err)
 	code := token.NewSecret(shown[strings.LastIndexAny(shown, "=/")+1:])
@@ -402,7 +403,7 @@ func cmdVisit(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	back, err := procoretest.NewHandler().Consent(at.String(), procoretest.DefaultUser().Login, true)
 	ts.Check(err)
-	worldOf(ts).secrets = append(worldOf(ts).secrets, token.NewSecret(at.Query().Get("state")))
+	envOf(ts).secrets = append(envOf(ts).secrets, token.NewSecret(at.Query().Get("state")))
 	ended, err := browser.Get(back)
 	ts.Check(err)
 	ended.Body.Close()
@@ -446,7 +447,7 @@ func cmdID(ts *testscript.TestScript, _ bool, args []string) {
 func cmdPairs(ts *testscript.TestScript, _ bool, args []string) {
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
-	if got := len(worldOf(ts).standIn.Live()); got != want {
+	if got := len(envOf(ts).standIn.Live()); got != want {
 		ts.Fatalf("%d pairs are alive, want %d", got, want)
 	}
 }
@@ -457,7 +458,7 @@ func cmdAwait(ts *testscript.TestScript, _ bool, args []string) { awaitMatch(ts,
 func awaitMatch(ts *testscript.TestScript, file, pattern string) string {
 	form := regexp.MustCompile(`(?m)` + pattern)
 	// A process that runs beside the script writes the file, and says nothing else.
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(waitLimit); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if text, err := os.ReadFile(ts.MkAbs(file)); err == nil && form.Match(text) {
 			return string(form.Find(text))
 		}
@@ -467,52 +468,10 @@ func awaitMatch(ts *testscript.TestScript, file, pattern string) string {
 	return ""
 }
 
-func TestDistance(t *testing.T) {
-	now := time.Date(2026, 11, 21, 22, 0, 0, 0, time.UTC)
-	for d, want := range map[time.Duration]string{0: "in 0s", 90 * time.Second: "in 90s", -time.Minute: "60s ago",
-		59 * time.Minute: "in 59m", -119 * time.Minute: "119m ago", 72 * time.Hour: "in 72h"} {
-		if got := distance(now.Add(d), now); got != want {
-			t.Errorf("%v: %s, want %s", d, got, want)
-		}
-	}
-}
-
-func TestShellWord(t *testing.T) {
-	for text, want := range map[string]string{"/tmp/a-1": "/tmp/a-1", "": "''", "a b": "'a b'", "it's": `'it'\''s'`,
-		"$(x)": "'$(x)'"} {
-		if got := shellWord(text); got != want {
-			t.Errorf("%q: %s, want %s", text, got, want)
-		}
-	}
-}
-
-func TestDataDir(t *testing.T) {
-	for _, test := range []struct {
-		environ []string
-		data    string
-		want    string
-	}{
-		{[]string{"HOME=/home/pat"}, "", "/home/pat/.local/share/tokenturn"},
-		{[]string{"HOME=/home/pat", "XDG_DATA_HOME=/data"}, "", "/data/tokenturn"},
-		{[]string{"HOME=/home/pat", "XDG_DATA_HOME=relative"}, "", "/home/pat/.local/share/tokenturn"},
-		{[]string{"HOME=/home/pat"}, "/srv/t", "/srv/t"},
-		{nil, "", ""},
-	} {
-		c := &cli{environ: test.environ, data: test.data}
-		if got, err := c.dataDir(); got != test.want || (err != nil) != (test.want == "") {
-			t.Errorf("%v %s: %q, %v", test.environ, test.data, got, err)
-		}
-	}
-}
-
-// Every environment of Procore can be set with id, secret and redirect URI alone.
-func TestProcoreEnvironmentsNeedNoURLs(t *testing.T) {
-	for _, e := range procore.Environments() {
-		if _, own := procoreEnvironment(e.Name); !own {
-			t.Errorf("%s is asked for its URLs", e.Name)
-		}
-	}
-	if _, own := procoreEnvironment("demo"); own {
-		t.Error("demo is not one of Procore's environments")
-	}
+// cmdSQL changes the database of the embedded store as none of our programs does.
+func cmdSQL(ts *testscript.TestScript, _ bool, args []string) {
+	db, err := sql.Open("sqlite", filepath.Join(ts.Getenv("HOME"), ".local", "share", "tokenturn", embedded.DatabaseName))
+	ts.Check(err)
+	_, err = db.Exec(args[0])
+	ts.Check(errors.Join(err, db.Close()))
 }

@@ -54,9 +54,9 @@ func (c *cli) demo(ctx context.Context, listener net.Listener, every time.Durati
 	if err != nil {
 		return err
 	}
-	c.guide(link, standIn.URL, dir, every)
+	c.printGuide(link, standIn.URL, dir, every)
 	s := c.system(in, every)
-	s.watch = (&narrator{out: c.stdout}).tell
+	s.watch = (&demoReporter{out: c.stdout}).print
 	return s.run(ctx, listener)
 }
 
@@ -87,7 +87,7 @@ func (in *installation) setUpDemo(ctx context.Context, app procoretest.App, proc
 	return link, err
 }
 
-func (c *cli) guide(link token.Secret, procoreURL, dir string, every time.Duration) {
+func (c *cli) printGuide(link token.Secret, procoreURL, dir string, every time.Duration) {
 	user := procoretest.DefaultUser()
 	fmt.Fprintf(c.stdout, `tokenturn demo: everything runs on this machine; no account is needed.
 
@@ -139,13 +139,13 @@ func shellWord(text string) string {
 	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }
 
-// narrator tells in short lines what became of connections.
-type narrator struct {
+// demoReporter tells in short lines what became of connections.
+type demoReporter struct {
 	mu  sync.Mutex
 	out io.Writer
 }
 
-func (n *narrator) tell(report rotation.Report) {
+func (n *demoReporter) print(report rotation.Report) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, r := range report.Connections {

@@ -15,20 +15,20 @@ func accessLog(next http.Handler, log *slog.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
 		r = r.WithContext(context.WithValue(r.Context(), requestID{}, rand.Text()))
-		answer := &observed{ResponseWriter: w, status: http.StatusOK}
+		answer := &statusRecorder{ResponseWriter: w, status: http.StatusOK}
 		next.ServeHTTP(answer, r)
 		log.LogAttrs(r.Context(), slog.LevelInfo, "request served", slog.String("route", cmp.Or(r.Pattern, "none")),
 			slog.Int("status", answer.status), slog.Int64("latency_ms", time.Since(began).Milliseconds()))
 	})
 }
 
-// observed remembers the status.
-type observed struct {
+// statusRecorder remembers the status.
+type statusRecorder struct {
 	http.ResponseWriter
 	status int
 }
 
-func (o *observed) WriteHeader(status int) {
+func (o *statusRecorder) WriteHeader(status int) {
 	o.status = status
 	o.ResponseWriter.WriteHeader(status)
 }
@@ -36,8 +36,8 @@ func (o *observed) WriteHeader(status int) {
 // requestID is the key of a request's id in its context.
 type requestID struct{}
 
-// identified makes every line that is about a request carry its id.
-func identified(log *slog.Logger) *slog.Logger { return slog.New(withRequestID{log.Handler()}) }
+// withRequestIDs makes every line that is about a request carry its id.
+func withRequestIDs(log *slog.Logger) *slog.Logger { return slog.New(withRequestID{log.Handler()}) }
 
 type withRequestID struct{ slog.Handler }
 

@@ -11,11 +11,11 @@ var escapes = regexp.MustCompile("\x1b\\[[0-9;]*[A-Za-z]")
 // Colours and progress are for terminals, and say nothing that words do not.
 func TestColoursAndProgressOnTerminalsOnly(t *testing.T) {
 	t.Parallel()
-	s := newStation(t)
+	s := newMachine(t)
 	s.connects("demo/acme")
 	s.connects("demo/other")
 	coloured := func(args ...string) (bool, string) {
-		session := s.sit(args...)
+		session := s.start(args...)
 		_, shown := session.ends()
 		return strings.Contains(shown, "\x1b[3"), strings.ReplaceAll(escapes.ReplaceAllString(shown, ""), "\r\n", "\n")
 	}

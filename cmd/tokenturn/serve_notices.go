@@ -24,7 +24,7 @@ const noticesPath = "/notices"
 // mostNotices is how many are kept; older ones are in the log.
 const mostNotices = 100
 
-//go:embed notices.html
+//go:embed serve_notices.html
 var noticesPage string
 
 var noticesTemplate = template.Must(template.New("notices").Funcs(template.FuncMap{
@@ -39,9 +39,9 @@ var noticesStyle = func() string {
 	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
 }()
 
-// board keeps the notices of this process and shows them, with what needs a
+// noticeBoard keeps the notices of this process and shows them, with what needs a
 // person now, on a page of this machine.
-type board struct {
+type noticeBoard struct {
 	ledger ledger
 	host   string // of the public URL; requests for another one are turned away
 
@@ -49,18 +49,18 @@ type board struct {
 	notices []rotation.Notice // newest first
 }
 
-var _ rotation.Notifier = (*board)(nil)
+var _ rotation.Notifier = (*noticeBoard)(nil)
 
 // Notify implements rotation.Notifier.
-func (b *board) Notify(_ context.Context, n rotation.Notice) error {
+func (b *noticeBoard) Notify(_ context.Context, n rotation.Notice) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.notices = append([]rotation.Notice{n}, b.notices[:min(len(b.notices), mostNotices-1)]...)
 	return nil
 }
 
-// before serves the page, and everything else by next.
-func (b *board) before(next http.Handler) http.Handler {
+// wrap serves the page, and everything else by next.
+func (b *noticeBoard) wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == noticesPath {
 			b.ServeHTTP(w, r)
@@ -73,7 +73,7 @@ func (b *board) before(next http.Handler) http.Handler {
 // attention is a connection that needs a person now.
 type attention struct{ Connection, State, Do string }
 
-func (b *board) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (b *noticeBoard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r.Pattern = "GET " + noticesPath
 	header := w.Header()
 	header.Set("Cache-Control", "no-store")
@@ -85,7 +85,7 @@ func (b *board) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Host != b.host: // a name that somebody has pointed at this machine
 		http.Error(w, "this page is at http://"+b.host+noticesPath, http.StatusMisdirectedRequest)
 		return
-	case !fromHere(r): // --addr may listen for others too, and who has a link may consent
+	case !isLocal(r): // --addr may listen for others too, and who has a link may consent
 		http.Error(w, "this page is for a browser on the machine itself", http.StatusForbidden)
 		return
 	case r.Method != http.MethodGet:
@@ -103,7 +103,7 @@ func (b *board) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		Now     []attention
 		Notices []rotation.Notice
 		At      time.Time
-	}{whoNeeds(records), slices.Clone(b.notices), time.Now()}
+	}{needAttention(records), slices.Clone(b.notices), time.Now()}
 	b.mu.Unlock()
 	var page bytes.Buffer
 	if err := noticesTemplate.Execute(&page, shown); err != nil {
@@ -113,13 +113,13 @@ func (b *board) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(page.Bytes())
 }
 
-// fromHere reports whether a request comes from this machine.
-func fromHere(r *http.Request) bool {
+// isLocal reports whether a request comes from this machine.
+func isLocal(r *http.Request) bool {
 	from, err := netip.ParseAddrPort(r.RemoteAddr)
 	return err == nil && from.Addr().Unmap().IsLoopback()
 }
 
-func whoNeeds(records []rotation.Record) (needed []attention) {
+func needAttention(records []rotation.Record) (needed []attention) {
 	for _, r := range records {
 		switch f := r.Failure(); {
 		case r.Status == rotation.NeedsConsent:

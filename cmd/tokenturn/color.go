@@ -1,17 +1,17 @@
 package main
 
-// colour is an escape sequence that sets the colour of text (ECMA-48, SGR). All
+// color is an escape sequence that sets the color of text (ECMA-48, SGR). All
 // are equally long, so that painted cells of a table column stay in line.
-type colour string
+type color string
 
 const (
-	plain  colour = "\x1b[39m"
-	red    colour = "\x1b[31m"
-	green  colour = "\x1b[32m"
-	yellow colour = "\x1b[33m"
+	plain  color = "\x1b[39m"
+	red    color = "\x1b[31m"
+	green  color = "\x1b[32m"
+	yellow color = "\x1b[33m"
 )
 
-// painter paints text for people. It never says anything by colour alone.
+// painter paints text for people. It never says anything by color alone.
 type painter struct{ on bool }
 
 // painter paints on a terminal only, and not where https://no-color.org is heard.
@@ -19,7 +19,7 @@ func (c *cli) painter() painter {
 	return painter{isTerminal(c.stdout) && c.getenv("NO_COLOR") == "" && c.getenv("TERM") != "dumb"}
 }
 
-func (p painter) paint(text string, with colour) string {
+func (p painter) paint(text string, with color) string {
 	if !p.on {
 		return text
 	}

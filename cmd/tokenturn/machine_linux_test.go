@@ -15,9 +15,9 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// station is a machine at which a person operates tokenturn: a home of its own
+// machine is a computer at which a person operates tokenturn: a home of its own
 // and a stand-in for Procore.
-type station struct {
+type machine struct {
 	t       *testing.T
 	home    string
 	program string
@@ -26,10 +26,10 @@ type station struct {
 	environ []string
 }
 
-// newStation has app credentials for the environment demo.
-func newStation(t *testing.T, options ...procoretest.Option) *station {
+// newMachine has app credentials for the environment demo.
+func newMachine(t *testing.T, options ...procoretest.Option) *machine {
 	t.Helper()
-	s := &station{t: t, home: t.TempDir(), standIn: procoretest.New(options...)}
+	s := &machine{t: t, home: t.TempDir(), standIn: procoretest.New(options...)}
 	t.Cleanup(s.standIn.Close)
 	self, err := os.Executable()
 	if err != nil {
@@ -45,7 +45,7 @@ func newStation(t *testing.T, options ...procoretest.Option) *station {
 	return s
 }
 
-func (s *station) credentials(environment string, app procoretest.App) {
+func (s *machine) credentials(environment string, app procoretest.App) {
 	s.t.Helper()
 	value, err := json.Marshal(map[string]string{"client_id": app.ClientID, "client_secret": app.ClientSecret.Reveal(),
 		"redirect_uri": app.RedirectURIs[0], "login_url": s.standIn.URL, "api_url": s.standIn.URL})
@@ -59,7 +59,7 @@ func (s *station) credentials(environment string, app procoretest.App) {
 
 // pipe runs a command with input from a pipe, and returns its exit code and all
 // that it said.
-func (s *station) pipe(input string, args ...string) (int, string) {
+func (s *machine) pipe(input string, args ...string) (int, string) {
 	s.t.Helper()
 	cmd := exec.CommandContext(s.t.Context(), s.program, args...)
 	cmd.Env, cmd.Stdin = s.environ, strings.NewReader(input)
@@ -72,7 +72,7 @@ func (s *station) pipe(input string, args ...string) (int, string) {
 }
 
 // keepsSecrets searches what was said for everything that the stand-in gave.
-func (s *station) keepsSecrets(said string) {
+func (s *machine) keepsSecrets(said string) {
 	s.t.Helper()
 	for _, secret := range s.standIn.Secrets() {
 		if strings.Contains(said, secret.Reveal()) {
@@ -84,12 +84,12 @@ func (s *station) keepsSecrets(said string) {
 // session is a command that runs in a terminal of its own.
 type session struct {
 	*person
-	at  *station
+	at  *machine
 	cmd *exec.Cmd
 }
 
-// sit starts a command in a terminal, where Ctrl-C is a signal.
-func (s *station) sit(args ...string) *session {
+// start starts a command in a terminal, where Ctrl-C is a signal.
+func (s *machine) start(args ...string) *session {
 	s.t.Helper()
 	cmd := exec.CommandContext(s.t.Context(), s.program, args...)
 	cmd.Env = s.environ
@@ -113,7 +113,7 @@ func (s *session) ends() (int, string) {
 var authorizeAddress = regexp.MustCompile(`http://\S+/oauth/authorize\?\S+`)
 
 // allow consents at the address that the session has shown, and returns the code.
-func (s *station) allow(at *person, question string) token.Secret {
+func (s *machine) allow(at *person, question string) token.Secret {
 	s.t.Helper()
 	at.sees(question)
 	shown, err := s.standIn.Consent(authorizeAddress.FindString(at.shown), procoretest.DefaultUser().Login, true)
@@ -124,9 +124,9 @@ func (s *station) allow(at *person, question string) token.Secret {
 }
 
 // connects authorizes a connection and returns the code that did it.
-func (s *station) connects(connection string) token.Secret {
+func (s *machine) connects(connection string) token.Secret {
 	s.t.Helper()
-	session := s.sit("connection", "authorize", connection)
+	session := s.start("connection", "authorize", connection)
 	code := s.allow(session.person, codeQuestion)
 	session.types(code.Reveal() + "\n")
 	if exit, shown := session.ends(); exit != done {
@@ -138,7 +138,7 @@ func (s *station) connects(connection string) token.Secret {
 const codeQuestion = "Code or address (not shown): "
 
 // status is what `connection list` says of a connection.
-func (s *station) status(connection string) string {
+func (s *machine) status(connection string) string {
 	s.t.Helper()
 	code, list := s.pipe("", "connection", "list")
 	if code != done {

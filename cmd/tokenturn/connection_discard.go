@@ -12,28 +12,6 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-func (c *cli) connectionRelease() *cobra.Command {
-	return onConnection(token.ParseConnection, "release ENV/NAME", "End a quarantine by naming the right refresh token",
-		`An answer of Procore that names several refresh tokens is held, and nothing is presented
-until a person says which one is right: Procore's support can tell, or the other
-holder of the pair. Asks for the token without showing it; it must occur in the held answer.`,
-		`  tokenturn connection release sandbox/acme`,
-		func(ctx context.Context, _ *cobra.Command, conn token.Connection) error {
-			return c.report(ctx, conn, func(in *installation, r *rotation.Rotator) (rotation.Report, error) {
-				if err := in.mustBeQuarantined(ctx, conn); err != nil {
-					return rotation.Report{}, err
-				}
-				refresh, err := c.askSecret(ctx, "The right refresh token")
-				if err != nil {
-					return rotation.Report{}, exitf(usage, "%w; nothing was changed", err)
-				}
-				working, finished := c.seeThrough(ctx, pairAtStake)
-				defer finished()
-				return r.Release(working, conn, refresh)
-			})
-		})
-}
-
 func (c *cli) connectionDiscard() *cobra.Command {
 	var yes bool
 	var environment string
@@ -75,7 +53,7 @@ firewall has changed all answers.`,
 					"Type its name to discard it"); err != nil {
 					return rotation.Report{}, err
 				}
-				working, finished := c.seeThrough(ctx, pairAtStake)
+				working, finished := c.uninterrupted(ctx, finishingFirst)
 				defer finished()
 				return r.Discard(working, conn)
 			})
@@ -113,43 +91,10 @@ func (c *cli) discardAll(ctx context.Context, cmd *cobra.Command, in *installati
 	if err != nil {
 		return err
 	}
-	working, finished := c.seeThrough(ctx, pairAtStake)
+	working, finished := c.uninterrupted(ctx, finishingFirst)
 	defer finished()
 	step, end := c.progress("Discarding", len(held))
 	report := rotator.DiscardAll(working, held, step)
 	end()
 	return errors.Join(c.answer(report, func(w io.Writer) { printReports(w, report) }), worst(report))
-}
-
-// mustBeQuarantined is an error if there is nothing to release or discard.
-func (in *installation) mustBeQuarantined(ctx context.Context, conn token.Connection) error {
-	rec, responses, err := in.load(ctx, conn)
-	if err == nil && !rotation.HasQuarantined(rec, responses) {
-		err = exitf(notFound, "%s: %w", conn, rotation.ErrNothingQuarantined)
-	}
-	return err
-}
-
-// report has the engine do something to a connection and answers with what
-// came of it.
-func (c *cli) report(ctx context.Context, conn token.Connection, do func(*installation,
-	*rotation.Rotator) (rotation.Report, error)) error {
-	return c.with(ctx, func(in *installation) error {
-		if _, _, err := in.load(ctx, conn); err != nil {
-			return err
-		}
-		rotator, err := in.rotator()
-		if err != nil {
-			return err
-		}
-		report, err := do(in, rotator)
-		if errors.Is(err, rotation.ErrNothingQuarantined) {
-			return exitf(notFound, "%w", err)
-		}
-		if err != nil {
-			return err
-		}
-		r := report.Connections[0]
-		return errors.Join(c.answer(r, func(w io.Writer) { printReport(w, r) }), outcomeError(r))
-	})
 }

@@ -20,9 +20,9 @@ const (
 	// codeLife is how long an authorization code can be exchanged (Procore,
 	// "OAuth Endpoints").
 	codeLife = 10 * time.Minute
-	// exchangeTakes bounds an exchange, or the redeeming of a refresh token, with all
+	// exchangeLimit bounds an exchange, or the redeeming of a refresh token, with all
 	// that follows it.
-	exchangeTakes = 2 * time.Minute
+	exchangeLimit = 2 * time.Minute
 	// fromApp stands for --loopback without a value.
 	fromApp = "registered"
 )
@@ -114,7 +114,7 @@ func (c *cli) authorize(ctx context.Context, in *installation, conn token.Connec
 	if err != nil {
 		return err
 	}
-	working, finished := c.seeThrough(ctx, "The code is being exchanged. Stopping now would lose the pair; "+
+	working, finished := c.uninterrupted(ctx, "The code is being exchanged. Stopping now would lose the pair; "+
 		"this ends by itself soon.")
 	defer finished()
 	switch result, err := exchange.Redeem(working, consent); result {

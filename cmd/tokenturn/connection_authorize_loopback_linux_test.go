@@ -29,7 +29,7 @@ func browse() {
 }
 
 // receives registers a redirect URI on a free port of this machine.
-func (s *station) receives(path string) string {
+func (s *machine) receives(path string) string {
 	s.t.Helper()
 	probe, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -46,7 +46,7 @@ const waitingForRedirect = "is not registered."
 
 func TestLoopback(t *testing.T) {
 	t.Parallel()
-	s := newStation(t)
+	s := newMachine(t)
 	redirect := s.receives("/callback/demo")
 	back := func(session *session, allow bool) string {
 		session.sees(waitingForRedirect)
@@ -65,7 +65,7 @@ func TestLoopback(t *testing.T) {
 		return page.StatusCode
 	}
 
-	session := s.sit("connection", "authorize", "demo/acme", "--loopback="+redirect, "--company", "4264807")
+	session := s.start("connection", "authorize", "demo/acme", "--loopback="+redirect, "--company", "4264807")
 	address := back(session, true)
 	if got := follow(strings.Replace(address, "state=", "state=forged", 1)); got != http.StatusBadRequest {
 		t.Errorf("a forged redirect is answered with %d", got)
@@ -76,14 +76,14 @@ func TestLoopback(t *testing.T) {
 	}
 
 	s.credentials("demo", s.app) // whose redirect URI is that one now
-	session = s.sit("connection", "authorize", "demo/other", "--loopback")
+	session = s.start("connection", "authorize", "demo/other", "--loopback")
 	follow(back(session, false))
 	if exit, shown := session.ends(); exit != needsConsent || !strings.Contains(shown,
 		"access was not allowed, so nothing was changed") {
 		t.Errorf("denied: exit code %d; shown:\n%s", exit, shown)
 	}
 
-	session = s.sit("connection", "authorize", "demo/other", "--loopback")
+	session = s.start("connection", "authorize", "demo/other", "--loopback")
 	session.sees(waitingForRedirect)
 	if exit, said := s.pipe("", "connection", "authorize", "demo/other", "--loopback"); exit != failed ||
 		!strings.Contains(said, "address already in use; register another one, such as http://localhost:8765/callback, "+
@@ -103,7 +103,7 @@ func TestLoopback(t *testing.T) {
 // Where there is a browser it is opened, and nothing else is left to do.
 func TestLoopbackOpensABrowser(t *testing.T) {
 	t.Parallel()
-	s := newStation(t)
+	s := newMachine(t)
 	redirect := s.receives("") // as the Developer Portal suggests, apart from the port
 	if err := os.Symlink(s.program, filepath.Join(s.home, "xdg-open")); err != nil {
 		t.Fatal(err)

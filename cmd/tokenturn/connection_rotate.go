@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -52,7 +49,7 @@ one has to wait.`,
 				return usageError(cmd, err)
 			}
 			return c.report(ctx, conn, func(_ *installation, r *rotation.Rotator) (rotation.Report, error) {
-				working, finished := c.seeThrough(ctx, pairAtStake)
+				working, finished := c.uninterrupted(ctx, finishingFirst)
 				defer finished()
 				return r.Rotate(working, conn)
 			})
@@ -86,52 +83,9 @@ func (c *cli) rotateAll(ctx context.Context, cmd *cobra.Command, in *installatio
 	if err != nil {
 		return err
 	}
-	defer c.withstand(pairAtStake)()
+	defer c.deferSignals(finishingFirst)()
 	step, end := c.progress("Rotating", len(active))
 	report := rotator.RotateAll(ctx, active, func(rotation.ConnectionReport) { step() })
 	end()
 	return errors.Join(c.answer(report, func(w io.Writer) { printReports(w, report) }), worst(report))
-}
-
-// printReports shows how many ended how.
-func printReports(w io.Writer, report rotation.Report) {
-	for _, r := range report.Connections {
-		printReport(w, r)
-	}
-	var counts []string
-	for _, outcome := range slices.Sorted(maps.Keys(report.Outcomes)) {
-		counts = append(counts, fmt.Sprintf("%d %s", report.Outcomes[outcome], outcome))
-	}
-	if len(counts) > 0 {
-		fmt.Fprintln(w, strings.Join(counts, ", "))
-	}
-}
-
-// worst joins what went wrong with single connections under one exit code: that
-// of what a person must do soonest.
-func worst(report rotation.Report) error {
-	var errs []error
-	code := done
-	for _, r := range report.Connections {
-		err := outcomeError(r)
-		if err == nil {
-			continue
-		}
-		errs = append(errs, err)
-		switch one := exitCode(err); {
-		case code == done, one == failed, one == needsConsent && code == tryLater:
-			code = one
-		}
-	}
-	if len(errs) == 0 {
-		return nil
-	}
-	return &exitError{code, errors.Join(errs...)}
-}
-
-func printReport(w io.Writer, r rotation.ConnectionReport) {
-	if outcomeError(r) == nil {
-		fmt.Fprintf(w, "%s %s: generation %d, access token good until %s\n", r.Connection, r.Outcome, r.Generation,
-			stamp(r.ExpiresAt))
-	}
 }

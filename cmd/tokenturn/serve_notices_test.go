@@ -27,7 +27,7 @@ func (r rows) List(context.Context) ([]rotation.Record, error) { return r.record
 func TestNoticesAreOnAPageOfThisMachine(t *testing.T) {
 	acme, bolt := token.Connection{Environment: "sandbox", Name: "acme"}, token.Connection{Environment: "sandbox",
 		Name: "bolt"}
-	b := &board{host: "localhost:8080", ledger: rows{records: []rotation.Record{
+	b := &noticeBoard{host: "localhost:8080", ledger: rows{records: []rotation.Record{
 		{Connection: acme, Status: rotation.NeedsConsent},
 		{Connection: bolt, Status: rotation.Active, Failures: []rotation.Failure{{Class: "config",
 			Detail: "run `tokenturn app set sandbox`"}}},
@@ -39,7 +39,7 @@ func TestNoticesAreOnAPageOfThisMachine(t *testing.T) {
 		Link:    token.NewSecret("http://localhost:8080/connect/CANARY"), At: time.Now()})
 	_ = b.Notify(t.Context(), rotation.Notice{Kind: rotation.NoticeConfigError, Environment: "sandbox",
 		Summary: "wrong secret", At: time.Now()})
-	served := b.before(http.NotFoundHandler())
+	served := b.wrap(http.NotFoundHandler())
 	from := "127.0.0.1:50000"
 	get := func(method, host, path string) *httptest.ResponseRecorder {
 		answer, request := httptest.NewRecorder(), httptest.NewRequest(method, "http://"+host+path, nil)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"strings"
 	"time"
 
@@ -55,37 +54,6 @@ function (TOKENTURN_PUBLIC_URL): wherever the app's redirect URI leads.`,
 	return cmd
 }
 
-// expectFlags are the flags that say who is to consent.
-func expectFlags(cmd *cobra.Command, expect *rotation.Identity) {
-	cmd.Flags().StringVar(&expect.Company, "company", "",
-		"id of the Procore company in which the user must be able to act")
-	cmd.Flags().StringVar(&expect.Login, "login", "", "e-mail address with which the user must be signed in")
-	cmd.Flags().BoolVar(&expect.Repin, "repin", false, "accept another Procore user, or --company, "+
-		"than the connection has had")
-}
-
-var companyForm = regexp.MustCompile(`^[0-9]{1,19}$`)
-
-func checkExpected(cmd *cobra.Command, expect rotation.Identity) error {
-	switch {
-	case cmd.Flags().Changed("company") && !companyForm.MatchString(expect.Company):
-		return usageError(cmd, errors.New("--company takes the number of a Procore company, such as 4264807"))
-	case cmd.Flags().Changed("login") && !strings.Contains(expect.Login, "@"):
-		return usageError(cmd, errors.New("--login takes the e-mail address of a Procore user"))
-	}
-	return nil
-}
-
-// checkPin says early what every consent would end with.
-func checkPin(rec rotation.Record, expect rotation.Identity) error {
-	if rec.Pin == nil || rec.Pin.Company == "" || expect.Company == "" || rec.Pin.Company == expect.Company ||
-		expect.Repin {
-		return nil
-	}
-	return exitf(usage, "%s belongs to company %s, not %s; add --repin if it is to move, or name another connection",
-		rec.Connection, rec.Pin.Company, expect.Company)
-}
-
 // inviteAnswer is what `connection invite --json` answers.
 type inviteAnswer struct {
 	ID         string           `json:"id"` // for `invitation revoke`
@@ -96,7 +64,7 @@ type inviteAnswer struct {
 
 func (c *cli) invite(ctx context.Context, cmd *cobra.Command, in *installation, conn token.Connection,
 	wanted invitation) error {
-	public, err := c.frontDoor(ctx, in, conn.Environment, wanted.publicURL)
+	public, err := c.linkBase(ctx, in, conn.Environment, wanted.publicURL)
 	if err != nil {
 		return err
 	}
@@ -123,9 +91,9 @@ func (c *cli) invite(ctx context.Context, cmd *cobra.Command, in *installation, 
 		func(w io.Writer) { fmt.Fprintln(w, link.Reveal()) })
 }
 
-// frontDoor is where links lead. Where `serve` listens is not written down anywhere, but the
+// linkBase is where links lead. Where `serve` listens is not written down anywhere, but the
 // app's redirect URI leads there too.
-func (c *cli) frontDoor(ctx context.Context, in *installation, environment, asked string) (string, error) {
+func (c *cli) linkBase(ctx context.Context, in *installation, environment, asked string) (string, error) {
 	switch {
 	case asked != "":
 		return strings.TrimRight(asked, "/"), nil

@@ -1,0 +1,40 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+func (c *cli) appShow() *cobra.Command {
+	return onEnvironment(token.ParseEnvironment, "show ENV", "Show the app credentials of an environment, "+
+		"without the secret",
+		`The fingerprint tells whether two secrets are the same without disclosing them:
+printf %s "$SECRET" | sha256sum | cut -c1-32`,
+		`  tokenturn app show sandbox
+  tokenturn --json app show production`,
+		func(ctx context.Context, _ *cobra.Command, environment string) error {
+			return c.with(ctx, func(in *installation) error {
+				credentials, err := storedCredentials(ctx, in, environment)
+				if errors.Is(err, rotation.ErrNoApplication) {
+					return errNoApplication(environment)
+				}
+				if err != nil {
+					return fmt.Errorf("reading the app credentials of %s: %w", environment, err)
+				}
+				a := newAppAnswer(environment, credentials)
+				if err := c.answer(a, a.print); err != nil {
+					return err
+				}
+				if _, err := credentials.Application(environment); err != nil {
+					return fmt.Errorf("these app credentials cannot be used; store them anew with: tokenturn app set %s\n%w",
+						environment, err)
+				}
+				return nil
+			})
+		})
+}

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+func (c *cli) connectionHistory() *cobra.Command {
+	var limit int
+	cmd := onConnection(token.ParseConnection, "history ENV/NAME", "Show what happened to a connection, newest first", "",
+		`  tokenturn connection history sandbox/acme --limit 10`,
+		func(ctx context.Context, cmd *cobra.Command, conn token.Connection) error {
+			if limit < 1 {
+				return usageError(cmd, errors.New("--limit takes a number of at least 1"))
+			}
+			return c.with(ctx, func(in *installation) error {
+				if _, _, err := in.load(ctx, conn); err != nil {
+					return err
+				}
+				events, err := in.ledger.History(ctx, conn, limit)
+				if err != nil {
+					return err
+				}
+				if events == nil {
+					events = []rotation.Event{}
+				}
+				return c.answer(events, func(w io.Writer) { printEvents(w, events) })
+			})
+		})
+	cmd.Flags().IntVar(&limit, "limit", 50, "how many events at most")
+	return cmd
+}
+
+func printEvents(w io.Writer, events []rotation.Event) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, e := range events {
+		fmt.Fprintf(t, "%s\t%d.%d\t%s\t%s\n", stamp(e.At), e.Epoch, e.Generation, e.Kind, e.Detail)
+	}
+	t.Flush()
+}

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/tokenturn/tokenturn/pkg/doctor"
+	"github.com/tokenturn/tokenturn/pkg/procore"
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// connectionDetail is connectionAnswer with all else that is known.
+type connectionDetail struct {
+	connectionAnswer
+	Stack     string            `json:"stack"`
+	Published string            `json:"published,omitempty"` // version id that readers see
+	Attempt   *rotation.Attempt `json:"attempt,omitempty"`
+	Pin       *rotation.Pin     `json:"pin,omitempty"`
+	Answers   []answerDetail    `json:"answers"`
+	Probe     *procore.Probe    `json:"probe,omitempty"` // with --probe
+}
+
+// answerDetail tells of an answer of the token endpoint that is kept.
+type answerDetail struct {
+	rotation.ResponseKey
+	Source  rotation.Source        `json:"source"`
+	State   rotation.ResponseState `json:"state"`
+	Reason  string                 `json:"reason,omitempty"`
+	SavedAt time.Time              `json:"saved_at"`
+}
+
+func (c *cli) connectionShow() *cobra.Command {
+	var probe bool
+	cmd := onConnection(token.ParseConnection, "show ENV/NAME",
+		"Show all that is known of a connection, without any token",
+		`With --probe the published access token is tried as well: at the login host, which
+knows whether it is good, and at the API, which knows whether it may act in the
+connection's company. That spends no refresh token. It exits with 1 if the token is
+good for nothing or not for the company, with 5 if that cannot be told now.`,
+		`  tokenturn connection show sandbox/acme
+  tokenturn connection show sandbox/acme --probe
+  tokenturn --json connection show sandbox/acme`,
+		func(ctx context.Context, _ *cobra.Command, conn token.Connection) error {
+			return c.with(ctx, func(in *installation) error { return c.showConnection(ctx, in, conn, probe) })
+		})
+	cmd.Flags().BoolVar(&probe, "probe", false, "try the access token at Procore")
+	return cmd
+}
+
+func (c *cli) showConnection(ctx context.Context, in *installation, conn token.Connection, probe bool) error {
+	rec, responses, err := in.load(ctx, conn)
+	if err != nil {
+		return err
+	}
+	d := connectionDetail{connectionAnswer: newConnectionAnswer(rec), Stack: rec.Stack, Published: rec.Published,
+		Attempt: rec.Attempt, Pin: rec.Pin, Answers: []answerDetail{}}
+	for _, m := range responses {
+		d.Answers = append(d.Answers, answerDetail{m.Key, m.Source, m.State, m.Reason, m.SavedAt})
+	}
+	var fault error
+	if probe {
+		d.Probe, fault = in.probe(ctx, conn)
+	}
+	return errors.Join(c.answer(d, func(w io.Writer) { d.print(w, time.Now()) }), fault)
+}
+
+// probe tries the token that readers of conn see. The error says what to do
+// where it is not good for what it is there for.
+func (in *installation) probe(ctx context.Context, conn token.Connection) (*procore.Probe, error) {
+	doc, err := in.published(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	app, err := in.application(ctx, conn.Environment)
+	if err != nil {
+		return nil, err
+	}
+	p := in.issuer.Probe(ctx, app, doc.AccessToken, doc.CompanyID)
+	level, remedy := doctor.Advice(p, conn)
+	if code := exitCodes[level]; code != done {
+		return &p, exitf(code, "%s: %s; %s", conn, p.Detail, remedy)
+	}
+	return &p, nil
+}
+
+func (d connectionDetail) print(w io.Writer, now time.Time) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	defer t.Flush()
+	line := func(name, format string, args ...any) { fmt.Fprintf(t, name+"\t"+format+"\n", args...) }
+	at := func(name string, time time.Time) {
+		if !time.IsZero() {
+			line(name, "%s, %s", stamp(time), distance(time, now))
+		}
+	}
+	line("connection", "%s", d.Connection)
+	if d.ServiceAccount {
+		line("kind", "service account of the app")
+	}
+	line("status", "%s", d.Status)
+	if d.Quarantined {
+		line("", "%s", quarantineAdvice(d.Connection))
+	}
+	line("epoch.generation", "%d.%d", d.Epoch, d.Generation)
+	at("access token expires", d.ExpiresAt)
+	at("last rotated", d.RotatedAt)
+	at("next due", d.DueAt)
+	if d.Published != "" {
+		line("published version", "%s", d.Published)
+	}
+	if a := d.Attempt; a != nil {
+		line("attempt", "begun %s, over %s, presentation %d of its token", stamp(a.BegunAt), stamp(a.Until), a.Presentations)
+	}
+	for _, f := range d.Failures {
+		line("failure", "%s at step %s, %d in a row: %s", f.Class, f.Step, f.Count, f.Detail)
+		at("tried again", f.NextAt)
+	}
+	if p := d.Pin; p != nil {
+		line("pinned to", "environment %s, client id with fingerprint %s", p.Environment, p.Client)
+		line("", "Procore user %s, company %s", orDash(p.ResourceOwner), orDash(p.Company))
+	}
+	if p := d.Probe; p != nil {
+		line("access token", "%s", strings.TrimSuffix(fmt.Sprintf("%s: %s", p.Health, p.Detail), ": "))
+	}
+	for _, m := range d.Answers {
+		line("answer kept", "%d.%d by %s, %s, saved %s", m.Epoch, m.Generation, m.Source, m.State, stamp(m.SavedAt))
+		if m.Reason != "" {
+			line("", "%s", m.Reason)
+		}
+	}
+	line("installation", "%s", d.Stack)
+}

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+func (c *cli) connectionUndo() *cobra.Command {
+	return onConnection(token.ParseConnection, "undo ENV/NAME", "Give back the secret of a disconnected connection",
+		`Takes the scheduled deletion of the connection's secret back, which is possible until
+it is gone for good. The tokens in it were revoked and stay so: for the connection to
+work again, a person must consent anew.`,
+		`  tokenturn connection undo sandbox/acme`,
+		func(ctx context.Context, _ *cobra.Command, conn token.Connection) error {
+			return c.with(ctx, func(in *installation) error { return c.undo(ctx, in, conn) })
+		})
+}
+
+// undoAnswer is what `connection undo --json` answers.
+type undoAnswer struct {
+	Connection token.Connection `json:"connection"`
+	Status     rotation.Status  `json:"status"`
+	Secret     string           `json:"secret"` // restored
+}
+
+func (c *cli) undo(ctx context.Context, in *installation, conn token.Connection) error {
+	rec, _, err := in.load(ctx, conn)
+	if err != nil {
+		return err
+	}
+	switch err := in.deletions.Cancel(ctx, conn); {
+	case errors.Is(err, rotation.ErrNoSecret):
+		return exitf(notFound, "%s has no secret that could be given back; connect it anew, which makes one, with: "+
+			"tokenturn connection invite %[1]s", conn)
+	case err != nil:
+		return err
+	}
+	if rec.Status == rotation.Active {
+		c.say("The next run publishes the current token of %s there.", conn)
+	} else {
+		c.say("No token comes back with it: what is in it was revoked. Connect %s anew with: tokenturn connection invite "+
+			"%[1]s", conn)
+	}
+	return c.answer(undoAnswer{conn, rec.Status, "restored"}, func(w io.Writer) {
+		fmt.Fprintf(w, "%s: its secret is there, status %s\n", conn, rec.Status)
+	})
+}

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+)
+
+func (c *cli) invitationList() *cobra.Command {
+	return verb("list", "List the invitations that have not expired",
+		`States: open; used (it connected); revoked; started_out (started as often as it
+may be); ended (the connection was connected or disconnected otherwise since).`,
+		`  tokenturn invitation list
+  tokenturn --json invitation list | jq -r '.[] | select(.state == "open").id'`,
+		func(ctx context.Context, _ *cobra.Command) error {
+			return c.with(ctx, func(in *installation) error {
+				list, err := in.invitations(ctx)
+				if err != nil {
+					return err
+				}
+				if len(list) == 0 {
+					c.say("There are no invitations; make one with: tokenturn connection invite ENV/NAME")
+				}
+				return c.answer(list, func(w io.Writer) { printInvitations(w, list, time.Now()) })
+			})
+		})
+}
+
+func printInvitations(w io.Writer, list []invitationAnswer, now time.Time) {
+	if len(list) == 0 {
+		return
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "ID\tCONNECTION\tEXPECTED\tSTATE\tSTARTS\tEXPIRES")
+	for _, a := range list {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d of %d\t%s\n", a.ID, a.Connection, expected(a.Expected), a.State, a.Starts,
+			a.MaxStarts, when(a.ExpiresAt, now))
+	}
+	t.Flush()
+}
+
+// expected says in a table who is to consent.
+func expected(who rotation.Identity) string {
+	var parts []string
+	if who.Login != "" {
+		parts = append(parts, who.Login)
+	}
+	if who.Company != "" {
+		parts = append(parts, "company "+who.Company)
+	}
+	if who.Repin {
+		parts = append(parts, "repin")
+	}
+	return orDash(strings.Join(parts, ", "))
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// report has the engine do something to a connection and answers with what
+// came of it.
+func (c *cli) report(ctx context.Context, conn token.Connection, do func(*installation,
+	*rotation.Rotator) (rotation.Report, error)) error {
+	return c.with(ctx, func(in *installation) error {
+		if _, _, err := in.load(ctx, conn); err != nil {
+			return err
+		}
+		rotator, err := in.rotator()
+		if err != nil {
+			return err
+		}
+		report, err := do(in, rotator)
+		if errors.Is(err, rotation.ErrNothingQuarantined) {
+			return exitf(notFound, "%w", err)
+		}
+		if err != nil {
+			return err
+		}
+		r := report.Connections[0]
+		return errors.Join(c.answer(r, func(w io.Writer) { printReport(w, r) }), outcomeError(r))
+	})
+}
+
+// outcomeError turns the outcome of one connection into an error, nil if it is
+// what was wanted.
+func outcomeError(r rotation.ConnectionReport) error {
+	c, detail := r.Connection, ""
+	if r.Detail != "" {
+		detail = ": " + r.Detail
+	}
+	again := "try again later"
+	if !r.RetryAt.IsZero() {
+		again = "try again after " + stamp(r.RetryAt)
+	}
+	switch r.Outcome {
+	case rotation.Rotated, rotation.Published, rotation.Recovered, rotation.Fresh:
+		return nil
+	case rotation.ConsentNeeded:
+		return fmt.Errorf("%w%s", errNeedsConsent(c), detail)
+	case rotation.NotFound:
+		return errUnknown(c)
+	case rotation.Busy:
+		return exitf(tryLater, "%s is being rotated by another run; %s", c, again)
+	case rotation.Deferred:
+		return exitf(tryLater, "%s has to wait%s; %s", c, detail, again)
+	case rotation.Unknown:
+		return exitf(tryLater, "the answer to a refresh of %s was lost%s; it is looked into by itself, %s", c, detail, again)
+	case rotation.InQuarantine:
+		return errQuarantined(c)
+	}
+	return fmt.Errorf("%s: %s%s; see: tokenturn connection show %[1]s", c, r.Outcome, detail)
+}
+
+// printReports shows how many ended how.
+func printReports(w io.Writer, report rotation.Report) {
+	for _, r := range report.Connections {
+		printReport(w, r)
+	}
+	var counts []string
+	for _, outcome := range slices.Sorted(maps.Keys(report.Outcomes)) {
+		counts = append(counts, fmt.Sprintf("%d %s", report.Outcomes[outcome], outcome))
+	}
+	if len(counts) > 0 {
+		fmt.Fprintln(w, strings.Join(counts, ", "))
+	}
+}
+
+// worst joins what went wrong with single connections under one exit code: that
+// of what a person must do soonest.
+func worst(report rotation.Report) error {
+	var errs []error
+	code := done
+	for _, r := range report.Connections {
+		err := outcomeError(r)
+		if err == nil {
+			continue
+		}
+		errs = append(errs, err)
+		switch one := exitCode(err); {
+		case code == done, one == failed, one == needsConsent && code == tryLater:
+			code = one
+		}
+	}
+	if len(errs) == 0 {
+		return nil
+	}
+	return &exitError{code, errors.Join(errs...)}
+}
+
+func printReport(w io.Writer, r rotation.ConnectionReport) {
+	if outcomeError(r) == nil {
+		fmt.Fprintf(w, "%s %s: generation %d, access token good until %s\n", r.Connection, r.Outcome, r.Generation,
+			stamp(r.ExpiresAt))
+	}
+}

@@ -1,0 +1,46 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+func (c *cli) tokenPrint() *cobra.Command {
+	var minTTL time.Duration
+	cmd := onConnection(token.ParseConnection, "print ENV/NAME", "Print a connection's access token",
+		`Prints the access token and nothing else. With --min-ttl the pair is rotated first
+if the token has less life left than that.
+
+A rotation under way is waited for, for a moment. Exits with 3 if a person must consent,
+4 if there is no such connection, 5 if the token has expired or is not replaced yet.
+
+In AWS this asks the table too how the connection fares, and needs the operator's rights.
+Programs that have the reader's policy read the secret: infra/examples shows how.`,
+		`  tokenturn token print sandbox/acme
+  curl -H "Authorization: Bearer $(tokenturn token print sandbox/acme --min-ttl 5m)" https://sandbox.procore.com/rest/v1.0/me`,
+		func(ctx context.Context, cmd *cobra.Command, conn token.Connection) error {
+			doc, err := c.readToken(ctx, cmd, conn, minTTL)
+			if err != nil {
+				return err
+			}
+			a := tokenAnswer{conn, doc.APIURL, doc.CompanyID, doc.AccessToken.Reveal(), doc.TokenType, doc.ExpiresAt}
+			return c.answer(a, func(w io.Writer) { fmt.Fprintln(w, a.AccessToken) })
+		})
+	minTTLFlag(cmd, &minTTL)
+	return cmd
+}
+
+// tokenAnswer is what `token print --json` answers, the one answer with a token in it.
+type tokenAnswer struct {
+	Connection  token.Connection `json:"connection"`
+	APIURL      string           `json:"api_url"`
+	CompanyID   string           `json:"company_id"`
+	AccessToken string           `json:"access_token"`
+	TokenType   string           `json:"token_type"`
+	ExpiresAt   time.Time        `json:"expires_at"`
+}
