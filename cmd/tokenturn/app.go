@@ -15,7 +15,7 @@ import (
 )
 
 func (c *cli) appCommand() *cobra.Command {
-	return noun("app", "Credentials of the app that the Developer Portal registered", "", "", c.appSet(), c.appShow())
+	return c.noun("app", "Credentials of the app that the Developer Portal registered", "", c.appSet(), c.appShow())
 }
 
 func storedCredentials(ctx context.Context, in *installation, environment string) (procore.Credentials, error) {

@@ -34,10 +34,6 @@ URLs may be left out where their usual values are right.
 After a secret was reset in the Developer Portal, run this at once: the former one is
 worth nothing from that moment, and Procore may revoke every token made with it.
 --dry-run stores nothing and says which connections may have to consent again.`,
-		`  tokenturn app set sandbox
-  tokenturn app set sandbox --dry-run
-  tokenturn app set sandbox --stdin < credentials.json
-  tokenturn --store aws app set production`,
 		func(ctx context.Context, cmd *cobra.Command, environment string) error {
 			open := c.withNew
 			if flags.dryRun {
@@ -48,7 +44,11 @@ worth nothing from that moment, and Procore may revoke every token made with it.
 	cmd.Flags().BoolVar(&flags.fromStdin, "stdin", false, "read the credentials as JSON from standard input")
 	cmd.Flags().BoolVar(&flags.noCheck, "no-check", false, "do not ask the login host whether it accepts them")
 	cmd.Flags().BoolVar(&flags.dryRun, "dry-run", false, "store nothing; say what storing them would mean")
-	return cmd
+	return c.withExamples(cmd,
+		example{"Enter the credentials of the developer sandbox", "tokenturn app set sandbox"},
+		example{"See which connections other credentials would affect", "tokenturn app set sandbox --dry-run"},
+		example{"Read the credentials from a file", "tokenturn app set sandbox --stdin < credentials.json"},
+		example{"Store the production credentials in AWS", "tokenturn --store aws app set production"})
 }
 
 // appSetAnswer is what `app set --json` answers.

@@ -11,12 +11,10 @@ import (
 )
 
 func (c *cli) appShow() *cobra.Command {
-	return onEnvironment(token.ParseEnvironment, "show ENV", "Show the app credentials of an environment, "+
+	return c.withExamples(onEnvironment(token.ParseEnvironment, "show ENV", "Show the app credentials of an environment, "+
 		"without the secret",
 		`The fingerprint tells whether two secrets are the same without disclosing them:
 printf %s "$SECRET" | sha256sum | cut -c1-32`,
-		`  tokenturn app show sandbox
-  tokenturn --json app show production`,
 		func(ctx context.Context, _ *cobra.Command, environment string) error {
 			return c.with(ctx, func(in *installation) error {
 				credentials, err := storedCredentials(ctx, in, environment)
@@ -36,5 +34,7 @@ printf %s "$SECRET" | sha256sum | cut -c1-32`,
 				}
 				return nil
 			})
-		})
+		}),
+		example{"Show the app credentials of the sandbox", "tokenturn app show sandbox"},
+		example{"Show those of production as JSON", "tokenturn --json app show production"})
 }

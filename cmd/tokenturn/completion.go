@@ -8,19 +8,21 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/procore"
 )
 
-// completionCommand makes cobra's own command for scripts of shells like all others.
-func completionCommand(root *cobra.Command) {
+// completionCommand gives cobra's own command for shell scripts the same behavior as all others.
+func (c *cli) completionCommand(root *cobra.Command) {
 	root.InitDefaultCompletionCmd()
 	completion, _, _ := root.Find([]string{"completion"})
 	wantVerb(completion)
-	examples := map[string]string{"bash": "source <(tokenturn completion bash)",
-		"zsh":  `tokenturn completion zsh > "${fpath[1]}/_tokenturn"`,
-		"fish": "tokenturn completion fish | source", "powershell": "tokenturn completion powershell | Out-String | " +
-			"Invoke-Expression"}
-	completion.Example = "  " + examples["bash"]
-	for _, shell := range completion.Commands() {
-		shell.Example = "  " + examples[shell.Name()]
+	examples := map[string]example{
+		"bash":       {"Complete commands in this shell", "source <(tokenturn completion bash)"},
+		"zsh":        {"Install for new shells", `tokenturn completion zsh > "${fpath[1]}/_tokenturn"`},
+		"fish":       {"Complete commands in this shell", "tokenturn completion fish | source"},
+		"powershell": {"Complete commands in this shell", "tokenturn completion powershell | Out-String | Invoke-Expression"},
 	}
+	for _, shell := range completion.Commands() {
+		c.withExamples(shell, examples[shell.Name()])
+	}
+	c.withExamples(completion, examples["bash"])
 }
 
 // completeArguments teaches the shell completion of cmd and its verbs what

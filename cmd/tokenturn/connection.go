@@ -10,8 +10,8 @@ import (
 )
 
 func (c *cli) connectionCommand() *cobra.Command {
-	return noun("connection", "What people connected, and how it fares",
-		"A connection is one person's consent to the app, named ENV/NAME, such as sandbox/acme.", "",
+	return c.noun("connection", "What people connected, and how it fares",
+		"A connection is one person's consent to the app, named ENV/NAME, such as sandbox/acme.",
 		c.connectionInvite(), c.connectionAuthorize(), c.connectionImport(), c.connectionServiceAccount(),
 		c.connectionList(), c.connectionShow(), c.connectionHistory(), c.connectionRotate(), c.connectionRelease(),
 		c.connectionDiscard(), c.connectionDisconnect(), c.connectionUndo(), c.connectionProtect())

@@ -55,9 +55,6 @@ one. It must be registered in the Developer Portal character by character.
 
 Ctrl-C changes nothing until the code is exchanged; from then on what was begun is
 finished first, so that the pair is not lost.`,
-		`  tokenturn connection authorize sandbox/acme
-  tokenturn connection authorize production/acme --company 4264807 --login pat@example.com
-  tokenturn connection authorize sandbox/acme --loopback=http://localhost:8765/callback`,
 		func(ctx context.Context, cmd *cobra.Command, conn token.Connection) error {
 			if err := checkExpected(cmd, flags.expect); err != nil {
 				return err
@@ -71,7 +68,12 @@ finished first, so that the pair is not lost.`,
 	cmd.Flags().StringVar(&flags.loopback, "loopback", "", "receive the code on this machine, at a registered `URI`")
 	cmd.Flags().Lookup("loopback").NoOptDefVal = fromApp
 	cmd.Flags().BoolVar(&flags.noBrowser, "no-browser", false, "open no browser")
-	return cmd
+	return c.withExamples(cmd,
+		example{"Paste the code that Procore shows", "tokenturn connection authorize sandbox/acme"},
+		example{"Accept only this user, with access to this company",
+			"tokenturn connection authorize production/acme --company 4264807 --login pat@example.com"},
+		example{"Receive the code at a registered redirect URI on this machine",
+			"tokenturn connection authorize sandbox/acme --loopback=http://localhost:8765/callback"})
 }
 
 // authorizeAnswer is what `connection authorize --json` answers.

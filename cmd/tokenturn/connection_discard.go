@@ -25,8 +25,6 @@ Asks for the connection's name, or the environment's, unless --yes is given.
 
 --environment ends every quarantine of one environment, as after a proxy or a
 firewall has changed all answers.`,
-		Example: `  tokenturn connection discard sandbox/acme
-  tokenturn connection discard --environment sandbox`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case environment != "" && len(args) > 0:
@@ -60,7 +58,10 @@ firewall has changed all answers.`,
 		}}
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	cmd.Flags().StringVar(&environment, "environment", "", "every quarantined connection of this environment")
-	return cmd
+	return c.withExamples(cmd,
+		example{"Discard the quarantined response of a connection", "tokenturn connection discard sandbox/acme"},
+		example{"Discard all quarantined responses of the sandbox",
+			"tokenturn connection discard --environment sandbox"})
 }
 
 // discardAll gives up what is held in one environment.

@@ -28,8 +28,6 @@ which takes it away from its readers at once. Until it is gone for good,
 Asks for the connection's name unless --yes is given. What could not be confirmed
 about the revocation is said. Exits with 5 if a part has to wait: the connection is
 out of use then all the same, and the same command later does the rest.`,
-		`  tokenturn connection disconnect sandbox/acme
-  tokenturn connection disconnect production/acme --yes --recovery-days 30`,
 		func(ctx context.Context, cmd *cobra.Command, conn token.Connection) error {
 			if days < 7 || days > 30 { // the bounds of Secrets Manager, kept everywhere
 				return usageError(cmd, errors.New("--recovery-days takes 7 to 30"))
@@ -38,7 +36,10 @@ out of use then all the same, and the same command later does the rest.`,
 		})
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	cmd.Flags().IntVar(&days, "recovery-days", 7, "days until the secret is gone for good")
-	return cmd
+	return c.withExamples(cmd,
+		example{"Disconnect after typing the name", "tokenturn connection disconnect sandbox/acme"},
+		example{"Disconnect without a prompt; keep the secret recoverable for 30 days",
+			"tokenturn connection disconnect production/acme --yes --recovery-days 30"})
 }
 
 // disconnectAnswer is what `connection disconnect --json` answers.

@@ -15,7 +15,6 @@ import (
 func (c *cli) connectionHistory() *cobra.Command {
 	var limit int
 	cmd := onConnection(token.ParseConnection, "history ENV/NAME", "Show what happened to a connection, newest first", "",
-		`  tokenturn connection history sandbox/acme --limit 10`,
 		func(ctx context.Context, cmd *cobra.Command, conn token.Connection) error {
 			if limit < 1 {
 				return usageError(cmd, errors.New("--limit takes a number of at least 1"))
@@ -35,7 +34,8 @@ func (c *cli) connectionHistory() *cobra.Command {
 			})
 		})
 	cmd.Flags().IntVar(&limit, "limit", 50, "how many events at most")
-	return cmd
+	return c.withExamples(cmd,
+		example{"Show the last ten events", "tokenturn connection history sandbox/acme --limit 10"})
 }
 
 func printEvents(w io.Writer, events []rotation.Event) {

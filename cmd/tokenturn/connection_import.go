@@ -45,9 +45,6 @@ is known here, or known to be spent, is refused and not presented.
 {"connection":"sandbox/acme","refresh_token":"...","company":"4264807"}
 of which the company may be left out. Nothing is imported unless every line is in order.
 It exits as "connection rotate --all" does.`,
-		Example: `  tokenturn connection import sandbox/acme --company 4264807
-  tokenturn connection import sandbox/acme < refresh-token.txt
-  tokenturn connection import --batch < tokens.jsonl`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case batch && (len(args) > 0 || company != ""):
@@ -72,7 +69,10 @@ It exits as "connection rotate --all" does.`,
 		}}
 	cmd.Flags().BoolVar(&batch, "batch", false, "read many from standard input, one JSON object a line")
 	cmd.Flags().StringVar(&company, "company", "", "id of the Procore company in which the token's user acts")
-	return cmd
+	return c.withExamples(cmd,
+		example{"Enter the refresh token at a prompt", "tokenturn connection import sandbox/acme --company 4264807"},
+		example{"Read the refresh token from a file", "tokenturn connection import sandbox/acme < refresh-token.txt"},
+		example{"Import many refresh tokens", "tokenturn connection import --batch < tokens.jsonl"})
 }
 
 const nothingImported = "nothing was imported"

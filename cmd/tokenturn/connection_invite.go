@@ -34,9 +34,6 @@ The link is a secret until it is used; take it back with "tokenturn invitation r
 
 On the embedded store links lead to "tokenturn serve", on AWS to the callback
 function (TOKENTURN_PUBLIC_URL): wherever the app's redirect URI leads.`,
-		`  tokenturn connection invite sandbox/acme
-  tokenturn connection invite production/acme --company 4264807 --login pat@example.com --expires 24h
-  tokenturn --json connection invite sandbox/acme`,
 		func(ctx context.Context, cmd *cobra.Command, conn token.Connection) error {
 			if err := checkExpected(cmd, wanted.expect); err != nil {
 				return err
@@ -51,7 +48,12 @@ function (TOKENTURN_PUBLIC_URL): wherever the app's redirect URI leads.`,
 	flags.StringVar(&wanted.publicURL, "public-url", "", "where the link is to lead (default where the app's redirect "+
 		"URI does, on AWS TOKENTURN_PUBLIC_URL)")
 	expectFlags(cmd, &wanted.expect)
-	return cmd
+	return c.withExamples(cmd,
+		example{"Create a link", "tokenturn connection invite sandbox/acme"},
+		example{"Create a link for one user and company that expires after a day",
+			`tokenturn connection invite production/acme --company 4264807
+--login pat@example.com --expires 24h`},
+		example{"Create a link from a script", "tokenturn --json connection invite sandbox/acme"})
 }
 
 // inviteAnswer is what `connection invite --json` answers.

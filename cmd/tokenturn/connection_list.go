@@ -12,8 +12,7 @@ import (
 )
 
 func (c *cli) connectionList() *cobra.Command {
-	return verb("list", "List all connections", "", `  tokenturn connection list
-  tokenturn --json connection list | jq -r '.[] | select(.status != "active").connection'`,
+	return c.withExamples(verb("list", "List all connections", "",
 		func(ctx context.Context, _ *cobra.Command) error {
 			return c.with(ctx, func(in *installation) error {
 				records, err := in.ledger.List(ctx)
@@ -29,7 +28,10 @@ func (c *cli) connectionList() *cobra.Command {
 				}
 				return c.answer(list, func(w io.Writer) { printConnections(w, list, time.Now(), c.painter()) })
 			})
-		})
+		}),
+		example{"List all connections", "tokenturn connection list"},
+		example{"Name the connections that are not active",
+			`tokenturn --json connection list | jq -r '.[] | select(.status != "active").connection'`})
 }
 
 func printConnections(w io.Writer, list []connectionAnswer, now time.Time, p painter) {

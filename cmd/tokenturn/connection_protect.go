@@ -32,11 +32,6 @@ A reader with one of AWS's caching libraries asks for the version by its id, and
 The rotate function makes a secret when its connection is first published, so protect it
 after that. It can be done again at any time, with other principals, say. A policy that
 something else has attached stays as it is, and that is an error.`,
-		Example: `  tokenturn --store aws connection protect --all \
-      --rotate-role arn:aws:iam::111122223333:role/tokenturn-RotateRole-ABC \
-      --recovery arn:aws:iam::111122223333:role/Operators \
-      --recovery arn:aws:iam::111122223333:role/BreakGlass
-  tokenturn connection protect production/acme --print --rotate-role ... --recovery ...`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if all == (len(args) == 1) || len(args) > 1 {
 				return usageError(cmd, fmt.Errorf("usage: %s", cmd.UseLine()))
@@ -71,7 +66,16 @@ something else has attached stays as it is, and that is an error.`,
 		"their id, old ones included (repeatable)")
 	cmd.Flags().BoolVar(&all, "all", false, "every active connection")
 	cmd.Flags().BoolVar(&show, "print", false, "print the policy and attach nothing")
-	return cmd
+	return c.withExamples(cmd,
+		example{"Protect the secrets of all active connections",
+			`tokenturn --store aws connection protect --all
+--rotate-role arn:aws:iam::111122223333:role/tokenturn-RotateRole-ABC
+--recovery arn:aws:iam::111122223333:role/Operators
+--recovery arn:aws:iam::111122223333:role/BreakGlass`},
+		example{"Print the policy and attach nothing",
+			`tokenturn connection protect production/acme --print
+--rotate-role arn:aws:iam::111122223333:role/tokenturn-RotateRole-ABC
+--recovery arn:aws:iam::111122223333:role/Operators`})
 }
 
 // protectAnswer is one element of what `connection protect --json` answers.

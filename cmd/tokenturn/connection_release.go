@@ -9,11 +9,10 @@ import (
 )
 
 func (c *cli) connectionRelease() *cobra.Command {
-	return onConnection(token.ParseConnection, "release ENV/NAME", "End a quarantine by naming the right refresh token",
+	return c.withExamples(onConnection(token.ParseConnection, "release ENV/NAME", "End a quarantine by naming the right refresh token",
 		`An answer of Procore that names several refresh tokens is held, and nothing is presented
 until a person says which one is right: Procore's support can tell, or the other
 holder of the pair. Asks for the token without showing it; it must occur in the held answer.`,
-		`  tokenturn connection release sandbox/acme`,
 		func(ctx context.Context, _ *cobra.Command, conn token.Connection) error {
 			return c.report(ctx, conn, func(in *installation, r *rotation.Rotator) (rotation.Report, error) {
 				if err := in.mustBeQuarantined(ctx, conn); err != nil {
@@ -27,7 +26,8 @@ holder of the pair. Asks for the token without showing it; it must occur in the 
 				defer finished()
 				return r.Release(working, conn, refresh)
 			})
-		})
+		}),
+		example{"Enter the correct refresh token at a prompt", "tokenturn connection release sandbox/acme"})
 }
 
 // mustBeQuarantined is an error if there is nothing to release or discard.

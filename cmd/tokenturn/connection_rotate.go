@@ -25,9 +25,6 @@ after an answer was lost, and after a failure, this exits with 5.
 a server in trouble may refuse one that is good. It exits with 1 if
 one of them failed, else with 3 if one needs the consent of a person, else with 5 if
 one has to wait.`,
-		Example: `  tokenturn connection rotate sandbox/acme
-  tokenturn connection rotate --all --environment production
-  tokenturn --json connection rotate --all | jq .outcomes`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case all && len(args) > 0:
@@ -56,7 +53,10 @@ one has to wait.`,
 		}}
 	cmd.Flags().BoolVar(&all, "all", false, "every connection that is active or needs a consent")
 	cmd.Flags().StringVar(&environment, "environment", "", "with --all: only those of this environment")
-	return cmd
+	return c.withExamples(cmd,
+		example{"Rotate one connection", "tokenturn connection rotate sandbox/acme"},
+		example{"Rotate all connections of production", "tokenturn connection rotate --all --environment production"},
+		example{"Count the outcomes", "tokenturn --json connection rotate --all | jq .outcomes"})
 }
 
 func (c *cli) rotateAll(ctx context.Context, cmd *cobra.Command, in *installation, environment string) error {

@@ -25,7 +25,6 @@ can be lost and nobody ever has to consent again.
 The credentials are those of "tokenturn app set ENV". The app's version must have a
 service account, and an administrator of the company must have installed it and chosen
 its projects. One connection is for one company.`,
-		`  tokenturn connection service-account production/sync --company 4264807`,
 		func(ctx context.Context, cmd *cobra.Command, conn token.Connection) error {
 			if expect.Company == "" {
 				return usageError(cmd, errors.New("--company is missing: a service account acts in one company"))
@@ -36,7 +35,9 @@ its projects. One connection is for one company.`,
 			return c.withNew(ctx, func(in *installation) error { return c.serviceAccount(ctx, in, conn, expect.Company) })
 		})
 	cmd.Flags().StringVar(&expect.Company, "company", "", "id of the Procore company it is to act in")
-	return cmd
+	return c.withExamples(cmd,
+		example{"Connect as the app in one company",
+			"tokenturn connection service-account production/sync --company 4264807"})
 }
 
 // serviceAccountAnswer is what `connection service-account --json` answers.

@@ -44,14 +44,14 @@ func (c *cli) connectionShow() *cobra.Command {
 knows whether it is good, and at the API, which knows whether it may act in the
 connection's company. That spends no refresh token. It exits with 1 if the token is
 good for nothing or not for the company, with 5 if that cannot be told now.`,
-		`  tokenturn connection show sandbox/acme
-  tokenturn connection show sandbox/acme --probe
-  tokenturn --json connection show sandbox/acme`,
 		func(ctx context.Context, _ *cobra.Command, conn token.Connection) error {
 			return c.with(ctx, func(in *installation) error { return c.showConnection(ctx, in, conn, probe) })
 		})
 	cmd.Flags().BoolVar(&probe, "probe", false, "try the access token at Procore")
-	return cmd
+	return c.withExamples(cmd,
+		example{"Show the state of a connection", "tokenturn connection show sandbox/acme"},
+		example{"Test its access token at Procore", "tokenturn connection show sandbox/acme --probe"},
+		example{"Show it as JSON", "tokenturn --json connection show sandbox/acme"})
 }
 
 func (c *cli) showConnection(ctx context.Context, in *installation, conn token.Connection, probe bool) error {

@@ -12,14 +12,14 @@ import (
 )
 
 func (c *cli) connectionUndo() *cobra.Command {
-	return onConnection(token.ParseConnection, "undo ENV/NAME", "Give back the secret of a disconnected connection",
+	return c.withExamples(onConnection(token.ParseConnection, "undo ENV/NAME", "Give back the secret of a disconnected connection",
 		`Takes the scheduled deletion of the connection's secret back, which is possible until
 it is gone for good. The tokens in it were revoked and stay so: for the connection to
 work again, a person must consent anew.`,
-		`  tokenturn connection undo sandbox/acme`,
 		func(ctx context.Context, _ *cobra.Command, conn token.Connection) error {
 			return c.with(ctx, func(in *installation) error { return c.undo(ctx, in, conn) })
-		})
+		}),
+		example{"Restore the secret", "tokenturn connection undo sandbox/acme"})
 }
 
 // undoAnswer is what `connection undo --json` answers.

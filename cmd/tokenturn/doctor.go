@@ -15,7 +15,7 @@ import (
 )
 
 func (c *cli) doctorCommand() *cobra.Command {
-	return verb("doctor", "Examine the whole installation, and say what to do",
+	return c.withExamples(verb("doctor", "Examine the whole installation, and say what to do",
 		`Looks at settings, keys, stores, permissions, queue and schedule, asks each login host
 whether it accepts the app credentials and what it knows of each connection's access
 token, and whether people who allow access come back. It changes nothing and spends no
@@ -23,9 +23,6 @@ refresh token.
 
 Exit codes: 0 all is well, or nothing but warnings; 1 an operator must act; 3 a person
 must consent; 5 something cannot be told now. The gravest counts.`,
-		`  tokenturn doctor
-  tokenturn --store aws doctor
-  tokenturn --json doctor | jq -r '.findings[] | select(.level != "ok").detail'`,
 		func(ctx context.Context, _ *cobra.Command) error {
 			if c.store == "aws" {
 				if _, err := config.Read(config.Operator, c.environ); err != nil {
@@ -33,7 +30,11 @@ must consent; 5 something cannot be told now. The gravest counts.`,
 				}
 			}
 			return c.with(ctx, func(in *installation) error { return c.answerFindings(c.examine(ctx, in)) })
-		})
+		}),
+		example{"Check the installation on this machine", "tokenturn doctor"},
+		example{"Check the installation in AWS", "tokenturn --store aws doctor"},
+		example{"Print only what is not in order",
+			`tokenturn --json doctor | jq -r '.findings[] | select(.level != "ok").detail'`})
 }
 
 // settingsFindings are those where no installation can be opened.

@@ -22,7 +22,7 @@ import (
 const recheckAfter = 2 * time.Second
 
 func (c *cli) fsckCommand() *cobra.Command {
-	return &cobra.Command{Use: "fsck [ENV/NAME...]", Short: "Look for damage in what is stored, and say what to do",
+	return c.withExamples(&cobra.Command{Use: "fsck [ENV/NAME...]", Short: "Look for damage in what is stored, and say what to do",
 		Long: `Compares ledger rows, saved answers, histories and secrets with each other and with the
 rules of the engine: of the connections named, or of all. It changes nothing, asks
 Procore nothing, and can run beside everything else. What it finds it looks at twice.
@@ -31,9 +31,6 @@ What needs the sealing key is not checked without the right to use it; the answe
 says so. To examine settings, permissions and schedule, run "tokenturn doctor".
 
 Exit codes: 0 no damage; 1 damage, or something that cannot be read; 4 no such connection.`,
-		Example: `  tokenturn fsck
-  tokenturn fsck sandbox/acme
-  tokenturn --json fsck | jq -r '.findings[] | [.connection, .kind] | @tsv'`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var only []token.Connection
 			for _, arg := range args {
@@ -47,7 +44,11 @@ Exit codes: 0 no damage; 1 damage, or something that cannot be read; 4 no such c
 				return errors.Join(err, c.answerDamage(report)) // what others may have read is not used
 			}
 			return c.with(cmd.Context(), func(in *installation) error { return c.fsck(cmd.Context(), in, only) })
-		}}
+		}},
+		example{"Check all connections", "tokenturn fsck"},
+		example{"Check one connection", "tokenturn fsck sandbox/acme"},
+		example{"List connection and kind of each finding",
+			"tokenturn --json fsck | jq -r '.findings[] | [.connection, .kind] | @tsv'"})
 }
 
 // keyFile checks the key file of an installation on one machine, if there is one.

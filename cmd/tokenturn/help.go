@@ -9,20 +9,39 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// noun groups verbs. By itself it says which ones there are.
-func noun(use, short, long, example string, verbs ...*cobra.Command) *cobra.Command {
-	if example == "" { // the first one of each verb
-		var lines []string
-		for _, verb := range verbs {
-			line, _, _ := strings.Cut(verb.Example, "\n")
-			lines = append(lines, line)
-		}
-		example = strings.Join(lines, "\n")
+// example is one way to use a command. A line break in the command is where help breaks a
+// long line, with the backslash that the shell needs.
+type example struct{ what, command string }
+
+func (e example) String() string {
+	return "  # " + e.what + "\n  " + strings.ReplaceAll(e.command, "\n", " \\\n      ")
+}
+
+// withExamples gives cmd its examples: for its help, its manual page, and the first one for
+// the help of its group.
+func (c *cli) withExamples(cmd *cobra.Command, examples ...example) *cobra.Command {
+	if c.examples == nil {
+		c.examples = map[*cobra.Command][]example{}
 	}
-	cmd := &cobra.Command{Use: use, Short: short, Long: long, Example: example}
+	c.examples[cmd] = examples
+	var lines []string
+	for _, e := range examples {
+		lines = append(lines, e.String())
+	}
+	cmd.Example = strings.Join(lines, "\n")
+	return cmd
+}
+
+// noun groups verbs. By itself it says which ones there are.
+func (c *cli) noun(use, short, long string, verbs ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short, Long: long}
 	cmd.AddCommand(verbs...)
 	wantVerb(cmd)
-	return cmd
+	var first []example
+	for _, verb := range verbs {
+		first = append(first, c.examples[verb][:min(1, len(c.examples[verb]))]...)
+	}
+	return c.withExamples(cmd, first...)
 }
 
 // wantVerb makes a command that does nothing by itself say which verbs it has.
@@ -46,8 +65,8 @@ func wantVerb(cmd *cobra.Command) {
 }
 
 // verb runs do without arguments.
-func verb(use, short, long, example string, do func(ctx context.Context, cmd *cobra.Command) error) *cobra.Command {
-	return &cobra.Command{Use: use, Short: short, Long: long, Example: example,
+func verb(use, short, long string, do func(ctx context.Context, cmd *cobra.Command) error) *cobra.Command {
+	return &cobra.Command{Use: use, Short: short, Long: long,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usageError(cmd, fmt.Errorf("%s takes no argument", cmd.CommandPath()))
@@ -58,9 +77,9 @@ func verb(use, short, long, example string, do func(ctx context.Context, cmd *co
 }
 
 // verbOn runs do on the one thing that its argument names and parse reads.
-func verbOn[T any](parse func(string) (T, error), use, short, long, example string,
+func verbOn[T any](parse func(string) (T, error), use, short, long string,
 	do func(ctx context.Context, cmd *cobra.Command, on T) error) *cobra.Command {
-	return &cobra.Command{Use: use, Short: short, Long: long, Example: example,
+	return &cobra.Command{Use: use, Short: short, Long: long,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usageError(cmd, fmt.Errorf("usage: %s", cmd.UseLine()))

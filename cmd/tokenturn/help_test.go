@@ -1,6 +1,9 @@
 package main
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -8,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/cobra/doc"
 
 	"github.com/tokenturn/tokenturn/pkg/doctor"
 	"github.com/tokenturn/tokenturn/pkg/fsck"
@@ -15,18 +19,38 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 )
 
-// Whoever asks for help gets an example, whatever he asks about.
+// Every command has examples, and help and manual page show them whole: no line of them is
+// continued by anything but the rest of the same command.
 func TestEveryCommandHasHelpWithExamples(t *testing.T) {
-	visit((&cli{}).root(), func(cmd *cobra.Command) {
-		if cmd.Short == "" || !strings.Contains(cmd.Example, "tokenturn") {
+	c := &cli{}
+	root := c.root()
+	var all []*cobra.Command // as users have it: asked for help itself, cobra adds commands
+	visit(root, func(cmd *cobra.Command) { all = append(all, cmd) })
+	for _, cmd := range all {
+		examples := c.examples[cmd]
+		if cmd.Short == "" || len(examples) == 0 {
 			t.Errorf("%s has no help with an example", cmd.CommandPath())
 		}
-		for line := range strings.Lines(cmd.Example) {
-			for _, example := range strings.Split(line, "tokenturn ")[1:] {
-				checkExample(t, cmd.Root(), example)
+		var help, page bytes.Buffer
+		cmd.SetOut(&help)
+		if err := errors.Join(cmd.Help(), doc.GenMan(cmd, &doc.GenManHeader{}, &page)); err != nil {
+			t.Error(err)
+		}
+		for _, e := range examples {
+			if e.what == "" || strings.ContainsAny(e.what[len(e.what)-1:], ".:\\") {
+				t.Errorf("%s: example %q says what it is for in no good form: %q", cmd.CommandPath(), e.command, e.what)
+			}
+			if !strings.Contains(help.String(), e.String()+"\n") || strings.Contains(e.String(), "\\\n  #") ||
+				strings.HasSuffix(e.String(), "\\") {
+				t.Errorf("%s: its help does not show the example whole:\n%s", cmd.CommandPath(), help.String())
+			}
+			last := e.command[strings.LastIndex(e.command, "\n")+1:]
+			unescape := strings.NewReplacer(`\-`, "-", `\(ti`, "~", `\(aq`, "'", `\[u007C]`, "|", `\'`, "'", "\\\\", `\`)
+			if !strings.Contains(unescape.Replace(page.String()), last) {
+				t.Errorf("%s: its manual page does not show %q:\n%s", cmd.CommandPath(), last, page.String())
 			}
 		}
-	})
+	}
 }
 
 // The list of files is the list of commands: connection_show.go has `connection show`.
@@ -70,29 +94,28 @@ func visit(cmd *cobra.Command, do func(*cobra.Command)) {
 	}
 }
 
-// checkExample makes sure that the command and the flags of an example exist.
-func checkExample(t *testing.T, root *cobra.Command, example string) {
-	t.Helper()
-	var words []string
-	for _, word := range strings.Fields(example) {
-		if strings.ContainsAny(word, "|<>&;)`'\"") || word == "--" {
-			break
+// parseOnly is the variable that makes the test's own tokenturn check a command line and
+// do nothing.
+const parseOnly = "PARSE_ONLY"
+
+// parse takes a command line as run does, up to the point at which the command would start.
+func parse(args []string) int {
+	root := (&cli{stdout: os.Stdout, stderr: os.Stderr}).root()
+	visit(root, func(cmd *cobra.Command) {
+		if cmd.HasSubCommands() { // it takes no arguments and starts nothing
+			return
 		}
-		words = append(words, word)
-	}
-	found, rest, err := root.Find(words)
-	if err != nil || found == root && len(words) > 0 && !strings.HasPrefix(words[0], "-") {
-		t.Errorf("example %q: no such command (%v)", example, err)
-		return
-	}
-	for _, word := range rest {
-		if name, isFlag := strings.CutPrefix(word, "--"); isFlag {
-			name, _, _ = strings.Cut(name, "=")
-			if found.Flags().Lookup(name) == nil && found.InheritedFlags().Lookup(name) == nil {
-				t.Errorf("example %q: %s has no --%s", example, found.CommandPath(), name)
-			}
+		cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+			fmt.Println("parsed", cmd.CommandPath())
+			return nil
 		}
+	})
+	root.SetArgs(args)
+	if err := root.Execute(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return exitCode(err)
 	}
+	return done
 }
 
 // The README documents every field of every answer.

@@ -12,9 +12,9 @@ import (
 )
 
 func (c *cli) invitationCommand() *cobra.Command {
-	return noun("invitation", "Links by which people connect",
+	return c.noun("invitation", "Links by which people connect",
 		"An invitation is a link that `connection invite` made. It is known here by the\nbeginning of its hash; "+
-			"the link itself is kept nowhere.", "",
+			"the link itself is kept nowhere.",
 		c.invitationList(), c.invitationRevoke())
 }
 

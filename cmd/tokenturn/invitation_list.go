@@ -13,11 +13,9 @@ import (
 )
 
 func (c *cli) invitationList() *cobra.Command {
-	return verb("list", "List the invitations that have not expired",
+	return c.withExamples(verb("list", "List the invitations that have not expired",
 		`States: open; used (it connected); revoked; started_out (started as often as it
 may be); ended (the connection was connected or disconnected otherwise since).`,
-		`  tokenturn invitation list
-  tokenturn --json invitation list | jq -r '.[] | select(.state == "open").id'`,
 		func(ctx context.Context, _ *cobra.Command) error {
 			return c.with(ctx, func(in *installation) error {
 				list, err := in.invitations(ctx)
@@ -29,7 +27,10 @@ may be); ended (the connection was connected or disconnected otherwise since).`,
 				}
 				return c.answer(list, func(w io.Writer) { printInvitations(w, list, time.Now()) })
 			})
-		})
+		}),
+		example{"List the invitations", "tokenturn invitation list"},
+		example{"Print the ids of those that can still be used",
+			`tokenturn --json invitation list | jq -r '.[] | select(.state == "open").id'`})
 }
 
 func printInvitations(w io.Writer, list []invitationAnswer, now time.Time) {

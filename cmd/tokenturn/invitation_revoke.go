@@ -22,14 +22,14 @@ func parseInvitationID(text string) (string, error) {
 }
 
 func (c *cli) invitationRevoke() *cobra.Command {
-	return verbOn(parseInvitationID, "revoke ID", "Take an invitation back",
+	return c.withExamples(verbOn(parseInvitationID, "revoke ID", "Take an invitation back",
 		`From then on the link does not work, and what was started with it is not finished.
 What it has connected already stays; see "tokenturn connection disconnect". The id is
 what "connection invite" and "invitation list" say, or the beginning of it.`,
-		`  tokenturn invitation revoke 1f3a5b7c9d0e`,
 		func(ctx context.Context, _ *cobra.Command, id string) error {
 			return c.with(ctx, func(in *installation) error { return c.revokeInvitation(ctx, in, id) })
-		})
+		}),
+		example{"Revoke an invitation", "tokenturn invitation revoke 1f3a5b7c9d0e"})
 }
 
 func (c *cli) revokeInvitation(ctx context.Context, in *installation, id string) error {

@@ -24,6 +24,7 @@ type machine struct {
 	standIn *procoretest.Server
 	app     procoretest.App
 	environ []string
+	told    token.Secret // a refresh token that the person knows; see newExampleMachine
 }
 
 // newMachine has app credentials for the environment demo.
@@ -88,10 +89,14 @@ type session struct {
 	cmd *exec.Cmd
 }
 
-// start starts a command in a terminal, where Ctrl-C is a signal.
+// start starts tokenturn in a terminal, where Ctrl-C is a signal.
 func (s *machine) start(args ...string) *session {
 	s.t.Helper()
-	cmd := exec.CommandContext(s.t.Context(), s.program, args...)
+	return s.startInTerminal(exec.CommandContext(s.t.Context(), s.program, args...))
+}
+
+func (s *machine) startInTerminal(cmd *exec.Cmd) *session {
+	s.t.Helper()
 	cmd.Env = s.environ
 	side, err := pty.Start(cmd)
 	if err != nil {

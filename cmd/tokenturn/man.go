@@ -16,9 +16,8 @@ import (
 // manCommand makes the manual pages out of the commands themselves, so that
 // they cannot say anything else.
 func (c *cli) manCommand() *cobra.Command {
-	return verbOn(parseDirectory, "man DIRECTORY", "Write the manual pages into a directory",
+	return c.withExamples(verbOn(parseDirectory, "man DIRECTORY", "Write the manual pages into a directory",
 		`Writes one page for each command, to be read with man(1) wherever it finds them.`,
-		`  tokenturn man ~/.local/share/man/man1 && man tokenturn-connection-invite`,
 		func(_ context.Context, cmd *cobra.Command, directory string) error {
 			if err := os.MkdirAll(directory, 0o755); err != nil {
 				return fmt.Errorf("making the directory: %w", err)
@@ -34,7 +33,9 @@ func (c *cli) manCommand() *cobra.Command {
 				fmt.Fprintf(w,
 					"Written; read them with: man -l %s/tokenturn.1\n", directory)
 			})
-		})
+		}),
+		example{"Write the manual pages and read one",
+			"tokenturn man ~/.local/share/man/man1 && man tokenturn-connection-invite"})
 }
 
 // manAnswer is what `man --json` answers.

@@ -24,6 +24,8 @@ type cli struct {
 	store string
 	data  string
 	json  bool
+
+	examples map[*cobra.Command][]example
 }
 
 // run carries out one command line and returns its exit code.
@@ -41,17 +43,19 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 }
 
 func (c *cli) root() *cobra.Command {
-	root := noun("tokenturn", "Keep Procore OAuth tokens fresh",
+	root := c.noun("tokenturn", "Keep Procore OAuth tokens fresh",
 		`Tokenturn redeems every single-use refresh token exactly once, keeps each new
 pair before anything else happens, and hands other programs a valid access token.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a person must consent,
-4 not found, 5 try again later.`, `  tokenturn serve --demo                      see it at work, without an account
-  tokenturn app set sandbox                   store the app's credentials
-  tokenturn connection invite sandbox/acme    make a link for the person who connects
-  tokenturn token print sandbox/acme          print a valid access token`,
+4 not found, 5 try again later.`,
 		c.serveCommand(), c.appCommand(), c.connectionCommand(), c.invitationCommand(), c.tokenCommand(), c.doctorCommand(),
 		c.fsckCommand(), c.manCommand())
+	c.withExamples(root,
+		example{"Try it without a Procore account", "tokenturn serve --demo"},
+		example{"Store the app credentials of the developer sandbox", "tokenturn app set sandbox"},
+		example{"Create a link for the person who authorizes", "tokenturn connection invite sandbox/acme"},
+		example{"Print a valid access token", "tokenturn token print sandbox/acme"})
 	root.Version = release.Version()
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetFlagErrorFunc(usageError)
@@ -66,10 +70,10 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a person must consent,
 	flags.BoolVar(&c.json, "json", false, "answer in JSON")
 	root.PersistentPreRunE = c.checkFlags
 	c.completeArguments(root)
-	completionCommand(root)
+	c.completionCommand(root)
 	root.InitDefaultHelpCmd()
 	help, _, _ := root.Find([]string{"help"})
-	help.Example = "  tokenturn help connection authorize"
+	c.withExamples(help, example{"Show the help of a command", "tokenturn help connection authorize"})
 	help.Args = func(cmd *cobra.Command, args []string) error { // cobra would help with the nearest that there is
 		if found, rest, err := root.Find(args); err != nil || len(rest) > 0 {
 			return usageError(found, fmt.Errorf("%q is no command of %s", strings.Join(args, " "), root.Name()))

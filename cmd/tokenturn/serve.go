@@ -35,9 +35,6 @@ With --demo a stand-in for Procore runs beside it, with tokens that live four ti
 as long as --every (10s then), and all is set up for one connection.
 
 Ctrl-C lets what is under way finish.`,
-		`  tokenturn serve
-  tokenturn serve --demo
-  tokenturn serve --addr localhost:9000 --every 30m --organization "Acme Builders"`,
 		func(ctx context.Context, cmd *cobra.Command) error {
 			switch {
 			case c.store != "embedded":
@@ -64,7 +61,11 @@ Ctrl-C lets what is under way finish.`,
 	flags.DurationVar(&every, "every", time.Hour, "time between two sweeps")
 	flags.StringVar(&organization, "organization", "", "whom the pages name as the one who asks, such as your company")
 	flags.BoolVar(&demo, "demo", false, "add a stand-in for Procore and set everything up")
-	return cmd
+	return c.withExamples(cmd,
+		example{"Run on this machine", "tokenturn serve"},
+		example{"Try it without a Procore account", "tokenturn serve --demo"},
+		example{"Use another port, schedule and organization name",
+			`tokenturn serve --addr localhost:9000 --every 30m --organization "Acme Builders"`})
 }
 
 func (c *cli) serve(ctx context.Context, listener net.Listener, every time.Duration, organization string) error {
@@ -116,7 +117,8 @@ func (s *system) run(ctx context.Context, listener net.Listener) error {
 	if err != nil {
 		return err
 	}
-	if err := s.resume(ctx, followUps); err != nil {
+	// An interrupt at this moment ends the program as any later one does, without an error.
+	if err := s.resume(context.WithoutCancel(ctx), followUps); err != nil {
 		return err
 	}
 	defer s.deferSignals("Stopping as soon as what is under way has ended, so that no pair is lost; " +

@@ -101,6 +101,23 @@ func (p *person) seesAgain(text string, times int) {
 	}
 }
 
+// seesOne reads until the terminal has shown one of several texts, and returns it.
+func (p *person) seesOne(texts ...string) string {
+	p.t.Helper()
+	for some := make([]byte, 1024); ; {
+		for _, text := range texts {
+			if strings.Contains(p.shown, text) {
+				return text
+			}
+		}
+		n, err := p.side.Read(some)
+		if err != nil {
+			p.t.Fatalf("the terminal showed %q, and then: %v", p.shown, err)
+		}
+		p.shown += string(some[:n])
+	}
+}
+
 func (p *person) types(text string) {
 	p.t.Helper()
 	if _, err := io.WriteString(p.side, text); err != nil {

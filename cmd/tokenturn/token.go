@@ -13,7 +13,7 @@ import (
 )
 
 func (c *cli) tokenCommand() *cobra.Command {
-	return noun("token", "The access token of a connection", "", "", c.tokenPrint(), c.tokenExec())
+	return c.noun("token", "The access token of a connection", "", c.tokenPrint(), c.tokenExec())
 }
 
 func minTTLFlag(cmd *cobra.Command, minTTL *time.Duration) {

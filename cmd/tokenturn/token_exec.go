@@ -46,9 +46,6 @@ If there is no token the command is not run. A rotation under way is waited for,
 moment. Exits with 3 if a person must consent, 4 if there is no such connection, 5 if the
 token has expired or is not replaced yet, 126 if the command cannot be run and 127 if it
 cannot be found.`,
-		Example: `  tokenturn token exec sandbox/acme -- ./nightly-report
-  tokenturn token exec sandbox/acme --min-ttl 30m -- bash -c \
-    'curl -H @- "$PROCORE_API_URL/rest/v1.0/me" <<<"Authorization: Bearer $PROCORE_ACCESS_TOKEN"'`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if cmd.ArgsLenAtDash() != 1 || len(args) < 2 {
 				return usageError(cmd, fmt.Errorf("usage: %s", cmd.UseLine()))
@@ -76,7 +73,12 @@ cannot be found.`,
 		}}
 	minTTLFlag(cmd, &minTTL)
 	cmd.Flags().StringVar(&variable, "variable", variable, "environment variable for the token")
-	return cmd
+	return c.withExamples(cmd,
+		example{"Run a program with the access token in its environment",
+			"tokenturn token exec sandbox/acme -- ./nightly-report"},
+		example{"Call the API without the token on a command line",
+			`tokenturn token exec sandbox/acme --min-ttl 30m -- bash -c
+'curl -H @- "$PROCORE_API_URL/rest/v1.0/me" <<<"Authorization: Bearer $PROCORE_ACCESS_TOKEN"'`})
 }
 
 // findCommand looks before a token may have to be made for nothing.

@@ -21,8 +21,6 @@ A rotation under way is waited for, for a moment. Exits with 3 if a person must 
 
 In AWS this asks the table too how the connection fares, and needs the operator's rights.
 Programs that have the reader's policy read the secret: infra/examples shows how.`,
-		`  tokenturn token print sandbox/acme
-  curl -H "Authorization: Bearer $(tokenturn token print sandbox/acme --min-ttl 5m)" https://sandbox.procore.com/rest/v1.0/me`,
 		func(ctx context.Context, cmd *cobra.Command, conn token.Connection) error {
 			doc, err := c.readToken(ctx, cmd, conn, minTTL)
 			if err != nil {
@@ -32,7 +30,11 @@ Programs that have the reader's policy read the secret: infra/examples shows how
 			return c.answer(a, func(w io.Writer) { fmt.Fprintln(w, a.AccessToken) })
 		})
 	minTTLFlag(cmd, &minTTL)
-	return cmd
+	return c.withExamples(cmd,
+		example{"Print the access token", "tokenturn token print sandbox/acme"},
+		example{"Call the API with a token that is valid for five more minutes",
+			`curl -H "Authorization: Bearer $(tokenturn token print sandbox/acme --min-ttl 5m)"
+https://sandbox.procore.com/rest/v1.0/me`})
 }
 
 // tokenAnswer is what `token print --json` answers, the one answer with a token in it.

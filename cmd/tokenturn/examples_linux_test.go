@@ -1,0 +1,296 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tokenturn/tokenturn/pkg/consent"
+	"github.com/tokenturn/tokenturn/pkg/procore/procoretest"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// exampleRun says how an example is run. An example that is not in exampleRuns runs on a
+// machine as newExampleMachine makes it, without input, and exits with 0.
+type exampleRun struct {
+	cannot string                         // why it cannot run here; it is parsed all the same
+	before func(t *testing.T, m *machine) // brings about what the example is for
+	stdin  string                         // TOKEN in it is m.told
+	// person does at the terminal what a person does there, and returns the exit code wanted.
+	person func(t *testing.T, s *session) int
+	exits  int
+}
+
+var exampleRuns = map[string]exampleRun{
+	"tokenturn --store aws app set production": {cannot: "needs AWS"},
+	"tokenturn --store aws doctor":             {cannot: "needs AWS"},
+	"tokenturn --store aws connection protect --all\n" +
+		"--rotate-role arn:aws:iam::111122223333:role/tokenturn-RotateRole-ABC\n" +
+		"--recovery arn:aws:iam::111122223333:role/Operators\n" +
+		"--recovery arn:aws:iam::111122223333:role/BreakGlass": {cannot: "needs AWS"},
+
+	"tokenturn app set sandbox":           {person: entersCredentials},
+	"tokenturn app set sandbox --dry-run": {person: entersCredentials},
+
+	"tokenturn connection authorize sandbox/acme":                                              {person: pastesCode},
+	"tokenturn connection authorize production/acme --company 4264807 --login pat@example.com": {person: pastesCode},
+	"tokenturn connection authorize sandbox/acme --loopback=http://localhost:8765/callback": {before: registersLoopback,
+		person: allowsByLoopback},
+	"tokenturn connection import sandbox/acme --company 4264807":   {before: emptied, person: entersToken},
+	"tokenturn connection import sandbox/acme < refresh-token.txt": {before: emptied},
+	"tokenturn connection release sandbox/acme":                    {before: quarantined, stdin: "TOKEN\n"},
+	"tokenturn connection discard sandbox/acme":                    {before: quarantined, stdin: "sandbox/acme\n", exits: tryLater},
+	"tokenturn connection discard --environment sandbox":           {before: quarantined, stdin: "sandbox\n", exits: tryLater},
+	"tokenturn connection disconnect sandbox/acme":                 {stdin: "sandbox/acme\n"},
+	"tokenturn connection undo sandbox/acme": {before: func(t *testing.T, m *machine) {
+		m.succeeds("", "connection", "disconnect", "sandbox/acme", "--yes")
+	}},
+	"tokenturn invitation revoke 1f3a5b7c9d0e": {before: invited},
+
+	"tokenturn serve":        {person: stopsServing},
+	"tokenturn serve --demo": {person: stopsServing},
+	`tokenturn serve --addr localhost:9000 --every 30m --organization "Acme Builders"`: {person: stopsServing},
+}
+
+// Every example of every command is run by a shell as help shows it, with the stand-in for
+// Procore. Those that cannot run here are parsed.
+func TestExamples(t *testing.T) {
+	t.Parallel()
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		t.Skip("the examples are for bash, which is not here")
+	}
+	c := &cli{}
+	examples := map[string]example{}
+	visit(c.root(), func(cmd *cobra.Command) {
+		for _, e := range c.examples[cmd] {
+			examples[e.command] = e
+		}
+	})
+	for command := range exampleRuns {
+		if _, there := examples[command]; !there {
+			t.Errorf("there is no such example any more: %s", command)
+		}
+	}
+	for command, e := range examples {
+		t.Run(e.what, func(t *testing.T) {
+			t.Parallel()
+			run := exampleRuns[command]
+			m := newExampleMachine(t)
+			if run.cannot != "" {
+				m.environ = append(m.environ, parseOnly+"=1")
+			}
+			if run.before != nil {
+				run.before(t, m)
+			}
+			cmd := exec.CommandContext(t.Context(), bash, "-c", shellPrelude+e.String())
+			cmd.Dir = m.home
+			if run.person != nil {
+				s := m.startInTerminal(cmd)
+				want := run.person(t, s)
+				if exit, shown := s.ends(); exit != want {
+					t.Errorf("exit code %d, want %d:\n%s\n%s", exit, want, e, shown)
+				}
+				return
+			}
+			var stdout, stderr strings.Builder
+			cmd.Env, cmd.Stdin = m.environ, strings.NewReader(strings.ReplaceAll(run.stdin, "TOKEN", m.told.Reveal()))
+			cmd.Stdout, cmd.Stderr = &stdout, &stderr
+			_ = cmd.Run()
+			if exit := cmd.ProcessState.ExitCode(); exit != run.exits {
+				t.Errorf("exit code %d, want %d:\n%s\n%s%s", exit, run.exits, e, stdout.String(), stderr.String())
+			}
+			if run.cannot != "" && !strings.HasPrefix(stdout.String(), "parsed tokenturn ") {
+				t.Errorf("it was not parsed (it cannot run because it %s):\n%s\n%s", run.cannot, e, stdout.String())
+			}
+			if !strings.HasPrefix(command, "tokenturn token print") {
+				m.keepsSecrets(stdout.String())
+			}
+			m.keepsSecrets(stderr.String())
+		})
+	}
+}
+
+// shellPrelude stands for what only other shells have. fpath is zsh's, and `source` takes
+// a pipe in fish.
+const shellPrelude = `set -o pipefail; fpath=(. .); source() { if [ $# = 0 ]; then cat >/dev/null; else builtin source "$@"; fi; }
+`
+
+// newExampleMachine has app credentials for sandbox and production, an active connection
+// acme in each, the files that examples name, and something in place of programs that
+// would reach the network or may not be installed.
+func newExampleMachine(t *testing.T) *machine {
+	t.Helper()
+	m := newMachine(t)
+	m.environ = append(m.environ, "PATH="+m.home+":/usr/bin:/bin")
+	m.app.ServiceAccount = []int64{4264807}
+	m.standIn.Register(m.app)
+	credentials, err := json.Marshal(map[string]string{"client_id": m.app.ClientID,
+		"client_secret": m.app.ClientSecret.Reveal(), "redirect_uri": "http://localhost:8080/callback/sandbox",
+		"login_url": m.standIn.URL, "api_url": m.standIn.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.told = m.issues()
+	write := func(name string, mode os.FileMode, text string) {
+		if err := os.WriteFile(filepath.Join(m.home, name), []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("credentials.json", 0o600, string(credentials))
+	write("refresh-token.txt", 0o600, m.told.Reveal()+"\n")
+	write("tokens.jsonl", 0o600, m.importLine("sandbox/one")+m.importLine("sandbox/two"))
+	write("nightly-report", 0o700, "#!/bin/sh\ntest -n \"$PROCORE_ACCESS_TOKEN\"\n")
+	write("curl", 0o700, "#!/bin/sh\ncase \"$*$(test \"$2\" = @- && cat)\" in *'Authorization: Bearer '?*) ;; *) exit 1;; esac\n")
+	write("man", 0o700, "#!/bin/sh\ntest -s \"$HOME/.local/share/man/man1/$1.1\"\n")
+	write("Out-String", 0o700, "#!/bin/sh\ncat\n")
+	write("Invoke-Expression", 0o700, "#!/bin/sh\ncat >/dev/null\n")
+	if _, err := exec.LookPath("jq"); err != nil {
+		t.Log("jq is not here: its filters are not tried")
+		write("jq", 0o700, "#!/bin/sh\ncat\n")
+	}
+	for _, environment := range []string{"sandbox", "production"} {
+		value := strings.ReplaceAll(string(credentials), "callback/sandbox", "callback/"+environment)
+		m.succeeds(value, "app", "set", environment, "--stdin", "--no-check")
+	}
+	m.succeeds(m.importLine("sandbox/acme")+m.importLine("production/acme"), "connection", "import", "--batch")
+	return m
+}
+
+// succeeds runs a command within the test, which is quicker than a process.
+func (s *machine) succeeds(input string, args ...string) {
+	s.t.Helper()
+	var said strings.Builder
+	exit := run(s.t.Context(), args, strings.NewReader(input), &said, &said, s.environ)
+	if exit != done {
+		s.t.Fatalf("%q exits with %d: %s", args, exit, said.String())
+	}
+}
+
+// issues makes a pair outside of tokenturn and returns its refresh token.
+func (s *machine) issues() token.Secret {
+	s.t.Helper()
+	pair, err := s.standIn.Issue(s.app.ClientID, procoretest.DefaultUser().Login)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return pair.RefreshToken
+}
+
+// importLine is a line of input for `connection import --batch`.
+func (s *machine) importLine(connection string) string {
+	s.t.Helper()
+	return fmt.Sprintf(`{"connection":%q,"refresh_token":%q,"company":"4264807"}`+"\n", connection, s.issues().Reveal())
+}
+
+// emptied leaves no connections, for an import wants a new one.
+func emptied(t *testing.T, m *machine) {
+	if err := os.RemoveAll(filepath.Join(m.home, ".local")); err != nil {
+		t.Fatal(err)
+	}
+	credentials, err := os.ReadFile(filepath.Join(m.home, "credentials.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.succeeds(string(credentials), "app", "set", "sandbox", "--stdin")
+}
+
+// quarantined makes the next answer for sandbox/acme name two refresh tokens, of which
+// m.told is the one that works.
+func quarantined(t *testing.T, m *machine) {
+	m.standIn.Script(procoretest.Rewritten(func(sound string) string {
+		var pair struct {
+			Refresh string `json:"refresh_token"`
+		}
+		if err := json.Unmarshal([]byte(sound), &pair); err != nil {
+			t.Error(err)
+		}
+		m.told = token.NewSecret(pair.Refresh)
+		return strings.TrimSuffix(strings.TrimSpace(sound), "}") +
+			`,"refresh_token":"another-refresh-token-of-the-right-length"}`
+	}))
+	if exit, said := m.pipe("", "connection", "rotate", "sandbox/acme"); exit != failed {
+		t.Fatalf("the rotation exits with %d: %s", exit, said)
+	}
+}
+
+// invited stores an invitation with the id of the example.
+func invited(t *testing.T, m *machine) {
+	in, err := (&cli{environ: m.environ}).openEmbedded(t.Context(), filepath.Join(m.home, ".local", "share", "tokenturn"),
+		slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.close()
+	now := time.Now()
+	err = in.consents.CreateInvitation(t.Context(), consent.Invitation{Hash: "1f3a5b7c9d0e" + strings.Repeat("0", 52),
+		Connection: token.Connection{Environment: "sandbox", Name: "acme"}, Epoch: 1, CreatedAt: now,
+		ExpiresAt: now.Add(time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func entersCredentials(t *testing.T, s *session) int {
+	for _, answer := range []struct{ question, typed string }{{"Client ID ", ""}, {"Client secret ",
+		s.at.app.ClientSecret.Reveal()}, {"Redirect URI ", ""}, {"Login URL, ", ""}, {"API URL, ", ""}} {
+		s.sees(answer.question)
+		s.types(answer.typed + "\n")
+	}
+	return done
+}
+
+func entersToken(t *testing.T, s *session) int {
+	s.sees("Refresh token (not shown): ")
+	s.types(s.at.told.Reveal() + "\n")
+	return done
+}
+
+func pastesCode(t *testing.T, s *session) int {
+	s.types(s.at.allow(s.person, codeQuestion).Reveal() + "\n")
+	return done
+}
+
+const exampleRedirect = "http://localhost:8765/callback"
+
+func registersLoopback(t *testing.T, m *machine) {
+	m.app.RedirectURIs = append(m.app.RedirectURIs, exampleRedirect)
+	m.standIn.Register(m.app)
+}
+
+func allowsByLoopback(t *testing.T, s *session) int {
+	if s.seesOne(waitingForRedirect, portTaken) == portTaken {
+		return failed
+	}
+	back, err := s.at.standIn.Consent(authorizeAddress.FindString(s.shown), procoretest.DefaultUser().Login, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := http.Get(back)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page.Body.Close()
+	return done
+}
+
+// portTaken is said where something else on this machine has the port of an example.
+const portTaken = "address already in use"
+
+// stopsServing presses Ctrl-C once the program serves.
+func stopsServing(t *testing.T, s *session) int {
+	if s.seesOne("Serving http://", "Ctrl-C ends the demo", portTaken) == portTaken {
+		return failed
+	}
+	s.types("\x03")
+	return done
+}
