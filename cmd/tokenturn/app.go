@@ -15,7 +15,8 @@ import (
 )
 
 func (c *cli) appCommand() *cobra.Command {
-	return c.noun("app", "Credentials of the app that the Developer Portal registered", "", c.appSet(), c.appShow())
+	return c.noun("app", "Manage the credentials of your app in Procore's Developer Portal",
+		"Each environment has one app: a client id, a client secret and a redirect URI.", c.appSet(), c.appShow())
 }
 
 func storedCredentials(ctx context.Context, in *installation, environment string) (procore.Credentials, error) {
@@ -26,7 +27,7 @@ func storedCredentials(ctx context.Context, in *installation, environment string
 	return procore.ParseCredentials(value)
 }
 
-// appAnswer is what is shown of app credentials.
+// appAnswer is what `app show` prints of app credentials.
 type appAnswer struct {
 	Environment string            `json:"environment"`
 	ClientID    string            `json:"client_id"`
@@ -75,5 +76,5 @@ func (a appAnswer) print(w io.Writer) {
 	t.Flush()
 }
 
-// callbackURL is the redirect URI of a front door.
+// callbackURL is the redirect URI of a server with that public URL.
 func callbackURL(publicURL, environment string) string { return publicURL + "/callback/" + environment }

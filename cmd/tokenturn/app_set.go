@@ -13,27 +13,29 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// appSetFlags say how `app set` goes about it.
+// appSetFlags are the flags of `app set`.
 type appSetFlags struct{ fromStdin, noCheck, dryRun bool }
 
 func (c *cli) appSet() *cobra.Command {
 	var flags appSetFlags
 	cmd := onEnvironment(token.ParseEnvironment, "set ENV", "Store the app credentials of an environment",
-		`Asks for client id, client secret and redirect URI, and stores them in place of
-earlier ones. ENV is production, sandbox, monthly-sandbox, federal, or any other
-name, for which the login and API URLs are asked too.
+		`Prompts for client id, client secret and redirect URI, and stores them in place of
+earlier ones. ENV is production, sandbox, monthly-sandbox or federal, which are Procore's
+own environments, or another name, which makes a custom environment.
 
-The login host is asked whether it accepts client id and secret, by exchanging a code
-that was made up; nothing is stored if it does not. --no-check stores them unasked.
+tokenturn first checks whether the login host accepts the client id and secret, by
+exchanging a made-up code, and stores nothing if it does not. --no-check skips the check.
 
-The secret is never taken from an argument or a variable, where other users of the
-machine could see it. Scripts give JSON on standard input with --stdin:
-{"client_id","client_secret","redirect_uri","login_url","api_url"}, of which the
-URLs may be left out where their usual values are right.
+The command never takes the secret from an argument or an environment variable, where
+other users of the machine could see it. Scripts pass JSON on standard input with --stdin:
+{"client_id","client_secret","redirect_uri","login_url","api_url"}. Leave out the URLs
+that have the correct default.
 
-After a secret was reset in the Developer Portal, run this at once: the former one is
-worth nothing from that moment, and Procore may revoke every token made with it.
---dry-run stores nothing and says which connections may have to consent again.`,
+After you reset a client secret in the Developer Portal, run this command at once: the
+former secret is invalid from that moment, and Procore may revoke every token issued with
+it. --dry-run stores nothing and lists the connections that may need a new consent.
+
+`+customEnvironments,
 		func(ctx context.Context, cmd *cobra.Command, environment string) error {
 			open := c.withNew
 			if flags.dryRun {
@@ -42,10 +44,10 @@ worth nothing from that moment, and Procore may revoke every token made with it.
 			return open(ctx, func(in *installation) error { return c.setApp(ctx, cmd, in, environment, flags) })
 		})
 	cmd.Flags().BoolVar(&flags.fromStdin, "stdin", false, "read the credentials as JSON from standard input")
-	cmd.Flags().BoolVar(&flags.noCheck, "no-check", false, "do not ask the login host whether it accepts them")
-	cmd.Flags().BoolVar(&flags.dryRun, "dry-run", false, "store nothing; say what storing them would mean")
+	cmd.Flags().BoolVar(&flags.noCheck, "no-check", false, "store the credentials without checking them at the login host")
+	cmd.Flags().BoolVar(&flags.dryRun, "dry-run", false, "store nothing; list the connections that would be affected")
 	return c.withExamples(cmd,
-		example{"Enter the credentials of the developer sandbox", "tokenturn app set sandbox"},
+		example{"Store the app credentials of the developer sandbox", "tokenturn app set sandbox"},
 		example{"See which connections other credentials would affect", "tokenturn app set sandbox --dry-run"},
 		example{"Read the credentials from a file", "tokenturn app set sandbox --stdin < credentials.json"},
 		example{"Store the production credentials in AWS", "tokenturn --store aws app set production"})
@@ -56,10 +58,10 @@ type appSetAnswer struct {
 	appAnswer
 	Check  string `json:"check"` // accepted by the login host, or skipped
 	Stored bool   `json:"stored"`
-	// WaitsEnded is how many connections had to wait because of the configuration, and are
-	// tried again now.
+	// WaitsEnded is how many connections waited because of the configuration and are now
+	// tried again.
 	WaitsEnded int `json:"waits_ended"`
-	// Affected are the connections whose tokens may end with the replaced credentials.
+	// Affected are the connections with tokens that may end with the replaced credentials.
 	Affected []affected `json:"affected"`
 }
 
@@ -71,7 +73,7 @@ func (c *cli) setApp(ctx context.Context, cmd *cobra.Command, in *installation, 
 	}
 	app, err := credentials.Application(environment)
 	if err != nil {
-		return exitf(usage, "nothing was stored, because of the credentials for %s:\n%w", environment, err)
+		return exitf(usage, "nothing was stored: the credentials for %s are not valid:\n%w", environment, err)
 	}
 	if err := in.checkOtherEnvironments(ctx, environment, credentials); err != nil {
 		return err
@@ -99,8 +101,8 @@ func (c *cli) setApp(ctx context.Context, cmd *cobra.Command, in *installation, 
 	return c.answer(a, a.print)
 }
 
-// endWaits makes connections that wait because of former credentials due. Should it
-// fail, they still find out by themselves that the credentials are others now.
+// endWaits makes the connections due that wait because of the former credentials. If it
+// fails, their next run still notices that the credentials have changed.
 func (c *cli) endWaits(ctx context.Context, in *installation, environment string) (ended int) {
 	rotator, err := in.rotator()
 	if err == nil {
@@ -108,17 +110,17 @@ func (c *cli) endWaits(ctx context.Context, in *installation, environment string
 	}
 	if err != nil {
 		c.say("Connections that wait because of the former credentials could not be made due (%v); "+
-			"try at once with: tokenturn connection rotate --all --environment %s", err, environment)
+			"rotate them now with: tokenturn connection rotate --all --environment %s", err, environment)
 	}
 	return ended
 }
 
-// newCredentials reads what is to be stored, and what is stored so far.
+// newCredentials reads the credentials to store, and those that are stored now.
 func (c *cli) newCredentials(ctx context.Context, cmd *cobra.Command, in *installation, environment string,
 	fromStdin bool) (now, before procore.Credentials, err error) {
 	before, err = storedCredentials(ctx, in, environment)
 	if err != nil && !errors.Is(err, rotation.ErrNoApplication) {
-		c.say("What is stored for %s cannot be read and is not offered again: %v", environment, err)
+		c.say("The stored credentials of %s cannot be read, so there are no default answers: %v", environment, err)
 	}
 	redirect := before.RedirectURI
 	if redirect == "" && in.publicURL != "" {
@@ -128,14 +130,14 @@ func (c *cli) newCredentials(ctx context.Context, cmd *cobra.Command, in *instal
 	case fromStdin:
 		now, err = c.readCredentials(ctx, redirect)
 	case !isTerminal(c.stdin):
-		err = usageError(cmd, errors.New("standard input is no terminal to ask at; give JSON with --stdin"))
+		err = usageError(cmd, errors.New("standard input is not a terminal; pass the credentials as JSON with --stdin"))
 	default:
 		now, err = c.askCredentials(ctx, environment, before, redirect)
 	}
 	return now, before, err
 }
 
-// readCredentials takes the stored form from standard input.
+// readCredentials reads the credentials as JSON from standard input.
 func (c *cli) readCredentials(ctx context.Context, redirect string) (procore.Credentials, error) {
 	var text []byte
 	err := c.readSecrets(ctx, "the credentials as JSON", func(input io.Reader) (err error) {
@@ -147,7 +149,7 @@ func (c *cli) readCredentials(ctx context.Context, redirect string) (procore.Cre
 	}
 	credentials, err := procore.ParseCredentials(token.NewSecret(string(text)))
 	if err == nil && !knownFields(text, procore.Credentials{}) {
-		err = errors.New("there is a field that is none of client_id, client_secret, redirect_uri, login_url and api_url; " +
+		err = errors.New("there is a field other than client_id, client_secret, redirect_uri, login_url and api_url; " +
 			"nothing was stored")
 	}
 	if err != nil {
@@ -159,8 +161,8 @@ func (c *cli) readCredentials(ctx context.Context, redirect string) (procore.Cre
 	return credentials, nil
 }
 
-// askCredentials asks a person. What is stored already is offered again, except
-// for the secret.
+// askCredentials asks a person. The stored values are the default answers, except for the
+// secret.
 func (c *cli) askCredentials(ctx context.Context, environment string, before procore.Credentials,
 	redirect string) (credentials procore.Credentials, err error) {
 	ask := func(what, usual string) (answer string) {
@@ -174,21 +176,25 @@ func (c *cli) askCredentials(ctx context.Context, environment string, before pro
 		credentials.ClientSecret, err = c.askSecret(ctx, "Client secret (not shown)")
 	}
 	credentials.RedirectURI = ask("Redirect URI", redirect)
-	if _, own := procoreEnvironment(environment); !own || before.LoginURL != "" || before.APIURL != "" {
+	_, own := procoreEnvironment(environment)
+	if !own && err == nil {
+		c.say("%s is a custom environment.\n%s", environment, customEnvironments)
+	}
+	if !own || before.LoginURL != "" || before.APIURL != "" {
 		credentials.LoginURL = ask("Login URL, such as https://login.example.com", before.LoginURL)
 		credentials.APIURL = ask("API URL, such as https://api.example.com", before.APIURL)
 	}
 	return credentials, unanswered(err, "nothing was stored")
 }
 
-// checkError says what the login host's answer to a made-up code means.
+// checkError turns the login host's answer to a made-up code into an error for people.
 func checkError(err error, a appSetAnswer) error {
 	if errors.Is(err, procore.ErrCredentialsRefused) {
-		return fmt.Errorf("nothing was stored: %s does not accept client id %.80q with the secret whose fingerprint is "+
-			"%s; compare both with the Developer Portal, and see that they are those of %s", a.LoginURL, a.ClientID, a.Secret,
-			a.Environment)
+		return fmt.Errorf("nothing was stored: %s does not accept client id %.80q with the secret that has the "+
+			"fingerprint %s; compare both with the Developer Portal, and make sure that they are those of %s",
+			a.LoginURL, a.ClientID, a.Secret, a.Environment)
 	}
-	return exitf(tryLater, "nothing was stored: %w; try again later, or store them unasked with --no-check", err)
+	return exitf(tryLater, "nothing was stored: %w; try again later, or skip the check with --no-check", err)
 }
 
 func (in *installation) storeCredentials(ctx context.Context, environment string,
@@ -200,31 +206,32 @@ func (in *installation) storeCredentials(ctx context.Context, environment string
 	return in.apps.Set(ctx, environment, value)
 }
 
-// sayAfterSet says what is to be done next.
+// sayAfterSet says what to do next.
 func (c *cli) sayAfterSet(ctx context.Context, in *installation, a appSetAnswer) {
 	if a.Check == "accepted" {
-		c.say("%s accepts the client id and the secret.", a.LoginURL)
+		c.say("%s accepts the client id and secret.", a.LoginURL)
 	}
 	if !a.Stored {
-		c.say("Nothing was stored; without --dry-run these would be from now on.")
+		c.say("Nothing was stored. To store these credentials, leave out --dry-run.")
 	} else {
-		c.say("Stored. The app in the Developer Portal must have exactly this redirect URI: %s", a.RedirectURI)
+		c.say("Stored. Make sure that the app in the Developer Portal has exactly this redirect URI: %s", a.RedirectURI)
 	}
 	for _, other := range in.withSameClient(ctx, a.Environment, a.ClientID, a.Secret) {
-		c.say("%s has the same client id and keeps another secret; if that was reset: tokenturn app set %[1]s", other)
+		c.say("%s has the same client id and another secret. If the secret was reset, store it there too: "+
+			"tokenturn app set %[1]s", other)
 	}
 	if a.WaitsEnded > 0 {
-		c.say("%d connections were waiting because of their configuration. The next run tries them again; at once with: "+
+		c.say("%d connections were waiting because of their configuration. The next run tries them again. To try now: "+
 			"tokenturn connection rotate --all --environment %s", a.WaitsEnded, a.Environment)
 	}
 	if len(a.Affected) > 0 {
-		c.say("%d connections are affected. Once the credentials are stored, find out at once what became of them: "+
+		c.say("%d connections are affected. After storing the credentials, check whether they still work: "+
 			"tokenturn connection rotate --all --environment %s", len(a.Affected), a.Environment)
 	}
 }
 
 // withSameClient names Procore's environments that use the same client id with another
-// secret: production and the monthly sandbox have one pair between them.
+// secret: production and the monthly sandbox share one client id and secret.
 func (in *installation) withSameClient(ctx context.Context, environment, clientID string,
 	secret token.Fingerprint) (others []string) {
 	for _, e := range procore.Environments() {
@@ -246,16 +253,16 @@ func (a appSetAnswer) print(w io.Writer) {
 	}
 }
 
-// affected is a connection whose tokens may end with the replaced credentials.
+// affected is a connection with tokens that may end with the replaced credentials.
 type affected struct {
 	Connection token.Connection `json:"connection"`
-	// Consequence says what becomes of it, for people.
+	// Consequence says what happens to it, for people.
 	Consequence string `json:"consequence"`
-	// Certain tells those that must consent anew from those that perhaps must.
+	// Certain: a new consent is needed. Otherwise it may be needed.
 	Certain bool `json:"certain"`
 }
 
-// affectedBy lists the connections that replacing before by now may cost. The
+// affectedBy lists the connections that may end when now replaces before. The
 // reset of a secret "revokes the former secret and all access tokens generated
 // with it" (Procore, "OAuth Keys", an older edition); whether the refresh
 // tokens go with them is not documented.
@@ -265,11 +272,11 @@ func affectedBy(now, before procore.Credentials, environment string, records []r
 		switch {
 		case r.Connection.Environment != environment || r.Status != rotation.Active:
 		case r.Pin != nil && r.Pin.Client != "" && r.Pin.Client != client:
-			list = append(list, affected{r.Connection, "must consent again, because it was connected to another client id",
+			list = append(list, affected{r.Connection, "needs a new consent, because it was connected with another client id",
 				true})
 		case !before.ClientSecret.IsZero() && before.ClientSecret != now.ClientSecret:
-			list = append(list, affected{r.Connection, "may have to consent again, because Procore may revoke what the " +
-				"former secret had made", false})
+			list = append(list, affected{r.Connection, "may need a new consent, because Procore may revoke the tokens " +
+				"that were issued with the former secret", false})
 		}
 	}
 	return list

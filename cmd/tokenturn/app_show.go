@@ -12,8 +12,8 @@ import (
 
 func (c *cli) appShow() *cobra.Command {
 	return c.withExamples(onEnvironment(token.ParseEnvironment, "show ENV", "Show the app credentials of an environment, "+
-		"without the secret",
-		`The fingerprint tells whether two secrets are the same without disclosing them:
+		"without the client secret",
+		`Use the fingerprint to compare two client secrets without disclosing them:
 printf %s "$SECRET" | sha256sum | cut -c1-32`,
 		func(ctx context.Context, _ *cobra.Command, environment string) error {
 			return c.with(ctx, func(in *installation) error {
@@ -29,12 +29,12 @@ printf %s "$SECRET" | sha256sum | cut -c1-32`,
 					return err
 				}
 				if _, err := credentials.Application(environment); err != nil {
-					return fmt.Errorf("these app credentials cannot be used; store them anew with: tokenturn app set %s\n%w",
+					return fmt.Errorf("tokenturn cannot use these app credentials; store correct ones with: tokenturn app set %s\n%w",
 						environment, err)
 				}
 				return nil
 			})
 		}),
 		example{"Show the app credentials of the sandbox", "tokenturn app show sandbox"},
-		example{"Show those of production as JSON", "tokenturn --json app show production"})
+		example{"Show the app credentials of production as JSON", "tokenturn --json app show production"})
 }

@@ -17,22 +17,22 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// maxInput bounds what is read of a person or a pipe.
+// maxInput bounds what is read from a terminal or a pipe.
 const maxInput = 64 << 10
 
-// Why a question got no answer.
+// The reasons for which a question has no answer.
 var (
 	errInterrupted = errors.New("interrupted")
 	errInputEnded  = errors.New("the input has ended")
 )
 
-// isTerminal reports whether a person is at the other end of a stream.
+// isTerminal reports whether a stream is a terminal.
 func isTerminal(stream any) bool {
 	f, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// ask reads a line; an empty one means the usual answer, if there is one.
+// ask reads a line. An empty line means the usual answer, if there is one.
 func (c *cli) ask(ctx context.Context, what, usual string) (string, error) {
 	if usual != "" {
 		what += " [" + usual + "]"
@@ -40,7 +40,7 @@ func (c *cli) ask(ctx context.Context, what, usual string) (string, error) {
 	fmt.Fprintf(c.stderr, "%s: ", what)
 	line, err := c.readLine(ctx)
 	if err != nil {
-		fmt.Fprintln(c.stderr) // what is said next begins its own line
+		fmt.Fprintln(c.stderr) // the next message begins on its own line
 		return "", fmt.Errorf("reading the answer: %w", err)
 	}
 	if line = strings.TrimSpace(line); line == "" {
@@ -49,9 +49,8 @@ func (c *cli) ask(ctx context.Context, what, usual string) (string, error) {
 	return line, nil
 }
 
-// askSecret reads a line that a terminal does not show. The echo is off before
-// the question appears, so nothing typed in answer to it is seen, and on again
-// when askSecret returns, for whatever reason.
+// askSecret reads a line that a terminal does not show. The echo is off before the
+// question appears and on again when askSecret returns, however it ends.
 func (c *cli) askSecret(ctx context.Context, what string) (token.Secret, error) {
 	restore, err := c.hideInput()
 	if err != nil {
@@ -60,15 +59,15 @@ func (c *cli) askSecret(ctx context.Context, what string) (token.Secret, error) 
 	defer restore()
 	fmt.Fprintf(c.stderr, "%s: ", what)
 	line, err := c.readLine(ctx)
-	fmt.Fprintln(c.stderr) // nobody has seen the end of the line
+	fmt.Fprintln(c.stderr) // the line break that was typed is not shown
 	if err != nil {
 		return token.Secret{}, fmt.Errorf("reading the answer: %w", err)
 	}
 	return token.NewSecret(strings.TrimSpace(line)), nil
 }
 
-// readSecrets gives read all of standard input, which has secrets in it. A terminal
-// does not show them either.
+// readSecrets lets read have all of standard input, which contains secrets. A terminal
+// does not show them.
 func (c *cli) readSecrets(ctx context.Context, what string, read func(io.Reader) error) error {
 	restore, err := c.hideInput()
 	if err != nil {
@@ -76,21 +75,21 @@ func (c *cli) readSecrets(ctx context.Context, what string, read func(io.Reader)
 	}
 	defer restore()
 	if isTerminal(c.stdin) {
-		c.say("Paste %s, then press Ctrl-D. Nothing of it is shown.", what)
+		c.say("Paste %s, then press Ctrl-D. The input is not shown.", what)
 	}
 	return c.reading(ctx, read)
 }
 
-// knownFields reports whether an object in JSON has no field that T lacks, which
-// would be a misspelt one most often.
+// knownFields reports whether a JSON object has only fields of T. Another one is usually
+// a misspelled name.
 func knownFields[T any](object []byte, of T) bool {
 	d := json.NewDecoder(bytes.NewReader(object))
 	d.DisallowUnknownFields()
 	return d.Decode(&of) == nil
 }
 
-// hideInput turns the echo of a terminal off. Where standard input is none there is
-// nothing to turn off.
+// hideInput turns off the echo of a terminal. It does nothing if standard input is not a
+// terminal.
 func (c *cli) hideInput() (restore func(), err error) {
 	if !isTerminal(c.stdin) {
 		return func() {}, nil
@@ -105,7 +104,7 @@ func (c *cli) hideInput() (restore func(), err error) {
 	return func() { _ = terminal.Reset() }, nil
 }
 
-// readLine takes one line from standard input.
+// readLine reads one line from standard input.
 func (c *cli) readLine(ctx context.Context) (line string, err error) {
 	err = c.reading(ctx, func(input io.Reader) (err error) {
 		line, err = lineOf(input)
@@ -114,12 +113,11 @@ func (c *cli) readLine(ctx context.Context) (line string, err error) {
 	return line, err
 }
 
-// reading gives read the standard input, until ctx is cancelled: errInterrupted
-// then. It leaves no reader behind, who would take what the next question is
-// answered with.
+// reading lets read have standard input until ctx is cancelled, which is errInterrupted.
+// It leaves no reader behind that would take the answer to the next question.
 func (c *cli) reading(ctx context.Context, read func(io.Reader) error) error {
 	input, err := cancelreader.NewReader(c.stdin)
-	if err != nil { // a file, which nobody waits for
+	if err != nil { // a file: reading it never blocks
 		return read(c.stdin)
 	}
 	cancelled := make(chan struct{})
@@ -138,8 +136,7 @@ func (c *cli) reading(ctx context.Context, read func(io.Reader) error) error {
 	return err
 }
 
-// lineOf takes no more than a line from r, so that what follows it is left
-// for the next question.
+// lineOf reads no more than one line from r: what follows answers the next question.
 func lineOf(r io.Reader) (string, error) {
 	var line []byte
 	for one := make([]byte, 1); len(line) < maxInput; {
@@ -160,8 +157,8 @@ func lineOf(r io.Reader) (string, error) {
 	return "", errors.New("the line is too long")
 }
 
-// unanswered says what follows from a question without an answer. An end of the
-// input is wrong usage; an interrupt is what the person wanted.
+// unanswered adds the consequence to the error of a question without an answer. The end
+// of the input is wrong usage; an interrupt is what the person wanted.
 func unanswered(err error, consequence string) error {
 	switch {
 	case err == nil:
@@ -172,14 +169,14 @@ func unanswered(err error, consequence string) error {
 	return fmt.Errorf("%w; %s", err, consequence)
 }
 
-// confirm makes sure that what has this name is meant.
+// confirm makes the person type the name of what a command is about to end.
 func (c *cli) confirm(ctx context.Context, name string, yes bool, question string) error {
 	if yes {
 		return nil
 	}
 	typed, err := c.ask(ctx, question, "")
 	if err != nil {
-		return exitf(usage, "%w; nothing was changed; --yes does not ask", err)
+		return exitf(usage, "%w; nothing was changed; to skip the question, add --yes", err)
 	}
 	if typed != name {
 		return exitf(usage, "that is not %s; nothing was changed", name)

@@ -1,7 +1,7 @@
 package main
 
-// color is an escape sequence that sets the color of text (ECMA-48, SGR). All
-// are equally long, so that painted cells of a table column stay in line.
+// color is an escape sequence that sets the color of text (ECMA-48, SGR). All have the
+// same length, so that colored cells of a table stay aligned.
 type color string
 
 const (
@@ -11,10 +11,10 @@ const (
 	yellow color = "\x1b[33m"
 )
 
-// painter paints text for people. It never says anything by color alone.
+// painter colors text for people. No meaning depends on color alone.
 type painter struct{ on bool }
 
-// painter paints on a terminal only, and not where https://no-color.org is heard.
+// painter colors on a terminal only, and follows https://no-color.org.
 func (c *cli) painter() painter {
 	return painter{isTerminal(c.stdout) && c.getenv("NO_COLOR") == "" && c.getenv("TERM") != "dumb"}
 }

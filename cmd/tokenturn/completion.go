@@ -25,8 +25,8 @@ func (c *cli) completionCommand(root *cobra.Command) {
 	c.withExamples(completion, examples["bash"])
 }
 
-// completeArguments teaches the shell completion of cmd and its verbs what
-// their arguments can be, by how their usage names them.
+// completeArguments sets up shell completion for the arguments of cmd and its verbs, by the
+// names of the arguments in their usage.
 func (c *cli) completeArguments(cmd *cobra.Command) {
 	switch {
 	case strings.Contains(cmd.Use, "ENV/NAME"):
@@ -41,8 +41,8 @@ func (c *cli) completeArguments(cmd *cobra.Command) {
 	}
 }
 
-// completeConnections offers the connections that there are, with their status.
-// What cannot be read is not offered: completion has nobody to tell.
+// completeConnections offers the existing connections with their status. If they cannot be
+// read it offers none: completion cannot show an error.
 func (c *cli) completeConnections(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	var names []string
 	if len(args) == 0 {

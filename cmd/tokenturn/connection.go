@@ -10,14 +10,15 @@ import (
 )
 
 func (c *cli) connectionCommand() *cobra.Command {
-	return c.noun("connection", "What people connected, and how it fares",
-		"A connection is one person's consent to the app, named ENV/NAME, such as sandbox/acme.",
+	return c.noun("connection", "Manage connections to Procore accounts",
+		"A connection is one user's consent to your app, or the app's service account in one\n"+
+			"company. Its name is ENV/NAME, such as sandbox/acme.",
 		c.connectionInvite(), c.connectionAuthorize(), c.connectionImport(), c.connectionServiceAccount(),
 		c.connectionList(), c.connectionShow(), c.connectionHistory(), c.connectionRotate(), c.connectionRelease(),
 		c.connectionDiscard(), c.connectionDisconnect(), c.connectionUndo(), c.connectionProtect())
 }
 
-// connectionAnswer is what is told of one connection. Nothing in it is secret.
+// connectionAnswer describes one connection. Nothing in it is secret.
 type connectionAnswer struct {
 	Connection token.Connection   `json:"connection"`
 	Status     rotation.Status    `json:"status"`
@@ -26,11 +27,11 @@ type connectionAnswer struct {
 	ExpiresAt  time.Time          `json:"expires_at,omitzero"` // of the access token
 	RotatedAt  time.Time          `json:"rotated_at,omitzero"`
 	DueAt      time.Time          `json:"due_at,omitzero"`
-	Failure    *rotation.Failure  `json:"failure,omitempty"` // the gravest of Failures
+	Failure    *rotation.Failure  `json:"failure,omitempty"` // the most serious of Failures
 	Failures   []rotation.Failure `json:"failures,omitempty"`
-	// Held: a person must say what becomes of an answer that is quarantined.
+	// Quarantined: a person must decide about a token response.
 	Quarantined bool `json:"held,omitempty"`
-	// ServiceAccount: the app itself, for its own credentials.
+	// ServiceAccount: the connection is of the app itself, not of a user.
 	ServiceAccount bool `json:"service_account,omitempty"`
 }
 

@@ -20,41 +20,41 @@ const (
 	// codeLife is how long an authorization code can be exchanged (Procore,
 	// "OAuth Endpoints").
 	codeLife = 10 * time.Minute
-	// exchangeLimit bounds an exchange, or the redeeming of a refresh token, with all
-	// that follows it.
+	// exchangeLimit bounds the exchange of a code, or the use of a refresh token, with
+	// everything that follows it.
 	exchangeLimit = 2 * time.Minute
-	// fromApp stands for --loopback without a value.
+	// fromApp is the value of --loopback without one.
 	fromApp = "registered"
 )
 
-// authorizeFlags say how `connection authorize` goes about it.
+// authorizeFlags are the flags of `connection authorize`.
 type authorizeFlags struct {
 	expect    rotation.Identity
-	loopback  string // a redirect URI, fromApp, or empty for out of band
+	loopback  string // a redirect URI, fromApp, or empty for the out-of-band flow
 	noBrowser bool
 }
 
 func (c *cli) connectionAuthorize() *cobra.Command {
 	var flags authorizeFlags
 	cmd := onConnection(token.ParseConnection, "authorize ENV/NAME",
-		"Connect from this terminal, without a public address",
-		`Prints the address of Procore's authorization page, and opens it where there is a
-browser. Allow access there, then paste what Procore shows: the code, or the whole
-address of the page. Nothing of it appears on the screen. The app must have the
-redirect URI `+procore.OutOfBand+` in the Developer Portal.
+		"Connect from this terminal, without a public URL",
+		`Prints the URL of Procore's authorization page, and opens it if there is a browser.
+Allow access there, then paste what Procore shows: the authorization code, or the whole
+URL of the page. The input is not shown. The app must have the redirect URI
+`+procore.OutOfBand+` in the Developer Portal.
 
-The code is read from standard input only, where no other user of the machine sees
-it. It is good for ten minutes and for one use. The page does not say for which
-connection it is; what protects is that an existing connection takes no other Procore
-user, and a new one shows whom it belongs to.
+The command reads the code from standard input only, where no other user of the machine
+can see it. The code works once, within ten minutes. Procore's page does not say which
+connection it is for. tokenturn prevents mix-ups: an existing connection accepts no other
+Procore user, and for a new one the command prints the user.
 
-With --loopback nothing is pasted: the browser on this machine brings the code. The
-app's own redirect URI is used if it begins with http://localhost, else
-http://localhost, Procore's default, which means port 80; --loopback=URI names another
-one. It must be registered in the Developer Portal character by character.
+With --loopback there is nothing to paste: the browser on this machine delivers the code.
+tokenturn uses the app's redirect URI if it begins with http://localhost, otherwise
+http://localhost (port 80), which is Procore's default. --loopback=URI names another one.
+The Developer Portal must have exactly the same redirect URI.
 
-Ctrl-C changes nothing until the code is exchanged; from then on what was begun is
-finished first, so that the pair is not lost.`,
+Until the code is exchanged, Ctrl-C changes nothing. After that, tokenturn finishes the
+exchange first, so that the token pair is not lost.`,
 		func(ctx context.Context, cmd *cobra.Command, conn token.Connection) error {
 			if err := checkExpected(cmd, flags.expect); err != nil {
 				return err
@@ -65,14 +65,15 @@ finished first, so that the pair is not lost.`,
 			return c.withNew(ctx, func(in *installation) error { return c.authorize(ctx, in, conn, flags) })
 		})
 	expectFlags(cmd, &flags.expect)
-	cmd.Flags().StringVar(&flags.loopback, "loopback", "", "receive the code on this machine, at a registered `URI`")
+	cmd.Flags().StringVar(&flags.loopback, "loopback", "",
+		"receive the code on this machine at a registered redirect `URI`")
 	cmd.Flags().Lookup("loopback").NoOptDefVal = fromApp
-	cmd.Flags().BoolVar(&flags.noBrowser, "no-browser", false, "open no browser")
+	cmd.Flags().BoolVar(&flags.noBrowser, "no-browser", false, "do not open a browser")
 	return c.withExamples(cmd,
-		example{"Paste the code that Procore shows", "tokenturn connection authorize sandbox/acme"},
-		example{"Accept only this user, with access to this company",
+		example{"Connect by pasting the code that Procore shows", "tokenturn connection authorize sandbox/acme"},
+		example{"Connect a given user with access to a given company",
 			"tokenturn connection authorize production/acme --company 4264807 --login pat@example.com"},
-		example{"Receive the code at a registered redirect URI on this machine",
+		example{"Connect with a redirect to a port of this machine",
 			"tokenturn connection authorize sandbox/acme --loopback=http://localhost:8765/callback"})
 }
 
@@ -116,8 +117,8 @@ func (c *cli) authorize(ctx context.Context, in *installation, conn token.Connec
 	if err != nil {
 		return err
 	}
-	working, finished := c.uninterrupted(ctx, "The code is being exchanged. Stopping now would lose the pair; "+
-		"this ends by itself soon.")
+	working, finished := c.uninterrupted(ctx, "The code is being exchanged. Stopping now would lose the token pair; "+
+		"tokenturn stops when it is saved.")
 	defer finished()
 	switch result, err := exchange.Redeem(working, consent); result {
 	case rotation.Connected:
@@ -129,7 +130,7 @@ func (c *cli) authorize(ctx context.Context, in *installation, conn token.Connec
 	}
 }
 
-// pasteAttempts is how often a person may paste nothing.
+// pasteAttempts is how often the prompt accepts an empty line.
 const pasteAttempts = 3
 
 // pasteCode lets the person copy the code from Procore's page.
@@ -137,15 +138,15 @@ func (c *cli) pasteCode(ctx context.Context, app rotation.Application, conn toke
 	flags authorizeFlags) (rotation.Consent, error) {
 	verifier := token.NewSecret(oauth2.GenerateVerifier())
 	address := procore.AuthorizeURL(app, procore.OutOfBand, "", oauth2.S256ChallengeFromVerifier(verifier.Reveal()))
-	c.say("Open this address, sign in, and allow access:\n\n  %s\n\nThen paste what Procore shows.", address)
+	c.say("Open this URL, sign in, and allow access:\n\n  %s\n\nThen paste the code or URL that Procore shows.", address)
 	if !flags.noBrowser {
 		c.openBrowser(address)
 	}
 	if !isTerminal(c.stdin) {
-		c.say("Standard input is no terminal; the code is read from it all the same.")
+		c.say("Standard input is not a terminal; the code is read from it anyway.")
 	}
 	for attempt := 1; ; attempt++ {
-		pasted, err := c.askSecret(ctx, "Code or address (not shown)")
+		pasted, err := c.askSecret(ctx, "Code or URL (not shown)")
 		if err != nil {
 			return rotation.Consent{}, unanswered(err, "no code was exchanged and nothing was changed")
 		}
@@ -161,7 +162,7 @@ func (c *cli) pasteCode(ctx context.Context, app rotation.Application, conn toke
 	}
 }
 
-// receiveCode lets the browser on this machine bring the code.
+// receiveCode lets the browser on this machine deliver the code.
 func (c *cli) receiveCode(ctx context.Context, app rotation.Application, conn token.Connection,
 	flags authorizeFlags) (rotation.Consent, error) {
 	redirect := flags.loopback
@@ -170,19 +171,19 @@ func (c *cli) receiveCode(ctx context.Context, app rotation.Application, conn to
 	case loopback.IsLoopback(app.RedirectURI):
 		redirect = app.RedirectURI
 	default:
-		redirect = "http://localhost" // what the Developer Portal suggests
+		redirect = "http://localhost" // the default of the Developer Portal
 	}
 	state, verifier := token.NewSecret(newState()), token.NewSecret(oauth2.GenerateVerifier())
 	receiver, err := loopback.Listen(redirect, state)
 	if err != nil {
-		return rotation.Consent{}, fmt.Errorf("%w; register another one, such as http://localhost:8765/callback, "+
-			"and give it with --loopback=URI, or leave --loopback out and paste the code (`tokenturn serve`, "+
-			"if that runs here, connects by `tokenturn connection invite %s`)", err, conn)
+		return rotation.Consent{}, fmt.Errorf("%w; register another redirect URI, such as http://localhost:8765/callback, "+
+			"and name it with --loopback=URI, or leave out --loopback and paste the code (if `tokenturn serve` "+
+			"runs here, use `tokenturn connection invite %s` instead)", err, conn)
 	}
 	defer receiver.Close()
 	address := procore.AuthorizeURL(app, redirect, state.Reveal(), oauth2.S256ChallengeFromVerifier(verifier.Reveal()))
-	c.say("Open this address in a browser on this machine, sign in, and allow access:\n\n  %s\n\nWaiting for it to "+
-		"lead back to %s, for ten minutes. If Procore shows an error instead, that redirect URI is not registered.", address,
+	c.say("Open this URL in a browser on this machine, sign in, and allow access:\n\n  %s\n\nWaiting up to ten "+
+		"minutes for the browser to return to %s. If Procore shows an error, that redirect URI is not registered.", address,
 		redirect)
 	if !flags.noBrowser {
 		c.openBrowser(address)
@@ -195,18 +196,18 @@ func (c *cli) receiveCode(ctx context.Context, app rotation.Application, conn to
 		return rotation.Consent{Code: code, RedirectURI: redirect, Verifier: verifier}, nil
 	case errors.Is(err, loopback.ErrDenied):
 		return rotation.Consent{}, exitf(needsConsent, "access was not allowed, so nothing was changed; "+
-			"begin again and choose Allow")
+			"run the command again and choose Allow")
 	case errors.Is(err, loopback.ErrNotAsked):
-		return rotation.Consent{}, fmt.Errorf("%w, so nothing was changed; begin again, and if that goes on, "+
-			"examine the app of %s in the Developer Portal", err, conn.Environment)
+		return rotation.Consent{}, fmt.Errorf("%w, so nothing was changed; run the command again, and if it fails "+
+			"again, check the app of %s in the Developer Portal", err, conn.Environment)
 	case ctx.Err() != nil:
 		return rotation.Consent{}, fmt.Errorf("%w; no code was exchanged and nothing was changed", errInterrupted)
 	}
-	return rotation.Consent{}, exitf(tryLater, "nobody came back within ten minutes, so nothing was changed; "+
-		"begin again, and see that %s is registered in the Developer Portal", redirect)
+	return rotation.Consent{}, exitf(tryLater, "the browser did not return within ten minutes, so nothing was changed; "+
+		"run the command again, and make sure that %s is registered in the Developer Portal", redirect)
 }
 
-// connected publishes the new pair and says what it connects.
+// connected publishes the new pair and prints which user it belongs to.
 func (c *cli) connected(ctx context.Context, in *installation, conn token.Connection) error {
 	rotator, err := in.rotator()
 	if err != nil {
@@ -229,16 +230,17 @@ func (c *cli) connected(ctx context.Context, in *installation, conn token.Connec
 		a.ExpiresAt = rec.Current.ExpiresAt
 	}
 	if published != nil {
-		published = fmt.Errorf("%s is connected and its pair is safe, but not published yet; the next run does that: %w",
+		published = fmt.Errorf("%s is connected and its token pair is saved, but not published yet; "+
+			"the next run publishes it: %w",
 			conn, published)
 	}
 	return errors.Join(published, c.answer(a, a.print))
 }
 
 func (a authorizeAnswer) print(w io.Writer) {
-	whose := "Procore user " + orDash(a.ResourceOwner)
+	user := "Procore user " + orDash(a.ResourceOwner)
 	if a.Company != "" {
-		whose += " in company " + a.Company
+		user += " in company " + a.Company
 	}
-	fmt.Fprintf(w, "%s is connected: %s, access token good until %s\n", a.Connection, whose, stamp(a.ExpiresAt))
+	fmt.Fprintf(w, "%s is connected: %s, access token valid until %s\n", a.Connection, user, stamp(a.ExpiresAt))
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/cli/browser"
 )
 
-// openBrowser opens an address where there is a browser that a person sees. It
-// waits for nothing and reports nothing: the address is printed as well.
+// openBrowser opens an address if there is a desktop. It does not wait and reports no
+// error: the address is printed as well.
 func (c *cli) openBrowser(address string) {
 	desktop := runtime.GOOS == "darwin" || runtime.GOOS == "windows" || c.getenv("DISPLAY") != "" ||
 		c.getenv("WAYLAND_DISPLAY") != ""
@@ -20,6 +20,6 @@ func (c *cli) openBrowser(address string) {
 	go func() { _ = browser.OpenURL(address) }()
 }
 
-// newState is what only the browser of this consent brings back (RFC 6749
-// section 10.12). Procore wants it alphanumeric.
+// newState is the state parameter of one consent (RFC 6749 section 10.12). Procore wants
+// it alphanumeric.
 func newState() string { return rand.Text() + rand.Text() }

@@ -34,8 +34,8 @@ func TestAnswersToTheQuestionForACode(t *testing.T) {
 		"newlines before":   {"\n\nCODE\n", done, "Nothing was pasted."},
 		"quotes":            {"'CODE'\n", done, "is connected"},
 		"double quotes":     {"\"URL/oauth/authorize/native?code=CODE\"\n", done, "is connected"},
-		"empty paste": {"\n\n\n", usage, "nothing was pasted, so nothing was changed; begin again, " +
-			"and paste the code that Procore shows"},
+		"empty paste": {"\n\n\n", usage, "nothing was pasted, so nothing was changed; run the command " +
+			"again, and paste the code that Procore shows"},
 		"quotes around air":   {"''\n\n\n", usage, "nothing was pasted, so nothing was changed"},
 		"end of input":        {"\x04", usage, "the input has ended; no code was exchanged and nothing was changed"},
 		"Ctrl-C":              {"\x03", failed, "interrupted; no code was exchanged and nothing was changed"},
@@ -45,12 +45,12 @@ func TestAnswersToTheQuestionForACode(t *testing.T) {
 		"address without code": {"URL/oauth/authorize\n", usage, "there is no authorization code in what was pasted"},
 		"terminal escapes":     {"\x1b[31mCODE\x1b[0m\n", usage, "there is no authorization code in what was pasted"},
 		"denied": {"http://localhost/?error=access_denied\n", needsConsent, "says that access was not " +
-			"allowed, so nothing was changed; begin again and choose Allow"},
+			"allowed, so nothing was changed; run the command again and choose Allow"},
 		"another environment": {"https://login.procore.com/oauth/authorize/native?code=CODE\n", usage,
 			"is of login.procore.com, the login host of production, but the code must be from demo"},
 		"a made-up code": {"made-up-code\n", needsConsent, "Procore refuses the code: it was used before, " +
-			"is older than ten minutes, is from another address than the one printed here, or is from another environment " +
-			"than demo"},
+			"is older than ten minutes, belongs to another URL than the one printed here, or belongs to another " +
+			"environment than demo"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -93,7 +93,7 @@ func TestInterruptedTwiceDuringTheExchange(t *testing.T) {
 	arrived()
 	for n := range 2 {
 		session.types("\x03")
-		session.seesAgain("The code is being exchanged. Stopping now would lose the pair", n)
+		session.seesAgain("The code is being exchanged. Stopping now would lose the token pair", n)
 	}
 	release()
 	exit, shown := session.ends()
@@ -115,8 +115,8 @@ func TestCodesThatAreRefused(t *testing.T) {
 	session := s.start("connection", "authorize", "demo/acme")
 	session.sees(codeQuestion)
 	session.types(used.Reveal() + "\n")
-	if exit, shown := session.ends(); exit != needsConsent || !strings.Contains(shown, "perhaps with this very code, "+
-		"and each works once; what is connected stays so") {
+	if exit, shown := session.ends(); exit != needsConsent || !strings.Contains(shown, "perhaps with the same code, "+
+		"and a code works once; the connection stays as it is") {
 		t.Errorf("repeated: exit code %d; shown:\n%s", exit, shown)
 	}
 	if got := s.status("demo/acme"); got != "active" {
@@ -139,7 +139,7 @@ func TestCodesThatAreRefused(t *testing.T) {
 	session.sees(codeQuestion)
 	session.types(code.Reveal() + "\n")
 	if exit, shown := session.ends(); exit != needsConsent || !strings.Contains(shown,
-		"is from another environment than demo") {
+		"belongs to another environment than demo") {
 		t.Errorf("of another environment: exit code %d; shown:\n%s", exit, shown)
 	}
 }
@@ -154,7 +154,7 @@ func TestCodeRefusedLate(t *testing.T) {
 	err = in.codeRefused(t.Context(), token.Connection{Environment: "demo", Name: "acme"}, time.Now().Add(-11*time.Minute),
 		errors.New("HTTP 400 invalid_grant"))
 	if exitCode(err) != needsConsent || !strings.Contains(err.Error(),
-		"more than ten minutes have passed since the address was printed") {
+		"more than ten minutes have passed since the URL was printed") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -168,8 +168,8 @@ func TestStoreRefusesAfterTheExchange(t *testing.T) {
 		says  string
 	}{
 		"for a while": {true, done, "demo/acme is connected"},
-		"for good": {false, needsConsent, "the answer was lost or could not be kept, and the code with it; " +
-			"begin again: saving the answer for demo/acme"},
+		"for good": {false, needsConsent, "the response for demo/acme was lost or could not be saved, and the code with " +
+			"it; run the command again: saving the answer for demo/acme"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -190,7 +190,8 @@ func TestStoreRefusesAfterTheExchange(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer db.Close()
-			if _, err := db.Exec(`CREATE TRIGGER full BEFORE INSERT ON mint BEGIN SELECT RAISE(ABORT, 'disk full'); END`); err != nil {
+			const full = `CREATE TRIGGER full BEFORE INSERT ON mint BEGIN SELECT RAISE(ABORT, 'disk full'); END`
+			if _, err := db.Exec(full); err != nil {
 				t.Fatal(err)
 			}
 			s.standIn.Script(procoretest.Rewritten(func(sound string) string {

@@ -86,8 +86,8 @@ func TestLoopback(t *testing.T) {
 	session = s.start("connection", "authorize", "demo/other", "--loopback")
 	session.sees(waitingForRedirect)
 	if exit, said := s.pipe("", "connection", "authorize", "demo/other", "--loopback"); exit != failed ||
-		!strings.Contains(said, "address already in use; register another one, such as http://localhost:8765/callback, "+
-			"and give it with --loopback=URI") {
+		!strings.Contains(said, "address already in use; register another redirect URI, such as "+
+			"http://localhost:8765/callback, and name it with --loopback=URI") {
 		t.Errorf("the port is taken: exit code %d; said:\n%s", exit, said)
 	}
 	session.types("\x03")

@@ -16,15 +16,15 @@ func (c *cli) connectionDiscard() *cobra.Command {
 	var yes bool
 	var environment string
 	cmd := &cobra.Command{Use: "discard {ENV/NAME | --environment ENV}",
-		Short: "End a quarantine by giving the held answer up",
-		Long: `The pair in the held answer is not used. The refresh token that had brought it is
-presented once more after the quiet period; if Procore refuses that, somebody
-must consent again. A consent that cannot be opened is given up in the same way. An
-answer that could not be opened, and now can be, is left to the next run instead.
-Asks for the connection's name, or the environment's, unless --yes is given.
+		Short: "End a quarantine by discarding the response",
+		Long: `tokenturn does not use the token pair in the quarantined response. After the quiet period
+it presents the refresh token once more that led to that response; if Procore refuses it, a
+person must give a new consent. The command also discards a response or a consent that cannot be
+decrypted. If it can be decrypted again, the command leaves it to the next run instead.
+Prompts for the name of the connection or environment unless you add --yes.
 
---environment ends every quarantine of one environment, as after a proxy or a
-firewall has changed all answers.`,
+--environment ends every quarantine of one environment, for example after a proxy or a
+firewall has changed all responses.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case environment != "" && len(args) > 0:
@@ -47,8 +47,8 @@ firewall has changed all answers.`,
 				if err := in.mustBeQuarantined(ctx, conn); err != nil {
 					return rotation.Report{}, err
 				}
-				if err := c.confirm(ctx, conn.String(), yes, "The held answer of "+conn.String()+" is lost for good. "+
-					"Type its name to discard it"); err != nil {
+				if err := c.confirm(ctx, conn.String(), yes, "The quarantined response of "+conn.String()+
+					" cannot be restored. Type the connection's name to discard it"); err != nil {
 					return rotation.Report{}, err
 				}
 				working, finished := c.uninterrupted(ctx, finishingFirst)
@@ -56,7 +56,7 @@ firewall has changed all answers.`,
 				return r.Discard(working, conn)
 			})
 		}}
-	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not prompt for the name")
 	cmd.Flags().StringVar(&environment, "environment", "", "every quarantined connection of this environment")
 	return c.withExamples(cmd,
 		example{"Discard the quarantined response of a connection", "tokenturn connection discard sandbox/acme"},
@@ -64,7 +64,7 @@ firewall has changed all answers.`,
 			"tokenturn connection discard --environment sandbox"})
 }
 
-// discardAll gives up what is held in one environment.
+// discardAll discards what is quarantined in one environment.
 func (c *cli) discardAll(ctx context.Context, cmd *cobra.Command, in *installation, environment string,
 	yes bool) error {
 	if _, err := token.ParseEnvironment(environment); err != nil {
@@ -74,17 +74,17 @@ func (c *cli) discardAll(ctx context.Context, cmd *cobra.Command, in *installati
 	if err != nil {
 		return err
 	}
-	var held []token.Connection
+	var quarantined []token.Connection
 	for _, r := range records {
 		if r.Connection.Environment == environment && in.mustBeQuarantined(ctx, r.Connection) == nil {
-			held = append(held, r.Connection)
+			quarantined = append(quarantined, r.Connection)
 		}
 	}
-	if len(held) == 0 {
+	if len(quarantined) == 0 {
 		return exitf(notFound, "%s: %w", environment, rotation.ErrNothingQuarantined)
 	}
-	question := fmt.Sprintf("The held answers of %d connections of %s are lost for good. Type the environment's name "+
-		"to discard them", len(held), environment)
+	question := fmt.Sprintf("The quarantined responses of %d connections of %s cannot be restored. Type the "+
+		"environment's name to discard them", len(quarantined), environment)
 	if err := c.confirm(ctx, environment, yes, question); err != nil {
 		return err
 	}
@@ -94,8 +94,8 @@ func (c *cli) discardAll(ctx context.Context, cmd *cobra.Command, in *installati
 	}
 	working, finished := c.uninterrupted(ctx, finishingFirst)
 	defer finished()
-	step, end := c.progress("Discarding", len(held))
-	report := rotator.DiscardAll(working, held, step)
+	step, end := c.progress("Discarding", len(quarantined))
+	report := rotator.DiscardAll(working, quarantined, step)
 	end()
 	return errors.Join(c.answer(report, func(w io.Writer) { printReports(w, report) }), worst(report))
 }

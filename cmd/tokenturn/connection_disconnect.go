@@ -19,25 +19,26 @@ const day = 24 * time.Hour
 func (c *cli) connectionDisconnect() *cobra.Command {
 	var yes bool
 	var days int
-	cmd := onConnection(token.ParseConnection, "disconnect ENV/NAME", "Take a connection out of use",
-		`From then on nothing of the connection is used, its links do not work any more, both
-halves of its pair are revoked at Procore, and its secret is scheduled for deletion,
-which takes it away from its readers at once. Until it is gone for good,
-"tokenturn connection undo" gives the secret back, but never a token that works.
+	cmd := onConnection(token.ParseConnection, "disconnect ENV/NAME",
+		"Disconnect: revoke the tokens and delete the secret",
+		`tokenturn stops using the connection, its invitations stop working, Procore revokes its
+access token and refresh token, and its secret is scheduled for deletion, so readers lose
+access at once. Until the secret is deleted, "tokenturn connection undo" restores it, but
+not the tokens: they stay revoked.
 
-Asks for the connection's name unless --yes is given. What could not be confirmed
-about the revocation is said. Exits with 5 if a part has to wait: the connection is
-out of use then all the same, and the same command later does the rest.`,
+Prompts for the connection's name unless you add --yes. The output lists any revocation
+that could not be confirmed. Exits with 5 if a part must wait: the connection is
+disconnected, and the same command does the rest later.`,
 		func(ctx context.Context, cmd *cobra.Command, conn token.Connection) error {
-			if days < 7 || days > 30 { // the bounds of Secrets Manager, kept everywhere
+			if days < 7 || days > 30 { // the limits of Secrets Manager, the same for every store
 				return usageError(cmd, errors.New("--recovery-days takes 7 to 30"))
 			}
 			return c.with(ctx, func(in *installation) error { return c.disconnect(ctx, in, conn, yes, time.Duration(days)*day) })
 		})
-	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
-	cmd.Flags().IntVar(&days, "recovery-days", 7, "days until the secret is gone for good")
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not prompt for the name")
+	cmd.Flags().IntVar(&days, "recovery-days", 7, "days until the secret is deleted")
 	return c.withExamples(cmd,
-		example{"Disconnect after typing the name", "tokenturn connection disconnect sandbox/acme"},
+		example{"Disconnect, after a prompt for the name", "tokenturn connection disconnect sandbox/acme"},
 		example{"Disconnect without a prompt; keep the secret recoverable for 30 days",
 			"tokenturn connection disconnect production/acme --yes --recovery-days 30"})
 }
@@ -46,8 +47,8 @@ out of use then all the same, and the same command later does the rest.`,
 type disconnectAnswer struct {
 	Connection token.Connection `json:"connection"`
 	Status     rotation.Status  `json:"status"`
-	// Revocations tell of each pair that was revoked; Unrevoked is how many
-	// are still to be, by a later run.
+	// Revocations are the pairs that were revoked; Unrevoked is how many a later run
+	// still has to revoke.
 	Revocations []revocation `json:"revocations"`
 	Unrevoked   int          `json:"unrevoked"`
 	Detail      string       `json:"detail,omitempty"` // what could not be done or confirmed
@@ -59,7 +60,7 @@ type disconnectAnswer struct {
 type revocation struct {
 	Epoch      int64  `json:"epoch"`
 	Generation int64  `json:"generation"`
-	Result     string `json:"result"` // "revoked", or what else can be said
+	Result     string `json:"result"` // "revoked", or what is known instead
 }
 
 func (c *cli) disconnect(ctx context.Context, in *installation, conn token.Connection, yes bool,
@@ -67,7 +68,7 @@ func (c *cli) disconnect(ctx context.Context, in *installation, conn token.Conne
 	if _, _, err := in.load(ctx, conn); err != nil {
 		return err
 	}
-	if err := c.confirm(ctx, conn.String(), yes, fmt.Sprintf("Nothing brings the tokens of %s back. "+
+	if err := c.confirm(ctx, conn.String(), yes, fmt.Sprintf("The tokens of %s cannot be restored. "+
 		"Type its name to disconnect it", conn)); err != nil {
 		return err
 	}
@@ -79,20 +80,20 @@ func (c *cli) disconnect(ctx context.Context, in *installation, conn token.Conne
 	defer finished()
 	report, err := rotator.Disconnect(ctx, conn)
 	if err != nil {
-		return fmt.Errorf("disconnecting %s: %w; whether it is out of use is not known, run the same command again", conn,
-			err)
+		return fmt.Errorf("disconnecting %s: %w; it is not known whether it is disconnected, run the same command again",
+			conn, err)
 	}
 	a, err := in.disconnected(ctx, conn, report.Connections[0].Detail)
 	if err == nil && a.RetryAt.IsZero() {
 		err = a.deleteSecret(ctx, in.deletions, recovery)
 	}
 	if err != nil {
-		return fmt.Errorf("%s is out of use, but not all is done: %w; run the same command again", conn, err)
+		return fmt.Errorf("%s is disconnected, but not everything is done: %w; run the same command again", conn, err)
 	}
 	return errors.Join(c.answer(a, a.print), a.unfinished())
 }
 
-// disconnected tells how far the disconnection has come.
+// disconnected describes what is done of the disconnection.
 func (in *installation) disconnected(ctx context.Context, conn token.Connection, detail string) (*disconnectAnswer,
 	error) {
 	rec, responses, err := in.load(ctx, conn)
@@ -121,8 +122,8 @@ func (in *installation) disconnected(ctx context.Context, conn token.Connection,
 	return a, nil
 }
 
-// refreshWasOpen reports whether the disconnection at that time has ended an attempt, whose
-// answer may still arrive. Both rows are written at once, in any order.
+// refreshWasOpen reports whether the disconnection at that time ended an attempt with an
+// answer that may still arrive. Both rows are written at once, in any order.
 func refreshWasOpen(events []rotation.Event, at time.Time) bool {
 	return slices.ContainsFunc(events, func(e rotation.Event) bool { return e.Kind == "ended" && e.At.Equal(at) })
 }
@@ -138,7 +139,7 @@ func (a *disconnectAnswer) deleteSecret(ctx context.Context, d deletions, recove
 }
 
 func (a *disconnectAnswer) print(w io.Writer) {
-	fmt.Fprintf(w, "%s is out of use.\n", a.Connection)
+	fmt.Fprintf(w, "%s is disconnected.\n", a.Connection)
 	for _, r := range a.Revocations {
 		fmt.Fprintf(w, "Pair %d.%d: %s.\n", r.Epoch, r.Generation, r.Result)
 	}
@@ -149,21 +150,22 @@ func (a *disconnectAnswer) print(w io.Writer) {
 	case a.Secret == "none":
 		fmt.Fprintln(w, "It has no secret.")
 	case a.Secret == "scheduled" && a.DeletedAt.IsZero():
-		fmt.Fprintln(w, "Its secret was scheduled for deletion before.")
+		fmt.Fprintln(w, "Its secret was already scheduled for deletion.")
 	case a.Secret == "scheduled":
-		fmt.Fprintf(w, "Its secret goes for good after %s; until then: tokenturn connection undo %s\n", stamp(a.DeletedAt),
-			a.Connection)
+		fmt.Fprintf(w, "Its secret is deleted after %s. To restore it before that: tokenturn connection undo %s\n",
+			stamp(a.DeletedAt), a.Connection)
 	}
 }
 
-// unfinished says what has to wait.
+// unfinished says what must wait.
 func (a *disconnectAnswer) unfinished() error {
 	switch {
 	case !a.RetryAt.IsZero():
-		return exitf(tryLater, "a refresh of %s was under way, and what it may still bring is looked for in its secret, "+
-			"which is kept until then; run the same command again after %s", a.Connection, stamp(a.RetryAt))
+		return exitf(tryLater, "a refresh of %s was in progress, and its response may still arrive; the secret is kept "+
+			"until tokenturn has searched it for that response; run the same command again after %s", a.Connection,
+			stamp(a.RetryAt))
 	case a.Unrevoked > 0:
-		return exitf(tryLater, "%d pairs of %s are not revoked yet; the next run tries that again, "+
+		return exitf(tryLater, "%d pairs of %s are not revoked yet; the next run tries again, "+
 			"and so does the same command", a.Unrevoked, a.Connection)
 	}
 	return nil

@@ -14,7 +14,7 @@ import (
 
 func (c *cli) connectionHistory() *cobra.Command {
 	var limit int
-	cmd := onConnection(token.ParseConnection, "history ENV/NAME", "Show what happened to a connection, newest first", "",
+	cmd := onConnection(token.ParseConnection, "history ENV/NAME", "Show the events of a connection, newest first", "",
 		func(ctx context.Context, cmd *cobra.Command, conn token.Connection) error {
 			if limit < 1 {
 				return usageError(cmd, errors.New("--limit takes a number of at least 1"))
@@ -33,9 +33,9 @@ func (c *cli) connectionHistory() *cobra.Command {
 				return c.answer(events, func(w io.Writer) { printEvents(w, events) })
 			})
 		})
-	cmd.Flags().IntVar(&limit, "limit", 50, "how many events at most")
+	cmd.Flags().IntVar(&limit, "limit", 50, "maximum number of events")
 	return c.withExamples(cmd,
-		example{"Show the last ten events", "tokenturn connection history sandbox/acme --limit 10"})
+		example{"Show the last ten events of a connection", "tokenturn connection history sandbox/acme --limit 10"})
 }
 
 func printEvents(w io.Writer, events []rotation.Event) {

@@ -21,7 +21,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// importing is one refresh token that moves in.
+// importing is one refresh token to import.
 type importing struct {
 	Connection token.Connection `json:"connection"`
 	Refresh    token.Secret     `json:"refresh_token"`
@@ -31,20 +31,19 @@ type importing struct {
 func (c *cli) connectionImport() *cobra.Command {
 	var batch bool
 	var company string
-	cmd := &cobra.Command{Use: "import {ENV/NAME | --batch}", Short: "Take over a refresh token that a script of your " +
-		"own has kept",
-		Long: `Asks for the refresh token without showing it, or reads it from a pipe, and rotates it
-at once. From then on it is spent: stop what used it before, for the first of two that
-present it wins, and the other one loses the connection.
+	cmd := &cobra.Command{Use: "import {ENV/NAME | --batch}", Short: "Import an existing refresh token",
+		Long: `Prompts for the refresh token without showing it, or reads it from a pipe, and rotates it
+at once. The imported token is invalid after that. Stop the program that used it first:
+if two programs present the same token, the second one loses the connection.
 
 The app credentials must be those that the token was issued to. The connection must be
-a new one; one that had a consent of its own takes a new consent instead. A token that
-is known here, or known to be spent, is refused and not presented.
+new: one that had its own consent needs a new consent instead. tokenturn refuses a token
+that it already has, or that it knows to be spent, without presenting it.
 
---batch reads many from standard input, one JSON object a line:
+--batch reads many tokens from standard input, one JSON object per line:
 {"connection":"sandbox/acme","refresh_token":"...","company":"4264807"}
-of which the company may be left out. Nothing is imported unless every line is in order.
-It exits as "connection rotate --all" does.`,
+The company is optional. Nothing is imported unless every line is valid. The exit codes
+are those of "connection rotate --all".`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case batch && (len(args) > 0 || company != ""):
@@ -67,11 +66,11 @@ It exits as "connection rotate --all" does.`,
 			}
 			return c.withNew(ctx, func(in *installation) error { return c.importOne(ctx, in, conn, company) })
 		}}
-	cmd.Flags().BoolVar(&batch, "batch", false, "read many from standard input, one JSON object a line")
-	cmd.Flags().StringVar(&company, "company", "", "id of the Procore company in which the token's user acts")
+	cmd.Flags().BoolVar(&batch, "batch", false, "read many tokens from standard input, one JSON object per line")
+	cmd.Flags().StringVar(&company, "company", "", "id of the Procore company in which the token's user works")
 	return c.withExamples(cmd,
-		example{"Enter the refresh token at a prompt", "tokenturn connection import sandbox/acme --company 4264807"},
-		example{"Read the refresh token from a file", "tokenturn connection import sandbox/acme < refresh-token.txt"},
+		example{"Import a refresh token, entered at a prompt", "tokenturn connection import sandbox/acme --company 4264807"},
+		example{"Import a refresh token from a file", "tokenturn connection import sandbox/acme < refresh-token.txt"},
 		example{"Import many refresh tokens", "tokenturn connection import --batch < tokens.jsonl"})
 }
 
@@ -97,32 +96,32 @@ func (c *cli) importOne(ctx context.Context, in *installation, conn token.Connec
 	if err != nil {
 		return err
 	}
-	working, finished := c.uninterrupted(ctx, "The token is being presented. Stopping now would lose it; "+
-		"this ends by itself soon.")
+	working, finished := c.uninterrupted(ctx, "The refresh token is being used. Stopping now would lose the token pair; "+
+		"tokenturn stops when it is saved.")
 	defer finished()
 	r := in.importToken(working, rotator, one)
 	return errors.Join(c.answer(r, func(w io.Writer) { printReport(w, r) }), outcomeError(r))
 }
 
-// refreshToken is what a person meant: without spaces and quotes around it.
+// refreshToken removes spaces and quotes around a pasted token, and refuses what is none.
 func refreshToken(pasted token.Secret) (token.Secret, error) {
 	text := strings.Trim(pasted.Reveal(), " \t\r\n\"'`")
 	switch {
 	case text == "":
-		return token.Secret{}, errors.New("there is no refresh token in that")
+		return token.Secret{}, errors.New("the input contains no refresh token")
 	case len(text) > 4096 || strings.ContainsFunc(text, func(r rune) bool {
 		return r <= ' ' || r > '~' ||
 			strings.ContainsRune(`"{}`, r)
 	}):
-		return token.Secret{}, errors.New("that is no refresh token; give the token alone")
+		return token.Secret{}, errors.New("the input is not a refresh token; enter the token alone")
 	}
 	return token.NewSecret(text), nil
 }
 
-// importBatch imports what standard input lists, if all of it is in order.
+// importBatch imports what standard input lists, if every line is valid.
 func (c *cli) importBatch(ctx context.Context, in *installation) error {
 	var all []importing
-	err := c.readSecrets(ctx, "one JSON object a line", func(input io.Reader) (err error) {
+	err := c.readSecrets(ctx, "one JSON object per line", func(input io.Reader) (err error) {
 		all, err = readImports(input)
 		return err
 	})
@@ -149,7 +148,7 @@ func (c *cli) importBatch(ctx context.Context, in *installation) error {
 	var counting sync.Mutex
 	for i, one := range all {
 		group.Go(func() error {
-			if ctx.Err() != nil { // the rest is left as it is, and can be imported later
+			if ctx.Err() != nil { // the others stay as they are, and can be imported later
 				report.Connections[i] = rotation.ConnectionReport{Connection: one.Connection, Outcome: rotation.Deferred,
 					Detail: "interrupted; not imported"}
 			} else {
@@ -168,8 +167,7 @@ func (c *cli) importBatch(ctx context.Context, in *installation) error {
 	return errors.Join(c.answer(report, func(w io.Writer) { printReports(w, report) }), worst(report))
 }
 
-// readImports reads one importing a line, and reports what is wrong by line,
-// quoting nothing.
+// readImports reads one importing per line. Its errors name the line and quote nothing.
 func readImports(r io.Reader) (all []importing, err error) {
 	var problems []error
 	lines, number := bufio.NewScanner(r), 0
@@ -189,15 +187,15 @@ func readImports(r io.Reader) (all []importing, err error) {
 		refresh, err := refreshToken(one.Refresh)
 		switch {
 		case !knownFields(line, importing{}):
-			problem("a field that is none of connection, refresh_token and company")
+			problem("a field other than connection, refresh_token and company")
 		case err != nil:
-			problem("no refresh_token, or one that is none")
+			problem("refresh_token is missing or not valid")
 		case one.Company != "" && !companyForm.MatchString(one.Company):
 			problem("company is not the number of a Procore company")
 		case names[one.Connection]:
-			problem(one.Connection.String() + " is there twice")
+			problem(one.Connection.String() + " occurs twice")
 		case tokens[refresh]:
-			problem("the refresh_token is there twice")
+			problem("the refresh_token occurs twice")
 		}
 		one.Refresh = refresh
 		names[one.Connection], tokens[refresh] = true, true
@@ -212,7 +210,7 @@ func readImports(r io.Reader) (all []importing, err error) {
 	return all, errors.Join(problems...)
 }
 
-// checkImports refuses what is known to fail before anything is presented.
+// checkImports refuses what cannot succeed, before anything is presented.
 func (c *cli) checkImports(ctx context.Context, in *installation, all []importing) error {
 	tokens := map[token.Connection]token.Secret{}
 	for _, one := range all {
@@ -230,7 +228,7 @@ func (c *cli) checkImports(ctx context.Context, in *installation, all []importin
 	}
 	end := func() {}
 	known, err := rotation.CheckImports(ctx, in.ledger, tokens, func(histories int) (step func()) {
-		step, end = c.progress("Looking among spent tokens", histories)
+		step, end = c.progress("Checking spent tokens", histories)
 		return step
 	})
 	end()
@@ -249,11 +247,11 @@ func (c *cli) checkImports(ctx context.Context, in *installation, all []importin
 }
 
 func errConnected(conn token.Connection) error {
-	return exitf(usage, "%s has, or had, a consent of its own, and whose a bare refresh token is cannot be told before "+
-		"it is spent; choose another name, or connect it anew with: tokenturn connection invite %[1]s", conn)
+	return exitf(usage, "%s has, or had, its own consent, and tokenturn cannot check to which user a refresh token "+
+		"belongs before using it; choose another name, or connect again with: tokenturn connection invite %[1]s", conn)
 }
 
-// importToken imports one token and presents it.
+// importToken imports one token and rotates it.
 func (in *installation) importToken(ctx context.Context, rotator *rotation.Rotator,
 	one importing) rotation.ConnectionReport {
 	fail := func(err error) rotation.ConnectionReport {
@@ -275,7 +273,7 @@ func (in *installation) importToken(ctx context.Context, rotator *rotation.Rotat
 	}
 	r := report.Connections[0]
 	if r.Outcome == rotation.ConsentNeeded {
-		r.Detail = "Procore refuses the imported token: it is spent or revoked, is of another environment than " +
+		r.Detail = "Procore refuses the imported token: it is spent or revoked, belongs to another environment than " +
 			one.Connection.Environment +
 			", or was issued to another client id"
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// invitation is what an invitation is made of.
+// invitation is what the flags say about an invitation.
 type invitation struct {
 	expires   time.Duration
 	publicURL string
@@ -24,16 +24,16 @@ type invitation struct {
 
 func (c *cli) connectionInvite() *cobra.Command {
 	var wanted invitation
-	cmd := onConnection(token.ParseConnection, "invite ENV/NAME", "Make a link by which one person may connect",
-		`Prints a link to send to the person whose Procore account is to be connected. It
-works for one connection, can be started five times and is used up by a success,
-or by whatever else connects or disconnects the connection. For a connection that is
-there already it is a renewed consent, which only the same user and company can
-give unless --repin is said; for a disconnected one its secret is restored first.
-The link is a secret until it is used; take it back with "tokenturn invitation revoke".
+	cmd := onConnection(token.ParseConnection, "invite ENV/NAME", "Create a link with which one person can connect",
+		`Prints a link. Send it to the person who connects their Procore account. The link works
+for one connection and can be started five times. It ends with a success, or when anything
+else connects or disconnects the connection. For an existing connection it renews the
+consent: only the same user and company can do that, unless you add --repin. For a
+disconnected connection, tokenturn first restores the secret. Anyone with the link can use
+it until it is used up; "tokenturn invitation revoke" revokes it.
 
-On the embedded store links lead to "tokenturn serve", on AWS to the callback
-function (TOKENTURN_PUBLIC_URL): wherever the app's redirect URI leads.`,
+The link leads to the server of the app's redirect URI: with the embedded store that is
+"tokenturn serve", in AWS the callback function (TOKENTURN_PUBLIC_URL).`,
 		func(ctx context.Context, cmd *cobra.Command, conn token.Connection) error {
 			if err := checkExpected(cmd, wanted.expect); err != nil {
 				return err
@@ -44,16 +44,16 @@ function (TOKENTURN_PUBLIC_URL): wherever the app's redirect URI leads.`,
 			return c.withNew(ctx, func(in *installation) error { return c.invite(ctx, cmd, in, conn, wanted) })
 		})
 	flags := cmd.Flags()
-	flags.DurationVar(&wanted.expires, "expires", consent.DefaultLifetime, "how long the link can be used")
-	flags.StringVar(&wanted.publicURL, "public-url", "", "where the link is to lead (default where the app's redirect "+
-		"URI does, on AWS TOKENTURN_PUBLIC_URL)")
+	flags.DurationVar(&wanted.expires, "expires", consent.DefaultLifetime, "how long the link is valid")
+	flags.StringVar(&wanted.publicURL, "public-url", "", "base URL of the link (default: that of the app's redirect "+
+		"URI; in AWS, TOKENTURN_PUBLIC_URL)")
 	expectFlags(cmd, &wanted.expect)
 	return c.withExamples(cmd,
-		example{"Create a link", "tokenturn connection invite sandbox/acme"},
+		example{"Create a link to send", "tokenturn connection invite sandbox/acme"},
 		example{"Create a link for one user and company that expires after a day",
 			`tokenturn connection invite production/acme --company 4264807
 --login pat@example.com --expires 24h`},
-		example{"Create a link from a script", "tokenturn --json connection invite sandbox/acme"})
+		example{"Print link and id as JSON", "tokenturn --json connection invite sandbox/acme"})
 }
 
 // inviteAnswer is what `connection invite --json` answers.
@@ -71,30 +71,30 @@ func (c *cli) invite(ctx context.Context, cmd *cobra.Command, in *installation, 
 		return err
 	}
 	if public == "" {
-		return usageError(cmd, errors.New("where the link is to lead is not known; set TOKENTURN_PUBLIC_URL or give "+
+		return usageError(cmd, errors.New("the base URL of the link is not known; set TOKENTURN_PUBLIC_URL or add "+
 			"--public-url"))
 	}
 	link, made, err := in.makeInvitation(ctx, conn, public, wanted)
 	if err != nil {
 		return err
 	}
-	c.say("Send this link to the person who is to connect %s. It can be used until %s, with success once.", conn,
+	c.say("Send this link to the person who connects %s. It connects once, and is valid until %s.", conn,
 		stamp(made.ExpiresAt))
 	if rec, _, err := in.load(ctx, conn); err == nil && rec.Pin != nil && rec.Pin.ResourceOwner != "" &&
 		!wanted.expect.Repin {
-		c.say("It is for %s; nobody else's consent is taken, unless --repin is said.", rec.Pin.Whose())
+		c.say("It is for %s only. To accept another user, add --repin.", rec.Pin.Whose())
 	}
 	if c.store == "embedded" {
-		c.say("It leads to `tokenturn serve`, which must be running then.")
+		c.say("It leads to `tokenturn serve`, which must be running when the person opens it.")
 	}
 	id := invitationID(made)
-	c.say("To take it back: tokenturn invitation revoke %s", id)
+	c.say("To revoke it: tokenturn invitation revoke %s", id)
 	return c.answer(inviteAnswer{id, conn, link.Reveal(), made.ExpiresAt},
 		func(w io.Writer) { fmt.Fprintln(w, link.Reveal()) })
 }
 
-// linkBase is where links lead. Where `serve` listens is not written down anywhere, but the
-// app's redirect URI leads there too.
+// linkBase is the base URL of links. The address at which `serve` listens is not stored, but
+// the app's redirect URI has it.
 func (c *cli) linkBase(ctx context.Context, in *installation, environment, asked string) (string, error) {
 	switch {
 	case asked != "":
@@ -112,7 +112,7 @@ func (c *cli) linkBase(ctx context.Context, in *installation, environment, asked
 	return in.publicURL, nil
 }
 
-// makeInvitation registers the connection and makes a link that can work.
+// makeInvitation registers the connection and creates a link that can work.
 func (in *installation) makeInvitation(ctx context.Context, conn token.Connection, public string,
 	wanted invitation) (token.Secret, consent.Invitation, error) {
 	app, err := in.application(ctx, conn.Environment)
@@ -120,9 +120,9 @@ func (in *installation) makeInvitation(ctx context.Context, conn token.Connectio
 		return token.Secret{}, consent.Invitation{}, err
 	}
 	if back := callbackURL(public, conn.Environment); app.RedirectURI != back {
-		return token.Secret{}, consent.Invitation{}, fmt.Errorf("the link would lead to %s, but the app credentials of %s "+
-			"send people back to %s; register %s in the Developer Portal and store it with: tokenturn app set %[2]s", public,
-			conn.Environment, app.RedirectURI, back)
+		return token.Secret{}, consent.Invitation{}, fmt.Errorf("the link would lead to %s, but the redirect URI of the "+
+			"app credentials of %s is %s; register %s in the Developer Portal and store it with: tokenturn app set %[2]s",
+			public, conn.Environment, app.RedirectURI, back)
 	}
 	rec, err := in.register(ctx, conn)
 	if err != nil {

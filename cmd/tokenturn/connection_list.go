@@ -24,7 +24,7 @@ func (c *cli) connectionList() *cobra.Command {
 					list[i] = newConnectionAnswer(r)
 				}
 				if len(list) == 0 {
-					c.say("There are no connections yet; make one with: tokenturn connection invite ENV/NAME")
+					c.say("There are no connections yet. Create one with: tokenturn connection invite ENV/NAME")
 				}
 				return c.answer(list, func(w io.Writer) { printConnections(w, list, time.Now(), c.painter()) })
 			})
@@ -47,14 +47,14 @@ func printConnections(w io.Writer, list []connectionAnswer, now time.Time, p pai
 	t.Flush()
 }
 
-// paintedStatus says whether somebody has to do something.
+// paintedStatus shows by its color, and in words, whether a person has to do something.
 func (a connectionAnswer) paintedStatus(p painter) string {
 	text, with := string(a.Status), plain
 	switch {
 	case a.Status == rotation.NeedsConsent:
 		with = red
 	case a.Quarantined:
-		text, with = text+" (held)", red
+		text, with = text+" (quarantined)", red
 	case a.Failure != nil:
 		text, with = text+" ("+a.Failure.Class+")", yellow
 	case a.Status == rotation.Active:

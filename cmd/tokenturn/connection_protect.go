@@ -16,22 +16,24 @@ import (
 func (c *cli) connectionProtect() *cobra.Command {
 	var guard secretsmanager.Guard
 	var all, show bool
-	cmd := &cobra.Command{Use: "protect {ENV/NAME | --all}", Short: "Attach a policy to a connection's secret, in AWS",
-		Long: `Attaches a resource policy to the secret, or to those of all active connections. It
-denies everybody but the rotate function to write the secret and to read any version but
-the current one, whatever their own policies allow. The principals of --recovery keep
-every right, to operate and to take the policy off again; you must be one of them. So
-does the account's root user.
+	cmd := &cobra.Command{Use: "protect {ENV/NAME | --all}",
+		Short: "Protect a connection's secret in AWS with a resource policy",
+		Long: `Attaches a resource policy to the secret of one connection or of all active connections.
+Only the rotate function may then write the secret and read versions other than the
+current one, whatever other policies allow. The principals of --recovery keep all rights,
+to operate and to remove the policy; you must be one of them. So does the account's root
+user.
 
-Roles and users are known by their names, which are unique in an account. Their path may
-be left out: yours is role/NAME where "aws sts get-caller-identity" shows assumed-role/NAME.
+The policy identifies roles and users by name, which is unique in an account. You may
+leave out their path: yours is role/NAME if "aws sts get-caller-identity" shows
+assumed-role/NAME.
 
-A reader with one of AWS's caching libraries asks for the version by its id, and needs
---by-version: no policy can tell by its id whether a version is the current one.
+A reader that uses one of AWS's caching libraries requests the version by its id and needs
+--by-version: a policy cannot tell from the id whether a version is the current one.
 
-The rotate function makes a secret when its connection is first published, so protect it
-after that. It can be done again at any time, with other principals, say. A policy that
-something else has attached stays as it is, and that is an error.`,
+The rotate function creates a secret when it first publishes the connection, so protect
+the connection after that. You can repeat the command at any time, for example with other
+principals. A policy that something else has attached is not changed, which is an error.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if all == (len(args) == 1) || len(args) > 1 {
 				return usageError(cmd, fmt.Errorf("usage: %s", cmd.UseLine()))
@@ -60,11 +62,11 @@ something else has attached stays as it is, and that is an error.`,
 		}}
 	cmd.Flags().StringVar(&guard.Writer, "rotate-role", "", "ARN of the rotate function's role (the stack's output "+
 		"RotateRoleArn)")
-	cmd.Flags().StringArrayVar(&guard.Recovery, "recovery", nil, "ARN of a role or user that keeps every right; yours, "+
-		"and at best another (repeatable)")
-	cmd.Flags().StringArrayVar(&guard.ByVersion, "by-version", nil, "ARN of a reader that may ask for versions by "+
-		"their id, old ones included (repeatable)")
-	cmd.Flags().BoolVar(&all, "all", false, "every active connection")
+	cmd.Flags().StringArrayVar(&guard.Recovery, "recovery", nil, "ARN of a role or user that keeps all rights; yours, "+
+		"and preferably one more (repeatable)")
+	cmd.Flags().StringArrayVar(&guard.ByVersion, "by-version", nil, "ARN of a reader that may request versions by id, "+
+		"including old ones (repeatable)")
+	cmd.Flags().BoolVar(&all, "all", false, "protect every active connection")
 	cmd.Flags().BoolVar(&show, "print", false, "print the policy and attach nothing")
 	return c.withExamples(cmd,
 		example{"Protect the secrets of all active connections",
@@ -85,16 +87,16 @@ type protectAnswer struct {
 	Detail     string           `json:"detail,omitempty"` // why not
 }
 
-// protect attaches the guard's policy to the secret of one connection, or of all
-// active ones if that is zero. One that fails does not keep it from the others.
+// protect attaches the guard's policy to the secret of one connection, or of all active
+// ones if that is zero. If one fails, it still protects the others.
 func (c *cli) protect(ctx context.Context, in *installation, guard secretsmanager.Guard, one token.Connection) error {
 	caller, err := in.caller(ctx)
 	if err != nil {
 		return err
 	}
 	if !guard.Keeps(caller) {
-		return fmt.Errorf("you are %s, and with this policy you could neither operate the connection nor take the policy "+
-			"off again: name your role or user with --recovery too", caller)
+		return fmt.Errorf("you are %s, and with this policy you could neither operate the connection nor remove the "+
+			"policy: name your role or user with --recovery too", caller)
 	}
 	connections := []token.Connection{one}
 	if one.IsZero() {
@@ -123,7 +125,7 @@ func (c *cli) protect(ctx context.Context, in *installation, guard secretsmanage
 	return &exitError{code, errors.Join(errs...)}
 }
 
-// active lists the connections that are kept fresh.
+// active lists the active connections.
 func (in *installation) active(ctx context.Context) ([]token.Connection, error) {
 	records, err := in.ledger.List(ctx)
 	var connections []token.Connection
@@ -138,10 +140,9 @@ func (in *installation) active(ctx context.Context) ([]token.Connection, error) 
 func explainProtect(conn token.Connection, err error) error {
 	switch {
 	case errors.Is(err, rotation.ErrNoSecret):
-		return exitf(notFound, "%s has no secret yet; it gets one when it is first published, "+
-			"after a person has allowed access", conn)
+		return exitf(notFound, "%s has no secret yet; the rotate function creates it after a person has allowed access", conn)
 	case errors.Is(err, secretsmanager.ErrOtherPolicy):
-		return fmt.Errorf("%w; it stays as it is. Add what --print shows to it by hand, or delete it: "+
+		return fmt.Errorf("%w; it was not changed. Add what --print shows to it by hand, or delete it with: "+
 			"aws secretsmanager delete-resource-policy", err)
 	}
 	return err

@@ -9,16 +9,18 @@ import (
 )
 
 func (c *cli) connectionRelease() *cobra.Command {
-	return c.withExamples(onConnection(token.ParseConnection, "release ENV/NAME", "End a quarantine by naming the right refresh token",
-		`An answer of Procore that names several refresh tokens is held, and nothing is presented
-until a person says which one is right: Procore's support can tell, or the other
-holder of the pair. Asks for the token without showing it; it must occur in the held answer.`,
+	return c.withExamples(onConnection(token.ParseConnection, "release ENV/NAME",
+		"End a quarantine by naming the correct refresh token",
+		`If a response of Procore names several refresh tokens, tokenturn quarantines it and
+presents nothing until a person says which one is correct. Procore's support, or the other
+holder of the token pair, can tell. The command prompts for the token without showing it.
+The token must occur in the quarantined response.`,
 		func(ctx context.Context, _ *cobra.Command, conn token.Connection) error {
 			return c.report(ctx, conn, func(in *installation, r *rotation.Rotator) (rotation.Report, error) {
 				if err := in.mustBeQuarantined(ctx, conn); err != nil {
 					return rotation.Report{}, err
 				}
-				refresh, err := c.askSecret(ctx, "The right refresh token")
+				refresh, err := c.askSecret(ctx, "Correct refresh token (not shown)")
 				if err != nil {
 					return rotation.Report{}, exitf(usage, "%w; nothing was changed", err)
 				}
@@ -27,7 +29,8 @@ holder of the pair. Asks for the token without showing it; it must occur in the 
 				return r.Release(working, conn, refresh)
 			})
 		}),
-		example{"Enter the correct refresh token at a prompt", "tokenturn connection release sandbox/acme"})
+		example{"Release a quarantined response, with the token entered at a prompt",
+			"tokenturn connection release sandbox/acme"})
 }
 
 // mustBeQuarantined is an error if there is nothing to release or discard.

@@ -15,16 +15,21 @@ import (
 func (c *cli) connectionRotate() *cobra.Command {
 	var all bool
 	var environment string
-	cmd := &cobra.Command{Use: "rotate {ENV/NAME | --all}", Short: "Replace the pair of a connection, or of all, now, " +
-		"due or not",
-		Long: `The waiting times of the protocol hold: while another run has the token in hand,
-after an answer was lost, and after a failure, this exits with 5.
+	cmd := &cobra.Command{Use: "rotate {ENV/NAME | --all}", Short: "Rotate one connection or all connections now, " +
+		"whether due or not",
+		Long: `Replaces the token pair. It does not wait for the next try after an earlier failure, and
+presents a refresh token again that Procore has refused, because a server with a problem
+may refuse a valid one. It still exits with 5, and presents nothing, while another run's
+attempt is live, during the quiet period after a lost response, while Procore asks to
+wait, and when the secret has reached its daily limit of versions.
 
---all takes every connection that is active or needs a consent, or those of one
---environment. A refresh token that Procore has refused is presented again, because
-a server in trouble may refuse one that is good. It exits with 1 if
-one of them failed, else with 3 if one needs the consent of a person, else with 5 if
-one has to wait.`,
+Exits with 1 if the rotation failed or a response is quarantined, 3 if the connection
+needs a person's consent, 4 if there is no such connection, and 5 if the rotation must
+wait, if Procore could not be reached, or if the response was lost.
+
+--all rotates every connection that is active or needs consent, or those of one
+--environment. It exits with 1 if any rotation failed, otherwise with 3 if a connection
+needs consent, otherwise with 5 if one must wait.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case all && len(args) > 0:
@@ -32,7 +37,7 @@ one has to wait.`,
 			case !all && len(args) != 1:
 				return usageError(cmd, fmt.Errorf("usage: %s", cmd.UseLine()))
 			case !all && environment != "":
-				return usageError(cmd, errors.New("--environment goes with --all"))
+				return usageError(cmd, errors.New("--environment requires --all"))
 			}
 			return nil
 		},
@@ -51,8 +56,8 @@ one has to wait.`,
 				return r.Rotate(working, conn)
 			})
 		}}
-	cmd.Flags().BoolVar(&all, "all", false, "every connection that is active or needs a consent")
-	cmd.Flags().StringVar(&environment, "environment", "", "with --all: only those of this environment")
+	cmd.Flags().BoolVar(&all, "all", false, "rotate every connection that is active or needs consent")
+	cmd.Flags().StringVar(&environment, "environment", "", "with --all: only connections of this environment")
 	return c.withExamples(cmd,
 		example{"Rotate one connection", "tokenturn connection rotate sandbox/acme"},
 		example{"Rotate all connections of production", "tokenturn connection rotate --all --environment production"},
@@ -77,7 +82,7 @@ func (c *cli) rotateAll(ctx context.Context, cmd *cobra.Command, in *installatio
 		}
 	}
 	if len(active) == 0 {
-		c.say("There is no connection to rotate; see: tokenturn connection list")
+		c.say("There are no connections to rotate. List all connections with: tokenturn connection list")
 	}
 	rotator, err := in.rotator()
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// connectionDetail is connectionAnswer with all else that is known.
+// connectionDetail is connectionAnswer with everything else that is known.
 type connectionDetail struct {
 	connectionAnswer
 	Stack     string            `json:"stack"`
@@ -27,7 +27,7 @@ type connectionDetail struct {
 	Probe     *procore.Probe    `json:"probe,omitempty"` // with --probe
 }
 
-// answerDetail tells of an answer of the token endpoint that is kept.
+// answerDetail describes a token response that is kept.
 type answerDetail struct {
 	rotation.ResponseKey
 	Source  rotation.Source        `json:"source"`
@@ -39,19 +39,19 @@ type answerDetail struct {
 func (c *cli) connectionShow() *cobra.Command {
 	var probe bool
 	cmd := onConnection(token.ParseConnection, "show ENV/NAME",
-		"Show all that is known of a connection, without any token",
-		`With --probe the published access token is tried as well: at the login host, which
-knows whether it is good, and at the API, which knows whether it may act in the
-connection's company. That spends no refresh token. It exits with 1 if the token is
-good for nothing or not for the company, with 5 if that cannot be told now.`,
+		"Show everything about a connection except its tokens",
+		`With --probe tokenturn also tests the published access token: the login host says whether
+it is valid, and the API says whether it has access to the connection's company. This uses
+no refresh token. The command then exits with 1 if the token is not valid or has no access
+to the company, and with 5 if that cannot be determined now.`,
 		func(ctx context.Context, _ *cobra.Command, conn token.Connection) error {
 			return c.with(ctx, func(in *installation) error { return c.showConnection(ctx, in, conn, probe) })
 		})
-	cmd.Flags().BoolVar(&probe, "probe", false, "try the access token at Procore")
+	cmd.Flags().BoolVar(&probe, "probe", false, "test the access token at Procore")
 	return c.withExamples(cmd,
 		example{"Show the state of a connection", "tokenturn connection show sandbox/acme"},
-		example{"Test its access token at Procore", "tokenturn connection show sandbox/acme --probe"},
-		example{"Show it as JSON", "tokenturn --json connection show sandbox/acme"})
+		example{"Test the access token of a connection at Procore", "tokenturn connection show sandbox/acme --probe"},
+		example{"Show the connection as JSON", "tokenturn --json connection show sandbox/acme"})
 }
 
 func (c *cli) showConnection(ctx context.Context, in *installation, conn token.Connection, probe bool) error {
@@ -71,8 +71,8 @@ func (c *cli) showConnection(ctx context.Context, in *installation, conn token.C
 	return errors.Join(c.answer(d, func(w io.Writer) { d.print(w, time.Now()) }), fault)
 }
 
-// probe tries the token that readers of conn see. The error says what to do
-// where it is not good for what it is there for.
+// probe tests the token that readers of conn see. If the token does not work, the error
+// says what to do.
 func (in *installation) probe(ctx context.Context, conn token.Connection) (*procore.Probe, error) {
 	doc, err := in.published(ctx, conn)
 	if err != nil {
@@ -115,11 +115,12 @@ func (d connectionDetail) print(w io.Writer, now time.Time) {
 		line("published version", "%s", d.Published)
 	}
 	if a := d.Attempt; a != nil {
-		line("attempt", "begun %s, over %s, presentation %d of its token", stamp(a.BegunAt), stamp(a.Until), a.Presentations)
+		line("attempt", "begun %s, valid until %s, presentation %d of the refresh token", stamp(a.BegunAt), stamp(a.Until),
+			a.Presentations)
 	}
 	for _, f := range d.Failures {
 		line("failure", "%s at step %s, %d in a row: %s", f.Class, f.Step, f.Count, f.Detail)
-		at("tried again", f.NextAt)
+		at("next try", f.NextAt)
 	}
 	if p := d.Pin; p != nil {
 		line("pinned to", "environment %s, client id with fingerprint %s", p.Environment, p.Client)
@@ -129,7 +130,7 @@ func (d connectionDetail) print(w io.Writer, now time.Time) {
 		line("access token", "%s", strings.TrimSuffix(fmt.Sprintf("%s: %s", p.Health, p.Detail), ": "))
 	}
 	for _, m := range d.Answers {
-		line("answer kept", "%d.%d by %s, %s, saved %s", m.Epoch, m.Generation, m.Source, m.State, stamp(m.SavedAt))
+		line("token response", "%d.%d from %s, %s, saved %s", m.Epoch, m.Generation, m.Source, m.State, stamp(m.SavedAt))
 		if m.Reason != "" {
 			line("", "%s", m.Reason)
 		}

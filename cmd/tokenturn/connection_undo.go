@@ -12,14 +12,15 @@ import (
 )
 
 func (c *cli) connectionUndo() *cobra.Command {
-	return c.withExamples(onConnection(token.ParseConnection, "undo ENV/NAME", "Give back the secret of a disconnected connection",
-		`Takes the scheduled deletion of the connection's secret back, which is possible until
-it is gone for good. The tokens in it were revoked and stay so: for the connection to
-work again, a person must consent anew.`,
+	return c.withExamples(onConnection(token.ParseConnection, "undo ENV/NAME",
+		"Restore the secret of a disconnected connection",
+		`Cancels the scheduled deletion of the connection's secret, which is possible until it is
+deleted. Its tokens stay revoked: a person must give a new consent before the connection
+works again.`,
 		func(ctx context.Context, _ *cobra.Command, conn token.Connection) error {
 			return c.with(ctx, func(in *installation) error { return c.undo(ctx, in, conn) })
 		}),
-		example{"Restore the secret", "tokenturn connection undo sandbox/acme"})
+		example{"Restore the secret of a disconnected connection", "tokenturn connection undo sandbox/acme"})
 }
 
 // undoAnswer is what `connection undo --json` answers.
@@ -36,18 +37,17 @@ func (c *cli) undo(ctx context.Context, in *installation, conn token.Connection)
 	}
 	switch err := in.deletions.Cancel(ctx, conn); {
 	case errors.Is(err, rotation.ErrNoSecret):
-		return exitf(notFound, "%s has no secret that could be given back; connect it anew, which makes one, with: "+
+		return exitf(notFound, "%s has no secret to restore; connect again, which creates one, with: "+
 			"tokenturn connection invite %[1]s", conn)
 	case err != nil:
 		return err
 	}
 	if rec.Status == rotation.Active {
-		c.say("The next run publishes the current token of %s there.", conn)
+		c.say("The next run publishes the current token of %s in it.", conn)
 	} else {
-		c.say("No token comes back with it: what is in it was revoked. Connect %s anew with: tokenturn connection invite "+
-			"%[1]s", conn)
+		c.say("Its tokens stay revoked. Connect %s again with: tokenturn connection invite %[1]s", conn)
 	}
 	return c.answer(undoAnswer{conn, rec.Status, "restored"}, func(w io.Writer) {
-		fmt.Fprintf(w, "%s: its secret is there, status %s\n", conn, rec.Status)
+		fmt.Fprintf(w, "%s: its secret is restored, status %s\n", conn, rec.Status)
 	})
 }

@@ -15,14 +15,13 @@ import (
 )
 
 func (c *cli) doctorCommand() *cobra.Command {
-	return c.withExamples(verb("doctor", "Examine the whole installation, and say what to do",
-		`Looks at settings, keys, stores, permissions, queue and schedule, asks each login host
-whether it accepts the app credentials and what it knows of each connection's access
-token, and whether people who allow access come back. It changes nothing and spends no
-refresh token.
+	return c.withExamples(verb("doctor", "Check the whole installation and say what to do",
+		`Checks settings, keys, stores, permissions, queue and schedule. Checks at each login host
+whether it accepts the app credentials and each connection's access token, and whether
+people who allow access return to tokenturn. It changes nothing and uses no refresh token.
 
-Exit codes: 0 all is well, or nothing but warnings; 1 an operator must act; 3 a person
-must consent; 5 something cannot be told now. The gravest counts.`,
+Exit codes: 0 no problem, or only warnings; 1 an operator must act; 3 a person must give
+consent; 5 something cannot be determined now. The most serious finding decides.`,
 		func(ctx context.Context, _ *cobra.Command) error {
 			if c.store == "aws" {
 				if _, err := config.Read(config.Operator, c.environ); err != nil {
@@ -33,25 +32,25 @@ must consent; 5 something cannot be told now. The gravest counts.`,
 		}),
 		example{"Check the installation on this machine", "tokenturn doctor"},
 		example{"Check the installation in AWS", "tokenturn --store aws doctor"},
-		example{"Print only what is not in order",
+		example{"Print only the problems",
 			`tokenturn --json doctor | jq -r '.findings[] | select(.level != "ok").detail'`})
 }
 
-// settingsFindings are those where no installation can be opened.
+// settingsFindings are the findings if the settings do not allow opening the installation.
 func settingsFindings(err error) (findings []doctor.Finding) {
 	for line := range strings.Lines(err.Error()) {
 		findings = append(findings, doctor.Finding{Check: "settings", Level: doctor.Problem, Detail: strings.TrimSpace(line),
-			Remedy: "set this variable to the output of the stack that has its name"})
+			Remedy: "set this variable to the stack output of the same name"})
 	}
 	return findings
 }
 
-// checkStore examines the file that an installation on one machine is kept in.
+// checkStore examines the database file of an installation on one machine.
 func checkStore(store *embedded.Store, dir string) doctor.Check {
 	return func(ctx context.Context) []doctor.Finding {
 		if err := store.Examine(ctx); err != nil {
 			return []doctor.Finding{{Check: "store", Subject: dir, Level: doctor.Problem, Detail: err.Error(),
-				Remedy: "stop every tokenturn that uses it, and restore a backup of the database and its key file"}}
+				Remedy: "stop every tokenturn process that uses it, and restore a backup of the database and its key file"}}
 		}
 		return []doctor.Finding{{Check: "store", Subject: dir, Level: doctor.OK,
 			Detail: "database and key file are in order"}}
@@ -64,18 +63,18 @@ func (c *cli) examine(ctx context.Context, in *installation) []doctor.Finding {
 		Settings: in.settings, FollowUps: in.followUps != nil || c.store == "embedded", PublicURL: in.publicURL,
 		Extra: in.checks})
 	var step, end func()
-	findings := d.Examine(ctx, func(pieces int) { step, end = c.progress("Examining", pieces) }, func() { step() })
+	findings := d.Examine(ctx, func(pieces int) { step, end = c.progress("Checking", pieces) }, func() { step() })
 	end()
 	return findings
 }
 
 // doctorAnswer is what `doctor --json` answers.
 type doctorAnswer struct {
-	Level    doctor.Level     `json:"level"` // the gravest
+	Level    doctor.Level     `json:"level"` // the most serious
 	Findings []doctor.Finding `json:"findings"`
 }
 
-// exitCodes of findings.
+// exitCodes are the exit codes of findings.
 var exitCodes = map[doctor.Level]int{doctor.OK: done, doctor.Warning: done, doctor.Later: tryLater,
 	doctor.Consent: needsConsent, doctor.Problem: failed}
 
@@ -88,7 +87,7 @@ func (c *cli) answerFindings(findings []doctor.Finding) error {
 	if code == done {
 		return nil
 	}
-	return exitf(code, "%d of %d findings need something to be done; each says what", countUnresolved(findings),
+	return exitf(code, "%d of %d findings need action; each says what to do", countUnresolved(findings),
 		len(findings))
 }
 
@@ -104,7 +103,7 @@ func countUnresolved(findings []doctor.Finding) (n int) {
 var levelColors = map[doctor.Level]color{doctor.OK: green, doctor.Warning: yellow, doctor.Later: yellow,
 	doctor.Consent: red, doctor.Problem: red}
 
-// printFindings shows the gravest first, each with what to do under it.
+// printFindings shows the most serious finding first, each with what to do below it.
 func printFindings(w io.Writer, findings []doctor.Finding, p painter) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "%s\tCHECK\tSUBJECT\tFINDING\n", p.paint("LEVEL", plain))

@@ -7,12 +7,24 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/procore"
 )
 
+// customEnvironments says which servers a custom environment can be. Every place that
+// offers one shows it.
+const customEnvironments = `Custom environments work with servers that behave as Procore's do, which run Doorkeeper:
+- The token endpoint accepts client id and secret in the request body and responds in JSON.
+- GET LOGIN-URL/oauth/token/info names the app as application.uid.
+- GET API-URL/rest/v1.0/me responds in JSON.
+tokenturn does not support other OAuth providers. A server that refuses credentials in the
+body (invalid_client) fails the check, and nothing is stored. If a server lacks one of the
+two GET requests, tokenturn saves each consent but cannot check it, and the connection does
+not become active. From a token response that is not JSON, tokenturn uses the refresh token
+if there is exactly one, and sends a notice; it cannot use any other such response.`
+
 // onePair are Procore's environments that share one client id and secret. The
-// On-Demand sandboxes are production with company ids of their own.
+// On-Demand sandboxes are production with other company ids.
 var onePair = map[string]string{"production": "production", "monthly-sandbox": "production"}
 
 // checkOtherEnvironments refuses credentials that are stored for another one of Procore's
-// environments, on another login host, which has a pair of its own.
+// environments on another login host: each has its own.
 func (in *installation) checkOtherEnvironments(ctx context.Context, environment string,
 	credentials procore.Credentials) error {
 	if _, own := procoreEnvironment(environment); !own {
@@ -31,8 +43,8 @@ func (in *installation) checkOtherEnvironments(ctx context.Context, environment 
 			continue
 		}
 		if stored.ClientID == app.ClientID || stored.ClientSecret == app.ClientSecret {
-			return exitf(usage, "nothing was stored: these are the credentials of %s, and %s has a client id and secret of "+
-				"its own; take those from the Developer Portal", e.Name, environment)
+			return exitf(usage, "nothing was stored: these are the credentials of %s, and %s has its own client id and "+
+				"secret; copy those from the Developer Portal", e.Name, environment)
 		}
 	}
 	return nil

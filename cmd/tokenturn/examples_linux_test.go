@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -48,9 +49,11 @@ var exampleRuns = map[string]exampleRun{
 	"tokenturn connection import sandbox/acme --company 4264807":   {before: emptied, person: entersToken},
 	"tokenturn connection import sandbox/acme < refresh-token.txt": {before: emptied},
 	"tokenturn connection release sandbox/acme":                    {before: quarantined, stdin: "TOKEN\n"},
-	"tokenturn connection discard sandbox/acme":                    {before: quarantined, stdin: "sandbox/acme\n", exits: tryLater},
-	"tokenturn connection discard --environment sandbox":           {before: quarantined, stdin: "sandbox\n", exits: tryLater},
-	"tokenturn connection disconnect sandbox/acme":                 {stdin: "sandbox/acme\n"},
+	"tokenturn connection discard sandbox/acme": {before: quarantined, stdin: "sandbox/acme\n",
+		exits: tryLater},
+	"tokenturn connection discard --environment sandbox": {before: quarantined, stdin: "sandbox\n",
+		exits: tryLater},
+	"tokenturn connection disconnect sandbox/acme": {stdin: "sandbox/acme\n"},
 	"tokenturn connection undo sandbox/acme": {before: func(t *testing.T, m *machine) {
 		m.succeeds("", "connection", "disconnect", "sandbox/acme", "--yes")
 	}},
@@ -92,7 +95,9 @@ func TestExamples(t *testing.T) {
 			if run.before != nil {
 				run.before(t, m)
 			}
-			cmd := exec.CommandContext(t.Context(), bash, "-c", shellPrelude+e.String())
+			ctx, cancel := context.WithTimeout(t.Context(), waitLimit) // a terminal that shows something else ends then
+			defer cancel()
+			cmd := exec.CommandContext(ctx, bash, "-c", shellPrelude+e.String())
 			cmd.Dir = m.home
 			if run.person != nil {
 				s := m.startInTerminal(cmd)
@@ -122,7 +127,9 @@ func TestExamples(t *testing.T) {
 
 // shellPrelude stands for what only other shells have. fpath is zsh's, and `source` takes
 // a pipe in fish.
-const shellPrelude = `set -o pipefail; fpath=(. .); source() { if [ $# = 0 ]; then cat >/dev/null; else builtin source "$@"; fi; }
+const shellPrelude = `set -o pipefail
+fpath=(. .)
+source() { if [ $# = 0 ]; then cat >/dev/null; else builtin source "$@"; fi; }
 `
 
 // newExampleMachine has app credentials for sandbox and production, an active connection
@@ -150,7 +157,8 @@ func newExampleMachine(t *testing.T) *machine {
 	write("refresh-token.txt", 0o600, m.told.Reveal()+"\n")
 	write("tokens.jsonl", 0o600, m.importLine("sandbox/one")+m.importLine("sandbox/two"))
 	write("nightly-report", 0o700, "#!/bin/sh\ntest -n \"$PROCORE_ACCESS_TOKEN\"\n")
-	write("curl", 0o700, "#!/bin/sh\ncase \"$*$(test \"$2\" = @- && cat)\" in *'Authorization: Bearer '?*) ;; *) exit 1;; esac\n")
+	write("curl", 0o700, "#!/bin/sh\ncase \"$*$(test \"$2\" = @- && cat)\" in\n"+
+		"*'Authorization: Bearer '?*) ;;\n*) exit 1;;\nesac\n")
 	write("man", 0o700, "#!/bin/sh\ntest -s \"$HOME/.local/share/man/man1/$1.1\"\n")
 	write("Out-String", 0o700, "#!/bin/sh\ncat\n")
 	write("Invoke-Expression", 0o700, "#!/bin/sh\ncat >/dev/null\n")
@@ -288,7 +296,7 @@ const portTaken = "address already in use"
 
 // stopsServing presses Ctrl-C once the program serves.
 func stopsServing(t *testing.T, s *session) int {
-	if s.seesOne("Serving http://", "Ctrl-C ends the demo", portTaken) == portTaken {
+	if s.seesOne("Serving http://", "Press Ctrl-C", portTaken) == portTaken {
 		return failed
 	}
 	s.types("\x03")

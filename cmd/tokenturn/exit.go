@@ -9,7 +9,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// Exit codes. Scripts decide by them.
+// Exit codes. They are part of the contract: scripts act on them.
 const (
 	done         = 0
 	failed       = 1
@@ -19,8 +19,7 @@ const (
 	tryLater     = 5
 )
 
-// exitError is an error with the exit code that it leads to. Any other error
-// leads to failed.
+// exitError is an error with its exit code. Every other error exits with failed.
 type exitError struct {
 	code int
 	err  error
@@ -33,7 +32,7 @@ func exitf(code int, format string, args ...any) error {
 	return &exitError{code, fmt.Errorf(format, args...)}
 }
 
-// usageError says how cmd is used, besides what is wrong.
+// usageError adds to the error where the usage of cmd is described.
 func usageError(cmd *cobra.Command, err error) error {
 	return exitf(usage, "%w\nSee: %s --help", err, cmd.CommandPath())
 }
@@ -49,26 +48,26 @@ func exitCode(err error) int {
 }
 
 func errUnknown(c token.Connection) error {
-	return exitf(notFound, "there is no connection %s here; see what there is with: tokenturn connection list\n"+
-		"or connect it with: tokenturn connection invite %[1]s", c)
+	return exitf(notFound, "there is no connection %s; list the connections with: tokenturn connection list\n"+
+		"or create it with: tokenturn connection invite %[1]s", c)
 }
 
 func errQuarantined(c token.Connection) error { return fmt.Errorf("%s is %s", c, quarantineAdvice(c)) }
 
-// quarantineAdvice says what a quarantine means and how a person ends it.
+// quarantineAdvice says what quarantine means and how a person ends it.
 func quarantineAdvice(c token.Connection) string {
-	return fmt.Sprintf("held, because an answer of the token endpoint cannot be used as it is; "+
-		"name the right refresh token with `tokenturn connection release %s`, give the answer up with `tokenturn "+
-		"connection discard %[1]s`, or connect anew", c)
+	return fmt.Sprintf("quarantined: tokenturn cannot use a response of the token endpoint as it is and presents "+
+		"nothing; name the correct refresh token with `tokenturn connection release %s`, give up the response with "+
+		"`tokenturn connection discard %[1]s`, or connect again with `tokenturn connection invite %[1]s`", c)
 }
 
 func errNeedsConsent(c token.Connection) error {
-	return exitf(needsConsent, "%s needs the consent of a person; make a link for them with: "+
+	return exitf(needsConsent, "%s needs a person's consent; create a link to send to them with: "+
 		"tokenturn connection invite %[1]s", c)
 }
 
-// errNoApplication puts rotation.ErrNoApplication into the operator's words.
+// errNoApplication is rotation.ErrNoApplication with what the operator has to do.
 func errNoApplication(environment string) error {
-	return exitf(notFound, "there are no app credentials for %s here; store them with: tokenturn app set %[1]s",
+	return exitf(notFound, "there are no app credentials for %s; store them with: tokenturn app set %[1]s",
 		environment)
 }

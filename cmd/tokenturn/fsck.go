@@ -17,20 +17,21 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// recheckAfter is how long after the first look fsck looks again at what it found: runs end
-// steps that they have begun, and reads by label become consistent.
+// recheckAfter is the time after which fsck checks each finding again: by then, runs have
+// ended the steps that they had begun, and reads by label are consistent.
 const recheckAfter = 2 * time.Second
 
 func (c *cli) fsckCommand() *cobra.Command {
-	return c.withExamples(&cobra.Command{Use: "fsck [ENV/NAME...]", Short: "Look for damage in what is stored, and say what to do",
-		Long: `Compares ledger rows, saved answers, histories and secrets with each other and with the
-rules of the engine: of the connections named, or of all. It changes nothing, asks
-Procore nothing, and can run beside everything else. What it finds it looks at twice.
+	return c.withExamples(&cobra.Command{Use: "fsck [ENV/NAME...]",
+		Short: "Check the stored data for damage and say what to do",
+		Long: `Compares ledger rows, saved token responses, histories and secrets with each other and with
+the rules of the engine, for the named connections or for all. It changes nothing, sends
+nothing to Procore, and can run at any time. It checks each finding twice.
 
-What needs the sealing key is not checked without the right to use it; the answer
-says so. To examine settings, permissions and schedule, run "tokenturn doctor".
+Without permission to use the sealing key, some checks cannot be made; the output lists
+them. To check settings, permissions and schedule, run "tokenturn doctor".
 
-Exit codes: 0 no damage; 1 damage, or something that cannot be read; 4 no such connection.`,
+Exit codes: 0 no damage; 1 damage, or data that cannot be read; 4 no such connection.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var only []token.Connection
 			for _, arg := range args {
@@ -41,7 +42,7 @@ Exit codes: 0 no damage; 1 damage, or something that cannot be read; 4 no such c
 				only = append(only, conn)
 			}
 			if report, err := c.keyFile(); err != nil || len(report.Findings) > 0 {
-				return errors.Join(err, c.answerDamage(report)) // what others may have read is not used
+				return errors.Join(err, c.answerDamage(report)) // the key is not used: others may have read it
 			}
 			return c.with(cmd.Context(), func(in *installation) error { return c.fsck(cmd.Context(), in, only) })
 		}},
@@ -63,11 +64,11 @@ func (c *cli) keyFile() (fsck.Report, error) {
 	}
 	path := filepath.Join(dir, embedded.KeyName)
 	info, err := os.Stat(path)
-	if err != nil { // opening the store says it better
+	if err != nil { // opening the store reports it
 		return report, nil
 	}
 	if report.Findings = append(report.Findings, fsck.KeyFile(path, info.Mode())...); len(report.Findings) > 0 {
-		report.NotMade = []fsck.NotMade{{Check: "all others", Reason: "the mode of the key file has to be corrected first"}}
+		report.NotMade = []fsck.NotMade{{Check: "all others", Reason: "correct the mode of the key file first"}}
 	}
 	return report, nil
 }

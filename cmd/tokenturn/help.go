@@ -32,7 +32,7 @@ func (c *cli) withExamples(cmd *cobra.Command, examples ...example) *cobra.Comma
 	return cmd
 }
 
-// noun groups verbs. By itself it says which ones there are.
+// noun groups verbs. Without a verb it lists them.
 func (c *cli) noun(use, short, long string, verbs ...*cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{Use: use, Short: short, Long: long}
 	cmd.AddCommand(verbs...)
@@ -44,12 +44,12 @@ func (c *cli) noun(use, short, long string, verbs ...*cobra.Command) *cobra.Comm
 	return c.withExamples(cmd, first...)
 }
 
-// wantVerb makes a command that does nothing by itself say which verbs it has.
+// wantVerb makes a command without an action of its own report its verbs.
 func wantVerb(cmd *cobra.Command) {
-	// Without Args cobra would take an unknown verb of anything but the root for a call for help.
+	// Without Args cobra answers an unknown verb of any command but the root with help.
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {
-			return usageError(cmd, fmt.Errorf("%q is no command of %s", args[0], cmd.CommandPath()))
+			return usageError(cmd, fmt.Errorf("%s has no command %q", cmd.CommandPath(), args[0]))
 		}
 		return nil
 	}
@@ -64,19 +64,19 @@ func wantVerb(cmd *cobra.Command) {
 	}
 }
 
-// verb runs do without arguments.
+// verb is a command without arguments that runs do.
 func verb(use, short, long string, do func(ctx context.Context, cmd *cobra.Command) error) *cobra.Command {
 	return &cobra.Command{Use: use, Short: short, Long: long,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usageError(cmd, fmt.Errorf("%s takes no argument", cmd.CommandPath()))
+				return usageError(cmd, fmt.Errorf("%s takes no arguments", cmd.CommandPath()))
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return do(cmd.Context(), cmd) }}
 }
 
-// verbOn runs do on the one thing that its argument names and parse reads.
+// verbOn is a command with one argument, which parse reads and do works on.
 func verbOn[T any](parse func(string) (T, error), use, short, long string,
 	do func(ctx context.Context, cmd *cobra.Command, on T) error) *cobra.Command {
 	return &cobra.Command{Use: use, Short: short, Long: long,
@@ -95,7 +95,7 @@ func verbOn[T any](parse func(string) (T, error), use, short, long string,
 		}}
 }
 
-// onEnvironment and onConnection are what verbs are for.
+// onEnvironment and onConnection are the commands on an environment or a connection.
 var (
 	onEnvironment = verbOn[string]
 	onConnection  = verbOn[token.Connection]

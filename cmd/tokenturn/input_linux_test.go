@@ -17,11 +17,11 @@ func TestBadInput(t *testing.T) {
 		says  string
 	}{
 		"unknown connection": {"", "connection show demo/nobody", notFound,
-			"there is no connection demo/nobody here"},
+			"there is no connection demo/nobody"},
 		"no credentials": {"", "connection authorize sandbox/acme", notFound, "there are no app credentials " +
-			"for sandbox here; store them with: tokenturn app set sandbox"},
+			"for sandbox; store them with: tokenturn app set sandbox"},
 		"pipe without a code": {"", "connection authorize demo/other", usage,
-			"Standard input is no terminal; the code is read from it all the same."},
+			"Standard input is not a terminal; the code is read from it anyway."},
 		"pipe with a guess": {"guess\n", "connection authorize demo/other", needsConsent,
 			"Procore refuses the code"},
 		"endless line": {strings.Repeat("x", 1<<17), "connection authorize demo/other", failed,
@@ -33,9 +33,9 @@ func TestBadInput(t *testing.T) {
 		"disconnect of another name": {"demo/other\n", "connection disconnect demo/acme", usage,
 			"that is not demo/acme; nothing was changed"},
 		"disconnect without an answer": {"", "connection disconnect demo/acme", usage,
-			"the input has ended; nothing was changed; --yes does not ask"},
+			"the input has ended; nothing was changed; to skip the question, add --yes"},
 		"credentials from a pipe": {"id\nsecret\n", "app set demo", usage,
-			"standard input is no terminal to ask at; give JSON with --stdin"},
+			"standard input is not a terminal; pass the credentials as JSON with --stdin"},
 		"credentials that are none": {"id\nsecret\n", "app set demo --stdin", usage, "are not the JSON object"},
 		"a secret as argument":      {"", "app set demo canary-secret", usage, "usage: tokenturn app set ENV"},
 		"a code as argument": {"", "connection authorize demo/acme canary-code", usage,

@@ -22,8 +22,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// installation is everything a command may need of one installation, wherever
-// that keeps its things.
+// installation is what a command may need of one installation, whatever its store is.
 type installation struct {
 	ledger    ledger
 	secrets   rotation.SecretStore
@@ -32,25 +31,25 @@ type installation struct {
 	apps      applications
 	consents  consent.Store
 	issuer    *procore.Issuer
-	followUps rotation.FollowUps // nil: the next sweep does it
+	followUps rotation.FollowUps // nil: the next sweep does the work
 	notifier  rotation.Notifier  // nil: log only
-	// What all processes of an installation share; nil on one machine, where a process
-	// keeps the pace, and what it told, to itself.
+	// What all processes of an installation share. nil on one machine: each process limits
+	// its own rate and claims its own notices.
 	pace         rotation.RateLimiter
 	noticeClaims rotation.NoticeClaims
 	settings     rotation.Settings
-	publicURL    string // where links lead; empty if that is not known
-	// organization is whom the pages of `serve` name; may be empty.
+	publicURL    string // base of links; empty if not known
+	// organization is the name on the pages of `serve`; may be empty.
 	organization string
 	log          *slog.Logger
-	// In AWS alone: policies of secrets, and who the caller is.
+	// In AWS only: the policies of secrets, and the ARN of the caller.
 	protections *secretsmanager.Protections
 	caller      func(context.Context) (arn string, err error)
-	checks      []doctor.Check // of what only this kind of installation has
+	checks      []doctor.Check // that only this kind of installation has
 	close       func() error
 }
 
-// ledger is what both stores offer beyond the engine's port.
+// ledger is the engine's port and what both stores offer beyond it.
 type ledger interface {
 	rotation.Ledger
 	List(ctx context.Context) ([]rotation.Record, error)
@@ -64,7 +63,7 @@ type applications interface {
 	Set(ctx context.Context, environment string, value token.Secret) error
 }
 
-// deletions schedule the deletion of connections' secrets, and take that back.
+// deletions schedule and cancel the deletion of connections' secrets.
 type deletions interface {
 	Schedule(ctx context.Context, c token.Connection, recovery time.Duration) (at time.Time, err error)
 	Cancel(ctx context.Context, c token.Connection) error
@@ -72,14 +71,14 @@ type deletions interface {
 
 const (
 	// embeddedStack is the installation's id in documents. One directory is one
-	// installation, and no other can reach what is in it.
+	// installation, which no other one can reach.
 	embeddedStack = "embedded"
-	// localURL is where `serve` is unless told otherwise.
+	// localURL is the default public URL of `serve`.
 	localURL = "http://localhost:8080"
 )
 
-// with opens the installation for the time of do. Where nothing has been
-// stored yet, that is an error: a command that only reads makes no store.
+// with opens the installation while do runs. If nothing is stored yet, that is an error: a
+// command that only reads does not create a store.
 func (c *cli) with(ctx context.Context, do func(*installation) error) error {
 	if c.store == "embedded" {
 		dir, err := c.dataDir()
@@ -88,13 +87,13 @@ func (c *cli) with(ctx context.Context, do func(*installation) error) error {
 		}
 		if _, err := os.Stat(filepath.Join(dir, embedded.DatabaseName)); errors.Is(err, fs.ErrNotExist) {
 			return exitf(notFound, "nothing is stored in %s yet; begin with: tokenturn app set sandbox\n"+
-				"or see a demonstration with: tokenturn serve --demo", dir)
+				"or see the demo with: tokenturn serve --demo", dir)
 		}
 	}
 	return c.withNew(ctx, do)
 }
 
-// withNew is with for commands that may be the first ones on an installation.
+// withNew is with for commands that may create the store.
 func (c *cli) withNew(ctx context.Context, do func(*installation) error) error {
 	in, err := c.open(ctx)
 	if err != nil {
@@ -122,7 +121,7 @@ func (c *cli) openEmbedded(ctx context.Context, dir string, log *slog.Logger) (*
 	}
 	settings := configured.Rotation()
 	settings.Stack = embeddedStack
-	settings.PutsPerDay = 0 // the embedded secret store takes any number of versions
+	settings.PutsPerDay = 0 // the embedded secret store has no limit
 	store, err := embedded.Open(ctx, dir)
 	if err != nil {
 		return nil, err
@@ -205,13 +204,13 @@ func (in *installation) load(ctx context.Context, conn token.Connection) (rotati
 	return rec, responses, err
 }
 
-// register makes sure that a connection exists and that a consent to it can be
-// published: a secret that is scheduled for deletion is restored.
+// register makes sure that a connection exists and that its tokens can be published: it
+// restores a secret that is scheduled for deletion.
 func (in *installation) register(ctx context.Context, conn token.Connection) (rotation.Record, error) {
 	if _, err := in.secrets.Current(ctx, conn); errors.Is(err, rotation.ErrSecretDeleted) {
 		if err := in.deletions.Cancel(ctx, conn); err != nil && !errors.Is(err, rotation.ErrNoSecret) {
 			return rotation.Record{}, fmt.Errorf("the secret of %s is scheduled for deletion and cannot be restored, "+
-				"so nothing could be published: %w; try again, or once it is gone", conn, err)
+				"so nothing could be published: %w; try again now, or after its deletion", conn, err)
 		}
 		in.log.WarnContext(ctx, "the secret was scheduled for deletion and is restored, without a usable token", "connection",
 			conn.String())

@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// stopSignals are those that ask the program to stop: Ctrl-C, an end of the
-// system, and a terminal that is closed, unless nohup(1) has that one ignored.
+// stopSignals are the signals that ask the program to stop: Ctrl-C, a shutdown, and a
+// closed terminal unless nohup(1) ignores that one.
 func stopSignals() []os.Signal {
 	if signal.Ignored(syscall.SIGHUP) {
 		return []os.Signal{os.Interrupt, syscall.SIGTERM}
@@ -17,12 +17,12 @@ func stopSignals() []os.Signal {
 	return []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}
 }
 
-// finishingFirst is why a command that presents refresh tokens does not stop at once.
-const finishingFirst = "What was begun is finished first, so that no pair is lost; this ends by itself soon."
+// finishingFirst says why a command that presents refresh tokens does not stop at once.
+const finishingFirst = "tokenturn finishes what it has begun, so that no token pair is lost, and then stops."
 
-// deferSignals is for what would lose a pair if the program ended at once. Until
-// finished is called no signal to stop does that, however many come: each is
-// answered with why. The program's context is cancelled by the first all the same.
+// deferSignals protects work that would lose a pair if the program ended at once. Until
+// finished is called, no signal ends the program: each is answered with why. The first
+// one still cancels the program's context.
 func (c *cli) deferSignals(why string) (finished func()) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, stopSignals()...)
@@ -39,11 +39,10 @@ func (c *cli) deferSignals(why string) (finished func()) {
 	}
 }
 
-// uninterrupted withstands for what must not even stop half-way: the context it
-// returns is not cancelled by a signal either. The deadline of ctx, and
-// exchangeLimit, still hold.
+// uninterrupted is deferSignals for work that must not stop half-way: a signal does not
+// cancel the context that it returns. The deadline of ctx and exchangeLimit still hold.
 func (c *cli) uninterrupted(ctx context.Context, why string) (working context.Context, finished func()) {
-	withstood := c.deferSignals(why)
+	release := c.deferSignals(why)
 	working, cancel := context.WithTimeout(context.WithoutCancel(ctx), exchangeLimit)
 	stop := func() {}
 	if deadline, ok := ctx.Deadline(); ok {
@@ -52,6 +51,6 @@ func (c *cli) uninterrupted(ctx context.Context, why string) (working context.Co
 	return working, func() {
 		stop()
 		cancel()
-		withstood()
+		release()
 	}
 }

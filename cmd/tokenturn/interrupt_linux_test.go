@@ -41,7 +41,7 @@ func (s *machine) holdAnswer() (arrived, release func()) {
 // whatever way the person tries to stop it.
 func TestStoppedWhileATokenIsPresented(t *testing.T) {
 	t.Parallel()
-	const why = "What was begun is finished first, so that no pair is lost"
+	const why = "tokenturn finishes what it has begun, so that no token pair is lost"
 	for name, args := range map[string]string{
 		"rotate":       "connection rotate demo/acme",
 		"rotate --all": "connection rotate --all",
@@ -160,7 +160,7 @@ func TestInterruptedInput(t *testing.T) {
 	s := newMachine(t)
 	for args, question := range map[string]string{
 		"app set demo --stdin":         "Paste the credentials as JSON, then press Ctrl-D.",
-		"connection import --batch":    "Paste one JSON object a line, then press Ctrl-D.",
+		"connection import --batch":    "Paste one JSON object per line, then press Ctrl-D.",
 		"connection import demo/other": "Refresh token (not shown): ",
 	} {
 		session := s.start(strings.Fields(args)...)

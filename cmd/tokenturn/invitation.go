@@ -12,13 +12,13 @@ import (
 )
 
 func (c *cli) invitationCommand() *cobra.Command {
-	return c.noun("invitation", "Links by which people connect",
-		"An invitation is a link that `connection invite` made. It is known here by the\nbeginning of its hash; "+
-			"the link itself is kept nowhere.",
+	return c.noun("invitation", "Manage invitations to connect",
+		"An invitation is a link that `connection invite` created. Its id is the beginning of its\n"+
+			"hash; the link itself is not stored.",
 		c.invitationList(), c.invitationRevoke())
 }
 
-// invitationAnswer is what is told of one invitation. Nothing in it is secret.
+// invitationAnswer describes one invitation. Nothing in it is secret.
 type invitationAnswer struct {
 	ID         string            `json:"id"`
 	Connection token.Connection  `json:"connection"`
@@ -30,7 +30,7 @@ type invitationAnswer struct {
 	ExpiresAt  time.Time         `json:"expires_at"`
 }
 
-// idLength is how much of its hash names an invitation: 48 bits.
+// idLength is the length of an invitation's id, in digits of its hash: 48 bits.
 const idLength = 12
 
 func invitationID(i consent.Invitation) string { return i.Hash[:min(idLength, len(i.Hash))] }
@@ -43,7 +43,7 @@ func newInvitationAnswer(i consent.Invitation, epoch int64) invitationAnswer {
 		a.State = "used"
 	case !i.RevokedAt.IsZero():
 		a.State = "revoked"
-	case i.Epoch != epoch: // connected or disconnected by other means since
+	case i.Epoch != epoch: // connected or disconnected otherwise since then
 		a.State = "ended"
 	case i.Starts >= consent.MaxStarts:
 		a.State = "started_out"

@@ -14,8 +14,8 @@ import (
 
 func (c *cli) invitationList() *cobra.Command {
 	return c.withExamples(verb("list", "List the invitations that have not expired",
-		`States: open; used (it connected); revoked; started_out (started as often as it
-may be); ended (the connection was connected or disconnected otherwise since).`,
+		`States: open; used (it connected); revoked; started_out (it reached the maximum number of
+starts); ended (the connection was since connected or disconnected in another way).`,
 		func(ctx context.Context, _ *cobra.Command) error {
 			return c.with(ctx, func(in *installation) error {
 				list, err := in.invitations(ctx)
@@ -23,7 +23,7 @@ may be); ended (the connection was connected or disconnected otherwise since).`,
 					return err
 				}
 				if len(list) == 0 {
-					c.say("There are no invitations; make one with: tokenturn connection invite ENV/NAME")
+					c.say("There are no invitations. Create one with: tokenturn connection invite ENV/NAME")
 				}
 				return c.answer(list, func(w io.Writer) { printInvitations(w, list, time.Now()) })
 			})
@@ -46,7 +46,7 @@ func printInvitations(w io.Writer, list []invitationAnswer, now time.Time) {
 	t.Flush()
 }
 
-// expected says in a table who is to consent.
+// expected says in a table who may give the consent.
 func expected(who rotation.Identity) string {
 	var parts []string
 	if who.Login != "" {

@@ -16,16 +16,17 @@ var idForm = regexp.MustCompile(`^[0-9a-f]{4,64}$`)
 
 func parseInvitationID(text string) (string, error) {
 	if !idForm.MatchString(text) {
-		return "", fmt.Errorf("%.20q is no id of an invitation; see: tokenturn invitation list", text)
+		return "", fmt.Errorf("%.20q is not the id of an invitation; list the invitations with: "+
+			"tokenturn invitation list", text)
 	}
 	return text, nil
 }
 
 func (c *cli) invitationRevoke() *cobra.Command {
-	return c.withExamples(verbOn(parseInvitationID, "revoke ID", "Take an invitation back",
-		`From then on the link does not work, and what was started with it is not finished.
-What it has connected already stays; see "tokenturn connection disconnect". The id is
-what "connection invite" and "invitation list" say, or the beginning of it.`,
+	return c.withExamples(verbOn(parseInvitationID, "revoke ID", "Revoke an invitation",
+		`The link stops working, and a consent that was started with it cannot be finished. If it
+has already connected someone, the connection stays; see "tokenturn connection disconnect".
+"connection invite" and "invitation list" print the id; its beginning is enough.`,
 		func(ctx context.Context, _ *cobra.Command, id string) error {
 			return c.with(ctx, func(in *installation) error { return c.revokeInvitation(ctx, in, id) })
 		}),
@@ -43,7 +44,8 @@ func (c *cli) revokeInvitation(ctx context.Context, in *installation, id string)
 	}
 	a := newInvitationAnswer(found, found.Epoch)
 	if a.State == "used" {
-		c.say("It was used before; the connection stays. To end that: tokenturn connection disconnect %s", found.Connection)
+		c.say("It was already used, and the connection stays. To end it: tokenturn connection disconnect %s",
+			found.Connection)
 	} else {
 		a.State = "revoked"
 	}
@@ -64,9 +66,10 @@ func (in *installation) invitation(ctx context.Context, id string) (found consen
 	}
 	switch matches {
 	case 0:
-		return found, exitf(notFound, "there is no invitation %s, or it has expired; see: tokenturn invitation list", id)
+		return found, exitf(notFound, "there is no invitation %s, or it has expired; list the invitations with: "+
+			"tokenturn invitation list", id)
 	case 1:
 		return found, nil
 	}
-	return found, exitf(usage, "%d invitations begin with %s; give more of the id", matches, id)
+	return found, exitf(usage, "the ids of %d invitations begin with %s; enter more digits of the id", matches, id)
 }

@@ -140,7 +140,7 @@ func (s *machine) connects(connection string) token.Secret {
 	return code
 }
 
-const codeQuestion = "Code or address (not shown): "
+const codeQuestion = "Code or URL (not shown): "
 
 // status is what `connection list` says of a connection.
 func (s *machine) status(connection string) string {

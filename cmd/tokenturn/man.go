@@ -13,14 +13,13 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/release"
 )
 
-// manCommand makes the manual pages out of the commands themselves, so that
-// they cannot say anything else.
+// manCommand generates the manual pages from the commands, so that they say the same.
 func (c *cli) manCommand() *cobra.Command {
-	return c.withExamples(verbOn(parseDirectory, "man DIRECTORY", "Write the manual pages into a directory",
-		`Writes one page for each command, to be read with man(1) wherever it finds them.`,
+	return c.withExamples(verbOn(parseDirectory, "man DIRECTORY", "Write the manual pages to a directory",
+		`Writes one page for each command, for man(1).`,
 		func(_ context.Context, cmd *cobra.Command, directory string) error {
 			if err := os.MkdirAll(directory, 0o755); err != nil {
-				return fmt.Errorf("making the directory: %w", err)
+				return fmt.Errorf("creating the directory: %w", err)
 			}
 			header := &doc.GenManHeader{Title: "TOKENTURN", Section: "1", Source: "tokenturn " + release.Version(),
 				Manual: "tokenturn"}
@@ -31,7 +30,7 @@ func (c *cli) manCommand() *cobra.Command {
 			}
 			return c.answer(manAnswer{directory}, func(w io.Writer) {
 				fmt.Fprintf(w,
-					"Written; read them with: man -l %s/tokenturn.1\n", directory)
+					"Written. Read them with: man -l %s/tokenturn.1\n", directory)
 			})
 		}),
 		example{"Write the manual pages and read one",
@@ -45,7 +44,7 @@ type manAnswer struct {
 
 func parseDirectory(text string) (string, error) {
 	if text == "" {
-		return "", errors.New("the directory has no name")
+		return "", errors.New("the name of the directory is empty")
 	}
 	return text, nil
 }

@@ -4,10 +4,9 @@ import (
 	"github.com/schollz/progressbar/v3"
 )
 
-// progress shows a person how far long work has come: on a terminal only, and
-// not beside JSON, whose readers are programs. step is to be called after each
-// of total pieces, end when no more come; both are safe to call where nothing
-// is shown.
+// progress shows a progress bar for long work: on a terminal only, and not with --json,
+// where the reader is a program. Call step after each of total pieces, and end after the
+// last one. Both may be called where nothing is shown.
 func (c *cli) progress(what string, total int) (step, end func()) {
 	if c.json || total < 2 || !isTerminal(c.stderr) {
 		return func() {}, func() {}

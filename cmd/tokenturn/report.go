@@ -13,8 +13,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// report has the engine do something to a connection and answers with what
-// came of it.
+// report lets the engine do something to a connection and prints the result.
 func (c *cli) report(ctx context.Context, conn token.Connection, do func(*installation,
 	*rotation.Rotator) (rotation.Report, error)) error {
 	return c.with(ctx, func(in *installation) error {
@@ -37,8 +36,7 @@ func (c *cli) report(ctx context.Context, conn token.Connection, do func(*instal
 	})
 }
 
-// outcomeError turns the outcome of one connection into an error, nil if it is
-// what was wanted.
+// outcomeError turns the outcome of one connection into an error; nil: it succeeded.
 func outcomeError(r rotation.ConnectionReport) error {
 	c, detail := r.Connection, ""
 	if r.Detail != "" {
@@ -58,16 +56,17 @@ func outcomeError(r rotation.ConnectionReport) error {
 	case rotation.Busy:
 		return exitf(tryLater, "%s is being rotated by another run; %s", c, again)
 	case rotation.Deferred:
-		return exitf(tryLater, "%s has to wait%s; %s", c, detail, again)
+		return exitf(tryLater, "%s must wait%s; %s", c, detail, again)
 	case rotation.Unknown:
-		return exitf(tryLater, "the answer to a refresh of %s was lost%s; it is looked into by itself, %s", c, detail, again)
+		return exitf(tryLater, "the response to a refresh of %s was lost%s; tokenturn checks again automatically; %s",
+			c, detail, again)
 	case rotation.InQuarantine:
 		return errQuarantined(c)
 	}
 	return fmt.Errorf("%s: %s%s; see: tokenturn connection show %[1]s", c, r.Outcome, detail)
 }
 
-// printReports shows how many ended how.
+// printReports shows each result, and how many connections had which outcome.
 func printReports(w io.Writer, report rotation.Report) {
 	for _, r := range report.Connections {
 		printReport(w, r)
@@ -81,8 +80,7 @@ func printReports(w io.Writer, report rotation.Report) {
 	}
 }
 
-// worst joins what went wrong with single connections under one exit code: that
-// of what a person must do soonest.
+// worst joins the errors of all connections under the exit code of the most urgent one.
 func worst(report rotation.Report) error {
 	var errs []error
 	code := done
@@ -105,7 +103,7 @@ func worst(report rotation.Report) error {
 
 func printReport(w io.Writer, r rotation.ConnectionReport) {
 	if outcomeError(r) == nil {
-		fmt.Fprintf(w, "%s %s: generation %d, access token good until %s\n", r.Connection, r.Outcome, r.Generation,
+		fmt.Fprintf(w, "%s %s: generation %d, access token valid until %s\n", r.Connection, r.Outcome, r.Generation,
 			stamp(r.ExpiresAt))
 	}
 }

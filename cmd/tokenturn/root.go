@@ -15,7 +15,8 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/release"
 )
 
-// cli is what one invocation has around it, and the flags that all commands share.
+// cli holds the streams and the environment of one invocation, and the flags that all
+// commands share.
 type cli struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
@@ -28,7 +29,7 @@ type cli struct {
 	examples map[*cobra.Command][]example
 }
 
-// run carries out one command line and returns its exit code.
+// run executes one command line and returns its exit code.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, environ []string) int {
 	c := &cli{stdin: stdin, stdout: stdout, stderr: stderr, environ: environ}
 	root := c.root()
@@ -44,10 +45,10 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 
 func (c *cli) root() *cobra.Command {
 	root := c.noun("tokenturn", "Keep Procore OAuth tokens fresh",
-		`Tokenturn redeems every single-use refresh token exactly once, keeps each new
-pair before anything else happens, and hands other programs a valid access token.
+		`tokenturn uses each single-use refresh token exactly once, saves every new token pair
+before doing anything else, and gives other programs a valid access token.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a person must consent,
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a person must give consent,
 4 not found, 5 try again later.`,
 		c.serveCommand(), c.appCommand(), c.connectionCommand(), c.invitationCommand(), c.tokenCommand(), c.doctorCommand(),
 		c.fsckCommand(), c.manCommand())
@@ -59,24 +60,25 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a person must consent,
 	root.Version = release.Version()
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetFlagErrorFunc(usageError)
-	// cobra would leave out what a command does where there is more to say.
+	// By default cobra leaves out the short description of a command that has a long one.
 	root.SetHelpTemplate("{{.Short}}.\n\n{{with .Long}}{{. | trimTrailingWhitespaces}}\n\n{{end}}{{.UsageString}}")
 	root.SetVersionTemplate("{{.Version}}\n")
 	flags := root.PersistentFlags()
-	flags.StringVar(&c.store, "store", "embedded", "where everything is kept: embedded (this machine) or aws (named by "+
-		"the functions' TOKENTURN_ variables)")
+	flags.StringVar(&c.store, "store", "embedded", "where tokenturn stores its data: embedded (on this machine) or aws "+
+		"(configured by the functions' TOKENTURN_ variables)")
 	flags.StringVar(&c.data, "data", "", "directory of the embedded store (default $XDG_DATA_HOME/tokenturn or "+
 		"~/.local/share/tokenturn)")
-	flags.BoolVar(&c.json, "json", false, "answer in JSON")
+	flags.BoolVar(&c.json, "json", false, "print the result as JSON")
 	root.PersistentPreRunE = c.checkFlags
 	c.completeArguments(root)
 	c.completionCommand(root)
 	root.InitDefaultHelpCmd()
 	help, _, _ := root.Find([]string{"help"})
+	help.Long = "Shows the same text as the --help flag of that command."
 	c.withExamples(help, example{"Show the help of a command", "tokenturn help connection authorize"})
-	help.Args = func(cmd *cobra.Command, args []string) error { // cobra would help with the nearest that there is
+	help.Args = func(cmd *cobra.Command, args []string) error { // cobra shows the help of the nearest command instead
 		if found, rest, err := root.Find(args); err != nil || len(rest) > 0 {
-			return usageError(found, fmt.Errorf("%q is no command of %s", strings.Join(args, " "), root.Name()))
+			return usageError(found, fmt.Errorf("%s has no command %q", root.Name(), strings.Join(args, " ")))
 		}
 		return nil
 	}
@@ -95,18 +97,19 @@ func (c *cli) checkFlags(cmd *cobra.Command, _ []string) error {
 	return nil
 }
 
-// say talks to the person. What it says is no answer.
+// say writes a message for the person to standard error.
 func (c *cli) say(format string, args ...any) { fmt.Fprintf(c.stderr, format+"\n", args...) }
 
-// answer writes v to standard output: as JSON with --json, else as text says.
+// answer writes the result v to standard output: as JSON with --json, otherwise as text
+// writes it.
 func (c *cli) answer(v any, text func(io.Writer)) error {
 	var out bytes.Buffer
 	if c.json {
 		encoder := json.NewEncoder(&out)
-		encoder.SetEscapeHTML(false) // links stay links
+		encoder.SetEscapeHTML(false) // so that links stay readable
 		encoder.SetIndent("", "  ")
 		if err := encoder.Encode(v); err != nil {
-			return fmt.Errorf("putting the answer into JSON: %w", err)
+			return fmt.Errorf("encoding the answer as JSON: %w", err)
 		}
 	} else {
 		text(&out)
@@ -117,7 +120,7 @@ func (c *cli) answer(v any, text func(io.Writer)) error {
 	return nil
 }
 
-// getenv finds a variable; of several, the last one counts.
+// getenv returns the value of a variable. If it is set more than once, the last value counts.
 func (c *cli) getenv(name string) string {
 	value := ""
 	for _, assignment := range c.environ {
@@ -128,7 +131,7 @@ func (c *cli) getenv(name string) string {
 	return value
 }
 
-// logger writes what is at least of the level to standard error.
+// logger writes lines of at least this level to standard error.
 func (c *cli) logger(level slog.Level) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level}
 	if c.json {

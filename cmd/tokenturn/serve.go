@@ -25,20 +25,20 @@ func (c *cli) serveCommand() *cobra.Command {
 	var every time.Duration
 	var demo bool
 	var organization string
-	cmd := verb("serve", "Run the whole system in this process, on the embedded store",
-		`Serves invitations and callbacks, and rotates what is due, on the embedded store.
-Links lead to http://localhost:PORT, so the redirect URI to register in the Developer
-Portal is http://localhost:PORT/callback/ENV. What needs a person is in the log, and
-on http://localhost:PORT/notices with links to send.
+	cmd := verb("serve", "Run the whole system on this machine",
+		`Serves invitations and callbacks, and rotates the connections that are due, in one process
+on the embedded store. Links lead to http://localhost:PORT, so register the redirect URI
+http://localhost:PORT/callback/ENV in the Developer Portal. Connections that need a person
+appear in the log, and with links to send on http://localhost:PORT/notices.
 
-With --demo a stand-in for Procore runs beside it, with tokens that live four times
-as long as --every (10s then), and all is set up for one connection.
+--demo also starts a stand-in for Procore and sets up one connection. Its tokens live four
+times as long as --every, which is 10s for the demo unless you set it.
 
-Ctrl-C lets what is under way finish.`,
+After Ctrl-C, tokenturn finishes what it has begun and stops.`,
 		func(ctx context.Context, cmd *cobra.Command) error {
 			switch {
 			case c.store != "embedded":
-				return usageError(cmd, errors.New("serve runs on the embedded store; on AWS the two functions do its work"))
+				return usageError(cmd, errors.New("serve needs the embedded store; in AWS the two functions do its work"))
 			case every < time.Second:
 				return usageError(cmd, errors.New("--every takes at least 1s"))
 			case consent.CheckOrganization(organization) != nil:
@@ -57,10 +57,10 @@ Ctrl-C lets what is under way finish.`,
 			return c.serve(ctx, listener, every, organization)
 		})
 	flags := cmd.Flags()
-	flags.StringVar(&addr, "addr", "localhost:8080", "where to listen")
+	flags.StringVar(&addr, "addr", "localhost:8080", "address to listen on")
 	flags.DurationVar(&every, "every", time.Hour, "time between two sweeps")
-	flags.StringVar(&organization, "organization", "", "whom the pages name as the one who asks, such as your company")
-	flags.BoolVar(&demo, "demo", false, "add a stand-in for Procore and set everything up")
+	flags.StringVar(&organization, "organization", "", "name on the pages of who asks for access, such as your company")
+	flags.BoolVar(&demo, "demo", false, "start a stand-in for Procore and set up one connection")
 	return c.withExamples(cmd,
 		example{"Run on this machine", "tokenturn serve"},
 		example{"Try it without a Procore account", "tokenturn serve --demo"},
@@ -72,14 +72,14 @@ func (c *cli) serve(ctx context.Context, listener net.Listener, every time.Durat
 	return c.withNew(ctx, func(in *installation) error {
 		in.log = withRequestIDs(c.logger(slog.LevelInfo))
 		in.publicURL, in.organization = localAddress(listener), organization
-		c.say("Serving %s, and rotating what is due every %v. Redirect URI for the Developer Portal: %s",
+		c.say("Serving %s. Connections that are due are rotated every %v. Redirect URI for the Developer Portal: %s",
 			in.publicURL, every, callbackURL(in.publicURL, "ENV"))
 		return c.system(in, every).run(ctx, listener)
 	})
 }
 
-// localAddress is the public URL of a listener. People reach it from this
-// machine alone: anything else would need https.
+// localAddress is the public URL of a listener. People reach it from this machine only:
+// anything else would need https.
 func localAddress(listener net.Listener) string {
 	port := ""
 	if tcp, ok := listener.Addr().(*net.TCPAddr); ok {
@@ -93,7 +93,7 @@ type system struct {
 	in           *installation
 	every        time.Duration
 	deferSignals func(why string) (finished func())
-	// watch, if set, is told of every report.
+	// watch, if set, gets every report.
 	watch func(rotation.Report)
 }
 
@@ -101,8 +101,8 @@ func (c *cli) system(in *installation, every time.Duration) *system {
 	return &system{in: in, every: every, deferSignals: c.deferSignals}
 }
 
-// run serves until ctx is cancelled. What has been begun then still ends: a
-// consent is saved, and so is the answer to a refresh.
+// run serves until ctx is cancelled. Work in progress is still finished: a consent is saved,
+// and so is the answer to a refresh.
 func (s *system) run(ctx context.Context, listener net.Listener) error {
 	followUps := newQueue()
 	s.in.followUps = followUps
@@ -117,27 +117,27 @@ func (s *system) run(ctx context.Context, listener net.Listener) error {
 	if err != nil {
 		return err
 	}
-	// An interrupt at this moment ends the program as any later one does, without an error.
+	// A later interrupt ends the program without an error, so one at this moment does too.
 	if err := s.resume(context.WithoutCancel(ctx), followUps); err != nil {
 		return err
 	}
-	defer s.deferSignals("Stopping as soon as what is under way has ended, so that no pair is lost; " +
-		"that takes two minutes at most.")()
+	defer s.deferSignals("Stopping when the work in progress is finished, so that no token pair is lost; " +
+		"this takes at most two minutes.")()
 	delivering, stopDelivering := context.WithCancel(context.WithoutCancel(ctx))
 	delivered := make(chan struct{})
 	go func() {
 		defer close(delivered)
 		followUps.deliver(delivering, s.every, trigger.Handler{Engine: watched{rotator, s.watch}, Log: s.in.log})
 	}()
-	err = s.serveHTTP(ctx, listener, accessLog(notices.wrap(callback), s.in.log)) // returns when the last consent has ended
+	// It returns when the last consent is finished.
+	err = s.serveHTTP(ctx, listener, accessLog(notices.wrap(callback), s.in.log))
 	stopDelivering()
 	<-delivered
 	return err
 }
 
-// resume asks for sweeps at the times that the ledger has in store before the
-// next scheduled one: messages that an earlier process was to deliver then went
-// with it.
+// resume requests sweeps at the due times before the next scheduled sweep: the messages that
+// an earlier process would have delivered then are lost with it.
 func (s *system) resume(ctx context.Context, followUps rotation.FollowUps) error {
 	records, err := s.in.ledger.List(ctx)
 	if err != nil {
@@ -151,7 +151,7 @@ func (s *system) resume(ctx context.Context, followUps rotation.FollowUps) error
 	return err
 }
 
-// callbackHandler is what the callback function serves.
+// callbackHandler is the handler of the callback function.
 func (s *system) callbackHandler() (http.Handler, error) {
 	consents, err := s.in.exchanges()
 	if err != nil {
@@ -162,8 +162,8 @@ func (s *system) callbackHandler() (http.Handler, error) {
 		Organization: s.in.organization, Logger: s.in.log, Now: time.Now})
 }
 
-// consentLimit is the longest that a consent may take once its code is spent;
-// see the bounds of package consent.
+// consentLimit is the longest time that a consent may take once its code is spent; see the
+// limits of package consent.
 const consentLimit = 70 * time.Second
 
 func (s *system) serveHTTP(ctx context.Context, listener net.Listener, handler http.Handler) error {
@@ -180,12 +180,12 @@ func (s *system) serveHTTP(ctx context.Context, listener net.Listener, handler h
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), consentLimit)
 	defer cancel()
 	if err := server.Shutdown(bounded); err != nil {
-		return fmt.Errorf("waiting for requests under way: %w", err)
+		return fmt.Errorf("waiting for requests in progress: %w", err)
 	}
 	return nil
 }
 
-// watched tells watch what engine reports.
+// watched gives the reports of engine to watch.
 type watched struct {
 	engine trigger.Engine
 	watch  func(rotation.Report)

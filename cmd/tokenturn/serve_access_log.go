@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// accessLog writes one line about every request, with its route and neither its
-// path, which may be an invitation's secret, nor its query, headers or cookies.
+// accessLog logs one line for each request with its route, but without its path, which may
+// contain an invitation's secret, and without its query, headers and cookies.
 func accessLog(next http.Handler, log *slog.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
@@ -22,7 +22,7 @@ func accessLog(next http.Handler, log *slog.Logger) http.Handler {
 	})
 }
 
-// statusRecorder remembers the status.
+// statusRecorder records the status.
 type statusRecorder struct {
 	http.ResponseWriter
 	status int
@@ -36,7 +36,7 @@ func (o *statusRecorder) WriteHeader(status int) {
 // requestID is the key of a request's id in its context.
 type requestID struct{}
 
-// withRequestIDs makes every line that is about a request carry its id.
+// withRequestIDs adds the id of the request to every line about it.
 func withRequestIDs(log *slog.Logger) *slog.Logger { return slog.New(withRequestID{log.Handler()}) }
 
 type withRequestID struct{ slog.Handler }

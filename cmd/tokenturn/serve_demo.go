@@ -21,15 +21,15 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// demoEvery is the demonstration's schedule unless --every says otherwise.
+// demoEvery is the schedule of the demo without --every.
 const demoEvery = 10 * time.Second
 
-const demoOrganization = "Acme Builders (a demonstration)"
+const demoOrganization = "Acme Builders (demo)"
 
 var demoConnection = token.Connection{Environment: "demo", Name: "acme"}
 
-// demo serves with a stand-in for Procore beside it, everything set up for one
-// connection. Without --data its store is thrown away in the end.
+// demo serves next to a stand-in for Procore, set up for one connection. Without --data it
+// deletes its store at the end.
 func (c *cli) demo(ctx context.Context, listener net.Listener, every time.Duration, organization string) (err error) {
 	dir, err := c.demoDir()
 	if err != nil {
@@ -66,7 +66,7 @@ func (c *cli) demoDir() (string, error) {
 	}
 	dir, err := os.MkdirTemp("", "tokenturn-demo-*")
 	if err != nil {
-		return "", fmt.Errorf("making a directory for the demonstration: %w; choose one with --data", err)
+		return "", fmt.Errorf("creating a directory for the demo: %w; choose one with --data", err)
 	}
 	return dir, nil
 }
@@ -89,7 +89,7 @@ func (in *installation) setUpDemo(ctx context.Context, app procoretest.App, proc
 
 func (c *cli) printGuide(link token.Secret, procoreURL, dir string, every time.Duration) {
 	user := procoretest.DefaultUser()
-	fmt.Fprintf(c.stdout, `tokenturn demo: everything runs on this machine; no account is needed.
+	fmt.Fprintf(c.stdout, `tokenturn demo: everything runs on this machine; you need no Procore account.
 
 1. Open this link in a browser and press the button:
 
@@ -97,21 +97,22 @@ func (c *cli) printGuide(link token.Secret, procoreURL, dir string, every time.D
 
 2. Sign in at the stand-in for Procore (%s) and allow access:
 
-     e-mail    %s
+     email     %s
      password  %s
 
-3. Watch the tokens turn here. Read the one that is good now in another terminal:
+3. Watch the rotations here. In another terminal, print the current access token:
 
      %s --data %s token print %s
 
-Access tokens live %v here (Procore's live 90 minutes); what is due is looked for every %v.
-Ctrl-C ends the demo.
+Access tokens live %v here (90 minutes at Procore). tokenturn looks for due connections
+every %v. Press Ctrl-C to end the demo.
 
-`, link.Reveal(), procoreURL, user.Login, user.Password, shellWord(thisProgram()), shellWord(dir), demoConnection, 4*every, every)
+`, link.Reveal(), procoreURL, user.Login, user.Password, shellWord(thisProgram()), shellWord(dir),
+		demoConnection, 4*every, every)
 }
 
-// thisProgram is what to type to run this very program: its name where the
-// shell finds it, else its path.
+// thisProgram is how to run this program from a shell: by name if the shell finds it,
+// otherwise by path.
 func thisProgram() string {
 	path, err := os.Executable()
 	if err != nil {
@@ -129,7 +130,7 @@ func sameFile(a, b string) bool {
 	return errA == nil && errB == nil && os.SameFile(infoA, infoB)
 }
 
-// shellWord quotes what a shell would not take as one word.
+// shellWord quotes text that a shell would not read as one word.
 func shellWord(text string) string {
 	if text != "" && !strings.ContainsFunc(text, func(r rune) bool {
 		return !strings.ContainsRune("/._-+:@%", r) && !('0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z')
@@ -139,7 +140,7 @@ func shellWord(text string) string {
 	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }
 
-// demoReporter tells in short lines what became of connections.
+// demoReporter prints a short line for each change of a connection.
 type demoReporter struct {
 	mu  sync.Mutex
 	out io.Writer
@@ -150,10 +151,10 @@ func (n *demoReporter) print(report rotation.Report) {
 	defer n.mu.Unlock()
 	for _, r := range report.Connections {
 		switch r.Outcome {
-		// nothing new; of what was disconnected there is nothing
+		// nothing has changed
 		case rotation.Fresh, rotation.Busy, rotation.Deferred, rotation.NotFound:
 		case rotation.Rotated, rotation.Published, rotation.Recovered:
-			fmt.Fprintf(n.out, "%s  %s  %-9s  generation %d, access token good until %s\n", clock(time.Now()), r.Connection,
+			fmt.Fprintf(n.out, "%s  %s  %-9s  generation %d, access token valid until %s\n", clock(time.Now()), r.Connection,
 				r.Outcome, r.Generation, clock(r.ExpiresAt))
 		default:
 			fmt.Fprintf(n.out, "%s  %s  %s  %s\n", clock(time.Now()), r.Connection, r.Outcome, r.Detail)

@@ -18,10 +18,10 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 )
 
-// noticesPath is where `serve` shows notices.
+// noticesPath is the path at which `serve` shows notices.
 const noticesPath = "/notices"
 
-// mostNotices is how many are kept; older ones are in the log.
+// mostNotices is the number of notices kept; older ones are in the log.
 const mostNotices = 100
 
 //go:embed serve_notices.html
@@ -31,7 +31,7 @@ var noticesTemplate = template.Must(template.New("notices").Funcs(template.FuncM
 	"stamp": stamp, "words": func(kind string) string { return strings.ReplaceAll(kind, "_", " ") },
 }).Parse(noticesPage))
 
-// noticesStyle is the page's style sheet in a Content-Security-Policy.
+// noticesStyle is the hash of the page's style sheet, for the Content-Security-Policy.
 var noticesStyle = func() string {
 	_, rest, _ := strings.Cut(noticesPage, "<style>")
 	style, _, _ := strings.Cut(rest, "</style>")
@@ -39,11 +39,11 @@ var noticesStyle = func() string {
 	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
 }()
 
-// noticeBoard keeps the notices of this process and shows them, with what needs a
-// person now, on a page of this machine.
+// noticeBoard keeps the notices of this process. Its page shows them, and the connections
+// that need a person now, to browsers on this machine.
 type noticeBoard struct {
 	ledger ledger
-	host   string // of the public URL; requests for another one are turned away
+	host   string // of the public URL; requests for another host are refused
 
 	mu      sync.Mutex
 	notices []rotation.Notice // newest first
@@ -59,7 +59,7 @@ func (b *noticeBoard) Notify(_ context.Context, n rotation.Notice) error {
 	return nil
 }
 
-// wrap serves the page, and everything else by next.
+// wrap serves the page, and leaves every other path to next.
 func (b *noticeBoard) wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == noticesPath {
@@ -82,20 +82,20 @@ func (b *noticeBoard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header.Set("Referrer-Policy", "no-referrer")
 	header.Set("X-Content-Type-Options", "nosniff")
 	switch {
-	case r.Host != b.host: // a name that somebody has pointed at this machine
+	case r.Host != b.host: // DNS rebinding: a foreign name that leads to this machine
 		http.Error(w, "this page is at http://"+b.host+noticesPath, http.StatusMisdirectedRequest)
 		return
-	case !isLocal(r): // --addr may listen for others too, and who has a link may consent
-		http.Error(w, "this page is for a browser on the machine itself", http.StatusForbidden)
+	case !isLocal(r): // --addr may listen on the network, and anyone with a link can use it
+		http.Error(w, "this page is only for browsers on the same machine", http.StatusForbidden)
 		return
 	case r.Method != http.MethodGet:
 		header.Set("Allow", http.MethodGet)
-		http.Error(w, "this page can only be read", http.StatusMethodNotAllowed)
+		http.Error(w, "this page is read-only", http.StatusMethodNotAllowed)
 		return
 	}
 	records, err := b.ledger.List(r.Context())
 	if err != nil {
-		http.Error(w, "the connections cannot be listed: "+err.Error(), http.StatusServiceUnavailable)
+		http.Error(w, "listing the connections: "+err.Error(), http.StatusServiceUnavailable)
 		return
 	}
 	b.mu.Lock()
@@ -126,8 +126,8 @@ func needAttention(records []rotation.Record) (needed []attention) {
 			needed = append(needed, attention{r.Connection.String(), "needs consent",
 				fmt.Sprintf("tokenturn connection invite %s", r.Connection)})
 		case r.Quarantined:
-			needed = append(needed, attention{r.Connection.String(), "is held", fmt.Sprintf("tokenturn connection show %s",
-				r.Connection)})
+			needed = append(needed, attention{r.Connection.String(), "is quarantined",
+				fmt.Sprintf("tokenturn connection show %s", r.Connection)})
 		case f != nil && f.Class == "config":
 			needed = append(needed, attention{r.Connection.String(), "is misconfigured", f.Detail})
 		}

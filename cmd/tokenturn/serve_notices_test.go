@@ -50,10 +50,10 @@ func TestNoticesAreOnAPageOfThisMachine(t *testing.T) {
 	page := get("GET", "localhost:8080", "/notices")
 	for _, want := range []string{"<strong>sandbox/acme</strong> needs consent: <code>tokenturn connection invite " +
 		"sandbox/acme</code>",
-		"<strong>sandbox/bolt</strong> is misconfigured", "<strong>sandbox/core</strong> is held: " +
+		"<strong>sandbox/bolt</strong> is misconfigured", "<strong>sandbox/core</strong> is quarantined: " +
 			"<code>tokenturn connection show sandbox/core</code>",
 		"needs consent</strong>", "pat &lt;b&gt;must&lt;/b&gt; allow again",
-		`<a href="http://localhost:8080/connect/CANARY">The link to send</a>`,
+		`<a href="http://localhost:8080/connect/CANARY">Link to send</a>`,
 		"config error</strong>\nsandbox<br>wrong secret"} {
 		if !strings.Contains(page.Body.String(), want) {
 			t.Errorf("no %q on the page:\n%s", want, page.Body)

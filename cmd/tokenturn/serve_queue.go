@@ -13,20 +13,18 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/trigger"
 )
 
-// scheduledEvent is what an EventBridge rule sends at each of its times.
+// scheduledEvent is the event that an EventBridge rule sends.
 const scheduledEvent = `{"version":"0","source":"aws.events","detail-type":"Scheduled Event","detail":{}}`
 
-// grace is how long events that are under way at the end may go on undisturbed.
-// After it they are cancelled, which never keeps an answer of the token endpoint
-// from being saved.
+// grace is how long events in progress may continue at the end. Then they are cancelled,
+// which never prevents a token response from being saved.
 const grace = 10 * time.Second
 
-// queue does within one process what the schedule and the queue do on AWS: it
-// feeds events to the handler that the rotate function has. Messages are lost
-// with the process; see system.resume.
+// queue does in one process what the schedule and the queue do in AWS: it delivers events to
+// the handler of the rotate function. Messages are lost with the process; see system.resume.
 type queue struct {
 	due  chan []byte
-	over chan struct{} // closed when nothing is delivered any more
+	over chan struct{} // closed after the last delivery
 }
 
 var _ rotation.FollowUps = (*queue)(nil)
@@ -37,11 +35,11 @@ func newQueue() *queue { return &queue{make(chan []byte), make(chan struct{})} }
 func (q *queue) Send(_ context.Context, request rotation.Request, delay time.Duration) error {
 	body, err := json.Marshal(request)
 	if err != nil {
-		return fmt.Errorf("writing a follow-up: %w", err)
+		return fmt.Errorf("encoding a follow-up: %w", err)
 	}
 	event, err := json.Marshal(events.SQSEvent{Records: []events.SQSMessage{{EventSource: "aws:sqs", Body: string(body)}}})
 	if err != nil {
-		return fmt.Errorf("writing a follow-up: %w", err)
+		return fmt.Errorf("encoding a follow-up: %w", err)
 	}
 	time.AfterFunc(delay, func() {
 		select {
@@ -52,15 +50,15 @@ func (q *queue) Send(_ context.Context, request rotation.Request, delay time.Dur
 	return nil
 }
 
-// deliver gives the handler a scheduled event now and then after each time of
-// every, and each message when it is due, until ctx is cancelled. It returns
-// when all that it began has ended. As on AWS, events may overlap.
+// deliver gives the handler a scheduled event at once and then once per every, and each message
+// when it is due, until ctx is cancelled. It returns when all events have ended. As in AWS,
+// events may overlap.
 func (q *queue) deliver(ctx context.Context, every time.Duration, handler trigger.Handler) {
 	working, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	var underWay sync.WaitGroup
 	begin := func(event []byte) {
-		underWay.Go(func() { _, _ = handler.Invoke(working, event) }) // which logs its errors
+		underWay.Go(func() { _, _ = handler.Invoke(working, event) }) // it logs its errors
 	}
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()

@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// stamp shows a time to people.
+// stamp formats a time for people.
 func stamp(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05 MST") }
 
-// distance shows how far t is from now, to the precision that people care for.
+// distance formats the time between now and t, as precisely as a person needs it.
 func distance(t, now time.Time) string {
 	d := t.Sub(now)
 	size := d.Abs()
@@ -27,7 +27,7 @@ func distance(t, now time.Time) string {
 	return "in " + number
 }
 
-// when shows a time in a table.
+// when formats a time for a table.
 func when(t, now time.Time) string {
 	if t.IsZero() {
 		return "-"
@@ -35,7 +35,7 @@ func when(t, now time.Time) string {
 	return distance(t, now)
 }
 
-// next shows a due time in a table.
+// next formats a due time for a table.
 func next(t, now time.Time) string {
 	if !t.IsZero() && !t.After(now) {
 		return "now"

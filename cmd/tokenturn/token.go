@@ -13,14 +13,14 @@ import (
 )
 
 func (c *cli) tokenCommand() *cobra.Command {
-	return c.noun("token", "The access token of a connection", "", c.tokenPrint(), c.tokenExec())
+	return c.noun("token", "Use the access token of a connection", "", c.tokenPrint(), c.tokenExec())
 }
 
 func minTTLFlag(cmd *cobra.Command, minTTL *time.Duration) {
-	cmd.Flags().DurationVar(minTTL, "min-ttl", 0, "life that the token must have left")
+	cmd.Flags().DurationVar(minTTL, "min-ttl", 0, "how long the token must still be valid")
 }
 
-// readToken returns what readers see of conn, with at least minTTL of life left.
+// readToken returns what readers see of conn, with a token valid for at least minTTL.
 func (c *cli) readToken(ctx context.Context, cmd *cobra.Command, conn token.Connection,
 	minTTL time.Duration) (doc token.Document, err error) {
 	if minTTL < 0 || minTTL%time.Second != 0 {
@@ -39,15 +39,15 @@ func (c *cli) readToken(ctx context.Context, cmd *cobra.Command, conn token.Conn
 		doc, err = in.published(ctx, conn)
 		return err
 	})
-	if left := time.Until(doc.ExpiresAt); err == nil && left < minTTL { // the rotation did what it could
-		err = fmt.Errorf("--min-ttl %v is more than the access token of %s can have: it was good for %v when it was made "+
-			"and is for %v now",
+	if left := time.Until(doc.ExpiresAt); err == nil && left < minTTL { // a new token does not live longer
+		err = fmt.Errorf("--min-ttl %v is longer than the access token of %s can be valid: its lifetime is %v, and %v "+
+			"are left",
 			minTTL, conn, doc.ExpiresAt.Sub(doc.CreatedAt), left.Round(time.Second))
 	}
 	return doc, err
 }
 
-// ensure rotates conn if its token lives shorter than that.
+// ensure rotates conn if its token is valid for less than minTTL.
 func (in *installation) ensure(ctx context.Context, conn token.Connection, minTTL time.Duration) error {
 	rotator, err := in.rotator()
 	if err != nil {
@@ -61,14 +61,14 @@ func (in *installation) ensure(ctx context.Context, conn token.Connection, minTT
 	return outcomeError(report.Connections[0])
 }
 
-// A rotation takes a second, as a rule. A command that meets one waits for its end so
-// long, looking every pollInterval.
+// A rotation usually takes a second. A command that meets one waits this long for its end,
+// and looks again every pollInterval.
 const (
 	rotationWait = 3 * time.Second
 	pollInterval = 200 * time.Millisecond
 )
 
-// errSoon ends the errors of what passes by itself in a moment.
+// errSoon ends the errors about what will be over in a moment.
 var errSoon = errors.New("try again in a moment")
 
 // published returns what readers see of conn, if its token can be used now.
@@ -86,7 +86,7 @@ func (in *installation) published(ctx context.Context, conn token.Connection) (t
 	}
 }
 
-// current is published without waiting for what is under way.
+// current is published without waiting for a rotation in progress.
 func (in *installation) current(ctx context.Context, conn token.Connection) (token.Document, error) {
 	rec, _, err := in.load(ctx, conn)
 	if err != nil {
@@ -95,20 +95,20 @@ func (in *installation) current(ctx context.Context, conn token.Connection) (tok
 	now := time.Now()
 	switch {
 	case rec.Status == rotation.Disconnected:
-		return token.Document{}, exitf(notFound, "%s was disconnected; connect it anew with: tokenturn connection invite "+
-			"%[1]s", conn)
+		return token.Document{}, exitf(notFound, "%s is disconnected; connect again with: tokenturn connection "+
+			"invite %[1]s", conn)
 	case rec.Status != rotation.Active:
 		return token.Document{}, errNeedsConsent(conn)
 	case rec.Quarantined:
 		return token.Document{}, errQuarantined(conn)
 	case rec.Attempt != nil && !rec.ServiceAccount && now.Before(rec.Attempt.Until):
-		return token.Document{}, exitf(tryLater, "%s is being rotated right now, which may end the access token there is; %w",
+		return token.Document{}, exitf(tryLater, "%s is being rotated, which may invalidate its current access token; %w",
 			conn, errSoon)
 	}
 	version, err := in.secrets.Current(ctx, conn)
 	switch {
 	case errors.Is(err, rotation.ErrNoSecret), errors.Is(err, rotation.ErrNoVersion):
-		return token.Document{}, exitf(tryLater, "the first pair of %s is not published yet; %w", conn, errSoon)
+		return token.Document{}, exitf(tryLater, "the first token of %s is not published yet; %w", conn, errSoon)
 	case err != nil:
 		return token.Document{}, fmt.Errorf("reading the token of %s: %w", conn, err)
 	}
@@ -117,14 +117,14 @@ func (in *installation) current(ctx context.Context, conn token.Connection) (tok
 	case err != nil:
 		return token.Document{}, fmt.Errorf("reading the token of %s: %w", conn, err)
 	case doc.Connection != conn:
-		return token.Document{}, fmt.Errorf("the secret of %s is that of %s; find out who wrote it, then run: "+
+		return token.Document{}, fmt.Errorf("the secret of %s contains a token of %s; find out who wrote it, then run: "+
 			"tokenturn connection rotate %[1]s", conn, doc.Connection)
 	case !rec.ServiceAccount && (doc.Epoch < rec.Epoch || doc.Epoch == rec.Epoch && doc.Generation < rec.Generation):
 		return token.Document{}, exitf(tryLater, "the new access token of %s is not published yet, "+
-			"and the one before may be dead; %w", conn, errSoon)
+			"and the previous one may be invalid; %w", conn, errSoon)
 	case !now.Before(doc.ExpiresAt):
-		return token.Document{}, exitf(tryLater, "the access token of %s expired %s; replace it with --min-ttl 1m, "+
-			"or see: tokenturn connection show %[1]s",
+		return token.Document{}, exitf(tryLater, "the access token of %s expired %s; get a new one with --min-ttl 1m, "+
+			"or find the cause with: tokenturn connection show %[1]s",
 			conn, distance(doc.ExpiresAt, now))
 	}
 	return doc, nil

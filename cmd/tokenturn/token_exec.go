@@ -16,14 +16,14 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// Variables that a command gets from `token exec`.
+// The variables that `token exec` sets for the program.
 const (
 	tokenVariable   = "PROCORE_ACCESS_TOKEN" // unless --variable names another
 	apiVariable     = "PROCORE_API_URL"
 	companyVariable = "PROCORE_COMPANY_ID"
 )
 
-// What shells exit with if a command cannot be run, or found
+// The exit codes of shells for a program that cannot be run or found
 // (https://pubs.opengroup.org/onlinepubs/9799919799/utilities/env.html).
 const (
 	cannotRun      = 126
@@ -34,18 +34,18 @@ func (c *cli) tokenExec() *cobra.Command {
 	var minTTL time.Duration
 	variable := tokenVariable
 	cmd := &cobra.Command{Use: "exec ENV/NAME [flags] -- COMMAND [ARGUMENT...]", DisableFlagsInUseLine: true,
-		Short: "Run one command with a connection's access token in its environment",
-		Long: `Runs the command with the access token in ` + tokenVariable + `, the API's address in
-` + apiVariable + ` and the company, if the connection is for one, in ` + companyVariable + `.
-Nothing else gets them, neither the shell that calls nor an argument list. The command
-takes tokenturn's place: signals reach it, standard input and output are its own,
-and its exit code is the exit code. It does not learn of later rotations: what runs for
-long must ask for the token again.
+		Short: "Run a program with a connection's access token in its environment",
+		Long: `Runs the program with the access token in ` + tokenVariable + `, the base URL of the API in
+` + apiVariable + ` and, if the connection is for one company, its id in ` + companyVariable + `.
+The token is in the program's environment only, not in your shell or an argument list. The
+program replaces tokenturn: it gets the signals, standard input and output are its own, and
+its exit code is the exit code. It does not see later rotations: a program that runs for
+long must get the token again.
 
-If there is no token the command is not run. A rotation under way is waited for, for a
-moment. Exits with 3 if a person must consent, 4 if there is no such connection, 5 if the
-token has expired or is not replaced yet, 126 if the command cannot be run and 127 if it
-cannot be found.`,
+Without a token the program does not run. If a rotation is in progress, tokenturn waits a
+moment for it. Exits with 3 if a person must give consent, 4 if there is no such
+connection, 5 if the token has expired or the new one is not published yet, 126 if the
+program cannot be run and 127 if it cannot be found.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if cmd.ArgsLenAtDash() != 1 || len(args) < 2 {
 				return usageError(cmd, fmt.Errorf("usage: %s", cmd.UseLine()))
@@ -72,7 +72,7 @@ cannot be found.`,
 			return exitf(cannotRun, "running %s: %w", path, err)
 		}}
 	minTTLFlag(cmd, &minTTL)
-	cmd.Flags().StringVar(&variable, "variable", variable, "environment variable for the token")
+	cmd.Flags().StringVar(&variable, "variable", variable, "environment variable that gets the token")
 	return c.withExamples(cmd,
 		example{"Run a program with the access token in its environment",
 			"tokenturn token exec sandbox/acme -- ./nightly-report"},
@@ -81,20 +81,20 @@ cannot be found.`,
 'curl -H @- "$PROCORE_API_URL/rest/v1.0/me" <<<"Authorization: Bearer $PROCORE_ACCESS_TOKEN"'`})
 }
 
-// findCommand looks before a token may have to be made for nothing.
+// findCommand looks first, so that no rotation is made for a program that does not exist.
 func findCommand(name string) (string, error) {
 	path, err := exec.LookPath(name)
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		return "", exitf(cannotRun, "running %s: %w", name, err)
 	case err != nil:
-		return "", exitf(commandMissing, "looking for the command: %w", err)
+		return "", exitf(commandMissing, "finding the program: %w", err)
 	}
 	return path, nil
 }
 
-// withToken returns the environment with what a command needs of doc, and
-// nothing that it had of another connection.
+// withToken returns the environment with the token, API and company of doc, and without
+// those of another connection.
 func withToken(environ []string, variable string, doc token.Document) []string {
 	set := map[string]string{apiVariable: doc.APIURL, companyVariable: doc.CompanyID}
 	set[variable] = doc.AccessToken.Reveal()

@@ -13,14 +13,16 @@ import (
 func (c *cli) tokenPrint() *cobra.Command {
 	var minTTL time.Duration
 	cmd := onConnection(token.ParseConnection, "print ENV/NAME", "Print a connection's access token",
-		`Prints the access token and nothing else. With --min-ttl the pair is rotated first
-if the token has less life left than that.
+		`Prints the access token and nothing else. With --min-ttl, tokenturn rotates first if the
+token is valid for less time than that.
 
-A rotation under way is waited for, for a moment. Exits with 3 if a person must consent,
-4 if there is no such connection, 5 if the token has expired or is not replaced yet.
+If a rotation is in progress, the command waits a moment for it. Exits with 3 if a person
+must give consent, 4 if there is no such connection, 5 if the token has expired or the new
+one is not published yet.
 
-In AWS this asks the table too how the connection fares, and needs the operator's rights.
-Programs that have the reader's policy read the secret: infra/examples shows how.`,
+In AWS the command also reads the state of the connection in the table and needs the
+operator's permissions. Programs with the reader policy read the secret instead: see
+infra/examples.`,
 		func(ctx context.Context, cmd *cobra.Command, conn token.Connection) error {
 			doc, err := c.readToken(ctx, cmd, conn, minTTL)
 			if err != nil {
@@ -37,7 +39,7 @@ Programs that have the reader's policy read the secret: infra/examples shows how
 https://sandbox.procore.com/rest/v1.0/me`})
 }
 
-// tokenAnswer is what `token print --json` answers, the one answer with a token in it.
+// tokenAnswer is what `token print --json` answers, the only answer with a token in it.
 type tokenAnswer struct {
 	Connection  token.Connection `json:"connection"`
 	APIURL      string           `json:"api_url"`

@@ -40,8 +40,8 @@ func TestTokenInTheMidstOfARotation(t *testing.T) {
 		"presented":             {time.Second, 1500 * time.Millisecond, ""},
 		"decided":               {0, time.Second, ""},
 		"over":                  {0, 0, ""},
-		"answer lost":           {time.Minute, time.Minute, "is being rotated right now"},
-		"publishing takes long": {time.Second, time.Minute, "is not published yet, and the one before may be dead"},
+		"answer lost":           {time.Minute, time.Minute, "is being rotated"},
+		"publishing takes long": {time.Second, time.Minute, "is not published yet, and the previous one may be invalid"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
