@@ -21,7 +21,8 @@ func (c *cli) appSet() *cobra.Command {
 	cmd := onEnvironment(token.ParseEnvironment, "set ENV", "Store the app credentials of an environment",
 		`Prompts for client id, client secret and redirect URI, and stores them in place of
 earlier ones. ENV is production, sandbox, monthly-sandbox or federal, which are Procore's
-own environments, or another name, which makes a custom environment.
+own environments, or another name, which makes a custom environment. For that one it also
+prompts for the login URL and the API URL.
 
 tokenturn first checks whether the login host accepts the client id and secret, by
 exchanging a made-up code, and stores nothing if it does not. --no-check skips the check.

@@ -8,33 +8,33 @@ import (
 
 var escapes = regexp.MustCompile("\x1b\\[[0-9;]*[A-Za-z]")
 
-// Colours and progress are for terminals, and say nothing that words do not.
-func TestColoursAndProgressOnTerminalsOnly(t *testing.T) {
+// Colors and progress bars are for terminals, and say nothing that the text does not.
+func TestColorsAndProgressOnTerminalsOnly(t *testing.T) {
 	t.Parallel()
 	s := newMachine(t)
 	s.connects("demo/acme")
 	s.connects("demo/other")
-	coloured := func(args ...string) (bool, string) {
+	colored := func(args ...string) (bool, string) {
 		session := s.start(args...)
 		_, shown := session.ends()
 		return strings.Contains(shown, "\x1b[3"), strings.ReplaceAll(escapes.ReplaceAllString(shown, ""), "\r\n", "\n")
 	}
-	on, shown := coloured("connection", "list")
+	on, shown := colored("connection", "list")
 	_, piped := s.pipe("", "connection", "list")
 	words := func(text string) string {
 		return strings.Join(strings.Fields(regexp.MustCompile(`[0-9]+s ago`).ReplaceAllString(text, "")), " ")
 	}
 	if !on || words(shown) != words(piped) {
-		t.Errorf("coloured: %v; on a terminal:\n%s\nin a pipe:\n%s", on, shown, piped)
+		t.Errorf("colored: %v; on a terminal:\n%s\nin a pipe:\n%s", on, shown, piped)
 	}
 	if strings.Contains(piped, "\x1b") {
 		t.Errorf("a pipe gets %q", piped)
 	}
-	if _, shown := coloured("connection", "rotate", "--all"); !strings.Contains(shown, "Rotating") ||
+	if _, shown := colored("connection", "rotate", "--all"); !strings.Contains(shown, "Rotating") ||
 		!strings.Contains(shown, "2 rotated") {
 		t.Errorf("no progress: %q", shown)
 	}
-	if _, shown := coloured("--json", "connection", "rotate", "--all"); strings.Contains(shown, "Rotating") {
+	if _, shown := colored("--json", "connection", "rotate", "--all"); strings.Contains(shown, "Rotating") {
 		t.Errorf("progress beside JSON: %q", shown)
 	}
 	if _, piped := s.pipe("", "connection", "rotate", "--all"); strings.Contains(piped, "Rotating") {
@@ -42,8 +42,8 @@ func TestColoursAndProgressOnTerminalsOnly(t *testing.T) {
 	}
 	for _, off := range []string{"NO_COLOR=1", "TERM=dumb"} {
 		s.environ = append(s.environ, off)
-		if on, _ := coloured("connection", "list"); on {
-			t.Errorf("coloured in spite of %s", off)
+		if on, _ := colored("connection", "list"); on {
+			t.Errorf("colored in spite of %s", off)
 		}
 		s.environ = s.environ[:len(s.environ)-1]
 	}

@@ -45,8 +45,8 @@ URL of the page. The input is not shown. The app must have the redirect URI
 
 The command reads the code from standard input only, where no other user of the machine
 can see it. The code works once, within ten minutes. Procore's page does not say which
-connection it is for. tokenturn prevents mix-ups: an existing connection accepts no other
-Procore user, and for a new one the command prints the user.
+connection it is for. To catch mix-ups, an existing connection accepts no other Procore
+user, and for a new one the command prints the user.
 
 With --loopback there is nothing to paste: the browser on this machine delivers the code.
 tokenturn uses the app's redirect URI if it begins with http://localhost, otherwise

@@ -75,7 +75,7 @@ func TestLoopback(t *testing.T) {
 		t.Errorf("exit code %d; shown:\n%s", exit, shown)
 	}
 
-	s.credentials("demo", s.app) // whose redirect URI is that one now
+	s.credentials("demo", s.app) // with that redirect URI
 	session = s.start("connection", "authorize", "demo/other", "--loopback")
 	follow(back(session, false))
 	if exit, shown := session.ends(); exit != needsConsent || !strings.Contains(shown,

@@ -7,8 +7,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// Whatever a file to import contains, it is taken whole or told line by line, and
-// nothing of it is quoted.
+// A file to import is taken whole, or refused with errors that name lines and quote nothing.
 func FuzzReadImports(f *testing.F) {
 	for _, seed := range []string{
 		`{"connection":"sandbox/acme","refresh_token":"CANARY"}`,

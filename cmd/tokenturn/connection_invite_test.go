@@ -12,7 +12,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// A link whose success could not be published is not made, and the operator is told why.
+// No link is created if its success could not be published, and the error says why.
 func TestInvitationSaysWhyTheSecretCannotBeRestored(t *testing.T) {
 	in, err := (&cli{}).openEmbedded(t.Context(), t.TempDir(), slog.New(slog.DiscardHandler))
 	if err != nil {

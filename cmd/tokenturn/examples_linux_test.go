@@ -25,7 +25,7 @@ import (
 type exampleRun struct {
 	cannot string                         // why it cannot run here; it is parsed all the same
 	before func(t *testing.T, m *machine) // brings about what the example is for
-	stdin  string                         // TOKEN in it is m.told
+	stdin  string                         // TOKEN in it is m.refresh
 	// person does at the terminal what a person does there, and returns the exit code wanted.
 	person func(t *testing.T, s *session) int
 	exits  int
@@ -108,7 +108,7 @@ func TestExamples(t *testing.T) {
 				return
 			}
 			var stdout, stderr strings.Builder
-			cmd.Env, cmd.Stdin = m.environ, strings.NewReader(strings.ReplaceAll(run.stdin, "TOKEN", m.told.Reveal()))
+			cmd.Env, cmd.Stdin = m.environ, strings.NewReader(strings.ReplaceAll(run.stdin, "TOKEN", m.refresh.Reveal()))
 			cmd.Stdout, cmd.Stderr = &stdout, &stderr
 			_ = cmd.Run()
 			if exit := cmd.ProcessState.ExitCode(); exit != run.exits {
@@ -147,14 +147,14 @@ func newExampleMachine(t *testing.T) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.told = m.issues()
+	m.refresh = m.issues()
 	write := func(name string, mode os.FileMode, text string) {
 		if err := os.WriteFile(filepath.Join(m.home, name), []byte(text), mode); err != nil {
 			t.Fatal(err)
 		}
 	}
 	write("credentials.json", 0o600, string(credentials))
-	write("refresh-token.txt", 0o600, m.told.Reveal()+"\n")
+	write("refresh-token.txt", 0o600, m.refresh.Reveal()+"\n")
 	write("tokens.jsonl", 0o600, m.importLine("sandbox/one")+m.importLine("sandbox/two"))
 	write("nightly-report", 0o700, "#!/bin/sh\ntest -n \"$PROCORE_ACCESS_TOKEN\"\n")
 	write("curl", 0o700, "#!/bin/sh\ncase \"$*$(test \"$2\" = @- && cat)\" in\n"+
@@ -213,7 +213,7 @@ func emptied(t *testing.T, m *machine) {
 }
 
 // quarantined makes the next answer for sandbox/acme name two refresh tokens, of which
-// m.told is the one that works.
+// m.refresh is the one that works.
 func quarantined(t *testing.T, m *machine) {
 	m.standIn.Script(procoretest.Rewritten(func(sound string) string {
 		var pair struct {
@@ -222,7 +222,7 @@ func quarantined(t *testing.T, m *machine) {
 		if err := json.Unmarshal([]byte(sound), &pair); err != nil {
 			t.Error(err)
 		}
-		m.told = token.NewSecret(pair.Refresh)
+		m.refresh = token.NewSecret(pair.Refresh)
 		return strings.TrimSuffix(strings.TrimSpace(sound), "}") +
 			`,"refresh_token":"another-refresh-token-of-the-right-length"}`
 	}))
@@ -259,7 +259,7 @@ func entersCredentials(t *testing.T, s *session) int {
 
 func entersToken(t *testing.T, s *session) int {
 	s.sees("Refresh token (not shown): ")
-	s.types(s.at.told.Reveal() + "\n")
+	s.types(s.at.refresh.Reveal() + "\n")
 	return done
 }
 

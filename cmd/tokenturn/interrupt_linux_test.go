@@ -15,8 +15,8 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// holdAnswer makes the stand-in keep its next answer, whose credential is spent by
-// then, to itself until release is called. arrived waits for the request.
+// holdAnswer makes the stand-in keep its next answer to itself, with its credential
+// spent, until release is called. arrived waits for the request.
 func (s *machine) holdAnswer() (arrived, release func()) {
 	asked, released := make(chan struct{}), make(chan struct{})
 	s.standIn.Script(procoretest.Rewritten(func(sound string) string {

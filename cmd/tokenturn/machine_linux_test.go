@@ -24,7 +24,7 @@ type machine struct {
 	standIn *procoretest.Server
 	app     procoretest.App
 	environ []string
-	told    token.Secret // a refresh token that the person knows; see newExampleMachine
+	refresh token.Secret // a refresh token that the person knows; see newExampleMachine
 }
 
 // newMachine has app credentials for the environment demo.

@@ -12,7 +12,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// rotating is a ledger and a secret store in the midst of a rotation that goes on as time passes.
+// rotating is a ledger and a secret store during a rotation that goes on as time passes.
 type rotating struct {
 	ledger
 	rotation.SecretStore
@@ -29,9 +29,9 @@ func (r rotating) Current(context.Context, token.Connection) (rotation.Version, 
 	return rotation.Version{Value: value}, err
 }
 
-// Whoever asks in the midst of a rotation gets the new token a moment later, and never the one
-// that the rotation ends; only what takes long is for the caller to try again.
-func TestTokenInTheMidstOfARotation(t *testing.T) {
+// During a rotation a command gets the new token a moment later, and never the one that the
+// rotation ends. Only if it takes long does the caller have to try again.
+func TestTokenDuringARotation(t *testing.T) {
 	acme := token.Connection{Environment: "sandbox", Name: "acme"}
 	for name, test := range map[string]struct {
 		decided, published time.Duration // after the question; zero: before it
