@@ -12,22 +12,6 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/procore/procoretest"
 )
 
-// browse is what the name xdg-open means in these tests: a browser in which a
-// person allows access, and which then goes where it is sent.
-func browse() {
-	back, err := procoretest.NewHandler().Consent(os.Args[1], procoretest.DefaultUser().Login, true)
-	if err == nil {
-		var page *http.Response
-		if page, err = http.Get(back); err == nil {
-			err = page.Body.Close()
-		}
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-}
-
 // receives registers a redirect URI on a free port of this machine.
 func (s *machine) receives(path string) string {
 	s.t.Helper()

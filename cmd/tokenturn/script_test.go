@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/cookiejar"
@@ -477,4 +478,20 @@ func cmdSQL(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	_, err = db.Exec(args[0])
 	ts.Check(errors.Join(err, db.Close()))
+}
+
+// browse is what the name xdg-open means in these tests: a browser in which a
+// person allows access, and which then goes where it is sent.
+func browse() {
+	back, err := procoretest.NewHandler().Consent(os.Args[1], procoretest.DefaultUser().Login, true)
+	if err == nil {
+		var page *http.Response
+		if page, err = http.Get(back); err == nil {
+			err = page.Body.Close()
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 }
