@@ -47,7 +47,7 @@ func TestAnswersToTheQuestionForACode(t *testing.T) {
 		"denied": {"http://localhost/?error=access_denied\n", needsConsent, "says that access was not " +
 			"allowed, so nothing was changed; run the command again and choose Allow"},
 		"another environment": {"https://login.procore.com/oauth/authorize/native?code=CODE\n", usage,
-			"is of login.procore.com, the login host of production, but the code must be from demo"},
+			"is at login.procore.com, the login host of production, but the code must come from demo"},
 		"a made-up code": {"made-up-code\n", needsConsent, "Procore refuses the code: it was used before, " +
 			"is older than ten minutes, belongs to another URL than the one printed here, or belongs to another " +
 			"environment than demo"},
