@@ -1,6 +1,7 @@
 # tokenturn
 #
 #   make run          runs the whole system on this machine, with a stand-in for Procore; needs nothing else
+#   make check        format, vet, staticcheck, short tests: the inner loop; under a minute once built
 #   make test         runs every check that needs only Go; about three minutes on two idle processors
 #   make conformance  runs the compiled functions against moto's AWS and a real Doorkeeper; installs what it needs
 #   make build        builds the functions for AWS (build/*/bootstrap) and the command for this machine (build/tokenturn)
@@ -11,7 +12,7 @@
 #   make bench        runs the benchmarks
 #   make clean        removes build/
 
-.PHONY: run test conformance build tokenturn man deploy deploy-local soak bench clean
+.PHONY: run check test conformance build tokenturn man deploy deploy-local soak bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -31,12 +32,22 @@ EXPLORER := GOGC=800 GODEBUG=asyncpreemptoff=1
 run:
 	go run ./cmd/tokenturn serve --demo
 
-test:
-	@test -n "$(RACE)" || echo "No C compiler: the race detector is OFF."
-	@unformatted=$$(gofmt -l cmd functions infra pkg) && test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }
+STATICCHECK := go tool -modfile infra/test/tools/go.mod staticcheck
+
+check: lint
+	go test -short -timeout 20m ./...
+
+lint:
+	@unformatted=$$(gofmt -l cmd events functions infra pkg) && test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }
 	go vet ./...
-	go vet -tags conformance ./...
-	go test $(RACE) -timeout 20m ./...
+	go vet -tags 'conformance soak' ./...
+	$(STATICCHECK) ./...
+	$(STATICCHECK) -tags 'conformance explore mutations' ./...
+.PHONY: lint
+
+test: lint
+	@test -n "$(RACE)" || echo "No C compiler: the race detector is OFF."
+	go test $(RACE) -timeout 60m ./...
 	$(if $(RACE),$(EXPLORER) go test -count=1 -run TestEveryFaultIsSurvived ./pkg/rotation)
 
 conformance:

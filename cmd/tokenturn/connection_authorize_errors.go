@@ -72,8 +72,8 @@ func consentError(conn token.Connection, result rotation.ConsentResult, cause er
 		return fmt.Errorf("%s was connected or disconnected in the meantime; run the command again if you still "+
 			"want to connect it: %w", conn, cause)
 	case rotation.Misconfigured:
-		return fmt.Errorf("Procore refuses the app itself; check client id, secret and redirect URIs in the Developer "+
-			"Portal and run tokenturn app set %s: %w", conn.Environment, cause)
+		return fmt.Errorf("the app itself was refused by Procore; check client id, secret and redirect URIs in the "+
+			"Developer Portal and run tokenturn app set %s: %w", conn.Environment, cause)
 	case rotation.Unavailable:
 		return exitf(tryLater, "Procore could not be reached or asked to wait, so the code for %s was not used; "+
 			"run the command again: %w", conn, cause)

@@ -172,6 +172,9 @@ func TestStoreRefusesAfterTheExchange(t *testing.T) {
 			"it; run the command again: saving the answer for demo/acme"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if testing.Short() && !test.heals {
+				t.Skip("takes the 37 seconds that the command has for it")
+			}
 			t.Parallel()
 			s := newMachine(t)
 			environ := append(slices.Clone(s.environ), "TOKENTURN_REDEEM_TIMEOUT=1s")

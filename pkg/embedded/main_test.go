@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/tokenturn/tokenturn/pkg/embedded"
@@ -46,12 +45,10 @@ func child(t *testing.T, name, dir string, unprivileged bool) *exec.Cmd {
 	cmd.Env = append(os.Environ(), "EMBEDDED_TEST_CHILD="+name, "EMBEDDED_TEST_DIR="+dir)
 	if unprivileged && os.Geteuid() == 0 {
 		cmd.Path = "/proc/self/exe" // nobody may not enter the directory that the binary lies in
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+		asNobody(cmd)
 	}
 	return cmd
 }
-
-const nobody = 65534
 
 // failure runs cmd, which must fail, and returns its output.
 func failure(t *testing.T, cmd *exec.Cmd) string {

@@ -31,7 +31,7 @@ var shortScenarios = []namedScenario{
 func filled(puts int) func(*harness) {
 	return func(b *harness) {
 		b.rewrite(func(r *rotation.Record) rotation.Change {
-			every := r.Current.SavedAt.Add(24*time.Hour-time.Minute).Sub(time.Now()) / time.Duration(puts-1)
+			every := time.Until(r.Current.SavedAt.Add(24*time.Hour-time.Minute)) / time.Duration(puts-1)
 			r.Puts = nil
 			for n := range puts {
 				r.Puts = append(r.Puts, r.Current.SavedAt.Add(-time.Duration(puts-1-n)*every).Unix())

@@ -16,7 +16,7 @@ var (
 	// ErrUnusable: the secret's value is not a token of this connection.
 	ErrUnusable = errors.New("the secret's value cannot be used")
 	// ErrUnavailable: Secrets Manager did not answer, or answered with an internal error.
-	ErrUnavailable = errors.New("Secrets Manager is not available")
+	ErrUnavailable = errors.New("the secret store (Secrets Manager) is not available")
 	// ErrExpired: the newest token that could be read has expired: the rotation does not
 	// run, or the connection needs a new consent. The secret does not show which; with
 	// WithEnsure the error may also wrap one of the next two.

@@ -75,7 +75,8 @@ func invoke(t *testing.T, tracer *traces.Tracer, conn *net.UDPConn, header strin
 			t.Errorf("sent before the event has ended: %v", early)
 		}
 	})
-	ctx := context.WithValue(t.Context(), "x-amzn-trace-id", header) //nolint:staticcheck // aws-lambda-go's key
+	//lint:ignore SA1029 aws-lambda-go's own key
+	ctx := context.WithValue(t.Context(), "x-amzn-trace-id", header)
 	if _, err := tracer.Handler(h).Invoke(ctx, nil); err != nil {
 		t.Fatal(err)
 	}

@@ -116,13 +116,13 @@ func TestOnlyUnprocessedMessagesFail(t *testing.T) {
 	}
 }
 
-// notHandedOn is the engine's error for a lost follow-up.
-var notHandedOn = fmt.Errorf("following up sandbox/acme: %w", rotation.ErrNotHandedOn)
+// errUnsent is the engine's error for a lost follow-up.
+var errUnsent = fmt.Errorf("following up sandbox/acme: %w", rotation.ErrNotHandedOn)
 
 // The message is the only remaining trace of the follow-up, so it stays in the queue. The
 // result is still measured and logged.
 func TestMessageWithALostFollowUpStaysInTheQueue(t *testing.T) {
-	h, log := handler(&engine{err: map[string]error{"ensure": notHandedOn}})
+	h, log := handler(&engine{err: map[string]error{"ensure": errUnsent}})
 	var measured bytes.Buffer
 	h.Meter = metrics.New(&measured, "stack-a", time.Now)
 	answer, err := h.Invoke(t.Context(), batch(t, `{"op":"publish","connection":"sandbox/acme"}`,
@@ -131,7 +131,7 @@ func TestMessageWithALostFollowUpStaysInTheQueue(t *testing.T) {
 		t.Errorf("answer %s, %v; want %s", answer, err, want)
 	}
 	if n := strings.Count(log.String(), `"outcomes":{"failed":1}`); n != 2 || !strings.Contains(log.String(),
-		notHandedOn.Error()) {
+		errUnsent.Error()) {
 		t.Errorf("the log names %d requests, or not what is wrong: %s", n, log)
 	}
 	if n := strings.Count(measured.String(), "\n"); n != 2 { // one line a connection
@@ -141,7 +141,7 @@ func TestMessageWithALostFollowUpStaysInTheQueue(t *testing.T) {
 
 // Lambda repeats a scheduled sweep that fails.
 func TestSweepThatIsNotHandedOnFails(t *testing.T) {
-	h, log := handler(&engine{err: map[string]error{"sweep": notHandedOn}})
+	h, log := handler(&engine{err: map[string]error{"sweep": errUnsent}})
 	if answer, err := h.Invoke(t.Context(), sample(t, "schedule")); !errors.Is(err, rotation.ErrNotHandedOn) ||
 		answer != nil {
 		t.Errorf("answer %s, %v", answer, err)

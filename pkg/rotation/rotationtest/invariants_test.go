@@ -147,7 +147,7 @@ func TestWhatIsRightPasses(t *testing.T) {
 		"a request that its caller leaves alone": func(s *story) {
 			p := s.connect(1)
 			s.Issuer.Gate = Watch(s.Journal, Nth(1, "issuer.Redeem", Before, Fault{Kind: Cancel}))
-			p = s.rotate(p, 1, 1)
+			s.rotate(p, 1, 1)
 		},
 		"an app with refused requests is left to the next run": func(s *story) {
 			p := s.connect(1)
@@ -469,7 +469,7 @@ func TestEachInvariantIsChecked(t *testing.T) {
 		"a secret is filled up": {"I7", func(s *story) {
 			s.SecretStore.MaxVersions = 2
 			p := s.connect(1)
-			p = s.rotate(p, 1, 1)
+			s.rotate(p, 1, 1)
 			_ = s.SecretStore.Put(s.ctx, acme, id(3), token.NewSecret("one more"))
 		}},
 		"an answer is not saved first": {"I7", func(s *story) {
