@@ -145,11 +145,14 @@ func (l Ledger) Write(ctx context.Context, change rotation.Change) (string, erro
 	c := change.Record.Connection
 	revision := rand.Text() // never one of another history of this row, such as that of a restored backup
 	var begun []rotation.Attempt
-	var moved bool
+	var exchange, moved bool
 	err := l.s.write(ctx, "writing "+c.String(), func(tx *sql.Tx) (err error) {
-		if begun, err = attemptsBegun(ctx, tx, change.Record); err != nil {
+		stored, err := scanRecord(tx.QueryRowContext(ctx, `SELECT revision, json FROM record WHERE connection = ?`,
+			c.String()))
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return err
 		}
+		begun, exchange = attemptsBegun(stored, change.Record), exchangeBegins(stored, change.Record)
 		if err := replaceRecord(ctx, tx, change.Record, revision); err != nil {
 			return err
 		}
@@ -164,10 +167,13 @@ func (l Ledger) Write(ctx context.Context, change rotation.Change) (string, erro
 				return err
 			}
 		}
+		if exchange {
+			return l.s.reserve.claimExchange(ctx, tx, c, revision, change.Record.SearchAt)
+		}
 		return nil
 	})
 	if err != nil {
-		if len(begun) > 0 {
+		if len(begun) > 0 || exchange {
 			err = l.s.reserve.explain(err)
 		}
 		return "", err
@@ -179,21 +185,19 @@ func (l Ledger) Write(ctx context.Context, change rotation.Change) (string, erro
 }
 
 // attemptsBegun returns the attempts of r that the stored row does not have.
-func attemptsBegun(ctx context.Context, tx *sql.Tx, r rotation.Record) (begun []rotation.Attempt, err error) {
-	if len(r.Attempts()) == 0 {
-		return nil, nil
-	}
-	row := tx.QueryRowContext(ctx, `SELECT revision, json FROM record WHERE connection = ?`, r.Connection.String())
-	stored, err := scanRecord(row)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return nil, err
-	}
+func attemptsBegun(stored, r rotation.Record) (begun []rotation.Attempt) {
 	for _, a := range r.Attempts() {
 		if !slices.ContainsFunc(stored.Attempts(), func(b rotation.Attempt) bool { return a.ID == b.ID }) {
 			begun = append(begun, a)
 		}
 	}
-	return begun, nil
+	return begun
+}
+
+// exchangeBegins reports whether the write only says until when to search for what an
+// exchange may leave behind: a code is exchanged next.
+func exchangeBegins(stored, r rotation.Record) bool {
+	return r.SearchAt.After(stored.SearchAt) && r.Epoch == stored.Epoch && r.Revision != ""
 }
 
 // apply makes the parts of the change other than replacing the record.

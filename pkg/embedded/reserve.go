@@ -260,6 +260,22 @@ func (r reserve) claim(ctx context.Context, tx *sql.Tx, c token.Connection, name
 	return r.grow(slot)
 }
 
+// claimExchange gives the exchange of a code a slot, unless the connection has one for a
+// code already, which came with a state.
+func (r reserve) claimExchange(ctx context.Context, tx *sql.Tx, c token.Connection, id string, until time.Time) error {
+	all, err := claims(ctx, tx)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(all, func(old claim) bool {
+		return old.connection == c.String() && strings.HasPrefix(old.name, stateClaim("")) &&
+			old.until > time.Now().UnixMicro()
+	}) {
+		return nil
+	}
+	return r.claim(ctx, tx, c, stateClaim("exchange/"+id), until)
+}
+
 // release ends the claims that over selects, except those with an answer in the reserve,
 // and returns the claims that are left.
 func (r reserve) release(ctx context.Context, tx *sql.Tx, all []claim, over func(claim) bool) (

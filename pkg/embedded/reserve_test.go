@@ -116,6 +116,29 @@ func TestAnswerThatTheDatabaseDoesNotTake(t *testing.T) {
 	has(t, s, acme)
 }
 
+// A code that is exchanged without a state, as by a command, has room for its answer, too.
+func TestAnExchangeReservesRoom(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	record, _, err := s.Ledger().Load(t.Context(), acme)
+	if err != nil {
+		t.Fatal(err)
+	}
+	record.Status = rotation.Pending
+	record.Revision = write(t, s.Ledger(), rotation.Change{Record: record})
+	record.SearchAt = time.Now().Add(3 * time.Minute)
+	write(t, s.Ledger(), rotation.Change{Record: record})
+	if got := len(contents(t, dir)[embedded.ReserveName]); got != embedded.SlotSize {
+		t.Errorf("the reserve has %d bytes, want %d", got, embedded.SlotSize)
+	}
+	execute(t, filepath.Join(dir, embedded.DatabaseName),
+		`CREATE TRIGGER full BEFORE INSERT ON mint BEGIN SELECT RAISE(ABORT, 'disk full'); END`)
+	answer := largest(acme, "exchange")
+	answer.Source = rotation.FromCode
+	save(t, s, answer)
+	has(t, s, acme, answer)
+}
+
 // Without an attempt no room is reserved, and a failure is reported.
 func TestAnswerWithoutAnAttempt(t *testing.T) {
 	s := openStore(t, t.TempDir())
