@@ -3,7 +3,6 @@ package procoretest_test
 import (
 	"net/http"
 	"net/url"
-	"os/exec"
 	"runtime"
 	"strings"
 	"testing"
@@ -118,18 +117,5 @@ func TestSpoiledAnswers(t *testing.T) {
 				s.refused(s.refresh("unknown"), 400, got.get("error"))
 			}
 		})
-	}
-}
-
-// serve --demo builds the stand-in into the command.
-func TestNoTestingPackage(t *testing.T) {
-	out, err := exec.Command("go", "list", "-deps", ".").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for dep := range strings.SplitSeq(string(out), "\n") {
-		if dep == "testing" || strings.HasSuffix(dep, "httptest") {
-			t.Errorf("depends on %s", dep)
-		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -145,21 +144,6 @@ func TestCallThatFails(t *testing.T) {
 	err = ensure.Function(invoked{context.DeadlineExceeded}, "rotate").Renew(t.Context(), acme, time.Minute)
 	if errors.Is(err, tokensource.ErrDenied) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("lost: %v", err)
-	}
-}
-
-// This package does not import the rotate function.
-func TestImports(t *testing.T) {
-	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", ".").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	const module = "github.com/tokenturn/tokenturn/pkg/"
-	for path := range strings.Lines(string(out)) {
-		if name, ours := strings.CutPrefix(strings.TrimSpace(path), module); ours && name != "token" &&
-			name != "tokensource" && name != "tokensource/ensure" {
-			t.Errorf("imports %s", path)
-		}
 	}
 }
 
