@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -99,20 +100,20 @@ func visit(cmd *cobra.Command, do func(*cobra.Command)) {
 const parseOnly = "PARSE_ONLY"
 
 // parse takes a command line as run does, up to the point at which the command would start.
-func parse(args []string) int {
-	root := (&cli{stdout: os.Stdout, stderr: os.Stderr}).root()
+func parse(args []string, stdout, stderr io.Writer) int {
+	root := (&cli{stdout: stdout, stderr: stderr}).root()
 	visit(root, func(cmd *cobra.Command) {
 		if cmd.HasSubCommands() { // it takes no arguments and starts nothing
 			return
 		}
 		cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-			fmt.Println("parsed", cmd.CommandPath())
+			fmt.Fprintln(stdout, "parsed", cmd.CommandPath())
 			return nil
 		}
 	})
 	root.SetArgs(args)
 	if err := root.Execute(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
+		fmt.Fprintln(stderr, err)
 		return exitCode(err)
 	}
 	return done

@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 // is main, and can be at a terminal.
 func recorded() {
 	if os.Getenv(parseOnly) != "" {
-		os.Exit(parse(os.Args[1:]))
+		os.Exit(parse(os.Args[1:], os.Stdout, os.Stderr))
 	}
 	if os.Getenv("RECORD") == "" {
 		main()
