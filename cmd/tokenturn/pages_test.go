@@ -130,7 +130,8 @@ var (
 
 func TestTokenturnCommands(t *testing.T) {
 	const shell = "$ A=1 tokenturn app set x < tokenturn.json || echo 'tokenturn x'\n" +
-		"for n in $(jq . | sort); do\n    go run ./cmd/tokenturn connection invite \"$n\" --expires 'a b' \\\n --x <some name> # tokenturn\n" +
+		"for n in $(jq . | sort); do\n" +
+		"    go run ./cmd/tokenturn connection invite \"$n\" --expires 'a b' \\\n --x <some name> # tokenturn\n" +
 		"tokenturn --version; tokenturn fsck&"
 	want := [][]string{{"app", "set", "x"}, {"connection", "invite", "$n", "--expires", "a b", "--x", "placeholder"},
 		{"--version"}, {"fsck"}}

@@ -32,8 +32,9 @@ func TestExampleReader(t *testing.T) {
 	}{
 		{"secretsmanager:GetSecretValue", []any{arn, name},
 			map[string]map[string]string{"StringEquals": {"secretsmanager:VersionStage": "AWSCURRENT"}}},
-		{"kms:Decrypt", []any{key}, map[string]map[string]string{"StringEquals": {"kms:ViaService": "secretsmanager.us-east-1.amazonaws.com"},
-			"StringLike": {"kms:EncryptionContext:SecretARN": arn}}},
+		{"kms:Decrypt", []any{key}, map[string]map[string]string{
+			"StringEquals": {"kms:ViaService": "secretsmanager.us-east-1.amazonaws.com"},
+			"StringLike":   {"kms:EncryptionContext:SecretARN": arn}}},
 	} {
 		if len(policy) != 2 || !slices.Equal(policy[i].actions, []string{want.action}) ||
 			!reflect.DeepEqual(example.resolve(policy[i].resources, values), want.resources) {

@@ -245,7 +245,7 @@ func TestTestsInReadme(t *testing.T) {
 // Each path that these pages name exists, from the top or from the page. (TestLinksOfThePages checks what
 // they link to.)
 func TestPathsOnPages(t *testing.T) {
-	path := regexp.MustCompile("(?m)(?:^|[\\s`'(])(?:\\./)?((?:cmd|events|functions|infra|pkg)/[\\w./*-]*\\w)")
+	path := regexp.MustCompile("(?m)(?:^|[=\\s`'(])(?:\\./)?((?:cmd|events|functions|infra|pkg)/[\\w./*-]*\\w)")
 	named := 0
 	for _, page := range snippetPages {
 		text := read(t, filepath.Join(top, page))

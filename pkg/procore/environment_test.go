@@ -162,7 +162,9 @@ func TestAuthorizeURL(t *testing.T) {
 	if got.Query().Encode() != want.Encode() {
 		t.Errorf("query %v", got.Query())
 	}
-	if bare := AuthorizeURL(app, OutOfBand, "", ""); bare != "https://login-sandbox.procore.com/oauth/authorize?client_id=id-1&redirect_uri=urn%3Aietf%3Awg%3Aoauth%3A2.0%3Aoob&response_type=code" {
+	const plain = "https://login-sandbox.procore.com/oauth/authorize?client_id=id-1" +
+		"&redirect_uri=urn%3Aietf%3Awg%3Aoauth%3A2.0%3Aoob&response_type=code"
+	if bare := AuthorizeURL(app, OutOfBand, "", ""); bare != plain {
 		t.Errorf("without state and challenge: %s", bare)
 	}
 }

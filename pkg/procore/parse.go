@@ -80,7 +80,8 @@ var (
 // mayHoldPair reports whether a text in which no refresh token was found may hold one
 // all the same, in a form that only a person knows.
 func mayHoldPair(text string) bool {
-	return len(text) <= maxPair && (namedValue.MatchString(asExpected.ReplaceAllString(text, "")) || oneWord.MatchString(text))
+	return len(text) <= maxPair &&
+		(namedValue.MatchString(asExpected.ReplaceAllString(text, "")) || oneWord.MatchString(text))
 }
 
 // maxPair is the longest text of a pair that fits into a secret.

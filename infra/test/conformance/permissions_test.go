@@ -53,8 +53,9 @@ var roles = []struct {
 		"kms:Decrypt":         "the sealing key's policy names the operator",
 		"kms:GenerateDataKey": "the sealing key's policy names the operator",
 	}, map[string]string{
-		"kms:Decrypt VaultKey": "through DynamoDB, Secrets Manager and SNS", "kms:GenerateDataKey VaultKey": "through Secrets Manager and SNS",
-		"sqs:DeleteMessage": byHand, "sqs:ListMessageMoveTasks": byHand, "sqs:ReceiveMessage": byHand,
+		"kms:Decrypt VaultKey":         "through DynamoDB, Secrets Manager and SNS",
+		"kms:GenerateDataKey VaultKey": "through Secrets Manager and SNS",
+		"sqs:DeleteMessage":            byHand, "sqs:ListMessageMoveTasks": byHand, "sqs:ReceiveMessage": byHand,
 		"sqs:StartMessageMoveTask": byHand,
 	}},
 }
