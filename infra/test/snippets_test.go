@@ -203,10 +203,10 @@ func TestSyntaxOfOtherLanguages(t *testing.T) {
 	}
 }
 
-// Each `make TARGET` on these pages is a target of the Makefile.
+// Each `make TARGET` on a page is a target of the Makefile.
 func TestMakeTargetsOnPages(t *testing.T) {
 	targets := regexp.MustCompile(`(?m)^([a-z-]+):`).FindAllStringSubmatch(read(t, filepath.Join(top, "Makefile")), -1)
-	for _, page := range snippetPages {
+	for _, page := range pages(t) {
 		blocks, code := markdown.Code(read(t, filepath.Join(top, page)))
 		for _, block := range blocks {
 			code = append(code, strings.Split(block.Text, "\n")...)
