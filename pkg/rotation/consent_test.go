@@ -210,7 +210,7 @@ func TestAFirstConsentIsFinishedHoweverSlowItsCallbackWas(t *testing.T) {
 }
 
 // A sweep during one callback must not clear the search time of another callback's pair.
-func TestAPairIsFoundWhoeverCameBeforeIt(t *testing.T) {
+func TestASavedConsentIsFoundAfterOtherRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})
 		_, err := rotation.Register(t.Context(), b.Ledger, b.SecretStore, "harness", acme)
