@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -140,15 +141,16 @@ func (r *Rotator) settle(ctx context.Context, op string, c token.Connection, rea
 		if err != nil {
 			return Report{}, err
 		}
-		m := stuck(rec, responses)
-		if m == nil {
-			return Report{}, fmt.Errorf("%s: %w", c, ErrNothingQuarantined)
+		m, added, err := TokenResponse{}, []TokenResponse(nil), fmt.Errorf("%s: %w", c, ErrNothingQuarantined)
+		for _, m = range stuck(rec, responses) {
+			if added, err = instead(m); !errors.Is(err, ErrNothingQuarantined) {
+				break
+			}
 		}
-		added, err := instead(*m)
 		if err != nil {
 			return Report{}, err
 		}
-		_, _, err = r.engine.mark(ctx, rec, responses, *m, Rejected, reason, added...)
+		_, _, err = r.engine.mark(ctx, rec, responses, m, Rejected, reason, added...)
 		if errors.Is(err, ErrConflict) { // such as a sweep that judged it again
 			continue
 		}
@@ -162,16 +164,15 @@ func (r *Rotator) settle(ctx context.Context, op string, c token.Connection, rea
 
 // HasQuarantined reports whether there is something to release or to discard: a
 // response that is quarantined or cannot be opened.
-func HasQuarantined(rec Record, responses []TokenResponse) bool { return stuck(rec, responses) != nil }
+func HasQuarantined(rec Record, responses []TokenResponse) bool { return len(stuck(rec, responses)) > 0 }
 
-// stuck returns a response that is quarantined or cannot be opened, or nil. A response
-// that waits for a store or the server is not stuck. Of several, the one of the current
-// epoch comes first.
-func stuck(rec Record, responses []TokenResponse) (found *TokenResponse) {
-	for _, m := range candidates(rec, responses) {
+// stuck returns the responses that are quarantined or may be impossible to open, those
+// of the current epoch first. A response that waits for a store or the server is not stuck.
+func stuck(rec Record, responses []TokenResponse) (found []TokenResponse) {
+	for _, m := range slices.Backward(candidates(rec, responses)) {
 		f := rec.failure(Decide, m.Key)
 		if m.State == Quarantined || f != nil && f.Class == classConfig {
-			found = &m
+			found = append(found, m)
 		}
 	}
 	return found

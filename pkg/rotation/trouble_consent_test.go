@@ -143,6 +143,47 @@ func TestAConsentThatCannotBeOpenedCanBeDiscarded(t *testing.T) {
 	})
 }
 
+// A response that waits because of the configuration, and can be opened, does not hide
+// one that cannot.
+func TestDiscardFindsTheResponseThatCannotBeOpened(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newHarness(rotationtest.Personality{})
+		b.connect(t)
+		time.Sleep(10 * time.Minute)
+		b.unverified(t, pat, rotationtest.NewSealer()) // the older one
+		time.Sleep(time.Minute)
+		b.unverified(t, pat, nil)
+		b.gate(nil)
+		_, responses := must2(b.Ledger.Load(t.Context(), acme))
+		b.rewrite(func(r *rotation.Record) rotation.Change {
+			for _, m := range responses {
+				if m.Key != r.Current.Response {
+					r.Failures = append(r.Failures, rotation.Failure{Step: rotation.Decide, Response: m.Key, Class: "config",
+						Count: 1, NextAt: time.Now().Add(10 * time.Minute)})
+				}
+			}
+			return rotation.Change{}
+		})
+		must1(b.rotator().Discard(t.Context(), acme))
+		_, left := must2(b.Ledger.Load(t.Context(), acme))
+		for _, m := range left {
+			if openable := m.Key != responses[1].Key; openable && m.State == rotation.Rejected {
+				t.Errorf("%v is discarded, which can be opened", m.Key)
+			}
+		}
+		if _, err := b.rotator().Discard(t.Context(), acme); !errors.Is(err, rotation.ErrNothingQuarantined) {
+			t.Errorf("discarding once more: %v; want that there is nothing", err)
+		}
+	})
+}
+
+func must2[A, B any](a A, b B, err error) (A, B) {
+	if err != nil {
+		panic(err)
+	}
+	return a, b
+}
+
 func TestWaitingConsentsDoNotHideEachOther(t *testing.T) {
 	for _, connected := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
