@@ -168,17 +168,32 @@ func (s *site) play(l lasting, troubles []*outage) error {
 	if err := s.run(sweep.Add(s.settings.Cadence+s.settings.Lease+s.settings.Quiet+5*time.Minute), also...); err != nil {
 		return err
 	}
-	// If the server refuses by mistake only now, the token is presented again 15 minutes later.
 	for range 3 {
-		rec, _, _ := s.Ledger.Load(context.Background(), acme)
-		if rec.Refusal == nil || rec.Refusal.Tries > 1 {
+		next := s.nextTry()
+		if next.IsZero() {
 			break
 		}
-		if err := s.run(rec.Refusal.NextAt.Add(5 * time.Minute)); err != nil {
+		if err := s.run(next.Add(5 * time.Minute)); err != nil {
 			return err
 		}
 	}
 	return s.inOrder()
+}
+
+// nextTry is when the token is presented again although everything is repaired; zero: it
+// was. A server that refuses by mistake only now is asked again after 15 minutes. After a
+// firewall in between, a person's rotate is immediate, and a sweep comes within six hours.
+func (s *site) nextTry() time.Time {
+	rec, _, _ := s.Ledger.Load(context.Background(), acme)
+	if rec.Refusal != nil && rec.Refusal.Tries <= 1 {
+		return rec.Refusal.NextAt
+	}
+	for _, f := range rec.Failures {
+		if f.Step == rotation.Redeem && f.Class == "config" && f.Cause == "" && s.course.by != byRotate {
+			return f.NextAt.Add(s.settings.Cadence)
+		}
+	}
+	return time.Time{}
 }
 
 // breakdown prepares the troubles of what happens at that moment.

@@ -164,7 +164,9 @@ func (r *Rotator) settle(ctx context.Context, op string, c token.Connection, rea
 
 // HasQuarantined reports whether there is something to release or to discard: a
 // response that is quarantined or cannot be opened.
-func HasQuarantined(rec Record, responses []TokenResponse) bool { return len(stuck(rec, responses)) > 0 }
+func HasQuarantined(rec Record, responses []TokenResponse) bool {
+	return len(stuck(rec, responses)) > 0
+}
 
 // stuck returns the responses that are quarantined or may be impossible to open, those
 // of the current epoch first. A response that waits for a store or the server is not stuck.

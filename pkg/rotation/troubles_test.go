@@ -89,6 +89,7 @@ var troubles = []trouble{
 	{name: "another app is set", wrong: forgeApp, right: restoreApp},
 	{name: "the clocks are three hours ahead", skew: 3 * time.Hour},
 	{name: "the clocks are three hours behind", skew: -3 * time.Hour},
+	answers("a firewall answers for the login host", rotationtest.Odd),
 }
 
 func forgeSecret(b *harness) {

@@ -85,6 +85,7 @@ const (
 	Fail     Kind = "fail"     // an error. Before: no effect; After: done, but reported as failed
 	Throttle Kind = "throttle" // Before: refused, because there were too many requests
 	Deny     Kind = "deny"     // Before: refused, because a permission is missing
+	Odd      Kind = "odd"      // Before: refused with something other than an OAuth error, as by a firewall
 	Unsent   Kind = "unsent"   // Before: no connection; the caller knows that nothing was sent
 	Crash    Kind = "crash"    // the calling goroutine ends here (runtime.Goexit)
 	Freeze   Kind = "freeze"   // the caller is frozen, whatever its context says

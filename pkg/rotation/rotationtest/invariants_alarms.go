@@ -84,9 +84,9 @@ func alarmsRaised(b *Harness) error {
 			}
 		case Answered:
 			a, known := attempts[effect.What]
-			if known && effect.Class == rotation.UnknownResult {
+			if known && (effect.Class == rotation.UnknownResult || effect.Class == rotation.OddRefusal) {
 				cause[alarm{a.connection, rotation.NoticeUnknown}] = true
-				if a.Presentations == 1 && !died(entries[i:], e.Actor) {
+				if a.Presentations == 1 && effect.Class == rotation.UnknownResult && !died(entries[i:], e.Actor) {
 					demand(a.connection, rotation.NoticeUnknown)
 				}
 			}

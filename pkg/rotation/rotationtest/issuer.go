@@ -61,7 +61,7 @@ const codeLife = 10 * time.Minute
 //
 // A fault of its gate becomes what an HTTP client would report: Fail is an error status
 // before the effect and a lost answer after it, Throttle is 429, Deny is invalid_client,
-// Unsent a refused connection, Cut half a body.
+// Odd is a page with status 403, Unsent a refused connection, Cut half a body.
 type Issuer struct {
 	Gate        Gate
 	Journal     *Journal
@@ -188,6 +188,8 @@ func (i *Issuer) received(answer rotation.Answer, err error) rotation.Answer {
 		return rotation.Answer{Class: rotation.RateLimited, Wait: i.Wait, Detail: "HTTP 429"}
 	case fault.Kind == Deny:
 		return rotation.Answer{Class: rotation.ClientFault, Detail: "invalid_client"}
+	case fault.Kind == Odd:
+		return rotation.Answer{Class: rotation.OddRefusal, Detail: "HTTP 403, text/html"}
 	case fault.Kind == Cancel:
 		return rotation.Answer{Class: rotation.UnknownResult, Detail: "the context ended first"}
 	case fault.Kind == Unsent:
