@@ -60,8 +60,8 @@ func (in *installation) lastConsent(ctx context.Context, conn token.Connection) 
 func consentError(conn token.Connection, result rotation.ConsentResult, cause error) error {
 	switch result {
 	case rotation.Verifying:
-		return exitf(tryLater, "the token pair of %s is saved, but its user could not be checked yet; the next run "+
-			"checks again: %w", conn, cause)
+		return exitf(tryLater, "the token pair of %s is saved, but the consent could not be completed yet; the next "+
+			"run completes it: %w", conn, cause)
 	case rotation.NotInstalled:
 		return exitf(tryLater, "the token pair of %s is saved, but the app is not installed in the company; ask a "+
 			"Procore administrator of the company to install it; tokenturn checks again automatically: %w", conn, cause)

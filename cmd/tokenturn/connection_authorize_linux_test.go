@@ -1,12 +1,10 @@
 package main
 
 import (
-	"context"
 	"database/sql"
 	"errors"
 	"log/slog"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -159,55 +157,33 @@ func TestCodeRefusedLate(t *testing.T) {
 	}
 }
 
-// A store that does not take the pair after the exchange is tried until it does.
-func TestStoreRefusesAfterTheExchange(t *testing.T) {
+// A database that does not take the pair after the exchange loses nothing: the response is
+// in the reserve, and the next run makes it the current one.
+func TestDatabaseRefusesAfterTheExchange(t *testing.T) {
 	t.Parallel()
-	for name, test := range map[string]struct {
-		heals bool
-		exit  int
-		says  string
-	}{
-		"for a while": {true, done, "demo/acme is connected"},
-		"for good": {false, needsConsent, "the response for demo/acme was lost or could not be saved, and the code with " +
-			"it; run the command again: saving the answer for demo/acme"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if testing.Short() && !test.heals {
-				t.Skip("takes the 37 seconds that the command has for it")
-			}
-			t.Parallel()
-			s := newMachine(t)
-			environ := append(slices.Clone(s.environ), "TOKENTURN_REDEEM_TIMEOUT=1s")
-			person, terminal := openTerminal(t)
-			// Of which the exchange wants 16 seconds for its answer and for saving it.
-			ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
-			defer cancel()
-			exit := make(chan int)
-			go func() {
-				exit <- run(ctx, []string{"connection", "authorize", "demo/acme"}, terminal, terminal, terminal, environ)
-				terminal.Close()
-			}()
-			code := s.allow(person, codeQuestion)
-			db, err := sql.Open("sqlite", filepath.Join(s.home, ".local", "share", "tokenturn", embedded.DatabaseName))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer db.Close()
-			const full = `CREATE TRIGGER full BEFORE INSERT ON mint BEGIN SELECT RAISE(ABORT, 'disk full'); END`
-			if _, err := db.Exec(full); err != nil {
-				t.Fatal(err)
-			}
-			s.standIn.Script(procoretest.Rewritten(func(sound string) string {
-				if test.heals {
-					time.AfterFunc(300*time.Millisecond, func() { _, _ = db.Exec(`DROP TRIGGER full`) })
-				}
-				return sound
-			}))
-			person.types(code.Reveal() + "\n")
-			if got := <-exit; got != test.exit || !strings.Contains(person.rest(), test.says) {
-				t.Errorf("exit code %d, want %d with %q; shown:\n%s", got, test.exit, test.says, person.shown)
-			}
-		})
+	s := newMachine(t)
+	session := s.start("connection", "authorize", "demo/acme")
+	code := s.allow(session.person, codeQuestion)
+	db, err := sql.Open("sqlite", filepath.Join(s.home, ".local", "share", "tokenturn", embedded.DatabaseName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	const full = `CREATE TRIGGER full BEFORE INSERT ON mint BEGIN SELECT RAISE(ABORT, 'disk full'); END`
+	if _, err := db.Exec(full); err != nil {
+		t.Fatal(err)
+	}
+	session.types(code.Reveal() + "\n")
+	exit, shown := session.ends()
+	if exit != tryLater || !strings.Contains(shown, "the token pair of demo/acme is saved, but the consent could not be "+
+		"completed yet; the next run completes it") {
+		t.Errorf("exit code %d; shown:\n%s", exit, shown)
+	}
+	if _, err := db.Exec(`DROP TRIGGER full`); err != nil {
+		t.Fatal(err)
+	}
+	if exit, shown := s.start("connection", "rotate", "demo/acme").ends(); exit != done || s.status("demo/acme") != "active" {
+		t.Errorf("afterwards: exit code %d, %s; shown:\n%s", exit, s.status("demo/acme"), shown)
 	}
 }
 
