@@ -182,7 +182,8 @@ func TestDatabaseRefusesAfterTheExchange(t *testing.T) {
 	if _, err := db.Exec(`DROP TRIGGER full`); err != nil {
 		t.Fatal(err)
 	}
-	if exit, shown := s.start("connection", "rotate", "demo/acme").ends(); exit != done || s.status("demo/acme") != "active" {
+	exit, shown = s.start("connection", "rotate", "demo/acme").ends()
+	if exit != done || s.status("demo/acme") != "active" {
 		t.Errorf("afterwards: exit code %d, %s; shown:\n%s", exit, s.status("demo/acme"), shown)
 	}
 }
