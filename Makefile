@@ -29,6 +29,9 @@ test: export GORACE := atexit_sleep_ms=10
 # The explorer makes gigabytes of garbage, and its goroutines yield by themselves.
 EXPLORER := GOGC=800 GODEBUG=asyncpreemptoff=1
 
+# What the race detector makes long: the explorer, and stories of hours or of many connections.
+LONG := TestEveryFaultIsSurvived|TestABacklog|TestOneFailureCosts|TestOneHour
+
 run:
 	go run ./cmd/tokenturn serve --demo
 
@@ -48,7 +51,7 @@ lint:
 test: lint
 	@test -n "$(RACE)" || echo "No C compiler: the race detector is OFF."
 	go test $(RACE) -timeout 60m ./...
-	$(if $(RACE),$(EXPLORER) go test -count=1 -run TestEveryFaultIsSurvived ./pkg/rotation)
+	$(if $(RACE),$(EXPLORER) go test -count=1 -run "$(LONG)" ./pkg/rotation)
 
 conformance:
 	infra/test/conformance/run

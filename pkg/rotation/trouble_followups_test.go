@@ -24,9 +24,13 @@ func TestOneFailureCostsReadersMinutesAtMost(t *testing.T) {
 	calls := []string{"ledger.Due", "ledger.Load", "ledger.Write", "ledger.SaveResponse", "followups.Send",
 		"secrets.Current", "secrets.Put", "secrets.Promote", "sealer.DataKey", "sealer.Unwrap",
 		"applications.Application", "issuer.Redeem"}
+	passages := 5
+	if raced {
+		passages = 2
+	}
 	for _, lifetime := range threeLifetimes {
 		for _, call := range calls {
-			for nth := range 5 {
+			for nth := range passages {
 				if nth == 0 && call == "issuer.Redeem" {
 					continue // a login host that is down for a minute leaves ends unknown, which take a quiet period
 				}
@@ -174,7 +178,10 @@ func (b *harness) sweepsAsked(from time.Time) (times []time.Time) {
 // sweeps do not multiply, and consents and readers are served beside them.
 func TestABacklogHoldsUpNeitherConsentsNorReaders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const connections = 2000
+		connections := 2000
+		if raced {
+			connections = 300
+		}
 		b := newHarness(rotationtest.Personality{})
 		b.connect(t)
 		b.backlog(t, connections)
