@@ -229,7 +229,7 @@ func (x *Exchange) captured(ctx context.Context, expect Identity, body token.Sec
 	}
 	if _, err := x.s.engine.save(ctx, m, nil); err != nil {
 		x.s.engine.notify(ctx, NoticeUnsaved, x.conn, "A new consent for %s could not be saved. "+
-			"Invite the person again once the table works again.", x.conn)
+			"When the ledger works again, run `tokenturn connection invite %[1]s` and send the person the link.", x.conn)
 		return Lost, err
 	}
 	return x.s.adoptConsent(ctx, x, m, body)

@@ -89,9 +89,9 @@ func (e *engine) notifyOfClock(ctx context.Context, rec Record, m TokenResponse,
 		skew = min(0, pair.ClockSkew(a.BegunAt))
 	}
 	if skew.Abs() > token.ClockTolerance {
-		e.announce(ctx, NoticeClock, m.Connection.Environment, "", "The clock of the %s server and the clock of this "+
-			"machine differ by %v. tokenturn replaces tokens early until the clocks agree. "+
-			"Check the time synchronization of this machine.",
+		e.announce(ctx, NoticeClock, m.Connection.Environment, "", "The clock of the %s server and the clock of the "+
+			"machine that ran tokenturn (or Lambda) differ by %v. tokenturn replaces tokens early until the clocks agree. "+
+			"If the machine is yours, check its time synchronization.",
 			m.Connection.Environment, skew.Abs().Round(time.Second))
 	}
 }
@@ -254,6 +254,9 @@ func (e *engine) notifyOfMark(ctx context.Context, m TokenResponse) {
 		e.notify(ctx, NoticeQuarantined, m.Connection, "The token endpoint's answer for %[2]s cannot be used (%[1]s). "+
 			"tokenturn presents no refresh token of this connection until you run `tokenturn connection release %[2]s` or "+
 			"`tokenturn connection discard %[2]s`, or the person consents again.", m.Reason, m.Connection)
+	case m.Source == FromCode || m.Consent != "":
+		e.notify(ctx, NoticeRejected, m.Connection, "tokenturn rejected a new token pair of %s: %s. The current pair, if "+
+			"any, stays in use. To try again, run `tokenturn connection invite %[1]s`.", m.Connection, m.Reason)
 	default:
 		e.notify(ctx, NoticeRejected, m.Connection, "tokenturn rejected a new token pair of %s: %s.", m.Connection,
 			m.Reason)

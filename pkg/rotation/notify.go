@@ -245,12 +245,15 @@ func (r *run) notifyIncident(ctx context.Context, environment string, records []
 	if environment == "monthly-sandbox" {
 		cause = "Procore overwrites this environment on the first working day of each month, which ends every consent in it."
 	}
+	which := fmt.Sprintf("Several connections of %s need a new consent: %s.", environment, strings.Join(names, ", "))
+	if len(records) == 1 { // the others had notices of their own
+		which = fmt.Sprintf("%s needs a new consent. Others of %s needed one within the last hour.", names[0], environment)
+	}
 	return r.engine.announceOnce(ctx, NoticeNeedsConsent+" "+environment, incidentTime, Notice{Kind: NoticeNeedsConsent,
 		Environment: environment,
-		Summary: fmt.Sprintf(
-			"Several connections of %s need a new consent: %s. %s tokenturn tries their tokens again for a day. "+
-				"List all with `tokenturn connection list`, and create a link for each with `tokenturn connection invite`.",
-			environment, strings.Join(names, ", "), cause)})
+		Summary: fmt.Sprintf("%s %s tokenturn tries their tokens again for a day. "+
+			"List all with `tokenturn connection list`, and create a link for each with `tokenturn connection invite`.",
+			which, cause)})
 }
 
 func (r *run) notifySingle(ctx context.Context, rec Record) error {
@@ -262,6 +265,9 @@ func (r *run) notifySingle(ctx context.Context, rec Record) error {
 	}
 	n.Summary = fmt.Sprintf("Procore no longer accepts the refresh token of %s, and no newer token is saved. "+
 		"%s must allow access again: %s.", rec.Connection, rec.Pin.Whose(), how)
+	if rec.Refusal.presents() {
+		n.Summary += " tokenturn also tries the old token again for a day."
+	}
 	return r.engine.deliver(ctx, n)
 }
 

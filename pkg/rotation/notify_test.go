@@ -109,7 +109,8 @@ func TestANeededConsentIsANotice(t *testing.T) {
 		}
 		for i, n := range notices {
 			if n.Connection != two[i] || n.Link.Reveal() != invitations.link || !strings.Contains(n.Summary,
-				"pat@example.com (Procore user 7) must allow access again") {
+				"pat@example.com (Procore user 7) must allow access again") ||
+				!strings.HasSuffix(n.Summary, ". tokenturn also tries the old token again for a day.") {
 				t.Errorf("notice %+v", n)
 			}
 		}
@@ -187,7 +188,8 @@ func TestManyOneAfterTheOther(t *testing.T) {
 		}
 		notices := b.Notifier.Notices()
 		if len(notices) != 3 || notices[0].Connection != all[0] || notices[1].Connection != all[1] ||
-			!notices[2].Connection.IsZero() {
+			!notices[2].Connection.IsZero() || !strings.HasPrefix(notices[2].Summary, all[2].String()+
+			" needs a new consent. Others of production needed one within the last hour. ") {
 			t.Errorf("people were notified of %+v", notices)
 		}
 		time.Sleep(2 * hour)

@@ -399,7 +399,8 @@ func (t *reconciliation) captured(ctx context.Context, p *presentation, m TokenR
 	t.escrowTried = tried
 	if err != nil {
 		t.engine.notify(ctx, NoticeUnsaved, t.conn, "A new token pair of %s could not be saved in either store. "+
-			"If the next runs cannot use the old pair any more, the person must allow access again.", t.conn)
+			"A later run tries the old pair. If the server refuses it, you get a needs_consent notice; no action is "+
+			"needed now.", t.conn)
 		t.detail = err.Error()
 		r := t.report(Unknown, t.engine.clock().Add(t.engine.settings.Lease+t.engine.settings.Quiet), nil)
 		return &r, nil

@@ -18,6 +18,19 @@ type secretView struct {
 	foreign bool           // with drift: this program cannot have left the secret like this
 }
 
+// deletedSecretError is ErrSecretDeleted with what the operator has to do.
+type deletedSecretError struct {
+	conn  token.Connection
+	cause error
+}
+
+func (e *deletedSecretError) Error() string {
+	return fmt.Sprintf("the secret of %s is scheduled for deletion; if you still need it, run "+
+		"`tokenturn connection undo %[1]s`", e.conn)
+}
+
+func (e *deletedSecretError) Unwrap() error { return e.cause }
+
 // otherStackError: the secret belongs to another installation.
 type otherStackError struct {
 	c          token.Connection
@@ -66,8 +79,7 @@ func (t *reconciliation) readSecret(ctx context.Context) (v secretView, err erro
 		}
 		return v, nil
 	case errors.Is(err, ErrSecretDeleted):
-		return v, fmt.Errorf("the secret of %s is scheduled for deletion; run `tokenturn connection undo %s` if it is "+
-			"still wanted: %w", t.conn, t.conn, err)
+		return v, &deletedSecretError{t.conn, err}
 	case err != nil:
 		return v, fmt.Errorf("reading the secret of %s: %w", t.conn, err)
 	}
