@@ -190,10 +190,22 @@ func (c *cli) askCredentials(ctx context.Context, environment string, before pro
 
 // checkError turns the login host's answer to a made-up code into an error for people.
 func checkError(err error, a appSetAnswer) error {
+	_, own := procoreEnvironment(a.Environment)
 	if errors.Is(err, procore.ErrCredentialsRefused) {
+		other := ""
+		if !own {
+			other = "; or the server does not accept credentials in the request body: see `tokenturn app set --help`"
+		}
 		return fmt.Errorf("nothing was stored: %s does not accept client id %.80q with the secret that has the "+
-			"fingerprint %s; compare both with the Developer Portal, and make sure that they are those of %s",
-			a.LoginURL, a.ClientID, a.Secret, a.Environment)
+			"fingerprint %s; compare both with the Developer Portal, and make sure that they are those of %s%s",
+			a.LoginURL, a.ClientID, a.Secret, a.Environment, other)
+	}
+	// Another server that refuses the request, or has no such page, does so each time. In
+	// front of Procore's own it is a firewall or a proxy.
+	if check, ok := errors.AsType[*procore.CheckError](err); ok && !own &&
+		(check.Answer.Class == rotation.RequestFault || check.Answer.Class == rotation.OddRefusal) {
+		return fmt.Errorf("nothing was stored: %s answered a made-up code with %s instead of invalid_grant. The server may "+
+			"not behave as Procore's does; see `tokenturn app set --help`", a.LoginURL, check.Answer.Detail)
 	}
 	return exitf(tryLater, "nothing was stored: %w; try again later, or skip the check with --no-check", err)
 }
@@ -222,12 +234,14 @@ func (c *cli) sayAfterSet(ctx context.Context, in *installation, a appSetAnswer)
 			"tokenturn app set %[1]s", other)
 	}
 	if a.WaitsEnded > 0 {
-		c.say("%d connections were waiting because of their configuration. The next run tries them again. To try now: "+
-			"tokenturn connection rotate --all --environment %s", a.WaitsEnded, a.Environment)
+		c.say("%s waiting because of the configuration. The next run tries again. To try now: "+
+			"tokenturn connection rotate --all --environment %s",
+			counted(a.WaitsEnded, "connection was", "connections were"), a.Environment)
 	}
 	if len(a.Affected) > 0 {
-		c.say("%d connections are affected. After storing the credentials, check whether they still work: "+
-			"tokenturn connection rotate --all --environment %s", len(a.Affected), a.Environment)
+		c.say("%s affected. After storing the credentials, check for connections that no longer work: "+
+			"tokenturn connection rotate --all --environment %s",
+			counted(len(a.Affected), "connection is", "connections are"), a.Environment)
 	}
 }
 

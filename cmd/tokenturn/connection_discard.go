@@ -18,9 +18,9 @@ func (c *cli) connectionDiscard() *cobra.Command {
 	cmd := &cobra.Command{Use: "discard {ENV/NAME | --environment ENV}",
 		Short: "End a quarantine by discarding the response",
 		Long: `tokenturn does not use the token pair in the quarantined response. After the quiet period
-it presents the refresh token once more that led to that response; if Procore refuses it, a
-person must give a new consent. The command also discards a response or a consent that cannot be
-decrypted. If it can be decrypted again, the command leaves it to the next run instead.
+it presents the old refresh token once more; if Procore refuses it, a person must give a
+new consent. The command also discards a response or a consent that cannot be decrypted.
+If it can be decrypted again, the command leaves it to the next run instead.
 Prompts for the name of the connection or environment unless you add --yes.
 
 --environment ends every quarantine of one environment, for example after a proxy or a

@@ -165,8 +165,8 @@ func (a *disconnectAnswer) unfinished() error {
 			"until tokenturn has searched it for that response; run the same command again after %s", a.Connection,
 			stamp(a.RetryAt))
 	case a.Unrevoked > 0:
-		return exitf(tryLater, "%d pairs of %s are not revoked yet; the next run tries again, "+
-			"and so does the same command", a.Unrevoked, a.Connection)
+		return exitf(tryLater, "not revoked yet: %s of %s; the next run tries again, and so does the same command",
+			counted(a.Unrevoked, "pair", "pairs"), a.Connection)
 	}
 	return nil
 }

@@ -34,7 +34,8 @@ func (c *cli) connectionImport() *cobra.Command {
 	cmd := &cobra.Command{Use: "import {ENV/NAME | --batch}", Short: "Import an existing refresh token",
 		Long: `Prompts for the refresh token without showing it, or reads it from a pipe, and rotates it
 at once. The imported token is invalid after that. Stop the program that used it first:
-if two programs present the same token, the second one loses the connection.
+if two programs present the same token, Procore refuses the second one, and the
+connection may need a new consent.
 
 The app credentials must be those that the token was issued to. The connection must be
 new: one that had its own consent needs a new consent instead. tokenturn refuses a token

@@ -39,10 +39,25 @@ consent; 5 something cannot be determined now. The most serious finding decides.
 // settingsFindings are the findings if the settings do not allow opening the installation.
 func settingsFindings(err error) (findings []doctor.Finding) {
 	for line := range strings.Lines(err.Error()) {
-		findings = append(findings, doctor.Finding{Check: "settings", Level: doctor.Problem, Detail: strings.TrimSpace(line),
-			Remedy: "set this variable to the stack output of the same name"})
+		detail, remedy := strings.TrimSpace(line), "correct this variable"
+		if name, _, _ := strings.Cut(detail, " "); outputs[name] != "" {
+			remedy = fmt.Sprintf("set %s to the stack output %s", name, outputs[name])
+		}
+		findings = append(findings, doctor.Finding{Check: "settings", Level: doctor.Problem, Detail: detail, Remedy: remedy})
 	}
 	return findings
+}
+
+// outputs are the stack outputs that the settings of operators come from.
+var outputs = map[string]string{
+	"TOKENTURN_TABLE":         "Table",
+	"TOKENTURN_SEAL_KEY":      "SealKey",
+	"TOKENTURN_VAULT_KEY":     "VaultKey",
+	"TOKENTURN_STACK":         "Stack",
+	"TOKENTURN_SECRET_PREFIX": "SecretPrefix",
+	"TOKENTURN_QUEUE_URL":     "QueueUrl",
+	"TOKENTURN_PUBLIC_URL":    "PublicUrl",
+	"TOKENTURN_TOPIC_ARN":     "TopicArn",
 }
 
 // checkStore examines the database file of an installation on one machine.

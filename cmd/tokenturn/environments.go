@@ -10,13 +10,17 @@ import (
 // customEnvironments says which servers a custom environment can be. Every place that
 // offers one shows it.
 const customEnvironments = `Custom environments work with servers that behave as Procore's do, which run Doorkeeper:
-- The token endpoint accepts client id and secret in the request body and responds in JSON.
+- LOGIN-URL/oauth/authorize is the authorization page.
+- The token endpoint, LOGIN-URL/oauth/token, accepts client id and secret in a JSON body and
+  responds in JSON.
 - GET LOGIN-URL/oauth/token/info names the app as application.uid.
 - GET API-URL/rest/v1.0/me responds in JSON.
+- POST LOGIN-URL/oauth/revoke accepts a form with the token, client id and secret. Without
+  it, revocations cannot be confirmed.
 tokenturn does not support other OAuth providers. A server that refuses credentials in the
 body (invalid_client) fails the check, and nothing is stored. If a server lacks one of the
 two GET requests, tokenturn saves each consent but cannot check it, and the connection does
-not become active. From a token response that is not JSON, tokenturn uses the refresh token
+not become active. Imports and service accounts do not depend on that check. From a token response that is not JSON, tokenturn uses the refresh token
 if there is exactly one, and sends a notice; it cannot use any other such response.`
 
 // onePair are Procore's environments that share one client id and secret. The

@@ -37,6 +37,14 @@ func usageError(cmd *cobra.Command, err error) error {
 	return exitf(usage, "%w\nSee: %s --help", err, cmd.CommandPath())
 }
 
+// counted is the number n with its noun.
+func counted(n int, one, many string) string {
+	if n == 1 {
+		many = one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
 func exitCode(err error) int {
 	if err == nil {
 		return done
@@ -57,7 +65,7 @@ func errQuarantined(c token.Connection) error { return fmt.Errorf("%s is %s", c,
 // quarantineAdvice says what quarantine means and how a person ends it.
 func quarantineAdvice(c token.Connection) string {
 	return fmt.Sprintf("quarantined: tokenturn cannot use a response of the token endpoint as it is and presents "+
-		"nothing; name the correct refresh token with `tokenturn connection release %s`, give up the response with "+
+		"nothing; name the correct refresh token with `tokenturn connection release %s`, discard the response with "+
 		"`tokenturn connection discard %[1]s`, or connect again with `tokenturn connection invite %[1]s`", c)
 }
 

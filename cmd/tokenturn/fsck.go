@@ -118,7 +118,8 @@ func printDamage(w io.Writer, report fsck.Report, p painter) {
 		t.Flush()
 	}
 	for _, m := range report.NotMade {
-		fmt.Fprintf(w, "not checked: %s, of %d connections: %s\n", m.Check, m.Connections, oneLine(m.Reason))
+		fmt.Fprintf(w, "not checked: %s, of %s: %s\n", m.Check, counted(m.Connections, "connection", "connections"),
+			oneLine(m.Reason))
 	}
-	fmt.Fprintf(w, "%d connections checked\n", report.Connections)
+	fmt.Fprintf(w, "%s checked\n", counted(report.Connections, "connection", "connections"))
 }

@@ -35,7 +35,7 @@ type installation struct {
 	notifier  rotation.Notifier  // nil: log only
 	// What all processes of an installation share. nil on one machine: each process limits
 	// its own rate and claims its own notices.
-	pace         rotation.RateLimiter
+	rateLimiter  rotation.RateLimiter
 	noticeClaims rotation.NoticeClaims
 	settings     rotation.Settings
 	publicURL    string // base of links; empty if not known
@@ -147,7 +147,7 @@ func (c *cli) openAWS(ctx context.Context, log *slog.Logger) (*installation, err
 		protections: stack.Protections,
 		caller:      stack.Caller, sealer: stack.Sealer, apps: stack.Applications,
 		consents: stack.Table, issuer: stack.Issuer, followUps: stack.FollowUps, notifier: stack.Notifier,
-		pace: stack.Table, noticeClaims: stack.Table,
+		rateLimiter: stack.Table, noticeClaims: stack.Table,
 		settings: settings.Rotation(), publicURL: settings.PublicURL, log: log, checks: stack.Checks(),
 		close: func() error { return nil }}, nil
 }
@@ -170,7 +170,7 @@ func (c *cli) dataDir() (string, error) {
 
 func (in *installation) rotator() (*rotation.Rotator, error) {
 	cfg := rotation.Config{Ledger: in.ledger, SecretStore: in.secrets, Sealer: in.sealer, Applications: in.apps,
-		Issuer: in.issuer, FollowUps: in.followUps, RateLimiter: in.pace, Notifier: in.notifier,
+		Issuer: in.issuer, FollowUps: in.followUps, RateLimiter: in.rateLimiter, Notifier: in.notifier,
 		NoticeClaims: in.noticeClaims,
 		Log:          in.log, Settings: in.settings}
 	if in.publicURL != "" {

@@ -52,7 +52,7 @@ func (c *cli) revokeInvitation(ctx context.Context, in *installation, id string)
 	return c.answer(a, func(w io.Writer) { fmt.Fprintf(w, "%s to %s: %s\n", a.ID, a.Connection, a.State) })
 }
 
-// invitation finds the one whose hash begins with id.
+// invitation finds the invitation with a hash that begins with id.
 func (in *installation) invitation(ctx context.Context, id string) (found consent.Invitation, err error) {
 	stored, err := in.consents.Invitations(ctx, time.Now())
 	if err != nil {

@@ -98,6 +98,7 @@ func TestScripts(t *testing.T) {
 			"presented":       cmdPresented,
 			"uninstall":       cmdUninstall,
 			"lose":            cmdLose,
+			"gateway":         cmdGateway,
 			"contradict":      cmdContradict,
 			"hold":            cmdHold,
 			"release":         cmdRelease,
@@ -235,6 +236,13 @@ func cmdPresented(ts *testscript.TestScript, _ bool, _ []string) {
 func cmdUninstall(ts *testscript.TestScript, _ bool, _ []string) {
 	w := envOf(ts)
 	w.standIn.Uninstall(w.app.ClientID, procoretest.DefaultUser().Companies[0])
+}
+
+// cmdGateway makes the stand-in answer the next token request with a page and that status.
+func cmdGateway(ts *testscript.TestScript, _ bool, args []string) {
+	status, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	envOf(ts).standIn.Script(procoretest.HTML(status))
 }
 
 // cmdLose makes the stand-in lose its next answer.

@@ -59,7 +59,7 @@ After Ctrl-C, tokenturn finishes what it has begun and stops.`,
 	flags := cmd.Flags()
 	flags.StringVar(&addr, "addr", "localhost:8080", "address to listen on")
 	flags.DurationVar(&every, "every", time.Hour, "time between two sweeps")
-	flags.StringVar(&organization, "organization", "", "name on the pages of who asks for access, such as your company")
+	flags.StringVar(&organization, "organization", "", "company name shown on the consent pages")
 	flags.BoolVar(&demo, "demo", false, "start a stand-in for Procore and set up one connection")
 	return c.withExamples(cmd,
 		example{"Run on this machine", "tokenturn serve"},

@@ -38,9 +38,9 @@ func (c *cli) tokenExec() *cobra.Command {
 		Long: `Runs the program with the access token in ` + tokenVariable + `, the base URL of the API in
 ` + apiVariable + ` and, if the connection is for one company, its id in ` + companyVariable + `.
 The token is in the program's environment only, not in your shell or an argument list. The
-program replaces tokenturn: it gets the signals, standard input and output are its own, and
-its exit code is the exit code. It does not see later rotations: a program that runs for
-long must get the token again.
+program replaces tokenturn: it gets the signals, and standard input and output are its own.
+tokenturn exits with the program's exit code. The program does not see later rotations: if
+it runs for long, it must get the token again.
 
 Without a token the program does not run. If a rotation is in progress, tokenturn waits a
 moment for it. Exits with 3 if a person must give consent, 4 if there is no such

@@ -22,6 +22,16 @@ import (
 // secret of the environment's app credentials.
 var ErrCredentialsRefused = errors.New("the server refuses the client id or client secret")
 
+// CheckError says that the check of app credentials gave no result.
+type CheckError struct {
+	Environment string
+	Answer      rotation.Answer
+}
+
+func (e *CheckError) Error() string {
+	return fmt.Sprintf("checking the app credentials of %s: the check gave no result: %s", e.Environment, e.Answer.Detail)
+}
+
 // Identify implements rotation.Issuer. The authorization server's token info gives
 // the app and the user, and only it decides whether the token is refused; the API's
 // /me gives the login, which stays empty if /me is forbidden and for a service account.
@@ -163,8 +173,8 @@ func (i *Issuer) Revoke(ctx context.Context, app rotation.Application, t token.S
 }
 
 // CheckCredentials asks the server whether it accepts the app credentials, by
-// presenting a random code. nil: it does. ErrCredentialsRefused: it does not. Any
-// other error: the check gave no result.
+// presenting a random code. nil: it does. ErrCredentialsRefused: it does not.
+// CheckError: the check gave no result.
 func (i *Issuer) CheckCredentials(ctx context.Context, app rotation.Application) error {
 	answer := i.Redeem(ctx, app, rotation.Grant{Code: token.NewSecret(rand.Text()), RedirectURI: app.RedirectURI})
 	switch answer.Class {
@@ -175,7 +185,7 @@ func (i *Issuer) CheckCredentials(ctx context.Context, app rotation.Application)
 	case rotation.ClientFault:
 		return fmt.Errorf("checking the app credentials of %s: %w", app.Environment, ErrCredentialsRefused)
 	}
-	return fmt.Errorf("checking the app credentials of %s: the check gave no result: %s", app.Environment, answer.Detail)
+	return &CheckError{app.Environment, answer}
 }
 
 // reply is an answer to a request that spends nothing.
