@@ -119,7 +119,7 @@ func (d connectionDetail) print(w io.Writer, now time.Time) {
 			a.Presentations)
 	}
 	for _, f := range d.Failures {
-		line("failure", "%s at step %s, %d in a row: %s", f.Class, f.Step, f.Count, f.Detail)
+		line("failure", "%s", f.Summary())
 		at("next try", f.NextAt)
 	}
 	if p := d.Pin; p != nil {

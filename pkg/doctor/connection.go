@@ -27,11 +27,11 @@ func (d *Doctor) connection(ctx context.Context, r rotation.Record, apps map[str
 		return []Finding{about("connection", OK, "nobody has consented yet", "")}
 	case r.Status == rotation.NeedsConsent:
 		return []Finding{about("connection", Consent, "Procore no longer accepts its refresh token",
-			"make a link for the person who connected it: tokenturn connection invite "+r.Connection.String())}
-	case r.Quarantined: // the refresh that gave the unusable answer has probably ended its token
+			"create a link for the person who connected it: tokenturn connection invite "+r.Connection.String())}
+	case r.Quarantined: // the refresh that gave the unusable response has probably ended its token
 		return []Finding{about("connection", Problem,
-			"quarantined, because an answer of the token endpoint cannot be used as it is",
-			fmt.Sprintf("name the right refresh token with: tokenturn connection release %s; or give up the answer with: "+
+			"quarantined, because a response of the token endpoint cannot be used as it is",
+			fmt.Sprintf("name the right refresh token with: tokenturn connection release %s; or discard the response with: "+
 				"tokenturn connection discard %[1]s", r.Connection))}
 	}
 	findings := []Finding{d.standing(r)}
@@ -51,15 +51,13 @@ func (d *Doctor) standing(r rotation.Record) Finding {
 	f := r.Failure()
 	switch {
 	case f != nil && f.NextAt.After(d.Now()) && f.Class != "config":
-		return Finding{"connection", name, Later, fmt.Sprintf("%s at step %s, %d in a row: %s", f.Class, f.Step, f.Count,
-			f.Detail),
+		return Finding{"connection", name, Later, f.Summary(),
 			"no action is needed now: tokenturn tries again at " + f.NextAt.UTC().Format(time.RFC3339)}
 	case f != nil:
-		return Finding{"connection", name, Problem, fmt.Sprintf("%s at step %s, %d in a row: %s", f.Class, f.Step, f.Count,
-			f.Detail),
+		return Finding{"connection", name, Problem, f.Summary(),
 			"correct the cause; tokenturn then tries again automatically. See: tokenturn connection show " + name}
 	case r.Attempt != nil && d.Now().After(r.Attempt.Until):
-		return Finding{"connection", name, Later, "the answer to a refresh was lost",
+		return Finding{"connection", name, Later, "the response to a refresh was lost",
 			"no action is needed now: tokenturn checks again automatically. See: tokenturn connection show " + name}
 	}
 	return Finding{"connection", name, OK, fmt.Sprintf("active, generation %d.%d", r.Epoch, r.Generation), ""}

@@ -37,7 +37,7 @@ const (
 	// RefusalLeft: success, consent and disconnect end a refusal (I4).
 	RefusalLeft Kind = "refusal_left"
 	// NoticeOverdue: every loss raises its alarm (I17).
-	NoticeOverdue Kind = "people_untold"
+	NoticeOverdue Kind = "notice_overdue"
 	// FingerprintMissing: lineage is by the current fingerprint; without one no response
 	// can succeed (rule 3, I3).
 	FingerprintMissing Kind = "fingerprint_missing"
@@ -49,8 +49,8 @@ const (
 	RowTimesDiffer Kind = "row_times_differ"
 	// AncestorNotBefore: an ancestor comes before current in the same epoch (orphan rule, I9).
 	AncestorNotBefore Kind = "ancestor_not_before"
-	// QuarantineDiffers: every write sets held according to the responses (quarantine, I17).
-	QuarantineDiffers Kind = "held_differs"
+	// QuarantineDiffers: every write sets the quarantine according to the responses (quarantine, I17).
+	QuarantineDiffers Kind = "quarantine_differs"
 	// PairShared: a refresh token belongs to one connection; two would each present it (I1, I11).
 	PairShared Kind = "pair_shared"
 	// ImportedElsewhere: an imported token is not presented for another connection (I1, I11).

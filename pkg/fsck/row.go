@@ -44,7 +44,8 @@ func (x *examination) row() {
 		return m.State == rotation.Quarantined && rotation.RoleOf(r, m) == rotation.RoleSuccessor
 	})
 	if r.Quarantined != quarantined {
-		x.found(QuarantineDiffers, "the row says held = %v, but the saved responses say %v", r.Quarantined, quarantined)
+		x.found(QuarantineDiffers, "the row says quarantined = %v, but the saved responses say %v", r.Quarantined,
+			quarantined)
 	}
 }
 

@@ -1,6 +1,7 @@
 package rotation
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -150,6 +151,21 @@ type Failure struct {
 	// Cause is the fingerprint of the credentials that a failure of class config is
 	// about. The failure ends as soon as the credentials change.
 	Cause string `json:"cause,omitempty"`
+}
+
+// Summary describes the failure for people.
+func (f Failure) Summary() string {
+	step, times := string(f.Step), "once"
+	switch f.Step {
+	case Recover:
+		step = "recover"
+	case Quarantine:
+		step = "quarantine"
+	}
+	if f.Count > 1 {
+		times = fmt.Sprintf("%d times in a row", f.Count)
+	}
+	return fmt.Sprintf("%s failed %s (%s): %s", step, times, f.Class, f.Detail)
 }
 
 // failure returns the failure of the step for the response, or nil.
