@@ -87,7 +87,6 @@ var oldWords = regexp.MustCompile(`(?i)\b(anew|told of|lest|\w*manieth|whoever|h
 var contracts = strings.NewReplacer(
 	`json:"untold,omitempty"`, "", // a stored field
 	`"vault versions"`, "", // the keys of the embedded store are derived from it
-	"Sid: Vault", "", // a statement of a policy
 )
 
 // Texts that users see are in plain words.

@@ -25,7 +25,7 @@ const (
 	linkExpiredPage  = "This link has expired"
 	alreadyPage      = "Procore is already connected"
 	stillWorkingPage = "Still working on it"
-	refusedPage      = "We could not accept this"
+	refusedPage      = "We could not verify this sign-in"
 	notFoundPage     = "There is nothing here"
 	connectedPage    = "Procore is connected"
 	verifyingPage    = "Saved, and still being checked"
