@@ -20,8 +20,9 @@ const customEnvironments = `Custom environments work with servers that behave as
 tokenturn does not support other OAuth providers. A server that refuses credentials in the
 body (invalid_client) fails the check, and nothing is stored. If a server lacks one of the
 two GET requests, tokenturn saves each consent but cannot check it, and the connection does
-not become active. Imports and service accounts do not depend on that check. From a token response that is not JSON, tokenturn uses the refresh token
-if there is exactly one, and sends a notice; it cannot use any other such response.`
+not become active. Imports and service accounts do not depend on that check. From a token
+response that is not JSON, tokenturn uses the refresh token if there is exactly one, and
+sends a notice; it cannot use any other such response.`
 
 // onePair are Procore's environments that share one client id and secret. The
 // On-Demand sandboxes are production with other company ids.

@@ -197,7 +197,7 @@ func TestATurnNeverMovesTheClockBack(t *testing.T) {
 		return nil, awstest.Fault{Code: "ConditionalCheckFailedException"}
 	})
 	if at, err := tab.Reserve(t.Context(), "sandbox", noon, time.Hour); err == nil {
-		t.Errorf("took the turn %v although every move was refused", at)
+		t.Errorf("reserved %v although every move was refused", at)
 	}
 	want := []string{"Update PACE#sandbox PACE: SET next = next + '3600000000000' if next >= 'noon'",
 		"Update PACE#sandbox PACE: SET next = 'one' if (attribute_not_exists (next)) OR (next < 'noon')"}

@@ -117,7 +117,7 @@ func TestRefusedWriteChangesNothing(t *testing.T) {
 		}
 		again, responses, err := ledger.Load(t.Context(), acme)
 		if err != nil || again.Revision != record.Revision || len(responses) != 1 {
-			t.Errorf("%s: revision changed or %d mints, %v", name, len(responses), err)
+			t.Errorf("%s: revision changed or %d responses, %v", name, len(responses), err)
 		}
 		if events, err := ledger.History(t.Context(), acme, 10); err != nil || len(events) != 0 {
 			t.Errorf("%s: %d events, %v", name, len(events), err)

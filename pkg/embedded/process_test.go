@@ -179,7 +179,7 @@ func TestKilledProcessLosesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		if len(responses) != last+1 && len(responses) != last+2 { // the last one may have been written but not reported
-			t.Errorf("round %d: %d mints are there, %d were acknowledged", round, len(responses), last+1)
+			t.Errorf("round %d: %d responses are there, %d were acknowledged", round, len(responses), last+1)
 		}
 		for n, m := range responses {
 			if !bytes.Equal(m.Sealed, numbered(n).Sealed) {

@@ -123,11 +123,11 @@ func TestPlanTakesTheFirstRowThatFits(t *testing.T) {
 		}, Decide, ""},
 		{"a live attempt", due, func(s *situation) { s.rec.Attempt = attempt(due.Add(time.Second)) }, Wait, Busy},
 		{"an attempt that ran out", due, func(s *situation) { s.rec.Attempt = attempt(due) }, Recover, ""},
-		{"looked in vain, quiet period", due, func(s *situation) {
+		{"recovery found nothing, quiet period", due, func(s *situation) {
 			s.rec.Attempt,
 				s.searched = attempt(due.Add(-settings.Quiet+1)), true
 		}, Recover, Unknown},
-		{"looked in vain, quiet period over", due, func(s *situation) {
+		{"recovery found nothing, quiet period over", due, func(s *situation) {
 			s.rec.Attempt,
 				s.searched = attempt(due.Add(-settings.Quiet)), true
 		}, Redeem, ""},

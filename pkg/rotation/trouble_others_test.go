@@ -43,7 +43,7 @@ func TestAConsentIsCheckedByAClockBehind(t *testing.T) {
 		must1(b.skewed(-3*time.Hour).Rotate(t.Context(), acme))
 		b.operation(t).run(time.Hour)
 		if rec := b.record(t); rec.Status != rotation.Active || b.noticesOf(rotation.NoticeRejected) > 0 {
-			t.Errorf("the connection is %s; people are told %v", rec.Status, b.notices())
+			t.Errorf("the connection is %s; people were notified of %v", rec.Status, b.notices())
 		}
 	})
 }
@@ -103,7 +103,7 @@ func TestAWaitingConsentAndAWrongSecretAreOneNotice(t *testing.T) {
 		forgeSecret(b)
 		b.operation(t).run(90 * time.Minute)
 		if n := b.noticesOf(rotation.NoticeConfigError); n != 1 {
-			t.Errorf("people are told %d times: %v", n, b.notices())
+			t.Errorf("people were notified %d times: %v", n, b.notices())
 		}
 		for _, f := range b.record(t).Failures {
 			if f.Cause == "" {

@@ -78,7 +78,7 @@ func TestEnvironmentsDoNotMix(t *testing.T) {
 			}
 
 			monthly.forget()
-			time.Sleep(lifetime) // now all are due, and one sweep meets them, but for d, which rests after its failure
+			time.Sleep(lifetime) // now all are due, and one sweep meets them, but for d, which waits after its failure
 			in.sweep()
 			if n := strings.Count(in.published(), "%22kind%22%3A%22needs_consent%22"); n != 1 {
 				t.Errorf("the wipe of all connections made %d notices:\n%s", n, in.published())

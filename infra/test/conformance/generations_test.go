@@ -58,7 +58,7 @@ func TestTenGenerationsOnABadDay(t *testing.T) {
 		case d.Generation < last:
 			t.Fatalf("peer/acme went back from generation %d to %d", last, d.Generation)
 		case d.Generation == last:
-			time.Sleep(500 * time.Millisecond) // a failure rests for its time
+			time.Sleep(500 * time.Millisecond) // after a failure, tokenturn waits
 		case in.use(d) != http.StatusOK: // W4: redeemed again, and publishing has to wait
 			early++
 		}

@@ -140,7 +140,7 @@ func TestCorruptSecrets(t *testing.T) {
 	whole, err := in.secrets.GetSecretValue(t.Context(), &secretsmanager.GetSecretValueInput{SecretId: &app})
 	in.must(err)
 
-	// A connection each: one that met a fault rests for a while.
+	// A connection each: one that met a fault waits for a while.
 	credentials := map[string]string{"peer/not-json": "hunter2-hunter2-hunter2", "peer/no-secret": `{"client_id":"x"}`}
 	for connection := range credentials {
 		in.connect(connection)
