@@ -259,6 +259,16 @@ func (s situation) backOffUntil(step Step, key ResponseKey) time.Time {
 	return f.NextAt
 }
 
+// failure returns the failure of the step for the response, or nil.
+func (r Record) failure(step Step, key ResponseKey) *Failure {
+	for i := range r.Failures {
+		if f := &r.Failures[i]; f.Step == step && f.Response == key {
+			return f
+		}
+	}
+	return nil
+}
+
 func longestBackOff(class string) time.Duration {
 	switch class {
 	case classBudget, classQuarantine:

@@ -168,16 +168,6 @@ func (f Failure) Summary() string {
 	return fmt.Sprintf("%s failed %s (%s): %s", step, times, f.Class, f.Detail)
 }
 
-// failure returns the failure of the step for the response, or nil.
-func (r Record) failure(step Step, key ResponseKey) *Failure {
-	for i := range r.Failures {
-		if f := &r.Failures[i]; f.Step == step && f.Response == key {
-			return f
-		}
-	}
-	return nil
-}
-
 // Attempts are the attempts in the row: for the current refresh token and for that of a
 // waiting consent.
 func (r Record) Attempts() (attempts []Attempt) {
