@@ -64,8 +64,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a person must give consent,
 	root.SetHelpTemplate("{{.Short}}.\n\n{{with .Long}}{{. | trimTrailingWhitespaces}}\n\n{{end}}{{.UsageString}}")
 	root.SetVersionTemplate("{{.Version}}\n")
 	flags := root.PersistentFlags()
-	flags.StringVar(&c.store, "store", "embedded", "where tokenturn stores its data: embedded (on this machine) or aws "+
-		"(configured by the functions' TOKENTURN_ variables)")
+	flags.StringVar(&c.store, "store", c.usualStore(), "where tokenturn stores its data: embedded (on this machine) or "+
+		"aws (configured by the functions' TOKENTURN_ variables); aws is the default where TOKENTURN_TABLE is set")
 	flags.StringVar(&c.data, "data", "", "directory of the embedded store (default $XDG_DATA_HOME/tokenturn or "+
 		"~/.local/share/tokenturn)")
 	flags.BoolVar(&c.json, "json", false, "print the result as JSON")
@@ -85,8 +85,21 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a person must give consent,
 	return root
 }
 
+// usualStore is aws where the settings for it are, so that a command that a message names
+// does what the message says, as it is.
+func (c *cli) usualStore() string {
+	if c.getenv("TOKENTURN_TABLE") != "" {
+		return "aws"
+	}
+	return "embedded"
+}
+
 func (c *cli) checkFlags(cmd *cobra.Command, _ []string) error {
-	switch given := cmd.Flags().Changed("data"); {
+	given := cmd.Flags().Changed("data")
+	if !cmd.Flags().Changed("store") && (given || cmd.Name() == "serve") {
+		c.store = "embedded"
+	}
+	switch {
 	case c.store != "embedded" && c.store != "aws":
 		return usageError(cmd, fmt.Errorf("there is no store %q; --store takes embedded or aws", c.store))
 	case given && c.store == "aws":
