@@ -57,9 +57,6 @@ func Parse(body token.Secret) rotation.Judgement {
 		return rotation.Judgement{Verdict: rotation.Unreadable, Reason: "the unpacked answer is too long"}
 	case (j.Verdict == rotation.Empty || j.Verdict == rotation.AccessOnly) && !read.explained:
 		return rotation.Judgement{Verdict: rotation.Unreadable, Reason: read.odd}
-	case j.Verdict == rotation.Empty && mayHoldPair(read.text):
-		return rotation.Judgement{Verdict: rotation.Unreadable,
-			Reason: "the answer may hold a refresh token in a form that is not known"}
 	case j.Verdict == rotation.Sound && !read.explained:
 		j.Verdict, j.Reason = rotation.Salvaged, read.odd
 	}
@@ -98,6 +95,10 @@ func parseText(text string) rotation.Judgement {
 	case len(refresh) == 0:
 		if pair, oddities := accessOf(sound); ok && len(oddities) == 0 {
 			return rotation.Judgement{Verdict: rotation.AccessOnly, Pair: pair, Reason: "the answer has no refresh token"}
+		}
+		if mayHoldPair(text) {
+			return rotation.Judgement{Verdict: rotation.Unreadable,
+				Reason: "the answer may hold a refresh token in a form that is not known"}
 		}
 		return rotation.Judgement{Verdict: rotation.Empty, Reason: whyEmpty(text)}
 	case len(refresh) == 1 && rest != "" && !strings.HasPrefix(refresh[0], rest):
