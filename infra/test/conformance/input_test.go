@@ -72,7 +72,7 @@ func TestBadEvents(t *testing.T) {
 	}
 	for name, event := range bad {
 		answer, err := in.invoke(event)
-		if lambdaruntime.FailureOf(err) != lambdaruntime.Reported || !strings.Contains(err.Error(), "accepted") {
+		if lambdaruntime.FailureOf(err) != lambdaruntime.Reported || !strings.Contains(err.Error(), "accept") {
 			t.Errorf("%s: got %s and %v, want a function error that says what is accepted", name, answer, err)
 		}
 	}
