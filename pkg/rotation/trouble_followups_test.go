@@ -24,13 +24,9 @@ func TestOneFailureCostsReadersMinutesAtMost(t *testing.T) {
 	calls := []string{"ledger.Due", "ledger.Load", "ledger.Write", "ledger.SaveResponse", "followups.Send",
 		"secrets.Current", "secrets.Put", "secrets.Promote", "sealer.DataKey", "sealer.Unwrap",
 		"applications.Application", "issuer.Redeem"}
-	passages := 5
-	if raced {
-		passages = 2
-	}
 	for _, lifetime := range threeLifetimes {
 		for _, call := range calls {
-			for nth := range passages {
+			for nth := range 5 {
 				if nth == 0 && call == "issuer.Redeem" {
 					continue // a login host that is down for a minute leaves ends unknown, which take a quiet period
 				}
@@ -178,10 +174,7 @@ func (b *harness) sweepsAsked(from time.Time) (times []time.Time) {
 // sweeps do not multiply, and consents and readers are served beside them.
 func TestABacklogHoldsUpNeitherConsentsNorReaders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		connections := 2000
-		if raced {
-			connections = 300
-		}
+		const connections = 2000
 		b := newHarness(rotationtest.Personality{})
 		b.connect(t)
 		b.backlog(t, connections)
