@@ -25,7 +25,7 @@ func (t *reconciliation) publish(ctx context.Context) (*ConnectionReport, error)
 		return nil, t.write(ctx, Change{})
 	}
 	for wait := time.Second; ; wait = min(2*wait, 15*time.Second) {
-		seen, err := t.checkSecret(ctx)
+		seen, err := t.secretSeen(ctx)
 		if err == nil && seen.adopt != nil {
 			return nil, t.adopt(ctx, *seen.adopt)
 		}
@@ -42,6 +42,17 @@ func (t *reconciliation) publish(ctx context.Context) (*ConnectionReport, error)
 			return t.secretFailure(ctx, Publish, err)
 		}
 	}
+}
+
+// secretSeen returns what this run saw in the secret before it presented the refresh
+// token, once; then it looks again. If the secret has changed since, moving AWSCURRENT is
+// refused, because the move names the version that it replaces.
+func (t *reconciliation) secretSeen(ctx context.Context) (secretView, error) {
+	if seen := t.seen; seen != nil && t.obtainedCurrent() {
+		t.seen = nil
+		return *seen, nil
+	}
+	return t.checkSecret(ctx)
 }
 
 // retriesPublish reports whether this run tries to publish again after a wait, because

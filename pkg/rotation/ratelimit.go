@@ -32,13 +32,25 @@ type limiter struct {
 	settings Settings
 	log      *slog.Logger
 
-	mu    sync.Mutex
-	spare map[string]int // reservations that were waited for and then not used
+	mu      sync.Mutex
+	spare   map[string]int    // reservations that were waited for and then not used
+	batches map[string]*batch // by name
+}
+
+// leftoverLife is how long reservations of a batch that a run has not used stay valid.
+// They come on top of the burst.
+const leftoverLife = 5 * time.Second
+
+// batch is a number of consecutive reservations that were made with one call.
+type batch struct {
+	free chan struct{} // has an element while nobody uses the batch
+	next time.Time
+	left int
 }
 
 func newLimiter(shared RateLimiter, settings Settings, log *slog.Logger) *limiter {
 	return &limiter{shared: shared, own: ownLimiter{next: map[string]time.Time{}}, settings: settings, log: log,
-		spare: map[string]int{}}
+		spare: map[string]int{}, batches: map[string]*batch{}}
 }
 
 // wait returns when the environment takes a redeem, and reports whether it had to wait.
@@ -71,19 +83,49 @@ func (l *limiter) wait(ctx context.Context, environment string, backlog int) (wa
 	}
 }
 
-// reserve makes the next reservation. If the shared limiter cannot be reached or is far
-// ahead, this process uses its own limiter: exceeding the rate does less harm than a
-// token that expires.
+// reserve returns the time of the next reservation. For a backlog it makes as many
+// reservations with one call as may be used at once.
 func (l *limiter) reserve(ctx context.Context, name string, rate float64, backlog int) (at time.Time) {
 	every := time.Duration(float64(time.Second) / rate)
+	b := l.batch(name)
+	select {
+	case <-b.free:
+		defer func() { b.free <- struct{}{} }()
+	case <-ctx.Done():
+		return time.Now() // the caller finds that its time is over
+	}
 	now := time.Now()
 	earliest := now.Add(-(redeemBurst - 1) * every)
-	own := l.own.reserve(name, earliest, every)
+	if b.left == 0 || b.next.Before(earliest.Add(-leftoverLife)) {
+		b.left = min(max(backlog, 1), redeemBurst)
+		b.next = l.reserveSeveral(ctx, name, earliest, every, b.left, backlog)
+	}
+	at, b.next, b.left = b.next, b.next.Add(every), b.left-1
+	return at
+}
+
+func (l *limiter) batch(name string) *batch {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.batches[name] == nil {
+		l.batches[name] = &batch{free: make(chan struct{}, 1)}
+		l.batches[name].free <- struct{}{}
+	}
+	return l.batches[name]
+}
+
+// reserveSeveral makes several reservations and returns the time of the first. If the
+// shared limiter cannot be reached or is far ahead, this process uses its own limiter:
+// exceeding the rate does less harm than a token that expires.
+func (l *limiter) reserveSeveral(ctx context.Context, name string, earliest time.Time, every time.Duration, several,
+	backlog int) (at time.Time) {
+	own := l.own.reserve(name, earliest, time.Duration(several)*every)
 	if l.shared == nil {
 		return own
 	}
+	now := time.Now()
 	err := within(ctx, storeTimeout, func(ctx context.Context) (err error) {
-		at, err = l.shared.Reserve(ctx, name, earliest, every)
+		at, err = l.shared.Reserve(ctx, name, earliest, time.Duration(several)*every)
 		return err
 	})
 	if err != nil {
@@ -91,7 +133,7 @@ func (l *limiter) reserve(ctx context.Context, name string, rate float64, backlo
 			"error", err)
 		return own
 	}
-	explained := time.Duration(backlog+l.settings.Concurrency) * every
+	explained := time.Duration(backlog+redeemBurst+l.settings.Concurrency) * every
 	if ahead := at.Sub(now); ahead > farAhead+explained {
 		l.log.WarnContext(ctx, "the shared rate limiter is further ahead than any backlog explains; "+
 			"this process uses its own. Check the clocks of all machines that use this installation", "name", name, "ahead",

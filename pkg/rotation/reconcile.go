@@ -26,17 +26,17 @@ type run struct {
 	breaker     *breaker
 	slots       chan struct{}  // has an element for each connection that is being handled
 	due         map[string]int // by environment: how many connections this run has to handle
+	apps        memo[string, Application]
 
 	mu      sync.Mutex // never held across a call of a port
-	apps    map[string]Application
-	pending []Record // connections that need a consent, with a notice still to be sent
+	pending []Record   // connections that need a consent, with a notice still to be sent
 }
 
 func (r *Rotator) newRun() *run {
 	e := r.engine
 	return &run{engine: e, secrets: r.secrets, invitations: r.invitations, requests: r.requests, limiter: r.limiter,
 		keys: newKeyring(r.sealer), breaker: newBreaker(e.log, e.clock), slots: make(chan struct{}, e.settings.Concurrency),
-		due: map[string]int{}, apps: map[string]Application{}}
+		due: map[string]int{}}
 }
 
 // each handles every connection, as many at once as there are slots. begin reports
@@ -87,21 +87,14 @@ func (r *run) sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// application reads the app credentials of an environment once per run. Callers that
-// come at the same time may each read them.
-func (r *run) application(ctx context.Context, environment string) (Application, error) {
-	r.mu.Lock()
-	app, known := r.apps[environment]
-	r.mu.Unlock()
-	if known {
-		return app, nil
-	}
-	app, err := r.engine.readApplication(ctx, environment)
-	if err == nil {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.apps[environment] = app
-	}
+// application reads the app credentials of an environment once per run.
+func (r *run) application(ctx context.Context, environment string) (app Application, err error) {
+	err = within(ctx, 2*storeTimeout, func(ctx context.Context) error {
+		app, err = r.apps.get(ctx, environment, func(ctx context.Context) (Application, error) {
+			return r.engine.readApplication(ctx, environment)
+		})
+		return err
+	})
 	return app, err
 }
 
@@ -112,9 +105,7 @@ func (r *run) credentialsChanged(ctx context.Context, refused Application) bool 
 	if err != nil || app == refused {
 		return false
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.apps[refused.Environment] = app
+	r.apps.set(refused.Environment, app)
 	return true
 }
 
@@ -173,6 +164,7 @@ type reconciliation struct {
 	did            Outcome                      // Published or Recovered, once this run has done that
 	detail         string                       // of the last failure
 	refusedAttempt string                       // id of the attempt that the issuer refused
+	seen           *secretView                  // of the secret before the refresh token was presented; nil once used
 	hasPermit      bool                         // from the rate limiter, not used yet
 	drifted        bool                         // people were notified of a drift
 	begun          time.Time                    // by the clock of this process

@@ -89,6 +89,7 @@ func (t *reconciliation) preflight(ctx context.Context) (*presentation, *Connect
 		t.rec.Published = ""
 		return nil, nil, t.write(ctx, Change{})
 	}
+	t.seen = &seen
 	if t.rec.ServiceAccount {
 		p.grant.ClientCredentials = true
 	} else if p.grant.RefreshToken, err = t.currentRefreshToken(ctx, seen); err != nil {
@@ -112,8 +113,7 @@ func (t *reconciliation) readyToPresent(ctx context.Context, step act) (*present
 			return nil, t.outOfTime(), nil
 		}
 		t.hasPermit = true
-		if waited { // another run may have changed the row meanwhile: plan again
-			t.loaded = false
+		if waited { // plan again at the present time; Begin's condition shows whether another run has changed the row
 			return nil, nil, nil
 		}
 	}
@@ -397,6 +397,9 @@ func (t *reconciliation) captured(ctx context.Context, p *presentation, m TokenR
 	}
 	tried, err := t.engine.save(ctx, m, escrow)
 	t.escrowTried = tried
+	if tried { // escrow may have made the secret
+		t.seen = nil
+	}
 	if err != nil {
 		t.engine.notify(ctx, NoticeUnsaved, t.conn, "A new token pair of %s could not be saved in either store. "+
 			"A later run tries the old pair. If the server refuses it, you get a needs_consent notice; no action is "+

@@ -313,6 +313,8 @@ var removals = []removal{
 	{name: "publishing gives up at the first failure", file: "publish.go",
 		with:    "	return time.Until(deadline) > wait+publishReserve",
 		without: "	return false && time.Until(deadline) > wait+publishReserve"},
+	{name: "what was seen in the secret before the refresh is believed for good", file: "publish.go",
+		with: "		t.seen = nil\n		return *seen, nil", without: "		return *seen, nil"},
 	{name: "every run that meets a publication tries again", file: "publish.go",
 		with: "	if !t.obtainedCurrent() && !t.publishOnly {\n		return false\n", without: "	if false {\n		return false\n"},
 	{name: "a saver's clock that is ahead keeps a pair from being published", file: "plan.go",

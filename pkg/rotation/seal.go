@@ -6,7 +6,6 @@ import (
 	"crypto/cipher"
 	"encoding/binary"
 	"fmt"
-	"sync"
 
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
@@ -16,19 +15,14 @@ import (
 const sealVersion = 1
 
 // keyring shares data keys within one run: it makes one key, and unwraps each wrapped key
-// once. Concurrent calls may each ask the sealer, because no call waits for another. Safe
-// for concurrent use.
+// once. Safe for concurrent use.
 type keyring struct {
-	sealer Sealer
-
-	mu        sync.Mutex // never held across a call of the sealer
-	made      *dataKey
-	unwrapped map[string]cipher.AEAD
+	sealer    Sealer
+	made      memo[struct{}, *dataKey]
+	unwrapped memo[string, cipher.AEAD]
 }
 
-func newKeyring(s Sealer) *keyring {
-	return &keyring{sealer: s, unwrapped: map[string]cipher.AEAD{}}
-}
+func newKeyring(s Sealer) *keyring { return &keyring{sealer: s} }
 
 // dataKey seals without any call, so that nothing that can fail comes between receiving an
 // answer and saving it.
@@ -39,26 +33,18 @@ type dataKey struct {
 
 // ready returns the run's data key, made on the first call.
 func (k *keyring) ready(ctx context.Context) (*dataKey, error) {
-	k.mu.Lock()
-	made := k.made
-	k.mu.Unlock()
-	if made != nil {
-		return made, nil
-	}
-	key, wrapped, err := k.sealer.DataKey(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("making a data key: %w", err)
-	}
-	aead, err := newAEAD(key)
-	if err != nil {
-		return nil, fmt.Errorf("making a data key: %w", err)
-	}
-	made = &dataKey{aead, wrapped}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.made = made
-	k.unwrapped[string(wrapped)] = aead
-	return made, nil
+	return k.made.get(ctx, struct{}{}, func(ctx context.Context) (*dataKey, error) {
+		key, wrapped, err := k.sealer.DataKey(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("making a data key: %w", err)
+		}
+		aead, err := newAEAD(key)
+		if err != nil {
+			return nil, fmt.Errorf("making a data key: %w", err)
+		}
+		k.unwrapped.set(string(wrapped), aead)
+		return &dataKey{aead, wrapped}, nil
+	})
 }
 
 // seal encrypts the body of an answer and binds it to its connection and key.
@@ -90,23 +76,13 @@ func (k *keyring) open(ctx context.Context, sealed []byte, c token.Connection, k
 }
 
 func (k *keyring) unwrap(ctx context.Context, wrapped []byte) (cipher.AEAD, error) {
-	k.mu.Lock()
-	aead, known := k.unwrapped[string(wrapped)]
-	k.mu.Unlock()
-	if known {
-		return aead, nil
-	}
-	key, err := k.sealer.Unwrap(ctx, wrapped)
-	if err != nil {
-		return nil, fmt.Errorf("unwrapping the data key: %w", err)
-	}
-	if aead, err = newAEAD(key); err != nil {
-		return nil, err
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.unwrapped[string(wrapped)] = aead
-	return aead, nil
+	return k.unwrapped.get(ctx, string(wrapped), func(ctx context.Context) (cipher.AEAD, error) {
+		key, err := k.sealer.Unwrap(ctx, wrapped)
+		if err != nil {
+			return nil, fmt.Errorf("unwrapping the data key: %w", err)
+		}
+		return newAEAD(key)
+	})
 }
 
 func newAEAD(key []byte) (cipher.AEAD, error) {

@@ -1,7 +1,9 @@
 package rotation_test
 
 import (
+	"context"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -73,6 +75,85 @@ func TestTheSecretStoreIsPutRight(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What a run saw in the secret before its POST may have changed when it publishes. It then
+// looks again.
+func TestTheSecretMayChangeDuringTheRefresh(t *testing.T) {
+	edited := token.NewSecret(`{"hello":"operator"}`)
+	for name, disturb := range map[string]func(t *testing.T, b *harness){
+		"edited by hand": func(t *testing.T, b *harness) { must(t, b.SecretStore.Edit(t.Context(), acme, edited)) },
+		"rolled back": func(t *testing.T, b *harness) {
+			must(t, b.SecretStore.RollBack(t.Context(), acme, b.SecretStore.Label(acme, "AWSPREVIOUS")))
+		},
+		"deleted for good": func(_ *testing.T, b *harness) { b.SecretStore.Purge(acme) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newHarness(rotationtest.Personality{})
+				b.connect(t)
+				b.rotate(t)
+				time.Sleep(time.Hour)
+				disturbed := false
+				b.gate(func(_ context.Context, at rotationtest.Passage) rotationtest.Fault {
+					if at.Call == "issuer.Redeem" && !disturbed {
+						disturbed = true
+						disturb(t, b)
+					}
+					return rotationtest.Fault{}
+				})
+				if report := b.sweep(t); !disturbed || report.Outcomes[rotation.Rotated] != 1 {
+					t.Errorf("outcomes %v: %+v\n%s", report.Outcomes, report, b.Journal.String())
+				}
+				if err := b.works(t.Context()); err != nil {
+					t.Error(err)
+				}
+				if kinds := b.notices(); name != "rolled back" && !slices.Equal(kinds, []string{rotation.NoticeDrift}) {
+					t.Errorf("notices %v, want one of the drift", kinds)
+				}
+				for fp, n := range b.presentations() {
+					if n != 1 {
+						t.Errorf("refresh token %s was presented %d times", fp, n)
+					}
+				}
+			})
+		})
+	}
+}
+
+// A rotation loads the row once and reads the secret once. Runs read app credentials and
+// make a data key once for all connections, which begin at the same time, and reserve
+// their redeems together.
+func TestCallsOfARun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const connections = 10
+		b := newHarness(rotationtest.Personality{})
+		b.backlog(t, connections)
+		b.sweep(t) // seals all pairs with one data key
+		time.Sleep(time.Hour)
+		calls := map[string]int{}
+		var mu sync.Mutex
+		b.gate(func(_ context.Context, at rotationtest.Passage) rotationtest.Fault {
+			if at.When == rotationtest.Before {
+				time.Sleep(time.Millisecond) // all that can be at the same call are there
+				mu.Lock()
+				defer mu.Unlock()
+				calls[at.Call]++
+			}
+			return rotationtest.Fault{}
+		})
+		if report := b.sweep(t); report.Outcomes[rotation.Rotated] != connections {
+			t.Fatalf("outcomes %v: %+v", report.Outcomes, report)
+		}
+		for call, want := range map[string]int{"ledger.Due": 1, "ratelimiter.Reserve": 1, "applications.Application": 1,
+			"sealer.DataKey": 1, "sealer.Unwrap": 1, "ledger.Load": connections, "secrets.Current": connections,
+			"ledger.SaveResponse": connections, "ledger.Write": 3 * connections, "secrets.Put": connections,
+			"secrets.Promote": connections, "issuer.Redeem": connections} {
+			if calls[call] != want {
+				t.Errorf("%d calls of %s, want %d", calls[call], call, want)
+			}
+		}
+	})
 }
 
 func TestARestoredLedgerTakesOverWhatTheSecretStoreShows(t *testing.T) {
