@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/tokenturn/tokenturn/pkg/awsstack"
 	"github.com/tokenturn/tokenturn/pkg/config"
 	"github.com/tokenturn/tokenturn/pkg/consent"
 	"github.com/tokenturn/tokenturn/pkg/doctor"
@@ -132,24 +131,6 @@ func (c *cli) openEmbedded(ctx context.Context, dir string, log *slog.Logger) (*
 		issuer:   procore.New(procore.Config{RedeemTimeout: settings.RedeemTimeout, Version: release.Version()}),
 		settings: settings, publicURL: localURL, log: log, checks: []doctor.Check{checkStore(store, dir)},
 		close: store.Close}, nil
-}
-
-func (c *cli) openAWS(ctx context.Context, log *slog.Logger) (*installation, error) {
-	settings, err := config.Read(config.Operator, c.environ)
-	if err != nil {
-		return nil, &exitError{usage, err}
-	}
-	stack, err := awsstack.Open(ctx, settings, log, nil, nil)
-	if err != nil {
-		return nil, err
-	}
-	return &installation{ledger: stack.Table, secrets: stack.SecretStore, deletions: stack.Deletions,
-		protections: stack.Protections,
-		caller:      stack.Caller, sealer: stack.Sealer, apps: stack.Applications,
-		consents: stack.Table, issuer: stack.Issuer, followUps: stack.FollowUps, notifier: stack.Notifier,
-		rateLimiter: stack.Table, noticeClaims: stack.Table,
-		settings: settings.Rotation(), publicURL: settings.PublicURL, log: log, checks: stack.Checks(),
-		close: func() error { return nil }}, nil
 }
 
 // dataDir is the directory of the embedded store, by the XDG Base Directory

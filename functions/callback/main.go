@@ -41,7 +41,11 @@ func run(ctx context.Context, environ []string, logs io.Writer, start func(lambd
 		return err
 	}
 	meter := metrics.New(logs, settings.Stack, time.Now)
-	stack, err := awsstack.Open(ctx, settings, lambdalog.New(logs, settings.LogLevel), meter, tracer)
+	cfg, err := awsstack.FunctionConfig(os.Getenv)
+	if err != nil {
+		return err
+	}
+	stack, err := awsstack.Open(cfg, settings, lambdalog.New(logs, settings.LogLevel), meter, tracer)
 	if err != nil {
 		return err
 	}

@@ -40,7 +40,11 @@ func run(ctx context.Context, environ []string, logs io.Writer, start func(lambd
 		return err
 	}
 	meter := metrics.New(logs, settings.Stack, time.Now)
-	stack, err := awsstack.Open(ctx, settings, log, meter, tracer)
+	cfg, err := awsstack.FunctionConfig(os.Getenv)
+	if err != nil {
+		return err
+	}
+	stack, err := awsstack.Open(cfg, settings, log, meter, tracer)
 	if err != nil {
 		return err
 	}

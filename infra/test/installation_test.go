@@ -214,7 +214,11 @@ func deniedLine(t *testing.T) string {
 	var log bytes.Buffer
 	// The time of the simulations, which begin at midnight of 2000-01-01 UTC.
 	meter := metrics.New(&log, settings.Stack, func() time.Time { return time.Date(2000, 1, 1, 1, 30, 0, 0, time.UTC) })
-	stack, err := awsstack.Open(t.Context(), settings, lambdalog.New(&log, settings.LogLevel), meter, nil)
+	cfg, err := awsstack.FunctionConfig(os.Getenv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stack, err := awsstack.Open(cfg, settings, lambdalog.New(&log, settings.LogLevel), meter, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

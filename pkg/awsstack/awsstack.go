@@ -3,9 +3,7 @@
 package awsstack
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
@@ -14,13 +12,11 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
-	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	awsdynamodb "github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	awskms "github.com/aws/aws-sdk-go-v2/service/kms"
 	awssecretsmanager "github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	awssns "github.com/aws/aws-sdk-go-v2/service/sns"
 	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
-	awssts "github.com/aws/aws-sdk-go-v2/service/sts"
 
 	"github.com/tokenturn/tokenturn/pkg/config"
 	"github.com/tokenturn/tokenturn/pkg/consent"
@@ -67,23 +63,18 @@ type Stack struct {
 	FollowUps    rotation.FollowUps // nil without a queue
 	Notifier     rotation.Notifier  // nil without a topic
 
-	identity *awssts.Client
-	clients  clients // of Checks
+	clients clients // of Checks
 }
 
-// Open makes the clients and makes no call. It finds region, credentials and endpoints
-// as every program with the AWS SDK does (AWS_REGION, AWS_PROFILE, AWS_ENDPOINT_URL
-// and so on). meter and tracer may be nil.
-func Open(ctx context.Context, settings config.Settings, log *slog.Logger, meter *metrics.Meter,
+// Open makes the clients and makes no call. cfg has region, credentials and endpoints; Open
+// sets the time limits and retries. meter and tracer may be nil.
+func Open(cfg aws.Config, settings config.Settings, log *slog.Logger, meter *metrics.Meter,
 	tracer *traces.Tracer) (*Stack, error) {
-	cfg, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithHTTPClient(httpClient(settings.Concurrency)),
-		awsconfig.WithRetryer(retryer))
-	if err != nil {
-		return nil, fmt.Errorf("loading the configuration of the AWS SDK: %w", err)
-	}
 	if cfg.Region == "" {
 		return nil, errors.New("no AWS region is set: set AWS_REGION, or a region in your AWS profile")
 	}
+	cfg = cfg.Copy()
+	cfg.HTTPClient, cfg.Retryer = httpClient(settings.Concurrency), retryer
 	cfg.APIOptions = append(cfg.APIOptions, meter.Calls, tracer.Calls)
 	db, secrets := awsdynamodb.NewFromConfig(cfg), awssecretsmanager.NewFromConfig(cfg)
 	sending := cfg.Copy()
@@ -101,7 +92,6 @@ func Open(ctx context.Context, settings config.Settings, log *slog.Logger, meter
 		Protections:  secretsmanager.NewProtections(secrets, naming),
 		Applications: secretsmanager.NewApplications(secrets, naming, procore.ParseApplication),
 		Sealer:       kms.New(awskms.NewFromConfig(cfg), settings.SealKey, settings.Stack),
-		identity:     awssts.NewFromConfig(cfg),
 		clients:      clients{db, secrets, queues, topics},
 		Issuer:       procore.New(procore.Config{RedeemTimeout: settings.RedeemTimeout, Version: release.Version()}),
 	}
@@ -138,15 +128,6 @@ func sendRetryer() aws.Retryer {
 			return rand.N(sendPause << max(made-1, 0)), nil
 		})
 	})
-}
-
-// Caller returns the ARN of the AWS identity that makes the calls.
-func (s *Stack) Caller(ctx context.Context) (string, error) {
-	out, err := s.identity.GetCallerIdentity(ctx, &awssts.GetCallerIdentityInput{})
-	if err != nil {
-		return "", fmt.Errorf("asking AWS STS for the identity of the credentials: %w", err)
-	}
-	return aws.ToString(out.Arn), nil
 }
 
 // Rotator returns the engine on this installation.

@@ -24,16 +24,20 @@ import (
 
 func open(t *testing.T, more ...string) *Stack {
 	t.Helper()
-	for name, value := range map[string]string{"AWS_REGION": "us-east-1", "AWS_CONFIG_FILE": os.DevNull,
-		"AWS_SHARED_CREDENTIALS_FILE": os.DevNull, "AWS_PROFILE": ""} {
-		t.Setenv(name, value)
-	}
 	settings, err := config.Read(config.Callback, append(more, "TOKENTURN_TABLE=tokens", "TOKENTURN_SEAL_KEY=alias/seal",
 		"TOKENTURN_PUBLIC_URL=https://connect.example.com"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	stack, err := Open(t.Context(), settings, slog.New(slog.DiscardHandler), nil, nil)
+	for name, value := range map[string]string{"AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+		"AWS_SECRET_ACCESS_KEY": "example"} {
+		t.Setenv(name, value)
+	}
+	cfg, err := FunctionConfig(os.Getenv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stack, err := Open(cfg, settings, slog.New(slog.DiscardHandler), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

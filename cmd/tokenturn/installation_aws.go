@@ -1,0 +1,52 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+
+	"github.com/tokenturn/tokenturn/pkg/awsstack"
+	"github.com/tokenturn/tokenturn/pkg/config"
+)
+
+// openAWS opens an installation in AWS. It finds region, credentials and endpoints as
+// every program with the AWS SDK does (AWS_REGION, AWS_PROFILE, AWS_ENDPOINT_URL and so on).
+func (c *cli) openAWS(ctx context.Context, log *slog.Logger) (*installation, error) {
+	settings, err := config.Read(config.Operator, c.environ)
+	if err != nil {
+		return nil, &exitError{usage, err}
+	}
+	cfg, err := awsconfig.LoadDefaultConfig(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("loading the configuration of the AWS SDK: %w", err)
+	}
+	stack, err := awsstack.Open(cfg, settings, log, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &installation{ledger: stack.Table, secrets: stack.SecretStore, deletions: stack.Deletions,
+		protections: stack.Protections,
+		caller:      caller(cfg), sealer: stack.Sealer, apps: stack.Applications,
+		consents: stack.Table, issuer: stack.Issuer, followUps: stack.FollowUps, notifier: stack.Notifier,
+		rateLimiter: stack.Table, noticeClaims: stack.Table,
+		settings: settings.Rotation(), publicURL: settings.PublicURL, log: log, checks: stack.Checks(),
+		close: func() error { return nil }}, nil
+}
+
+// caller returns the ARN of the AWS identity that makes the calls.
+func caller(cfg aws.Config) func(context.Context) (string, error) {
+	return func(ctx context.Context) (string, error) {
+		ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+		defer cancel()
+		out, err := sts.NewFromConfig(cfg).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
+		if err != nil {
+			return "", fmt.Errorf("asking AWS STS for the identity of the credentials: %w", err)
+		}
+		return aws.ToString(out.Arn), nil
+	}
+}
