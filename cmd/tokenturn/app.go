@@ -36,13 +36,16 @@ type appAnswer struct {
 	LoginURL    string            `json:"login_url"`
 	APIURL      string            `json:"api_url"`
 	Overrides   []string          `json:"overrides"` // of login_url and api_url, those that replace Procore's own
+	Name        string            `json:"name"`      // on the consent page; empty: none
+	Logo        string            `json:"logo"`      // its media type; empty: none
 }
 
 func newAppAnswer(environment string, credentials procore.Credentials) appAnswer {
 	usual, _ := procoreEnvironment(environment)
 	a := appAnswer{Environment: environment, ClientID: credentials.ClientID,
 		Secret:      credentials.ClientSecret.Fingerprint(),
-		RedirectURI: credentials.RedirectURI, LoginURL: usual.LoginURL, APIURL: usual.APIURL, Overrides: []string{}}
+		RedirectURI: credentials.RedirectURI, LoginURL: usual.LoginURL, APIURL: usual.APIURL, Overrides: []string{},
+		Name: credentials.Name, Logo: logoType(credentials.Logo)}
 	override := func(name string, value *string, with string) {
 		with = strings.TrimRight(with, "/")
 		if with == "" || with == *value {
@@ -73,6 +76,8 @@ func (a appAnswer) print(w io.Writer) {
 	fmt.Fprintf(t, "redirect URI\t%s\n", a.RedirectURI)
 	fmt.Fprintf(t, "login URL\t%s%s\n", a.LoginURL, insteadOf("login_url", usual.LoginURL))
 	fmt.Fprintf(t, "API URL\t%s%s\n", a.APIURL, insteadOf("api_url", usual.APIURL))
+	fmt.Fprintf(t, "name for people\t%s\n", orDash(a.Name))
+	fmt.Fprintf(t, "logo\t%s\n", orDash(a.Logo))
 	t.Flush()
 }
 

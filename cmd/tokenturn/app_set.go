@@ -14,7 +14,10 @@ import (
 )
 
 // appSetFlags are the flags of `app set`.
-type appSetFlags struct{ fromStdin, noCheck, dryRun bool }
+type appSetFlags struct {
+	fromStdin, noCheck, dryRun bool
+	face                       appFace
+}
 
 func (c *cli) appSet() *cobra.Command {
 	var flags appSetFlags
@@ -36,10 +39,18 @@ After you reset a client secret in the Developer Portal, run this command at onc
 former secret is invalid from that moment, and Procore may revoke every token issued with
 it. --dry-run stores nothing and lists the connections that may need a new consent.
 
+--name and --logo say what people see of the app on the consent page. Use the app's name in
+the Developer Portal, because Procore's page shows that one. The logo is a PNG, which is
+made smaller if it is large, or an SVG of shapes only. Without --stdin these flags change
+nothing else, and the command prompts for nothing. An empty value removes name or logo.
+
 `+customEnvironments,
 		func(ctx context.Context, cmd *cobra.Command, environment string) error {
+			if err := flags.face.read(cmd); err != nil {
+				return err
+			}
 			open := c.withNew
-			if flags.dryRun {
+			if flags.dryRun || flags.face.given() && !flags.fromStdin {
 				open = c.with
 			}
 			return open(ctx, func(in *installation) error { return c.setApp(ctx, cmd, in, environment, flags) })
@@ -47,10 +58,13 @@ it. --dry-run stores nothing and lists the connections that may need a new conse
 	cmd.Flags().BoolVar(&flags.fromStdin, "stdin", false, "read the credentials as JSON from standard input")
 	cmd.Flags().BoolVar(&flags.noCheck, "no-check", false, "store the credentials without checking them at the login host")
 	cmd.Flags().BoolVar(&flags.dryRun, "dry-run", false, "store nothing; list the connections that would be affected")
+	flags.face.flags(cmd)
 	return c.withExamples(cmd,
 		example{"Store the app credentials of the developer sandbox", "tokenturn app set sandbox"},
 		example{"See which connections other credentials would affect", "tokenturn app set sandbox --dry-run"},
 		example{"Read the credentials from a file", "tokenturn app set sandbox --stdin < credentials.json"},
+		example{"Show the app's name and logo on the consent page",
+			`tokenturn app set sandbox --name "Acme Integrations" --logo logo.png`},
 		example{"Store the production credentials in AWS", "tokenturn --store aws app set production"})
 }
 
@@ -68,10 +82,15 @@ type appSetAnswer struct {
 
 func (c *cli) setApp(ctx context.Context, cmd *cobra.Command, in *installation, environment string,
 	flags appSetFlags) error {
+	if flags.face.given() && !flags.fromStdin {
+		return c.setFace(ctx, in, environment, flags)
+	}
 	credentials, before, err := c.newCredentials(ctx, cmd, in, environment, flags.fromStdin)
 	if err != nil {
 		return err
 	}
+	credentials.Name, credentials.Logo = before.Name, before.Logo
+	flags.face.apply(&credentials)
 	app, err := credentials.Application(environment)
 	if err != nil {
 		return exitf(usage, "nothing was stored: the credentials for %s are not valid:\n%w", environment, err)
@@ -149,7 +168,7 @@ func (c *cli) readCredentials(ctx context.Context, redirect string) (procore.Cre
 		return procore.Credentials{}, fmt.Errorf("reading standard input: %w; nothing was stored", err)
 	}
 	credentials, err := procore.ParseCredentials(token.NewSecret(string(text)))
-	if err == nil && !knownFields(text, procore.Credentials{}) {
+	if err == nil && (!knownFields(text, procore.Credentials{}) || credentials.Name != "" || credentials.Logo != "") {
 		err = errors.New("there is a field other than client_id, client_secret, redirect_uri, login_url and api_url; " +
 			"nothing was stored")
 	}

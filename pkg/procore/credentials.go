@@ -22,6 +22,10 @@ type Credentials struct {
 	// required for a custom one; the package comment says what that one must answer.
 	LoginURL string `json:"login_url,omitempty"`
 	APIURL   string `json:"api_url,omitempty"`
+	// Name and Logo are shown on the consent page. Name is the app's name in the Developer
+	// Portal; Logo is a data: URL. Nothing else depends on them.
+	Name string `json:"name,omitempty"`
+	Logo string `json:"logo,omitempty"`
 }
 
 // ParseCredentials reads what Encode wrote, or what a person put there in that
