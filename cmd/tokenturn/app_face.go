@@ -101,6 +101,12 @@ func (c *cli) setFace(ctx context.Context, in *installation, environment string,
 	return c.answer(a, a.print)
 }
 
+// face is what people see of the app of an environment.
+func (in *installation) face(ctx context.Context, environment string) (consent.Face, error) {
+	credentials, err := storedCredentials(ctx, in, environment)
+	return consent.Face{Name: credentials.Name, Logo: credentials.Logo}, err
+}
+
 // logoType is the media type of a stored logo.
 func logoType(url string) string {
 	media, _, _ := strings.Cut(strings.TrimPrefix(url, "data:"), ";")

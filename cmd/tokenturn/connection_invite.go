@@ -32,6 +32,9 @@ consent: only the same user and company can do that, unless you add --repin. For
 disconnected connection, tokenturn first restores the secret. Anyone with the link can use
 it until it is used up; "tokenturn invitation revoke" revokes it.
 
+The page behind the link shows the number of --company with the name of --company-name,
+which nobody compares with anything. A later link for the same company shows it again.
+
 The link leads to the server of the app's redirect URI: with the embedded store that is
 "tokenturn serve", in AWS the callback function (TOKENTURN_PUBLIC_URL).`,
 		func(ctx context.Context, cmd *cobra.Command, conn token.Connection) error {
@@ -52,7 +55,7 @@ The link leads to the server of the app's redirect URI: with the embedded store 
 		example{"Create a link to send", "tokenturn connection invite sandbox/acme"},
 		example{"Create a link for one user and company that expires after a day",
 			`tokenturn connection invite production/acme --company 4264807
---login pat@example.com --expires 24h`},
+--company-name "Hawthorne General" --login pat@example.com --expires 24h`},
 		example{"Print link and id as JSON", "tokenturn --json connection invite sandbox/acme"})
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"image"
+	"image/png"
 	"log/slog"
 	"net/http"
 	"os"
@@ -154,6 +156,7 @@ func newExampleMachine(t *testing.T) *machine {
 		}
 	}
 	write("credentials.json", 0o600, string(credentials))
+	write("logo.png", 0o600, aPNG(t))
 	write("refresh-token.txt", 0o600, m.refresh.Reveal()+"\n")
 	write("tokens.jsonl", 0o600, m.importLine("sandbox/one")+m.importLine("sandbox/two"))
 	write("nightly-report", 0o700, "#!/bin/sh\ntest -n \"$PROCORE_ACCESS_TOKEN\"\n")
@@ -198,6 +201,16 @@ func (s *machine) issues() token.Secret {
 func (s *machine) importLine(connection string) string {
 	s.t.Helper()
 	return fmt.Sprintf(`{"connection":%q,"refresh_token":%q,"company":"4264807"}`+"\n", connection, s.issues().Reveal())
+}
+
+// aPNG is the content of a small PNG.
+func aPNG(t *testing.T) string {
+	t.Helper()
+	var out strings.Builder
+	if err := png.Encode(&out, image.NewGray(image.Rect(0, 0, 8, 8))); err != nil {
+		t.Fatal(err)
+	}
+	return out.String()
 }
 
 // emptied leaves no connections, for an import wants a new one.

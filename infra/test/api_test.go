@@ -33,7 +33,7 @@ func TestRoutesAreTheHandlers(t *testing.T) {
 		methods[path] = append(methods[path], method)
 	}
 	want := map[string][]string{"/connect/{invitation}": {"GET", "POST"}, "/callback/{environment}": {"GET"},
-		"/connected": {"GET"}, "/not-connected": {"GET"}, "/healthz": {"GET"}}
+		"/logo/{environment}": {"GET"}, "/connected": {"GET"}, "/not-connected": {"GET"}, "/healthz": {"GET"}}
 	for path := range methods {
 		slices.Sort(methods[path])
 		answer := httptest.NewRecorder()

@@ -3,6 +3,7 @@
 package awsstack
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"math/rand/v2"
@@ -160,5 +161,15 @@ func (s *Stack) ConsentHandler() (*consent.Handler, error) {
 	}
 	return consent.New(consent.Config{Store: s.Table, Consents: consents, Applications: s.Applications,
 		AuthorizeURL: procore.AuthorizeURL, PublicURL: s.Settings.PublicURL,
-		Organization: s.Settings.Organization, Observer: s.Meter, Logger: s.Log, Now: time.Now})
+		Organization: s.Settings.Organization, Observer: s.Meter, Faces: s.face, Logger: s.Log, Now: time.Now})
+}
+
+// face reads what people see of the app of an environment.
+func (s *Stack) face(ctx context.Context, environment string) (consent.Face, error) {
+	value, err := s.Applications.Value(ctx, environment)
+	if err != nil {
+		return consent.Face{}, err
+	}
+	credentials, err := procore.ParseCredentials(value)
+	return consent.Face{Name: credentials.Name, Logo: credentials.Logo}, err
 }

@@ -50,12 +50,12 @@ func (h *Handler) callback(w http.ResponseWriter, r *http.Request, environment s
 		h.refuse(w, r, "unknown state")
 	case err != nil:
 		h.unavailable(w, r, hash(answer.state), fmt.Errorf("reading the state: %w", err))
-	case !sameBrowser(state, answer):
+	case !sameBrowser(state, answer.cookie):
 		h.refuse(w, r, "another browser's state", about)
 	case state.Environment != environment:
 		h.refuse(w, r, "a state of "+state.Environment+" at the redirect URI of "+environment, about)
 	case !state.ConsumedAt.IsZero():
-		h.repeat(w, r, state)
+		h.repeat(w, r, state, answer.cookie)
 	case !h.cfg.Now().Before(state.ExpiresAt):
 		h.refuse(w, r, "expired state", about)
 	default:
@@ -63,8 +63,8 @@ func (h *Handler) callback(w http.ResponseWriter, r *http.Request, environment s
 	}
 }
 
-func sameBrowser(state State, answer response) bool {
-	return subtle.ConstantTimeCompare([]byte(state.Cookie), []byte(hash(answer.cookie))) == 1
+func sameBrowser(state State, cookie token.Secret) bool {
+	return subtle.ConstantTimeCompare([]byte(state.Cookie), []byte(hash(cookie))) == 1
 }
 
 // conclude consumes a fresh state and records its result. Until Consume nothing is
@@ -82,7 +82,7 @@ func (h *Handler) conclude(w http.ResponseWriter, r *http.Request, state State, 
 	case errors.Is(err, rotation.ErrSuperseded), errors.Is(err, rotation.ErrNotRegistered):
 		result := h.supersededPage(r.Context(), state)
 		h.reportResult(r.Context(), state, result, err)
-		seeOther(w, h.resultAddress(result, state))
+		h.showResultAt(w, result, state, answer.cookie)
 		return
 	case err != nil:
 		h.unavailable(w, r, state.Hash, err, aboutConnection(state.Connection))
@@ -92,7 +92,7 @@ func (h *Handler) conclude(w http.ResponseWriter, r *http.Request, state State, 
 		newSecret().Reveal(), h.cfg.Now().UTC())
 	switch {
 	case errors.Is(err, ErrRefused):
-		h.alreadyConsumed(w, r, state)
+		h.alreadyConsumed(w, r, state, answer.cookie)
 		return
 	case err != nil:
 		h.unavailable(w, r, state.Hash, fmt.Errorf("consuming the state: %w", err), aboutConnection(state.Connection))
@@ -101,7 +101,7 @@ func (h *Handler) conclude(w http.ResponseWriter, r *http.Request, state State, 
 	result, err := h.finish(r.Context(), exchange, consumed, answer)
 	h.reportResult(r.Context(), consumed, result, err)
 	h.record(r.Context(), consumed, result)
-	seeOther(w, h.resultAddress(result, consumed))
+	h.showResultAt(w, result, consumed, answer.cookie)
 }
 
 var errOtherIssuer = errors.New("another issuer's answer")
@@ -237,7 +237,7 @@ func (h *Handler) reportResult(ctx context.Context, state State, result page, er
 }
 
 // alreadyConsumed answers a request that was not the first to consume the state.
-func (h *Handler) alreadyConsumed(w http.ResponseWriter, r *http.Request, state State) {
+func (h *Handler) alreadyConsumed(w http.ResponseWriter, r *http.Request, state State, cookie token.Secret) {
 	again, err := h.cfg.Store.State(r.Context(), state.Hash)
 	switch {
 	case err != nil && !errors.Is(err, ErrNotFound):
@@ -245,13 +245,13 @@ func (h *Handler) alreadyConsumed(w http.ResponseWriter, r *http.Request, state 
 	case again.ConsumedAt.IsZero(): // it expired meanwhile
 		h.refuse(w, r, "expired state", aboutConnection(state.Connection))
 	default:
-		h.repeat(w, r, again)
+		h.repeat(w, r, again, cookie)
 	}
 }
 
 // repeat answers a reload, a double click or a retry with the result of the
 // request that consumed the state. It never makes a second exchange.
-func (h *Handler) repeat(w http.ResponseWriter, r *http.Request, state State) {
+func (h *Handler) repeat(w http.ResponseWriter, r *http.Request, state State, cookie token.Secret) {
 	h.cfg.Observer.Reused(state.Connection)
 	for waited := time.Duration(0); h.underWay(state) && waited < patience; waited += pause {
 		select {
@@ -270,9 +270,9 @@ func (h *Handler) repeat(w http.ResponseWriter, r *http.Request, state State) {
 	case h.underWay(state):
 		h.show(w, http.StatusAccepted, stillWorking, view{})
 	case state.Result == "":
-		seeOther(w, h.resultAddress(h.unrecorded(r.Context(), state), state))
+		h.showResultAt(w, h.unrecorded(r.Context(), state), state, cookie)
 	default:
-		seeOther(w, h.resultAddress(page(state.Result), state))
+		h.showResultAt(w, page(state.Result), state, cookie)
 	}
 }
 

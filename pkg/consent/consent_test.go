@@ -20,6 +20,8 @@ import (
 // Headings of the pages.
 const (
 	invitePage       = "Connect your Procore account"
+	renewPage        = "Reconnect your Procore account"
+	nothingPage      = "Nothing was connected here"
 	linkUnusablePage = "This link does not work"
 	linkUsedPage     = "This link has been used"
 	linkExpiredPage  = "This link has expired"
@@ -403,13 +405,13 @@ func TestRenewalNamesTheAccount(t *testing.T) {
 		{"another company", rotation.Identity{Repin: true, Company: "8888888"}, "", "8888888"},
 	} {
 		path, _ := s.invite(c.invited)
-		page := want(t, b.do("GET", path), 200, invitePage)
+		page := want(t, b.do("GET", path), 200, renewPage)
 		for _, login := range []string{"pat@example.com", "patricia@example.com"} {
 			if strings.Contains(page, "<dd>"+login+"</dd>") != (login == c.login) {
 				t.Errorf("%s: whether %s is on the page is wrong", c.name, login)
 			}
 		}
-		if !strings.Contains(page, "<dd>"+c.company+"</dd>") {
+		if !strings.Contains(page, "<dd>number "+c.company+"</dd>") {
 			t.Errorf("%s: the page does not name company %s", c.name, c.company)
 		}
 	}

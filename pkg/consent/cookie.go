@@ -2,6 +2,8 @@ package consent
 
 import (
 	"net/http"
+	"regexp"
+	"strings"
 	"time"
 
 	"github.com/tokenturn/tokenturn/pkg/token"
@@ -25,6 +27,35 @@ func (j cookieJar) name(state token.Secret) string {
 		return name
 	}
 	return "__Host-" + name
+}
+
+// resultLife is how long the browser that finished can show the result.
+const resultLife = time.Hour
+
+func (j cookieJar) resultName() string {
+	if j.plain {
+		return "tokenturn-result"
+	}
+	return "__Host-tokenturn-result"
+}
+
+// writeResult sets the cookie with which /connected finds the state and knows its browser.
+func (j cookieJar) writeResult(w http.ResponseWriter, stateHash string, cookie token.Secret) {
+	http.SetCookie(w, &http.Cookie{Name: j.resultName(), Value: stateHash + "." + cookie.Reveal(), Path: "/",
+		MaxAge: int(resultLife.Seconds()), Secure: !j.plain, HttpOnly: true, SameSite: http.SameSiteLaxMode})
+}
+
+var hashForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// readResult returns what writeResult wrote.
+func (j cookieJar) readResult(r *http.Request) (stateHash string, cookie token.Secret, ok bool) {
+	found := r.CookiesNamed(j.resultName())
+	if len(found) != 1 {
+		return "", token.Secret{}, false
+	}
+	stateHash, text, _ := strings.Cut(found[0].Value, ".")
+	cookie, ok = parseSecret(text)
+	return stateHash, cookie, ok && hashForm.MatchString(stateHash)
 }
 
 // write sets the cookie. SameSite is Lax because the callback is a

@@ -47,6 +47,8 @@ type server struct {
 	// These are set before build.
 	organization string
 	observer     consent.Observer
+	faces        func(ctx context.Context, environment string) (consent.Face, error)
+	facesRead    int
 	mu           sync.Mutex
 	secrets      []string // must not be in the log
 }
@@ -96,8 +98,8 @@ func (s *server) build() {
 		s.t.Fatal(err)
 	}
 	s.handler, err = consent.New(consent.Config{Store: s.store, Consents: consents, Applications: s.apps,
-		AuthorizeURL: authorizeURL, PublicURL: s.public, Organization: s.organization, Observer: s.observer, Logger: log,
-		Now: s.clock.Now})
+		AuthorizeURL: authorizeURL, PublicURL: s.public, Organization: s.organization, Observer: s.observer, Faces: s.faces,
+		Logger: log, Now: s.clock.Now})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -199,6 +201,7 @@ func (b *browser) do(method, target string, change ...func(*http.Request)) *http
 	b.server.handler.ServeHTTP(w, r)
 	answer := w.Result()
 	for _, c := range answer.Cookies() {
+		b.cookies = slices.DeleteFunc(b.cookies, func(old *http.Cookie) bool { return old.Name == c.Name })
 		b.cookies = append(b.cookies, c)
 		b.server.keepSecret(c.Value)
 	}

@@ -1,6 +1,7 @@
 package consent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/token"
+	"github.com/tokenturn/tokenturn/pkg/webpage"
 )
 
 // Observer receives what is worth counting. It must return at once and be safe
@@ -33,7 +35,7 @@ type noObserver struct{}
 func (noObserver) Ended(token.Connection, string) {}
 func (noObserver) Reused(token.Connection)        {}
 
-// Config wires a Handler. Every field but Organization and Observer is required.
+// Config wires a Handler. Every field but Organization, Observer and Faces is required.
 type Config struct {
 	Store        Store
 	Consents     *rotation.Consents
@@ -48,8 +50,10 @@ type Config struct {
 	Organization string
 	// Observer receives how consents end; may be nil.
 	Observer Observer
-	Logger   *slog.Logger
-	Now      func() time.Time
+	// Faces finds what people see of the app of an environment; may be nil.
+	Faces  func(ctx context.Context, environment string) (Face, error)
+	Logger *slog.Logger
+	Now    func() time.Time
 }
 
 // Handler serves the routes that the package comment lists, and GET /healthz.
@@ -59,6 +63,7 @@ type Handler struct {
 	public  *url.URL
 	cookies cookieJar
 	pages   pages
+	faces   faces
 	origins *http.CrossOriginProtection
 	routes  map[string]route
 }
@@ -98,6 +103,7 @@ func New(cfg Config) (*Handler, error) {
 		"connect/": {"/connect/{invitation}", methods{"GET": h.invitation, "HEAD": h.invitation, "POST": h.start}},
 		// No HEAD: it would consume the state and show nothing.
 		"callback/":     {"/callback/{environment}", methods{"GET": h.callback}},
+		"logo/":         {"/logo/{environment}", methods{"GET": h.logo, "HEAD": h.logo}},
 		"connected":     {"/connected", methods{"GET": h.connected, "HEAD": h.connected}},
 		"not-connected": {"/not-connected", methods{"GET": h.notConnected, "HEAD": h.notConnected}},
 		"healthz":       {"/healthz", methods{"GET": h.healthy, "HEAD": h.healthy}},
@@ -142,23 +148,11 @@ func CheckOrganization(name string) error {
 
 // protect sets the headers that every answer has.
 func (h *Handler) protect(header http.Header) {
-	header.Set("Cache-Control", "no-store")
-	header.Set("Content-Security-Policy", h.policy("'none'"))
-	header.Set("Cross-Origin-Opener-Policy", "same-origin")
-	header.Set("Cross-Origin-Resource-Policy", "same-origin")
-	// Only the invitation page overrides this, with a meta element: see invite.html.
-	header.Set("Referrer-Policy", "no-referrer")
-	header.Set("X-Content-Type-Options", "nosniff")
-	header.Set("X-Frame-Options", "DENY")
-	header.Set("X-Robots-Tag", "noindex, nofollow")
+	// Only the invitation page overrides the Referrer-Policy, with a meta element: see invite.html.
+	webpage.Protect(header)
 	if h.public.Scheme == "https" {
 		header.Set("Strict-Transport-Security", "max-age=31536000")
 	}
-}
-
-func (h *Handler) policy(formAction string) string {
-	return "default-src 'none'; style-src '" + h.pages.styleHash + "'; form-action " + formAction +
-		"; base-uri 'none'; frame-ancestors 'none'"
 }
 
 // seeOther redirects to an address inside or outside the handler. http.Redirect would
@@ -189,42 +183,6 @@ func (h *Handler) unavailable(w http.ResponseWriter, r *http.Request, event stri
 		append(about, slog.String("reference", mark), slog.String("error", err.Error()))...)
 	w.Header().Set("Retry-After", "120")
 	h.show(w, http.StatusServiceUnavailable, unavailable, view{Reference: mark})
-}
-
-// connected and notConnected serve the result pages. They know only what the
-// address says, and the address can only choose between texts of this package.
-func (h *Handler) connected(w http.ResponseWriter, r *http.Request, _ string) {
-	h.showResult(w, r, connected, verifying, notInstalled, alreadyConnected)
-}
-
-func (h *Handler) notConnected(w http.ResponseWriter, r *http.Request, _ string) {
-	h.showResult(w, r, failed, denied, wrongAccount, superseded, unavailable)
-}
-
-func (h *Handler) showResult(w http.ResponseWriter, r *http.Request, usual page, others ...page) {
-	values, _ := strictQuery(r.URL.RawQuery)
-	chosen := usual
-	if asked := page(values["result"]); slices.Contains(others, asked) {
-		chosen = asked
-	}
-	shown := view{}
-	if referenceForm.MatchString(values["reference"]) {
-		shown.Reference = values["reference"]
-	}
-	h.show(w, http.StatusOK, chosen, shown)
-}
-
-// resultAddress returns the address of a state's result page.
-func (h *Handler) resultAddress(result page, state State) string {
-	path := "/not-connected"
-	switch result {
-	case connected:
-		return h.public.String() + "/connected"
-	case verifying, notInstalled, alreadyConnected:
-		path = "/connected"
-	}
-	query := url.Values{"result": {string(result)}, "reference": {reference(state.Hash)}}
-	return h.public.String() + path + "?" + query.Encode()
 }
 
 func (h *Handler) healthy(w http.ResponseWriter, _ *http.Request, _ string) {

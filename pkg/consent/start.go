@@ -12,6 +12,7 @@ import (
 
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/token"
+	"github.com/tokenturn/tokenturn/pkg/webpage"
 )
 
 // invitation serves GET /connect/{invitation}. It only reads, so that mail
@@ -40,23 +41,31 @@ func (h *Handler) invitation(w http.ResponseWriter, r *http.Request, argument st
 	if scheme == "http" { // a server on this machine
 		formAction += " " + signIn
 	}
-	w.Header().Set("Content-Security-Policy", h.policy(formAction))
-	login, company := wanted(invited.Expect, standing.Pin)
-	h.show(w, http.StatusOK, invite, view{Connection: invited.Connection.String(), SignIn: host, Login: login,
-		Company: company})
+	shown := wanted(invited.Expect, standing.Pin)
+	shown.Connection, shown.SignIn, shown.Renewal = invited.Connection.String(), host, renewalOf(standing)
+	h.addFace(r.Context(), &shown, invited.Connection.Environment)
+	allowed := []string{"form-action " + formAction}
+	if shown.Logo != "" {
+		allowed = append(allowed, "img-src 'self'")
+	}
+	webpage.Protect(w.Header(), allowed...)
+	h.show(w, http.StatusOK, invite, shown)
 }
 
-// wanted returns who must sign in and for which company, as far as that is fixed. A pin's
+// wanted says who must sign in and for which company, as far as that is fixed. A pin's
 // login is only the last one seen: the page shows it, but the user's number decides.
-func wanted(expect rotation.Identity, pin *rotation.Pin) (login, company string) {
+func wanted(expect rotation.Identity, pin *rotation.Pin) view {
+	shown := view{Login: expect.Login, Company: expect.Company, CompanyName: expect.CompanyName}
 	if pin == nil {
-		return expect.Login, expect.Company
+		return shown
 	}
-	login, company = expect.Login, cmp.Or(expect.Company, pin.Company)
+	if shown.Company == "" || shown.Company == pin.Company {
+		shown.Company, shown.CompanyName = pin.Company, cmp.Or(shown.CompanyName, pin.CompanyName)
+	}
 	if !expect.Repin {
-		login = cmp.Or(login, pin.Login)
+		shown.Login = cmp.Or(shown.Login, pin.Login)
 	}
-	return login, company
+	return shown
 }
 
 // start serves POST /connect/{invitation}.

@@ -102,6 +102,8 @@ type Standing struct {
 	Epoch  int64 // the epoch that the consent starts from
 	Status Status
 	Pin    *Pin // the owner of the connection; nil: nobody yet
+	// RefusedAt is when the issuer refused the refresh token; zero except in NeedsConsent.
+	RefusedAt time.Time
 }
 
 // Standing returns the state of c. ErrNotRegistered.
@@ -110,7 +112,11 @@ func (s *Consents) Standing(ctx context.Context, c token.Connection) (Standing, 
 	if err == nil && rec.Revision == "" {
 		err = fmt.Errorf("%s: %w", c, ErrNotRegistered)
 	}
-	return Standing{rec.Epoch, rec.Status, rec.Pin}, err
+	standing := Standing{Epoch: rec.Epoch, Status: rec.Status, Pin: rec.Pin}
+	if rec.Status == NeedsConsent && rec.Refusal != nil {
+		standing.RefusedAt = rec.Refusal.At
+	}
+	return standing, err
 }
 
 // Exchange is one code exchange, with everything prepared that could fail early.

@@ -314,8 +314,19 @@ func (e *engine) checkIdentity(ctx context.Context, rec Record, m TokenResponse,
 		return pin, err
 	}
 	pin.Client = token.NewSecret(id.ClientID).Fingerprint()
+	if name := companyName(m); name != "" || pin.Company != m.Company {
+		pin.CompanyName = name
+	}
 	pin.ResourceOwner, pin.Login, pin.Company = id.ResourceOwner, id.Login, m.Company
 	return pin, nil
+}
+
+// companyName is what the operator called the company that the consent was requested for.
+func companyName(m TokenResponse) string {
+	if m.Expect == nil || m.Company == "" {
+		return ""
+	}
+	return m.Expect.CompanyName
 }
 
 func compare(app Application, m TokenResponse, pin *Pin, id Identity) error {

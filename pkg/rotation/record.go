@@ -215,6 +215,7 @@ type Pin struct {
 	ResourceOwner string            `json:"resource_owner,omitempty"`
 	Login         string            `json:"login,omitempty"` // the user's e-mail address when last seen; not compared
 	Company       string            `json:"company,omitempty"`
+	CompanyName   string            `json:"company_name,omitempty"` // for people, as the operator wrote it; not compared
 }
 
 // Source says where a response comes from.
@@ -278,6 +279,8 @@ type Identity struct {
 	ResourceOwner string `json:"resource_owner,omitempty"` // Procore's user id
 	Login         string `json:"login,omitempty"`          // the user's e-mail address
 	Company       string `json:"company,omitempty"`        // Procore's company id
+	// CompanyName is for people, as the operator wrote it. It is never compared.
+	CompanyName string `json:"company_name,omitempty"`
 	// Repin accepts a resource owner and company other than the connection's pin.
 	Repin bool `json:"repin,omitempty"`
 }

@@ -72,7 +72,7 @@ func invitation(name string) consent.Invitation {
 	return consent.Invitation{Hash: "invitation-" + name, Connection: token.Connection{Environment: "sandbox",
 		Name: "acme"},
 		Expect: rotation.Identity{ClientID: "client", ResourceOwner: "12", Login: "a@example.com", Company: "34",
-			Repin: true},
+			CompanyName: "Acme", Repin: true},
 		Epoch: 6, CreatedAt: now.Add(-time.Hour), ExpiresAt: now.Add(time.Hour)}
 }
 

@@ -279,7 +279,7 @@ func fullRecord() rotation.Record {
 				Refused: true}},
 		Puts: []int64{1, 2, 1 << 33},
 		Pin: &rotation.Pin{Environment: "sandbox", Client: "89ab", ResourceOwner: "12", Login: "pat@example.com",
-			Company: "34"},
+			Company: "34", CompanyName: "Acme"},
 		Imported: []token.Fingerprint{"fedc"}, Spent: []token.Fingerprint{"aaaa", "bbbb"}, SearchAt: at(7), RotatedAt: at(8),
 		ServiceAccount: true, Quarantined: true, NoticePending: true,
 	}

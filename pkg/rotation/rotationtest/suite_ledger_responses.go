@@ -121,7 +121,7 @@ func fullResponse() rotation.TokenResponse {
 	m.Parent, m.State, m.Reason = "0123", rotation.Quarantined, "a reason"
 	m.Sealed = []byte{0, 1, 0xff, '\n', '"'}
 	m.Expect = &rotation.Identity{ClientID: "client", ResourceOwner: "12", Login: "a@example.com", Company: "34",
-		Repin: true}
+		CompanyName: "Acme", Repin: true}
 	m.APIURL, m.Company, m.Before, m.Consent = "https://api.example.com", "34", 5400, "consent"
 	return m
 }
