@@ -7,6 +7,7 @@
 //	POST /connect/{invitation}    stores a state, sets a cookie, 303 to the authorization server
 //	GET  /callback/{environment}  checks, prepares, consumes the state, exchanges the code, 303 to
 //	GET  /connected, /not-connected
+//	GET  /logo/{environment}      the logo that the operator gave for the app
 //
 // The order within the callback decides what a crash or a second request can do:
 //
@@ -16,6 +17,7 @@
 //	state consumed              the one conditional write; a request that loses it waits for the winner's result
 //	code exchanged              the pair is saved by package rotation, whatever happens to this request
 //	result recorded             repeats show it; without it they say that the attempt did not finish
+//	result page                 a cookie of the same browser leads /connected to the state; others see no result
 //
 // Links, states and cookies carry 260 random bits and only their SHA-256 is
 // stored. The PKCE verifier is computed from cookie and state, so neither the

@@ -95,7 +95,8 @@ func parsePages() pages {
 	frame := template.Must(template.New("frame.html").Funcs(webpage.Funcs()).ParseFS(assets, "pages/frame.html"))
 	all := pages{}
 	for _, name := range []page{invite, linkExpired, linkUnusable, linkUsed, stillWorking, refused, notFound,
-		nothingConnected, connected, verifying, notInstalled, alreadyConnected, denied, wrongAccount, superseded, failed, unavailable} {
+		nothingConnected, connected, verifying, notInstalled, alreadyConnected, denied, wrongAccount, superseded, failed,
+		unavailable} {
 		all[name] = template.Must(template.Must(frame.Clone()).ParseFS(assets, "pages/"+string(name)+".html"))
 	}
 	return all

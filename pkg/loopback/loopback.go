@@ -12,6 +12,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"html/template"
 	"net"
 	"net/http"
 	"net/netip"
@@ -23,6 +24,7 @@ import (
 	"time"
 
 	"github.com/tokenturn/tokenturn/pkg/token"
+	"github.com/tokenturn/tokenturn/pkg/webpage"
 )
 
 // ErrDenied: the person did not allow access.
@@ -146,22 +148,24 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	switch code := query.Get("code"); {
 	case request.Method != http.MethodGet || request.URL.Path != r.path || !strings.EqualFold(hostOf(request.Host),
 		r.host):
-		show(w, http.StatusNotFound, "There is nothing here.")
+		show(w, http.StatusNotFound, page{"", "There is nothing here", "There is no page at this address."})
 	case !ours || len(query["code"]) > 1:
-		show(w, http.StatusBadRequest,
-			"This is not the consent that the tokenturn command waits for. Open the address that the command printed.")
+		show(w, http.StatusBadRequest, page{"bad", "This is another consent",
+			"This is not the consent that the tokenturn command waits for. Open the address that the command printed."})
 	case query.Get("error") == "access_denied":
 		r.finish(token.Secret{}, ErrDenied)
-		show(w, http.StatusOK, "Access was not allowed. You can close this page.")
+		show(w, http.StatusOK, page{"", "Access was not allowed", "Nothing was connected. You can close this page."})
 	case query.Has("error"):
 		r.finish(token.Secret{}, fmt.Errorf("%w: %s", ErrNotAsked, word(query.Get("error"))))
-		show(w, http.StatusOK, "The authorization page answered with an error. You can close this page; "+
-			"the tokenturn command shows the error.")
+		show(w, http.StatusOK, page{"bad", "The authorization page answered with an error",
+			"You can close this page; the tokenturn command shows the error."})
 	case code == "":
-		show(w, http.StatusBadRequest, "The redirect contains no code. Open the address that the tokenturn command printed.")
+		show(w, http.StatusBadRequest, page{"bad", "The redirect contains no code",
+			"Open the address that the tokenturn command printed."})
 	default:
 		r.finish(token.NewSecret(code), nil)
-		show(w, http.StatusOK, "Access was allowed. You can close this page; the tokenturn command shows the result.")
+		show(w, http.StatusOK, page{"good", "Access was allowed",
+			"You can close this page; the tokenturn command shows the result."})
 	}
 }
 
@@ -179,23 +183,32 @@ func (r *Receiver) finish(code token.Secret, err error) {
 	r.once.Do(func() { r.result <- result{code, err} })
 }
 
-// show answers with a page that loads, runs and stores nothing.
-func show(w http.ResponseWriter, status int, text string) {
-	header := w.Header()
-	header.Set("Content-Type", "text/html; charset=utf-8")
-	header.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-	header.Set("Referrer-Policy", "no-referrer")
-	header.Set("X-Content-Type-Options", "nosniff")
-	header.Set("Cache-Control", "no-store")
-	w.WriteHeader(status)
-	fmt.Fprintf(w, `<!DOCTYPE html>
+// page is what a person sees in the browser. The command says more.
+type page struct{ Tone, Title, Text string }
+
+var frame = template.Must(template.New("").Funcs(webpage.Funcs()).Parse(`<!DOCTYPE html>
 <html lang="en">
+<head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>tokenturn</title>
-<h1>tokenturn</h1>
-<p>%s</p>
+<title>{{.Title}}</title>
+<link rel="icon" href="{{icon}}">
+<style>{{style}}</style>
+</head>
+<body>
+<main class="sheet {{.Tone}}">
+<h1>{{.Title}}</h1>
+<p>{{.Text}}</p>
+</main>
+<footer>This page belongs to the tokenturn command on this machine.</footer>
+</body>
 </html>
-`, text)
+`))
+
+// show answers with a page that loads, runs and stores nothing.
+func show(w http.ResponseWriter, status int, p page) {
+	webpage.Protect(w.Header())
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	_ = frame.Execute(w, p)
 }

@@ -7,12 +7,14 @@ import (
 	"html/template"
 	"net/http"
 	"net/url"
+
+	"github.com/tokenturn/tokenturn/pkg/webpage"
 )
 
 //go:embed pages.html
 var pagesHTML string
 
-var pages = template.Must(template.New("").Parse(pagesHTML))
+var pages = template.Must(template.New("").Funcs(webpage.Funcs()).Parse(pagesHTML))
 
 // cookieName differs from the programs under test, because cookies ignore the port.
 const cookieName = "standin_session"
@@ -31,11 +33,10 @@ type view struct {
 }
 
 func render(w http.ResponseWriter, status int, page string, v view) {
+	// Browsers apply form-action to the redirect that answers the consent form, too, and that
+	// one leads to the app.
+	webpage.Protect(w.Header(), "form-action 'self' http: https:")
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	// No form-action here: browsers apply it to the redirect that answers the
-	// consent form, which leads to the app.
-	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; "+
-		"base-uri 'none'")
 	w.Header().Set("Referrer-Policy", "same-origin")
 	w.WriteHeader(status)
 	_ = pages.ExecuteTemplate(w, page, v)
