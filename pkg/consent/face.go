@@ -83,6 +83,14 @@ func (h *Handler) addFace(ctx context.Context, shown *view, environment string) 
 	}
 }
 
+// images is what a page with the view has to be allowed to load.
+func (v view) images() []string {
+	if v.Logo == "" {
+		return nil
+	}
+	return []string{"img-src 'self'"}
+}
+
 // parseLogo returns the media type and the content of a data: URL; no content if it is not of
 // a logo.
 func parseLogo(address string) (media string, data []byte) {

@@ -51,6 +51,10 @@ func TestPageNamesBothParties(t *testing.T) {
 		t.Errorf("policy %q", policy)
 	}
 	done := b.wantResult(b.do("GET", b.allow(path)), connectedPage)
+	if policy := b.do("GET", "/connected").Header.Get("Content-Security-Policy"); !strings.Contains(policy,
+		"; img-src data: 'self'; form-action 'none';") {
+		t.Errorf("policy %q", policy)
+	}
 	if !strings.Contains(done, address) || !strings.Contains(done, "Step 3 of 3") {
 		t.Errorf("page:\n%s", done)
 	}

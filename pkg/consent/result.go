@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/tokenturn/tokenturn/pkg/token"
+	"github.com/tokenturn/tokenturn/pkg/webpage"
 )
 
 // goodResults are the pages of /connected: each says that something was saved.
@@ -62,6 +63,7 @@ func (h *Handler) connected(w http.ResponseWriter, r *http.Request, _ string) {
 	}
 	if result == connected {
 		shown = h.account(r.Context(), state)
+		webpage.Protect(w.Header(), shown.images()...)
 	}
 	h.show(w, http.StatusOK, result, shown)
 }

@@ -44,11 +44,7 @@ func (h *Handler) invitation(w http.ResponseWriter, r *http.Request, argument st
 	shown := wanted(invited.Expect, standing.Pin)
 	shown.Connection, shown.SignIn, shown.Renewal = invited.Connection.String(), host, renewalOf(standing)
 	h.addFace(r.Context(), &shown, invited.Connection.Environment)
-	allowed := []string{"form-action " + formAction}
-	if shown.Logo != "" {
-		allowed = append(allowed, "img-src 'self'")
-	}
-	webpage.Protect(w.Header(), allowed...)
+	webpage.Protect(w.Header(), append(shown.images(), "form-action "+formAction)...)
 	h.show(w, http.StatusOK, invite, shown)
 }
 

@@ -63,9 +63,9 @@ export async function sees(page, heading) {
 export const button = page => page.getByRole('button', {name: 'Continue to Procore'})
 
 // start opens the link, presses the button, and signs in where asked. It ends at the provider's consent page.
-export async function start(page, link) {
+export async function start(page, link, heading = 'Connect your Procore account') {
   await page.goto(link)
-  await sees(page, 'Connect your Procore account')
+  await sees(page, heading)
   await button(page).click()
   await signIn(page)
 }
@@ -91,6 +91,16 @@ export const denying = page => world.kind === 'doorkeeper' ? page.getByRole('but
 
 export const devices = {phone: {width: 390, height: 844}, desktop: {width: 1280, height: 800}}
 
+// reachesButton checks that nobody has to scroll to find the button.
+export async function reachesButton(page) {
+  for (const viewport of [{width: 390, height: 664}, {width: 320, height: 640}]) {
+    await page.setViewportSize(viewport)
+    const {y, height} = await button(page).boundingBox()
+    assert.ok(y + height <= viewport.height, `the button ends at ${y + height} of ${viewport.height} pixels`)
+  }
+  await page.setViewportSize(devices.desktop)
+}
+
 // inspect keeps screenshots of the page, phone and desktop, light and dark, and lets axe look at each.
 export const inspected = new Set()
 
@@ -100,10 +110,13 @@ export async function inspect(page, name) {
     await page.setViewportSize(viewport)
     for (const colorScheme of ['light', 'dark']) {
       await page.emulateMedia({colorScheme})
+      // axe cannot judge what a button covers that stays in view, so it looks at the page as a whole.
+      await page.setViewportSize({width: viewport.width, height: 3000})
       const {violations, incomplete, passes} = await page.evaluate(`${axe.source}; axe.run(document)`)
       const faults = [...violations, ...incomplete].map(({id, help, nodes}) => ({id, help, nodes: nodes.map(n => n.html)}))
       assert.deepEqual(faults, [], `axe on ${name}, ${device}, ${colorScheme}`)
       assert.ok(passes.length > 10, `axe passed ${passes.length} rules only`)
+      await page.setViewportSize(viewport)
       await page.screenshot({path: `${world.screens}/${name}-${device}-${colorScheme}.png`, fullPage: true})
     }
   }

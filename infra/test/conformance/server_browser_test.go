@@ -39,7 +39,10 @@ func TestConsentInABrowser(t *testing.T) {
 	t.Parallel()
 	t.Run("stand-in", func(t *testing.T) {
 		s := newStandInSite(t)
-		s.serve(s.proxy.URL, func(public string) procoretest.App { return s.NewApp(public + "/callback/demo") })
+		s.serve(s.proxy.URL, func(public string) procoretest.App {
+			s.app = s.NewApp(public + "/callback/demo")
+			return s.app
+		})
 		s.screens = screens(t)
 		s.visit("stand-in", s.proxy.URL)
 	})
@@ -111,6 +114,16 @@ func newSite(t *testing.T) *site {
 		},
 		"disconnect": func(q question) (any, error) {
 			_, err := s.operate("connection", "disconnect", q.Connection, "--yes")
+			return struct{}{}, err
+		},
+		"face": func(question) (any, error) {
+			logo := filepath.Join(t.TempDir(), "logo.svg")
+			if err := os.WriteFile(logo, []byte(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64">`+
+				`<rect width="64" height="64" rx="12" fill="#e4572e"/><path d="M14 48L32 14l18 34h-9l-9-18-9 18z" fill="#fff"/>`+
+				`</svg>`), 0o600); err != nil {
+				return nil, err
+			}
+			_, err := s.operate("app", "set", "demo", "--name", "Acme Integrations for Project Controls", "--logo", logo)
 			return struct{}{}, err
 		},
 		"log": func(question) (any, error) { return map[string]string{"text": s.log.String()}, nil },
@@ -314,6 +327,7 @@ type standInSite struct {
 	release chan struct{}
 	granted int // exchanges before the last reset
 
+	app        procoretest.App
 	login, sso string // origins over TLS
 }
 
@@ -338,7 +352,11 @@ func newStandInSite(t *testing.T) *standInSite {
 	}
 	s.control["spoil"] = func(q question) (any, error) {
 		s.silent.Store(q.How == "silent")
+		company := procoretest.DefaultUser().Companies[0]
+		s.Install(s.app.ClientID, company)
 		switch q.How {
+		case "uninstalled":
+			s.Uninstall(s.app.ClientID, company)
 		case "lost":
 			s.Script(procoretest.Lost())
 		case "busy":
