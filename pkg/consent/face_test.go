@@ -192,6 +192,23 @@ func TestRenewalSaysWhatHappened(t *testing.T) {
 	}
 }
 
+// A name belongs to one company.
+func TestAnotherCompanyHasNoNameYet(t *testing.T) {
+	s := newServer(t)
+	s.issuer.identity.Company = "7"
+	b := s.browser()
+	path, _ := s.invite(rotation.Identity{Company: "7", CompanyName: "Hawthorne"})
+	b.wantResult(b.do("GET", b.allow(path)), connectedPage)
+	s.issuer.identity.Company = "8"
+	path, _ = s.invite(rotation.Identity{Company: "8", Repin: true})
+	for _, page := range []string{want(t, b.do("GET", path), 200, renewPage),
+		b.wantResult(b.do("GET", b.allow(path)), connectedPage)} {
+		if strings.Contains(page, "Hawthorne") || !strings.Contains(page, "<dd>number 8</dd>") {
+			t.Errorf("page:\n%s", page)
+		}
+	}
+}
+
 // Only the browser that finished sees a result, and for an hour.
 func TestResultIsForTheBrowserThatFinished(t *testing.T) {
 	s := newServer(t)
