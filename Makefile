@@ -6,6 +6,7 @@
 #   make conformance  runs the compiled functions against moto's AWS and a real Doorkeeper; installs what it needs
 #   make build        builds the functions for AWS (build/*/bootstrap) and the command for this machine (build/tokenturn)
 #   make deploy-local tries the template and the runbooks on this machine, with moto as AWS; needs Go and Python
+#   make dist         makes the files of a release in build/dist: archives, packages, image, Lambda zips, checksums
 #   make man          writes the command's manual pages to build/man
 #   make deploy       builds, runs infra/test/lint, then sam deploy (CONFIG=infra/sandbox.toml or infra/production.toml)
 #   make soak         pairs of faults, the engine without each of its rules, an hour of fuzzing, random kills, every file fault; takes a night
@@ -71,6 +72,10 @@ tokenturn:
 
 man:
 	go run ./cmd/tokenturn man build/man
+
+dist:
+	go run ./infra/dist
+.PHONY: dist
 
 CONFIG ?= infra/sandbox.toml
 deploy: build
