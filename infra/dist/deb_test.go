@@ -214,7 +214,7 @@ func (m machine) serveAndRotate() {
 	if err := service.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer service.Process.Kill() //nolint:errcheck // it has ended if the test has passed
+	defer service.Process.Kill() // it has ended if the test has passed
 	public := log.await(t, `http://localhost:\d+`)
 
 	standIn := procoretest.New(procoretest.WithLifetime(4 * time.Second))
