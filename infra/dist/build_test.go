@@ -80,7 +80,8 @@ func TestTwoBuildsGiveTheSameBytes(t *testing.T) {
 	t.Setenv("TZ", "Pacific/Auckland")
 	defer syscall.Umask(syscall.Umask(0o077))
 	dir := filepath.Join(builds, "second")
-	if err := run(t.Context(), options{root: root, out: dir, version: testVersion, systems: "linux"}, t.Output()); err != nil {
+	again := options{root: root, out: dir, version: testVersion, systems: "linux"}
+	if err := run(t.Context(), again, t.Output()); err != nil {
 		t.Fatal(err)
 	}
 	if got := readFile(t, dir, sums); got != want {

@@ -149,7 +149,8 @@ func (r *release) rootFiles(ctx context.Context, p platform, certificates []byte
 	if err != nil {
 		return nil, err
 	}
-	users := fmt.Sprintf("root:x:0:0:root:/:/sbin/nologin\ntokenturn:x:%d:%[1]d:tokenturn:%s:/sbin/nologin\n", nobody, data)
+	users := "root:x:0:0:root:/:/sbin/nologin\n" +
+		fmt.Sprintf("tokenturn:x:%d:%[1]d:tokenturn:%[2]s:/sbin/nologin\n", nobody, data)
 	groups := fmt.Sprintf("root:x:0:\ntokenturn:x:%d:\n", nobody)
 	files := []file{
 		{path: "etc/", mode: 0o755},
