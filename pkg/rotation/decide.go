@@ -56,7 +56,7 @@ func (e *engine) decideOn(ctx context.Context, rec Record, responses []TokenResp
 	e.notifyOfLifetime(ctx, rec.Current, next.Current, m.Connection.Environment)
 	e.notifyOfClock(ctx, rec, m, verdict.Pair)
 	change := Change{History: append(rec.endedBy(m.Key.Attempt), Event{Kind: "decided", Attempt: m.Key.Attempt,
-		Detail: string(m.Source), Spent: m.Parent})}
+		Detail: string(m.Source), Spent: m.Parent, ExpiresAt: next.Current.ExpiresAt})}
 	for _, old := range responses { // a consent that had to be refreshed before it could be checked: of the same grant
 		if m.Consent != "" && old.Key.Epoch == m.Key.Epoch && old.consent() == m.Consent && old.Key != m.Key {
 			change.Bury = append(change.Bury, old.Key)

@@ -295,6 +295,8 @@ type Event struct {
 	Detail     string    `json:"detail,omitempty"`
 	// Spent is the refresh token that this event shows to be spent.
 	Spent token.Fingerprint `json:"spent,omitempty"`
+	// ExpiresAt is when the access token of a pair that became current expires.
+	ExpiresAt time.Time `json:"expires_at,omitzero"`
 }
 
 // after reports whether a comes after b in (epoch, generation) order.

@@ -151,7 +151,7 @@ func (t *reconciliation) adopt(ctx context.Context, m TokenResponse) error {
 	}
 	next.Published, next.Ancestor = next.Current.VersionID, nil
 	change := Change{Copy: []TokenResponse{m}, History: []Event{{Kind: "adopted", Attempt: m.Key.Attempt,
-		Detail: "the secret store was ahead of the ledger"}}}
+		Detail: "the secret store was ahead of the ledger", ExpiresAt: next.Current.ExpiresAt}}}
 	for _, old := range t.responses { // ancestors are spent, but of the same grant, so they are not revoked
 		if old.Key.Epoch == m.Key.Epoch && old.Key.Generation < m.Key.Generation {
 			change.Bury = append(change.Bury, old.Key)
