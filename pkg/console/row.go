@@ -1,0 +1,250 @@
+package console
+
+import (
+	"cmp"
+	"strings"
+	"time"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
+)
+
+// row is what the overview shows of a connection. Rows are compared: one that is equal to
+// what a browser has is not sent again. So nothing in it says how long ago something was.
+type row struct {
+	Connection token.Connection
+	Status     string // in words
+	Tone       string // a class of the style sheet: good, info, warn, bad or off
+	Detail     string // what comes next, if that is not the ordinary thing
+	Who        string // the user who consented; empty: not known
+	Company    string
+	Generation int64 // 0 in a row without a token
+	HasToken   bool
+	Issued     moment // of the access token
+	Expires    moment
+	Rotated    moment
+	Due        moment
+	Need       need
+}
+
+// need is what only a person can do.
+type need struct {
+	Rank    int    // 1 is the most urgent; 0: nothing
+	What    string // a sentence
+	Action  string // in the form's action; empty: follow Link
+	Button  string
+	Link    string // within the console
+	Runbook string // file name
+}
+
+// moment is a time in milliseconds, so that rows can be compared; 0: none.
+type moment int64
+
+func momentOf(t time.Time) moment {
+	if t.IsZero() {
+		return 0
+	}
+	return moment(t.UnixMilli())
+}
+
+// Time returns the time; zero: none.
+func (m moment) Time() time.Time {
+	if m == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(int64(m)).UTC()
+}
+
+// overdue is the time after which an attempt without an answer is not an ordinary one: the
+// longest POST takes 20 s unless the settings say otherwise.
+const overdue = 30 * time.Second
+
+const (
+	needsConsent = "needs consent"
+	expired      = "access token expired"
+)
+
+// describe says in words how a connection is at now.
+func describe(rec rotation.Record, now time.Time) row {
+	r := row{Connection: rec.Connection, Rotated: momentOf(rec.RotatedAt), Due: momentOf(rec.DueAt)}
+	if p := rec.Pin; p != nil {
+		r.Who, r.Company = p.Login, p.Company
+		if r.Who == "" && p.ResourceOwner != "" {
+			r.Who = "Procore user " + p.ResourceOwner
+		}
+	}
+	if rec.ServiceAccount {
+		r.Who = "service account"
+	}
+	if cur := rec.Current; cur != nil {
+		r.HasToken, r.Generation = true, rec.Generation
+		r.Issued, r.Expires = momentOf(cmp.Or(cur.IssuedAt, cur.SavedAt)), momentOf(cur.ExpiresAt)
+	}
+	r.describeStatus(rec, now)
+	return r
+}
+
+func (r *row) describeStatus(rec rotation.Record, now time.Time) {
+	failure := rec.Failure()
+	page := "/connections/" + r.Connection.String()
+	lapsed := r.Expires != 0 && !now.Before(r.Expires.Time())
+	switch {
+	case rec.Status == rotation.Disconnected:
+		r.set("disconnected", "off", "")
+	case rec.Quarantined:
+		r.set("quarantined", "bad", "A person must decide about a token response.")
+		r.Need = need{Rank: 2, What: "tokenturn cannot use a response of the token endpoint as it is, and presents " +
+			"nothing until you decide.", Button: "Decide", Link: page + "#quarantine", Runbook: "quarantine.md"}
+	case rec.Status == rotation.NeedsConsent:
+		r.set(needsConsent, "bad", "")
+		what := "Procore no longer accepts the refresh token. " + rec.Pin.Whose() + " must allow access again."
+		if rec.Refusal != nil && rec.Refusal.NextAt.After(now) {
+			r.Detail = "tokenturn also tries the old token again."
+		}
+		r.Need = need{Rank: 1, What: what, Action: "invite", Button: "Create a consent link", Runbook: "needs-consent.md"}
+	case failure != nil && failure.Class == "config":
+		r.set("misconfigured", "bad", "")
+		r.Need = need{Rank: 3, What: sentence(failure.Detail), Action: "retry", Button: "Try again now",
+			Runbook: configRunbook(failure.Detail)}
+	case rec.Status == rotation.Pending && (failure != nil || rec.ConsentAttempt != nil):
+		r.set("checking the consent", "warn", "")
+		if failure != nil {
+			r.Detail = sentence(failure.Detail)
+		}
+	case rec.Status == rotation.Pending:
+		r.set("waiting for consent", "info", "")
+		r.Need = need{Rank: 5, What: "Nobody has allowed access yet. Send a consent link to the person who connects it.",
+			Action: "invite", Button: "Create a consent link", Runbook: "connect.md"}
+	case rec.Attempt != nil && now.Sub(rec.Attempt.BegunAt) < overdue:
+		r.set("rotating", "info", "")
+	case rec.Attempt != nil && !lapsed:
+		r.set("response overdue", "warn", "It may be lost. tokenturn checks again automatically.")
+	case lapsed:
+		r.set(expired, "bad", "")
+		if failure != nil {
+			r.Detail = sentence(failure.Summary())
+		}
+		r.Need = need{Rank: 4, What: "The access token has expired, and there is no newer one yet.", Action: "rotate",
+			Button: "Rotate now", Runbook: "unknown.md"}
+		if r.Detail != "" {
+			r.Need.What += " " + r.Detail
+		}
+	case failure != nil:
+		r.set("waiting to retry", "warn", sentence(failure.Summary()))
+	case rec.Current != nil && rec.Current.VersionID != "" && rec.Published != rec.Current.VersionID:
+		r.set("publishing", "info", "")
+	default:
+		r.set("active", "good", "")
+	}
+}
+
+func (r *row) set(status, tone, detail string) { r.Status, r.Tone, r.Detail = status, tone, detail }
+
+// maxDetail bounds what a row and a card say about a failure. The page of the connection says
+// all of it.
+const maxDetail = 240
+
+// sentence makes a sentence of the text of a failure.
+func sentence(text string) string {
+	text = strings.Join(strings.Fields(text), " ")
+	if runes := []rune(text); len(runes) > maxDetail {
+		return strings.TrimSpace(string(runes[:maxDetail])) + "…"
+	}
+	if text != "" && !strings.ContainsAny(text[len(text)-1:], ".!?`") {
+		text += "."
+	}
+	return text
+}
+
+// configRunbook is the runbook for a configuration error.
+func configRunbook(detail string) string {
+	switch {
+	case strings.Contains(detail, "cannot be opened"):
+		return "lost-key.md"
+	case strings.Contains(detail, "app credentials"):
+		return "secret-reset.md"
+	}
+	return "README.md"
+}
+
+// matches reports whether a row is one that the query asks for.
+func (r row) matches(q query) bool {
+	switch q.Status {
+	case "attention":
+		if r.Need.Rank == 0 {
+			return false
+		}
+	case "active":
+		if r.Tone != "good" && r.Tone != "info" || r.Status == "waiting for consent" {
+			return false
+		}
+	case "trouble":
+		if r.Tone != "warn" && r.Tone != "bad" {
+			return false
+		}
+	case "waiting":
+		if r.Status != "waiting for consent" && r.Status != "checking the consent" {
+			return false
+		}
+	case "disconnected":
+		if r.Tone != "off" {
+			return false
+		}
+	}
+	if q.Q == "" {
+		return true
+	}
+	wanted := strings.ToLower(q.Q)
+	for _, text := range []string{r.Connection.String(), r.Who, r.Company, r.Status} {
+		if strings.Contains(strings.ToLower(text), wanted) {
+			return true
+		}
+	}
+	return false
+}
+
+// compare orders two rows as the query asks. Rows are different connections, so it is never 0.
+func (q query) compare(a, b row) int {
+	order := 0
+	switch q.Sort {
+	case "status":
+		order = cmp.Compare(urgency(a), urgency(b))
+	case "expires":
+		order = compareMoments(a.Expires, b.Expires)
+	case "rotated":
+		order = -cmp.Compare(a.Rotated, b.Rotated)
+	case "due":
+		order = compareMoments(a.Due, b.Due)
+	}
+	return cmp.Or(order, cmp.Compare(a.Connection.String(), b.Connection.String()))
+}
+
+// compareMoments puts those without a time last.
+func compareMoments(a, b moment) int {
+	return cmp.Or(cmp.Compare(b2i(a == 0), b2i(b == 0)), cmp.Compare(a, b))
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// urgency is the place of a row in the order by status.
+func urgency(r row) int {
+	if r.Need.Rank != 0 {
+		return r.Need.Rank
+	}
+	switch r.Tone {
+	case "bad":
+		return 6
+	case "warn":
+		return 7
+	case "info":
+		return 8
+	case "good":
+		return 9
+	}
+	return 10
+}
