@@ -16,6 +16,9 @@ import (
 
 const day = 24 * time.Hour
 
+// defaultRecovery is how long a secret can be restored, unless a flag says otherwise.
+const defaultRecovery = 7 * day
+
 func (c *cli) connectionDisconnect() *cobra.Command {
 	var yes bool
 	var days int
@@ -78,9 +81,19 @@ func (c *cli) disconnect(ctx context.Context, in *installation, conn token.Conne
 	}
 	ctx, finished := c.uninterrupted(ctx, finishingFirst)
 	defer finished()
+	a, err := in.disconnectNow(ctx, rotator, conn, recovery)
+	if err != nil {
+		return err
+	}
+	return errors.Join(c.answer(a, a.print), a.unfinished())
+}
+
+// disconnectNow disconnects without a question.
+func (in *installation) disconnectNow(ctx context.Context, rotator *rotation.Rotator, conn token.Connection,
+	recovery time.Duration) (*disconnectAnswer, error) {
 	report, err := rotator.Disconnect(ctx, conn)
 	if err != nil {
-		return fmt.Errorf("disconnecting %s: %w; it is not known whether it is disconnected, run the same command again",
+		return nil, fmt.Errorf("disconnecting %s: %w; it is not known whether it is disconnected, run the same command again",
 			conn, err)
 	}
 	a, err := in.disconnected(ctx, conn, report.Connections[0].Detail)
@@ -88,9 +101,9 @@ func (c *cli) disconnect(ctx context.Context, in *installation, conn token.Conne
 		err = a.deleteSecret(ctx, in.deletions, recovery)
 	}
 	if err != nil {
-		return fmt.Errorf("%s is disconnected, but not everything is done: %w; run the same command again", conn, err)
+		return nil, fmt.Errorf("%s is disconnected, but not everything is done: %w; run the same command again", conn, err)
 	}
-	return errors.Join(c.answer(a, a.print), a.unfinished())
+	return a, nil
 }
 
 // disconnected describes what is done of the disconnection.

@@ -9,12 +9,12 @@ import (
 	"net"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tokenturn/tokenturn/pkg/consent"
+	"github.com/tokenturn/tokenturn/pkg/console"
 	"github.com/tokenturn/tokenturn/pkg/procore"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/trigger"
@@ -28,8 +28,11 @@ func (c *cli) serveCommand() *cobra.Command {
 	cmd := verb("serve", "Run the whole system on this machine",
 		`Serves invitations and callbacks, and rotates the connections that are due, in one process
 on the embedded store. Links lead to http://localhost:PORT, so register the redirect URI
-http://localhost:PORT/callback/ENV in the Developer Portal. Connections that need a person
-appear in the log, and with links to send on http://localhost:PORT/notices.
+http://localhost:PORT/callback/ENV in the Developer Portal.
+
+http://localhost:PORT/ is the console, for browsers on this machine: a live page that shows
+every connection and what needs a person, with buttons for what can be done. Everyone who
+can use this machine can use it.
 
 --demo also starts a stand-in for Procore and sets up one connection. Its tokens live four
 times as long as --every, which is 10s for the demo unless you set it.
@@ -72,6 +75,7 @@ func (c *cli) serve(ctx context.Context, listener net.Listener, every time.Durat
 	return c.withNew(ctx, func(in *installation) error {
 		in.log = withRequestIDs(c.logger(slog.LevelInfo))
 		in.publicURL, in.organization = localAddress(listener), organization
+		c.say("Console: %s/", in.publicURL)
 		c.say("Serving %s. Connections that are due are rotated every %v. Redirect URI for the Developer Portal: %s",
 			in.publicURL, every, callbackURL(in.publicURL, "ENV"))
 		return c.system(in, every).run(ctx, listener)
@@ -92,13 +96,33 @@ func localAddress(listener net.Listener) string {
 type system struct {
 	in           *installation
 	every        time.Duration
+	cli          *cli
 	deferSignals func(why string) (finished func())
 	// watch, if set, gets every report.
 	watch func(rotation.Report)
+	// experiments, if set, are on the console.
+	experiments console.Experiments
+	// command is how to run the command for this installation, as the console shows it.
+	command string
 }
 
 func (c *cli) system(in *installation, every time.Duration) *system {
-	return &system{in: in, every: every, deferSignals: c.deferSignals}
+	return &system{in: in, every: every, cli: c, deferSignals: c.deferSignals, command: c.thisCommand()}
+}
+
+// thisCommand is how to run the command for the same installation.
+func (c *cli) thisCommand() string {
+	switch {
+	case c.store == "aws":
+		return "tokenturn --store aws"
+	case c.data != "":
+		dir, err := c.dataDir()
+		if err != nil {
+			dir = c.data
+		}
+		return "tokenturn --data " + shellWord(dir)
+	}
+	return "tokenturn"
 }
 
 // run serves until ctx is cancelled. Work in progress is still finished: a consent is saved,
@@ -107,13 +131,17 @@ func (s *system) run(ctx context.Context, listener net.Listener) error {
 	followUps := newQueue()
 	s.in.followUps = followUps
 	s.in.settings.Cadence = s.every
-	notices := &noticeBoard{ledger: s.in.ledger, host: strings.TrimPrefix(s.in.publicURL, "http://")}
+	notices := &noticeBoard{}
 	s.in.notifier = notices
 	rotator, err := s.in.rotator()
 	if err != nil {
 		return err
 	}
 	callback, err := s.callbackHandler()
+	if err != nil {
+		return err
+	}
+	pages, err := s.console(rotator, notices)
 	if err != nil {
 		return err
 	}
@@ -130,7 +158,7 @@ func (s *system) run(ctx context.Context, listener net.Listener) error {
 		followUps.deliver(delivering, s.every, trigger.Handler{Engine: watched{rotator, s.watch}, Log: s.in.log})
 	}()
 	// It returns when the last consent is finished.
-	err = s.serveHTTP(ctx, listener, accessLog(notices.wrap(callback), s.in.log))
+	err = serveHTTP(ctx, listener, accessLog(pages.Wrap(callback), s.in.log), s.in.log, pages.Close)
 	stopDelivering()
 	<-delivered
 	return err
@@ -166,10 +194,20 @@ func (s *system) callbackHandler() (http.Handler, error) {
 // limits of package consent.
 const consentLimit = 70 * time.Second
 
-func (s *system) serveHTTP(ctx context.Context, listener net.Listener, handler http.Handler) error {
+// console serves the overview and the page of each connection on the same listener.
+func (s *system) console(rotator *rotation.Rotator, notices *noticeBoard) (*console.Handler, error) {
+	return console.New(console.Config{Connections: s.in.ledger,
+		Actions: &consoleActions{s.cli, s.in, rotator, s.in.publicURL}, Notices: notices.newestFirst,
+		Experiments: s.experiments, PublicURL: s.in.publicURL, Cadence: s.every, PutsPerDay: s.in.settings.PutsPerDay,
+		Command: s.command, RedirectURI: callbackURL(s.in.publicURL, "sandbox"), Logger: s.in.log, Now: time.Now})
+}
+
+// serveHTTP serves until ctx is cancelled. over is called before the requests in progress
+// are waited for.
+func serveHTTP(ctx context.Context, listener net.Listener, handler http.Handler, log *slog.Logger, over func()) error {
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second,
 		WriteTimeout: consentLimit + 30*time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
-		ErrorLog: slog.NewLogLogger(s.in.log.Handler(), slog.LevelWarn)}
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()
 	select {
@@ -177,6 +215,7 @@ func (s *system) serveHTTP(ctx context.Context, listener net.Listener, handler h
 		return fmt.Errorf("serving %s: %w", listener.Addr(), err)
 	case <-ctx.Done():
 	}
+	over()
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), consentLimit)
 	defer cancel()
 	if err := server.Shutdown(bounded); err != nil {

@@ -33,6 +33,9 @@ func (o *statusRecorder) WriteHeader(status int) {
 	o.ResponseWriter.WriteHeader(status)
 }
 
+// Unwrap lets http.ResponseController find what it controls.
+func (o *statusRecorder) Unwrap() http.ResponseWriter { return o.ResponseWriter }
+
 // requestID is the key of a request's id in its context.
 type requestID struct{}
 
