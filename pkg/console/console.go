@@ -88,6 +88,7 @@ type Experiment struct {
 	Promise string // what should happen
 	Steps   []Step
 	State   string // ready, running, done or failed
+	Why     string // why it failed
 	Wait    string // why it cannot start now; empty if it can
 }
 
