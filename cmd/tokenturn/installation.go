@@ -38,6 +38,7 @@ type installation struct {
 	noticeClaims rotation.NoticeClaims
 	settings     rotation.Settings
 	publicURL    string // base of links; empty if not known
+	secretPrefix string // of names in AWS Secrets Manager
 	// organization is the name on the pages of `serve`; may be empty.
 	organization string
 	log          *slog.Logger

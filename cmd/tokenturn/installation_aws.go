@@ -34,8 +34,9 @@ func (c *cli) openAWS(ctx context.Context, log *slog.Logger) (*installation, err
 		caller:      caller(cfg), sealer: stack.Sealer, apps: stack.Applications,
 		consents: stack.Table, issuer: stack.Issuer, followUps: stack.FollowUps, notifier: stack.Notifier,
 		rateLimiter: stack.Table, noticeClaims: stack.Table,
-		settings: settings.Rotation(), publicURL: settings.PublicURL, log: log, checks: stack.Checks(),
-		close: func() error { return nil }}, nil
+		settings: settings.Rotation(), publicURL: settings.PublicURL, secretPrefix: settings.SecretPrefix, log: log,
+		checks: stack.Checks(),
+		close:  func() error { return nil }}, nil
 }
 
 // caller returns the ARN of the AWS identity that makes the calls.

@@ -20,6 +20,7 @@ type one struct {
 	Service     bool
 	Secret      string // name in the secret store; empty: the embedded store
 	Puts        int    // versions of the secret in the last 24 hours
+	AtLeast     bool   // or more
 	PutsPerDay  int    // 0: no limit
 	Attempt     *rotation.Attempt
 	Failures    []fault
@@ -84,11 +85,7 @@ func (h *Handler) connection(w http.ResponseWriter, r *http.Request, c token.Con
 	if h.cfg.SecretPrefix != "" {
 		o.Secret = h.cfg.SecretPrefix + "/connection/" + c.String()
 	}
-	for _, put := range rec.Puts {
-		if now.Sub(time.Unix(put, 0)) < 24*time.Hour {
-			o.Puts++
-		}
-	}
+	o.Puts, o.AtLeast = h.putsOf(rec, events, now)
 	for _, f := range rec.Failures {
 		if f.Class != "quarantine" {
 			o.Failures = append(o.Failures, fault{f.Summary(), f.NextAt})
@@ -103,6 +100,26 @@ func (h *Handler) connection(w http.ResponseWriter, r *http.Request, c token.Con
 	}
 	o.MoreEvents = len(events) > eventsShown
 	h.show(w, r, http.StatusOK, "connection", view{Title: c.String(), Seq: before.seq, One: o})
+}
+
+// putsOf counts the versions of the secret in the last 24 hours. Without a limit, the record
+// does not count them, but the history shows them; atLeast: it does not reach back far enough.
+func (h *Handler) putsOf(rec rotation.Record, events []rotation.Event, now time.Time) (puts int, atLeast bool) {
+	recent := func(at time.Time) bool { return now.Sub(at) < 24*time.Hour }
+	if h.cfg.PutsPerDay > 0 {
+		for _, put := range rec.Puts {
+			if recent(time.Unix(put, 0)) {
+				puts++
+			}
+		}
+		return puts, false
+	}
+	for _, e := range events {
+		if e.Kind == "published" && recent(e.At) {
+			puts++
+		}
+	}
+	return puts, len(events) == eventsRead && recent(events[len(events)-1].At)
 }
 
 // inWords describes an event for people.
@@ -130,6 +147,9 @@ func inWords(e rotation.Event) happened {
 		}
 	case "published":
 		w.Text, w.Tone = "Publish: readers see the new access token", "good"
+		if runes := []rune(w.Detail); len(runes) > 16 {
+			w.Detail = string(runes[:16]) + "…"
+		}
 	case "ended":
 		w.Text, w.Tone = "Attempt ended without a new token pair", "warn"
 		if isLost(e) {

@@ -7,7 +7,7 @@
   const byId = (id) => document.getElementById(id);
   const now = () => Date.now() + offset;
 
-  // Times. The words are those of distance in pages.go.
+  // Times. The words are those of distance and inSentence in pages.go.
   const duration = (ms) => {
     const s = Math.floor(ms / 1000);
     if (s < 120) return s + " s";
@@ -19,6 +19,15 @@
     const d = at - from, size = Math.abs(d);
     if (size < 1000) return "now";
     return d < 0 ? duration(size) + " ago" : "in " + duration(size);
+  };
+
+  const words = (time, from) => {
+    const at = Date.parse(time.dateTime), text = distance(at, from), past = at <= from;
+    switch (time.dataset.verb) {
+      case "due": return past ? "now" : text;
+      case "expires": return (past ? "expired " : "expires ") + text;
+    }
+    return text;
   };
 
   // A bar shows how much of the token's life is left. Bars of short lives move all the time.
@@ -38,8 +47,8 @@
   });
   const redraw = (element, from) => {
     if (element.localName === "time") {
-      const words = distance(Date.parse(element.dateTime), from);
-      if (element.textContent !== words) element.textContent = words;
+      const text = words(element, from);
+      if (element.textContent !== text) element.textContent = text;
     } else drawBar(element, from);
   };
   const animate = (root) => {

@@ -90,9 +90,16 @@ func drawLife(rec rotation.Record, newestFirst []rotation.Event, notices []rotat
 	}
 	pairs = pairs[max(0, len(pairs)-maxBars):]
 	start := events[0].At
+	for _, e := range events { // a connection may have waited for long before its first mark
+		if symbolOf(e, false) != "" {
+			start = e.At
+			break
+		}
+	}
 	if len(pairs) == maxBars {
 		start = pairs[0].from
 	}
+	start = start.Add(-now.Sub(start) / 60)
 	if earliest := now.Add(-time.Minute); start.After(earliest) {
 		start = earliest
 	}

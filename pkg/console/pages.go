@@ -125,8 +125,9 @@ func serveAsset(kind, content string) http.HandlerFunc {
 	}
 }
 
-// whenElement shows how far a time is from now. The script keeps that true.
-func whenElement(t any, now time.Time) template.HTML {
+// whenElement shows how far a time is from now. The script keeps that true. verb, if any, is
+// "due", for what happens now if it is overdue, or "expires".
+func whenElement(t any, now time.Time, verb ...string) template.HTML {
 	at, ok := t.(time.Time)
 	if m, isMoment := t.(moment); isMoment {
 		at, ok = m.Time(), true
@@ -134,8 +135,26 @@ func whenElement(t any, now time.Time) template.HTML {
 	if !ok || at.IsZero() {
 		return "–"
 	}
-	return template.HTML(fmt.Sprintf(`<time datetime="%s">%s</time>`, at.UTC().Format("2006-01-02T15:04:05Z"),
-		distance(at, now)))
+	about, text := "", distance(at, now)
+	for _, verb := range verb {
+		about = fmt.Sprintf(` data-verb="%s"`, verb)
+		text = inSentence(verb, at, now)
+	}
+	return template.HTML(fmt.Sprintf(`<time datetime="%s"%s>%s</time>`, at.UTC().Format("2006-01-02T15:04:05Z"), about, text))
+}
+
+// inSentence is distance with a verb.
+func inSentence(verb string, at, now time.Time) string {
+	text := distance(at, now)
+	switch past := !at.After(now); {
+	case verb == "due" && past:
+		return "now"
+	case verb == "expires" && past:
+		return "expired " + text
+	case verb == "expires":
+		return "expires " + text
+	}
+	return text
 }
 
 // distance says in words how far a time is from now. console.js has the same words.
