@@ -135,7 +135,9 @@ type Handler struct {
 	guard  guard
 	state  state
 	over   chan struct{} // closed by Close
-	close  sync.Once
+	// patience with slow readers
+	patience time.Duration
+	close    sync.Once
 }
 
 // New checks the configuration and reports all problems at once.
@@ -168,7 +170,8 @@ func New(cfg Config) (*Handler, error) {
 	if cfg.Command == "" {
 		cfg.Command = "tokenturn"
 	}
-	h := &Handler{cfg: cfg, public: public, boot: rand.Text(), over: make(chan struct{})}
+	h := &Handler{cfg: cfg, public: public, boot: rand.Text(), over: make(chan struct{}),
+		patience: patience}
 	h.guard = newGuard(cfg, public)
 	h.pages = parsePages()
 	h.state.init()

@@ -85,7 +85,7 @@ func (h *Handler) events(w http.ResponseWriter, r *http.Request) {
 
 func (s *stream) run(w http.ResponseWriter, r *http.Request, control *http.ResponseController, strange bool) error {
 	send := func(data []byte) error {
-		if err := control.SetWriteDeadline(time.Now().Add(patience)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		if err := control.SetWriteDeadline(time.Now().Add(s.h.patience)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 			return err
 		}
 		if _, err := w.Write(data); err != nil {
