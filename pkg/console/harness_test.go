@@ -238,16 +238,24 @@ func mustContain(t *testing.T, text string, parts ...string) {
 	t.Helper()
 	for _, part := range parts {
 		if !strings.Contains(text, part) {
-			t.Errorf("no %q in:\n%s", part, text)
+			t.Errorf("no %q in:\n%s", part, withoutStyle(text))
 		}
 	}
+}
+
+// withoutStyle shortens a page for a message.
+func withoutStyle(page string) string {
+	if _, after, found := strings.Cut(page, "</style>"); found {
+		return after
+	}
+	return page
 }
 
 func mustNotContain(t *testing.T, text string, parts ...string) {
 	t.Helper()
 	for _, part := range parts {
 		if strings.Contains(text, part) {
-			t.Errorf("%q is in:\n%s", part, text)
+			t.Errorf("%q is in:\n%s", part, withoutStyle(text))
 		}
 	}
 }

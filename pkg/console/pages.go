@@ -271,9 +271,8 @@ func (h *Handler) overview(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, http.StatusBadRequest, "The query is too long.")
 		return
 	}
-	now, err := h.refresh(r.Context(), h.cfg.Interval/4)
-	if err != nil && now.rows == nil {
-		h.cfg.Logger.ErrorContext(r.Context(), "the console cannot list the connections", "error", err)
+	now, err := h.refresh(r.Context(), 0)
+	if err != nil && !now.known {
 		h.fail(w, r, http.StatusServiceUnavailable, "The connections cannot be listed: "+sentence(err.Error()))
 		return
 	}

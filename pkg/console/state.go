@@ -17,8 +17,9 @@ type state struct {
 	reading sync.Mutex // held while the ledger is read: one read at a time
 
 	// Written under reading only.
-	readAt  time.Time
-	version string // of Versioned
+	readAt  time.Time // when the last read began
+	readErr error     // and how it ended
+	version string    // of Versioned
 	records []rotation.Record
 
 	mu      sync.Mutex
@@ -36,7 +37,8 @@ type snapshot struct {
 	summary summary
 	needs   []tracked // most urgent first
 	notices []rotation.Notice
-	fault   string // why the list could not be read; the rows are the last known ones
+	known   bool   // the list was read at least once
+	fault   string // why the list cannot be read now; the rows are the last known ones
 	// the numbers of the last changes
 	summarySeq, needsSeq, noticesSeq, experimentsSeq, faultSeq uint64
 }
@@ -62,25 +64,29 @@ func (s *state) get() (snapshot, <-chan struct{}) {
 	return s.now, s.changed
 }
 
-// refresh reads the list, unless it is as fresh as wanted.
+// refresh reads the list, unless a read has begun within the last fresh, or since the call: many
+// callers at once share two reads.
 func (h *Handler) refresh(ctx context.Context, fresh time.Duration) (snapshot, error) {
 	s := &h.state
+	called := time.Now()
 	s.reading.Lock()
 	defer s.reading.Unlock()
-	now := h.cfg.Now()
-	if since := now.Sub(s.readAt); fresh > 0 && since >= 0 && since < fresh && !s.readAt.IsZero() {
+	if err := ctx.Err(); err != nil {
 		got, _ := s.get()
-		return got, nil
+		return got, err
 	}
-	err := h.read(ctx)
-	if err != nil && ctx.Err() != nil {
+	if !s.readAt.IsZero() && (s.readAt.After(called) || time.Since(s.readAt) < fresh) {
 		got, _ := s.get()
-		return got, err // the browser has gone: this says nothing about the store
+		return got, s.readErr
 	}
-	if err == nil {
-		s.readAt = now
+	began := time.Now()
+	reading, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	err := h.read(reading)
+	if ctx.Err() == nil { // otherwise the browser has gone, which says nothing about the store
+		s.readAt, s.readErr = began, err
+		h.observe(err, h.cfg.Now())
 	}
-	h.observe(err, now)
 	got, _ := s.get()
 	return got, err
 }
@@ -113,7 +119,7 @@ func (h *Handler) read(ctx context.Context) error {
 func (h *Handler) observe(fault error, now time.Time) {
 	s := &h.state
 	old, _ := s.get()
-	next := snapshot{seq: old.seq + 1, summarySeq: old.summarySeq, needsSeq: old.needsSeq, noticesSeq: old.noticesSeq,
+	next := snapshot{seq: old.seq + 1, known: s.records != nil, summarySeq: old.summarySeq, needsSeq: old.needsSeq, noticesSeq: old.noticesSeq,
 		experimentsSeq: old.experimentsSeq, faultSeq: old.faultSeq}
 	different := false
 	update := func(differs bool, seq *uint64) {
@@ -144,6 +150,9 @@ func (h *Handler) observe(fault error, now time.Time) {
 	})
 	if fault != nil {
 		next.fault = sentence(fault.Error())
+	}
+	if next.fault != "" && next.fault != old.fault { // once, not every second
+		h.cfg.Logger.Warn("the console cannot list the connections", "error", fault)
 	}
 	if h.cfg.Notices != nil {
 		next.notices = h.cfg.Notices()
@@ -245,12 +254,7 @@ func (h *Handler) watch(ctx context.Context) {
 			fresh = 0
 		case <-ticker.C:
 		}
-		reading, cancel := context.WithTimeout(ctx, readTimeout)
-		_, err := h.refresh(reading, fresh)
-		if err != nil && ctx.Err() == nil {
-			h.cfg.Logger.WarnContext(ctx, "the console cannot list the connections", "error", err)
-		}
-		cancel()
+		_, _ = h.refresh(ctx, fresh) // it logs its errors
 	}
 }
 

@@ -250,7 +250,13 @@ func (c *counting) reads() int {
 func TestASlowReaderIsDropped(t *testing.T) {
 	s := open(t, nil)
 	s.handler.SetPatience(50 * time.Millisecond)
-	s.thousand()
+	s.server.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		_ = c.(*net.TCPConn).SetWriteBuffer(4096)
+		return ctx
+	}
+	for i := range 20 {
+		s.put(active(token.Connection{Environment: "sandbox", Name: fmt.Sprint("c", i)}, 1))
+	}
 	boot := s.boot()
 	connection, err := net.Dial("tcp", s.server.Listener.Addr().String())
 	if err != nil {
@@ -262,11 +268,8 @@ func TestASlowReaderIsDropped(t *testing.T) {
 	}
 	fmt.Fprintf(connection, "GET /events?boot=%s&seq=0 HTTP/1.1\r\nHost: %s\r\n\r\n", boot, s.server.Listener.Addr())
 	for generation := int64(2); !strings.Contains(s.log.String(), "did not accept an update"); generation++ {
-		if t.Context().Err() != nil {
-			t.Fatal(t.Context().Err())
-		}
-		for i := range 20 { // every update has a few rows, until the buffers of both ends are full
-			s.put(active(token.Connection{Environment: "production", Name: fmt.Sprintf("northwind-general-%04d", i)}, generation))
+		for i := range 20 { // every update has some rows, until the buffers of both ends are full
+			s.put(active(token.Connection{Environment: "sandbox", Name: fmt.Sprint("c", i)}, generation))
 		}
 	}
 }
