@@ -72,7 +72,7 @@ $0.09 an hour.`,
 		"AWS 5s)")
 	return c.withExamples(cmd,
 		example{"Show the installation in AWS, read-only", "tokenturn --store aws console"},
-		example{"Allow actions", "tokenturn --store aws console --allow-actions"},
+		example{"Show the store on this machine, and allow actions", "tokenturn console --allow-actions"},
 		example{"Let people log in from elsewhere, through a proxy",
 			"tokenturn --store aws console --addr 0.0.0.0:8090\n--public-url https://console.example.com"})
 }

@@ -36,6 +36,9 @@ type exampleRun struct {
 var exampleRuns = map[string]exampleRun{
 	"tokenturn --store aws app set production": {cannot: "needs AWS"},
 	"tokenturn --store aws doctor":             {cannot: "needs AWS"},
+	"tokenturn --store aws console":            {cannot: "needs AWS"},
+	"tokenturn --store aws console --addr 0.0.0.0:8090\n" +
+		"--public-url https://console.example.com": {cannot: "needs AWS"},
 	"tokenturn --store aws connection protect --all\n" +
 		"--rotate-role arn:aws:iam::111122223333:role/tokenturn-RotateRole-ABC\n" +
 		"--recovery arn:aws:iam::111122223333:role/Operators\n" +
@@ -60,6 +63,8 @@ var exampleRuns = map[string]exampleRun{
 		m.succeeds("", "connection", "disconnect", "sandbox/acme", "--yes")
 	}},
 	"tokenturn invitation revoke 1f3a5b7c9d0e": {before: invited},
+
+	"tokenturn console --allow-actions": {person: stopsConsole},
 
 	"tokenturn serve":        {person: stopsServing},
 	"tokenturn serve --demo": {person: stopsServing},
@@ -306,6 +311,15 @@ func allowsByLoopback(t *testing.T, s *session) int {
 
 // portTaken is said where something else on this machine has the port of an example.
 const portTaken = "address already in use"
+
+// stopsConsole presses Ctrl-C once the console is there.
+func stopsConsole(t *testing.T, s *session) int {
+	if s.seesOne("Console: http://", portTaken) == portTaken {
+		return failed
+	}
+	s.types("\x03")
+	return done
+}
 
 // stopsServing presses Ctrl-C once the program serves.
 func stopsServing(t *testing.T, s *session) int {

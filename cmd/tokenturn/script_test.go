@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/cookiejar"
+	"net/url"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -109,6 +110,8 @@ func TestScripts(t *testing.T) {
 			"visit":           cmdVisit,
 			"page":            cmdPage,
 			"show":            cmdShow,
+			"console":         cmdConsole,
+			"post":            cmdPost,
 			"id":              cmdID,
 			"pairs":           cmdPairs,
 			"standin-down":    func(ts *testscript.TestScript, _ bool, _ []string) { envOf(ts).standIn.Close() },
@@ -445,6 +448,42 @@ func cmdShow(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	if !regexp.MustCompile("(?s)" + args[1]).Match(text) {
 		ts.Fatalf("no %q on the page:\n%s", args[1], text)
+	}
+}
+
+// cmdConsole waits for the address of a console in a file and puts it into $CONSOLE.
+func cmdConsole(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Setenv("CONSOLE", awaitMatch(ts, args[0], `http://localhost:\d+`))
+}
+
+// cmdPost submits a form of the console, as a browser does: post URL STATUS PATTERN [FIELD=VALUE...].
+func cmdPost(ts *testscript.TestScript, _ bool, args []string) {
+	address, err := url.Parse(args[0])
+	ts.Check(err)
+	jar, _ := cookiejar.New(nil)
+	browser := &http.Client{Jar: jar}
+	page, err := browser.Get(address.Scheme + "://" + address.Host + "/")
+	ts.Check(err)
+	defer page.Body.Close()
+	text, err := io.ReadAll(page.Body)
+	ts.Check(err)
+	found := regexp.MustCompile(`name="csrf" value="([^"]+)"`).FindSubmatch(text)
+	if found == nil {
+		ts.Fatalf("no form on the console:\n%s", text)
+	}
+	form := url.Values{"csrf": {string(found[1])}}
+	for _, arg := range args[3:] {
+		name, value, _ := strings.Cut(arg, "=")
+		form.Set(name, value)
+	}
+	answer, err := browser.PostForm(args[0], form)
+	ts.Check(err)
+	defer answer.Body.Close()
+	text, err = io.ReadAll(answer.Body)
+	ts.Check(err)
+	if fmt.Sprint(answer.StatusCode) != args[1] || !regexp.MustCompile("(?s)"+args[2]).Match(text) {
+		_, text, _ := strings.Cut(string(text), "</style>")
+		ts.Fatalf("%d, not %s with %q:\n%s", answer.StatusCode, args[1], args[2], text)
 	}
 }
 

@@ -51,6 +51,8 @@ var importRules = []importRule{
 		why: "the wiring of the functions is the top layer below the programs"},
 	{of: []string{"./pkg/lambdahttp", "./pkg/lambdalog", "./pkg/release"}, never: ours,
 		why: "edges that know nothing about tokens"},
+	{of: []string{"./pkg/console"}, never: ours, but: []string{"./pkg/token", "./pkg/rotation", "./pkg/webpage"},
+		why: "it shows what it is given, whatever the stores are, and is apart from the public pages"},
 	{of: []string{"./pkg/loopback"}, never: ours, but: []string{"./pkg/token", "./pkg/webpage"},
 		why: "it receives a code, which is a secret, and answers with a page"},
 
