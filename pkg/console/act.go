@@ -7,36 +7,30 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// action carries out what a form asks for. problem: the form lacks something, and nothing was
-// done.
+// action carries out what a form asks for.
 type action struct {
 	name string
 	// confirmed: the form must contain the connection's name, which the person has typed
 	confirmed bool
-	do        func(context.Context, Actions, token.Connection, *http.Request) (string, error)
+	do        func(context.Context, Actions, token.Connection) (string, error) // nil: see act
 }
 
-// actions are the actions by the last part of the path. Inviting is one of them, and answers
-// with a link.
+// actions are the actions by the last part of the path. Two need more than the connection.
 var actions = map[string]action{
-	"rotate": {name: "rotate", do: func(ctx context.Context, a Actions, c token.Connection, _ *http.Request) (string, error) {
+	"rotate": {"rotate", false, func(ctx context.Context, a Actions, c token.Connection) (string, error) {
 		return a.Rotate(ctx, c)
 	}},
-	"retry": {name: "retry", do: func(ctx context.Context, a Actions, c token.Connection, _ *http.Request) (string, error) {
+	"retry": {"retry", false, func(ctx context.Context, a Actions, c token.Connection) (string, error) {
 		return a.Retry(ctx, c)
 	}},
-	"release": {name: "release", do: func(ctx context.Context, a Actions, c token.Connection, r *http.Request) (string, error) {
-		return a.Release(ctx, c, token.NewSecret(r.PostForm.Get("refresh_token")))
+	"discard": {"discard", true, func(ctx context.Context, a Actions, c token.Connection) (string, error) {
+		return a.Discard(ctx, c)
 	}},
-	"discard": {name: "discard", confirmed: true,
-		do: func(ctx context.Context, a Actions, c token.Connection, _ *http.Request) (string, error) {
-			return a.Discard(ctx, c)
-		}},
-	"disconnect": {name: "disconnect", confirmed: true,
-		do: func(ctx context.Context, a Actions, c token.Connection, _ *http.Request) (string, error) {
-			return a.Disconnect(ctx, c)
-		}},
-	"invite": {name: "invite"},
+	"disconnect": {"disconnect", true, func(ctx context.Context, a Actions, c token.Connection) (string, error) {
+		return a.Disconnect(ctx, c)
+	}},
+	"release": {name: "release"},
+	"invite":  {name: "invite"},
 }
 
 // act answers with a page that says what was done. The script shows it in a dialog.
@@ -63,7 +57,13 @@ func (h *Handler) act(w http.ResponseWriter, r *http.Request, c token.Connection
 		h.invite(ctx, w, r, c)
 		return
 	}
-	text, err := do.do(ctx, h.cfg.Actions, c, r)
+	var text string
+	var err error
+	if do.name == "release" {
+		text, err = h.cfg.Actions.Release(ctx, c, token.NewSecret(r.PostForm.Get("refresh_token")))
+	} else {
+		text, err = do.do(ctx, h.cfg.Actions, c)
+	}
 	if err != nil {
 		h.cfg.Logger.WarnContext(ctx, "console action failed", "action", do.name, "connection", c.String(), "error", err)
 		result(http.StatusConflict, err.Error(), true)

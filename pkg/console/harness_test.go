@@ -108,8 +108,9 @@ func active(c token.Connection, generation int64) rotation.Record {
 	saved := time.Now().Add(-10 * time.Minute).UTC().Truncate(time.Second)
 	return rotation.Record{Connection: c, Status: rotation.Active, Epoch: 1, Generation: generation, Published: "v",
 		RotatedAt: saved, DueAt: saved.Add(time.Hour),
-		Current: &rotation.Current{Response: rotation.ResponseKey{Epoch: 1, Generation: generation, Attempt: "a"}, VersionID: "v",
-			SavedAt: saved, IssuedAt: saved, ExpiresAt: saved.Add(90 * time.Minute), Lifetime: 5400},
+		Current: &rotation.Current{Response: rotation.ResponseKey{Epoch: 1, Generation: generation, Attempt: "a"},
+			VersionID: "v",
+			SavedAt:   saved, IssuedAt: saved, ExpiresAt: saved.Add(90 * time.Minute), Lifetime: 5400},
 		Pin: &rotation.Pin{Environment: c.Environment, ResourceOwner: "17", Login: "pat@example.com", Company: "4264807"}}
 }
 

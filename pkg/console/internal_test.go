@@ -14,11 +14,12 @@ import (
 
 // FuzzQuery: a query that was read is written and read the same, and finds rows without a panic.
 func FuzzQuery(f *testing.F) {
-	for _, seed := range []string{"", "q=acme&status=attention&sort=due&page=2", "q=%zz", "page=-1", "q=\x00%ff", "sort=x;y",
-		"page=99999999999999999999", "q=+%20+", "status=attention&status="} {
+	for _, seed := range []string{"", "q=acme&status=attention&sort=due&page=2", "q=%zz", "page=-1", "q=\x00%ff",
+		"sort=x;y", "page=99999999999999999999", "q=+%20+", "status=attention&status="} {
 		f.Add(seed)
 	}
-	rows := []tracked{{row: row{Connection: token.Connection{Environment: "a", Name: "b"}, Tone: "good", Status: "active"}},
+	rows := []tracked{
+		{row: row{Connection: token.Connection{Environment: "a", Name: "b"}, Tone: "good", Status: "active"}},
 		{row: row{Connection: token.Connection{Environment: "c", Name: "d"}, Tone: "bad", Need: need{Rank: 1}}}}
 	f.Fuzz(func(t *testing.T, raw string) {
 		q := parseQuery(raw)
@@ -40,7 +41,8 @@ func FuzzQuery(f *testing.F) {
 
 // FuzzPath: what is no path of the console has no route, and what has one is spelled exactly so.
 func FuzzPath(f *testing.F) {
-	for _, seed := range []string{"/", "/connections/a/b", "/connections/a/b/rotate", "/connections/../x", "//", "/events"} {
+	for _, seed := range []string{"/", "/connections/a/b", "/connections/a/b/rotate", "/connections/../x", "//",
+		"/events"} {
 		f.Add(seed)
 	}
 	h := &Handler{cfg: Config{}, public: &url.URL{Scheme: "http", Host: "localhost"}}
@@ -77,8 +79,10 @@ func TestDistances(t *testing.T) {
 			t.Errorf("%v: %q, want %q", after, got, want)
 		}
 	}
-	for verb, want := range map[string][2]string{"due": {"in 9 s", "now"}, "expires": {"expires in 9 s", "expired 9 s ago"}} {
-		if got := [2]string{inSentence(verb, now.Add(9*time.Second), now), inSentence(verb, now.Add(-9*time.Second), now)}; got != want {
+	for verb, want := range map[string][2]string{"due": {"in 9 s", "now"},
+		"expires": {"expires in 9 s", "expired 9 s ago"}} {
+		got := [2]string{inSentence(verb, now.Add(9*time.Second), now), inSentence(verb, now.Add(-9*time.Second), now)}
+		if got != want {
 			t.Errorf("%s: %q", verb, got)
 		}
 	}
@@ -135,7 +139,8 @@ func TestReadmeHasTheTextsOfTheSnippets(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := &Handler{cfg: Config{SecretPrefix: "tokenturn", Command: "tokenturn"}}
-	for _, line := range strings.Split(h.readings(token.Connection{Environment: "production", Name: "acme"})[0].Code, "\n") {
+	inGo := h.readings(token.Connection{Environment: "production", Name: "acme"})[0].Code
+	for _, line := range strings.Split(inGo, "\n") {
 		if line = strings.TrimSpace(line); strings.Contains(line, "source") && !strings.Contains(string(readme), line) {
 			t.Errorf("README.md reads the token in another way than %s", line)
 		}

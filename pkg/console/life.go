@@ -203,7 +203,8 @@ func pairsOf(rec rotation.Record, events []rotation.Event, now time.Time) (pairs
 }
 
 func drawBar(p pair, y float64, x func(time.Time) float64, now time.Time) bar {
-	b := bar{X: x(p.from), Y: y, Title: fmt.Sprintf("Generation %d: from %s", p.generation, p.from.UTC().Format("15:04:05"))}
+	b := bar{X: x(p.from), Y: y}
+	b.Title = fmt.Sprintf("Generation %d: from %s", p.generation, p.from.UTC().Format("15:04:05"))
 	until := p.until
 	if until.IsZero() || until.Before(p.from) { // from before expiries were kept, or an import without an access token
 		until = p.from
@@ -262,7 +263,8 @@ func symbolOf(e rotation.Event, troubled bool) string {
 // ticks are about six round times.
 func ticks(start, end time.Time, x func(time.Time) float64) (all []tick) {
 	step := 5 * time.Second
-	for _, next := range []time.Duration{10 * time.Second, 30 * time.Second, time.Minute, 5 * time.Minute, 10 * time.Minute,
+	for _, next := range []time.Duration{10 * time.Second, 30 * time.Second, time.Minute, 5 * time.Minute,
+		10 * time.Minute,
 		30 * time.Minute, time.Hour, 3 * time.Hour, 6 * time.Hour, 12 * time.Hour, 24 * time.Hour, 7 * 24 * time.Hour,
 		30 * 24 * time.Hour} {
 		if end.Sub(start)/step <= 7 {

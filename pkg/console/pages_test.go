@@ -85,10 +85,11 @@ func TestNoticesAreOnTheOverview(t *testing.T) {
 	mustContain(t, s.get("/").body, "There were no notices", "No connection needs a person")
 	s.notify(rotation.Notice{Kind: rotation.NoticeNeedsConsent, Connection: acme, Summary: "pat <b>must</b> allow again",
 		Link: token.NewSecret("http://localhost:8080/connect/" + canary), At: time.Now()})
-	s.notify(rotation.Notice{Kind: rotation.NoticeConfigError, Environment: "sandbox", Summary: "wrong secret", At: time.Now()})
+	s.notify(rotation.Notice{Kind: rotation.NoticeConfigError, Environment: "sandbox", Summary: "wrong secret",
+		At: time.Now()})
 	page := s.get("/").body
-	mustContain(t, page, "needs consent</strong>", "pat &lt;b&gt;must&lt;/b&gt; allow again", "config error</strong> sandbox",
-		"wrong secret", `formaction="/connections/sandbox/acme/invite"`)
+	mustContain(t, page, "needs consent</strong>", "pat &lt;b&gt;must&lt;/b&gt; allow again",
+		"config error</strong> sandbox", "wrong secret", `formaction="/connections/sandbox/acme/invite"`)
 	mustNotContain(t, page, canary)
 	if strings.Index(page, "wrong secret") > strings.Index(page, "allow again") {
 		t.Error("the oldest notice is the first")
@@ -170,7 +171,8 @@ func TestOneConnection(t *testing.T) {
 		return e
 	}
 	rec := active(acme, 4)
-	rec.Failures = []rotation.Failure{{Step: "publish", Class: "store", Count: 3, NextAt: now.Add(time.Minute), Detail: "denied"}}
+	rec.Failures = []rotation.Failure{{Step: "publish", Class: "store", Count: 3,
+		NextAt: now.Add(time.Minute), Detail: "denied"}}
 	s.put(rec, event(0, "registered", "", 0, 0), event(10, "decided", "code", 0, 100),
 		event(11, "published", "version 0123456789abcdef", 0, 0), event(70, "decided", "refresh", 1, 160), // an overlap
 		event(130, "ended", "its answer was lost, and no successor is saved anywhere", 1, 0), // a gap from 160 to 200
@@ -180,11 +182,13 @@ func TestOneConnection(t *testing.T) {
 	s.notify(rotation.Notice{Kind: rotation.NoticeRecovered, Connection: acme, Summary: "works again", At: at(281)})
 	s.notify(rotation.Notice{Kind: rotation.NoticeRecovered, Connection: bolt, Summary: "OF ANOTHER ONE", At: at(281)})
 	page := s.get("/connections/sandbox/acme").body
-	mustContain(t, page, "Its life", "mark consent", "mark redeem", "mark recovery", "mark publish", "mark unknown", "mark refused",
+	mustContain(t, page, "Its life", "mark consent", "mark redeem", "mark recovery", "mark publish", "mark unknown",
+		"mark refused",
 		"mark notice", "1 gap without a valid token", `class="rest"`, `class="gap"`, `class="ahead"`, "Generation 2: from",
 		"Unknown: the response was lost", "Redeem: a new token pair is saved", "Recovery: a token pair was found",
 		"invalid_grant &lt;b&gt;", "pat@example.com", "company 4264807", "publish failed 3 times in a row (store): denied",
-		"tokenturn token print sandbox/acme", "tokenturn token exec sandbox/acme -- ./report", "process.env.PROCORE_ACCESS_TOKEN",
+		"tokenturn token print sandbox/acme", "tokenturn token exec sandbox/acme -- ./report",
+		"process.env.PROCORE_ACCESS_TOKEN",
 		"os.environ", "os.Getenv", `formaction="/connections/sandbox/acme/rotate"`, "Invite again",
 		`action="/connections/sandbox/acme/disconnect"`, "generation 4")
 	mustNotContain(t, page, "OF ANOTHER ONE", "End the quarantine")
@@ -209,7 +213,8 @@ func TestReadingInAWS(t *testing.T) {
 	rec := active(acme, 4)
 	rec.Puts = []int64{time.Now().Add(-25 * time.Hour).Unix(), time.Now().Add(-time.Hour).Unix(), time.Now().Unix()}
 	s.put(rec)
-	mustContain(t, html.UnescapeString(s.get("/connections/sandbox/acme").body), "acme/tokens/connection/sandbox/acme", "2 of 80",
+	mustContain(t, html.UnescapeString(s.get("/connections/sandbox/acme").body),
+		"acme/tokens/connection/sandbox/acme", "2 of 80",
 		`tokensource.New(secretsmanager.NewFromConfig(cfg), "sandbox/acme", tokensource.WithPrefix("acme/tokens"))`,
 		`Connection("sandbox/acme", prefix="acme/tokens")`, `new Connection("sandbox/acme", "acme/tokens")`,
 		"PROCORE_PREFIX=acme/tokens\nprocore /rest/v1.0/me")

@@ -138,9 +138,11 @@ func TestCrossSitePosts(t *testing.T) {
 			http.StatusForbidden},
 		"from another port": {csrf, func(r *http.Request) { r.Header.Set("Origin", "http://127.0.0.1:1") },
 			http.StatusForbidden},
-		"from nowhere":       {csrf, func(r *http.Request) { r.Header.Set("Origin", "null") }, http.StatusForbidden},
-		"from another site":  {csrf, func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site") }, http.StatusForbidden},
-		"from the same site": {csrf, func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "same-site") }, http.StatusForbidden},
+		"from nowhere": {csrf, func(r *http.Request) { r.Header.Set("Origin", "null") }, http.StatusForbidden},
+		"from another site": {csrf, func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site") },
+			http.StatusForbidden},
+		"from the same site": {csrf, func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "same-site") },
+			http.StatusForbidden},
 		"as text": {csrf, func(r *http.Request) { r.Header.Set("Content-Type", "text/plain") },
 			http.StatusUnsupportedMediaType},
 		"as JSON": {csrf, func(r *http.Request) { r.Header.Set("Content-Type", "application/json") },
@@ -152,7 +154,8 @@ func TestCrossSitePosts(t *testing.T) {
 		}
 		s.browser = other
 	}
-	if got := s.do("POST", "/connections/sandbox/acme/rotate?csrf="+csrf, url.Values{}, nil); got.status != http.StatusForbidden {
+	got := s.do("POST", "/connections/sandbox/acme/rotate?csrf="+csrf, url.Values{}, nil)
+	if got.status != http.StatusForbidden {
 		t.Errorf("with the token in the address: %d", got.status)
 	}
 	if got := s.do("POST", "/connections/sandbox/acme/rotate", url.Values{"csrf": {csrf},
@@ -215,7 +218,8 @@ func TestReadOnlyHasNoForms(t *testing.T) {
 	rec := active(acme, 1)
 	rec.Status = rotation.NeedsConsent
 	s.put(rec)
-	s.notify(rotation.Notice{Kind: rotation.NoticeNeedsConsent, Connection: acme, Link: token.NewSecret("x"), At: time.Now()})
+	s.notify(rotation.Notice{Kind: rotation.NoticeNeedsConsent, Connection: acme, Link: token.NewSecret("x"),
+		At: time.Now()})
 	for _, path := range []string{"/", "/connections/sandbox/acme"} {
 		mustNotContain(t, s.get(path).body, "formaction=", `action="/connections`, "Disconnect</button>")
 	}
@@ -233,7 +237,8 @@ func TestLogin(t *testing.T) {
 		cfg.Password, cfg.Now = token.NewSecret("open sesame"), func() time.Time { return now }
 	})
 	s.put(active(acme, 1))
-	for _, path := range []string{"/", "/connections/sandbox/acme", "/connections/sandbox/nobody", "/notices", "/?q=acme"} {
+	for _, path := range []string{"/", "/connections/sandbox/acme", "/connections/sandbox/nobody", "/notices",
+		"/?q=acme"} {
 		if got := s.get(path); got.status != http.StatusSeeOther || got.header.Get("Location") != "/login" {
 			t.Errorf("%s without a login: %d %s", path, got.status, got.header.Get("Location"))
 		}

@@ -119,8 +119,8 @@ func (h *Handler) read(ctx context.Context) error {
 func (h *Handler) observe(fault error, now time.Time) {
 	s := &h.state
 	old, _ := s.get()
-	next := snapshot{seq: old.seq + 1, known: s.records != nil, summarySeq: old.summarySeq, needsSeq: old.needsSeq, noticesSeq: old.noticesSeq,
-		experimentsSeq: old.experimentsSeq, faultSeq: old.faultSeq}
+	next := snapshot{seq: old.seq + 1, known: s.records != nil, summarySeq: old.summarySeq, needsSeq: old.needsSeq,
+		noticesSeq: old.noticesSeq, experimentsSeq: old.experimentsSeq, faultSeq: old.faultSeq}
 	different := false
 	update := func(differs bool, seq *uint64) {
 		if differs {

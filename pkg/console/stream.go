@@ -85,7 +85,8 @@ func (h *Handler) events(w http.ResponseWriter, r *http.Request) {
 
 func (s *stream) run(w http.ResponseWriter, r *http.Request, control *http.ResponseController, strange bool) error {
 	send := func(data []byte) error {
-		if err := control.SetWriteDeadline(time.Now().Add(s.h.patience)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		err := control.SetWriteDeadline(time.Now().Add(s.h.patience))
+		if err != nil && !errors.Is(err, http.ErrNotSupported) {
 			return err
 		}
 		if _, err := w.Write(data); err != nil {
