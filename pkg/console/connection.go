@@ -95,11 +95,35 @@ func (h *Handler) connection(w http.ResponseWriter, r *http.Request, c token.Con
 		o.Notices = about(h.cfg.Notices(), c)
 	}
 	o.Life = drawLife(rec, events, o.Notices, now)
-	for _, e := range events[:min(len(events), eventsShown)] {
-		o.Events = append(o.Events, inWords(e))
-	}
+	o.Events = historyInWords(events)
 	o.MoreEvents = len(events) > eventsShown
 	h.show(w, r, http.StatusOK, "connection", view{Title: c.String(), Seq: before.seq, One: o})
+}
+
+// historyInWords describes the newest events. A pair that ends trouble is a recovery.
+func historyInWords(newestFirst []rotation.Event) (words []happened) {
+	troubled := false
+	for _, e := range oldestFirst(newestFirst) {
+		w := inWords(e)
+		if symbolOf(e, troubled) == "recovery" && e.Kind == "decided" {
+			w.Text = "Recovery: a new token pair is saved"
+		}
+		troubled = troubledBy(e, troubled)
+		words = append(words, w)
+	}
+	slices.Reverse(words)
+	return words[:min(len(words), eventsShown)]
+}
+
+// troubledBy reports whether a pair that comes after e is a recovery.
+func troubledBy(e rotation.Event, before bool) bool {
+	switch {
+	case e.Kind == "decided" || e.Kind == "adopted":
+		return false
+	case isLost(e) || e.Kind == "needs_consent":
+		return true
+	}
+	return before
 }
 
 // putsOf counts the versions of the secret in the last 24 hours. Without a limit, the record

@@ -69,6 +69,7 @@
   // Copy buttons.
   const prepare = (root) => {
     animate(root);
+    for (const picture of root.querySelectorAll(".scroll")) picture.scrollLeft = picture.scrollWidth; // to what is newest
     for (const button of root.querySelectorAll("[data-copy]")) button.hidden = !navigator.clipboard;
   };
   document.addEventListener("click", async (e) => {
@@ -176,10 +177,11 @@
       if (field || typed || old.outerHTML === fresh.outerHTML) continue;
       const open = old.querySelector("details[open]");
       const node = document.importNode(fresh, true);
+      const scroll = old.querySelector(".scroll"), back = scroll && scroll.scrollLeft < scroll.scrollWidth - scroll.clientWidth - 5;
+      const at = scroll && scroll.scrollLeft;
       if (open && node.querySelector("details")) node.querySelector("details").open = true;
-      const scroll = old.querySelector(".scroll"), at = scroll ? scroll.scrollLeft : 0;
       replace(old, node);
-      if (at) node.querySelector(".scroll").scrollLeft = at;
+      if (back) node.querySelector(".scroll").scrollLeft = at; // the person looks at something older
     }
     data.seq = page.body.dataset.seq;
   });

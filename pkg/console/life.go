@@ -143,12 +143,7 @@ func drawLife(rec rotation.Record, newestFirst []rotation.Event, notices []rotat
 	troubled := false // since the last pair: what follows is a recovery
 	for _, e := range events {
 		symbol := symbolOf(e, troubled)
-		switch {
-		case e.Kind == "decided" || e.Kind == "adopted":
-			troubled = false
-		case isLost(e) || e.Kind == "needs_consent":
-			troubled = true
-		}
+		troubled = troubledBy(e, troubled)
 		if symbol == "" || e.At.Before(start) {
 			continue
 		}

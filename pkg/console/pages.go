@@ -28,6 +28,7 @@ func parsePages() *template.Template {
 		"when": whenElement, "left": left, "words": func(kind string) string { return strings.ReplaceAll(kind, "_", " ") },
 		"runbook": func(file string) string { return runbooks + file },
 		"millis":  func(m moment) int64 { return int64(m) }, "count": count,
+		"prose":   prose,
 		"rowview": func(r row, now time.Time) rowView { return rowView{r, now} },
 		"add":     func(a, b any) float64 { return number(a) + number(b) },
 	}).ParseFS(pageFiles, "*.html"))
@@ -198,6 +199,21 @@ func count(n int, one, many string) string {
 		many = one
 	}
 	return fmt.Sprintf("%d %s", n, many)
+}
+
+// prose is text of a message, with what it puts in backquotes as code.
+func prose(text string) template.HTML {
+	var out strings.Builder
+	for i, piece := range strings.Split(text, "`") {
+		piece = template.HTMLEscapeString(piece)
+		if i%2 == 1 && i < strings.Count(text, "`") {
+			piece = "<code>" + piece + "</code>"
+		} else if i%2 == 1 {
+			piece = "`" + piece
+		}
+		out.WriteString(piece)
+	}
+	return template.HTML(out.String())
 }
 
 func number(v any) float64 {

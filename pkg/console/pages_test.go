@@ -56,7 +56,7 @@ func TestOverview(t *testing.T) {
 	page := s.get("/").body
 	for name, want := range map[string]string{"active": `good">active<.*pat@example.com.*company 4264807.*generation 12`,
 		"consent": `bad">needs consent<.*also tries the old token again`, "quarantine": `bad">quarantined<`,
-		"config": `bad">misconfigured<`, "retrying": `warn">waiting to retry<.*redeem failed 2 times in a row \(store\): table is down`,
+		"config": `bad">misconfigured<`, "retrying": `warn">waiting to retry<.*Redeem failed 2 times in a row \(store\): table is down`,
 		"rotating": `info">rotating<`, "overdue": `warn">response overdue<`, "expired": `bad">access token expired<.*expired 60 s ago`,
 		"publishing": `info">publishing<`, "off": `off">disconnected<`, "pending": `info">waiting for consent<`,
 		"checking": `warn">checking the consent<.*not installed`, "service": `good">active<.*service account.*company 7`} {
@@ -70,7 +70,7 @@ func TestOverview(t *testing.T) {
 		`href="/connections/sandbox/quarantine#quarantine">Decide`, `formaction="/connections/sandbox/config/retry">Try again now`,
 		`formaction="/connections/sandbox/expired/rotate">Rotate now`,
 		`formaction="/connections/sandbox/pending/invite">Create a consent link`, "infra/runbooks/needs-consent.md",
-		"infra/runbooks/secret-reset.md", "pat@example.com (Procore user 17) must allow access again", "&lt;now&gt;")
+		"infra/runbooks/secret-reset.md", "pat@example.com (Procore user 17) must allow access again", "<code>tokenturn app set sandbox</code> &lt;now&gt;")
 	mustNotContain(t, attention, "sandbox/active", "sandbox/retrying")
 	if strings.Index(attention, "sandbox/consent") > strings.Index(attention, "sandbox/pending") {
 		t.Error("the most urgent one is not the first")
@@ -186,6 +186,7 @@ func TestOneConnection(t *testing.T) {
 		"mark refused",
 		"mark notice", "1 gap without a valid token", `class="rest"`, `class="gap"`, `class="ahead"`, "Generation 2: from",
 		"Unknown: the response was lost", "Redeem: a new token pair is saved", "Recovery: a token pair was found",
+		"Recovery: a new token pair is saved",
 		"invalid_grant &lt;b&gt;", "pat@example.com", "company 4264807", "publish failed 3 times in a row (store): denied",
 		"tokenturn token print sandbox/acme", "tokenturn token exec sandbox/acme -- ./report",
 		"process.env.PROCORE_ACCESS_TOKEN",

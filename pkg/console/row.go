@@ -150,8 +150,12 @@ func sentence(text string) string {
 	if runes := []rune(text); len(runes) > maxDetail {
 		return strings.TrimSpace(string(runes[:maxDetail])) + "…"
 	}
-	if text != "" && !strings.ContainsAny(text[len(text)-1:], ".!?`") {
+	if text != "" && !strings.ContainsAny(text[len(text)-1:], ".!?") {
 		text += "."
+	}
+	if first, _, found := strings.Cut(text, " "); found && first != "tokenturn" &&
+		strings.Trim(first, "abcdefghijklmnopqrstuvwxyz") == "" {
+		text = strings.ToUpper(text[:1]) + text[1:]
 	}
 	return text
 }
