@@ -88,7 +88,7 @@ func (h *Handler) connection(w http.ResponseWriter, r *http.Request, c token.Con
 	o.Puts, o.AtLeast = h.putsOf(rec, events, now)
 	for _, f := range rec.Failures {
 		if f.Class != "quarantine" {
-			o.Failures = append(o.Failures, fault{f.Summary(), f.NextAt})
+			o.Failures = append(o.Failures, fault{wholeSentence(f.Summary()), f.NextAt})
 		}
 	}
 	if h.cfg.Notices != nil {

@@ -242,11 +242,13 @@
 
   // Actions: the answer is a page, and its middle is shown in a dialog.
   const dialog = byId("result");
+  let cameFrom = ""; // the button, which may be replaced while the dialog is open
   document.addEventListener("submit", async (e) => {
     const form = e.target, button = e.submitter;
     if (form.method !== "post" || !dialog || (button && button.hasAttribute("data-plain"))) return;
     e.preventDefault();
     const address = button && button.getAttribute("formaction") || form.getAttribute("action");
+    cameFrom = keyOf(button);
     if (button) { button.disabled = true; button.setAttribute("aria-busy", "true"); }
     try {
       const answer = await fetch(address, { method: "POST", credentials: "same-origin", body: new URLSearchParams(new FormData(form)),
@@ -268,7 +270,12 @@
     }
   });
   // The link is shown once: nothing keeps it when the dialog is closed.
-  if (dialog) dialog.addEventListener("close", () => { dialog.replaceChildren(); if (data.connection) refreshOne(); });
+  if (dialog) dialog.addEventListener("close", () => {
+    dialog.replaceChildren();
+    const back = cameFrom && document.querySelector(cameFrom);
+    (back || byId("content")).focus({ preventScroll: true });
+    if (data.connection) refreshOne();
+  });
 
   prepare(document);
   if (data.boot) {

@@ -187,7 +187,7 @@ func TestOneConnection(t *testing.T) {
 		"mark notice", "1 gap without a valid token", `class="rest"`, `class="gap"`, `class="ahead"`, "Generation 2: from",
 		"Unknown: the response was lost", "Redeem: a new token pair is saved", "Recovery: a token pair was found",
 		"Recovery: a new token pair is saved",
-		"invalid_grant &lt;b&gt;", "pat@example.com", "company 4264807", "publish failed 3 times in a row (store): denied",
+		"invalid_grant &lt;b&gt;", "pat@example.com", "company 4264807", "Publish failed 3 times in a row (store): denied.",
 		"tokenturn token print sandbox/acme", "tokenturn token exec sandbox/acme -- ./report",
 		"process.env.PROCORE_ACCESS_TOKEN",
 		"os.environ", "os.Getenv", `formaction="/connections/sandbox/acme/rotate"`, "Invite again",

@@ -144,12 +144,18 @@ func (r *row) set(status, tone, detail string) { r.Status, r.Tone, r.Detail = st
 // all of it.
 const maxDetail = 240
 
-// sentence makes a sentence of the text of a failure.
+// sentence makes a sentence of the text of a failure, and shortens it.
 func sentence(text string) string {
-	text = strings.Join(strings.Fields(text), " ")
+	text = wholeSentence(text)
 	if runes := []rune(text); len(runes) > maxDetail {
 		return strings.TrimSpace(string(runes[:maxDetail])) + "…"
 	}
+	return text
+}
+
+// wholeSentence makes a sentence of the text of a failure.
+func wholeSentence(text string) string {
+	text = strings.Join(strings.Fields(text), " ")
 	if text != "" && !strings.ContainsAny(text[len(text)-1:], ".!?") {
 		text += "."
 	}

@@ -197,7 +197,7 @@ func TestEveryAnswerIsProtected(t *testing.T) {
 		if !strings.HasPrefix(policy, "default-src 'none'; style-src "+webpage.StyleSource) ||
 			strings.Contains(policy, "unsafe") || !strings.Contains(policy, "script-src 'self'") ||
 			!strings.Contains(policy, "frame-ancestors 'none'") || got.header.Get("Cache-Control") != "no-store" ||
-			got.header.Get("X-Content-Type-Options") != "nosniff" || got.header.Get("Referrer-Policy") != "no-referrer" {
+			got.header.Get("X-Content-Type-Options") != "nosniff" || got.header.Get("Referrer-Policy") != "same-origin" {
 			t.Errorf("%s: %v", path, got.header)
 		}
 		if cookie := got.header.Get("Set-Cookie"); cookie != "" && (!strings.Contains(cookie, "HttpOnly") ||
