@@ -70,7 +70,8 @@ func TestOverview(t *testing.T) {
 		`href="/connections/sandbox/quarantine#quarantine">Decide`, `formaction="/connections/sandbox/config/retry">Try again now`,
 		`formaction="/connections/sandbox/expired/rotate">Rotate now`,
 		`formaction="/connections/sandbox/pending/invite">Create a consent link`, "infra/runbooks/needs-consent.md",
-		"infra/runbooks/secret-reset.md", "pat@example.com (Procore user 17) must allow access again", "<code>tokenturn app set sandbox</code> &lt;now&gt;")
+		"infra/runbooks/secret-reset.md", "pat@example.com (Procore user 17) must allow access again",
+		"<code>tokenturn app set sandbox</code> &lt;now&gt;")
 	mustNotContain(t, attention, "sandbox/active", "sandbox/retrying")
 	if strings.Index(attention, "sandbox/consent") > strings.Index(attention, "sandbox/pending") {
 		t.Error("the most urgent one is not the first")
