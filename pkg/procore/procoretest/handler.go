@@ -86,12 +86,14 @@ func WithLifetime(lifetime time.Duration) Option {
 
 // Handler is the stand-in as an http.Handler. It is safe for concurrent use.
 type Handler struct {
-	mux         *http.ServeMux
-	now         func() time.Time
-	personality []Personality
-	users       []User
+	mux   *http.ServeMux
+	now   func() time.Time
+	users []User
 
 	mu            sync.Mutex // guards all below
+	personality   []Personality
+	down          int           // status of every answer; 0: the server is up
+	changed       chan struct{} // closed at the next presentation; nil: nobody waits
 	lifetime      time.Duration
 	apps          map[string]App // by client id
 	codes         map[string]*code
@@ -136,9 +138,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
+	if h.isDown(w, r) {
+		return
+	}
 	h.mux.ServeHTTP(w, r)
 }
 
+// is must be called with h.mu held.
 func (h *Handler) is(p Personality) bool { return slices.Contains(h.personality, p) }
 
 func (h *Handler) user(login string) *User {

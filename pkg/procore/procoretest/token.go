@@ -46,7 +46,7 @@ func (h *Handler) token(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		sound = response{status: http.StatusBadRequest, contentType: "text/html"}
 	case answer.Unreceived:
-		h.record(params, "unreceived")
+		h.record(params, unreceived)
 	default:
 		sound = h.redeem(params)
 	}
@@ -277,10 +277,12 @@ type Presentation struct {
 	Grant       string // "authorization_code" or "refresh_token"
 	Fingerprint token.Fingerprint
 	ClientID    string
-	// Outcome is "granted", the error code, or "unreceived" for a request that
-	// a scripted answer kept from taking effect.
+	// Outcome is "granted", the error code, or "unreceived" for a request that a
+	// scripted answer, or a server that is down, kept from taking effect.
 	Outcome string
 }
+
+const unreceived = "unreceived"
 
 func (h *Handler) record(params params, outcome string) {
 	h.mu.Lock()
@@ -296,6 +298,10 @@ func (h *Handler) recordLocked(params params, outcome string) {
 	}
 	h.presentations = append(h.presentations, Presentation{At: h.now(), Grant: params.get("grant_type"),
 		Fingerprint: token.NewSecret(params.get(field)).Fingerprint(), ClientID: params.get("client_id"), Outcome: outcome})
+	if h.changed != nil {
+		close(h.changed)
+		h.changed = nil
+	}
 }
 
 // registered reports whether the app may use the redirect URI: exactly one of its own.
