@@ -1,6 +1,7 @@
 # tokenturn
 #
 #   make run          runs the whole system on this machine, with a stand-in for Procore; needs nothing else
+#   make run ADDR=localhost:9000  the same, where port 8080 is taken
 #   make check        format, vet, staticcheck, short tests: the inner loop; under a minute once built
 #   make test         runs every check that needs only Go; about three minutes on two idle processors
 #   make conformance  runs the compiled functions against moto's AWS and a real Doorkeeper; installs what it needs
@@ -36,8 +37,13 @@ LONG := TestEveryFaultIsSurvived|TestABacklog|TestOneFailureCosts|TestOneHour|Te
 # These start many programs, or wait in real time.
 SLOW := TestExamples|TestRemediesHelp
 
+# The demo is a line of its own, without a shell around it: so Ctrl-C, which reaches all of them, ends it without a
+# message of make or of the shell. It exits with 0.
+ADDR ?= localhost:8080
 run:
-	go run ./cmd/tokenturn serve --demo
+	@echo "Compiling tokenturn. The first time takes a minute or two."
+	@go build -trimpath -o build/tokenturn ./cmd/tokenturn
+	@build/tokenturn serve --demo --addr $(ADDR)
 
 STATICCHECK := go tool -modfile infra/test/tools/go.mod staticcheck
 

@@ -42,6 +42,7 @@ type installation struct {
 	// organization is the name on the pages of `serve`; may be empty.
 	organization string
 	log          *slog.Logger
+	now          func() time.Time // nil: time.Now
 	// In AWS only: the policies of secrets, and the ARN of the caller.
 	protections *secretsmanager.Protections
 	caller      func(context.Context) (arn string, err error)
@@ -154,7 +155,7 @@ func (in *installation) rotator() (*rotation.Rotator, error) {
 	cfg := rotation.Config{Ledger: in.ledger, SecretStore: in.secrets, Sealer: in.sealer, Applications: in.apps,
 		Issuer: in.issuer, FollowUps: in.followUps, RateLimiter: in.rateLimiter, Notifier: in.notifier,
 		NoticeClaims: in.noticeClaims,
-		Log:          in.log, Settings: in.settings}
+		Log:          in.log, Now: in.now, Settings: in.settings}
 	if in.publicURL != "" {
 		cfg.Invitations = consent.Renewals{Store: in.consents, Applications: in.apps, PublicURL: in.publicURL}
 	}

@@ -51,7 +51,7 @@ before doing anything else, and gives other programs a valid access token.
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a person must give consent,
 4 not found, 5 try again later.`,
 		c.serveCommand(), c.consoleCommand(), c.appCommand(), c.connectionCommand(), c.invitationCommand(),
-		c.tokenCommand(), c.doctorCommand(), c.fsckCommand(), c.manCommand())
+		c.tokenCommand(), c.doctorCommand(), c.fsckCommand(), c.manCommand(), c.workerCommand())
 	c.withExamples(root,
 		example{"Try it without a Procore account", "tokenturn serve --demo"},
 		example{"Store the app credentials of the developer sandbox", "tokenturn app set sandbox"},

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -35,7 +36,12 @@ every connection and what needs a person, with buttons for what can be done. Eve
 can use this machine can use it.
 
 --demo also starts a stand-in for Procore and sets up one connection. Its tokens live four
-times as long as --every, which is 10s for the demo unless you set it.
+times as long as --every, which is 10s for the demo unless you set it. The console of the
+demo has buttons that break something and show how tokenturn recovers. For them, rotations
+run in a second process, and lease, quiet period and redeem timeout are short.
+
+In a terminal, and with --demo, the log is in sentences. Otherwise it is in logfmt, and with
+--json in JSON.
 
 After Ctrl-C, tokenturn finishes what it has begun and stops.`,
 		func(ctx context.Context, cmd *cobra.Command) error {
@@ -51,7 +57,7 @@ After Ctrl-C, tokenturn finishes what it has begun and stops.`,
 			}
 			listener, err := net.Listen("tcp", addr)
 			if err != nil {
-				return fmt.Errorf("listening on --addr %s: %w; choose another address with --addr", addr, err)
+				return c.listenError(addr, demo, err)
 			}
 			defer listener.Close()
 			if demo {
@@ -71,14 +77,28 @@ After Ctrl-C, tokenturn finishes what it has begun and stops.`,
 			`tokenturn serve --addr localhost:9000 --every 30m --organization "Acme Builders"`})
 }
 
+// listenError says how to choose another address in the words with which this one was chosen.
+func (c *cli) listenError(addr string, demo bool, err error) error {
+	if demo && c.getenv("MAKELEVEL") != "" { // `make run`
+		return fmt.Errorf("listening on %s: %w; choose another address: make run ADDR=localhost:9000", addr, err)
+	}
+	return fmt.Errorf("listening on --addr %s: %w; choose another address with --addr, such as --addr localhost:9000",
+		addr, err)
+}
+
 func (c *cli) serve(ctx context.Context, listener net.Listener, every time.Duration, organization string) error {
 	return c.withNew(ctx, func(in *installation) error {
-		in.log = withRequestIDs(c.logger(slog.LevelInfo))
+		narrate := isTerminal(c.stderr) && !c.json
+		in.log = withRequestIDs(c.serveLog(slog.LevelInfo, narrate))
 		in.publicURL, in.organization = localAddress(listener), organization
 		c.say("Console: %s/", in.publicURL)
 		c.say("Serving %s. Connections that are due are rotated every %v. Redirect URI for the Developer Portal: %s",
 			in.publicURL, every, callbackURL(in.publicURL, "ENV"))
-		return c.system(in, every).run(ctx, listener)
+		s := c.system(in, every)
+		if narrate {
+			s.watch = (&narrator{out: c.stderr}).report
+		}
+		return s.run(ctx, listener)
 	})
 }
 
@@ -100,6 +120,8 @@ type system struct {
 	deferSignals func(why string) (finished func())
 	// watch, if set, gets every report.
 	watch func(rotation.Report)
+	// start starts the engine, and returns how to stop it; nil: the engine of this process.
+	start func(rotation.FollowUps, rotation.Notifier) (trigger.Engine, func(), error)
 	// experiments, if set, are on the console.
 	experiments console.Experiments
 	// command is how to run the command for this installation, as the console shows it.
@@ -137,6 +159,11 @@ func (s *system) run(ctx context.Context, listener net.Listener) error {
 	if err != nil {
 		return err
 	}
+	engine, stop, err := s.startEngine(rotator)
+	if err != nil {
+		return err
+	}
+	defer stop()
 	callback, err := s.callbackHandler()
 	if err != nil {
 		return err
@@ -155,13 +182,24 @@ func (s *system) run(ctx context.Context, listener net.Listener) error {
 	delivered := make(chan struct{})
 	go func() {
 		defer close(delivered)
-		followUps.deliver(delivering, s.every, trigger.Handler{Engine: watched{rotator, s.watch}, Log: s.in.log})
+		followUps.deliver(delivering, s.every, trigger.Handler{Engine: watched{engine, s.watch}, Log: s.in.log})
 	}()
 	// It returns when the last consent is finished.
 	err = serveHTTP(ctx, listener, accessLog(pages.Wrap(callback), s.in.log), s.in.log, pages.Close)
 	stopDelivering()
 	<-delivered
+	stop()
 	return err
+}
+
+// startEngine starts what carries out requests: own, unless start has another one. stop may
+// be called twice.
+func (s *system) startEngine(own trigger.Engine) (engine trigger.Engine, stop func(), err error) {
+	if s.start == nil {
+		return own, func() {}, nil
+	}
+	engine, stop, err = s.start(s.in.followUps, s.in.notifier)
+	return engine, sync.OnceFunc(stop), err
 }
 
 // resume requests sweeps at the due times before the next scheduled sweep: the messages that

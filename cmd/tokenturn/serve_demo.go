@@ -5,20 +5,23 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/tokenturn/tokenturn/pkg/consent"
+	"github.com/tokenturn/tokenturn/pkg/embedded"
 	"github.com/tokenturn/tokenturn/pkg/procore"
 	"github.com/tokenturn/tokenturn/pkg/procore/procoretest"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/token"
+	"github.com/tokenturn/tokenturn/pkg/trigger"
 )
 
 // demoEvery is the schedule of the demo without --every.
@@ -28,8 +31,9 @@ const demoOrganization = "Acme Builders (demo)"
 
 var demoConnection = token.Connection{Environment: "demo", Name: "acme"}
 
-// demo serves next to a stand-in for Procore, set up for one connection. Without --data it
-// deletes its store at the end.
+// demo serves next to a stand-in for Procore, set up for one connection. Rotations run in a
+// process of their own, which experiments kill. Without --data it deletes its store at the
+// end.
 func (c *cli) demo(ctx context.Context, listener net.Listener, every time.Duration, organization string) (err error) {
 	dir, err := c.demoDir()
 	if err != nil {
@@ -38,26 +42,113 @@ func (c *cli) demo(ctx context.Context, listener net.Listener, every time.Durati
 	if c.data == "" {
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	}
-	in, err := c.openEmbedded(ctx, dir, c.logger(slog.LevelWarn))
+	d, err := c.newDemo(ctx, dir, localAddress(listener), newDemoTiming(every), organization)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, in.close()) }()
-	in.publicURL, in.organization = localAddress(listener), organization
+	defer func() { err = errors.Join(err, d.close()) }()
+	c.printGuide(d.in.publicURL, d.link)
+	return d.run(ctx, listener)
+}
 
+// demo is the stand-in and what the experiments need.
+type demo struct {
+	cli     *cli
+	dir     string
+	timing  demoTiming
+	in      *installation
+	standIn *procoretest.Server
+	faults  *faults
+	lab     *lab
+	link    token.Secret // with which the connection is connected
+}
+
+func (c *cli) newDemo(ctx context.Context, dir, publicURL string, timing demoTiming, organization string) (_ *demo,
+	err error) {
+	c.environ = append(slices.Clip(c.environ), timing.environ()...) // the last value of a variable counts
+	d := &demo{cli: c, dir: dir, timing: timing}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.close())
+		}
+	}()
+	log := withRequestIDs(c.serveLog(slog.LevelInfo, true))
+	if d.in, err = c.openEmbedded(ctx, dir, log); err != nil {
+		return nil, err
+	}
+	d.in.publicURL, d.in.organization = publicURL, organization
 	app := procoretest.App{Name: "tokenturn demo", ClientID: "tokenturn-demo", ClientSecret: token.NewSecret(rand.Text()),
-		RedirectURIs: []string{callbackURL(in.publicURL, demoConnection.Environment), procore.OutOfBand}}
-	standIn := procoretest.New(procoretest.WithApp(app), procoretest.WithLifetime(4*every))
-	defer standIn.Close()
-
-	link, err := in.setUpDemo(ctx, app, standIn.URL)
-	if err != nil {
-		return err
+		RedirectURIs: []string{callbackURL(publicURL, demoConnection.Environment), procore.OutOfBand}}
+	d.standIn = procoretest.New(procoretest.WithApp(app), procoretest.WithLifetime(timing.lifetime),
+		procoretest.With(normal))
+	if d.faults, err = newFaults(ctx, filepath.Join(dir, embedded.DatabaseName)); err != nil {
+		return nil, err
 	}
-	c.printGuide(link, standIn.URL, dir, every)
-	s := c.system(in, every)
-	s.watch = (&demoReporter{out: c.stdout}).print
+	d.faults.timing, d.faults.standIn, d.faults.app = timing, d.standIn, app
+	d.lab = newLab(demoConnection, d.in, d.faults)
+	d.link, err = d.in.setUpDemo(ctx, app, d.standIn.URL)
+	return d, err
+}
+
+func (d *demo) close() (err error) {
+	if d.faults != nil {
+		err = d.faults.close()
+	}
+	if d.standIn != nil {
+		d.standIn.Close()
+	}
+	if d.in != nil {
+		err = errors.Join(err, d.in.close())
+	}
+	return err
+}
+
+// run serves until ctx is cancelled.
+func (d *demo) run(ctx context.Context, listener net.Listener) error {
+	s := d.cli.system(d.in, d.timing.every)
+	s.experiments = d.lab
+	s.command = shellWord(thisProgram()) + " --data " + shellWord(d.dir)
+	s.watch = (&demoNarrator{narrator: &narrator{out: d.cli.stderr}, lab: d.lab,
+		read: s.command + " token print " + demoConnection.String()}).report
+	s.start = func(followUps rotation.FollowUps, notifier rotation.Notifier) (trigger.Engine, func(), error) {
+		worker, err := newSupervisor(d.worker, followUps, watchedNotifier{notifier, d.lab}, d.in.log)
+		if err != nil {
+			return nil, nil, err
+		}
+		d.lab.change(func() { d.faults.followUps, d.faults.supervisor = followUps, worker })
+		// Experiments end first: normal conditions are back while the last requests are finished.
+		context.AfterFunc(ctx, d.lab.close)
+		return worker, func() {
+			d.lab.close()
+			worker.close()
+		}, nil
+	}
 	return s.run(ctx, listener)
+}
+
+// worker says how to start the rotation process.
+func (d *demo) worker(clock time.Duration) *exec.Cmd {
+	program, err := os.Executable()
+	if err != nil {
+		program = "tokenturn"
+	}
+	cmd := exec.Command(program, "worker", "--store", "embedded", "--data", d.dir, "--public-url", d.in.publicURL,
+		"--clock", clock.String(), "--narrate", fmt.Sprintf("--json=%t", d.cli.json))
+	cmd.Args[0] = "tokenturn" // whatever the file is called
+	cmd.Env, cmd.Stderr = d.cli.environ, d.cli.stderr
+	apart(cmd)
+	return cmd
+}
+
+// watchedNotifier gives notices to the experiments as well.
+type watchedNotifier struct {
+	rotation.Notifier
+	lab *lab
+}
+
+func (w watchedNotifier) Notify(ctx context.Context, n rotation.Notice) error {
+	w.lab.notify(n)
+	return w.Notifier.Notify(ctx, n)
 }
 
 func (c *cli) demoDir() (string, error) {
@@ -74,7 +165,7 @@ func (c *cli) demoDir() (string, error) {
 // setUpDemo does what a person does with `app set` and `connection invite`.
 func (in *installation) setUpDemo(ctx context.Context, app procoretest.App, procoreURL string) (link token.Secret,
 	err error) {
-	value, err := procore.Credentials{ClientID: app.ClientID, ClientSecret: app.ClientSecret,
+	value, err := procore.Credentials{Name: app.Name, ClientID: app.ClientID, ClientSecret: app.ClientSecret,
 		RedirectURI: app.RedirectURIs[0],
 		LoginURL:    procoreURL, APIURL: procoreURL}.Encode()
 	if err != nil {
@@ -87,28 +178,17 @@ func (in *installation) setUpDemo(ctx context.Context, app procoretest.App, proc
 	return link, err
 }
 
-func (c *cli) printGuide(link token.Secret, procoreURL, dir string, every time.Duration) {
+func (c *cli) printGuide(console string, link token.Secret) {
 	user := procoretest.DefaultUser()
 	fmt.Fprintf(c.stdout, `tokenturn demo: everything runs on this machine; you need no Procore account.
 
-1. Open this link in a browser and press the button:
+  Console       %s
+  Consent link  %s
 
-     %s
+Sign in at the stand-in for Procore with email %s and password "%s".
+Press Ctrl-C to end the demo.
 
-2. Sign in at the stand-in for Procore (%s) and allow access:
-
-     email     %s
-     password  %s
-
-3. Watch the rotations here. In another terminal, print the current access token:
-
-     %s --data %s token print %s
-
-Access tokens live %v here (90 minutes at Procore). tokenturn looks for due connections
-every %v. Press Ctrl-C to end the demo.
-
-`, link.Reveal(), procoreURL, user.Login, user.Password, shellWord(thisProgram()), shellWord(dir),
-		demoConnection, 4*every, every)
+`, console, link.Reveal(), user.Login, user.Password)
 }
 
 // thisProgram is how to run this program from a shell: by name if the shell finds it,
@@ -140,25 +220,20 @@ func shellWord(text string) string {
 	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }
 
-// demoReporter prints a short line for each change of a connection.
-type demoReporter struct {
-	mu  sync.Mutex
-	out io.Writer
+// demoNarrator narrates reports, and gives them to the experiments. After the first
+// published pair it says how to read the token.
+type demoNarrator struct {
+	*narrator
+	lab  *lab
+	read string // command that prints the token
+	once sync.Once
 }
 
-func (n *demoReporter) print(report rotation.Report) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for _, r := range report.Connections {
-		switch r.Outcome {
-		// nothing has changed
-		case rotation.Fresh, rotation.Busy, rotation.Deferred, rotation.NotFound:
-		case rotation.Rotated, rotation.Published, rotation.Recovered:
-			fmt.Fprintf(n.out, "%s  %s  %-9s  generation %d, access token valid until %s\n", clock(time.Now()), r.Connection,
-				r.Outcome, r.Generation, clock(r.ExpiresAt))
-		default:
-			fmt.Fprintf(n.out, "%s  %s  %s  %s\n", clock(time.Now()), r.Connection, r.Outcome, r.Detail)
-		}
+func (n *demoNarrator) report(report rotation.Report) {
+	n.narrator.report(report)
+	n.lab.report(report)
+	if report.Outcomes[rotation.Rotated]+report.Outcomes[rotation.Published] > 0 {
+		n.once.Do(func() { n.line(time.Now(), "read the access token in another terminal: %s", n.read) })
 	}
 }
 
