@@ -130,7 +130,8 @@ func (c *cli) openEmbedded(ctx context.Context, dir string, log *slog.Logger) (*
 	return &installation{ledger: store.Ledger(), secrets: store.SecretStore(), deletions: store.Deletions(),
 		sealer: store.Sealer(),
 		apps:   store.Applications(procore.ParseApplication), consents: store.Consents(),
-		issuer:   procore.New(procore.Config{RedeemTimeout: settings.RedeemTimeout, Version: release.Version()}),
+		issuer: procore.New(procore.Config{RedeemTimeout: settings.RedeemTimeout, Version: release.Version(),
+			Proxy: configured.ProxyURL()}),
 		settings: settings, publicURL: localURL, log: log, checks: []doctor.Check{checkStore(store, dir)},
 		close: store.Close}, nil
 }

@@ -18,6 +18,7 @@ func TestFunctionsHaveEverySetting(t *testing.T) {
 		"TOKENTURN_REDEEM_TIMEOUT": "bounds the lease; to be changed together with it or not at all",
 		"TOKENTURN_LEASE":          "its default fits the function's time and Procore's answers",
 		"TOKENTURN_QUIET":          "its default fits the lease",
+		"TOKENTURN_PROXY":          "the functions are in no VPC and reach Procore directly",
 	}
 	onlyFor := map[string]string{"TOKENTURN_REDEEM_RATE": "RotateFunction", "TOKENTURN_ORGANIZATION": "CallbackFunction"}
 	for _, function := range []string{"RotateFunction", "CallbackFunction"} {

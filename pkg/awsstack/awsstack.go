@@ -94,7 +94,8 @@ func Open(cfg aws.Config, settings config.Settings, log *slog.Logger, meter *met
 		Applications: secretsmanager.NewApplications(secrets, naming, procore.ParseApplication),
 		Sealer:       kms.New(awskms.NewFromConfig(cfg), settings.SealKey, settings.Stack),
 		clients:      clients{db, secrets, queues, topics},
-		Issuer:       procore.New(procore.Config{RedeemTimeout: settings.RedeemTimeout, Version: release.Version()}),
+		Issuer: procore.New(procore.Config{RedeemTimeout: settings.RedeemTimeout, Version: release.Version(),
+			Proxy: settings.ProxyURL()}),
 	}
 	if settings.QueueURL != "" {
 		s.FollowUps = sqs.New(queues, settings.QueueURL)

@@ -19,6 +19,7 @@ import (
 	"github.com/caarlos0/env/v11"
 
 	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
 const prefix = "TOKENTURN_"
@@ -69,6 +70,10 @@ type Settings struct {
 	// Quiet is how long after the lease tokenturn does not present a token with an
 	// unknown end.
 	Quiet time.Duration `env:"QUIET" envDefault:"2m" accepts:"a duration such as 2m"`
+	// Proxy is the HTTP proxy through which tokenturn reaches Procore, in tunnels (CONNECT).
+	// It may contain a password. Without it tokenturn uses no proxy: it ignores
+	// HTTPS_PROXY and its like, which are often set for all programs of a machine.
+	Proxy token.Secret `env:"PROXY" accepts:"the URL of an HTTP proxy, such as http://proxy.example.com:3128"`
 	// LogLevel is the lowest level that is logged.
 	LogLevel slog.Level `env:"LOG_LEVEL" envDefault:"info" form:"^(debug|info|warn|error)$" accepts:"one of debug, info, warn and error"`
 	// XRayDaemon is the address for traces, from Lambda's AWS_XRAY_DAEMON_ADDRESS.
@@ -192,8 +197,11 @@ func ours(environ []string) (values map[string]string, problems []error) {
 
 // wellFormed reports whether value is what the field accepts.
 func wellFormed(f reflect.StructField, value string) bool {
-	if f.Name == "PublicURL" {
+	switch f.Name {
+	case "PublicURL":
 		return isPublicURL(value)
+	case "Proxy":
+		return isProxyURL(value)
 	}
 	if form := f.Tag.Get("form"); form != "" && !regexp.MustCompile(form).MatchString(value) {
 		return false
@@ -215,6 +223,25 @@ func isPublicURL(text string) bool {
 	ip := net.ParseIP(u.Hostname())
 	loopback := u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
 	return u.Scheme == "https" || u.Scheme == "http" && loopback
+}
+
+// isProxyURL reports whether text is http://host:port, with or without credentials.
+func isProxyURL(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && u.Scheme == "http" && u.Hostname() != "" && u.Port() != "" &&
+		strings.TrimSuffix(u.Path, "/") == "" && !strings.ContainsAny(text, "?#")
+}
+
+// ProxyURL returns the URL of Proxy, nil without one.
+func (s Settings) ProxyURL() *url.URL {
+	if s.Proxy.IsZero() {
+		return nil
+	}
+	u, err := url.Parse(s.Proxy.Reveal())
+	if err != nil {
+		return nil // cannot happen: Read parsed it
+	}
+	return u
 }
 
 // fields returns the settings that are variables of tokenturn.

@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/tokenturn/tokenturn/pkg/config"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
 // least is the settings that every program requires, and no others.
@@ -40,6 +42,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		"TOKENTURN_TOPIC_ARN=arn:aws:sns:eu-west-1:111122223333:notices",
 		"TOKENTURN_CADENCE=15m", "TOKENTURN_CONCURRENCY=3", "TOKENTURN_REDEEM_RATE=0.5",
 		"TOKENTURN_REDEEM_TIMEOUT=10s", "TOKENTURN_LEASE=25s", "TOKENTURN_QUIET=90s", "TOKENTURN_LOG_LEVEL=debug",
+		"TOKENTURN_PROXY=http://user:canary@proxy.example.com:3128/",
 		"AWS_XRAY_DAEMON_ADDRESS=169.254.79.129:2000",
 	})
 	if err != nil {
@@ -55,13 +58,20 @@ func TestEverySettingIsRead(t *testing.T) {
 		TopicARN:     "arn:aws:sns:eu-west-1:111122223333:notices",
 		Cadence:      15 * time.Minute, Concurrency: 3, RedeemRate: 0.5,
 		RedeemTimeout: 10 * time.Second, Lease: 25 * time.Second, Quiet: 90 * time.Second, LogLevel: slog.LevelDebug,
+		Proxy:      token.NewSecret("http://user:canary@proxy.example.com:3128/"),
 		XRayDaemon: "169.254.79.129:2000",
 	}
 	if got != want {
 		t.Errorf("\n got %+v\nwant %+v", got, want)
 	}
-	if n := len(config.Names()); n != 16 {
-		t.Errorf("%d variables are documented, this test sets 16", n)
+	if u := got.ProxyURL(); u.Host != "proxy.example.com:3128" || u.User.String() != "user:canary" {
+		t.Errorf("proxy: %v", u)
+	}
+	if strings.Contains(fmt.Sprintf("%v %+v %#v", got, got, got), "canary") {
+		t.Error("the settings print the proxy's password")
+	}
+	if n := len(config.Names()); n != 17 {
+		t.Errorf("%d variables are documented, this test sets 17", n)
 	}
 }
 
@@ -149,6 +159,9 @@ func TestValuesOutOfFormAreRefused(t *testing.T) {
 		"TOKENTURN_PUBLIC_URL=https://exa mple.com",
 		"TOKENTURN_PUBLIC_URL=http://localhost.example.com", "TOKENTURN_PUBLIC_URL=ftp://localhost",
 		"TOKENTURN_PUBLIC_URL=https:example.com",
+		"TOKENTURN_PROXY=" + canary, "TOKENTURN_PROXY=https://" + canary + ":3128", "TOKENTURN_PROXY=http://" + canary,
+		"TOKENTURN_PROXY=http://:3128", "TOKENTURN_PROXY=http://" + canary + ":3128/x",
+		"TOKENTURN_PROXY=http://u:" + canary + "@h:1?x", "TOKENTURN_PROXY=socks5://" + canary + ":1080",
 	} {
 		name, _, _ := strings.Cut(set, "=")
 		_, err := config.Read(config.Rotate, least(set))

@@ -60,7 +60,8 @@
 // # Between tokenturn and the server
 //
 // Firewalls, gateways and content delivery networks also send answers, and change
-// answers. Proxy variables of the environment are ignored. An answer may be
+// answers. Proxy variables of the environment are ignored; Config.Proxy, if set, tunnels
+// requests to https:// URLs and cannot read them. An answer may be
 // compressed although that was not requested, or in UTF-16; see Parse. Only the
 // server's own error code is a refusal; a page, a redirect or another text says
 // nothing about a token, a user or a company. A wait that the server requests is

@@ -24,6 +24,9 @@ func fault(err error) string {
 		errno   syscall.Errno
 		network net.Error
 	)
+	if refused, ok := errors.AsType[*refusedByProxy](err); ok {
+		return refused.Error()
+	}
 	switch {
 	case errors.Is(err, context.Canceled):
 		return "cancelled"
@@ -54,18 +57,24 @@ func fault(err error) string {
 // proxyVariables are the variables from which HTTP clients take a proxy.
 var proxyVariables = []string{"HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"}
 
-// unreached is fault for a request without a connection. If the host was not reached
-// at all and a proxy variable is set, it adds that the variable is not used, because
-// that is the likely cause.
+// unreached is fault for a request without a connection. If not even the proxy was
+// reached, it says so. If the host was not reached at all and a proxy variable is set, it
+// adds that the variable is not used, because that is the likely cause.
 func unreached(err error) string {
 	text := fault(err)
 	op, isOp := errors.AsType[*net.OpError](err)
-	if !isOp || op.Op != "dial" || errors.Is(err, context.Canceled) {
+	switch {
+	case !isOp || errors.Is(err, context.Canceled):
+		return text
+	case op.Op == "proxyconnect":
+		return "the proxy of TOKENTURN_PROXY cannot be reached: " + text
+	case op.Op != "dial":
 		return text
 	}
 	for _, name := range proxyVariables {
 		if os.Getenv(name) != "" {
-			return text + " (" + name + " is set, but tokenturn does not use it: secrets go to this host directly)"
+			return text + " (" + name + " is set, but tokenturn does not use it: secrets go to this host directly; " +
+				"to reach it through a proxy, set TOKENTURN_PROXY)"
 		}
 	}
 	return text

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
 	"strings"
 	"time"
 
@@ -31,6 +32,9 @@ type Config struct {
 	RedeemTimeout time.Duration
 	// Version of the program, for the User-Agent. Empty: "dev".
 	Version string
+	// Proxy is the HTTP proxy through which all requests to https:// URLs go, in
+	// tunnels (CONNECT), so that it sees host names only. nil: no proxy.
+	Proxy *url.URL
 }
 
 // Issuer is Procore's authorization server. It is safe for concurrent use.
@@ -52,18 +56,23 @@ func New(cfg Config) *Issuer {
 	if cfg.Version == "" {
 		cfg.Version = defaultVersion
 	}
-	return &Issuer{
+	i := &Issuer{
 		redeemTimeout: cfg.RedeemTimeout,
 		agent:         "tokenturn/" + cfg.Version + " (+https://github.com/tokenturn/tokenturn)",
 		tokens:        tokenTransport(),
 		asking:        plainTransport(),
 		now:           time.Now,
 	}
+	if cfg.Proxy != nil {
+		tunnel(i.tokens, cfg.Proxy)
+		tunnel(i.asking, cfg.Proxy)
+	}
+	return i
 }
 
 // plainTransport uses no proxy, whatever the environment variables say (see
-// unreached): a proxy could store what passes through it. It is used without an
-// http.Client, so it follows no redirect and keeps no cookie.
+// unreached): only Config.Proxy names one. It is used without an http.Client, so it
+// follows no redirect and keeps no cookie.
 func plainTransport() *http.Transport {
 	return &http.Transport{
 		DialContext:            (&net.Dialer{Timeout: askTimeout}).DialContext,

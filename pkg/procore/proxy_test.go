@@ -129,7 +129,7 @@ func TestAnIgnoredProxyIsNamed(t *testing.T) {
 	_ = closed.Close()
 	app := testApp("http://" + closed.Addr().String())
 	const refused, hint = "connection refused", " (HTTPS_PROXY is set, but tokenturn does not use it: " +
-		"secrets go to this host directly)"
+		"secrets go to this host directly; to reach it through a proxy, set TOKENTURN_PROXY)"
 	for variable, want := range map[string]string{"": refused, "HTTPS_PROXY": refused + hint,
 		"all_proxy": refused + strings.Replace(hint, "HTTPS_PROXY", "all_proxy", 1)} {
 		t.Run(variable, func(t *testing.T) {
