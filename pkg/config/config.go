@@ -28,39 +28,40 @@ const prefix = "TOKENTURN_"
 // variable counts as not set, because templates cannot always leave one out.
 //
 // The text must match the tag "form" before it is parsed. Messages say what a variable
-// takes with the tag "accepts".
+// takes with the tag "accepts". The tag "stack" says whether the outputs of a CloudFormation
+// stack contain the setting; see FromOutputs.
 type Settings struct {
 	// Table is the DynamoDB table of ledger, invitations and states.
-	Table string `env:"TABLE" form:"^[A-Za-z0-9_.-]{3,255}$" accepts:"the name of a DynamoDB table"`
+	Table string `env:"TABLE" stack:"always" form:"^[A-Za-z0-9_.-]{3,255}$" accepts:"the name of a DynamoDB table"`
 	// SecretPrefix is the start of all secret names.
-	SecretPrefix string `env:"SECRET_PREFIX" envDefault:"tokenturn" form:"^[A-Za-z0-9_+=.@-]+(/[A-Za-z0-9_+=.@-]+)*$" accepts:"the start of secret names, such as tokenturn, without a slash at either end"`
+	SecretPrefix string `env:"SECRET_PREFIX" stack:"always" envDefault:"tokenturn" form:"^[A-Za-z0-9_+=.@-]+(/[A-Za-z0-9_+=.@-]+)*$" accepts:"the start of secret names, such as tokenturn, without a slash at either end"`
 	// SealKey is the KMS key that seals answers of the token endpoint.
-	SealKey string `env:"SEAL_KEY" form:"^\\S+$" accepts:"the id, ARN or alias/NAME of a KMS key"`
+	SealKey string `env:"SEAL_KEY" stack:"always" form:"^\\S+$" accepts:"the id, ARN or alias/NAME of a KMS key"`
 	// VaultKey is the KMS key that encrypts new secrets at rest; empty for the
 	// account's aws/secretsmanager.
-	VaultKey string `env:"VAULT_KEY" form:"^\\S+$" accepts:"the id, ARN or alias/NAME of a KMS key"`
+	VaultKey string `env:"VAULT_KEY" stack:"always" form:"^\\S+$" accepts:"the id, ARN or alias/NAME of a KMS key"`
 	// Stack is the id of this installation, written into every secret; the
 	// table's name unless set. Two installations must not share one.
-	Stack string `env:"STACK" form:"^[A-Za-z0-9_.-]{1,255}$" accepts:"an id of letters, digits, '.', '_' and '-'"`
+	Stack string `env:"STACK" stack:"always" form:"^[A-Za-z0-9_.-]{1,255}$" accepts:"an id of letters, digits, '.', '_' and '-'"`
 	// PublicURL is the address at which people reach the callback function, without a
 	// slash at the end.
-	PublicURL string `env:"PUBLIC_URL" accepts:"an https:// URL of a host and nothing more, such as https://connect.example.com (http:// for localhost only)"`
+	PublicURL string `env:"PUBLIC_URL" stack:"always" accepts:"an https:// URL of a host and nothing more, such as https://connect.example.com (http:// for localhost only)"`
 	// Organization is the name that the pages show as the one who asks for access,
 	// usually the company's name. Without it the pages name the host only.
-	Organization string `env:"ORGANIZATION" form:"^[\\pL\\pN\\pP\\pS]([\\pL\\pM\\pN\\pP\\pS ]{0,78}[\\pL\\pM\\pN\\pP\\pS])?$" accepts:"a name of at most 80 letters, digits, punctuation marks and single spaces, such as Acme Builders"`
+	Organization string `env:"ORGANIZATION" stack:"optional" form:"^[\\pL\\pN\\pP\\pS]([\\pL\\pM\\pN\\pP\\pS ]{0,78}[\\pL\\pM\\pN\\pP\\pS])?$" accepts:"a name of at most 80 letters, digits, punctuation marks and single spaces, such as Acme Builders"`
 	// QueueURL is the SQS queue of follow-ups. Without it, the next sweep does
 	// what a follow-up would have done earlier.
-	QueueURL string `env:"QUEUE_URL" form:"^https?://[^/\\s]+/\\S+$" accepts:"the URL of an SQS queue"`
+	QueueURL string `env:"QUEUE_URL" stack:"always" form:"^https?://[^/\\s]+/\\S+$" accepts:"the URL of an SQS queue"`
 	// TopicARN is the SNS topic of notices. Without it they are only logged.
-	TopicARN string `env:"TOPIC_ARN" form:"^arn:[^:\\s]+:sns:[^:\\s]+:[^:\\s]+:[^:\\s]+$" accepts:"the ARN of an SNS topic"`
+	TopicARN string `env:"TOPIC_ARN" stack:"always" form:"^arn:[^:\\s]+:sns:[^:\\s]+:[^:\\s]+:[^:\\s]+$" accepts:"the ARN of an SNS topic"`
 	// Cadence is the time between two scheduled sweeps. It decides how early a
 	// pair is renewed, so it must not be shorter than the schedule's interval.
-	Cadence time.Duration `env:"CADENCE" envDefault:"1h" accepts:"a duration such as 15m or 1h"`
+	Cadence time.Duration `env:"CADENCE" stack:"always" envDefault:"1h" accepts:"a duration such as 15m or 1h"`
 	// Concurrency is how many connections one run handles at once.
 	Concurrency int `env:"CONCURRENCY" envDefault:"8" accepts:"a whole number of at least 1"`
 	// RedeemRate is the number of redeems a second that all runs together make per
 	// environment. A rate above Procore's limit causes 429s, which delay but lose nothing.
-	RedeemRate float64 `env:"REDEEM_RATE" envDefault:"2" form:"^[0-9.]+$" accepts:"a number of redeems a second, such as 2 or 0.5"`
+	RedeemRate float64 `env:"REDEEM_RATE" stack:"always" envDefault:"2" form:"^[0-9.]+$" accepts:"a number of redeems a second, such as 2 or 0.5"`
 	// RedeemTimeout is the longest one POST to the token endpoint may take, at
 	// most 30 s. A shorter one turns slow answers into lost ones; a longer one
 	// leaves the callback function no time to save the answer.
@@ -75,7 +76,7 @@ type Settings struct {
 	// HTTPS_PROXY and its like, which are often set for all programs of a machine.
 	Proxy token.Secret `env:"PROXY" accepts:"the URL of an HTTP proxy, such as http://proxy.example.com:3128"`
 	// LogLevel is the lowest level that is logged.
-	LogLevel slog.Level `env:"LOG_LEVEL" envDefault:"info" form:"^(debug|info|warn|error)$" accepts:"one of debug, info, warn and error"`
+	LogLevel slog.Level `env:"LOG_LEVEL" stack:"always" envDefault:"info" form:"^(debug|info|warn|error)$" accepts:"one of debug, info, warn and error"`
 	// XRayDaemon is the address for traces, from Lambda's AWS_XRAY_DAEMON_ADDRESS.
 	// Without it nothing is traced.
 	XRayDaemon string
@@ -196,7 +197,7 @@ func ours(environ []string) (values map[string]string, problems []error) {
 }
 
 // wellFormed reports whether value is what the field accepts.
-func wellFormed(f reflect.StructField, value string) bool {
+func wellFormed(f field, value string) bool {
 	switch f.Name {
 	case "PublicURL":
 		return isPublicURL(value)
@@ -245,7 +246,9 @@ func (s Settings) ProxyURL() *url.URL {
 }
 
 // fields returns the settings that are variables of tokenturn.
-func fields() []reflect.StructField {
+func fields() []field {
 	return slices.DeleteFunc(slices.Collect(reflect.TypeFor[Settings]().Fields()),
-		func(f reflect.StructField) bool { return f.Tag.Get("env") == "" })
+		func(f field) bool { return f.Tag.Get("env") == "" })
 }
+
+type field = reflect.StructField
