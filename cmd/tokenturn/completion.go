@@ -1,6 +1,8 @@
 package main
 
 import (
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -31,6 +33,8 @@ func (c *cli) completeArguments(cmd *cobra.Command) {
 	switch {
 	case strings.Contains(cmd.Use, "ENV/NAME"):
 		cmd.ValidArgsFunction = c.completeConnections
+	case strings.Contains(cmd.Use, "NAME") && keepsProfiles(cmd) && cmd.Name() != "add":
+		cmd.ValidArgsFunction = c.completeProfiles
 	case strings.Contains(cmd.Use, "ENV"):
 		cmd.ValidArgsFunction = completeEnvironments
 	case strings.Contains(cmd.Use, "ID"):
@@ -45,7 +49,7 @@ func (c *cli) completeArguments(cmd *cobra.Command) {
 // read it offers none: completion cannot show an error.
 func (c *cli) completeConnections(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	var names []string
-	if len(args) == 0 {
+	if len(args) == 0 && c.chooseStore(cmd) == nil {
 		_ = c.with(cmd.Context(), func(in *installation) error {
 			records, err := in.ledger.List(cmd.Context())
 			for _, r := range records {
@@ -59,7 +63,7 @@ func (c *cli) completeConnections(cmd *cobra.Command, args []string, _ string) (
 
 func (c *cli) completeInvitations(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	var ids []string
-	if len(args) == 0 {
+	if len(args) == 0 && c.chooseStore(cmd) == nil {
 		_ = c.with(cmd.Context(), func(in *installation) error {
 			list, err := in.invitations(cmd.Context())
 			for _, i := range list {
@@ -76,6 +80,17 @@ func completeEnvironments(_ *cobra.Command, args []string, _ string) ([]string, 
 	if len(args) == 0 {
 		for _, e := range procore.Environments() {
 			names = append(names, cobra.CompletionWithDesc(e.Name, e.LoginURL))
+		}
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeProfiles offers the profiles of config.toml with their stacks.
+func (c *cli) completeProfiles(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	var names []string
+	if all, err := c.readProfiles(); err == nil && len(args) == 0 {
+		for _, name := range slices.Sorted(maps.Keys(all.Profiles)) {
+			names = append(names, cobra.CompletionWithDesc(name, all.Profiles[name].Stack))
 		}
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp

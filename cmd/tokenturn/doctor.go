@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
 	"text/tabwriter"
 
+	"github.com/aws/smithy-go"
 	"github.com/spf13/cobra"
 
 	"github.com/tokenturn/tokenturn/pkg/config"
@@ -24,8 +26,12 @@ Exit codes: 0 no problem, or only warnings; 1 an operator must act; 3 a person m
 consent; 5 something cannot be determined now. The most serious finding decides.`,
 		func(ctx context.Context, _ *cobra.Command) error {
 			if c.store == "aws" {
-				if _, err := config.Read(config.Operator, c.environ); err != nil {
-					return c.answerFindings(settingsFindings(err))
+				findings, err := c.configurationFindings(ctx)
+				if err != nil {
+					return err
+				}
+				if len(findings) > 0 {
+					return c.answerFindings(findings)
 				}
 			}
 			return c.with(ctx, func(in *installation) error { return c.answerFindings(c.examine(ctx, in)) })
@@ -36,28 +42,37 @@ consent; 5 something cannot be determined now. The most serious finding decides.
 			`tokenturn --json doctor | jq -r '.findings[] | select(.level != "ok").detail'`})
 }
 
+// configurationFindings are the findings if the settings or the credentials do not allow
+// opening the installation.
+func (c *cli) configurationFindings(ctx context.Context) ([]doctor.Finding, error) {
+	conf, err := c.configure(ctx)
+	if err == nil {
+		_, err = conf.settings()
+	}
+	if problems, ok := errors.AsType[settingsError](err); ok {
+		return settingsFindings(problems), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	// Credentials that AWS refuses would be a finding of every check.
+	_, err = caller(conf.aws)(ctx)
+	if answer, ok := errors.AsType[smithy.APIError](err); ok && credentialFaults[answer.ErrorCode()] != "" {
+		return nil, conf.explain(err)
+	}
+	return nil, nil
+}
+
 // settingsFindings are the findings if the settings do not allow opening the installation.
 func settingsFindings(err error) (findings []doctor.Finding) {
 	for line := range strings.Lines(err.Error()) {
 		detail, remedy := strings.TrimSpace(line), "correct this variable"
-		if name, _, _ := strings.Cut(detail, " "); outputs[name] != "" {
-			remedy = fmt.Sprintf("set %s to the stack output %s", name, outputs[name])
+		if name, _, _ := strings.Cut(detail, " "); config.InStack(name) {
+			remedy = fmt.Sprintf("set %s to the stack output %s, or name the stack with --stack", name, config.Output(name))
 		}
 		findings = append(findings, doctor.Finding{Check: "settings", Level: doctor.Problem, Detail: detail, Remedy: remedy})
 	}
 	return findings
-}
-
-// outputs are the stack outputs that the settings of operators come from.
-var outputs = map[string]string{
-	"TOKENTURN_TABLE":         "Table",
-	"TOKENTURN_SEAL_KEY":      "SealKey",
-	"TOKENTURN_VAULT_KEY":     "VaultKey",
-	"TOKENTURN_STACK":         "Stack",
-	"TOKENTURN_SECRET_PREFIX": "SecretPrefix",
-	"TOKENTURN_QUEUE_URL":     "QueueUrl",
-	"TOKENTURN_PUBLIC_URL":    "PublicUrl",
-	"TOKENTURN_TOPIC_ARN":     "TopicArn",
 }
 
 // checkStore examines the database file of an installation on one machine.

@@ -142,7 +142,8 @@ func TestAnswersAreDocumented(t *testing.T) {
 		"invitation list, revoke": {invitationAnswer{}},
 		"token print":             {tokenAnswer{}}, "doctor": {doctorAnswer{}, doctor.Finding{}}, "fsck": {fsck.Report{},
 			fsck.Finding{}, fsck.NotMade{}},
-		"man": {manAnswer{}},
+		"man": {manAnswer{}}, "profile add, list, remove": {profileAnswer{}}, "profile use": {useAnswer{}},
+		"config show": {configAnswer{}, configValue{}},
 	} {
 		body, there := sections[title]
 		if !there {

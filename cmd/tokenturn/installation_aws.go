@@ -7,31 +7,28 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
 	"github.com/tokenturn/tokenturn/pkg/awsstack"
-	"github.com/tokenturn/tokenturn/pkg/config"
 )
 
-// openAWS opens an installation in AWS. It finds region, credentials and endpoints as
-// every program with the AWS SDK does (AWS_REGION, AWS_PROFILE, AWS_ENDPOINT_URL and so on).
+// openAWS opens the installation in AWS that the flags, the environment or a profile name.
 func (c *cli) openAWS(ctx context.Context, log *slog.Logger) (*installation, error) {
-	settings, err := config.Read(config.Operator, c.environ)
+	conf, err := c.configure(ctx)
 	if err != nil {
-		return nil, &exitError{usage, err}
+		return nil, err
 	}
-	cfg, err := awsconfig.LoadDefaultConfig(ctx)
+	settings, err := conf.settings()
 	if err != nil {
-		return nil, fmt.Errorf("loading the configuration of the AWS SDK: %w", err)
+		return nil, err
 	}
-	stack, err := awsstack.Open(cfg, settings, log, nil, nil)
+	stack, err := awsstack.Open(conf.aws, settings, log, nil, nil)
 	if err != nil {
 		return nil, err
 	}
 	return &installation{ledger: stack.Table, secrets: stack.SecretStore, deletions: stack.Deletions,
 		protections: stack.Protections,
-		caller:      caller(cfg), sealer: stack.Sealer, apps: stack.Applications,
+		caller:      caller(conf.aws), sealer: stack.Sealer, apps: stack.Applications,
 		consents: stack.Table, issuer: stack.Issuer, followUps: stack.FollowUps, notifier: stack.Notifier,
 		rateLimiter: stack.Table, noticeClaims: stack.Table,
 		settings: settings.Rotation(), publicURL: settings.PublicURL, secretPrefix: settings.SecretPrefix, log: log,

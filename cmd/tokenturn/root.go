@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -25,6 +24,10 @@ type cli struct {
 	store string
 	data  string
 	json  bool
+	// Which installation in AWS: a stack, or a profile of config.toml.
+	stack, use         string
+	region, awsProfile string
+	configured         *configuration // nil: not yet read
 
 	examples map[*cobra.Command][]example
 }
@@ -38,6 +41,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
 	if err != nil {
+		if c.configured != nil {
+			err = c.configured.explain(err)
+		}
 		fmt.Fprintln(stderr, "tokenturn:", err)
 	}
 	return exitCode(err)
@@ -51,7 +57,8 @@ before doing anything else, and gives other programs a valid access token.
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a person must give consent,
 4 not found, 5 try again later.`,
 		c.serveCommand(), c.consoleCommand(), c.appCommand(), c.connectionCommand(), c.invitationCommand(),
-		c.tokenCommand(), c.doctorCommand(), c.fsckCommand(), c.manCommand(), c.workerCommand())
+		c.tokenCommand(), c.doctorCommand(), c.fsckCommand(), c.profileCommand(), c.configCommand(), c.manCommand(),
+		c.workerCommand())
 	c.withExamples(root,
 		example{"Try it without a Procore account", "tokenturn serve --demo"},
 		example{"Store the app credentials of the developer sandbox", "tokenturn app set sandbox"},
@@ -64,13 +71,22 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a person must give consent,
 	root.SetHelpTemplate("{{.Short}}.\n\n{{with .Long}}{{. | trimTrailingWhitespaces}}\n\n{{end}}{{.UsageString}}")
 	root.SetVersionTemplate("{{.Version}}\n")
 	flags := root.PersistentFlags()
-	flags.StringVar(&c.store, "store", c.usualStore(), "where tokenturn stores its data: embedded (on this machine) or "+
-		"aws (configured by the functions' TOKENTURN_ variables); aws is the default where TOKENTURN_TABLE is set")
+	store := "embedded"
+	if c.getenv("TOKENTURN_TABLE") != "" {
+		store = "aws"
+	}
+	flags.StringVar(&c.store, "store", store, "where tokenturn stores its data: embedded (on this machine) or "+
+		"aws; aws is the default with --stack or --use, where TOKENTURN_TABLE is set, and where a profile is in use")
+	flags.StringVar(&c.stack, "stack", "", "CloudFormation stack of an installation in AWS, to read its settings from")
+	flags.StringVar(&c.use, "use", "", "profile of an installation in AWS (see tokenturn profile)")
+	flags.StringVar(&c.region, "region", "", "AWS region of the installation")
+	flags.StringVar(&c.awsProfile, "profile", "", "AWS profile with the credentials to use")
 	flags.StringVar(&c.data, "data", "", "directory of the embedded store (default $XDG_DATA_HOME/tokenturn or "+
 		"~/.local/share/tokenturn)")
 	flags.BoolVar(&c.json, "json", false, "print the result as JSON")
 	root.PersistentPreRunE = c.checkFlags
 	c.completeArguments(root)
+	_ = root.RegisterFlagCompletionFunc("use", c.completeProfiles) // fails for unknown flags only
 	c.completionCommand(root)
 	root.InitDefaultHelpCmd()
 	help, _, _ := root.Find([]string{"help"})
@@ -85,30 +101,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a person must give consent,
 	return root
 }
 
-// usualStore is aws where the settings for it are, so that a command that a message names
-// does what the message says, as it is.
-func (c *cli) usualStore() string {
-	if c.getenv("TOKENTURN_TABLE") != "" {
-		return "aws"
-	}
-	return "embedded"
-}
-
-func (c *cli) checkFlags(cmd *cobra.Command, _ []string) error {
-	given := cmd.Flags().Changed("data")
-	if !cmd.Flags().Changed("store") && (given || cmd.Name() == "serve") {
-		c.store = "embedded"
-	}
-	switch {
-	case c.store != "embedded" && c.store != "aws":
-		return usageError(cmd, fmt.Errorf("there is no store %q; --store takes embedded or aws", c.store))
-	case given && c.store == "aws":
-		return usageError(cmd, errors.New("--data belongs to the embedded store and cannot be used with --store aws"))
-	case given && c.data == "":
-		return usageError(cmd, errors.New("--data is empty; name a directory or leave it out"))
-	}
-	return nil
-}
+func (c *cli) checkFlags(cmd *cobra.Command, _ []string) error { return c.chooseStore(cmd) }
 
 // say writes a message for the person to standard error.
 func (c *cli) say(format string, args ...any) { fmt.Fprintf(c.stderr, format+"\n", args...) }

@@ -69,6 +69,7 @@ type scriptEnv struct {
 	seen    int // presentations that cmdPresented has looked at
 	secrets []token.Secret
 	release chan struct{}
+	aws     *fakeAWS
 }
 
 func TestScripts(t *testing.T) {
@@ -80,6 +81,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("RECORD", w.record)
 			env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
 			env.Setenv("GORACE", os.Getenv("GORACE"))
+			env.Setenv("AWS_EC2_METADATA_DISABLED", "true") // no script finds credentials on the machine that runs it
 			env.Defer(func() {
 				w.searchForSecrets(env.T().(fataler))
 				if w.standIn != nil {
@@ -117,6 +119,8 @@ func TestScripts(t *testing.T) {
 			"standin-down":    func(ts *testscript.TestScript, _ bool, _ []string) { envOf(ts).standIn.Close() },
 			"await":           cmdAwait,
 			"sql":             cmdSQL,
+			"aws":             cmdAWS,
+			"asked":           cmdAsked,
 		},
 	})
 }

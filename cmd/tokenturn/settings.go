@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+
+	"github.com/tokenturn/tokenturn/pkg/config"
+)
+
+// configuration is everything that a command needs to know to work on an installation in AWS.
+type configuration struct {
+	choice
+	environ []string          // with the stack's outputs
+	sources map[string]chosen // of the variables that the stack sets
+	aws     aws.Config
+}
+
+// settingsError is a problem with the settings themselves, which doctor reports in detail.
+type settingsError struct{ error }
+
+// configure finds out where the installation in AWS is, and its settings. It asks AWS only
+// if a stack is named.
+func (c *cli) configure(ctx context.Context) (*configuration, error) {
+	if c.configured != nil {
+		return c.configured, nil
+	}
+	chosen, err := c.choose()
+	if err != nil {
+		return nil, err
+	}
+	conf := &configuration{choice: chosen, environ: c.environ}
+	if chosen.stack.value == "" { // problems with variables come first: finding credentials can take seconds
+		if _, err := conf.settings(); err != nil {
+			return nil, err
+		}
+	}
+	if conf.aws, err = chosen.load(ctx); err != nil {
+		return nil, conf.explain(err)
+	}
+	if conf.aws.Region == "" {
+		return nil, exitf(usage, "no AWS region is set: add --region, set AWS_REGION, or set a region in your AWS profile")
+	}
+	if err := conf.checkCredentials(ctx); err != nil {
+		return nil, err
+	}
+	if chosen.stack.value != "" {
+		if err := c.readStack(ctx, conf); err != nil {
+			return nil, err
+		}
+	}
+	c.configured = conf
+	return conf, nil
+}
+
+// load reads the configuration of the AWS SDK: region, credentials and endpoints as every
+// program with the SDK finds them (AWS_REGION, AWS_PROFILE, AWS_ENDPOINT_URL and so on).
+func (ch choice) load(ctx context.Context) (aws.Config, error) {
+	var options []func(*awsconfig.LoadOptions) error
+	if ch.region.value != "" {
+		options = append(options, awsconfig.WithRegion(ch.region.value))
+	}
+	if ch.awsProfile.value != "" {
+		options = append(options, awsconfig.WithSharedConfigProfile(ch.awsProfile.value))
+	}
+	cfg, err := awsconfig.LoadDefaultConfig(ctx, options...)
+	if err != nil {
+		return aws.Config{}, fmt.Errorf("loading the configuration of the AWS SDK: %w", err)
+	}
+	return cfg, nil
+}
+
+// settings reads and checks the settings.
+func (conf *configuration) settings() (config.Settings, error) {
+	s, err := config.Read(config.Operator, conf.environ)
+	if err != nil {
+		return s, &exitError{usage, settingsError{err}}
+	}
+	return s, nil
+}
+
+// readStack takes the settings that the stack's outputs contain. A variable of the
+// environment wins over a profile that is merely in use, and loses against a flag.
+func (c *cli) readStack(ctx context.Context, conf *configuration) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	outputs, err := conf.stackOutputs(ctx)
+	if err != nil {
+		return err
+	}
+	variables, missing := config.FromOutputs(outputs)
+	if !conf.explicit() {
+		missing = slices.DeleteFunc(missing, func(output string) bool {
+			return slices.ContainsFunc(config.Names(), func(name string) bool {
+				return config.Output(name) == output && c.getenv(name) != ""
+			})
+		})
+	}
+	if len(missing) > 0 {
+		return conf.incomplete(missing, len(variables) == 0)
+	}
+	conf.sources = map[string]chosen{}
+	var assignments, unused []string
+	for _, name := range slices.Sorted(maps.Keys(variables)) {
+		own := c.getenv(name)
+		if own != "" && !conf.explicit() {
+			continue
+		}
+		if own != "" && own != variables[name] {
+			unused = append(unused, name)
+		}
+		assignments = append(assignments, name+"="+variables[name])
+		conf.sources[name] = chosen{variables[name], fromStack, config.Output(name)}
+	}
+	if len(unused) > 0 {
+		c.say("Not used, because %s names the installation: %s of the environment.",
+			conf.flag(), strings.Join(unused, ", "))
+	}
+	conf.environ = slices.Concat(c.environ, assignments) // the last assignment counts
+	return nil
+}
+
+// flag is the flag that names the installation.
+func (ch choice) flag() string {
+	if ch.profile.source == fromFlag {
+		return ch.profile.from + " " + ch.profile.value
+	}
+	return ch.stack.from + " " + ch.stack.value
+}
