@@ -30,7 +30,7 @@ func (c *cli) profileRemove() *cobra.Command {
 			return c.answer(removed, func(w io.Writer) {
 				fmt.Fprintf(w, "Removed. The stack %s is unchanged.\n", removed.Stack)
 				if removed.InUse {
-					fmt.Fprintln(w, "No profile is in use now: commands work on the store of this machine unless you choose another one.")
+					fmt.Fprintln(w, noneInUse)
 				}
 			})
 		}),

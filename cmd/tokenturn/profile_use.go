@@ -41,12 +41,14 @@ type useAnswer struct {
 	Profile string `json:"profile"` // empty: none
 }
 
+const noneInUse = "No profile is in use now: commands work on the store of this machine unless you choose another one."
+
 func (c *cli) useProfile(name string) error {
 	all, err := c.readProfiles()
 	if err != nil {
 		return err
 	}
-	text := "No profile is in use: commands work on the store of this machine unless you choose another one."
+	text := noneInUse
 	if name != "" {
 		p, err := all.named(name)
 		if err != nil {

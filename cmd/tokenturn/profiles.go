@@ -31,7 +31,8 @@ type profile struct {
 }
 
 // profilesHeader begins the file, which a person may edit too.
-const profilesHeader = "# Profiles of the tokenturn command. `tokenturn profile` rewrites this file without your comments.\n\n"
+const profilesHeader = "# Profiles of the tokenturn command. `tokenturn profile` rewrites this file without your " +
+	"comments.\n\n"
 
 var (
 	profileName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
@@ -55,7 +56,8 @@ func (p profile) check() error {
 // parseProfile accepts names of the form that connections' names have.
 func parseProfile(name string) (string, error) {
 	if !profileName.MatchString(name) {
-		return "", fmt.Errorf("%q is not the name of a profile; use lowercase letters, digits and hyphens, such as acme", name)
+		return "", fmt.Errorf("%q is not the name of a profile; use lowercase letters, digits and hyphens, such as acme",
+			name)
 	}
 	return name, nil
 }

@@ -36,6 +36,44 @@ func TestFunctionsHaveEverySetting(t *testing.T) {
 	}
 }
 
+// The command reads from the outputs what the functions have in their environment, and
+// every stack has the outputs that it wants.
+func TestOutputsAreTheFunctionsSettings(t *testing.T) {
+	tmpl := load(t, main)
+	outputs := object(tmpl.root["Outputs"])
+	for _, parameters := range []map[string]any{nil, {"Schedule": "rate(15 minutes)", "RedeemRate": 3.5, "LogLevel": "warn",
+		"PublicUrl": "https://connect.example.com", "SecretPrefix": "other", "Organization": "Acme Builders"}} {
+		values := tmpl.values(parameters)
+		functions := map[string]string{}
+		for _, function := range []string{"RotateFunction", "CallbackFunction"} {
+			for _, pair := range tmpl.environment(function, parameters) {
+				name, value, _ := strings.Cut(pair, "=")
+				functions[name] = value
+			}
+		}
+		found := map[string]string{}
+		for name, output := range outputs {
+			condition := object(output)["Condition"]
+			if condition == nil || tmpl.resolve(map[string]any{"Fn::If": []any{condition, "yes", "no"}}, values) == "yes" {
+				found[name] = text(tmpl.resolve(object(output)["Value"], values))
+			}
+		}
+		settings, missing := config.FromOutputs(found)
+		if len(missing) > 0 {
+			t.Errorf("the template has no output %q", missing)
+		}
+		for _, name := range config.Names() {
+			if functions[name] != settings[name] {
+				t.Errorf("%s is %q for the functions and %q in the outputs", name, functions[name], settings[name])
+			}
+			if output := object(outputs[config.Output(name)]); settings[name] != "" &&
+				!strings.HasPrefix(text(output["Description"])+" ", name+" ") && name != "TOKENTURN_PUBLIC_URL" {
+				t.Errorf("the description of the output %s does not name %s", config.Output(name), name)
+			}
+		}
+	}
+}
+
 // What a deleted stack is imported with is what the template keeps, or the next
 // deployment would change or replace it. Only the key policies differ, so that the
 // deployment writes them again.

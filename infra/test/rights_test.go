@@ -92,6 +92,25 @@ func queuesOfOneUse(t template) (broken []string) {
 	return broken
 }
 
+// ownStack: the operator's command reads its settings from the outputs of this stack. The last part of a stack's ARN is
+// an id, and IAM sees the name alone while the stack does not exist.
+func ownStack(t template) (broken []string) {
+	const own = "arn:${AWS::Partition}:cloudformation:${AWS::Region}:${AWS::AccountId}:stack/${AWS::StackName}/*"
+	want := map[string]string{"OperatorPolicy": fmt.Sprint([]string{"cloudformation:DescribeStacks"}, []string{own})}
+	for _, policy := range []string{"RotatePolicy", "CallbackPolicy", "ReaderPolicy", "OperatorPolicy"} {
+		got := ""
+		for _, s := range t.policy(policy) {
+			if slices.ContainsFunc(s.actions, func(a string) bool { return strings.HasPrefix(a, "cloudformation:") }) {
+				got += fmt.Sprint(s.actions, s.resourceTexts())
+			}
+		}
+		if got != want[policy] {
+			broken = append(broken, policy+" allows "+got)
+		}
+	}
+	return broken
+}
+
 // scheduleHasOneFunction: EventBridge Scheduler may invoke the rotate function, and keep what it could not deliver.
 func scheduleHasOneFunction(t template) (broken []string) {
 	got := ""
@@ -180,6 +199,9 @@ func TestRulesOfRightsBite(t *testing.T) {
 		{"rotate reads lost sweeps", "queues-of-one-use", "Sid: LostSweeps\n                Effect: " +
 			"Allow\n                Action: sqs:SendMessage", "Sid: LostSweeps\n                Effect: " +
 			"Allow\n                Action: [sqs:ReceiveMessage, sqs:SendMessage]"},
+		{"operators that read any stack", "own-stack", ":stack/${AWS::StackName}/*", ":stack/*"},
+		{"operators that list stacks", "own-stack", "Action: cloudformation:DescribeStacks",
+			"Action: [cloudformation:DescribeStacks, cloudformation:ListStacks]"},
 		{"the schedule invokes both functions", "schedule-one-function",
 			"                Resource: !GetAtt RotateFunction.Arn", "                Resource: [!GetAtt RotateFunction.Arn, " +
 				"!GetAtt CallbackFunction.Arn]"},

@@ -55,6 +55,7 @@ var rules = []struct {
 	{"keys-in-context", "the key of the stores serves each role for the secrets and the topic that it reaches",
 		keysInContext},
 	{"queues-of-one-use", "functions use each queue in one way", queuesOfOneUse},
+	{"own-stack", "operators, and nobody else, may read the outputs of this stack and of no other", ownStack},
 	{"schedule-one-function", "the schedule invokes one function", scheduleHasOneFunction},
 	{"services-for-this-account", "AWS's services act for this account only", servicesForThisAccount},
 	{"logs", "functions log JSON where retention and key are set", logs},
