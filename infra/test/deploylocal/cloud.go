@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/apigatewayv2"
+	"github.com/aws/aws-sdk-go-v2/service/cloudformation"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatch"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
@@ -71,6 +72,7 @@ type cloud struct {
 	scheduler  *scheduler.Client
 	sns        *sns.Client
 	sqs        *sqs.Client
+	stacks     *cloudformation.Client
 }
 
 // startCloud starts moto until stop is called, or this process ends.
@@ -104,7 +106,7 @@ func startCloud(ctx context.Context, root, buildDir string) (c *cloud, stop func
 	return &cloud{url, root, buildDir, pythonOf(root), apigatewayv2.NewFromConfig(cfg), cloudwatch.NewFromConfig(cfg),
 		dynamodb.NewFromConfig(cfg), iam.NewFromConfig(cfg),
 		kms.NewFromConfig(cfg), lambda.NewFromConfig(cfg), cloudwatchlogs.NewFromConfig(cfg), scheduler.NewFromConfig(cfg),
-		sns.NewFromConfig(cfg), sqs.NewFromConfig(cfg)}, stop, nil
+		sns.NewFromConfig(cfg), sqs.NewFromConfig(cfg), cloudformation.NewFromConfig(cfg)}, stop, nil
 }
 
 // pythonOf is the Python that infra/test/peers/aws/start has found or made.

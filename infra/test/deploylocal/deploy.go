@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	awscloudformation "github.com/aws/aws-sdk-go-v2/service/cloudformation"
+
 	"github.com/tokenturn/tokenturn/infra/test/cloudformation"
 )
 
@@ -108,6 +110,15 @@ func (s *stack) counts() string {
 func (s *stack) outputs() (map[string]output, error) {
 	all := map[string]output{}
 	for name, declared := range object(s.template["Outputs"]) {
+		if condition := object(declared)["Condition"]; condition != nil {
+			there, err := s.scope.Resolve(map[string]any{"Fn::If": []any{condition, true, false}})
+			if err != nil {
+				return nil, fmt.Errorf("output %s: %w", name, err)
+			}
+			if there != true {
+				continue
+			}
+		}
 		value, err := s.scope.Resolve(object(declared)["Value"])
 		if err != nil {
 			return nil, fmt.Errorf("output %s: %w", name, err)
@@ -115,6 +126,19 @@ func (s *stack) outputs() (map[string]output, error) {
 		all[name] = output{fmt.Sprint(value), fmt.Sprint(object(declared)["Description"])}
 	}
 	return all, nil
+}
+
+// describe gives moto a stack of this name that has these outputs, as DescribeStacks would
+// answer after CloudFormation had deployed the template. Its resources exist already.
+func (s *stack) describe(ctx context.Context, outputs map[string]output) error {
+	literal := map[string]any{}
+	for name, o := range outputs {
+		literal[name] = map[string]any{"Value": o.value}
+	}
+	body := jsonOf(map[string]any{"Resources": map[string]any{
+		"Nothing": map[string]any{"Type": "AWS::CloudFormation::WaitConditionHandle"}}, "Outputs": literal})
+	_, err := s.cloud.stacks.CreateStack(ctx, &awscloudformation.CreateStackInput{StackName: &s.name, TemplateBody: &body})
+	return err
 }
 
 type output struct{ value, description string }

@@ -108,7 +108,7 @@ func (t *trial) follow(ctx context.Context, r runbook) error {
 func (t *trial) shell(ctx context.Context, commands string) (string, error) {
 	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", commands)
 	cmd.Dir = t.operatorDir
-	cmd.Env = append(t.operatorEnv(), "PATH="+t.operatorDir+":"+os.Getenv("PATH"),
+	cmd.Env = append(append(t.operatorEnv(), t.settings()...), "PATH="+t.operatorDir+":"+os.Getenv("PATH"),
 		"ROTATE_FUNCTION="+t.outputs["RotateFunction"].value,
 		"CALLBACK_FUNCTION="+t.outputs["CallbackFunction"].value,
 		"ROTATE_ROLE="+t.outputs["RotateRoleArn"].value,

@@ -47,9 +47,13 @@ func try(ctx context.Context, s *stack, say func(string, ...any)) error {
 		return err
 	}
 	t := &trial{stack: s, outputs: outputs}
-	if err := t.createOperator(ctx); err != nil {
+	if err := errors.Join(s.describe(ctx, outputs), t.createOperator(ctx)); err != nil {
 		return err
 	}
+	if err := t.configure(ctx); err != nil {
+		return fmt.Errorf("configuring the command: %w", err)
+	}
+	say("configured the command from the outputs of the stack %s", s.name)
 	if t.functions, err = startFunctions(ctx, s); err != nil {
 		return err
 	}
@@ -102,12 +106,15 @@ func (t *trial) createOperator(ctx context.Context) error {
 	return nil
 }
 
-// operatorEnv is the environment that the stack's outputs give to the operator's
-// command: their descriptions begin with the variables' names.
+// operatorEnv is the environment of the operator's command.
 func (t *trial) operatorEnv() []string {
-	env := []string{"HOME=" + t.cloud.buildDir, "AWS_REGION=" + region, "AWS_ENDPOINT_URL=" + t.cloud.url,
-		"AWS_ACCESS_KEY_ID=" + t.operator.keyID, "AWS_SECRET_ACCESS_KEY=" + t.operator.key, "TOKENTURN_PUBLIC_URL=" +
-			t.outputs["PublicUrl"].value}
+	return []string{"HOME=" + t.cloud.buildDir, "AWS_REGION=" + region, "AWS_ENDPOINT_URL=" + t.cloud.url,
+		"AWS_ACCESS_KEY_ID=" + t.operator.keyID, "AWS_SECRET_ACCESS_KEY=" + t.operator.key}
+}
+
+// settings are what the operator sets in a shell to follow a runbook.
+func (t *trial) settings() []string {
+	env := []string{"TOKENTURN_PUBLIC_URL=" + t.outputs["PublicUrl"].value}
 	for _, o := range t.outputs {
 		if variable, _, _ := strings.Cut(o.description, " "); strings.HasPrefix(variable, "TOKENTURN_") {
 			env = append(env, variable+"="+o.value)
@@ -116,14 +123,51 @@ func (t *trial) operatorEnv() []string {
 	return env
 }
 
-// operate runs the operator's command.
-func (t *trial) operate(ctx context.Context, input []byte, arguments ...string) ([]byte, error) {
+// configure names the stack to the command once. From then on the operator's commands have
+// no other settings. It also tries --stack by itself, and the settings for a shell.
+func (t *trial) configure(ctx context.Context) error {
+	if _, err := t.operate(ctx, nil, "profile", "add", "local", "--stack", t.name, "--region", region); err != nil {
+		return err
+	}
+	for _, arguments := range [][]string{{"connection", "list"}, {"--stack", t.name, "connection", "list"}} {
+		if list, err := t.operate(ctx, nil, arguments...); err != nil || strings.TrimSpace(string(list)) != "[]" {
+			return fmt.Errorf("tokenturn %s answers %q: %w", strings.Join(arguments, " "), list, err)
+		}
+	}
+	cmd, err := t.command(ctx, "--use", "local", "config", "show", "--export")
+	if err != nil {
+		return err
+	}
+	exports, err := cmd.Output()
+	if err != nil {
+		return err
+	}
+	for _, pair := range t.settings() {
+		name, value, _ := strings.Cut(pair, "=")
+		if line := "export " + name + "='" + value + "'\n"; !strings.Contains(string(exports), line) {
+			return fmt.Errorf("config show --export lacks %q:\n%s", line, exports)
+		}
+	}
+	return nil
+}
+
+// command is the operator's command.
+func (t *trial) command(ctx context.Context, arguments ...string) (*exec.Cmd, error) {
 	program, err := t.cloud.program("tokenturn")
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, program, append([]string{"--store", "aws", "--json"}, arguments...)...)
+	cmd := exec.CommandContext(ctx, program, arguments...)
 	cmd.Env = t.operatorEnv()
+	return cmd, nil
+}
+
+// operate runs the operator's command.
+func (t *trial) operate(ctx context.Context, input []byte, arguments ...string) ([]byte, error) {
+	cmd, err := t.command(ctx, append([]string{"--json"}, arguments...)...)
+	if err != nil {
+		return nil, err
+	}
 	var problems bytes.Buffer
 	cmd.Stdin, cmd.Stderr = bytes.NewReader(input), &problems
 	out, err := cmd.Output()
