@@ -115,6 +115,9 @@ func (c *cli) setApp(ctx context.Context, cmd *cobra.Command, in *installation, 
 			return err
 		}
 		a.Stored = true
+		if where := c.installationName(); where != "" {
+			c.say("Installation: %s", where)
+		}
 		a.WaitsEnded = c.endWaits(ctx, in, environment)
 	}
 	c.sayAfterSet(ctx, in, a)

@@ -174,6 +174,9 @@ func (c *cli) confirm(ctx context.Context, name string, yes bool, question strin
 	if yes {
 		return nil
 	}
+	if where := c.installationName(); where != "" {
+		c.say("Installation: %s", where)
+	}
 	typed, err := c.ask(ctx, question, "")
 	if err != nil {
 		return exitf(usage, "%w; nothing was changed; to skip the question, add --yes", err)

@@ -8,6 +8,7 @@ import (
 	"image/png"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -64,7 +65,11 @@ var exampleRuns = map[string]exampleRun{
 	}},
 	"tokenturn invitation revoke 1f3a5b7c9d0e": {before: invited},
 
-	"tokenturn console --allow-actions": {person: stopsConsole},
+	"tokenturn console --allow-actions":                   {person: stopsConsole},
+	"tokenturn profile use acme":                          {before: profiled},
+	"tokenturn profile remove acme":                       {before: profiled},
+	"tokenturn --stack tokenturn-production config show":  {before: deployed},
+	`eval "$(tokenturn --use acme config show --export)"`: {before: deployed},
 
 	"tokenturn serve":        {person: stopsServing},
 	"tokenturn serve --demo": {person: stopsServing},
@@ -130,6 +135,25 @@ func TestExamples(t *testing.T) {
 			m.keepsSecrets(stderr.String())
 		})
 	}
+}
+
+// profiled: there is a profile acme.
+func profiled(t *testing.T, m *machine) {
+	m.succeeds("", "profile", "add", "acme", "--stack", "tokenturn-production", "--region", "us-east-1")
+}
+
+// deployed: its stack is there too.
+func deployed(t *testing.T, m *machine) {
+	profiled(t, m)
+	outputs := map[string]string{"PublicUrl": "https://connect.example.com", "QueueUrl": "https://sqs.example.com/1/q",
+		"TopicArn": "arn:aws:sns:us-east-1:111122223333:notices", "Cadence": "1h", "RedeemRate": "2", "LogLevel": "info"}
+	for _, name := range []string{"Table", "SealKey", "VaultKey", "Stack", "SecretPrefix"} {
+		outputs[name] = "tokenturn"
+	}
+	cloud := httptest.NewServer(&fakeAWS{stacks: map[string]fakeStack{"tokenturn-production": {"CREATE_COMPLETE", outputs}}})
+	t.Cleanup(cloud.Close)
+	m.environ = append(m.environ, "AWS_ENDPOINT_URL="+cloud.URL, "AWS_REGION=us-east-1", "AWS_ACCESS_KEY_ID=own",
+		"AWS_SECRET_ACCESS_KEY=secret-access-key")
 }
 
 // shellPrelude stands for what only other shells have. fpath is zsh's, and `source` takes

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -47,6 +48,33 @@ func TestCommandsOnPages(t *testing.T) {
 	t.Logf("%d commands in blocks, %d in the text", whole, spans)
 	if whole < 20 || spans < 20 {
 		t.Error("the commands on the pages are not found")
+	}
+}
+
+// Every config.toml on a page is one that the command accepts.
+func TestProfilesOnPages(t *testing.T) {
+	files := 0
+	for page, text := range pages(t) {
+		blocks, _ := markdown.Code(text)
+		for _, block := range blocks {
+			if block.Language != "toml" {
+				continue
+			}
+			files++
+			dir := t.TempDir()
+			path := filepath.Join(dir, "tokenturn", "config.toml")
+			if err := errors.Join(os.Mkdir(filepath.Dir(path), 0o700),
+				os.WriteFile(path, []byte(block.Text), 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			if all, err := (&cli{environ: []string{"XDG_CONFIG_HOME=" + dir}}).readProfiles(); err != nil ||
+				len(all.Profiles) == 0 {
+				t.Errorf("%s: %v, %v", page, all, err)
+			}
+		}
+	}
+	if files == 0 {
+		t.Error("no page has a config.toml")
 	}
 }
 

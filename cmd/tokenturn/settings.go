@@ -126,6 +126,24 @@ func (c *cli) readStack(ctx context.Context, conf *configuration) error {
 	return nil
 }
 
+// installationName names the installation in AWS that the command works on, for questions
+// before something ends: sandbox and production must not be mixed up. It is empty for the
+// store of this machine.
+func (c *cli) installationName() string {
+	if c.configured == nil {
+		return ""
+	}
+	settings, err := c.configured.settings()
+	if err != nil {
+		return ""
+	}
+	name := settings.Stack + " in " + c.configured.aws.Region
+	if p := c.configured.profile.value; p != "" {
+		name += ", profile " + p
+	}
+	return name
+}
+
 // flag is the flag that names the installation.
 func (ch choice) flag() string {
 	if ch.profile.source == fromFlag {

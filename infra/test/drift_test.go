@@ -41,8 +41,9 @@ func TestFunctionsHaveEverySetting(t *testing.T) {
 func TestOutputsAreTheFunctionsSettings(t *testing.T) {
 	tmpl := load(t, main)
 	outputs := object(tmpl.root["Outputs"])
-	for _, parameters := range []map[string]any{nil, {"Schedule": "rate(15 minutes)", "RedeemRate": 3.5, "LogLevel": "warn",
-		"PublicUrl": "https://connect.example.com", "SecretPrefix": "other", "Organization": "Acme Builders"}} {
+	for _, parameters := range []map[string]any{nil, {"Schedule": "rate(15 minutes)", "RedeemRate": 3.5,
+		"LogLevel": "warn", "PublicUrl": "https://connect.example.com", "SecretPrefix": "other",
+		"Organization": "Acme Builders"}} {
 		values := tmpl.values(parameters)
 		functions := map[string]string{}
 		for _, function := range []string{"RotateFunction", "CallbackFunction"} {

@@ -146,11 +146,12 @@ func TestProxyThatFailsIsNamed(t *testing.T) {
 	with := func(credentials string) string {
 		return strings.Replace(proxy.URL, "http://", "http://"+credentials, 1)
 	}
+	const proxyOf, refuses = "the proxy of TOKENTURN_PROXY ", "refuses to connect to this host "
 	for address, want := range map[string]string{
-		"http://me:canary-password@" + closed.Addr().String(): "the proxy of TOKENTURN_PROXY cannot be reached: connection refused",
-		with("me:canary-wrong@"): "the proxy of TOKENTURN_PROXY refuses to connect to this host (HTTP 407): it wants a user " +
-			"name and a password, as in http://user:password@host:port",
-		with(through.password): "the proxy of TOKENTURN_PROXY refuses to connect to this host (HTTP 502)",
+		"http://me:canary-password@" + closed.Addr().String(): proxyOf + "cannot be reached: connection refused",
+		with("me:canary-wrong@"): proxyOf + refuses + "(HTTP 407): it wants a user name and a password, as in " +
+			"http://user:password@host:port",
+		with(through.password): proxyOf + refuses + "(HTTP 502)",
 	} {
 		issuer := throughProxy(t, address, nil)
 		got := issuer.Redeem(t.Context(), testApp("https://login.example.com"), refreshGrant)
