@@ -150,7 +150,8 @@ func deployed(t *testing.T, m *machine) {
 	for _, name := range []string{"Table", "SealKey", "VaultKey", "Stack", "SecretPrefix"} {
 		outputs[name] = "tokenturn"
 	}
-	cloud := httptest.NewServer(&fakeAWS{stacks: map[string]fakeStack{"tokenturn-production": {"CREATE_COMPLETE", outputs}}})
+	cloud := httptest.NewServer(&fakeAWS{stacks: map[string]fakeStack{
+		"tokenturn-production": {"CREATE_COMPLETE", outputs}}})
 	t.Cleanup(cloud.Close)
 	m.environ = append(m.environ, "AWS_ENDPOINT_URL="+cloud.URL, "AWS_REGION=us-east-1", "AWS_ACCESS_KEY_ID=own",
 		"AWS_SECRET_ACCESS_KEY=secret-access-key")

@@ -79,10 +79,14 @@ func (ch choice) load(ctx context.Context) (aws.Config, error) {
 // settings reads and checks the settings.
 func (conf *configuration) settings() (config.Settings, error) {
 	s, err := config.Read(config.Operator, conf.environ)
-	if err != nil {
-		return s, &exitError{usage, settingsError{err}}
+	if err == nil {
+		return s, nil
 	}
-	return s, nil
+	if conf.stack.value == "" {
+		return s, exitf(usage, "%w\nor name the installation in AWS with --stack STACK or --use PROFILE; add a profile with: "+
+			"tokenturn profile add NAME --stack STACK --region REGION", settingsError{err})
+	}
+	return s, &exitError{usage, settingsError{err}}
 }
 
 // readStack takes the settings that the stack's outputs contain. A variable of the
