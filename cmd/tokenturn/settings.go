@@ -83,8 +83,8 @@ func (conf *configuration) settings() (config.Settings, error) {
 		return s, nil
 	}
 	if conf.stack.value == "" {
-		return s, exitf(usage, "%w\nor name the installation in AWS with --stack STACK or --use PROFILE; add a profile with: "+
-			"tokenturn profile add NAME --stack STACK --region REGION", settingsError{err})
+		return s, exitf(usage, "%w\nor name the installation in AWS with --stack STACK or --use PROFILE; add a profile "+
+			"with: tokenturn profile add NAME --stack STACK --region REGION", settingsError{err})
 	}
 	return s, &exitError{usage, settingsError{err}}
 }
