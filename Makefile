@@ -35,7 +35,7 @@ EXPLORER := GOGC=800 GODEBUG=asyncpreemptoff=1
 # which makes them ten times slower and finds nothing in them that shorter tests do not have.
 LONG := TestEveryFaultIsSurvived|TestABacklog|TestOneFailureCosts|TestOneHour|TestAMonth|TestAWipe|TestClocksThatStay
 # These start many programs, or wait in real time.
-SLOW := TestExamples|TestRemediesHelp
+SLOW := TestExamples|TestRemediesHelp|TestExperiments|TestWorkerKilled
 
 # The demo is a line of its own, without a shell around it: so Ctrl-C, which reaches all of them, ends it without a
 # message of make or of the shell. It exits with 0.

@@ -60,10 +60,12 @@ func (f *faults) killWorker() *experiment {
 				f.holdAnswer()
 				return t.rotateAndSee(ctx, t.presentedWith(1, granted))
 			}},
-			{"The rotation process is killed.", func(ctx context.Context, t *trial) error {
-				killed, _ = f.supervisor.running()
-				f.supervisor.kill()
-				return t.until(ctx, func() bool { return killed != nil && !killed.state.Success() })
+			{"The rotation process is killed.", func(context.Context, *trial) error {
+				killed = f.supervisor.kill()
+				if killed == nil || killed.state.Success() {
+					return errNotKilled
+				}
+				return nil
 			}},
 			{"The supervisor has started a new one.", func(ctx context.Context, t *trial) error {
 				return t.until(ctx, func() bool { p, _ := f.supervisor.running(); return p != nil && p != killed })
@@ -439,6 +441,7 @@ func inWords(d time.Duration) string {
 func both(one, other func() bool) func() bool { return func() bool { return one() && other() } }
 
 var (
-	errExpired  = errors.New("programs got an expired token")
-	errNotShown = errors.New("the secret cannot be read")
+	errExpired   = errors.New("programs got an expired token")
+	errNotShown  = errors.New("the secret cannot be read")
+	errNotKilled = errors.New("it ended before it was killed")
 )

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -79,7 +80,7 @@ func (l *lab) Experiments() []console.Experiment {
 	defer l.mu.Unlock()
 	l.differs = l.differs || wait != l.lastWait
 	l.lastWait = wait
-	var shown []console.Experiment
+	var list []console.Experiment
 	for _, e := range l.all {
 		s := console.Experiment{Name: e.name, Title: e.title, Promise: e.promise, State: e.state, Why: e.why}
 		switch {
@@ -91,15 +92,15 @@ func (l *lab) Experiments() []console.Experiment {
 			s.Wait = wait
 		}
 		for i, step := range e.steps {
-			shown := console.Step{Text: step.text}
+			one := console.Step{Text: step.text}
 			if i < len(e.done) {
-				shown.Done, shown.At = true, e.done[i]
+				one.Done, one.At = true, e.done[i]
 			}
-			s.Steps = append(s.Steps, shown)
+			s.Steps = append(s.Steps, one)
 		}
-		shown = append(shown, s)
+		list = append(list, s)
 	}
-	return shown
+	return list
 }
 
 // wait says why no experiment can start now; empty if one can.
@@ -144,7 +145,11 @@ func (l *lab) change(do func()) {
 // report takes every report of the engine. After it, other experiments may be possible than
 // before.
 func (l *lab) report(r rotation.Report) {
-	l.happened(func() { l.reports = append(l.reports, r.Connections...) })
+	l.happened(func() {
+		if l.running != nil {
+			l.reports = append(l.reports, r.Connections...)
+		}
+	})
 	if wait := l.wait(context.Background()); l.outdated(wait) {
 		l.change(func() {})
 	}
@@ -160,7 +165,13 @@ func (l *lab) outdated(wait string) bool {
 }
 
 // notify takes every notice of the engine.
-func (l *lab) notify(n rotation.Notice) { l.happened(func() { l.notices = append(l.notices, n) }) }
+func (l *lab) notify(n rotation.Notice) {
+	l.happened(func() {
+		if l.running != nil {
+			l.notices = append(l.notices, n)
+		}
+	})
+}
 
 // happened calls do under the lock and wakes the running experiment.
 func (l *lab) happened(do func()) {
@@ -210,7 +221,7 @@ func (l *lab) Start(ctx context.Context, name string) error {
 		cancel()
 		return errors.New("another experiment is running")
 	}
-	go l.run(working, e, &trial{lab: l, faults: l.faults, before: rec, presented: len(l.standIn.Presentations()),
+	go l.run(working, e, &trial{lab: l, before: rec, presented: len(l.standIn.Presentations()),
 		consent: e.consent})
 	return nil
 }
@@ -223,7 +234,7 @@ func (l *lab) run(ctx context.Context, e *experiment, t *trial) {
 	var err error
 	for _, step := range e.steps {
 		if err = step.do(ctx, t); err != nil {
-			err = fmt.Errorf("not observed: %s: %w", step.text, err)
+			err = fmt.Errorf("not observed: %s: %w", strings.TrimSuffix(step.text, "."), err)
 			break
 		}
 		l.change(func() { e.done = append(e.done, time.Now()) })
@@ -265,7 +276,6 @@ func (l *lab) close() {
 // trial is one run of an experiment, with what was there before it.
 type trial struct {
 	*lab
-	faults    *faults
 	before    rotation.Record
 	presented int  // presentations before it
 	consent   bool // see experiment

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -114,6 +115,13 @@ func TestMakeRun(t *testing.T) {
 	s.sees("Compiling")
 	s.sees("Press Ctrl-C")
 	address := strings.Fields(s.shown[strings.Index(s.shown, "http://"):])[0]
+	await(t, "the console", func() bool {
+		answer, err := http.Get(address)
+		if err != nil {
+			return false
+		}
+		return answer.Body.Close() == nil && answer.StatusCode == http.StatusOK
+	})
 	taken := runs("ADDR=" + strings.TrimPrefix(address, "http://"))
 	if exit, shown := taken.ends(); exit == done || !strings.Contains(shown, "address already in use") ||
 		!strings.Contains(shown, "make run ADDR=localhost:9000") {

@@ -147,12 +147,15 @@ func (s *supervisor) Do(ctx context.Context, request rotation.Request) (rotation
 	}
 }
 
-// kill ends the process as a crash or the kernel would (SIGKILL), and waits for its end.
-func (s *supervisor) kill() {
-	if p, _ := s.running(); p != nil {
+// kill ends the process as a crash or the kernel would (SIGKILL), and waits for its end. nil:
+// none runs.
+func (s *supervisor) kill() *process {
+	p, _ := s.running()
+	if p != nil {
 		_ = p.cmd.Process.Kill()
 		<-p.ended
 	}
+	return p
 }
 
 // restart lets the process finish what it has begun, and starts one with another clock.

@@ -5,11 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -241,7 +244,7 @@ func (r *runningDemo) isNormal() error {
 	if err != nil {
 		return err
 	}
-	tr := &trial{lab: r.lab, faults: r.faults, before: before, presented: presented}
+	tr := &trial{lab: r.lab, before: before, presented: presented}
 	if err := tr.rotateAndSee(ctx, tr.publishes(ctx)); err != nil {
 		return err
 	}
@@ -339,7 +342,7 @@ func TestExperimentsThatCannotStartOrFail(t *testing.T) {
 		t.Fatal(err)
 	}
 	if e := r.experiment("never"); e.State != console.Failed ||
-		e.Why != "not observed: Nothing is observed.: it took too long" || !e.Steps[0].Done || e.Steps[1].Done {
+		e.Why != "not observed: Nothing is observed: it took too long" || !e.Steps[0].Done || e.Steps[1].Done {
 		t.Errorf("%+v", e)
 	}
 	if err := errors.Join(r.isNormal(), r.try("old-pair")); err != nil {
@@ -400,7 +403,7 @@ func TestWorkerKilledAtAnyMoment(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr := &trial{lab: r.lab, faults: r.faults, before: before, presented: len(r.standIn.Presentations())}
+	tr := &trial{lab: r.lab, before: before, presented: len(r.standIn.Presentations())}
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	moments := rand.New(rand.NewPCG(seed, 0))
@@ -412,8 +415,7 @@ func TestWorkerKilledAtAnyMoment(t *testing.T) {
 		case <-time.After(time.Duration(moments.IntN(30)) * time.Millisecond):
 		case <-r.standIn.Changed():
 		}
-		old, _ := r.faults.supervisor.running()
-		r.faults.supervisor.kill()
+		old := r.faults.supervisor.kill()
 		if err := r.until("a new process", func() bool {
 			p, _ := r.faults.supervisor.running()
 			return p != nil && p != old
@@ -426,5 +428,18 @@ func TestWorkerKilledAtAnyMoment(t *testing.T) {
 	}
 	if err := r.isNormal(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A program that is no worker is an error at the start.
+func TestSupervisorNeedsAWorker(t *testing.T) {
+	t.Parallel()
+	for what, command := range map[string]func(time.Duration) *exec.Cmd{
+		"ends at once": func(time.Duration) *exec.Cmd { return exec.Command(os.Args[0], "-test.run=^$") },
+		"is missing":   func(time.Duration) *exec.Cmd { return exec.Command(filepath.Join(t.TempDir(), "tokenturn")) },
+	} {
+		if _, err := newSupervisor(command, newQueue(), &noticeBoard{}, slog.New(slog.DiscardHandler)); err == nil {
+			t.Errorf("a program that %s is taken for a worker", what)
+		}
 	}
 }

@@ -63,7 +63,7 @@ func TestThePanelStartsExperimentsAndTicksOffSteps(t *testing.T) {
 
 	page := s.get("/").body
 	mustContain(t, page, `id="experiments"`,
-		`<button class="second" form="act" formaction="/experiments/lose-answer">Lose an answer</button>`, "tokenturn recovers.",
+		`<button form="act" formaction="/experiments/lose-answer" class="second">Lose an answer</button>`, "tokenturn recovers.",
 		`formaction="/experiments/other" disabled>`, "Connect demo/acme first.")
 	mustNotContain(t, page, "The answer is") // before it is started
 
