@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"html/template"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -240,7 +241,7 @@ type overview struct {
 	Needs   []tracked // at most maxCards
 	More    int       // needs that are not shown
 	Kept    bool      // notices are kept
-	Notices []rotation.Notice
+	Notices []noticed
 	Older   int // notices that are not shown
 	Fault   string
 	// Redirect is the redirect URI of a new app.
@@ -259,7 +260,7 @@ const (
 func (h *Handler) overviewOf(now snapshot, chosen list) view {
 	v := h.view(h.cfg.Now())
 	o := overview{List: chosen, Summary: now.summary, Needs: now.needs[:min(len(now.needs), maxCards)],
-		Kept: h.cfg.Notices != nil, Notices: now.notices[:min(len(now.notices), maxShownNotices)], Fault: now.fault,
+		Kept: h.cfg.Notices != nil, Notices: now.noticed(), Fault: now.fault,
 		Redirect: h.cfg.RedirectURI, Panel: h.experiments(), Statuses: statuses, Sorts: sorts}
 	o.More = len(now.needs) - len(o.Needs)
 	o.Older = len(now.notices) - len(o.Notices)
@@ -298,6 +299,22 @@ func (h *Handler) overview(w http.ResponseWriter, r *http.Request) {
 		v.Overview.Rows = append(v.Overview.Rows, rowView{t.row, v.Now})
 	}
 	h.show(w, r, http.StatusOK, "overview", v)
+}
+
+// noticed is a notice as the overview shows it.
+type noticed struct {
+	rotation.Notice
+	Invite bool // it has a link, which is not shown, and the connection still needs one
+}
+
+// noticed are the newest notices.
+func (s snapshot) noticed() (shown []noticed) {
+	for _, n := range s.notices[:min(len(s.notices), maxShownNotices)] {
+		shown = append(shown, noticed{n, !n.Link.IsZero() && slices.ContainsFunc(s.needs, func(t tracked) bool {
+			return t.Connection == n.Connection && t.Need.Action == "invite"
+		})})
+	}
+	return shown
 }
 
 // about are the notices about one connection.

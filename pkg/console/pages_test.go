@@ -84,6 +84,9 @@ func TestNoticesAreOnTheOverview(t *testing.T) {
 	s := open(t, nil)
 	s.put(active(acme, 1))
 	mustContain(t, s.get("/").body, "There were no notices", "No connection needs a person")
+	rec := active(acme, 1)
+	rec.Status = rotation.NeedsConsent
+	s.put(rec)
 	s.notify(rotation.Notice{Kind: rotation.NoticeNeedsConsent, Connection: acme, Summary: "pat <b>must</b> allow again",
 		Link: token.NewSecret("http://localhost:8080/connect/" + canary), At: time.Now()})
 	s.notify(rotation.Notice{Kind: rotation.NoticeConfigError, Environment: "sandbox", Summary: "wrong secret",
@@ -99,6 +102,8 @@ func TestNoticesAreOnTheOverview(t *testing.T) {
 		t.Errorf("/notices: %d %s", got.status, got.header.Get("Location"))
 	}
 	mustContain(t, s.get("/connections/sandbox/acme").body, "pat &lt;b&gt;must&lt;/b&gt; allow again")
+	s.put(active(acme, 2))
+	mustNotContain(t, s.get("/").body, "formaction") // it no longer needs a link
 	for range 100 {
 		s.notify(rotation.Notice{Kind: rotation.NoticeUnknown, Connection: acme, At: time.Now()})
 	}

@@ -159,7 +159,10 @@ func (h *Handler) observe(fault error, now time.Time) {
 	}
 	update(len(next.rows) != len(old.rows), &next.summarySeq)
 	update(next.summary != old.summary, &next.summarySeq)
-	update(!slices.EqualFunc(next.needs, old.needs, func(a, b tracked) bool { return a.row == b.row }), &next.needsSeq)
+	if !slices.EqualFunc(next.needs, old.needs, func(a, b tracked) bool { return a.row == b.row }) {
+		update(true, &next.needsSeq)
+		update(len(next.notices) > 0, &next.noticesSeq) // those about them have buttons
+	}
 	update(!sameNotices(next.notices, old.notices), &next.noticesSeq)
 	update(next.fault != old.fault, &next.faultSeq)
 	if different {
