@@ -43,7 +43,7 @@ func TestConsentInABrowser(t *testing.T) {
 			s.app = s.NewApp(public + "/callback/demo")
 			return s.app
 		})
-		s.screens = screens(t)
+		s.screens = screens(t, "consent")
 		s.visit("stand-in", s.proxy.URL)
 	})
 	t.Run("doorkeeper", func(t *testing.T) {
@@ -275,9 +275,9 @@ func pageNames(t *testing.T) []string {
 }
 
 // screens is the empty folder for screenshots.
-func screens(t *testing.T) string {
+func screens(t *testing.T, name string) string {
 	t.Helper()
-	dir, err := filepath.Abs("../../../build/screens")
+	dir, err := filepath.Abs("../../../build/screens/" + name)
 	if err == nil {
 		err = errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755))
 	}

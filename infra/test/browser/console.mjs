@@ -1,0 +1,164 @@
+// Uses the console of `tokenturn serve --demo` as a newcomer does: connects, watches, breaks everything, and repairs it.
+import assert from 'node:assert/strict'
+import {after, before, test} from 'node:test'
+import {allowing, devices, inspect, openBrowser, Person, sees, start, world} from './harness.mjs'
+
+const connection = 'demo/acme'
+const row = page => page.locator(`#rows tr[data-row="${connection}"]`)
+const generation = async page => Number(/generation (\d+)/.exec(await row(page).innerText())?.[1] ?? 0)
+
+world.providers = [new URL(world.emptyURL).origin]
+let browser, pat, failed
+
+// step is a test that the later ones rely on.
+function step(name, does) {
+  test(name, async t => {
+    if (failed) return t.skip(`after "${failed}" failed`)
+    failed = name
+    await does()
+    failed = ''
+  })
+}
+
+before(async () => {
+  browser = await openBrowser()
+  pat = await Person.arrive(browser)
+})
+after(async () => {
+  await pat.leave()
+  await browser.close()
+})
+
+// until waits for a fact of the live page; a page that was loaded again would have lost the mark.
+async function until(page, what, fact, limit = 240_000) {
+  const end = Date.now() + limit
+  while (!await fact()) {
+    if (Date.now() > end) throw new Error(`not seen: ${what}\n${await page.locator('main').innerText()}`)
+    await page.waitForTimeout(100)
+  }
+  assert.equal(await page.evaluate(() => window.stayed), true, 'the page was loaded again')
+}
+
+async function allow(link, heading) {
+  const tab = await pat.tab()
+  await start(tab, link, heading)
+  world.providers.push(new URL(tab.url()).origin) // the stand-in
+  await allowing(tab).click()
+  await sees(tab, 'Procore is connected')
+  await tab.close()
+}
+
+// linkFrom presses a button that shows a consent link, and returns the link.
+async function linkFrom(page, button) {
+  await button.click()
+  const link = await page.locator('#result code').innerText()
+  assert.match(link, /\/connect\/[A-Z2-7]{52}$/)
+  await page.locator('#result [data-close]').click()
+  assert.ok(!(await page.content()).includes(link), 'the link stays on the page')
+  return link
+}
+
+step('the three steps of an empty console', async () => {
+  const page = await pat.tab()
+  await page.goto(world.emptyURL)
+  await page.getByText('app set').first().waitFor()
+  await inspect(page, 'console-empty')
+  await page.close()
+})
+
+step('connect, and see generation 2 without a reload', async () => {
+  const {page} = pat
+  await page.goto(world.publicURL)
+  await page.getByText('live', {exact: true}).waitFor()
+  await page.evaluate(() => { window.stayed = true })
+  await inspect(page, 'console-waiting')
+  assert.equal(await page.locator('#panel button:enabled').count(), 0, 'an experiment can start before anything is connected')
+  await allow(world.consentLink)
+  await until(page, 'active', async () => (await row(page).innerText()).includes('active'))
+  await until(page, 'generation 2', async () => await generation(page) >= 2)
+  await inspect(page, 'console-active')
+})
+
+step('find and filter', async () => {
+  const page = await pat.tab()
+  await page.goto(world.publicURL)
+  await page.getByLabel('Find').fill('nobody')
+  await row(page).waitFor({state: 'detached'})
+  await page.getByLabel('Find').fill('acm')
+  await row(page).waitFor()
+  await page.getByLabel('Show').selectOption('disconnected')
+  await row(page).waitFor({state: 'detached'})
+  await page.close()
+})
+
+step('one connection: its life, how to read it, rotate now, invite again', async () => {
+  const page = await pat.tab()
+  await page.goto(`${world.publicURL}/connections/${connection}`)
+  await page.getByText('live', {exact: true}).waitFor()
+  await page.evaluate(() => { window.stayed = true })
+  assert.ok(await page.locator('svg.life .bar-of-generation').count() >= 2, 'bars of token life')
+  for (const language of ['Go', 'Python', 'TypeScript', 'bash']) await page.getByRole('heading', {level: 3, name: language, exact: true}).waitFor()
+  const before = Number(/generation (\d+)/.exec(await page.locator('#facts').innerText())[1])
+  await page.getByRole('button', {name: 'Rotate now'}).click()
+  await until(page, 'the next generation', async () => Number(/generation (\d+)/.exec(await page.locator('#facts').innerText())[1]) > before)
+  await page.locator('#result [data-close]').click()
+  await linkFrom(page, page.getByRole('button', {name: 'Invite again'}))
+  await inspect(page, 'console-connection')
+  await page.close()
+})
+
+step('every experiment recovers', async () => {
+  const {page} = pat
+  const names = await page.locator('#panel li.panel').evaluateAll(cards => cards.map(c => c.id))
+  assert.ok(names.length >= 13, `${names.length} experiments`)
+  for (const name of names) {
+    const card = page.locator(`#${name}`)
+    await until(page, `${name} can start`, async () => await card.locator('button:enabled').count() === 1)
+    await card.locator('button').click()
+    await until(page, `${name} runs`, async () => await card.locator('ol.steps li').count() > 0)
+    const lost = name === 'experiment-revoke' || name === 'experiment-lose-for-good'
+    if (lost) {
+      await until(page, 'it needs a person', async () => await page.locator('#attention button').count() > 0)
+      await inspect(page, name === 'experiment-revoke' ? 'console-needs-consent' : 'console-lost')
+      const link = await linkFrom(page, page.locator('#attention').getByRole('button', {name: 'consent link'}))
+      await allow(link, 'Reconnect your Procore account')
+    }
+    await until(page, `${name} is over`, async () => {
+      const steps = await card.locator('ol.steps li').count()
+      return await card.locator('.notice.bad').count() > 0 || await card.locator('ol.steps li.done').count() === steps
+    })
+    assert.equal(await card.locator('.notice.bad').count(), 0, `${name}: ${await card.innerText()}`)
+    if (name === 'experiment-lose-answer') await page.screenshot({path: `${world.screens}/recovery.png`})
+  }
+  await until(page, 'active', async () => (await row(page).innerText()).includes('active'))
+  await inspect(page, 'console-after')
+})
+
+step('works without script', async () => {
+  const kim = await Person.arrive(browser, {javaScriptEnabled: false, viewport: devices.phone})
+  await kim.page.goto(world.publicURL)
+  await kim.page.getByLabel('Find').fill('acme')
+  await kim.page.getByRole('button', {name: 'Apply'}).click()
+  await kim.page.getByRole('link', {name: connection}).first().click()
+  await sees(kim.page, connection)
+  await kim.page.getByRole('button', {name: 'Invite again'}).click()
+  assert.match(await kim.page.locator('#answer code').innerText(), /\/connect\//)
+  await kim.leave()
+})
+
+step('disconnect asks for the name', async () => {
+  const page = await pat.tab()
+  await page.goto(`${world.publicURL}/connections/${connection}`)
+  await page.getByText('live', {exact: true}).waitFor()
+  await page.evaluate(() => { window.stayed = true })
+  await page.getByText('Disconnect', {exact: true}).first().click()
+  await page.getByLabel(`Type ${connection} to disconnect it`).fill('demo/other')
+  await page.getByRole('button', {name: 'Disconnect', exact: true}).click()
+  await page.locator('#result').getByRole('alert').waitFor()
+  await page.locator('#result [data-close]').click()
+  await page.getByLabel(`Type ${connection} to disconnect it`).fill(connection)
+  await page.getByRole('button', {name: 'Disconnect', exact: true}).click()
+  await until(page, 'disconnected', async () => (await page.locator('#title').innerText()).includes('disconnected'))
+  await inspect(page, 'console-disconnected')
+  await page.close()
+})
