@@ -93,7 +93,7 @@ func TestNoticesAreOnTheOverview(t *testing.T) {
 		At: time.Now()})
 	page := s.get("/").body
 	mustContain(t, page, "needs consent</strong>", "pat &lt;b&gt;must&lt;/b&gt; allow again",
-		"config error</strong> sandbox", "wrong secret", `formaction="/connections/sandbox/acme/invite"`)
+		"config error</strong> sandbox", "wrong secret", "does not show that link", `formaction="/connections/sandbox/acme/invite"`)
 	mustNotContain(t, page, canary)
 	if strings.Index(page, "wrong secret") > strings.Index(page, "allow again") {
 		t.Error("the oldest notice is the first")
