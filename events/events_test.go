@@ -25,6 +25,7 @@ import (
 
 	"github.com/tokenturn/tokenturn/pkg/consent"
 	"github.com/tokenturn/tokenturn/pkg/embedded"
+	"github.com/tokenturn/tokenturn/pkg/invitations"
 	"github.com/tokenturn/tokenturn/pkg/lambdahttp"
 	"github.com/tokenturn/tokenturn/pkg/procore"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
@@ -39,7 +40,7 @@ var acme = token.Connection{Environment: "sandbox", Name: "acme"}
 // site is a callback function with an invitation for the samples connect and
 // connect-start, and a state for the callback samples.
 type site struct {
-	store consent.Store
+	store invitations.Store
 	log   bytes.Buffer
 	serve func(*testing.T, lambdaevents.APIGatewayV2HTTPRequest) lambdaevents.APIGatewayV2HTTPResponse
 
@@ -103,11 +104,11 @@ func (s *site) refuseCode(w http.ResponseWriter, r *http.Request) {
 func (s *site) prepare(t *testing.T) {
 	t.Helper()
 	link, callback := sample(t, "connect"), sample(t, "callback")
-	invitation := consent.Invitation{Hash: hash(link.PathParameters["invitation"]), Connection: acme, CreatedAt: now,
+	invitation := invitations.Invitation{Hash: hash(link.PathParameters["invitation"]), Connection: acme, CreatedAt: now,
 		ExpiresAt: now.Add(time.Hour)}
 	must(t, s.store.CreateInvitation(t.Context(), invitation))
 	_, cookie, _ := strings.Cut(callback.Cookies[0], "=")
-	must(t, s.store.Start(t.Context(), consent.State{Hash: hash(callback.QueryStringParameters["state"]),
+	must(t, s.store.Start(t.Context(), invitations.State{Hash: hash(callback.QueryStringParameters["state"]),
 		Cookie:      hash(cookie),
 		Environment: acme.Environment, Connection: acme, Invitation: invitation.Hash, CreatedAt: now,
 		ExpiresAt: now.Add(10 * time.Minute)}))

@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/tokenturn/tokenturn/pkg/consent"
+	"github.com/tokenturn/tokenturn/pkg/invitations"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
@@ -47,7 +47,7 @@ The link leads to the server of the app's redirect URI: with the embedded store 
 			return c.withNew(ctx, func(in *installation) error { return c.invite(ctx, cmd, in, conn, wanted) })
 		})
 	flags := cmd.Flags()
-	flags.DurationVar(&wanted.expires, "expires", consent.DefaultLifetime, "how long the link is valid")
+	flags.DurationVar(&wanted.expires, "expires", invitations.DefaultLifetime, "how long the link is valid")
 	flags.StringVar(&wanted.publicURL, "public-url", "", "base URL of the link (default: that of the app's redirect "+
 		"URI; in AWS, TOKENTURN_PUBLIC_URL)")
 	expectFlags(cmd, &wanted.expect)
@@ -117,24 +117,24 @@ func (c *cli) linkBase(ctx context.Context, in *installation, environment, asked
 
 // makeInvitation registers the connection and creates a link that can work.
 func (in *installation) makeInvitation(ctx context.Context, conn token.Connection, public string,
-	wanted invitation) (token.Secret, consent.Invitation, error) {
+	wanted invitation) (token.Secret, invitations.Invitation, error) {
 	app, err := in.application(ctx, conn.Environment)
 	if err != nil {
-		return token.Secret{}, consent.Invitation{}, err
+		return token.Secret{}, invitations.Invitation{}, err
 	}
 	if back := callbackURL(public, conn.Environment); app.RedirectURI != back {
-		return token.Secret{}, consent.Invitation{}, fmt.Errorf("the link would lead to %s, but the redirect URI of the "+
+		return token.Secret{}, invitations.Invitation{}, fmt.Errorf("the link would lead to %s, but the redirect URI of the "+
 			"app credentials of %s is %s; register %s in the Developer Portal and store it with: tokenturn app set %[2]s",
 			public, conn.Environment, app.RedirectURI, back)
 	}
 	rec, err := in.register(ctx, conn)
 	if err != nil {
-		return token.Secret{}, consent.Invitation{}, err
+		return token.Secret{}, invitations.Invitation{}, err
 	}
 	if err := checkPin(rec, wanted.expect); err != nil {
-		return token.Secret{}, consent.Invitation{}, err
+		return token.Secret{}, invitations.Invitation{}, err
 	}
 	now := time.Now()
-	return consent.Invite(ctx, in.consents, public, consent.Invitation{Connection: conn, Expect: wanted.expect,
+	return invitations.New(ctx, in.consents, public, invitations.Invitation{Connection: conn, Expect: wanted.expect,
 		Epoch: rec.Epoch, CreatedAt: now, ExpiresAt: now.Add(wanted.expires)})
 }

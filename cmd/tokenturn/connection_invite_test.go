@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/tokenturn/tokenturn/pkg/consent"
+	"github.com/tokenturn/tokenturn/pkg/invitations"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
@@ -29,7 +29,7 @@ func TestInvitationSaysWhyTheSecretCannotBeRestored(t *testing.T) {
 	}
 	in.secrets, in.deletions = deletedSecretStore{in.secrets}, stuck{in.deletions}
 	acme := token.Connection{Environment: "sandbox", Name: "acme"}
-	_, _, err = in.makeInvitation(t.Context(), acme, localURL, invitation{expires: consent.DefaultLifetime})
+	_, _, err = in.makeInvitation(t.Context(), acme, localURL, invitation{expires: invitations.DefaultLifetime})
 	if !errors.Is(err, errStuck) || !strings.Contains(err.Error(), "the secret of sandbox/acme is scheduled for "+
 		"deletion and cannot be restored") {
 		t.Errorf("error %v", err)

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tokenturn/tokenturn/pkg/consent"
 	"github.com/tokenturn/tokenturn/pkg/console"
+	"github.com/tokenturn/tokenturn/pkg/invitations"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
@@ -104,7 +104,7 @@ func (a *consoleActions) Invite(ctx context.Context, conn token.Connection) (tok
 	if err != nil {
 		return token.Secret{}, time.Time{}, err
 	}
-	link, made, err := a.in.makeInvitation(ctx, conn, base, invitation{expires: consent.DefaultLifetime})
+	link, made, err := a.in.makeInvitation(ctx, conn, base, invitation{expires: invitations.DefaultLifetime})
 	if err != nil {
 		return token.Secret{}, time.Time{}, fmt.Errorf("creating a link: %w", err)
 	}

@@ -18,7 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/tokenturn/tokenturn/pkg/consent"
+	"github.com/tokenturn/tokenturn/pkg/invitations"
 	"github.com/tokenturn/tokenturn/pkg/procore/procoretest"
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
@@ -283,7 +283,7 @@ func invited(t *testing.T, m *machine) {
 	}
 	defer in.close()
 	now := time.Now()
-	err = in.consents.CreateInvitation(t.Context(), consent.Invitation{Hash: "1f3a5b7c9d0e" + strings.Repeat("0", 52),
+	err = in.consents.CreateInvitation(t.Context(), invitations.Invitation{Hash: "1f3a5b7c9d0e" + strings.Repeat("0", 52),
 		Connection: token.Connection{Environment: "sandbox", Name: "acme"}, Epoch: 1, CreatedAt: now,
 		ExpiresAt: now.Add(time.Hour)})
 	if err != nil {

@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"github.com/tokenturn/tokenturn/pkg/config"
-	"github.com/tokenturn/tokenturn/pkg/consent"
 	"github.com/tokenturn/tokenturn/pkg/doctor"
 	"github.com/tokenturn/tokenturn/pkg/embedded"
+	"github.com/tokenturn/tokenturn/pkg/invitations"
 	"github.com/tokenturn/tokenturn/pkg/procore"
 	"github.com/tokenturn/tokenturn/pkg/release"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
@@ -28,7 +28,7 @@ type installation struct {
 	deletions deletions
 	sealer    rotation.Sealer
 	apps      applications
-	consents  consent.Store
+	consents  invitations.Store
 	issuer    *procore.Issuer
 	followUps rotation.FollowUps // nil: the next sweep does the work
 	notifier  rotation.Notifier  // nil: log only
@@ -158,7 +158,7 @@ func (in *installation) rotator() (*rotation.Rotator, error) {
 		NoticeClaims: in.noticeClaims,
 		Log:          in.log, Now: in.now, Settings: in.settings}
 	if in.publicURL != "" {
-		cfg.Invitations = consent.Renewals{Store: in.consents, Applications: in.apps, PublicURL: in.publicURL}
+		cfg.Invitations = invitations.Renewals{Store: in.consents, Applications: in.apps, PublicURL: in.publicURL}
 	}
 	return rotation.NewRotator(cfg)
 }

@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/tokenturn/tokenturn/pkg/consent"
+	"github.com/tokenturn/tokenturn/pkg/invitations"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
@@ -33,11 +33,11 @@ type invitationAnswer struct {
 // idLength is the length of an invitation's id, in digits of its hash: 48 bits.
 const idLength = 12
 
-func invitationID(i consent.Invitation) string { return i.Hash[:min(idLength, len(i.Hash))] }
+func invitationID(i invitations.Invitation) string { return i.Hash[:min(idLength, len(i.Hash))] }
 
-func newInvitationAnswer(i consent.Invitation, epoch int64) invitationAnswer {
+func newInvitationAnswer(i invitations.Invitation, epoch int64) invitationAnswer {
 	a := invitationAnswer{ID: invitationID(i), Connection: i.Connection, Expected: i.Expect, State: "open",
-		Starts: i.Starts, MaxStarts: consent.MaxStarts, CreatedAt: i.CreatedAt, ExpiresAt: i.ExpiresAt}
+		Starts: i.Starts, MaxStarts: invitations.MaxStarts, CreatedAt: i.CreatedAt, ExpiresAt: i.ExpiresAt}
 	switch {
 	case !i.UsedAt.IsZero():
 		a.State = "used"
@@ -45,7 +45,7 @@ func newInvitationAnswer(i consent.Invitation, epoch int64) invitationAnswer {
 		a.State = "revoked"
 	case i.Epoch != epoch: // connected or disconnected otherwise since then
 		a.State = "ended"
-	case i.Starts >= consent.MaxStarts:
+	case i.Starts >= invitations.MaxStarts:
 		a.State = "started_out"
 	}
 	return a

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/tokenturn/tokenturn/pkg/consent"
+	"github.com/tokenturn/tokenturn/pkg/invitations"
 )
 
 var idForm = regexp.MustCompile(`^[0-9a-f]{4,64}$`)
@@ -53,7 +53,7 @@ func (c *cli) revokeInvitation(ctx context.Context, in *installation, id string)
 }
 
 // invitation finds the invitation with a hash that begins with id.
-func (in *installation) invitation(ctx context.Context, id string) (found consent.Invitation, err error) {
+func (in *installation) invitation(ctx context.Context, id string) (found invitations.Invitation, err error) {
 	stored, err := in.consents.Invitations(ctx, time.Now())
 	if err != nil {
 		return found, err

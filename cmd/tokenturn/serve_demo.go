@@ -15,8 +15,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/tokenturn/tokenturn/pkg/consent"
 	"github.com/tokenturn/tokenturn/pkg/embedded"
+	"github.com/tokenturn/tokenturn/pkg/invitations"
 	"github.com/tokenturn/tokenturn/pkg/procore"
 	"github.com/tokenturn/tokenturn/pkg/procore/procoretest"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
@@ -174,7 +174,7 @@ func (in *installation) setUpDemo(ctx context.Context, app procoretest.App, proc
 	if err := in.apps.Set(ctx, demoConnection.Environment, value); err != nil {
 		return token.Secret{}, err
 	}
-	link, _, err = in.makeInvitation(ctx, demoConnection, in.publicURL, invitation{expires: consent.DefaultLifetime})
+	link, _, err = in.makeInvitation(ctx, demoConnection, in.publicURL, invitation{expires: invitations.DefaultLifetime})
 	return link, err
 }
 

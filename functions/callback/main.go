@@ -15,9 +15,11 @@ import (
 
 	"github.com/tokenturn/tokenturn/pkg/awsstack"
 	"github.com/tokenturn/tokenturn/pkg/config"
+	"github.com/tokenturn/tokenturn/pkg/consent"
 	"github.com/tokenturn/tokenturn/pkg/lambdahttp"
 	"github.com/tokenturn/tokenturn/pkg/lambdalog"
 	"github.com/tokenturn/tokenturn/pkg/metrics"
+	"github.com/tokenturn/tokenturn/pkg/procore"
 	"github.com/tokenturn/tokenturn/pkg/traces"
 )
 
@@ -49,7 +51,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, start func(lambd
 	if err != nil {
 		return err
 	}
-	handler, err := stack.ConsentHandler()
+	handler, err := consentHandler(stack)
 	if err != nil {
 		return err
 	}
@@ -60,4 +62,23 @@ func run(ctx context.Context, environ []string, logs io.Writer, start func(lambd
 	})
 	start(tracer.Handler(lambda.NewHandler(lambdahttp.Handler(serve))))
 	return nil
+}
+
+// consentHandler answers invitations and callbacks under the installation's public URL.
+func consentHandler(s *awsstack.Stack) (*consent.Handler, error) {
+	consents, err := s.Consents()
+	if err != nil {
+		return nil, err
+	}
+	face := func(ctx context.Context, environment string) (consent.Face, error) {
+		value, err := s.Applications.Value(ctx, environment)
+		if err != nil {
+			return consent.Face{}, err
+		}
+		credentials, err := procore.ParseCredentials(value)
+		return consent.Face{Name: credentials.Name, Logo: credentials.Logo}, err
+	}
+	return consent.New(consent.Config{Store: s.Table, Consents: consents, Applications: s.Applications,
+		AuthorizeURL: procore.AuthorizeURL, PublicURL: s.Settings.PublicURL,
+		Organization: s.Settings.Organization, Observer: s.Meter, Faces: face, Logger: s.Log, Now: time.Now})
 }

@@ -15,13 +15,14 @@ import (
 	"time"
 
 	"github.com/tokenturn/tokenturn/pkg/consent"
+	"github.com/tokenturn/tokenturn/pkg/invitations"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 )
 
 // The routes of the API are the routes of the handler, method by method. (To a
 // method that it does not have, a handler answers with a list of those it has.)
 func TestRoutesAreTheHandlers(t *testing.T) {
-	handler, err := consent.New(consent.Config{Store: struct{ consent.Store }{}, Consents: &rotation.Consents{},
+	handler, err := consent.New(consent.Config{Store: struct{ invitations.Store }{}, Consents: &rotation.Consents{},
 		Applications: noApplications{}, AuthorizeURL: func(rotation.Application, string, string, string) string { return "" },
 		PublicURL: "https://example.com", Logger: slog.New(slog.DiscardHandler), Now: time.Now})
 	if err != nil {

@@ -18,7 +18,8 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/awsstack"
 	"github.com/tokenturn/tokenturn/pkg/config"
 	"github.com/tokenturn/tokenturn/pkg/consent"
-	"github.com/tokenturn/tokenturn/pkg/consent/consenttest"
+	"github.com/tokenturn/tokenturn/pkg/invitations"
+	"github.com/tokenturn/tokenturn/pkg/invitations/invitationstest"
 	"github.com/tokenturn/tokenturn/pkg/lambdalog"
 	"github.com/tokenturn/tokenturn/pkg/metrics"
 	"github.com/tokenturn/tokenturn/pkg/procore"
@@ -42,11 +43,11 @@ type installation struct {
 	rotate  trigger.Handler
 	server  http.Handler
 	meter   *metrics.Meter
-	states  *consenttest.Store
+	states  *invitationstest.Store
 }
 
 func install(t *testing.T, personality rotationtest.Personality) *installation {
-	i := &installation{t: t, ctx: t.Context(), cloud: cloudwatch{}, states: &consenttest.Store{}}
+	i := &installation{t: t, ctx: t.Context(), cloud: cloudwatch{}, states: &invitationstest.Store{}}
 	i.Harness = rotationtest.NewHarness(func(ctx context.Context, at rotationtest.Passage) rotationtest.Fault {
 		if g := i.inForce.Load(); g != nil && *g != nil {
 			return (*g)(ctx, at)
@@ -154,7 +155,7 @@ func (i *installation) shown() token.Document {
 func (i *installation) connect() (again func()) {
 	rec, err := rotation.Register(i.ctx, i.Ledger, i.SecretStore, "example", acme)
 	i.check(err)
-	link, _, err := consent.Invite(i.ctx, i.states, publicURL, consent.Invitation{Connection: acme, Epoch: rec.Epoch,
+	link, _, err := invitations.New(i.ctx, i.states, publicURL, invitations.Invitation{Connection: acme, Epoch: rec.Epoch,
 		CreatedAt: time.Now()})
 	i.check(err)
 	begin := httptest.NewRequest("POST", link.Reveal(), nil)

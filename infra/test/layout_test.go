@@ -21,7 +21,7 @@ type importRule struct {
 
 var (
 	ours     = []string{"./..."}
-	domain   = []string{"./pkg/token", "./pkg/rotation", "./pkg/consent", "./pkg/webpage"}
+	domain   = []string{"./pkg/token", "./pkg/rotation", "./pkg/invitations"}
 	adapters = []string{"./pkg/dynamo", "./pkg/secretsmanager", "./pkg/kms", "./pkg/sqs", "./pkg/sns", "./pkg/embedded",
 		"./pkg/procore"}
 	parts    = []string{"./pkg/config", "./pkg/doctor", "./pkg/fsck", "./pkg/metrics", "./pkg/traces"}
@@ -40,7 +40,10 @@ var importRules = []importRule{
 		why: "only the operator's command decodes a logo; the callback function serves the result"},
 	{of: []string{"./pkg/webpage"}, never: ours,
 		why: "the pages of every part have one look, which knows none of them"},
-	{of: []string{"./pkg/consent"}, never: ours, but: []string{"./pkg/token", "./pkg/rotation", "./pkg/webpage"},
+	{of: []string{"./pkg/invitations"}, never: ours, but: []string{"./pkg/token", "./pkg/rotation"},
+		why: "the stores keep invitations, and know no page"},
+	{of: []string{"./pkg/consent"}, never: ours,
+		but: []string{"./pkg/token", "./pkg/rotation", "./pkg/invitations", "./pkg/webpage"},
 		why: "the pages use the engine; the engine does not use the pages"},
 	{of: adapters, never: ours, but: domain,
 		why: "an adapter translates one technology for the domain; only the wiring combines adapters"},
@@ -71,7 +74,7 @@ var importRules = []importRule{
 		why: "packages serve programs and tests, and know neither"},
 	{of: programs, never: []string{"./infra/...", "./events/..."},
 		why: "no program contains a test rig"},
-	{of: programs, never: []string{"./pkg/rotation/rotationtest", "./pkg/consent/consenttest",
+	{of: programs, never: []string{"./pkg/rotation/rotationtest", "./pkg/invitations/invitationstest",
 		"./pkg/tokensource/tokensourcetest", "./pkg/internal/awstest"},
 		why: "no program contains test support"},
 	{of: []string{"./functions/..."}, never: []string{"./pkg/procore/procoretest"},
@@ -82,7 +85,7 @@ var importRules = []importRule{
 		why: "a stand-in that shared code with pkg/procore would share its mistakes; it shares a look only"},
 	{of: []string{"./pkg/rotation/rotationtest"}, never: ours, but: []string{"./pkg/token", "./pkg/rotation"},
 		why: "the suites are for every adapter, so they know none"},
-	{of: []string{"./pkg/consent/consenttest"}, never: ours,
+	{of: []string{"./pkg/invitations/invitationstest"}, never: ours,
 		but: slices.Concat(domain, []string{"./pkg/rotation/rotationtest"}),
 		why: "the same"},
 	{of: []string{"./pkg/internal/awstest"}, never: ours,
@@ -90,6 +93,24 @@ var importRules = []importRule{
 }
 
 const awsServices = "github.com/aws/aws-sdk-go-v2/service/"
+
+// The rotate function shows no page and has the credentials of its role. What it does not
+// link, it does not start. The tag is that of the Makefile's build.
+func TestRotateIsSmall(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "-tags", "lambda.norpc",
+		"../../functions/rotate").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range strings.FieldsSeq(string(out)) {
+		for _, unwanted := range []string{"html/template", "text/template", "golang.org/x/net/html", awsServices + "sso",
+			awsServices + "ssooidc", awsServices + "sts", "github.com/tokenturn/tokenturn/pkg/consent"} {
+			if name == unwanted {
+				t.Errorf("functions/rotate links %s", name)
+			}
+		}
+	}
+}
 
 // The rules are about the packages as built for this operating system.
 func TestImportsKeepToTheLayout(t *testing.T) {

@@ -3,7 +3,6 @@
 package awsstack
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"math/rand/v2"
@@ -20,8 +19,8 @@ import (
 	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"github.com/tokenturn/tokenturn/pkg/config"
-	"github.com/tokenturn/tokenturn/pkg/consent"
 	"github.com/tokenturn/tokenturn/pkg/dynamo"
+	"github.com/tokenturn/tokenturn/pkg/invitations"
 	"github.com/tokenturn/tokenturn/pkg/kms"
 	"github.com/tokenturn/tokenturn/pkg/metrics"
 	"github.com/tokenturn/tokenturn/pkg/procore"
@@ -136,7 +135,7 @@ func sendRetryer() aws.Retryer {
 func (s *Stack) Rotator() (*rotation.Rotator, error) {
 	var links rotation.Invitations
 	if s.Settings.PublicURL != "" {
-		links = consent.Renewals{Store: s.Table, Applications: s.Applications, PublicURL: s.Settings.PublicURL}
+		links = invitations.Renewals{Store: s.Table, Applications: s.Applications, PublicURL: s.Settings.PublicURL}
 	}
 	return rotation.NewRotator(rotation.Config{Ledger: s.Table, SecretStore: s.SecretStore, Sealer: s.Sealer,
 		Applications: s.Applications,
@@ -151,26 +150,4 @@ func (s *Stack) Consents() (*rotation.Consents, error) {
 	return rotation.NewConsents(rotation.ConsentsConfig{Ledger: s.Table, Sealer: s.Sealer, Applications: s.Applications,
 		Issuer: s.Meter.Issuer(s.Tracer.Issuer(s.Issuer)), FollowUps: s.FollowUps, Notifier: s.Meter.Notifier(s.Notifier),
 		Log: s.Log, Settings: s.Settings.Rotation()})
-}
-
-// ConsentHandler returns the handler of this installation's invitations and callbacks
-// under Settings.PublicURL.
-func (s *Stack) ConsentHandler() (*consent.Handler, error) {
-	consents, err := s.Consents()
-	if err != nil {
-		return nil, err
-	}
-	return consent.New(consent.Config{Store: s.Table, Consents: consents, Applications: s.Applications,
-		AuthorizeURL: procore.AuthorizeURL, PublicURL: s.Settings.PublicURL,
-		Organization: s.Settings.Organization, Observer: s.Meter, Faces: s.face, Logger: s.Log, Now: time.Now})
-}
-
-// face reads what people see of the app of an environment.
-func (s *Stack) face(ctx context.Context, environment string) (consent.Face, error) {
-	value, err := s.Applications.Value(ctx, environment)
-	if err != nil {
-		return consent.Face{}, err
-	}
-	credentials, err := procore.ParseCredentials(value)
-	return consent.Face{Name: credentials.Name, Logo: credentials.Logo}, err
 }

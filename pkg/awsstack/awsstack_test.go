@@ -62,7 +62,7 @@ func TestEverythingCanBeWired(t *testing.T) {
 	if _, err := stack.Rotator(); err != nil {
 		t.Error(err)
 	}
-	if _, err := stack.ConsentHandler(); err != nil {
+	if _, err := stack.Consents(); err != nil {
 		t.Error(err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tokenturn/tokenturn/pkg/invitations"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
@@ -43,13 +44,13 @@ func (h *Handler) callback(w http.ResponseWriter, r *http.Request, environment s
 		h.refuse(w, r, complaint)
 		return
 	}
-	state, err := h.cfg.Store.State(r.Context(), hash(answer.state))
+	state, err := h.cfg.Store.State(r.Context(), invitations.Hash(answer.state))
 	about := aboutConnection(state.Connection)
 	switch {
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, invitations.ErrNotFound):
 		h.refuse(w, r, "unknown state")
 	case err != nil:
-		h.unavailable(w, r, hash(answer.state), fmt.Errorf("reading the state: %w", err))
+		h.unavailable(w, r, invitations.Hash(answer.state), fmt.Errorf("reading the state: %w", err))
 	case !sameBrowser(state, answer.cookie):
 		h.refuse(w, r, "another browser's state", about)
 	case state.Environment != environment:
@@ -63,21 +64,21 @@ func (h *Handler) callback(w http.ResponseWriter, r *http.Request, environment s
 	}
 }
 
-func sameBrowser(state State, cookie token.Secret) bool {
-	return subtle.ConstantTimeCompare([]byte(state.Cookie), []byte(hash(cookie))) == 1
+func sameBrowser(state invitations.State, cookie token.Secret) bool {
+	return subtle.ConstantTimeCompare([]byte(state.Cookie), []byte(invitations.Hash(cookie))) == 1
 }
 
 // conclude consumes a fresh state and records its result. Until Consume nothing is
 // changed, so a reload can repeat any step that failed before it; after Consume
 // this request alone holds the code.
-func (h *Handler) conclude(w http.ResponseWriter, r *http.Request, state State, answer response) {
+func (h *Handler) conclude(w http.ResponseWriter, r *http.Request, state invitations.State, answer response) {
 	exchange, err := h.prepare(r.Context(), state, answer)
 	switch {
 	case errors.Is(err, errOtherIssuer):
 		h.refuse(w, r, err.Error(), aboutConnection(state.Connection))
 		return
 	case errors.Is(err, errWithdrawn):
-		h.turnAway(w, r, Invitation{Connection: state.Connection, RevokedAt: h.cfg.Now()}, err)
+		h.turnAway(w, r, invitations.Invitation{Connection: state.Connection, RevokedAt: h.cfg.Now()}, err)
 		return
 	case errors.Is(err, rotation.ErrSuperseded), errors.Is(err, rotation.ErrNotRegistered):
 		result := h.supersededPage(r.Context(), state)
@@ -88,10 +89,10 @@ func (h *Handler) conclude(w http.ResponseWriter, r *http.Request, state State, 
 		h.unavailable(w, r, state.Hash, err, aboutConnection(state.Connection))
 		return
 	}
-	consumed, err := h.cfg.Store.Consume(r.Context(), state.Hash, hash(answer.cookie), state.Environment,
-		newSecret().Reveal(), h.cfg.Now().UTC())
+	consumed, err := h.cfg.Store.Consume(r.Context(), state.Hash, invitations.Hash(answer.cookie), state.Environment,
+		invitations.NewSecret().Reveal(), h.cfg.Now().UTC())
 	switch {
-	case errors.Is(err, ErrRefused):
+	case errors.Is(err, invitations.ErrRefused):
 		h.alreadyConsumed(w, r, state, answer.cookie)
 		return
 	case err != nil:
@@ -107,7 +108,7 @@ func (h *Handler) conclude(w http.ResponseWriter, r *http.Request, state State, 
 var errOtherIssuer = errors.New("another issuer's answer")
 
 // prepare takes the steps that can fail without leaving a change. It returns no exchange if the answer is a refusal.
-func (h *Handler) prepare(ctx context.Context, state State, answer response) (*rotation.Exchange, error) {
+func (h *Handler) prepare(ctx context.Context, state invitations.State, answer response) (*rotation.Exchange, error) {
 	if answer.issuer != "" {
 		app, err := h.application(ctx, state.Environment)
 		if err != nil {
@@ -120,7 +121,7 @@ func (h *Handler) prepare(ctx context.Context, state State, answer response) (*r
 	}
 	invited, err := h.cfg.Store.Invitation(ctx, state.Invitation)
 	switch {
-	case errors.Is(err, ErrNotFound), err == nil && !invited.RevokedAt.IsZero():
+	case errors.Is(err, invitations.ErrNotFound), err == nil && !invited.RevokedAt.IsZero():
 		return nil, errWithdrawn
 	case err != nil:
 		return nil, fmt.Errorf("reading the invitation: %w", err)
@@ -145,7 +146,8 @@ func hostOf(issuer string) string {
 
 // finish exchanges the code, if there is one, and returns the page to show.
 // The error explains every page but connected.
-func (h *Handler) finish(ctx context.Context, exchange *rotation.Exchange, state State, answer response) (page, error) {
+func (h *Handler) finish(ctx context.Context, exchange *rotation.Exchange, state invitations.State,
+	answer response) (page, error) {
 	switch answer.problem {
 	case "":
 	case "access_denied":
@@ -183,7 +185,7 @@ func pageOf(result rotation.ConsentResult) page {
 }
 
 // unrecorded returns the page for a consent without a recorded result.
-func (h *Handler) unrecorded(ctx context.Context, state State) page {
+func (h *Handler) unrecorded(ctx context.Context, state invitations.State) page {
 	standing, err := h.cfg.Consents.Standing(ctx, state.Connection)
 	if err == nil && standing.Epoch > state.Epoch && standing.Status == rotation.Active {
 		return alreadyConnected
@@ -193,7 +195,7 @@ func (h *Handler) unrecorded(ctx context.Context, state State) page {
 
 // supersededPage returns the page for a consent that came after another change
 // of its connection.
-func (h *Handler) supersededPage(ctx context.Context, state State) page {
+func (h *Handler) supersededPage(ctx context.Context, state invitations.State) page {
 	if standing, err := h.cfg.Consents.Standing(ctx, state.Connection); err == nil && standing.Status == rotation.Active {
 		return alreadyConnected
 	}
@@ -214,7 +216,7 @@ func knownProblem(problem string) string {
 // is: if the account is the wrong one, the right person needs the link again, and
 // if it is the right one, the connection's new epoch ends the link. If the result
 // cannot be stored, the person still sees this request's own redirect.
-func (h *Handler) record(ctx context.Context, state State, result page) {
+func (h *Handler) record(ctx context.Context, state invitations.State, result page) {
 	ctx, cancel := finishing(ctx, concludeLimit)
 	defer cancel()
 	if err := h.cfg.Store.Conclude(ctx, state, string(result), result == connected, h.cfg.Now().UTC()); err != nil {
@@ -226,7 +228,7 @@ func (h *Handler) record(ctx context.Context, state State, result page) {
 }
 
 // reportResult passes the end of a consent to the observer and the log.
-func (h *Handler) reportResult(ctx context.Context, state State, result page, err error) {
+func (h *Handler) reportResult(ctx context.Context, state invitations.State, result page, err error) {
 	h.cfg.Observer.Ended(state.Connection, string(result))
 	level, attrs := slog.LevelInfo, []slog.Attr{aboutConnection(state.Connection), slog.String("result", string(result)),
 		slog.String("reference", reference(state.Hash))}
@@ -237,10 +239,11 @@ func (h *Handler) reportResult(ctx context.Context, state State, result page, er
 }
 
 // alreadyConsumed answers a request that was not the first to consume the state.
-func (h *Handler) alreadyConsumed(w http.ResponseWriter, r *http.Request, state State, cookie token.Secret) {
+func (h *Handler) alreadyConsumed(w http.ResponseWriter, r *http.Request, state invitations.State,
+	cookie token.Secret) {
 	again, err := h.cfg.Store.State(r.Context(), state.Hash)
 	switch {
-	case err != nil && !errors.Is(err, ErrNotFound):
+	case err != nil && !errors.Is(err, invitations.ErrNotFound):
 		h.unavailable(w, r, state.Hash, fmt.Errorf("reading the state again: %w", err), aboutConnection(state.Connection))
 	case again.ConsumedAt.IsZero(): // it expired meanwhile
 		h.refuse(w, r, "expired state", aboutConnection(state.Connection))
@@ -251,7 +254,7 @@ func (h *Handler) alreadyConsumed(w http.ResponseWriter, r *http.Request, state 
 
 // repeat answers a reload, a double click or a retry with the result of the
 // request that consumed the state. It never makes a second exchange.
-func (h *Handler) repeat(w http.ResponseWriter, r *http.Request, state State, cookie token.Secret) {
+func (h *Handler) repeat(w http.ResponseWriter, r *http.Request, state invitations.State, cookie token.Secret) {
 	h.cfg.Observer.Reused(state.Connection)
 	for waited := time.Duration(0); h.underWay(state) && waited < patience; waited += pause {
 		select {
@@ -276,7 +279,7 @@ func (h *Handler) repeat(w http.ResponseWriter, r *http.Request, state State, co
 	}
 }
 
-func (h *Handler) underWay(state State) bool {
+func (h *Handler) underWay(state invitations.State) bool {
 	return state.Result == "" && h.cfg.Now().Sub(state.ConsumedAt) < abandoned
 }
 

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tokenturn/tokenturn/pkg/invitations"
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
@@ -22,7 +23,7 @@ type cookieJar struct {
 }
 
 func (j cookieJar) name(state token.Secret) string {
-	name := "tokenturn-" + hash(state)[:12]
+	name := "tokenturn-" + invitations.Hash(state)[:12]
 	if j.plain {
 		return name
 	}
@@ -54,7 +55,7 @@ func (j cookieJar) readResult(r *http.Request) (stateHash string, cookie token.S
 		return "", token.Secret{}, false
 	}
 	stateHash, text, _ := strings.Cut(found[0].Value, ".")
-	cookie, ok = parseSecret(text)
+	cookie, ok = invitations.ParseSecret(text)
 	return stateHash, cookie, ok && hashForm.MatchString(stateHash)
 }
 
@@ -78,7 +79,7 @@ func (j cookieJar) read(r *http.Request, state token.Secret) (_ token.Secret, co
 	if len(found) != 1 {
 		return token.Secret{}, "not exactly one cookie of this state"
 	}
-	value, ok := parseSecret(found[0].Value)
+	value, ok := invitations.ParseSecret(found[0].Value)
 	if !ok {
 		return token.Secret{}, "malformed cookie"
 	}

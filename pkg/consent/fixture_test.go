@@ -22,6 +22,7 @@ import (
 
 	"github.com/tokenturn/tokenturn/pkg/consent"
 	"github.com/tokenturn/tokenturn/pkg/embedded"
+	"github.com/tokenturn/tokenturn/pkg/invitations"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
@@ -127,8 +128,8 @@ func (s *server) inviteTo(c token.Connection, expect rotation.Identity) (path, h
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	link, made, err := consent.Invite(context.Background(), s.store.Store, s.public,
-		consent.Invitation{Connection: c, Expect: expect, Epoch: rec.Epoch, CreatedAt: s.clock.Now()})
+	link, made, err := invitations.New(context.Background(), s.store.Store, s.public,
+		invitations.Invitation{Connection: c, Expect: expect, Epoch: rec.Epoch, CreatedAt: s.clock.Now()})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -156,7 +157,7 @@ func (s *server) checkLog() {
 }
 
 // invitation reads the stored invitation.
-func (s *server) invitation(hash string) consent.Invitation {
+func (s *server) invitation(hash string) invitations.Invitation {
 	s.t.Helper()
 	i, err := s.store.Store.Invitation(context.Background(), hash)
 	if err != nil {
@@ -377,7 +378,7 @@ var errStoreDown = errors.New("the store is down")
 
 // watched counts the calls of a store and can refuse them.
 type watched struct {
-	consent.Store
+	invitations.Store
 	mu    sync.Mutex
 	calls map[string]int
 	down  map[string]bool   // calls that fail without effect
@@ -414,27 +415,27 @@ func (w *watched) made() string {
 	return strings.Join(names, " ")
 }
 
-func (w *watched) Invitation(ctx context.Context, hash string) (consent.Invitation, error) {
-	return through(w, "Invitation", func() (consent.Invitation, error) { return w.Store.Invitation(ctx, hash) })
+func (w *watched) Invitation(ctx context.Context, hash string) (invitations.Invitation, error) {
+	return through(w, "Invitation", func() (invitations.Invitation, error) { return w.Store.Invitation(ctx, hash) })
 }
 
-func (w *watched) Start(ctx context.Context, s consent.State) error {
+func (w *watched) Start(ctx context.Context, s invitations.State) error {
 	_, err := through(w, "Start", func() (struct{}, error) { return struct{}{}, w.Store.Start(ctx, s) })
 	return err
 }
 
-func (w *watched) State(ctx context.Context, hash string) (consent.State, error) {
-	return through(w, "State", func() (consent.State, error) { return w.Store.State(ctx, hash) })
+func (w *watched) State(ctx context.Context, hash string) (invitations.State, error) {
+	return through(w, "State", func() (invitations.State, error) { return w.Store.State(ctx, hash) })
 }
 
-func (w *watched) Consume(ctx context.Context, hash, cookie, environment, nonce string, now time.Time) (consent.State,
-	error) {
-	return through(w, "Consume", func() (consent.State, error) {
+func (w *watched) Consume(ctx context.Context, hash, cookie, environment, nonce string,
+	now time.Time) (invitations.State, error) {
+	return through(w, "Consume", func() (invitations.State, error) {
 		return w.Store.Consume(ctx, hash, cookie, environment, nonce, now)
 	})
 }
 
-func (w *watched) Conclude(ctx context.Context, s consent.State, result string, used bool, now time.Time) error {
+func (w *watched) Conclude(ctx context.Context, s invitations.State, result string, used bool, now time.Time) error {
 	_, err := through(w, "Conclude", func() (struct{}, error) {
 		return struct{}{}, w.Store.Conclude(ctx, s, result, used,
 			now)
@@ -477,6 +478,8 @@ func (b *lockedBuffer) String() string {
 }
 
 // brokenStore refuses every invitation.
-type brokenStore struct{ consent.Store }
+type brokenStore struct{ invitations.Store }
 
-func (brokenStore) CreateInvitation(context.Context, consent.Invitation) error { return errStoreDown }
+func (brokenStore) CreateInvitation(context.Context, invitations.Invitation) error {
+	return errStoreDown
+}

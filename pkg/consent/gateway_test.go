@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 
 	"github.com/tokenturn/tokenturn/pkg/consent"
+	"github.com/tokenturn/tokenturn/pkg/invitations"
 	"github.com/tokenturn/tokenturn/pkg/lambdahttp"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 )
@@ -100,7 +101,7 @@ func TestFloodTouchesNoStore(t *testing.T) {
 			t.Fatal(err)
 		}
 		kept := *b.cookies[0]
-		s.handler, err = consent.New(consent.Config{Store: struct{ consent.Store }{}, Consents: &rotation.Consents{},
+		s.handler, err = consent.New(consent.Config{Store: struct{ invitations.Store }{}, Consents: &rotation.Consents{},
 			Applications: struct{ rotation.Applications }{}, AuthorizeURL: authorizeURL, PublicURL: publicURL,
 			Logger: s.logger(), Now: s.clock.Now})
 		if err != nil {

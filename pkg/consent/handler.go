@@ -13,6 +13,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/tokenturn/tokenturn/pkg/invitations"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/token"
 	"github.com/tokenturn/tokenturn/pkg/webpage"
@@ -37,7 +38,7 @@ func (noObserver) Reused(token.Connection)        {}
 
 // Config wires a Handler. Every field but Organization, Observer and Faces is required.
 type Config struct {
-	Store        Store
+	Store        invitations.Store
 	Consents     *rotation.Consents
 	Applications rotation.Applications
 	// AuthorizeURL makes the address of the authorization page.
@@ -78,7 +79,7 @@ type methods = map[string]func(w http.ResponseWriter, r *http.Request, argument 
 
 // New checks the configuration and reports all problems at once.
 func New(cfg Config) (*Handler, error) {
-	public, err := parsePublicURL(cfg.PublicURL)
+	public, err := invitations.ParsePublicURL(cfg.PublicURL)
 	problems := []error{err, CheckOrganization(cfg.Organization)}
 	for _, field := range []struct {
 		name    string
@@ -131,7 +132,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case !allowed:
 		w.Header().Set("Allow", strings.Join(slices.Sorted(maps.Keys(found.methods)), ", "))
 		h.show(w, http.StatusMethodNotAllowed, notFound, view{})
-	case name != "healthz" && canonicalHost(h.public.Scheme, r.Host) != canonicalHost(h.public.Scheme, h.public.Host):
+	case name != "healthz" && invitations.CanonicalHost(h.public.Scheme, r.Host) !=
+		invitations.CanonicalHost(h.public.Scheme, h.public.Host):
 		h.refuse(w, r, "the Host header is not "+h.public.Host)
 	default:
 		serve(w, r, argument)

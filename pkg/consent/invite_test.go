@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tokenturn/tokenturn/pkg/consent"
+	"github.com/tokenturn/tokenturn/pkg/invitations"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 )
 
@@ -16,7 +17,7 @@ func TestInvite(t *testing.T) {
 	now := s.clock.Now()
 	seen := map[string]bool{}
 	for range 3 {
-		link, made, err := consent.Invite(t.Context(), s.store.Store, publicURL+"/", consent.Invitation{
+		link, made, err := invitations.New(t.Context(), s.store.Store, publicURL+"/", invitations.Invitation{
 			Connection: acme, Expect: rotation.Identity{Company: "7"}, CreatedAt: now, Starts: 4, Hash: "forged"})
 		if err != nil {
 			t.Fatal(err)
@@ -42,15 +43,16 @@ func TestInviteRefuses(t *testing.T) {
 	now := s.clock.Now()
 	for _, c := range []struct {
 		name, url, says string
-		wanted          consent.Invitation
+		wanted          invitations.Invitation
 	}{
-		{"no connection", publicURL, "needs a connection", consent.Invitation{CreatedAt: now}},
-		{"no time", publicURL, "present time", consent.Invitation{Connection: acme}},
-		{"expired", publicURL, "lifetime above zero", consent.Invitation{Connection: acme, CreatedAt: now, ExpiresAt: now}},
-		{"plain HTTP", "http://tokens.example.com", "https://", consent.Invitation{Connection: acme, CreatedAt: now}},
+		{"no connection", publicURL, "needs a connection", invitations.Invitation{CreatedAt: now}},
+		{"no time", publicURL, "present time", invitations.Invitation{Connection: acme}},
+		{"expired", publicURL, "lifetime above zero",
+			invitations.Invitation{Connection: acme, CreatedAt: now, ExpiresAt: now}},
+		{"plain HTTP", "http://tokens.example.com", "https://", invitations.Invitation{Connection: acme, CreatedAt: now}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			link, _, err := consent.Invite(t.Context(), s.store.Store, c.url, c.wanted)
+			link, _, err := invitations.New(t.Context(), s.store.Store, c.url, c.wanted)
 			if err == nil || !strings.Contains(err.Error(), c.says) || !link.IsZero() {
 				t.Errorf("error %v", err)
 			}
@@ -91,7 +93,7 @@ func TestPublicURLs(t *testing.T) {
 		"javascript:alert(1)":                  false,
 		"https://tokens.example.com\r\nX-Y: 1": false,
 	} {
-		_, _, err := consent.Invite(t.Context(), s.store.Store, url, consent.Invitation{Connection: acme,
+		_, _, err := invitations.New(t.Context(), s.store.Store, url, invitations.Invitation{Connection: acme,
 			CreatedAt: s.clock.Now()})
 		if (err == nil) != good {
 			t.Errorf("%q: %v", url, err)
@@ -103,7 +105,7 @@ func TestPublicURLs(t *testing.T) {
 }
 
 func TestInviteReportsTheStore(t *testing.T) {
-	_, _, err := consent.Invite(t.Context(), brokenStore{}, publicURL, consent.Invitation{Connection: acme,
+	_, _, err := invitations.New(t.Context(), brokenStore{}, publicURL, invitations.Invitation{Connection: acme,
 		CreatedAt: time.Now()})
 	if !errors.Is(err, errStoreDown) || !strings.Contains(err.Error(), "sandbox/acme") {
 		t.Errorf("error %v", err)
@@ -118,10 +120,10 @@ func TestRenewals(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	renewals := consent.Renewals{Store: s.store.Store, Applications: s.apps, PublicURL: strings.TrimSuffix(app.RedirectURI,
-		"/callback/"+acme.Environment)}
+	renewals := invitations.Renewals{Store: s.store.Store, Applications: s.apps,
+		PublicURL: strings.TrimSuffix(app.RedirectURI, "/callback/"+acme.Environment)}
 	link, until, err := renewals.Renew(t.Context(), rotation.Record{Connection: acme, Epoch: 3}, now)
-	if err != nil || !until.Equal(now.Add(consent.DefaultLifetime)) {
+	if err != nil || !until.Equal(now.Add(invitations.DefaultLifetime)) {
 		t.Fatalf("until %v, %v", until, err)
 	}
 	text := link.Reveal()

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/tokenturn/tokenturn/pkg/consent"
+	"github.com/tokenturn/tokenturn/pkg/invitations"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
@@ -78,7 +79,7 @@ func everyPage(t *testing.T) map[string]*http.Response {
 	used, _ := s.invite(rotation.Identity{})
 	b.wantResult(b.do("GET", b.allow(used)), connectedPage)
 	expired, _ := s.invite(rotation.Identity{})
-	s.clock.advance(consent.DefaultLifetime)
+	s.clock.advance(invitations.DefaultLifetime)
 	other := token.Connection{Environment: "sandbox", Name: "other"}
 	s.register(other)
 	expect := rotation.Identity{Login: "pat@example.com", Company: "562949953425831", CompanyName: "Acme Construction"}

@@ -7,6 +7,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/tokenturn/tokenturn/pkg/invitations"
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
@@ -35,7 +36,7 @@ func parseResponse(r *http.Request, cookies cookieJar) (_ response, complaint st
 	if complaint != "" {
 		return response{}, complaint
 	}
-	state, ok := parseSecret(values["state"])
+	state, ok := invitations.ParseSecret(values["state"])
 	if !ok {
 		return response{}, "not a state of tokenturn"
 	}

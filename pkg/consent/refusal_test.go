@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tokenturn/tokenturn/pkg/consent"
+	"github.com/tokenturn/tokenturn/pkg/invitations"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
@@ -266,15 +266,15 @@ func TestBadLinksChangeNothing(t *testing.T) {
 		{"a connection's name", func(l *link) { l.path = "/connect/sandbox/acme" }, 404, linkUnusablePage, ""},
 		{"markup", func(l *link) { l.path = "/connect/%3Cscript%3E" }, 404, linkUnusablePage, ""},
 		{"unknown", func(l *link) { l.path = "/connect/" + otherSecret }, 404, linkUnusablePage, "Invitation"},
-		{"expired this second", func(l *link) { l.s.clock.advance(consent.DefaultLifetime) }, 410, linkExpiredPage,
+		{"expired this second", func(l *link) { l.s.clock.advance(invitations.DefaultLifetime) }, 410, linkExpiredPage,
 			"Invitation"},
-		{"expired long ago", func(l *link) { l.s.clock.advance(20 * consent.DefaultLifetime) }, 410, linkExpiredPage,
+		{"expired long ago", func(l *link) { l.s.clock.advance(20 * invitations.DefaultLifetime) }, 410, linkExpiredPage,
 			"Invitation"},
 		{"revoked and expired", func(l *link) {
 			if err := l.s.store.RevokeInvitation(l.s.t.Context(), l.hash, l.s.clock.Now()); err != nil {
 				l.s.t.Fatal(err)
 			}
-			l.s.clock.advance(consent.DefaultLifetime)
+			l.s.clock.advance(invitations.DefaultLifetime)
 		}, 410, linkUnusablePage, "Invitation"},
 		{"revoked", func(l *link) {
 			if err := l.s.store.RevokeInvitation(l.s.t.Context(), l.hash, l.s.clock.Now()); err != nil {
@@ -282,7 +282,7 @@ func TestBadLinksChangeNothing(t *testing.T) {
 			}
 		}, 410, linkUnusablePage, "Invitation"},
 		{"sixth start", func(l *link) {
-			for range consent.MaxStarts {
+			for range invitations.MaxStarts {
 				l.s.browser().start(l.path)
 			}
 		}, 410, linkUnusablePage, "Invitation"},

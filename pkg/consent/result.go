@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 
+	"github.com/tokenturn/tokenturn/pkg/invitations"
 	"github.com/tokenturn/tokenturn/pkg/token"
 	"github.com/tokenturn/tokenturn/pkg/webpage"
 )
@@ -21,7 +22,7 @@ var badResults = []page{failed, denied, wrongAccount, superseded, unavailable}
 
 // showResultAt redirects to a state's result page, and lets the browser that has finished
 // show it: cookie is the one that has just been compared with the state's.
-func (h *Handler) showResultAt(w http.ResponseWriter, result page, state State, cookie token.Secret) {
+func (h *Handler) showResultAt(w http.ResponseWriter, result page, state invitations.State, cookie token.Secret) {
 	if slices.Contains(goodResults, result) {
 		h.cookies.writeResult(w, state.Hash, cookie)
 	}
@@ -30,7 +31,7 @@ func (h *Handler) showResultAt(w http.ResponseWriter, result page, state State, 
 
 // resultAddress returns the address of a state's result page. It names no secret, and it can
 // only choose between texts of this package.
-func (h *Handler) resultAddress(result page, state State) string {
+func (h *Handler) resultAddress(result page, state invitations.State) string {
 	path := "/not-connected"
 	switch {
 	case result == connected:
@@ -48,7 +49,7 @@ func (h *Handler) connected(w http.ResponseWriter, r *http.Request, _ string) {
 	asked, shown := askedResult(r, goodResults)
 	state, err := h.finished(r)
 	switch {
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, invitations.ErrNotFound):
 		h.show(w, http.StatusOK, nothingConnected, view{})
 		return
 	case err != nil: // the browser has a result, so it is not told that nothing was connected
@@ -70,7 +71,7 @@ func (h *Handler) connected(w http.ResponseWriter, r *http.Request, _ string) {
 
 // resultOf returns the recorded result of a state. Without one, the address has it, except
 // for what the connection itself shows.
-func (h *Handler) resultOf(ctx context.Context, state State, asked page) page {
+func (h *Handler) resultOf(ctx context.Context, state invitations.State, asked page) page {
 	switch {
 	case state.Result != "":
 		return page(state.Result)
@@ -85,7 +86,7 @@ func (h *Handler) resultOf(ctx context.Context, state State, asked page) page {
 }
 
 // account says what was connected, unless the connection has changed since.
-func (h *Handler) account(ctx context.Context, state State) view {
+func (h *Handler) account(ctx context.Context, state invitations.State) view {
 	shown := view{Connection: state.Connection.String()}
 	h.addFace(ctx, &shown, state.Environment)
 	standing, err := h.cfg.Consents.Standing(ctx, state.Connection)
@@ -101,14 +102,14 @@ func (h *Handler) account(ctx context.Context, state State) view {
 }
 
 // finished returns the state that this browser finished last. ErrNotFound.
-func (h *Handler) finished(r *http.Request) (State, error) {
+func (h *Handler) finished(r *http.Request) (invitations.State, error) {
 	stateHash, cookie, ok := h.cookies.readResult(r)
 	if !ok {
-		return State{}, ErrNotFound
+		return invitations.State{}, invitations.ErrNotFound
 	}
 	state, err := h.cfg.Store.State(r.Context(), stateHash)
 	if err == nil && !sameBrowser(state, cookie) {
-		err = ErrNotFound
+		err = invitations.ErrNotFound
 	}
 	return state, err
 }

@@ -2,34 +2,13 @@ package consent
 
 import (
 	"crypto/hkdf"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base32"
 	"encoding/base64"
-	"encoding/hex"
 	"regexp"
 
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
-
-// secretForm is what newSecret makes: alphanumeric, because Procore asks for an
-// alphanumeric state, and of one length, so that anything else is refused
-// without asking a store.
-var secretForm = regexp.MustCompile(`^[A-Z2-7]{52}$`)
-
-// newSecret returns 260 random bits as 52 letters and digits.
-func newSecret() token.Secret { return token.NewSecret(rand.Text() + rand.Text()) }
-
-// parseSecret accepts what newSecret makes.
-func parseSecret(text string) (token.Secret, bool) {
-	return token.NewSecret(text), secretForm.MatchString(text)
-}
-
-// hash is the form in which invitations, states and cookies are stored.
-func hash(s token.Secret) string {
-	sum := sha256.Sum256([]byte(s.Reveal()))
-	return hex.EncodeToString(sum[:])
-}
 
 // verifier derives the PKCE code verifier (RFC 7636 section 4.1: 43 characters)
 // of one start, so that it need not be stored.

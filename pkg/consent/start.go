@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/tokenturn/tokenturn/pkg/invitations"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/token"
 	"github.com/tokenturn/tokenturn/pkg/webpage"
@@ -28,7 +29,7 @@ func (h *Handler) invitation(w http.ResponseWriter, r *http.Request, argument st
 		h.turnAway(w, r, invited, err)
 		return
 	}
-	signIn, err := origin(app.LoginURL)
+	signIn, err := invitations.Origin(app.LoginURL)
 	if err != nil {
 		h.turnAway(w, r, invited, fmt.Errorf("reading the login URL of %s: %w", app.Environment, err))
 		return
@@ -93,17 +94,17 @@ var (
 )
 
 // usable reads the invitation of a link and the state of its connection. A malformed link reads nothing.
-func (h *Handler) usable(ctx context.Context, argument string) (Invitation, rotation.Standing, error) {
-	secret, ok := parseSecret(argument)
+func (h *Handler) usable(ctx context.Context, argument string) (invitations.Invitation, rotation.Standing, error) {
+	secret, ok := invitations.ParseSecret(argument)
 	if !ok {
-		return Invitation{}, rotation.Standing{}, ErrNotFound
+		return invitations.Invitation{}, rotation.Standing{}, invitations.ErrNotFound
 	}
-	invited, err := h.cfg.Store.Invitation(ctx, hash(secret))
+	invited, err := h.cfg.Store.Invitation(ctx, invitations.Hash(secret))
 	if err != nil {
-		return Invitation{}, rotation.Standing{}, fmt.Errorf("reading the invitation: %w", err)
+		return invitations.Invitation{}, rotation.Standing{}, fmt.Errorf("reading the invitation: %w", err)
 	}
 	if !invited.Usable(h.cfg.Now()) {
-		return invited, rotation.Standing{}, ErrSpent
+		return invited, rotation.Standing{}, invitations.ErrSpent
 	}
 	standing, err := h.cfg.Consents.Standing(ctx, invited.Connection)
 	switch {
@@ -118,17 +119,17 @@ func (h *Handler) usable(ctx context.Context, argument string) (Invitation, rota
 }
 
 // turnAway shows the page that explains why a link does not work. invited is empty if no invitation was found.
-func (h *Handler) turnAway(w http.ResponseWriter, r *http.Request, invited Invitation, err error) {
+func (h *Handler) turnAway(w http.ResponseWriter, r *http.Request, invited invitations.Invitation, err error) {
 	switch {
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, invitations.ErrNotFound):
 		h.show(w, http.StatusNotFound, linkUnusable, view{})
-	case errors.Is(err, ErrSpent) && !invited.UsedAt.IsZero():
+	case errors.Is(err, invitations.ErrSpent) && !invited.UsedAt.IsZero():
 		h.show(w, http.StatusGone, linkUsed, view{})
-	case errors.Is(err, ErrSpent) && invited.RevokedAt.IsZero() && !h.cfg.Now().Before(invited.ExpiresAt):
+	case errors.Is(err, invitations.ErrSpent) && invited.RevokedAt.IsZero() && !h.cfg.Now().Before(invited.ExpiresAt):
 		h.show(w, http.StatusGone, linkExpired, view{})
 	case errors.Is(err, errConnectedMeanwhile):
 		h.show(w, http.StatusGone, alreadyConnected, view{})
-	case errors.Is(err, ErrSpent), errors.Is(err, errChangedMeanwhile), errors.Is(err, errWithdrawn),
+	case errors.Is(err, invitations.ErrSpent), errors.Is(err, errChangedMeanwhile), errors.Is(err, errWithdrawn),
 		errors.Is(err, rotation.ErrNotRegistered):
 		h.cfg.Logger.LogAttrs(r.Context(), slog.LevelInfo, "invitation refused",
 			aboutConnection(invited.Connection), slog.String("reason", err.Error()))
@@ -147,13 +148,13 @@ type attempt struct {
 }
 
 // begin stores a new state for the invitation.
-func (h *Handler) begin(ctx context.Context, invited Invitation) (attempt, error) {
+func (h *Handler) begin(ctx context.Context, invited invitations.Invitation) (attempt, error) {
 	app, err := h.application(ctx, invited.Connection.Environment)
 	if err != nil {
 		return attempt{}, err
 	}
-	state, cookie, now := newSecret(), newSecret(), h.cfg.Now().UTC()
-	err = h.cfg.Store.Start(ctx, State{Hash: hash(state), Cookie: hash(cookie),
+	state, cookie, now := invitations.NewSecret(), invitations.NewSecret(), h.cfg.Now().UTC()
+	err = h.cfg.Store.Start(ctx, invitations.State{Hash: invitations.Hash(state), Cookie: invitations.Hash(cookie),
 		Environment: invited.Connection.Environment,
 		Connection:  invited.Connection, Invitation: invited.Hash, RedirectURI: app.RedirectURI, Expect: invited.Expect,
 		Epoch: invited.Epoch, CreatedAt: now, ExpiresAt: now.Add(stateLifetime)})

@@ -11,10 +11,10 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
-	"github.com/tokenturn/tokenturn/pkg/consent"
-	"github.com/tokenturn/tokenturn/pkg/consent/consenttest"
 	"github.com/tokenturn/tokenturn/pkg/dynamo"
 	"github.com/tokenturn/tokenturn/pkg/internal/awstest"
+	"github.com/tokenturn/tokenturn/pkg/invitations"
+	"github.com/tokenturn/tokenturn/pkg/invitations/invitationstest"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/rotation/rotationtest"
 )
@@ -76,11 +76,11 @@ func makeTable(t *testing.T) string {
 }
 
 func TestStoreKeepsTheContract(t *testing.T) {
-	consenttest.TestStore(t, func(t *testing.T) consent.Store { return newTable(t, http.DefaultTransport) })
+	invitationstest.TestStore(t, func(t *testing.T) invitations.Store { return newTable(t, http.DefaultTransport) })
 }
 
 func TestStoreKeepsTheContractWhenRequestsAreRepeated(t *testing.T) {
-	consenttest.TestStoreRepeats(t, func(t *testing.T, transport http.RoundTripper) consent.Store {
+	invitationstest.TestStoreRepeats(t, func(t *testing.T, transport http.RoundTripper) invitations.Store {
 		return newTable(t,
 			transport)
 	})

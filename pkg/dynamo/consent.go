@@ -12,7 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/feature/dynamodb/expression"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
-	"github.com/tokenturn/tokenturn/pkg/consent"
+	"github.com/tokenturn/tokenturn/pkg/invitations"
 )
 
 // expiring has the fields of all rows that expire. Expires is in Unix nanoseconds, because
@@ -31,13 +31,13 @@ func newExpiring(k key, nonce string, expires time.Time) expiring {
 type invitationRow struct {
 	expiring
 	listed
-	Invitation consent.Invitation `json:"invitation"`
+	Invitation invitations.Invitation `json:"invitation"`
 }
 
 type stateRow struct {
 	expiring
-	ConsumedBy string        `json:"consumed_by,omitempty"`
-	State      consent.State `json:"state"`
+	ConsumedBy string            `json:"consumed_by,omitempty"`
+	State      invitations.State `json:"state"`
 }
 
 func unset(name string) expression.ConditionBuilder {
@@ -48,8 +48,8 @@ func unexpired(now time.Time) expression.ConditionBuilder {
 	return expression.Name("expires").GreaterThan(expression.Value(now.UnixNano()))
 }
 
-// CreateInvitation implements consent.Store.
-func (t *Table) CreateInvitation(ctx context.Context, i consent.Invitation) error {
+// CreateInvitation implements invitations.Store.
+func (t *Table) CreateInvitation(ctx context.Context, i invitations.Invitation) error {
 	nonce := rand.Text()
 	put, err := t.put(invitationRow{newExpiring(inviteKey(i.Hash), nonce, i.ExpiresAt),
 		listed{inviteBucket, i.ExpiresAt.Unix()}, i}, absent)
@@ -62,18 +62,18 @@ func (t *Table) CreateInvitation(ctx context.Context, i consent.Invitation) erro
 	return nil
 }
 
-// Invitation implements consent.Store.
-func (t *Table) Invitation(ctx context.Context, hash string) (consent.Invitation, error) {
+// Invitation implements invitations.Store.
+func (t *Table) Invitation(ctx context.Context, hash string) (invitations.Invitation, error) {
 	var row invitationRow
 	if err := t.read(ctx, inviteKey(hash), &row); err != nil {
-		return consent.Invitation{}, fmt.Errorf("reading the invitation: %w", err)
+		return invitations.Invitation{}, fmt.Errorf("reading the invitation: %w", err)
 	}
 	return row.Invitation, nil
 }
 
-// Invitations implements consent.Store.
-func (t *Table) Invitations(ctx context.Context, now time.Time) ([]consent.Invitation, error) {
-	var invitations []consent.Invitation
+// Invitations implements invitations.Store.
+func (t *Table) Invitations(ctx context.Context, now time.Time) ([]invitations.Invitation, error) {
+	var found []invitations.Invitation
 	for it, err := range t.listing(ctx, inviteBucket) {
 		var row invitationRow
 		if err == nil {
@@ -83,23 +83,23 @@ func (t *Table) Invitations(ctx context.Context, now time.Time) ([]consent.Invit
 			return nil, fmt.Errorf("listing the invitations of table %s: %w", t.name, err)
 		}
 		if now.Before(row.Invitation.ExpiresAt) {
-			invitations = append(invitations, row.Invitation)
+			found = append(found, row.Invitation)
 		}
 	}
-	slices.SortFunc(invitations, func(a, b consent.Invitation) int {
+	slices.SortFunc(found, func(a, b invitations.Invitation) int {
 		return cmp.Or(b.CreatedAt.Compare(a.CreatedAt), cmp.Compare(a.Hash, b.Hash))
 	})
-	return invitations, nil
+	return found, nil
 }
 
-// RevokeInvitation implements consent.Store.
+// RevokeInvitation implements invitations.Store.
 func (t *Table) RevokeInvitation(ctx context.Context, hash string, now time.Time) error {
 	revoke, err := t.update(inviteKey(hash), once("invitation.revoked_at", now), present)
 	if err == nil {
 		_, err = t.doUpdate(ctx, revoke)
 	}
 	if anyRefused(err) {
-		err = consent.ErrNotFound
+		err = invitations.ErrNotFound
 	}
 	if err != nil {
 		return fmt.Errorf("revoking the invitation: %w", err)
@@ -113,13 +113,13 @@ func once(name string, now time.Time) expression.UpdateBuilder {
 		expression.Value(now.UTC())))
 }
 
-// Start implements consent.Store: one transaction counts the start, if the
+// Start implements invitations.Store: one transaction counts the start, if the
 // invitation is usable, and stores the state.
-func (t *Table) Start(ctx context.Context, s consent.State) error {
+func (t *Table) Start(ctx context.Context, s invitations.State) error {
 	nonce := rand.Text()
 	starts := expression.Name("invitation.starts")
 	usable := unset("invitation.used_at").And(unset("invitation.revoked_at"), unexpired(s.CreatedAt),
-		starts.LessThan(expression.Value(consent.MaxStarts)))
+		starts.LessThan(expression.Value(invitations.MaxStarts)))
 	count, err := t.update(inviteKey(s.Invitation), expression.Set(starts, starts.Plus(expression.Value(1))), usable)
 	if err != nil {
 		return fmt.Errorf("starting the consent for %s: %w", s.Connection, err)
@@ -135,24 +135,24 @@ func (t *Table) Start(ctx context.Context, s consent.State) error {
 	case err == nil, text(state, "nonce") == nonce:
 		return nil
 	case unusable && invitation == nil:
-		err = consent.ErrNotFound
+		err = invitations.ErrNotFound
 	case unusable:
-		err = consent.ErrSpent
+		err = invitations.ErrSpent
 	}
 	return fmt.Errorf("starting the consent for %s: %w", s.Connection, err)
 }
 
-// State implements consent.Store.
-func (t *Table) State(ctx context.Context, hash string) (consent.State, error) {
+// State implements invitations.Store.
+func (t *Table) State(ctx context.Context, hash string) (invitations.State, error) {
 	var row stateRow
 	if err := t.read(ctx, stateKey(hash), &row); err != nil {
-		return consent.State{}, fmt.Errorf("reading the state: %w", err)
+		return invitations.State{}, fmt.Errorf("reading the state: %w", err)
 	}
 	return row.State, nil
 }
 
-// Consume implements consent.Store.
-func (t *Table) Consume(ctx context.Context, hash, cookie, environment, nonce string, now time.Time) (consent.State,
+// Consume implements invitations.Store.
+func (t *Table) Consume(ctx context.Context, hash, cookie, environment, nonce string, now time.Time) (invitations.State,
 	error) {
 	set := expression.Set(expression.Name("state.consumed_at"), expression.Value(now.UTC())).
 		Set(expression.Name("consumed_by"), expression.Value(nonce))
@@ -161,12 +161,12 @@ func (t *Table) Consume(ctx context.Context, hash, cookie, environment, nonce st
 		expression.Name("state.environment").Equal(expression.Value(environment)))
 	consume, err := t.update(stateKey(hash), set, ours)
 	if err != nil {
-		return consent.State{}, fmt.Errorf("consuming the state: %w", err)
+		return invitations.State{}, fmt.Errorf("consuming the state: %w", err)
 	}
 	consumed, err := t.doUpdate(ctx, consume)
 	if there, no := refused(err, 0); no {
 		if nonce == "" || text(there, "consumed_by") != nonce {
-			return consent.State{}, fmt.Errorf("consuming the state: %w", consent.ErrRefused)
+			return invitations.State{}, fmt.Errorf("consuming the state: %w", invitations.ErrRefused)
 		}
 		consumed, err = there, nil
 	}
@@ -175,13 +175,13 @@ func (t *Table) Consume(ctx context.Context, hash, cookie, environment, nonce st
 		err = decode(consumed, &row)
 	}
 	if err != nil {
-		return consent.State{}, fmt.Errorf("consuming the state: %w", err)
+		return invitations.State{}, fmt.Errorf("consuming the state: %w", err)
 	}
 	return row.State, nil
 }
 
-// Conclude implements consent.Store. Repeating it is not an error.
-func (t *Table) Conclude(ctx context.Context, s consent.State, result string, used bool, now time.Time) error {
+// Conclude implements invitations.Store. Repeating it is not an error.
+func (t *Table) Conclude(ctx context.Context, s invitations.State, result string, used bool, now time.Time) error {
 	record, err := t.update(stateKey(s.Hash), expression.Set(expression.Name("state.result"), expression.Value(result)),
 		present)
 	actions := []types.TransactWriteItem{{Update: record}}
@@ -194,7 +194,7 @@ func (t *Table) Conclude(ctx context.Context, s consent.State, result string, us
 		err = t.transact(ctx, rand.Text(), actions)
 	}
 	if anyRefused(err) {
-		err = consent.ErrNotFound
+		err = invitations.ErrNotFound
 	}
 	if err != nil {
 		return fmt.Errorf("concluding the consent for %s: %w", s.Connection, err)
@@ -209,7 +209,7 @@ func (t *Table) read(ctx context.Context, k key, row any) error {
 	case err != nil:
 		return err
 	case it == nil:
-		return consent.ErrNotFound
+		return invitations.ErrNotFound
 	}
 	return decode(it, row)
 }

@@ -14,9 +14,9 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 
-	"github.com/tokenturn/tokenturn/pkg/consent"
 	"github.com/tokenturn/tokenturn/pkg/dynamo"
 	"github.com/tokenturn/tokenturn/pkg/internal/awstest"
+	"github.com/tokenturn/tokenturn/pkg/invitations"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
@@ -30,7 +30,7 @@ var (
 	whole = rotation.Change{Record: rotation.Record{Connection: acme, Revision: "old", DueAt: noon.Add(1)},
 		Mark: []rotation.TokenResponse{minty},
 		Bury: []rotation.ResponseKey{{Epoch: 2, Attempt: "b"}}, History: []rotation.Event{{At: noon, Kind: "rejected"}}}
-	state = consent.State{Hash: "s", Invitation: "i", Cookie: "c", Environment: "sandbox", Connection: acme,
+	state = invitations.State{Hash: "s", Invitation: "i", Cookie: "c", Environment: "sandbox", Connection: acme,
 		CreatedAt: noon, ExpiresAt: noon.Add(time.Minute)}
 )
 
@@ -502,8 +502,9 @@ func TestRefusedStarts(t *testing.T) {
 		answer func(nonce string) error
 		want   error
 	}{
-		{"no invitation", func(string) error { return cancelled(reason(refusal), reason("None")) }, consent.ErrNotFound},
-		{"spent", func(string) error { return cancelled(reasonWith(refusal, there("x")), reason("None")) }, consent.ErrSpent},
+		{"no invitation", func(string) error { return cancelled(reason(refusal), reason("None")) }, invitations.ErrNotFound},
+		{"spent", func(string) error { return cancelled(reasonWith(refusal, there("x")), reason("None")) },
+			invitations.ErrSpent},
 		{"mine, and the last one", func(nonce string) error {
 			return cancelled(reasonWith(refusal, there("x")),
 				reasonWith(refusal, map[string]any{"nonce": map[string]any{"S": nonce}}))
@@ -520,7 +521,7 @@ func TestConsumeWithoutANonceIsNeverMine(t *testing.T) {
 	tab, _ := table(func(awstest.Call) (any, error) {
 		return nil, awstest.Fault{Code: "ConditionalCheckFailedException", More: map[string]any{"Item": there("x")}}
 	})
-	if _, err := tab.Consume(t.Context(), "s", "c", "sandbox", "", noon); !errors.Is(err, consent.ErrRefused) {
+	if _, err := tab.Consume(t.Context(), "s", "c", "sandbox", "", noon); !errors.Is(err, invitations.ErrRefused) {
 		t.Errorf("got %v, want ErrRefused", err)
 	}
 }

@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tokenturn/tokenturn/pkg/consent"
 	"github.com/tokenturn/tokenturn/pkg/dynamo"
 	"github.com/tokenturn/tokenturn/pkg/internal/awstest"
+	"github.com/tokenturn/tokenturn/pkg/invitations"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 )
 
@@ -109,7 +109,7 @@ func TestWritesAreConditional(t *testing.T) {
 		"a response is saved where there is none": {func(tab *dynamo.Table) error { return tab.SaveResponse(ctx, minty) },
 			[]string{"Put " + response + " if attribute_not_exists (pk)"}},
 		"an invitation is new": {func(tab *dynamo.Table) error {
-			return tab.CreateInvitation(ctx, consent.Invitation{Hash: "i", Connection: acme, ExpiresAt: noon})
+			return tab.CreateInvitation(ctx, invitations.Invitation{Hash: "i", Connection: acme, ExpiresAt: noon})
 		}, []string{"Put INVITE#i INVITE if attribute_not_exists (pk)"}},
 		"an invitation is revoked once, and is there": {func(tab *dynamo.Table) error {
 			return tab.RevokeInvitation(ctx, "i", noon)
@@ -159,7 +159,7 @@ func TestRefusalsShowWhatIsThere(t *testing.T) {
 	ctx := t.Context()
 	_, _ = tab.Write(ctx, rotation.Change{Record: whole.Record})
 	_, _ = tab.Write(ctx, whole)
-	_ = tab.CreateInvitation(ctx, consent.Invitation{Hash: "i", Connection: acme, ExpiresAt: noon})
+	_ = tab.CreateInvitation(ctx, invitations.Invitation{Hash: "i", Connection: acme, ExpiresAt: noon})
 	_ = tab.Start(ctx, state)
 	_, _ = tab.Consume(ctx, "s", "c", "sandbox", "n", noon)
 	_, _ = tab.First(ctx, "e", noon, noon.Add(time.Hour))
@@ -266,8 +266,8 @@ func TestOtherReadsAreStronglyConsistent(t *testing.T) {
 // visitor can see why a link no longer works.
 func TestRowsThatExpireSayWhen(t *testing.T) {
 	tab, script := table(nothing)
-	_ = tab.CreateInvitation(t.Context(), consent.Invitation{Hash: "i", Connection: acme, ExpiresAt: noon})
-	_ = tab.Start(t.Context(), consent.State{Hash: "s", Invitation: "i", Connection: acme, ExpiresAt: noon})
+	_ = tab.CreateInvitation(t.Context(), invitations.Invitation{Hash: "i", Connection: acme, ExpiresAt: noon})
+	_ = tab.Start(t.Context(), invitations.State{Hash: "s", Invitation: "i", Connection: acme, ExpiresAt: noon})
 	want := fmt.Sprint(noon.AddDate(0, 0, 7).Unix())
 	for i, item := range []any{script.Calls()[0].Input, at(script.Calls()[1].Input, "TransactItems", 1, "Put")} {
 		if got := at(item, "Item", "ttl", "N"); got != want {
@@ -288,7 +288,7 @@ func TestEveryNameInAnExpressionIsAliased(t *testing.T) {
 	_ = tab.SaveResponse(ctx, minty)
 	_, _ = tab.List(ctx)
 	_, _ = tab.History(ctx, acme, 3)
-	_ = tab.CreateInvitation(ctx, consent.Invitation{Hash: "i", Connection: acme, ExpiresAt: noon})
+	_ = tab.CreateInvitation(ctx, invitations.Invitation{Hash: "i", Connection: acme, ExpiresAt: noon})
 	_, _ = tab.Invitations(ctx, noon)
 	_ = tab.RevokeInvitation(ctx, "i", noon)
 	_ = tab.Start(ctx, state)

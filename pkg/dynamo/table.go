@@ -43,7 +43,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
-	"github.com/tokenturn/tokenturn/pkg/consent"
+	"github.com/tokenturn/tokenturn/pkg/invitations"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
@@ -68,9 +68,9 @@ type Table struct {
 }
 
 var (
-	_ Client          = (*dynamodb.Client)(nil)
-	_ rotation.Ledger = (*Table)(nil)
-	_ consent.Store   = (*Table)(nil)
+	_ Client            = (*dynamodb.Client)(nil)
+	_ rotation.Ledger   = (*Table)(nil)
+	_ invitations.Store = (*Table)(nil)
 )
 
 // New returns the table with the given name or ARN. It makes no call.

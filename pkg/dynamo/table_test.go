@@ -9,7 +9,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
-	"github.com/tokenturn/tokenturn/pkg/consent"
+	"github.com/tokenturn/tokenturn/pkg/invitations"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
@@ -63,7 +63,7 @@ func TestRowsSurviveEncoding(t *testing.T) {
 		&responseRow{key{"p", "s"}, rotation.TokenResponse{Connection: acme, Sealed: []byte{0, 255}, SavedAt: at,
 			Expect: &rotation.Identity{Company: "34", Repin: true}}},
 		&eventRow{key{"p", "s"}, 7, rotation.Event{At: at, Kind: "decided", Detail: "d"}},
-		&stateRow{expiring: newExpiring(key{"p", "s"}, "n", at), State: consent.State{Connection: acme, CreatedAt: at}},
+		&stateRow{expiring: newExpiring(key{"p", "s"}, "n", at), State: invitations.State{Connection: acme, CreatedAt: at}},
 	}
 	for _, row := range rows {
 		it, err := encode(row)

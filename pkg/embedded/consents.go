@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/tokenturn/tokenturn/pkg/consent"
+	"github.com/tokenturn/tokenturn/pkg/invitations"
 )
 
 // rowsKept is how long after its expiry an invitation or a state stays, so that a late
@@ -20,13 +20,13 @@ const rowsKept = 30 * 24 * time.Hour
 // parameters.
 type Consents struct{ s *Store }
 
-var _ consent.Store = Consents{}
+var _ invitations.Store = Consents{}
 
-// Consents returns the store's consent.Store.
+// Consents returns the store's invitations.Store.
 func (s *Store) Consents() Consents { return Consents{s} }
 
-// CreateInvitation implements consent.Store.
-func (k Consents) CreateInvitation(ctx context.Context, i consent.Invitation) error {
+// CreateInvitation implements invitations.Store.
+func (k Consents) CreateInvitation(ctx context.Context, i invitations.Invitation) error {
 	return k.s.write(ctx, "storing an invitation for "+i.Connection.String(), func(tx *sql.Tx) error {
 		return insert(ctx, tx, "invitation", i.Hash, i.CreatedAt, i,
 			`INSERT INTO invitation (hash, json, created_at, expires_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING`,
@@ -34,8 +34,8 @@ func (k Consents) CreateInvitation(ctx context.Context, i consent.Invitation) er
 	})
 }
 
-// Invitation implements consent.Store.
-func (k Consents) Invitation(ctx context.Context, hash string) (i consent.Invitation, err error) {
+// Invitation implements invitations.Store.
+func (k Consents) Invitation(ctx context.Context, hash string) (i invitations.Invitation, err error) {
 	err = k.s.read(ctx, "reading an invitation", func(tx *sql.Tx) (err error) {
 		i, err = loadInvitation(ctx, tx, hash)
 		return err
@@ -43,14 +43,14 @@ func (k Consents) Invitation(ctx context.Context, hash string) (i consent.Invita
 	return i, err
 }
 
-// Invitations implements consent.Store.
-func (k Consents) Invitations(ctx context.Context, now time.Time) ([]consent.Invitation, error) {
-	list, err := selectJSON[consent.Invitation](ctx, k.s.db,
+// Invitations implements invitations.Store.
+func (k Consents) Invitations(ctx context.Context, now time.Time) ([]invitations.Invitation, error) {
+	list, err := selectJSON[invitations.Invitation](ctx, k.s.db,
 		`SELECT json FROM invitation WHERE expires_at > ? ORDER BY created_at DESC, hash`, now.UnixMicro())
 	return list, k.s.fault("listing the invitations", err)
 }
 
-// RevokeInvitation implements consent.Store.
+// RevokeInvitation implements invitations.Store.
 func (k Consents) RevokeInvitation(ctx context.Context, hash string, now time.Time) error {
 	return k.s.write(ctx, "revoking an invitation", func(tx *sql.Tx) error {
 		i, err := loadInvitation(ctx, tx, hash)
@@ -62,15 +62,15 @@ func (k Consents) RevokeInvitation(ctx context.Context, hash string, now time.Ti
 	})
 }
 
-// Start implements consent.Store.
-func (k Consents) Start(ctx context.Context, s consent.State) error {
+// Start implements invitations.Store.
+func (k Consents) Start(ctx context.Context, s invitations.State) error {
 	return k.s.write(ctx, "starting the consent of "+s.Connection.String(), func(tx *sql.Tx) error {
 		i, err := loadInvitation(ctx, tx, s.Invitation)
 		if err != nil {
 			return err
 		}
 		if !i.Usable(s.CreatedAt) {
-			return consent.ErrSpent
+			return invitations.ErrSpent
 		}
 		i.Starts++
 		if err := saveInvitation(ctx, tx, i); err != nil {
@@ -82,8 +82,8 @@ func (k Consents) Start(ctx context.Context, s consent.State) error {
 	})
 }
 
-// State implements consent.Store.
-func (k Consents) State(ctx context.Context, hash string) (s consent.State, err error) {
+// State implements invitations.Store.
+func (k Consents) State(ctx context.Context, hash string) (s invitations.State, err error) {
 	err = k.s.read(ctx, "reading a state", func(tx *sql.Tx) (err error) {
 		s, _, err = loadState(ctx, tx, hash)
 		return err
@@ -94,28 +94,28 @@ func (k Consents) State(ctx context.Context, hash string) (s consent.State, err 
 // exchangeTakes is longer than a callback may take to exchange a code and save its answer.
 const exchangeTakes = 2 * time.Minute
 
-// Consume implements consent.Store. The code of the state is exchanged next, so room
+// Consume implements invitations.Store. The code of the state is exchanged next, so room
 // for the answer is reserved first.
-func (k Consents) Consume(ctx context.Context, hash, cookie, environment, nonce string, now time.Time) (consent.State,
-	error) {
-	var s consent.State
+func (k Consents) Consume(ctx context.Context, hash, cookie, environment, nonce string,
+	now time.Time) (invitations.State, error) {
+	var s invitations.State
 	err := k.s.write(ctx, "consuming a state", func(tx *sql.Tx) (err error) {
 		var consumedBy string
 		s, consumedBy, err = loadState(ctx, tx, hash)
 		switch {
-		case errors.Is(err, consent.ErrNotFound):
-			return consent.ErrRefused
+		case errors.Is(err, invitations.ErrNotFound):
+			return invitations.ErrRefused
 		case err != nil:
 			return err
 		case cookie == "" || subtle.ConstantTimeCompare([]byte(cookie), []byte(s.Cookie)) != 1 ||
 			s.Environment != environment:
-			return consent.ErrRefused
+			return invitations.ErrRefused
 		case !s.ConsumedAt.IsZero() && (nonce == "" || consumedBy != nonce):
-			return consent.ErrRefused
+			return invitations.ErrRefused
 		case !s.ConsumedAt.IsZero():
 			return nil // a repetition of the same call
 		case !now.Before(s.ExpiresAt):
-			return consent.ErrRefused
+			return invitations.ErrRefused
 		}
 		s.ConsumedAt = now.UTC()
 		if err := saveState(ctx, tx, s, nonce); err != nil {
@@ -124,13 +124,13 @@ func (k Consents) Consume(ctx context.Context, hash, cookie, environment, nonce 
 		return k.s.reserve.claim(ctx, tx, s.Connection, stateClaim(hash), now.Add(exchangeTakes))
 	})
 	if err != nil {
-		return consent.State{}, k.s.reserve.explain(err)
+		return invitations.State{}, k.s.reserve.explain(err)
 	}
 	return s, nil
 }
 
-// Conclude implements consent.Store. ErrNotFound.
-func (k Consents) Conclude(ctx context.Context, s consent.State, result string, used bool, now time.Time) error {
+// Conclude implements invitations.Store. ErrNotFound.
+func (k Consents) Conclude(ctx context.Context, s invitations.State, result string, used bool, now time.Time) error {
 	return k.s.write(ctx, "concluding the consent of "+s.Connection.String(), func(tx *sql.Tx) error {
 		stored, nonce, err := loadState(ctx, tx, s.Hash)
 		if err != nil {
@@ -176,10 +176,10 @@ func insert(ctx context.Context, tx *sql.Tx, table, hash string, now time.Time, 
 	return err
 }
 
-func loadInvitation(ctx context.Context, tx *sql.Tx, hash string) (i consent.Invitation, err error) {
-	list, err := selectJSON[consent.Invitation](ctx, tx, `SELECT json FROM invitation WHERE hash = ?`, hash)
+func loadInvitation(ctx context.Context, tx *sql.Tx, hash string) (i invitations.Invitation, err error) {
+	list, err := selectJSON[invitations.Invitation](ctx, tx, `SELECT json FROM invitation WHERE hash = ?`, hash)
 	if err == nil && len(list) == 0 {
-		err = fmt.Errorf("the invitation is %w", consent.ErrNotFound)
+		err = fmt.Errorf("the invitation is %w", invitations.ErrNotFound)
 	}
 	if err != nil {
 		return i, err
@@ -187,7 +187,7 @@ func loadInvitation(ctx context.Context, tx *sql.Tx, hash string) (i consent.Inv
 	return list[0], nil
 }
 
-func saveInvitation(ctx context.Context, tx *sql.Tx, i consent.Invitation) error {
+func saveInvitation(ctx context.Context, tx *sql.Tx, i invitations.Invitation) error {
 	text, err := json.Marshal(i)
 	if err != nil {
 		return err
@@ -197,18 +197,18 @@ func saveInvitation(ctx context.Context, tx *sql.Tx, i consent.Invitation) error
 }
 
 // loadState also returns the nonce of the call that consumed the state.
-func loadState(ctx context.Context, tx *sql.Tx, hash string) (s consent.State, nonce string, err error) {
+func loadState(ctx context.Context, tx *sql.Tx, hash string) (s invitations.State, nonce string, err error) {
 	var text string
 	err = tx.QueryRowContext(ctx, `SELECT nonce, json FROM state WHERE hash = ?`, hash).Scan(&nonce, &text)
 	if errors.Is(err, sql.ErrNoRows) {
-		return s, "", fmt.Errorf("the state is %w", consent.ErrNotFound)
+		return s, "", fmt.Errorf("the state is %w", invitations.ErrNotFound)
 	} else if err != nil {
 		return s, "", err
 	}
 	return s, nonce, json.Unmarshal([]byte(text), &s)
 }
 
-func saveState(ctx context.Context, tx *sql.Tx, s consent.State, nonce string) error {
+func saveState(ctx context.Context, tx *sql.Tx, s invitations.State, nonce string) error {
 	text, err := json.Marshal(s)
 	if err != nil {
 		return err

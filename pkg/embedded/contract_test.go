@@ -3,8 +3,8 @@ package embedded_test
 import (
 	"testing"
 
-	"github.com/tokenturn/tokenturn/pkg/consent"
-	"github.com/tokenturn/tokenturn/pkg/consent/consenttest"
+	"github.com/tokenturn/tokenturn/pkg/invitations"
+	"github.com/tokenturn/tokenturn/pkg/invitations/invitationstest"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/rotation/rotationtest"
 )
@@ -28,5 +28,5 @@ func TestSealerContract(t *testing.T) {
 }
 
 func TestConsentStoreContract(t *testing.T) {
-	consenttest.TestStore(t, func(t *testing.T) consent.Store { return openStore(t, t.TempDir()).Consents() })
+	invitationstest.TestStore(t, func(t *testing.T) invitations.Store { return openStore(t, t.TempDir()).Consents() })
 }

@@ -12,8 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/tokenturn/tokenturn/pkg/consent"
 	"github.com/tokenturn/tokenturn/pkg/embedded"
+	"github.com/tokenturn/tokenturn/pkg/invitations"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
@@ -162,12 +162,12 @@ func TestAnswerToACode(t *testing.T) {
 	now := time.Now()
 	hour := now.Add(time.Hour)
 	k := s.Consents()
-	states := []consent.State{{Hash: "s1"}, {Hash: "s2"}}
+	states := []invitations.State{{Hash: "s1"}, {Hash: "s2"}}
 	for i := range states {
 		states[i].Cookie, states[i].Environment, states[i].Connection = "c", acme.Environment, acme
 		states[i].Invitation, states[i].CreatedAt, states[i].ExpiresAt = "i", now, hour
 	}
-	invitation := consent.Invitation{Hash: "i", Connection: acme, CreatedAt: now, ExpiresAt: hour}
+	invitation := invitations.Invitation{Hash: "i", Connection: acme, CreatedAt: now, ExpiresAt: hour}
 	if err := k.CreateInvitation(t.Context(), invitation); err != nil {
 		t.Fatal(err)
 	}

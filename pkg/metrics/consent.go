@@ -1,19 +1,16 @@
 package metrics
 
 import (
-	"github.com/tokenturn/tokenturn/pkg/consent"
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-var _ consent.Observer = (*Meter)(nil)
-
-// Ended implements consent.Observer.
+// Ended implements the Observer of package consent.
 func (m *Meter) Ended(c token.Connection, outcome string) {
 	m.record(map[string]any{"environment": c.Environment, "outcome": outcome, "connection": c.String()},
 		by("outcome", value{"Consents", count, 1}))
 }
 
-// Reused implements consent.Observer.
+// Reused implements the Observer of package consent.
 func (m *Meter) Reused(c token.Connection) {
 	m.record(map[string]any{"environment": c.Environment, "connection": c.String()},
 		byEnvironment(value{"StateReuses", count, 1}))

@@ -26,6 +26,7 @@ import (
 
 	"github.com/tokenturn/tokenturn/pkg/consent"
 	"github.com/tokenturn/tokenturn/pkg/embedded"
+	"github.com/tokenturn/tokenturn/pkg/invitations"
 	"github.com/tokenturn/tokenturn/pkg/procore"
 	"github.com/tokenturn/tokenturn/pkg/procore/procoretest"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
@@ -469,7 +470,7 @@ func (s *standInSite) inProcess(app rotation.Application) http.Handler {
 			return nil, err
 		}
 		wanted.Epoch = rec.Epoch
-		link, _, err := consent.Invite(t.Context(), store.Consents(), s.publicURL, wanted)
+		link, _, err := invitations.New(t.Context(), store.Consents(), s.publicURL, wanted)
 		s.links = append(s.links, link.Reveal())
 		return map[string]string{"url": link.Reveal()}, err
 	}
@@ -500,9 +501,9 @@ func (s *standInSite) inProcess(app rotation.Application) http.Handler {
 }
 
 // invitationOf reads the options of `connection invite` that the browser's test uses.
-func invitationOf(q question) (consent.Invitation, error) {
+func invitationOf(q question) (invitations.Invitation, error) {
 	c, err := token.ParseConnection(q.Connection)
-	wanted := consent.Invitation{Connection: c, CreatedAt: time.Now()}
+	wanted := invitations.Invitation{Connection: c, CreatedAt: time.Now()}
 	for pair := range slices.Chunk(q.Options, 2) {
 		switch {
 		case len(pair) == 2 && pair[0] == "--login":

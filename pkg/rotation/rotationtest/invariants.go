@@ -29,7 +29,7 @@ import (
 //	          connection
 //	I11       connections do not mix                             connectionsDoNotMix
 //	I12       a code is presented once; states and invitations:  codesAreShownOnce
-//	          package consenttest
+//	          package invitationstest
 //	I13       no secret is where it can be read                  disclosesNothing
 //	I14, I16  after three sweeps all is at rest, and another     settle and idle of package rotation's tests,
 //	          one does nothing                                   Calls, appsAreLeftAlone

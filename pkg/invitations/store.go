@@ -1,4 +1,7 @@
-package consent
+// Package invitations has the links with which people are invited to connect an
+// account, and the states of the authorization requests that they start: what is stored
+// of both, and the port to the store. Package consent has the handler and the pages.
+package invitations
 
 import (
 	"context"
@@ -86,7 +89,7 @@ type Store interface {
 	State(ctx context.Context, hash string) (State, error)
 	// Consume marks the state as used in one conditional step: only if it is
 	// there, unexpired at now, unconsumed, of that environment, and its cookie
-	// hash equals cookie. nonce distinguishes a repeated write of this call
+	// Hash equals cookie. nonce distinguishes a repeated write of this call
 	// from another consumer. Otherwise ErrRefused and nothing changes.
 	Consume(ctx context.Context, hash, cookie, environment, nonce string, now time.Time) (State, error)
 	// Conclude records the result page of a consumed state for repeats and, if

@@ -1,6 +1,6 @@
-// Package consenttest is the test kit of package consent: the contract of
-// consent.Store as a suite, and a Store in memory.
-package consenttest
+// Package invitationstest is the test kit of package consent: the contract of
+// invitations.Store as a suite, and a Store in memory.
+package invitationstest
 
 import (
 	"context"
@@ -12,15 +12,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tokenturn/tokenturn/pkg/consent"
+	"github.com/tokenturn/tokenturn/pkg/invitations"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/rotation/rotationtest"
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// TestStore is the contract of consent.Store. Each call of open returns an
+// TestStore is the contract of invitations.Store. Each call of open returns an
 // empty store. Times must survive to the second.
-func TestStore(t *testing.T, open func(t *testing.T) consent.Store) {
+func TestStore(t *testing.T, open func(t *testing.T) invitations.Store) {
 	for _, test := range []struct {
 		name string
 		run  func(*testing.T, *user)
@@ -53,7 +53,7 @@ func TestStore(t *testing.T, open func(t *testing.T) consent.Store) {
 
 // TestStoreRepeats is the part of the contract that concerns stores behind a
 // network; see rotationtest.TestLedgerRepeats.
-func TestStoreRepeats(t *testing.T, open func(t *testing.T, transport http.RoundTripper) consent.Store) {
+func TestStoreRepeats(t *testing.T, open func(t *testing.T, transport http.RoundTripper) invitations.Store) {
 	for name, repeater := range rotationtest.Repeaters {
 		t.Run(name, func(t *testing.T) { repeats(t, &user{t, open(t, repeater(http.DefaultTransport))}) })
 	}
@@ -64,12 +64,12 @@ var now = time.Date(2026, 11, 21, 22, 0, 0, 0, time.UTC)
 // user is a store that ends the test where a call fails that must not.
 type user struct {
 	t *testing.T
-	consent.Store
+	invitations.Store
 }
 
 // invitation is a full one that expires an hour after now.
-func invitation(name string) consent.Invitation {
-	return consent.Invitation{Hash: "invitation-" + name, Connection: token.Connection{Environment: "sandbox",
+func invitation(name string) invitations.Invitation {
+	return invitations.Invitation{Hash: "invitation-" + name, Connection: token.Connection{Environment: "sandbox",
 		Name: "acme"},
 		Expect: rotation.Identity{ClientID: "client", ResourceOwner: "12", Login: "a@example.com", Company: "34",
 			CompanyName: "Acme", Repin: true},
@@ -77,21 +77,21 @@ func invitation(name string) consent.Invitation {
 }
 
 // state is a start of that invitation at now that expires ten minutes later.
-func state(invited, name string) consent.State {
-	return consent.State{Hash: "state-" + name, Cookie: "cookie-" + name, Environment: "sandbox",
+func state(invited, name string) invitations.State {
+	return invitations.State{Hash: "state-" + name, Cookie: "cookie-" + name, Environment: "sandbox",
 		Connection: token.Connection{Environment: "sandbox", Name: "acme"}, Invitation: "invitation-" + invited,
 		RedirectURI: "https://example.com/callback/sandbox", Expect: rotation.Identity{Company: "34"}, Epoch: 7,
 		CreatedAt: now, ExpiresAt: now.Add(10 * time.Minute)}
 }
 
-func (u *user) invite(i consent.Invitation) {
+func (u *user) invite(i invitations.Invitation) {
 	u.t.Helper()
 	if err := u.CreateInvitation(u.t.Context(), i); err != nil {
 		u.t.Fatalf("creating %s: %v", i.Hash, err)
 	}
 }
 
-func (u *user) invited(name string) consent.Invitation {
+func (u *user) invited(name string) invitations.Invitation {
 	u.t.Helper()
 	i, err := u.Invitation(u.t.Context(), "invitation-"+name)
 	if err != nil {
@@ -100,14 +100,14 @@ func (u *user) invited(name string) consent.Invitation {
 	return i
 }
 
-func (u *user) start(s consent.State) {
+func (u *user) start(s invitations.State) {
 	u.t.Helper()
 	if err := u.Start(u.t.Context(), s); err != nil {
 		u.t.Fatalf("starting %s: %v", s.Hash, err)
 	}
 }
 
-func (u *user) started(name string) consent.State {
+func (u *user) started(name string) invitations.State {
 	u.t.Helper()
 	s, err := u.State(u.t.Context(), "state-"+name)
 	if err != nil {
@@ -116,7 +116,7 @@ func (u *user) started(name string) consent.State {
 	return s
 }
 
-func (u *user) consume(name, nonce string, at time.Time) consent.State {
+func (u *user) consume(name, nonce string, at time.Time) invitations.State {
 	u.t.Helper()
 	s, err := u.Consume(u.t.Context(), "state-"+name, "cookie-"+name, "sandbox", nonce, at)
 	if err != nil {
@@ -125,7 +125,7 @@ func (u *user) consume(name, nonce string, at time.Time) consent.State {
 	return s
 }
 
-func (u *user) conclude(s consent.State, result string, used bool, at time.Time) {
+func (u *user) conclude(s invitations.State, result string, used bool, at time.Time) {
 	u.t.Helper()
 	if err := u.Conclude(u.t.Context(), s, result, used, at); err != nil {
 		u.t.Fatalf("concluding %s: %v", s.Hash, err)
@@ -152,9 +152,9 @@ func (u *user) refused(what string, err, want error) {
 }
 
 // sameInvitation and sameState compare everything, times to the second.
-func (u *user) sameInvitation(got, want consent.Invitation) {
+func (u *user) sameInvitation(got, want invitations.Invitation) {
 	u.t.Helper()
-	for _, i := range []*consent.Invitation{&got, &want} {
+	for _, i := range []*invitations.Invitation{&got, &want} {
 		truncate(&i.CreatedAt, &i.ExpiresAt, &i.UsedAt, &i.RevokedAt)
 	}
 	if got != want {
@@ -162,9 +162,9 @@ func (u *user) sameInvitation(got, want consent.Invitation) {
 	}
 }
 
-func (u *user) sameState(got, want consent.State) {
+func (u *user) sameState(got, want invitations.State) {
 	u.t.Helper()
-	for _, s := range []*consent.State{&got, &want} {
+	for _, s := range []*invitations.State{&got, &want} {
 		truncate(&s.CreatedAt, &s.ExpiresAt, &s.ConsumedAt)
 	}
 	if got != want {
@@ -181,23 +181,23 @@ func truncate(times ...*time.Time) {
 func nothingThere(t *testing.T, u *user) {
 	ctx := t.Context()
 	_, err := u.Invitation(ctx, "nothing")
-	u.refused("Invitation", err, consent.ErrNotFound)
+	u.refused("Invitation", err, invitations.ErrNotFound)
 	_, err = u.State(ctx, "nothing")
-	u.refused("State", err, consent.ErrNotFound)
-	u.refused("RevokeInvitation", u.RevokeInvitation(ctx, "nothing", now), consent.ErrNotFound)
+	u.refused("State", err, invitations.ErrNotFound)
+	u.refused("RevokeInvitation", u.RevokeInvitation(ctx, "nothing", now), invitations.ErrNotFound)
 	_, err = u.Consume(ctx, "nothing", "", "", "nonce", now)
-	u.refused("Consume", err, consent.ErrRefused)
+	u.refused("Consume", err, invitations.ErrRefused)
 	if names := u.list(now); len(names) != 0 {
 		t.Errorf("listed %v", names)
 	}
 	_, err = u.Invitation(ctx, "nothing")
-	u.refused("Invitation after the refusals", err, consent.ErrNotFound)
+	u.refused("Invitation after the refusals", err, invitations.ErrNotFound)
 }
 
 func everyInvitationField(t *testing.T, u *user) {
 	u.invite(invitation("a"))
 	u.sameInvitation(u.invited("a"), invitation("a"))
-	bare := consent.Invitation{Hash: "invitation-bare", Connection: invitation("a").Connection,
+	bare := invitations.Invitation{Hash: "invitation-bare", Connection: invitation("a").Connection,
 		CreatedAt: now, ExpiresAt: now.Add(time.Hour)}
 	u.invite(bare)
 	got := u.invited("bare")
@@ -240,7 +240,7 @@ func revokeInvitation(t *testing.T, u *user) {
 	if i := u.invited("a"); i.RevokedAt.IsZero() || i.Usable(now) {
 		t.Errorf("after its revocation the invitation is %+v", i)
 	}
-	u.refused("Start", u.Start(t.Context(), state("a", "a")), consent.ErrSpent)
+	u.refused("Start", u.Start(t.Context(), state("a", "a")), invitations.ErrSpent)
 	u.start(state("b", "b"))
 }
 
@@ -256,18 +256,18 @@ func everyStateField(t *testing.T, u *user) {
 
 func countStarts(t *testing.T, u *user) {
 	u.invite(invitation("a"))
-	for n := range consent.MaxStarts {
+	for n := range invitations.MaxStarts {
 		u.start(state("a", fmt.Sprint(n)))
 		if got := u.invited("a").Starts; got != n+1 {
 			t.Errorf("after %d starts the invitation counts %d", n+1, got)
 		}
 	}
-	u.refused("one start more", u.Start(t.Context(), state("a", "more")), consent.ErrSpent)
-	if got := u.invited("a").Starts; got != consent.MaxStarts {
+	u.refused("one start more", u.Start(t.Context(), state("a", "more")), invitations.ErrSpent)
+	if got := u.invited("a").Starts; got != invitations.MaxStarts {
 		t.Errorf("a refused start was counted: %d", got)
 	}
 	_, err := u.State(t.Context(), "state-more")
-	u.refused("reading the state of a refused start", err, consent.ErrNotFound)
+	u.refused("reading the state of a refused start", err, invitations.ErrNotFound)
 	u.consume("0", "nonce", now) // the earlier ones are still good
 }
 
@@ -278,7 +278,7 @@ func countStartsAtOnce(t *testing.T, u *user) {
 		if err == nil {
 			started++
 		} else {
-			u.refused("a start too many", err, consent.ErrSpent)
+			u.refused("a start too many", err, invitations.ErrSpent)
 		}
 	}
 	stored := 0
@@ -287,31 +287,31 @@ func countStartsAtOnce(t *testing.T, u *user) {
 			stored++
 		}
 	}
-	if counted := u.invited("a").Starts; started != consent.MaxStarts || stored != started || counted != started {
+	if counted := u.invited("a").Starts; started != invitations.MaxStarts || stored != started || counted != started {
 		t.Errorf("%d starts succeeded, %d states are stored, %d are counted; want %d", started, stored, counted,
-			consent.MaxStarts)
+			invitations.MaxStarts)
 	}
 }
 
 func invitationExpires(t *testing.T, u *user) {
 	u.invite(invitation("a"))
 	end := invitation("a").ExpiresAt
-	at := func(name string, when time.Time) consent.State {
+	at := func(name string, when time.Time) invitations.State {
 		s := state("a", name)
 		s.CreatedAt, s.ExpiresAt = when, when.Add(time.Minute)
 		return s
 	}
-	u.refused("Start at the end", u.Start(t.Context(), at("end", end)), consent.ErrSpent)
-	u.refused("Start later", u.Start(t.Context(), at("later", end.Add(time.Second))), consent.ErrSpent)
+	u.refused("Start at the end", u.Start(t.Context(), at("end", end)), invitations.ErrSpent)
+	u.refused("Start later", u.Start(t.Context(), at("later", end.Add(time.Second))), invitations.ErrSpent)
 	u.start(at("before", end.Add(-time.Second)))
 }
 
 func startWithoutInvitation(t *testing.T, u *user) {
-	u.refused("Start", u.Start(t.Context(), state("none", "a")), consent.ErrNotFound)
+	u.refused("Start", u.Start(t.Context(), state("none", "a")), invitations.ErrNotFound)
 	_, err := u.State(t.Context(), "state-a")
-	u.refused("State", err, consent.ErrNotFound)
+	u.refused("State", err, invitations.ErrNotFound)
 	_, err = u.Invitation(t.Context(), "invitation-none")
-	u.refused("Invitation", err, consent.ErrNotFound)
+	u.refused("Invitation", err, invitations.ErrNotFound)
 }
 
 func consumeOnce(t *testing.T, u *user) {
@@ -322,7 +322,7 @@ func consumeOnce(t *testing.T, u *user) {
 	u.sameState(u.consume("a", "nonce", now.Add(time.Minute)), want)
 	u.sameState(u.started("a"), want)
 	_, err := u.Consume(t.Context(), "state-a", "cookie-a", "sandbox", "another nonce", now.Add(time.Minute))
-	u.refused("a second Consume", err, consent.ErrRefused)
+	u.refused("a second Consume", err, invitations.ErrRefused)
 	u.sameState(u.started("a"), want)
 }
 
@@ -351,7 +351,7 @@ func consumeWrong(t *testing.T, u *user) {
 			wrong.hash = "none"
 		}
 		_, err := u.Consume(t.Context(), wrong.hash, wrong.cookie, wrong.environment, "nonce", now)
-		u.refused(wrong.what, err, consent.ErrRefused)
+		u.refused(wrong.what, err, invitations.ErrRefused)
 	}
 	u.sameState(u.started("a"), state("a", "a"))
 	u.consume("a", "nonce", now)
@@ -364,7 +364,7 @@ func stateExpires(t *testing.T, u *user) {
 	end := state("a", "a").ExpiresAt
 	for _, late := range []time.Time{end, end.Add(time.Second), end.Add(48 * time.Hour)} {
 		_, err := u.Consume(t.Context(), "state-a", "cookie-a", "sandbox", "nonce", late)
-		u.refused(fmt.Sprintf("Consume %v after the end", late.Sub(end)), err, consent.ErrRefused)
+		u.refused(fmt.Sprintf("Consume %v after the end", late.Sub(end)), err, invitations.ErrRefused)
 	}
 	u.sameState(u.started("a"), state("a", "a"))
 	u.consume("a", "nonce", end.Add(-time.Second))
@@ -372,7 +372,7 @@ func stateExpires(t *testing.T, u *user) {
 
 func oneConsumerWins(t *testing.T, u *user) {
 	u.invite(invitation("a"))
-	for round := range consent.MaxStarts {
+	for round := range invitations.MaxStarts {
 		name := fmt.Sprint(round)
 		u.start(state("a", name))
 		winners := 0
@@ -383,7 +383,7 @@ func oneConsumerWins(t *testing.T, u *user) {
 			if err == nil {
 				winners++
 			} else {
-				u.refused("a loser's Consume", err, consent.ErrRefused)
+				u.refused("a loser's Consume", err, invitations.ErrRefused)
 			}
 		}
 		if winners != 1 {
@@ -404,13 +404,13 @@ func concludeDenied(t *testing.T, u *user) {
 		t.Errorf("a denial used the invitation up: %+v", i)
 	}
 	_, err := u.Consume(t.Context(), "state-a", "cookie-a", "sandbox", "another nonce", now)
-	u.refused("Consume after the conclusion", err, consent.ErrRefused)
+	u.refused("Consume after the conclusion", err, invitations.ErrRefused)
 	u.start(state("a", "b"))
 }
 
 func concludeNothing(t *testing.T, u *user) {
 	u.invite(invitation("a"))
-	u.refused("Conclude", u.Conclude(t.Context(), state("a", "a"), "connected", true, now), consent.ErrNotFound)
+	u.refused("Conclude", u.Conclude(t.Context(), state("a", "a"), "connected", true, now), invitations.ErrNotFound)
 	if i := u.invited("a"); !i.UsedAt.IsZero() {
 		t.Errorf("the invitation is used up: %+v", i)
 	}
@@ -431,7 +431,7 @@ func concludeUsed(t *testing.T, u *user) {
 	if !i.UsedAt.Equal(now.Add(time.Second)) || i.Usable(now) || i.Starts != 1 {
 		t.Errorf("after a success the invitation is %+v", i)
 	}
-	u.refused("Start", u.Start(t.Context(), state("a", "more")), consent.ErrSpent)
+	u.refused("Start", u.Start(t.Context(), state("a", "more")), invitations.ErrSpent)
 	if got := u.invited("b"); !got.Usable(now) {
 		t.Errorf("another invitation is used up: %+v", got)
 	}
@@ -485,13 +485,13 @@ func cancelled(t *testing.T, u *user) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := u.Consume(ctx, "state-a", "cookie-a", "sandbox", "nonce", now)
-	if err == nil || errors.Is(err, consent.ErrRefused) {
+	if err == nil || errors.Is(err, invitations.ErrRefused) {
 		t.Errorf("Consume: %v", err)
 	}
-	if err := u.Start(ctx, state("a", "b")); err == nil || errors.Is(err, consent.ErrSpent) {
+	if err := u.Start(ctx, state("a", "b")); err == nil || errors.Is(err, invitations.ErrSpent) {
 		t.Errorf("Start: %v", err)
 	}
-	if _, err := u.State(ctx, "state-a"); err == nil || errors.Is(err, consent.ErrNotFound) {
+	if _, err := u.State(ctx, "state-a"); err == nil || errors.Is(err, invitations.ErrNotFound) {
 		t.Errorf("State: %v", err)
 	}
 	u.sameState(u.started("a"), state("a", "a"))
@@ -508,15 +508,15 @@ func repeats(t *testing.T, u *user) {
 	}
 	s := u.consume("a", "nonce", now)
 	_, err := u.Consume(t.Context(), "state-a", "cookie-a", "sandbox", "another nonce", now)
-	u.refused("a second Consume", err, consent.ErrRefused)
+	u.refused("a second Consume", err, invitations.ErrRefused)
 	u.conclude(s, "connected", true, now)
-	u.refused("Start of a used invitation", u.Start(t.Context(), state("a", "b")), consent.ErrSpent)
+	u.refused("Start of a used invitation", u.Start(t.Context(), state("a", "b")), invitations.ErrSpent)
 
 	u.invite(invitation("b"))
-	for n := range consent.MaxStarts {
+	for n := range invitations.MaxStarts {
 		u.start(state("b", fmt.Sprint(n)))
 	}
-	u.refused("a start too many", u.Start(t.Context(), state("b", "more")), consent.ErrSpent)
+	u.refused("a start too many", u.Start(t.Context(), state("b", "more")), invitations.ErrSpent)
 	if err := u.RevokeInvitation(t.Context(), "invitation-b", now); err != nil {
 		t.Errorf("revoking: %v", err)
 	}

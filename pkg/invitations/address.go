@@ -1,4 +1,4 @@
-package consent
+package invitations
 
 import (
 	"fmt"
@@ -7,15 +7,15 @@ import (
 	"strings"
 )
 
-// parsePublicURL reads the base URL under which people reach the handler, and
+// ParsePublicURL reads the base URL under which people reach the handler, and
 // returns it without a trailing slash. Plain HTTP is
 // accepted on a loopback address only.
-func parsePublicURL(text string) (*url.URL, error) {
+func ParsePublicURL(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	if err != nil {
 		return nil, fmt.Errorf("the public URL is not a URL: %w", err)
 	}
-	_, err = origin(text)
+	_, err = Origin(text)
 	if err != nil || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return nil, fmt.Errorf("the public URL %q must be https://HOST[/PATH], or http:// on a loopback address, "+
 			"without user, query and fragment", u.Redacted())
@@ -25,9 +25,9 @@ func parsePublicURL(text string) (*url.URL, error) {
 	return u, nil
 }
 
-// origin returns scheme, host and port of an address in the form that a
+// Origin returns scheme, host and port of an address in the form that a
 // Content-Security-Policy and RFC 6454 use.
-func origin(text string) (string, error) {
+func Origin(text string) (string, error) {
 	u, err := url.Parse(text)
 	if err != nil {
 		return "", fmt.Errorf("not a URL: %w", err)
@@ -39,11 +39,11 @@ func origin(text string) (string, error) {
 	if u.Hostname() == "" || strings.ContainsAny(u.Host, ";,'*\" ") {
 		return "", fmt.Errorf("%q has no proper host", u.Redacted())
 	}
-	return u.Scheme + "://" + canonicalHost(u.Scheme, u.Host), nil
+	return u.Scheme + "://" + CanonicalHost(u.Scheme, u.Host), nil
 }
 
-// canonicalHost is host in lower case and without the scheme's own port.
-func canonicalHost(scheme, host string) string {
+// CanonicalHost is host in lower case and without the scheme's own port.
+func CanonicalHost(scheme, host string) string {
 	own := map[string]string{"https": ":443", "http": ":80"}[scheme]
 	return strings.TrimSuffix(strings.ToLower(host), own)
 }

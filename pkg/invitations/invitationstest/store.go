@@ -1,4 +1,4 @@
-package consenttest
+package invitationstest
 
 import (
 	"cmp"
@@ -8,12 +8,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/tokenturn/tokenturn/pkg/consent"
+	"github.com/tokenturn/tokenturn/pkg/invitations"
 	"github.com/tokenturn/tokenturn/pkg/rotation/rotationtest"
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-var _ consent.Store = (*Store)(nil)
+var _ invitations.Store = (*Store)(nil)
 
 // Store keeps invitations and states in memory. Each call passes the gate
 // before and after its effect. The zero value is an empty one.
@@ -21,8 +21,8 @@ type Store struct {
 	Gate rotationtest.Gate
 
 	mu          sync.Mutex
-	invitations map[string]consent.Invitation
-	states      map[string]consent.State
+	invitations map[string]invitations.Invitation
+	states      map[string]invitations.State
 	consumers   map[string]string // state's hash to the nonce that consumed it
 }
 
@@ -33,7 +33,7 @@ func through[T any](ctx context.Context, s *Store, call string, c token.Connecti
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.states == nil {
-			s.invitations, s.states = map[string]consent.Invitation{}, map[string]consent.State{}
+			s.invitations, s.states = map[string]invitations.Invitation{}, map[string]invitations.State{}
 			s.consumers = map[string]string{}
 		}
 		return effect()
@@ -46,32 +46,32 @@ func (s *Store) write(ctx context.Context, call string, c token.Connection, effe
 	return err
 }
 
-func (s *Store) CreateInvitation(ctx context.Context, i consent.Invitation) error {
+func (s *Store) CreateInvitation(ctx context.Context, i invitations.Invitation) error {
 	return s.write(ctx, "CreateInvitation", i.Connection, func() error {
 		s.invitations[i.Hash] = i
 		return nil
 	})
 }
 
-func (s *Store) Invitation(ctx context.Context, hash string) (consent.Invitation, error) {
-	return through(ctx, s, "Invitation", token.Connection{}, func() (consent.Invitation, error) {
+func (s *Store) Invitation(ctx context.Context, hash string) (invitations.Invitation, error) {
+	return through(ctx, s, "Invitation", token.Connection{}, func() (invitations.Invitation, error) {
 		i, found := s.invitations[hash]
 		if !found {
-			return i, fmt.Errorf("reading an invitation: %w", consent.ErrNotFound)
+			return i, fmt.Errorf("reading an invitation: %w", invitations.ErrNotFound)
 		}
 		return i, nil
 	})
 }
 
-func (s *Store) Invitations(ctx context.Context, now time.Time) ([]consent.Invitation, error) {
-	return through(ctx, s, "Invitations", token.Connection{}, func() ([]consent.Invitation, error) {
-		var live []consent.Invitation
+func (s *Store) Invitations(ctx context.Context, now time.Time) ([]invitations.Invitation, error) {
+	return through(ctx, s, "Invitations", token.Connection{}, func() ([]invitations.Invitation, error) {
+		var live []invitations.Invitation
 		for _, i := range s.invitations {
 			if !i.ExpiresAt.Before(now) {
 				live = append(live, i)
 			}
 		}
-		slices.SortFunc(live, func(a, b consent.Invitation) int {
+		slices.SortFunc(live, func(a, b invitations.Invitation) int {
 			return cmp.Or(b.CreatedAt.Compare(a.CreatedAt), cmp.Compare(a.Hash, b.Hash))
 		})
 		return live, nil
@@ -82,7 +82,7 @@ func (s *Store) RevokeInvitation(ctx context.Context, hash string, now time.Time
 	return s.write(ctx, "RevokeInvitation", token.Connection{}, func() error {
 		i, found := s.invitations[hash]
 		if !found {
-			return fmt.Errorf("revoking an invitation: %w", consent.ErrNotFound)
+			return fmt.Errorf("revoking an invitation: %w", invitations.ErrNotFound)
 		}
 		if i.RevokedAt.IsZero() {
 			i.RevokedAt = now
@@ -92,7 +92,7 @@ func (s *Store) RevokeInvitation(ctx context.Context, hash string, now time.Time
 	})
 }
 
-func (s *Store) Start(ctx context.Context, state consent.State) error {
+func (s *Store) Start(ctx context.Context, state invitations.State) error {
 	return s.write(ctx, "Start", state.Connection, func() error {
 		if _, again := s.states[state.Hash]; again {
 			return nil // hashes are random: this is the same call, delivered twice
@@ -100,9 +100,9 @@ func (s *Store) Start(ctx context.Context, state consent.State) error {
 		i, found := s.invitations[state.Invitation]
 		switch {
 		case !found:
-			return fmt.Errorf("starting a consent for %s: %w", state.Connection, consent.ErrNotFound)
+			return fmt.Errorf("starting a consent for %s: %w", state.Connection, invitations.ErrNotFound)
 		case !i.Usable(state.CreatedAt):
-			return fmt.Errorf("starting a consent for %s: %w", state.Connection, consent.ErrSpent)
+			return fmt.Errorf("starting a consent for %s: %w", state.Connection, invitations.ErrSpent)
 		}
 		i.Starts++
 		s.invitations[i.Hash] = i
@@ -111,19 +111,19 @@ func (s *Store) Start(ctx context.Context, state consent.State) error {
 	})
 }
 
-func (s *Store) State(ctx context.Context, hash string) (consent.State, error) {
-	return through(ctx, s, "State", token.Connection{}, func() (consent.State, error) {
+func (s *Store) State(ctx context.Context, hash string) (invitations.State, error) {
+	return through(ctx, s, "State", token.Connection{}, func() (invitations.State, error) {
 		state, found := s.states[hash]
 		if !found {
-			return state, fmt.Errorf("reading a state: %w", consent.ErrNotFound)
+			return state, fmt.Errorf("reading a state: %w", invitations.ErrNotFound)
 		}
 		return state, nil
 	})
 }
 
-func (s *Store) Consume(ctx context.Context, hash, cookie, environment, nonce string, now time.Time) (consent.State,
+func (s *Store) Consume(ctx context.Context, hash, cookie, environment, nonce string, now time.Time) (invitations.State,
 	error) {
-	return through(ctx, s, "Consume", token.Connection{}, func() (consent.State, error) {
+	return through(ctx, s, "Consume", token.Connection{}, func() (invitations.State, error) {
 		state, found := s.states[hash]
 		switch {
 		case !found, state.Cookie != cookie, state.Environment != environment:
@@ -134,15 +134,15 @@ func (s *Store) Consume(ctx context.Context, hash, cookie, environment, nonce st
 			s.states[hash], s.consumers[hash] = state, nonce
 			return state, nil
 		}
-		return consent.State{}, fmt.Errorf("consuming a state: %w", consent.ErrRefused)
+		return invitations.State{}, fmt.Errorf("consuming a state: %w", invitations.ErrRefused)
 	})
 }
 
-func (s *Store) Conclude(ctx context.Context, state consent.State, result string, used bool, now time.Time) error {
+func (s *Store) Conclude(ctx context.Context, state invitations.State, result string, used bool, now time.Time) error {
 	return s.write(ctx, "Conclude", state.Connection, func() error {
 		stored, found := s.states[state.Hash]
 		if !found {
-			return fmt.Errorf("concluding a consent for %s: %w", state.Connection, consent.ErrNotFound)
+			return fmt.Errorf("concluding a consent for %s: %w", state.Connection, invitations.ErrNotFound)
 		}
 		stored.Result = result
 		s.states[state.Hash] = stored

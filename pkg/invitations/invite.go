@@ -1,4 +1,4 @@
-package consent
+package invitations
 
 import (
 	"context"
@@ -12,14 +12,14 @@ import (
 // DefaultLifetime is how long an invitation can be used unless ExpiresAt says otherwise.
 const DefaultLifetime = 72 * time.Hour
 
-// Invite stores a new invitation and returns the link to send to the person
+// New stores a new invitation and returns the link to send to the person
 // who is to connect. The link is the only place where its secret part exists.
 // Of wanted, Connection, Epoch (which the connection has now) and CreatedAt (the
 // present time) are required; Expect is optional and ExpiresAt defaults to
 // DefaultLifetime after CreatedAt. The connection must be registered first.
-func Invite(ctx context.Context, store Store, publicURL string, wanted Invitation) (link token.Secret, _ Invitation,
+func New(ctx context.Context, store Store, publicURL string, wanted Invitation) (link token.Secret, _ Invitation,
 	_ error) {
-	base, err := parsePublicURL(publicURL)
+	base, err := ParsePublicURL(publicURL)
 	if err != nil {
 		return token.Secret{}, Invitation{}, err
 	}
@@ -33,8 +33,8 @@ func Invite(ctx context.Context, store Store, publicURL string, wanted Invitatio
 		return token.Secret{}, Invitation{}, fmt.Errorf("the invitation to %s would already be expired: "+
 			"give it a lifetime above zero", wanted.Connection)
 	}
-	secret := newSecret()
-	made := Invitation{Hash: hash(secret), Connection: wanted.Connection, Expect: wanted.Expect,
+	secret := NewSecret()
+	made := Invitation{Hash: Hash(secret), Connection: wanted.Connection, Expect: wanted.Expect,
 		Epoch: wanted.Epoch, CreatedAt: wanted.CreatedAt.UTC(), ExpiresAt: wanted.ExpiresAt.UTC()}
 	if err := store.CreateInvitation(ctx, made); err != nil {
 		return token.Secret{}, Invitation{}, fmt.Errorf("storing the invitation to %s: %w", made.Connection, err)

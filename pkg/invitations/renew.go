@@ -1,4 +1,4 @@
-package consent
+package invitations
 
 import (
 	"context"
@@ -30,7 +30,7 @@ func (r Renewals) Renew(ctx context.Context, rec rotation.Record, now time.Time)
 		return token.Secret{}, time.Time{}, fmt.Errorf("the redirect_uri in the app credentials of %s is not %s",
 			rec.Connection.Environment, here)
 	}
-	link, made, err := Invite(ctx, r.Store, r.PublicURL, Invitation{Connection: rec.Connection, Epoch: rec.Epoch,
+	link, made, err := New(ctx, r.Store, r.PublicURL, Invitation{Connection: rec.Connection, Epoch: rec.Epoch,
 		CreatedAt: now})
 	return link, made.ExpiresAt, err
 }
