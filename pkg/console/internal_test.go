@@ -42,7 +42,7 @@ func FuzzQuery(f *testing.F) {
 // FuzzPath: what is no path of the console has no route, and what has one is spelled exactly so.
 func FuzzPath(f *testing.F) {
 	for _, seed := range []string{"/", "/connections/a/b", "/connections/a/b/rotate", "/connections/../x", "//",
-		"/events"} {
+		"0/connections/0/0", "/events"} {
 		f.Add(seed)
 	}
 	h := &Handler{cfg: Config{}, public: &url.URL{Scheme: "http", Host: "localhost"}}

@@ -49,6 +49,9 @@ func (h *Handler) route(path string) (route, bool) {
 		}
 		return route{pattern: path, methods: map[string]http.HandlerFunc{"POST": h.logOut}}, true
 	}
+	if !strings.HasPrefix(path, "/") {
+		return route{}, false
+	}
 	parts := strings.Split(path, "/") // "", first, ...
 	switch {
 	case len(parts) == 3 && parts[1] == "experiments" && h.cfg.Experiments != nil && plainWord(parts[2]):
