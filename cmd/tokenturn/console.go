@@ -107,7 +107,8 @@ func (c *cli) console(ctx context.Context, in *installation, listener net.Listen
 	allowActions bool, refresh time.Duration) (err error) {
 	in.log = withRequestIDs(c.logger(slog.LevelInfo))
 	cfg := console.Config{Connections: in.ledger, PublicURL: localAddress(listener), Interval: refresh,
-		PutsPerDay: in.settings.PutsPerDay, Command: c.thisCommand(), Logger: in.log, Now: time.Now,
+		PutsPerDay: in.settings.PutsPerDay, Command: c.thisCommand(), Installation: c.installationName(),
+		Logger: in.log, Now: time.Now,
 		RedirectURI: callbackURL(in.publicURL, "sandbox")}
 	if in.publicURL == "" {
 		cfg.RedirectURI = callbackURL("https://YOUR-HOST", "sandbox")

@@ -136,7 +136,17 @@ func (c *cli) system(in *installation, every time.Duration) *system {
 func (c *cli) thisCommand() string {
 	switch {
 	case c.store == "aws":
-		return "tokenturn --store aws"
+		command := "tokenturn"
+		if c.stack == "" && c.use == "" {
+			command += " --store aws"
+		}
+		for _, flag := range [][2]string{{"--stack", c.stack}, {"--use", c.use}, {"--region", c.region},
+			{"--profile", c.awsProfile}} {
+			if flag[1] != "" {
+				command += " " + flag[0] + " " + shellWord(flag[1])
+			}
+		}
+		return command
 	case c.data != "":
 		dir, err := c.dataDir()
 		if err != nil {

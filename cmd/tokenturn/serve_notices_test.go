@@ -74,3 +74,19 @@ func TestServeOffersTheConsoleToThisMachineOnly(t *testing.T) {
 		}
 	}
 }
+
+func TestThisCommandNamesTheInstallation(t *testing.T) {
+	for want, c := range map[string]*cli{
+		"tokenturn":               {store: "embedded"},
+		"tokenturn --data '/a b'": {store: "embedded", data: "/a b"},
+		"tokenturn --store aws":   {store: "aws"},
+		"tokenturn --stack blue":  {store: "aws", stack: "blue"},
+		"tokenturn --use blue":    {store: "aws", use: "blue"},
+		"tokenturn --stack blue --region us-east-1 --profile ops": {store: "aws", stack: "blue", region: "us-east-1",
+			awsProfile: "ops"},
+	} {
+		if got := c.thisCommand(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

@@ -116,6 +116,9 @@ type Config struct {
 	MaxStreams int
 	// PutsPerDay is how many versions a secret takes in a day; 0: no limit.
 	PutsPerDay int
+	// Installation is the name in the bar on top; may be empty. Sandbox and production must not
+	// be mixed up.
+	Installation string
 	// Command is how to run the command for this installation, such as "tokenturn --store aws".
 	Command string
 	// SecretPrefix begins the names of secrets in AWS Secrets Manager; empty: the embedded store.

@@ -52,14 +52,16 @@ func TestOverview(t *testing.T) {
 		*r = rotation.Record{Connection: r.Connection, Status: rotation.Pending, Failures: []rotation.Failure{{Step: "decide",
 			Class: "issuer", Count: 1, Detail: "the app is not installed in the company"}}}
 	})
-	named("service", func(r *rotation.Record) { r.ServiceAccount, r.Pin = true, &rotation.Pin{Company: "7"} })
+	named("service", func(r *rotation.Record) {
+		r.ServiceAccount, r.Pin = true, &rotation.Pin{Company: "7", CompanyName: "Northwind"}
+	})
 	page := s.get("/").body
 	for name, want := range map[string]string{"active": `good">active<.*pat@example.com.*company 4264807.*generation 12`,
 		"consent": `bad">needs consent<.*also tries the old token again`, "quarantine": `bad">quarantined<`,
 		"config": `bad">misconfigured<`, "retrying": `warn">waiting to retry<.*Redeem failed 2 times in a row \(store\): table is down`,
 		"rotating": `info">rotating<`, "overdue": `warn">response overdue<`, "expired": `bad">access token expired<.*expired 60 s ago`,
 		"publishing": `info">publishing<`, "off": `off">disconnected<`, "pending": `info">waiting for consent<`,
-		"checking": `warn">checking the consent<.*not installed`, "service": `good">active<.*service account.*company 7`} {
+		"checking": `warn">checking the consent<.*not installed`, "service": `good">active<.*service account.*Northwind, company 7`} {
 		row := regexp.MustCompile(`data-row="sandbox/` + name + `".*`).FindString(page)
 		if !regexp.MustCompile(want).MatchString(html.UnescapeString(row)) {
 			t.Errorf("the row of %s is %s", name, row)
@@ -216,12 +218,14 @@ func TestOneConnection(t *testing.T) {
 }
 
 func TestReadingInAWS(t *testing.T) {
-	s := open(t, func(cfg *console.Config) { cfg.SecretPrefix, cfg.PutsPerDay = "acme/tokens", 80 })
+	s := open(t, func(cfg *console.Config) {
+		cfg.SecretPrefix, cfg.PutsPerDay, cfg.Installation = "acme/tokens", 80, "blue in us-east-1"
+	})
 	rec := active(acme, 4)
 	rec.Puts = []int64{time.Now().Add(-25 * time.Hour).Unix(), time.Now().Add(-time.Hour).Unix(), time.Now().Unix()}
 	s.put(rec)
 	mustContain(t, html.UnescapeString(s.get("/connections/sandbox/acme").body),
-		"acme/tokens/connection/sandbox/acme", "2 of 80",
+		"acme/tokens/connection/sandbox/acme", "2 of 80", "<strong>blue in us-east-1</strong>",
 		`tokensource.New(secretsmanager.NewFromConfig(cfg), "sandbox/acme", tokensource.WithPrefix("acme/tokens"))`,
 		`Connection("sandbox/acme", prefix="acme/tokens")`, `new Connection("sandbox/acme", "acme/tokens")`,
 		"PROCORE_PREFIX=acme/tokens\nprocore /rest/v1.0/me")

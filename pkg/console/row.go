@@ -18,13 +18,15 @@ type row struct {
 	Detail     string // what comes next, if that is not the ordinary thing
 	Who        string // the user who consented; empty: not known
 	Company    string
-	Generation int64 // 0 in a row without a token
-	HasToken   bool
-	Issued     moment // of the access token
-	Expires    moment
-	Rotated    moment
-	Due        moment
-	Need       need
+	// CompanyName is how the operator calls the company; empty: not known.
+	CompanyName string
+	Generation  int64 // 0 in a row without a token
+	HasToken    bool
+	Issued      moment // of the access token
+	Expires     moment
+	Rotated     moment
+	Due         moment
+	Need        need
 }
 
 // need is what only a person can do.
@@ -68,7 +70,7 @@ const (
 func describe(rec rotation.Record, now time.Time) row {
 	r := row{Connection: rec.Connection, Rotated: momentOf(rec.RotatedAt), Due: momentOf(rec.DueAt)}
 	if p := rec.Pin; p != nil {
-		r.Who, r.Company = p.Login, p.Company
+		r.Who, r.Company, r.CompanyName = p.Login, p.Company, p.CompanyName
 		if r.Who == "" && p.ResourceOwner != "" {
 			r.Who = "Procore user " + p.ResourceOwner
 		}
@@ -205,7 +207,7 @@ func (r row) matches(q query) bool {
 		return true
 	}
 	wanted := strings.ToLower(q.Q)
-	for _, text := range []string{r.Connection.String(), r.Who, r.Company, r.Status} {
+	for _, text := range []string{r.Connection.String(), r.Who, r.Company, r.CompanyName, r.Status} {
 		if strings.Contains(strings.ToLower(text), wanted) {
 			return true
 		}
