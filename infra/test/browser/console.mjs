@@ -48,6 +48,26 @@ async function allow(link, heading) {
   await tab.close()
 }
 
+// film takes pictures for README's moving one, until the function that it returns is called.
+function film(page) {
+  let over = false
+  const done = (async () => {
+    await page.setViewportSize({width: 960, height: 800})
+    for (let i = 1000; ; i++) {
+      const last = over
+      await page.screenshot({path: `${world.screens}/frame-${i}.png`})
+      if (last) break
+      await page.waitForTimeout(400)
+    }
+    await page.screenshot({path: `${world.screens}/overview.png`})
+    await page.setViewportSize(devices.desktop)
+  })()
+  return async () => {
+    over = true
+    await done
+  }
+}
+
 // linkFrom presses a button that shows a consent link, and returns the link.
 async function linkFrom(page, button) {
   await button.click()
@@ -114,6 +134,7 @@ step('every experiment recovers', async () => {
   for (const name of names) {
     const card = page.locator(`#${name}`)
     await until(page, `${name} can start`, async () => await card.locator('button:enabled').count() === 1)
+    const filmed = name === 'experiment-lose-answer' ? film(page) : undefined
     await card.locator('button').click()
     await until(page, `${name} runs`, async () => await card.locator('ol.steps li').count() > 0)
     const lost = name === 'experiment-revoke' || name === 'experiment-lose-for-good'
@@ -128,7 +149,7 @@ step('every experiment recovers', async () => {
       return await card.locator('.notice.bad').count() > 0 || await card.locator('ol.steps li.done').count() === steps
     })
     assert.equal(await card.locator('.notice.bad').count(), 0, `${name}: ${await card.innerText()}`)
-    if (name === 'experiment-lose-answer') await page.screenshot({path: `${world.screens}/recovery.png`})
+    await filmed?.()
   }
   await until(page, 'active', async () => (await row(page).innerText()).includes('active'))
   await inspect(page, 'console-after')

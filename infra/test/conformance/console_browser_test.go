@@ -3,11 +3,22 @@
 package conformance
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
+	"image"
+	"image/color"
+	"image/draw"
+	"image/gif"
+	"image/png"
+	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -26,8 +37,9 @@ func TestConsoleInABrowser(t *testing.T) {
 	demo.says(t, link)
 	empty := serving(t, "serve", "--data", t.TempDir(), "--addr", "localhost:"+emptyPort)
 	empty.says(t, console)
+	pictures := screens(t, "console")
 	world := map[string]any{"kind": "stand-in", "publicURL": demo.says(t, console), "consentLink": demo.says(t, link),
-		"emptyURL": empty.says(t, console), "screens": screens(t, "console"), "login": procoretest.DefaultUser().Login,
+		"emptyURL": empty.says(t, console), "screens": pictures, "login": procoretest.DefaultUser().Login,
 		"password": procoretest.DefaultUser().Password}
 	encoded, err := json.Marshal(world)
 	if err != nil {
@@ -46,6 +58,89 @@ func TestConsoleInABrowser(t *testing.T) {
 			t.Log(strings.TrimSpace(line))
 		}
 	}
+	film(t, pictures)
+}
+
+// film makes README's moving picture of the frames. Copy both pictures to .github when the
+// console looks different.
+func film(t *testing.T, pictures string) {
+	t.Helper()
+	frames, err := filepath.Glob(filepath.Join(pictures, "frame-*.png"))
+	if err != nil || len(frames) < 5 {
+		t.Fatalf("%d frames: %v", len(frames), err)
+	}
+	slices.Sort(frames)
+	var images []image.Image
+	counts := map[color.RGBA]int{}
+	for _, name := range frames {
+		file, err := os.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		frame, err := png.Decode(file)
+		_ = file.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		images = append(images, frame)
+		for y := range frame.Bounds().Dy() {
+			for x := range frame.Bounds().Dx() {
+				counts[color.RGBAModel.Convert(frame.At(x, y)).(color.RGBA)]++
+			}
+		}
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	colors := slices.SortedFunc(maps.Keys(counts), func(a, b color.RGBA) int {
+		return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(fmt.Sprint(a), fmt.Sprint(b)))
+	})
+	palette := color.Palette{}
+	for _, c := range colors[:min(len(colors), 256)] {
+		palette = append(palette, c)
+	}
+	movie := &gif.GIF{}
+	var last *image.Paletted
+	for _, frame := range images {
+		now := image.NewPaletted(frame.Bounds(), palette)
+		draw.Draw(now, now.Bounds(), frame, image.Point{}, draw.Src)
+		if changed := changes(last, now); !changed.Empty() {
+			movie.Image = append(movie.Image, now.SubImage(changed).(*image.Paletted))
+			movie.Delay = append(movie.Delay, 45) // hundredths of a second
+		}
+		last = now
+	}
+	movie.Delay[len(movie.Delay)-1] = 400
+	var encoded bytes.Buffer
+	if err := gif.EncodeAll(&encoded, movie); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(pictures, "recovery.gif"), encoded.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	still, err := os.Stat(filepath.Join(pictures, "overview.png"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("README's pictures: %d kB, and %d frames in %d kB", still.Size()/1000, len(movie.Image), encoded.Len()/1000)
+	if still.Size() > 150_000 || encoded.Len() > 500_000 {
+		t.Error("README's pictures are too large")
+	}
+}
+
+// changes is the part of now that last does not show.
+func changes(last, now *image.Paletted) (part image.Rectangle) {
+	if last == nil {
+		return now.Bounds()
+	}
+	for y := range now.Rect.Dy() {
+		for x := range now.Rect.Dx() {
+			if last.ColorIndexAt(x, y) != now.ColorIndexAt(x, y) {
+				part = part.Union(image.Rect(x, y, x+1, y+1))
+			}
+		}
+	}
+	return part
 }
 
 // server is a running tokenturn command.
