@@ -33,7 +33,7 @@ EXPLORER := GOGC=800 GODEBUG=asyncpreemptoff=1
 
 # The explorer and stories of hours, of a month or of thousands of connections run without the race detector,
 # which makes them ten times slower and finds nothing in them that shorter tests do not have.
-LONG := TestEveryFaultIsSurvived|TestABacklog|TestOneFailureCosts|TestOneHour|TestAMonth|TestAWipe|TestClocksThatStay
+LONG := TestEveryFaultIsSurvived|TestABacklog|TestOneFailureCosts|TestOneHour|TestAMonth|TestAWipe|TestClocksThatStay|TestAThousand
 # These start many programs, or wait in real time.
 SLOW := TestExamples|TestRemediesHelp|TestExperiments|TestWorkerKilled
 
@@ -60,7 +60,7 @@ lint: # go test runs without vet below, as this runs all of it
 test: lint
 	@test -n "$(RACE)" || echo "No C compiler: the race detector is OFF."
 	go test $(RACE) -vet=off -timeout 60m -skip '$(LONG)' ./...
-	$(EXPLORER) go test -vet=off -run '$(LONG)' ./pkg/rotation
+	$(EXPLORER) go test -vet=off -run '$(LONG)' ./pkg/rotation ./pkg/console
 
 conformance:
 	infra/test/conformance/run

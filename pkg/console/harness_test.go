@@ -48,6 +48,14 @@ type site struct {
 // open starts a console. change may adapt its configuration.
 func open(t testing.TB, change func(*console.Config)) *site {
 	t.Helper()
+	s := prepare(t, change)
+	s.start()
+	return s
+}
+
+// prepare makes a console that is not served yet.
+func prepare(t testing.TB, change func(*console.Config)) *site {
+	t.Helper()
 	s := &site{t: t, actions: &recorder{}}
 	var err error
 	if s.store, err = embedded.Open(t.Context(), t.TempDir()); err != nil {
@@ -66,10 +74,13 @@ func open(t testing.TB, change func(*console.Config)) *site {
 	if s.handler, err = console.New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	s.server.Start()
-	t.Cleanup(func() { s.handler.Close(); s.server.CloseClientConnections(); s.server.Close() })
 	s.browser = newBrowser()
 	return s
+}
+
+func (s *site) start() {
+	s.server.Start()
+	s.t.Cleanup(func() { s.handler.Close(); s.server.CloseClientConnections(); s.server.Close() })
 }
 
 func newBrowser() *http.Client {

@@ -248,12 +248,13 @@ func (c *counting) reads() int {
 
 // TestASlowReaderIsDropped: a browser that reads nothing costs one update, and loses its stream.
 func TestASlowReaderIsDropped(t *testing.T) {
-	s := open(t, nil)
+	s := prepare(t, nil)
 	s.handler.SetPatience(50 * time.Millisecond)
 	s.server.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		_ = c.(*net.TCPConn).SetWriteBuffer(4096)
 		return ctx
 	}
+	s.start()
 	for i := range 20 {
 		s.put(active(token.Connection{Environment: "sandbox", Name: fmt.Sprint("c", i)}, 1))
 	}
@@ -289,7 +290,7 @@ func TestCloseEndsTheStreams(t *testing.T) {
 
 // TestAThousandConnections: no update is larger than 20 kB, even if all of them change at once.
 func TestAThousandConnections(t *testing.T) {
-	s := open(t, nil)
+	s := open(t, func(cfg *console.Config) { cfg.Interval = 100 * time.Millisecond })
 	s.thousand()
 	page := s.get("/")
 	mustContain(t, page.body, "1 to 100 of 1000", "page=2")
