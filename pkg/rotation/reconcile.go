@@ -87,9 +87,10 @@ func (r *run) sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// application reads the app credentials of an environment once per run.
+// application reads the app credentials of an environment once per run. There is time for
+// another read after one that hangs.
 func (r *run) application(ctx context.Context, environment string) (app Application, err error) {
-	err = within(ctx, 2*storeTimeout, func(ctx context.Context) error {
+	err = within(ctx, 4*storeTimeout, func(ctx context.Context) error {
 		app, err = r.apps.get(ctx, environment, func(ctx context.Context) (Application, error) {
 			return r.engine.readApplication(ctx, environment)
 		})
@@ -394,6 +395,12 @@ func (t *reconciliation) failure(ctx context.Context, step Step, key ResponseKey
 	f.NextAt = t.engine.clock().Add(wait).UTC()
 	if old := t.rec.failure(step, key); class == classConfig && (old == nil || old.Class != classConfig ||
 		old.Cause != f.Cause) {
+		// Another writer may have changed the row while this run waited for its permit, and with it the cause.
+		if now, _, err := t.engine.load(ctx, t.conn); err == nil && now.Revision != t.rec.Revision {
+			delete(t.failed, act{step, key})
+			t.rec, t.loaded = t.stored.clone(), false
+			return nil, errors.Join(ErrConflict, cause)
+		}
 		t.engine.notifyOfConfigError(ctx, t.conn, cause)
 	}
 	t.rec.setFailure(f)
@@ -421,7 +428,7 @@ func (t *reconciliation) open(ctx context.Context, m TokenResponse) (body token.
 	if body, ok := t.bodies[m.Key]; ok {
 		return body, nil
 	}
-	err = within(ctx, storeTimeout, func(ctx context.Context) error {
+	err = within(ctx, 2*storeTimeout, func(ctx context.Context) error {
 		body, err = t.run.keys.open(ctx, m.Sealed, m.Connection, m.Key)
 		return err
 	})

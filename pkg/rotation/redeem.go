@@ -125,7 +125,7 @@ func (t *reconciliation) readyToPresent(ctx context.Context, step act) (*present
 		return nil, end, err
 	}
 	var p presentation
-	err := within(ctx, storeTimeout, func(ctx context.Context) (err error) {
+	err := within(ctx, 2*storeTimeout, func(ctx context.Context) (err error) {
 		p.key, err = t.run.keys.ready(ctx)
 		return err
 	})

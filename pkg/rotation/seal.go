@@ -15,7 +15,8 @@ import (
 const sealVersion = 1
 
 // keyring shares data keys within one run: it makes one key, and unwraps each wrapped key
-// once. Safe for concurrent use.
+// once. A call of the sealer has storeTimeout; callers have twice that, so that another call
+// can follow one that hangs. Safe for concurrent use.
 type keyring struct {
 	sealer    Sealer
 	made      memo[struct{}, *dataKey]
@@ -34,7 +35,11 @@ type dataKey struct {
 // ready returns the run's data key, made on the first call.
 func (k *keyring) ready(ctx context.Context) (*dataKey, error) {
 	return k.made.get(ctx, struct{}{}, func(ctx context.Context) (*dataKey, error) {
-		key, wrapped, err := k.sealer.DataKey(ctx)
+		var key, wrapped []byte
+		err := within(ctx, storeTimeout, func(ctx context.Context) (err error) {
+			key, wrapped, err = k.sealer.DataKey(ctx)
+			return err
+		})
 		if err != nil {
 			return nil, fmt.Errorf("making a data key: %w", err)
 		}
@@ -77,7 +82,11 @@ func (k *keyring) open(ctx context.Context, sealed []byte, c token.Connection, k
 
 func (k *keyring) unwrap(ctx context.Context, wrapped []byte) (cipher.AEAD, error) {
 	return k.unwrapped.get(ctx, string(wrapped), func(ctx context.Context) (cipher.AEAD, error) {
-		key, err := k.sealer.Unwrap(ctx, wrapped)
+		var key []byte
+		err := within(ctx, storeTimeout, func(ctx context.Context) (err error) {
+			key, err = k.sealer.Unwrap(ctx, wrapped)
+			return err
+		})
 		if err != nil {
 			return nil, fmt.Errorf("unwrapping the data key: %w", err)
 		}
