@@ -81,7 +81,7 @@ func literals(t *testing.T, source string, do func(offset int, literal string)) 
 // oldWords are outdated English, terms of this project that standard ones have replaced, and "by itself",
 // for which texts say "automatically".
 var oldWords = regexp.MustCompile(`(?i)\b(anew|told of|lest|\w*manieth|whoever|heed(s|ed|ing)?|mishaps?|teeth|` +
-	`desks?|stations?|by itself|untold|keepers?|vaults?|residues?|overtaken)\b`)
+	`desks?|stations?|by itself|untold|keepers?|vaults?|residues?|overtaken|whose)\b`)
 
 // contracts are names that contain an old word and must stay as they are.
 var contracts = strings.NewReplacer(
