@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -89,8 +88,13 @@ func (conf *configuration) settings() (config.Settings, error) {
 	return s, &exitError{usage, settingsError{err}}
 }
 
+// identity are the variables that say which installation it is: from two installations they
+// must not be mixed.
+var identity = []string{"TOKENTURN_TABLE", "TOKENTURN_SECRET_PREFIX", "TOKENTURN_SEAL_KEY", "TOKENTURN_STACK"}
+
 // readStack takes the settings that the stack's outputs contain. A variable of the
-// environment wins over a profile that is merely in use, and loses against a flag.
+// environment wins over a profile that is merely in use, unless it names another
+// installation, and loses against a flag.
 func (c *cli) readStack(ctx context.Context, conf *configuration) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -110,17 +114,28 @@ func (c *cli) readStack(ctx context.Context, conf *configuration) error {
 		return conf.incomplete(missing, len(variables) == 0)
 	}
 	conf.sources = map[string]chosen{}
-	var assignments, unused []string
-	for _, name := range slices.Sorted(maps.Keys(variables)) {
-		own := c.getenv(name)
-		if own != "" && !conf.explicit() {
-			continue
-		}
-		if own != "" && own != variables[name] {
+	var assignments, unused, foreign []string
+	for _, name := range config.Names() {
+		own, value := c.getenv(name), variables[name]
+		differs := own != "" && own != value
+		switch {
+		case !config.MayBeInStack(name), value == "" && !differs:
+		case conf.explicit() && differs:
 			unused = append(unused, name)
+			fallthrough
+		case own == "" || conf.explicit():
+			assignments = append(assignments, name+"="+value)
+			if value != "" {
+				conf.sources[name] = chosen{value, fromStack, config.Output(name)}
+			}
+		case differs && value != "" && slices.Contains(identity, name):
+			foreign = append(foreign, name)
 		}
-		assignments = append(assignments, name+"="+variables[name])
-		conf.sources[name] = chosen{variables[name], fromStack, config.Output(name)}
+	}
+	if len(foreign) > 0 {
+		return exitf(usage, "the environment sets %s to a value that %s does not have, so it names another installation; "+
+			"to work on that stack, unset it or name the stack with --use or --stack; to work on the other "+
+			"installation, set both TOKENTURN_TABLE and TOKENTURN_SEAL_KEY", strings.Join(foreign, ", "), conf.where())
 	}
 	if len(unused) > 0 {
 		c.say("Not used, because %s names the installation: %s of the environment.",

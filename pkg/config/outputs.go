@@ -18,6 +18,9 @@ func Output(variable string) string {
 // InStack reports whether every stack of this version has an output for a variable.
 func InStack(variable string) bool { return stackTag(variable) == "always" }
 
+// MayBeInStack reports whether stacks have an output for a variable, always or if it is set.
+func MayBeInStack(variable string) bool { return stackTag(variable) != "" }
+
 // FromOutputs returns the variables that a stack's outputs set, and the names of the
 // outputs that every stack of this version has and this one lacks.
 func FromOutputs(outputs map[string]string) (variables map[string]string, missing []string) {
