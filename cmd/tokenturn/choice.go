@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -137,6 +138,7 @@ func (c *cli) chooseStore(cmd *cobra.Command) error {
 	case changed("stack") && changed("use"):
 		return usageError(cmd, fmt.Errorf("--stack and --use both name an installation; use one of them"))
 	}
+	c.selected = !isStoreless(cmd)
 	return c.checkSelection(cmd)
 }
 
@@ -173,6 +175,61 @@ func (c *cli) usualStore() (string, error) {
 		return "embedded", err
 	}
 	return "aws", nil
+}
+
+// thisCommand is how to run the command for the same installation, in a shell with the same
+// environment.
+func (c *cli) thisCommand() string {
+	command := "tokenturn"
+	// With a damaged config.toml, only a command that names its store works.
+	usual, err := c.usualStore()
+	isUsual := err == nil && usual == c.store
+	if c.store == "aws" {
+		if c.stack == "" && c.use == "" && !isUsual {
+			command += " --store aws"
+		}
+		for _, flag := range [][2]string{{"--stack", c.stack}, {"--use", c.use}, {"--region", c.region},
+			{"--profile", c.awsProfile}} {
+			if flag[1] != "" {
+				command += " " + flag[0] + " " + shellWord(flag[1])
+			}
+		}
+		return command
+	}
+	switch {
+	case c.data != "":
+		dir, err := c.dataDir()
+		if err != nil {
+			dir = c.data
+		}
+		return command + " --data " + shellWord(dir)
+	case !isUsual:
+		return command + " --store embedded"
+	}
+	return command
+}
+
+// printedCommand is a command in a text, and what precedes it if it only names a command's
+// help. The demo has a store of its own.
+var printedCommand = regexp.MustCompile(
+	`(See: )?\btokenturn ((app|connection|invitation|token|doctor|fsck|console|config|serve)( --demo)?)\b`)
+
+// withStore adds to the commands in a text the flags that choose the installation of this
+// command, so that they work as they are.
+func (c *cli) withStore(text string) string {
+	if !c.selected {
+		return text
+	}
+	command := c.thisCommand()
+	if command == "tokenturn" {
+		return text
+	}
+	return printedCommand.ReplaceAllStringFunc(text, func(found string) string {
+		if strings.HasPrefix(found, "See: ") || strings.HasSuffix(found, " --demo") {
+			return found
+		}
+		return command + strings.TrimPrefix(found, "tokenturn")
+	})
 }
 
 // isStoreless reports whether a command reads no installation, so that a damaged

@@ -109,6 +109,9 @@ var exitCodes = map[doctor.Level]int{doctor.OK: done, doctor.Warning: done, doct
 	doctor.Consent: needsConsent, doctor.Problem: failed}
 
 func (c *cli) answerFindings(findings []doctor.Finding) error {
+	for i := range findings {
+		findings[i].Remedy = c.withStore(findings[i].Remedy)
+	}
 	a := doctorAnswer{doctor.Worst(findings), findings}
 	if err := c.answer(a, func(w io.Writer) { printFindings(w, findings, c.painter()) }); err != nil {
 		return err

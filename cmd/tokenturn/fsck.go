@@ -94,6 +94,9 @@ func (c *cli) fsck(ctx context.Context, in *installation, only []token.Connectio
 }
 
 func (c *cli) answerDamage(report fsck.Report) error {
+	for i := range report.Findings {
+		report.Findings[i].Remedy = c.withStore(report.Findings[i].Remedy)
+	}
 	if err := c.answer(report, func(w io.Writer) { printDamage(w, report, c.painter()) }); err != nil {
 		return err
 	}

@@ -28,6 +28,7 @@ type cli struct {
 	stack, use         string
 	region, awsProfile string
 	configured         *configuration // nil: not yet read
+	selected           bool           // the flags are read, and the command works on an installation
 
 	examples map[*cobra.Command][]example
 }
@@ -44,7 +45,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		if c.configured != nil {
 			err = c.configured.explain(err)
 		}
-		fmt.Fprintln(stderr, "tokenturn:", err)
+		fmt.Fprintln(stderr, "tokenturn:", c.withStore(err.Error()))
 	}
 	return exitCode(err)
 }
@@ -104,7 +105,9 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a person must give consent,
 func (c *cli) checkFlags(cmd *cobra.Command, _ []string) error { return c.chooseStore(cmd) }
 
 // say writes a message for the person to standard error.
-func (c *cli) say(format string, args ...any) { fmt.Fprintf(c.stderr, format+"\n", args...) }
+func (c *cli) say(format string, args ...any) {
+	fmt.Fprintln(c.stderr, c.withStore(fmt.Sprintf(format, args...)))
+}
 
 // answer writes the result v to standard output: as JSON with --json, otherwise as text
 // writes it.
@@ -118,7 +121,9 @@ func (c *cli) answer(v any, text func(io.Writer)) error {
 			return fmt.Errorf("encoding the answer as JSON: %w", err)
 		}
 	} else {
-		text(&out)
+		var words strings.Builder
+		text(&words)
+		out.WriteString(c.withStore(words.String()))
 	}
 	if _, err := c.stdout.Write(out.Bytes()); err != nil {
 		return fmt.Errorf("writing the answer: %w", err)

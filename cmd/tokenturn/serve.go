@@ -132,31 +132,6 @@ func (c *cli) system(in *installation, every time.Duration) *system {
 	return &system{in: in, every: every, cli: c, deferSignals: c.deferSignals, command: c.thisCommand()}
 }
 
-// thisCommand is how to run the command for the same installation.
-func (c *cli) thisCommand() string {
-	switch {
-	case c.store == "aws":
-		command := "tokenturn"
-		if c.stack == "" && c.use == "" {
-			command += " --store aws"
-		}
-		for _, flag := range [][2]string{{"--stack", c.stack}, {"--use", c.use}, {"--region", c.region},
-			{"--profile", c.awsProfile}} {
-			if flag[1] != "" {
-				command += " " + flag[0] + " " + shellWord(flag[1])
-			}
-		}
-		return command
-	case c.data != "":
-		dir, err := c.dataDir()
-		if err != nil {
-			dir = c.data
-		}
-		return "tokenturn --data " + shellWord(dir)
-	}
-	return "tokenturn"
-}
-
 // run serves until ctx is cancelled. Work in progress is still finished: a consent is saved,
 // and so is the answer to a refresh.
 func (s *system) run(ctx context.Context, listener net.Listener) error {
