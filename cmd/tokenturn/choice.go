@@ -63,7 +63,10 @@ func (c *cli) choose() (choice, error) {
 			return choice{}, err
 		}
 		if name := cmp.Or(c.use, all.Use); name != "" {
-			p, err := all.named(name)
+			p, err := all.inUse()
+			if c.use != "" {
+				p, err = all.named(name)
+			}
 			if err != nil {
 				return choice{}, err
 			}

@@ -88,7 +88,7 @@ func (c *cli) readProfiles() (profiles, error) {
 		return all, fmt.Errorf("reading the profiles: %w", err)
 	}
 	if err := toml.NewDecoder(bytes.NewReader(content)).DisallowUnknownFields().Decode(&all); err != nil {
-		return all, &exitError{usage, fmt.Errorf("%s is not as it should be; correct it:\n%s", all.path, inLines(err))}
+		return all, &exitError{usage, fmt.Errorf("%s cannot be read; correct it:\n%s", all.path, inLines(err))}
 	}
 	for _, name := range slices.Sorted(maps.Keys(all.Profiles)) {
 		if _, err := parseProfile(name); err != nil {
@@ -97,10 +97,6 @@ func (c *cli) readProfiles() (profiles, error) {
 		if err := all.Profiles[name].check(); err != nil {
 			return all, exitf(usage, "%s: the profile %s %w", all.path, name, err)
 		}
-	}
-	if _, there := all.Profiles[all.Use]; !there && all.Use != "" {
-		return all, exitf(usage, "%s: use names the profile %q, which is not in the file; choose another with: "+
-			"tokenturn profile list", all.path, all.Use)
 	}
 	return all, nil
 }
@@ -156,6 +152,17 @@ func (p profiles) write() (err error) {
 		return errors.Join(err, os.Remove(temporary.Name()))
 	}
 	return nil
+}
+
+// inUse returns the profile in use. A person who edits the file can name one that does not exist; only
+// commands that work on it report that, so that `profile use` can correct it.
+func (p profiles) inUse() (profile, error) {
+	found, there := p.Profiles[p.Use]
+	if !there {
+		return profile{}, exitf(usage, "%s: use names the profile %q, which is not in the file; choose another with: "+
+			"tokenturn profile use NAME\nor choose none with: tokenturn profile use --none", p.path, p.Use)
+	}
+	return found, nil
 }
 
 // named returns a profile that must exist.
