@@ -116,7 +116,15 @@ func (ch choice) explicit() bool {
 func (c *cli) chooseStore(cmd *cobra.Command) error {
 	changed := cmd.Flags().Changed
 	i := slices.IndexFunc(selectionFlags, func(name string) bool { return changed(name) })
-	selects := i >= 0 && !keepsProfiles(cmd)
+	selects := i >= 0 && !addsProfile(cmd)
+	if keepsProfiles(cmd) && !addsProfile(cmd) {
+		for _, name := range append([]string{"store", "data"}, selectionFlags...) {
+			if changed(name) {
+				return usageError(cmd, fmt.Errorf("--%s cannot be used here: %s works on config.toml, and on no installation",
+					name, cmd.CommandPath()))
+			}
+		}
+	}
 	switch {
 	case changed("store") && c.store != "embedded" && c.store != "aws":
 		return usageError(cmd, fmt.Errorf("there is no store %q; --store takes embedded or aws", c.store))
@@ -243,7 +251,10 @@ func isStoreless(cmd *cobra.Command) bool {
 		"__completeNoDesc"}, words[1])
 }
 
-// keepsProfiles reports whether a command takes the flags that name an installation as data.
+// keepsProfiles reports whether a command works on config.toml, and on no installation.
 func keepsProfiles(cmd *cobra.Command) bool {
-	return strings.HasPrefix(cmd.CommandPath(), "tokenturn profile")
+	return strings.HasPrefix(cmd.CommandPath(), "tokenturn profile ")
 }
+
+// addsProfile reports whether a command takes the flags that name an installation as data.
+func addsProfile(cmd *cobra.Command) bool { return keepsProfiles(cmd) && cmd.Name() == "add" }
