@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -146,11 +147,16 @@ func (c *cli) dataDir() (string, error) {
 	if dir := c.getenv("XDG_DATA_HOME"); filepath.IsAbs(dir) {
 		return filepath.Join(dir, "tokenturn"), nil
 	}
-	if home := c.getenv("HOME"); home != "" {
+	if home := c.homeDir(); home != "" {
 		return filepath.Join(home, ".local", "share", "tokenturn"), nil
 	}
-	return "", exitf(usage, "neither XDG_DATA_HOME nor HOME is set; name the directory of the store with --data")
+	return "", exitf(usage, "none of XDG_DATA_HOME, HOME and USERPROFILE is set; name the directory of the store with "+
+		"--data")
 }
+
+// homeDir is the home directory of the user; empty if not known. Windows sets USERPROFILE,
+// and HOME only in some shells.
+func (c *cli) homeDir() string { return cmp.Or(c.getenv("HOME"), c.getenv("USERPROFILE")) }
 
 func (in *installation) rotator() (*rotation.Rotator, error) {
 	cfg := rotation.Config{Ledger: in.ledger, SecretStore: in.secrets, Sealer: in.sealer, Applications: in.apps,

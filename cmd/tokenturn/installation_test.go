@@ -2,6 +2,7 @@ package main
 
 import (
 	"log/slog"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -36,11 +37,26 @@ func TestDataDir(t *testing.T) {
 		{[]string{"HOME=/home/pat", "XDG_DATA_HOME=/data"}, "", "/data/tokenturn"},
 		{[]string{"HOME=/home/pat", "XDG_DATA_HOME=relative"}, "", "/home/pat/.local/share/tokenturn"},
 		{[]string{"HOME=/home/pat"}, "/srv/t", "/srv/t"},
+		{[]string{"USERPROFILE=/users/pat"}, "", "/users/pat/.local/share/tokenturn"}, // Windows
+		{[]string{"USERPROFILE=/users/pat", "HOME=/home/pat"}, "", "/home/pat/.local/share/tokenturn"},
 		{nil, "", ""},
 	} {
 		c := &cli{environ: test.environ, data: test.data}
 		if got, err := c.dataDir(); got != test.want || (err != nil) != (test.want == "") {
 			t.Errorf("%v %s: %q, %v", test.environ, test.data, got, err)
+		}
+	}
+}
+
+func TestProfilesPath(t *testing.T) {
+	for want, environ := range map[string][]string{
+		"/home/pat/.config/tokenturn/config.toml":  {"HOME=/home/pat", "XDG_CONFIG_HOME=relative"},
+		"/config/tokenturn/config.toml":            {"HOME=/home/pat", "XDG_CONFIG_HOME=/config"},
+		"/users/pat/.config/tokenturn/config.toml": {"USERPROFILE=/users/pat"}, // Windows
+		"": nil,
+	} {
+		if got := (&cli{environ: environ}).profilesPath(); filepath.ToSlash(got) != want {
+			t.Errorf("%v: %q, want %q", environ, got, want)
 		}
 	}
 }

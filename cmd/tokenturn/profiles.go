@@ -63,12 +63,12 @@ func parseProfile(name string) (string, error) {
 }
 
 // profilesPath is the path of config.toml, by the XDG Base Directory Specification; empty
-// if neither of its variables is set.
+// if neither XDG_CONFIG_HOME nor the home directory is known.
 func (c *cli) profilesPath() string {
 	if dir := c.getenv("XDG_CONFIG_HOME"); filepath.IsAbs(dir) {
 		return filepath.Join(dir, "tokenturn", "config.toml")
 	}
-	if home := c.getenv("HOME"); home != "" {
+	if home := c.homeDir(); home != "" {
 		return filepath.Join(home, ".config", "tokenturn", "config.toml")
 	}
 	return ""
@@ -122,7 +122,7 @@ func inLines(err error) string {
 // write replaces config.toml as a whole, so that another process reads the old file or the new.
 func (p profiles) write() (err error) {
 	if p.path == "" {
-		return exitf(usage, "neither XDG_CONFIG_HOME nor HOME is set, so there is no place for profiles")
+		return exitf(usage, "none of XDG_CONFIG_HOME, HOME and USERPROFILE is set, so there is no place for profiles")
 	}
 	defer func() {
 		if err != nil {
