@@ -120,7 +120,7 @@ func (conf *configuration) chosenValues(c *cli) []configValue {
 		}
 	}
 	awsProfile := conf.awsProfile
-	if name := c.getenv("AWS_PROFILE"); awsProfile.value == "" && name != "" {
+	if name := c.getenv("AWS_PROFILE"); awsProfile.value == "" && name != "" && conf.awsProfileName() == name {
 		awsProfile = chosen{name, fromEnvironment, "AWS_PROFILE"}
 	}
 	values := []configValue{}

@@ -100,13 +100,14 @@ func (conf *configuration) noCredentials() error {
 		"--profile or AWS_PROFILE, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", text)
 }
 
-// awsProfileName is the AWS profile that the SDK uses; empty for its default one.
+// awsProfileName is the AWS profile that the credentials are of; empty for the default one,
+// and if they are the keys of the environment: for the SDK, these win over AWS_PROFILE.
 func (conf *configuration) awsProfileName() string {
 	if conf.awsProfile.value != "" {
 		return conf.awsProfile.value
 	}
 	for _, source := range conf.aws.ConfigSources {
-		if variables, ok := source.(awsconfig.EnvConfig); ok {
+		if variables, ok := source.(awsconfig.EnvConfig); ok && !variables.Credentials.HasKeys() {
 			return variables.SharedConfigProfile
 		}
 	}
