@@ -7,6 +7,7 @@ import (
 	"net"
 	"os/exec"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -160,6 +161,10 @@ func (conf *configuration) explain(err error) error {
 		}
 		return err
 	}
+	if proxied, ok := errors.AsType[*net.OpError](err); ok && proxied.Op == "proxyconnect" {
+		return fmt.Errorf("%s cannot be reached, because the proxy of %s cannot be: check that variable, or name the host "+
+			"in NO_PROXY if AWS is reached without a proxy: %w", call.ServiceID, conf.proxyVariable(), proxied.Err)
+	}
 	if dns, ok := errors.AsType[*net.DNSError](err); ok && dns.IsNotFound {
 		return fmt.Errorf("the host %s of %s is not known: check the region %s%s, and the network", dns.Name,
 			call.ServiceID, conf.aws.Region, conf.endpoint())
@@ -177,6 +182,23 @@ func (conf *configuration) endpoint() string {
 		return ""
 	}
 	return " and AWS_ENDPOINT_URL"
+}
+
+// proxyVariable is the variable with the proxy that the AWS SDK uses.
+func (conf *configuration) proxyVariable() string {
+	names := []string{"HTTPS_PROXY", "https_proxy"}
+	if strings.HasPrefix(aws.ToString(conf.aws.BaseEndpoint), "http://") {
+		names = []string{"HTTP_PROXY", "http_proxy"}
+	}
+	for _, name := range names {
+		if slices.ContainsFunc(conf.environ, func(assignment string) bool {
+			value, ok := strings.CutPrefix(assignment, name+"=")
+			return ok && value != ""
+		}) {
+			return name
+		}
+	}
+	return names[0]
 }
 
 func (conf *configuration) refusedCredentials(fault, code string) error {

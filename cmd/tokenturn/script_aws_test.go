@@ -69,6 +69,10 @@ func cmdAsked(ts *testscript.TestScript, _ bool, args []string) {
 func (f *fakeAWS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if strings.HasPrefix(r.URL.Path, "/latest/") { // a metadata service without a role
+		http.NotFound(w, r)
+		return
+	}
 	_, operation, isJSON := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
 	if !isJSON {
 		operation = r.FormValue("Action")

@@ -9,6 +9,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/smithy-go/logging"
 
 	"github.com/tokenturn/tokenturn/pkg/config"
 )
@@ -61,7 +62,8 @@ func (c *cli) configure(ctx context.Context) (*configuration, error) {
 // load reads the configuration of the AWS SDK: region, credentials and endpoints as every
 // program with the SDK finds them (AWS_REGION, AWS_PROFILE, AWS_ENDPOINT_URL and so on).
 func (ch choice) load(ctx context.Context) (aws.Config, error) {
-	var options []func(*awsconfig.LoadOptions) error
+	// The SDK logs what it tries on its way to credentials. What it does not find is an error of its own.
+	options := []func(*awsconfig.LoadOptions) error{awsconfig.WithLogger(logging.Nop{})}
 	if ch.region.value != "" {
 		options = append(options, awsconfig.WithRegion(ch.region.value))
 	}
