@@ -243,3 +243,28 @@ func readFile(t *testing.T, path ...string) string {
 	}
 	return string(content)
 }
+
+// The service's settings may contain the password of a proxy.
+func TestSettingsAreNotForEveryone(t *testing.T) {
+	r := &release{root: "../..", work: t.TempDir(), version: "v1.2.3", time: at}
+	for _, kind := range []string{"deb", "rpm"} {
+		config, err := r.nfpmConfig(platform{system: "linux", arch: "amd64"}, kind, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		described, err := os.ReadFile(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var packed struct {
+			Contents []content `json:"contents"`
+		}
+		if err := json.Unmarshal(described, &packed); err != nil {
+			t.Fatal(err)
+		}
+		i := slices.IndexFunc(packed.Contents, func(c content) bool { return c.Path == "/etc/default/tokenturn" })
+		if i < 0 || packed.Contents[i].FileInfo.Mode != 0o640 {
+			t.Errorf("%s: %+v", kind, packed.Contents)
+		}
+	}
+}

@@ -67,7 +67,8 @@ func (r *release) nfpmConfig(p platform, kind string, pages []file) (string, err
 	}
 	add(filepath.Join(r.work, p.system, p.arch, filepath.Base(command)), "/usr/bin/tokenturn", "", 0o755)
 	add(filepath.Join(sources, "tokenturn.service"), "/usr/lib/systemd/system/tokenturn.service", "", 0o644)
-	add(filepath.Join(sources, "tokenturn.default"), "/etc/default/tokenturn", "config|noreplace", 0o644)
+	// after-install gives it to the group, which does not exist before.
+	add(filepath.Join(sources, "tokenturn.default"), "/etc/default/tokenturn", "config|noreplace", 0o640)
 	for _, name := range []string{"README.md", "CHANGELOG.md"} {
 		add(filepath.Join(r.root, name), "/usr/share/doc/tokenturn/"+name, "", 0o644)
 	}

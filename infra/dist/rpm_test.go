@@ -89,7 +89,7 @@ func TestRPM(t *testing.T) {
 		for path, want := range map[string]string{
 			"/usr/bin/tokenturn":                               "-rwxr-xr-x root 0",
 			"/usr/lib/systemd/system/tokenturn.service":        "-rw-r--r-- root 0",
-			"/etc/default/tokenturn":                           fmt.Sprintf("-rw-r--r-- root %d", rpmConfig),
+			"/etc/default/tokenturn":                           fmt.Sprintf("-rw-r----- root %d", rpmConfig),
 			"/usr/share/man/man1/tokenturn-serve.1.gz":         "-rw-r--r-- root 0",
 			"/usr/share/zsh/site-functions/_tokenturn":         "-rw-r--r-- root 0",
 			"/usr/share/bash-completion/completions/tokenturn": "-rw-r--r-- root 0",
