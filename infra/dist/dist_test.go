@@ -268,3 +268,22 @@ func TestSettingsAreNotForEveryone(t *testing.T) {
 		}
 	}
 }
+
+// The first page starts the demo from the files for Windows and containers, with the names that they have.
+func TestDemoOnTheFirstPage(t *testing.T) {
+	page, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	windows := platform{system: "windows", arch: "amd64"}
+	dir := (&release{version: "v*"}).name(windows.system + "_" + windows.arch)
+	for _, want := range []string{
+		"`& (Resolve-Path " + dir + "/" + windows.program() + ") serve --demo`",
+		// With published ports only, nobody reaches the console and the stand-in.
+		"--network=host docker.io/tokenturn/tokenturn:VERSION serve --demo`",
+	} {
+		if !strings.Contains(string(page), want) {
+			t.Errorf("README.md does not contain %s", want)
+		}
+	}
+}
