@@ -10,7 +10,8 @@ $XDG_CONFIG_HOME/tokenturn/config.toml) and contain no secrets.
 
 Commands work on the profile in use, or on the one that --use names. Environment variables
 win over the profile in use; flags win over both. If the environment has TOKENTURN_TABLE and
-TOKENTURN_SEAL_KEY, the profile in use does not count.`,
+TOKENTURN_SEAL_KEY, the profile in use does not count. One of them that belongs to another
+installation than the profile in use is an error.`,
 		c.profileAdd(), c.profileUse(), c.profileList(), c.profileRemove())
 }
 

@@ -17,6 +17,15 @@ func TestOutputsAreNamedAfterTheirSettings(t *testing.T) {
 	}
 }
 
+func TestMayBeInStack(t *testing.T) {
+	for variable, want := range map[string]bool{"TOKENTURN_TABLE": true, "TOKENTURN_ORGANIZATION": true,
+		"TOKENTURN_LEASE": false, "TOKENTURN_PROXY": false, "TOKENTURN_NOTHING": false} {
+		if got := config.MayBeInStack(variable); got != want {
+			t.Errorf("%s: %t", variable, got)
+		}
+	}
+}
+
 // A stack's outputs are enough for the operator's command. What a stack lacks is named.
 func TestFromOutputs(t *testing.T) {
 	outputs := map[string]string{"Table": "tokens", "SealKey": "alias/seal", "VaultKey": "alias/vault", "Stack": "blue",
