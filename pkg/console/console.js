@@ -164,7 +164,7 @@
     forget(rows);
     rows.replaceChildren(...[...page.getElementById("rows").children].map((r) => document.importNode(r, true)));
     prepare(rows);
-    adopt(page, ["pages", "summary"]);
+    adopt(page, ["fault", "attention", "summary", "pages", "panel", "notices"]);
     data.query = page.body.dataset.query;
     history.replaceState(null, "", address);
     connect();
@@ -213,9 +213,14 @@
     clearTimeout(gap);
     gap = setTimeout(() => refreshList(location.pathname + location.search), 3000);
   };
-  const connect = () => {
+  const disconnect = () => {
     if (source) source.close();
     clearTimeout(waiting);
+  };
+  // Browsers allow about six connections to a host over HTTP/1.1, in all tabs together: a tab that nobody sees takes none.
+  const connect = () => {
+    disconnect();
+    if (document.hidden) { say(false); return; }
     order = undefined;
     const ask = new URLSearchParams(data.query || "");
     if (data.connection) ask.set("connection", data.connection);
@@ -242,6 +247,15 @@
 
   // Actions: the answer is a page, and its middle is shown in a dialog.
   const dialog = byId("result");
+  const answerWith = (content, problem) => {
+    const panel = parse(`<div class="panel ${problem ? "bad" : "good"}"></div>`);
+    panel.append(...content, parse('<p class="row"><button type="button" class="second" data-close>Close</button></p>'));
+    const title = panel.querySelector("h1");
+    if (title) title.id = "result-title";
+    dialog.replaceChildren(panel);
+    prepare(dialog);
+    dialog.showModal();
+  };
   let cameFrom = ""; // the button, which may be replaced while the dialog is open
   document.addEventListener("submit", async (e) => {
     const form = e.target, button = e.submitter;
@@ -255,16 +269,13 @@
         headers: { Accept: "text/html", "X-Tokenturn-Script": "1" } });
       if (answer.status === 204) return;
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-      const result = page.getElementById("answer") || page.querySelector("main");
-      const title = result.querySelector("h1");
-      if (title) title.id = "result-title";
-      dialog.replaceChildren(document.importNode(result, true));
-      prepare(dialog);
-      dialog.showModal();
+      const result = page.getElementById("answer"), refusal = page.querySelector("main");
+      if (result) for (const back of result.querySelectorAll("[data-close]")) back.closest("p").remove();
+      answerWith(result ? [...result.childNodes] : [...refusal.childNodes], !result || result.classList.contains("bad"));
       if (answer.ok) form.reset();
     } catch {
-      dialog.textContent = "tokenturn does not answer. It is not known whether the action was carried out.";
-      dialog.showModal();
+      answerWith([parse("<h1>No answer</h1>"),
+        parse('<p role="alert">tokenturn does not answer. It is not known whether the action was carried out.</p>')], true);
     } finally {
       if (button) { button.disabled = false; button.removeAttribute("aria-busy"); }
     }
@@ -280,10 +291,8 @@
   prepare(document);
   if (data.boot) {
     connect();
-    addEventListener("pagehide", () => { if (source) source.close(); });
+    addEventListener("pagehide", disconnect);
     addEventListener("pageshow", (e) => { if (e.persisted) location.reload(); });
-    document.addEventListener("visibilitychange", () => {
-      if (!document.hidden && (!source || source.readyState === EventSource.CLOSED)) connect();
-    });
+    document.addEventListener("visibilitychange", connect);
   }
 })();

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"context"
 	"math"
 	"net/url"
 	"os"
@@ -132,6 +133,24 @@ func TestEveryLifeCanBeDrawn(t *testing.T) {
 		}
 	}
 }
+
+// The script takes the number of the page that it loads as its own, so it has to take every part of it.
+func TestTheScriptAdoptsEveryPart(t *testing.T) {
+	_, list, _ := strings.Cut(script, `adopt(page, [`)
+	list, _, _ = strings.Cut(list, "]")
+	h := &Handler{cfg: Config{Experiments: noExperiments{}}}
+	for _, p := range h.parts(snapshot{}) {
+		if !strings.Contains(list, `"`+p.name+`"`) {
+			t.Errorf("the script adopts %s, without %s", list, p.name)
+		}
+	}
+}
+
+type noExperiments struct{}
+
+func (noExperiments) Experiments() []Experiment           { return nil }
+func (noExperiments) Start(context.Context, string) error { return nil }
+func (noExperiments) Changed() <-chan struct{}            { return nil }
 
 func TestReadmeHasTheTextsOfTheSnippets(t *testing.T) {
 	readme, err := os.ReadFile("../../README.md")

@@ -111,6 +111,27 @@ step('find and filter', async () => {
   await page.close()
 })
 
+step('tabs that nobody sees take no connection', async () => {
+  const tabs = []
+  for (let i = 0; i < 8; i++) {
+    const page = await pat.tab()
+    tabs.push(page)
+    await page.goto(world.publicURL)
+    await page.getByText('live', {exact: true}).waitFor()
+    await page.evaluate(() => { // a headless browser shows all tabs
+      Object.defineProperty(document, 'hidden', {value: true, configurable: true})
+      document.dispatchEvent(new Event('visibilitychange'))
+    })
+    await page.getByText('not live', {exact: true}).waitFor()
+  }
+  await tabs[0].evaluate(() => {
+    delete document.hidden
+    document.dispatchEvent(new Event('visibilitychange'))
+  })
+  await tabs[0].getByText('live', {exact: true}).waitFor()
+  for (const page of tabs) await page.close()
+})
+
 step('one connection: its life, how to read it, rotate now, invite again', async () => {
   const page = await pat.tab()
   await page.goto(`${world.publicURL}/connections/${connection}`)
@@ -124,6 +145,24 @@ step('one connection: its life, how to read it, rotate now, invite again', async
   await page.locator('#result [data-close]').click()
   await linkFrom(page, page.getByRole('button', {name: 'Invite again'}))
   await inspect(page, 'console-connection')
+  await page.close()
+})
+
+step('every answer in the dialog can be closed', async () => {
+  const page = await pat.tab()
+  await page.goto(`${world.publicURL}/connections/${connection}`)
+  await page.getByText('live', {exact: true}).waitFor()
+  const answers = async (text) => {
+    await page.getByRole('button', {name: 'Rotate now'}).click()
+    await page.locator('#result').getByText(text).waitFor()
+    await page.locator('#result').getByRole('button', {name: 'Close', exact: true}).click()
+    await page.locator('#result').waitFor({state: 'hidden'})
+  }
+  await page.route('**/rotate', route => route.abort())
+  await answers('tokenturn does not answer')
+  await page.unroute('**/rotate')
+  await page.evaluate(() => { document.querySelector('#act [name=csrf]').value = 'x' })
+  await answers('This form is not from a page that this browser has open')
   await page.close()
 })
 
