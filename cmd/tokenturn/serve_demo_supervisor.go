@@ -164,12 +164,13 @@ func (s *supervisor) restart(ctx context.Context, clock time.Duration) error {
 	s.clock = clock
 	old := s.current
 	s.mu.Unlock()
-	if old != nil {
-		old.stop()
-	}
 	for {
 		p, changed := s.running()
-		if p != nil && p != old && p.clock == clock {
+		switch {
+		case p == nil:
+		case p == old || p.clock != s.wantedClock(): // one that was being started may have the clock before
+			p.stop()
+		case p.clock == clock:
 			return nil
 		}
 		select {
@@ -180,6 +181,12 @@ func (s *supervisor) restart(ctx context.Context, clock time.Duration) error {
 			return ctx.Err()
 		}
 	}
+}
+
+func (s *supervisor) wantedClock() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.clock
 }
 
 // close lets the process finish what it has begun, and waits for its end.

@@ -431,6 +431,41 @@ func TestWorkerKilledAtAnyMoment(t *testing.T) {
 	}
 }
 
+// A process that is being started with the old clock while another clock is asked for is
+// replaced.
+func TestSupervisorChangesTheClockOfAStartingWorker(t *testing.T) {
+	t.Parallel()
+	starts, proceed := make(chan struct{}, 10), make(chan struct{}, 10)
+	worker := func(time.Duration) *exec.Cmd {
+		starts <- struct{}{}
+		<-proceed
+		return exec.Command("sh", "-c", `echo '{"ready":true}'; cat >/dev/null`)
+	}
+	proceed <- struct{}{}
+	s, err := newSupervisor(worker, newQueue(), &noticeBoard{}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	<-starts
+	s.kill()
+	<-starts // with the clock that is right
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	restarted := make(chan error, 1)
+	go func() { restarted <- s.restart(ctx, time.Hour) }()
+	for s.wantedClock() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	close(proceed)
+	if err := <-restarted; err != nil {
+		t.Fatal(err)
+	}
+	if p, _ := s.running(); p == nil || p.clock != time.Hour {
+		t.Errorf("%+v runs", p)
+	}
+}
+
 // A program that is no worker is an error at the start.
 func TestSupervisorNeedsAWorker(t *testing.T) {
 	t.Parallel()
