@@ -229,8 +229,9 @@ func (h *Handler) readings(c token.Connection) []reading {
 	return []reading{
 		{"go", "Go", "source, err := tokensource.New(secretsmanager.NewFromConfig(cfg), \"" + name + "\"" + goSource + ")\n" +
 			"if err != nil {\n\treturn err\n}\n" +
+			"document, err := source.Document(ctx)\nif err != nil {\n\treturn err\n}\n" +
 			"client := source.Client(ctx) // sends the token and the company; reads again on a 401\n" +
-			"response, err := client.Get(\"https://api.procore.com/rest/v1.0/me\")"},
+			"response, err := client.Get(document.APIURL + \"/rest/v1.0/me\")"},
 		{"python", "Python", "# with infra/examples/python/procore.py beside your program\n" +
 			"from procore import Connection\n\n" +
 			"connection = Connection(\"" + name + "\"" + python + ")\n" +

@@ -224,7 +224,11 @@ func TestReadingInAWS(t *testing.T) {
 	rec := active(acme, 4)
 	rec.Puts = []int64{time.Now().Add(-25 * time.Hour).Unix(), time.Now().Add(-time.Hour).Unix(), time.Now().Unix()}
 	s.put(rec)
-	mustContain(t, html.UnescapeString(s.get("/connections/sandbox/acme").body),
+	page := html.UnescapeString(s.get("/connections/sandbox/acme").body)
+	// Package tokensource sends no token to another host than that of the document.
+	mustContain(t, page, `client.Get(document.APIURL + "/rest/v1.0/me")`)
+	mustNotContain(t, page, "https://api.procore.com", "https://sandbox.procore.com")
+	mustContain(t, page,
 		"acme/tokens/connection/sandbox/acme", "2 of 80", "<strong>blue in us-east-1</strong>",
 		`tokensource.New(secretsmanager.NewFromConfig(cfg), "sandbox/acme", tokensource.WithPrefix("acme/tokens"))`,
 		`Connection("sandbox/acme", prefix="acme/tokens")`, `new Connection("sandbox/acme", "acme/tokens")`,
