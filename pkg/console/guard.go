@@ -21,8 +21,8 @@ const (
 	sessionTime = 12 * time.Hour
 	// maxSessions is how many logins are remembered; the oldest one makes room.
 	maxSessions = 100
-	// maxAttempts logins may fail within attemptTime, from everywhere together: behind a proxy
-	// all of them have one address.
+	// After maxAttempts wrong passwords within attemptTime, from everywhere together, further
+	// ones are refused. The right password always works: otherwise anybody could lock everybody out.
 	maxAttempts = 10
 	attemptTime = time.Minute
 )
@@ -161,20 +161,19 @@ func (g *guard) admits(r *http.Request) bool {
 	return browser != "" && g.now().Before(g.sessions[sha256.Sum256([]byte(browser))])
 }
 
-// logIn compares the password. wait: too many attempts failed lately, and this one was not
-// compared.
+// logIn compares the password. wait: it is wrong, and too many others were wrong lately.
 func (g *guard) logIn(w http.ResponseWriter, given token.Secret) (done, wait bool) {
 	now := g.now()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for len(g.failed) > 0 && now.Sub(g.failed[0]) >= attemptTime {
-		g.failed = g.failed[1:]
-	}
-	if len(g.failed) >= maxAttempts {
-		return false, true
-	}
 	want, got := sha256.Sum256([]byte(g.password.Reveal())), sha256.Sum256([]byte(given.Reveal()))
 	if subtle.ConstantTimeCompare(want[:], got[:]) != 1 {
+		for len(g.failed) > 0 && now.Sub(g.failed[0]) >= attemptTime {
+			g.failed = g.failed[1:]
+		}
+		if len(g.failed) >= maxAttempts {
+			return false, true
+		}
 		g.failed = append(g.failed, now)
 		return false, false
 	}

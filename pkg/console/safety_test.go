@@ -295,12 +295,16 @@ func TestLogin(t *testing.T) {
 	for range 10 {
 		logIn("guess")
 	}
-	if got := logIn("open sesame"); got.status != http.StatusTooManyRequests || got.header.Get("Retry-After") == "" {
+	if got := logIn("guess"); got.status != http.StatusTooManyRequests || got.header.Get("Retry-After") == "" {
 		t.Errorf("after ten guesses: %d", got.status)
 	}
-	now = now.Add(time.Minute)
 	if got := logIn("open sesame"); got.status != http.StatusSeeOther {
-		t.Errorf("a minute later: %d", got.status)
+		t.Errorf("the right password after guesses of others: %d", got.status)
+	}
+	s.post("/logout")
+	now = now.Add(time.Minute)
+	if got := logIn("guess"); got.status != http.StatusForbidden {
+		t.Errorf("a guess a minute later: %d", got.status)
 	}
 	mustNotContain(t, s.log.String(), "open sesame", "guess")
 }
