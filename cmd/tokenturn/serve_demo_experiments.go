@@ -218,6 +218,7 @@ func (f *faults) shortTokens() *experiment {
 		}
 	}
 	return &experiment{name: "short-tokens", title: "15-minute tokens",
+		limit: max(usualLimit, 4*f.timing.short), // three tokens live in it
 		promise: fmt.Sprintf("Procore has announced access tokens that live for 15 minutes instead of 90. Here, "+
 			"%s stand for 90 minutes, and from now on tokens live for %s, which stand for 15. tokenturn reads the "+
 			"lifetime of each token and rotates in time, without a setting.",

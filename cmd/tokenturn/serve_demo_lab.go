@@ -221,15 +221,17 @@ func (l *lab) Start(ctx context.Context, name string) error {
 		cancel()
 		return errors.New("another experiment is running")
 	}
-	go l.run(working, e, &trial{lab: l, before: rec, presented: len(l.standIn.Presentations()),
-		consent: e.consent})
+	t := &trial{lab: l, before: rec, presented: len(l.standIn.Presentations()), consent: e.consent}
+	go func() {
+		defer l.ended.Done()
+		defer cancel() // not l.cancel, which may already be that of the next experiment
+		l.run(working, e, t)
+	}()
 	return nil
 }
 
 // run takes the steps of an experiment.
 func (l *lab) run(ctx context.Context, e *experiment, t *trial) {
-	defer l.ended.Done()
-	defer l.cancelRunning()
 	l.log.Info("experiment begins: " + e.title)
 	var err error
 	for _, step := range e.steps {

@@ -305,6 +305,17 @@ func TestExperiments(t *testing.T) {
 	}
 }
 
+// The limit of an experiment leaves time for the tokens that have to live in it, however long
+// --every makes them.
+func TestShortTokensHaveTheTimeThatTheyLive(t *testing.T) {
+	for _, every := range []time.Duration{10 * time.Second, time.Minute, time.Hour} {
+		f := &faults{timing: newDemoTiming(every)}
+		if limit := f.shortTokens().limit; limit < usualLimit || limit < 4*f.timing.short {
+			t.Errorf("limit %v with tokens that live for %v", limit, f.timing.short)
+		}
+	}
+}
+
 // Until the person has connected, and while an experiment runs, none can start. One that does
 // not go as promised says which step was not observed.
 func TestExperimentsThatCannotStartOrFail(t *testing.T) {
