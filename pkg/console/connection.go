@@ -77,7 +77,7 @@ func (h *Handler) connection(w http.ResponseWriter, r *http.Request, c token.Con
 		return
 	}
 	now := h.cfg.Now()
-	o := one{Row: describe(rec, now), Now: now, Name: c.String(), Epoch: rec.Epoch, Pin: rec.Pin,
+	o := one{Row: describe(rec, shownBy(rec, events), now), Now: now, Name: c.String(), Epoch: rec.Epoch, Pin: rec.Pin,
 		Service: rec.ServiceAccount, PutsPerDay: h.cfg.PutsPerDay, Attempt: rec.Attempt,
 		Quarantined: rotation.HasQuarantined(rec, responses), Kept: h.cfg.Notices != nil,
 		CanRotate:     rec.Status == rotation.Active || rec.Status == rotation.NeedsConsent,

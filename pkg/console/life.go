@@ -7,7 +7,8 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 )
 
-// life is the picture of a connection's life: a bar for the access token of each generation,
+// life is the picture of a connection's life as those see it who read its token: a bar for the
+// access token of each generation,
 // and a mark for each event. The template "life" draws it. All numbers are in the units of
 // its view box.
 type life struct {
@@ -84,7 +85,7 @@ type pair struct {
 // drawLife draws the events, which are newest first.
 func drawLife(rec rotation.Record, newestFirst []rotation.Event, notices []rotation.Notice, now time.Time) life {
 	events := oldestFirst(newestFirst)
-	pairs := pairsOf(rec, events, now)
+	pairs := pairsOf(rec, events)
 	if len(events) == 0 {
 		return life{Empty: true}
 	}
@@ -174,24 +175,33 @@ func markTitle(text string, at time.Time) string {
 	return at.UTC().Format("15:04:05") + " UTC: " + text
 }
 
-// pairsOf are the access tokens that the events and the record show, oldest first.
-func pairsOf(rec rotation.Record, events []rotation.Event, now time.Time) (pairs []pair) {
+// pairsOf are the access tokens that programs got, oldest first, by the events and the record.
+// A pair begins when it is published: until then, programs have the one before it.
+func pairsOf(rec rotation.Record, events []rotation.Event) (pairs []pair) {
+	type key struct{ epoch, generation int64 }
+	expires := map[key]time.Time{}
+	if cur := rec.Current; cur != nil {
+		expires[key{cur.Response.Epoch, cur.Response.Generation}] = cur.ExpiresAt
+	}
+	replace := func(at time.Time, disconnected bool) {
+		if last := len(pairs) - 1; last >= 0 && pairs[last].replaced.IsZero() {
+			pairs[last].replaced, pairs[last].disconnected = at, disconnected
+		}
+	}
 	for _, e := range events {
+		k := key{e.Epoch, e.Generation}
+		if isPair(e) && !e.ExpiresAt.IsZero() {
+			expires[k] = e.ExpiresAt
+		}
 		switch e.Kind {
-		case "decided", "adopted":
-			if len(pairs) > 0 && pairs[len(pairs)-1].replaced.IsZero() {
-				pairs[len(pairs)-1].replaced = e.At
+		case "adopted", "published": // what is adopted is what the secret store shows
+			if last := len(pairs) - 1; last >= 0 && pairs[last].epoch == k.epoch && pairs[last].generation == k.generation {
+				continue // published again
 			}
-			p := pair{from: e.At, until: e.ExpiresAt, generation: e.Generation, epoch: e.Epoch}
-			if cur := rec.Current; cur != nil && cur.Response.Epoch == e.Epoch && cur.Response.Generation == e.Generation &&
-				p.until.IsZero() {
-				p.until = cur.ExpiresAt
-			}
-			pairs = append(pairs, p)
+			replace(e.At, false)
+			pairs = append(pairs, pair{from: e.At, until: expires[k], generation: e.Generation, epoch: e.Epoch})
 		case "disconnected":
-			if len(pairs) > 0 && pairs[len(pairs)-1].replaced.IsZero() {
-				pairs[len(pairs)-1].replaced, pairs[len(pairs)-1].disconnected = e.At, true
-			}
+			replace(e.At, true)
 		}
 	}
 	return pairs

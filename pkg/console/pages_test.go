@@ -45,7 +45,7 @@ func TestOverview(t *testing.T) {
 		r.Attempt = &rotation.Attempt{ID: "a", BegunAt: now.Add(-time.Minute), Until: now}
 	})
 	named("expired", func(r *rotation.Record) { r.Current.ExpiresAt = now.Add(-time.Minute) })
-	named("publishing", func(r *rotation.Record) { r.Published = "older" })
+	named("publishing", func(r *rotation.Record) { r.Published, r.Current.SavedAt = "older", now })
 	named("off", func(r *rotation.Record) { r.Status, r.Current = rotation.Disconnected, nil })
 	named("pending", func(r *rotation.Record) { *r = rotation.Record{Connection: r.Connection, Status: rotation.Pending} })
 	named("checking", func(r *rotation.Record) {
@@ -182,10 +182,11 @@ func TestOneConnection(t *testing.T) {
 	rec.Failures = []rotation.Failure{{Step: "publish", Class: "store", Count: 3,
 		NextAt: now.Add(time.Minute), Detail: "denied"}}
 	s.put(rec, event(0, "registered", "", 0, 0), event(10, "decided", "code", 0, 100),
-		event(11, "published", "version 0123456789abcdef", 0, 0), event(70, "decided", "refresh", 1, 160), // an overlap
+		event(11, "published", "version 0123456789abcdef", 0, 0),
+		event(70, "decided", "refresh", 1, 160), event(71, "published", "version 1", 1, 0), // an overlap
 		event(130, "ended", "its answer was lost, and no successor is saved anywhere", 1, 0), // a gap from 160 to 200
-		event(200, "decided", "refresh", 2, 290), event(250, "needs_consent", "invalid_grant <b>", 2, 0),
-		event(280, "decided", "refresh", 3, 370), event(300, "quarantined", "two tokens", 3, 0),
+		event(200, "decided", "refresh", 2, 290), event(200, "published", "version 2", 2, 0), event(250, "needs_consent", "invalid_grant <b>", 2, 0),
+		event(280, "decided", "refresh", 3, 370), event(281, "published", "version 3", 3, 0), event(300, "quarantined", "two tokens", 3, 0),
 		event(340, "adopted", "the secret store was ahead of the ledger", 4, 690))
 	s.notify(rotation.Notice{Kind: rotation.NoticeRecovered, Connection: acme, Summary: "works again", At: at(281)})
 	s.notify(rotation.Notice{Kind: rotation.NoticeRecovered, Connection: bolt, Summary: "OF ANOTHER ONE", At: at(281)})
@@ -214,6 +215,54 @@ func TestOneConnection(t *testing.T) {
 	}
 	if got := s.get("/connections/sandbox/nobody"); got.status != http.StatusNotFound {
 		t.Errorf("a connection that does not exist: %d", got.status)
+	}
+}
+
+// TestReadersHaveTheTokenBefore: while a new token pair is not published, the pages judge a
+// connection by the access token that programs get.
+func TestReadersHaveTheTokenBefore(t *testing.T) {
+	now := time.Now().UTC().Truncate(time.Second)
+	history := func(expires time.Time) []rotation.Event {
+		return []rotation.Event{
+			{At: now.Add(-100 * time.Minute), Kind: "decided", Detail: "code", Epoch: 1, Generation: 3, ExpiresAt: expires},
+			{At: now.Add(-99 * time.Minute), Kind: "published", Detail: "version old", Epoch: 1, Generation: 3},
+			{At: now.Add(-10 * time.Minute), Kind: "decided", Detail: "refresh", Epoch: 1, Generation: 4,
+				ExpiresAt: now.Add(80 * time.Minute)}}
+	}
+	row := func(s *site, c token.Connection) string {
+		return html.UnescapeString(regexp.MustCompile(`data-row="` + c.String() + `".*`).FindString(s.get("/").body))
+	}
+	s := open(t, nil)
+	for c, expires := range map[token.Connection]time.Time{acme: now.Add(-time.Minute), bolt: now.Add(5 * time.Minute)} {
+		rec := active(c, 4)
+		rec.Published = "old"
+		s.put(rec, history(expires)...)
+	}
+	rec := active(core, 4)
+	rec.Published = "unheard-of"
+	s.put(rec)
+	for c, want := range map[token.Connection]string{
+		acme: `bad">access token expired<.*generation 3.*expired 6[0-9] s ago`,
+		bolt: `warn">publish overdue<.*programs do not get it yet.*generation 3.*(expires in (4|5) min|29[0-9] s)`,
+		core: `warn">publish overdue<.*Access token">–<`} {
+		if got := row(s, c); !regexp.MustCompile(want).MatchString(got) {
+			t.Errorf("the row of %s is %s", c, got)
+		}
+	}
+	mustContain(t, s.get("/").body, "A newer one is saved, and not published yet")
+	page := s.get("/connections/sandbox/acme").body
+	mustContain(t, page, "access token expired", "1 gap without a valid token", "Generation 3: from")
+	mustNotContain(t, page, "Generation 4: from")
+	// A token that was published while somebody looked needs no history.
+	known := active(fine, 3)
+	known.Current.VersionID, known.Published, known.Current.ExpiresAt = "old", "old", now.Add(-time.Second)
+	s.put(known)
+	s.get("/")
+	known = active(fine, 4)
+	known.Published = "old"
+	s.put(known)
+	if got := row(s, fine); !strings.Contains(got, "access token expired") {
+		t.Errorf("the row is %s", got)
 	}
 }
 

@@ -2,6 +2,7 @@ package console
 
 import (
 	"cmp"
+	"slices"
 	"strings"
 	"time"
 
@@ -57,8 +58,47 @@ func (m moment) Time() time.Time {
 	return time.UnixMilli(int64(m)).UTC()
 }
 
+// shown is the access token that programs get from the secret store. While a newer one is not
+// published, the record does not say how long it lives.
+type shown struct {
+	version         string // as in Record.Published; empty: not known
+	generation      int64
+	issued, expires time.Time // zero: not known
+}
+
+// lags reports whether programs still get another access token than the current one.
+func lags(rec rotation.Record) bool {
+	return rec.Current != nil && rec.Current.VersionID != "" && rec.Published != rec.Current.VersionID
+}
+
+// shownBy finds what programs get, as far as the record and the events tell.
+func shownBy(rec rotation.Record, newestFirst []rotation.Event) shown {
+	if rec.Current != nil && !lags(rec) {
+		return shown{rec.Published, rec.Generation, cmp.Or(rec.Current.IssuedAt, rec.Current.SavedAt), rec.Current.ExpiresAt}
+	}
+	found := shown{version: rec.Published}
+	if rec.Published == "" {
+		return found
+	}
+	i := slices.IndexFunc(newestFirst, func(e rotation.Event) bool {
+		return e.Kind == "published" && e.Detail == "version "+rec.Published
+	})
+	if i < 0 {
+		return found
+	}
+	for _, e := range newestFirst {
+		if isPair(e) && e.Epoch == newestFirst[i].Epoch && e.Generation == newestFirst[i].Generation {
+			found.generation, found.issued, found.expires = e.Generation, e.At, e.ExpiresAt
+		}
+	}
+	return found
+}
+
+// isPair reports whether an event makes a pair the current one.
+func isPair(e rotation.Event) bool { return e.Kind == "decided" || e.Kind == "adopted" }
+
 // overdue is the time after which an attempt without an answer is not an ordinary one: the
-// longest POST takes 20 s unless the settings say otherwise.
+// longest POST takes 20 s unless the settings say otherwise. A publish is later than usual after it.
 const overdue = 30 * time.Second
 
 const (
@@ -66,8 +106,8 @@ const (
 	expired      = "access token expired"
 )
 
-// describe says in words how a connection is at now.
-func describe(rec rotation.Record, now time.Time) row {
+// describe says in words how a connection is at now, for those who read the token.
+func describe(rec rotation.Record, readers shown, now time.Time) row {
 	r := row{Connection: rec.Connection, Rotated: momentOf(rec.RotatedAt), Due: momentOf(rec.DueAt)}
 	if p := rec.Pin; p != nil {
 		r.Who, r.Company, r.CompanyName = p.Login, p.Company, p.CompanyName
@@ -78,7 +118,13 @@ func describe(rec rotation.Record, now time.Time) row {
 	if rec.ServiceAccount {
 		r.Who = "service account"
 	}
-	if cur := rec.Current; cur != nil {
+	switch cur := rec.Current; {
+	case cur == nil:
+	case lags(rec) && readers.version == rec.Published && !readers.expires.IsZero():
+		r.HasToken, r.Generation = true, readers.generation
+		r.Issued, r.Expires = momentOf(readers.issued), momentOf(readers.expires)
+	case lags(rec): // nobody knows what programs get
+	default:
 		r.HasToken, r.Generation = true, rec.Generation
 		r.Issued, r.Expires = momentOf(cmp.Or(cur.IssuedAt, cur.SavedAt)), momentOf(cur.ExpiresAt)
 	}
@@ -121,6 +167,14 @@ func (r *row) describeStatus(rec rotation.Record, now time.Time) {
 		r.set("rotating", "info", "")
 	case rec.Attempt != nil && !lapsed:
 		r.set("response overdue", "warn", "It may be lost. tokenturn checks again automatically.")
+	case lapsed && lags(rec):
+		r.set(expired, "bad", "")
+		what := "The access token that programs get has expired. A newer one is saved, and not published yet."
+		if failure != nil {
+			r.Detail = sentence(failure.Summary())
+			what += " " + r.Detail
+		}
+		r.Need = need{Rank: 4, What: what, Action: "rotate", Button: "Rotate now", Runbook: "README.md"}
 	case lapsed:
 		r.set(expired, "bad", "")
 		if failure != nil {
@@ -133,7 +187,9 @@ func (r *row) describeStatus(rec rotation.Record, now time.Time) {
 		}
 	case failure != nil:
 		r.set("waiting to retry", "warn", sentence(failure.Summary()))
-	case rec.Current != nil && rec.Current.VersionID != "" && rec.Published != rec.Current.VersionID:
+	case lags(rec) && now.Sub(rec.Current.SavedAt) >= overdue:
+		r.set("publish overdue", "warn", "A new access token is saved, and programs do not get it yet.")
+	case lags(rec):
 		r.set("publishing", "info", "")
 	default:
 		r.set("active", "good", "")

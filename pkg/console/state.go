@@ -21,6 +21,7 @@ type state struct {
 	readErr error     // and how it ended
 	version string    // of Versioned
 	records []rotation.Record
+	readers map[token.Connection]shown
 
 	mu      sync.Mutex
 	now     snapshot
@@ -111,7 +112,44 @@ func (h *Handler) read(ctx context.Context) error {
 		records = []rotation.Record{}
 	}
 	s.records, s.version = records, version // a change in between is found by the next read
+	var complete bool
+	if s.readers, complete = h.readersOf(ctx, records, s.readers); !complete {
+		s.version = ""
+	}
 	return nil
+}
+
+// maxLookups bounds how many histories one read of the list needs.
+const maxLookups = 20
+
+// readersOf finds what programs get of each connection. It is in the record, or is known from
+// before; otherwise it is in the history. complete: there is nothing left to look up.
+func (h *Handler) readersOf(ctx context.Context, records []rotation.Record, before map[token.Connection]shown) (
+	readers map[token.Connection]shown, complete bool) {
+	readers, complete = make(map[token.Connection]shown, len(records)), true
+	lookups := 0
+	for _, rec := range records {
+		c := rec.Connection
+		known := before[c]
+		switch {
+		case rec.Current == nil || rec.Published == "":
+		case !lags(rec):
+			readers[c] = shownBy(rec, nil)
+		case known.version == rec.Published:
+			readers[c] = known
+		case lookups == maxLookups:
+			complete = false
+		default:
+			lookups++
+			events, err := h.cfg.Connections.History(ctx, c, eventsRead)
+			if err != nil {
+				complete = false
+				continue
+			}
+			readers[c] = shownBy(rec, events)
+		}
+	}
+	return readers, complete
 }
 
 // observe compares what is known now with the last snapshot, and wakes the streams if
@@ -133,7 +171,7 @@ func (h *Handler) observe(fault error, now time.Time) {
 	}
 	next.rows = make([]tracked, 0, len(s.records))
 	for _, rec := range s.records {
-		t := tracked{row: describe(rec, now)}
+		t := tracked{row: describe(rec, s.readers[rec.Connection], now)}
 		if was, known := before[t.Connection]; known && was.row == t.row {
 			t.seq = was.seq
 		} else {
