@@ -11,7 +11,6 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -21,8 +20,9 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// passwordName is the file in the data directory with the console's password.
-const passwordName = "console-password"
+// passwordName begins the name of the file in the data directory with a console's password.
+// Each console has its own.
+const passwordName = "console-password-"
 
 func (c *cli) consoleCommand() *cobra.Command {
 	var addr, publicURL string
@@ -153,19 +153,14 @@ func (c *cli) consolePassword() (file string, password token.Secret, err error) 
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", token.Secret{}, fmt.Errorf("making the directory of the password: %w", err)
 	}
-	file = filepath.Join(dir, passwordName)
 	password = token.NewSecret(rand.Text())
-	// A new file, because one that is already there may be readable by others.
-	if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return "", token.Secret{}, fmt.Errorf("replacing the old password: %w", err)
-	}
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := os.CreateTemp(dir, passwordName) // only its owner can read it
 	if err != nil {
 		return "", token.Secret{}, fmt.Errorf("writing the password: %w", err)
 	}
 	_, err = f.WriteString(password.Reveal() + "\n")
 	if err = errors.Join(err, f.Close()); err != nil {
-		return "", token.Secret{}, fmt.Errorf("writing the password: %w", err)
+		return "", token.Secret{}, errors.Join(fmt.Errorf("writing the password: %w", err), os.Remove(f.Name()))
 	}
-	return file, password, nil
+	return f.Name(), password, nil
 }
