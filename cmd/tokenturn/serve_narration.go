@@ -19,7 +19,7 @@ func (c *cli) serveLog(level slog.Level, narrate bool) *slog.Logger {
 	if c.json || !narrate {
 		return c.logger(level)
 	}
-	return slog.New(narration{level: level, narrator: &narrator{out: c.stderr}})
+	return slog.New(narration{level: level, narrator: &narrator{out: c.stderr}, command: c.thisCommand()})
 }
 
 // narrator writes one line for each thing that happens, with the time before it.
@@ -101,6 +101,7 @@ func sentence(r rotation.ConnectionReport) string {
 type narration struct {
 	level    slog.Level
 	narrator *narrator
+	command  string // that a person can run
 	attrs    []slog.Attr
 }
 
@@ -128,8 +129,12 @@ func (h narration) Handle(_ context.Context, r slog.Record) error {
 	case "connection handled", "request carried out", "request served":
 		return nil
 	case "notice":
-		h.narrator.line(r.Time, "%s: notice (%s): %s", attrs["about"], strings.ReplaceAll(attrs["kind"], "_", " "),
-			attrs["summary"])
+		text := attrs["summary"]
+		if strings.Contains(text, "the link in this notice") { // which no log contains
+			text += fmt.Sprintf(" (The link is not shown here. Create another one in the console, or with `%s connection invite "+
+				"%s`.)", h.command, attrs["about"])
+		}
+		h.narrator.line(r.Time, "%s: notice (%s): %s", attrs["about"], strings.ReplaceAll(attrs["kind"], "_", " "), text)
 		return nil
 	case "consent ended":
 		problem := ""

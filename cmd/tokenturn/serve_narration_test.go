@@ -32,6 +32,7 @@ func TestNarration(t *testing.T) {
 	log.Info("consent ended", "connection", acme.String(), "result", "connected", "reference", "1")
 	log.Warn("consent ended", "connection", acme.String(), "result", "failed", "error", errors.New("why"))
 	log.Warn("notice", "kind", "needs_consent", "about", acme.String(), "summary", "A person must act.")
+	log.Warn("notice", "kind", "needs_consent", "about", acme.String(), "summary", "Send them the link in this notice.")
 	log.Warn("the store is slow", "error", errors.New("two\nlines"), "path", "")
 	report(rotation.ConnectionReport{Outcome: rotation.Fresh})
 	report(rotation.ConnectionReport{Outcome: rotation.NotFound})
@@ -53,6 +54,8 @@ func TestNarration(t *testing.T) {
 demo/acme: consent: connected
 demo/acme: consent: failed: why
 demo/acme: notice (needs consent): A person must act.
+demo/acme: notice (needs consent): Send them the link in this notice. (The link is not shown here. `+
+		"Create another one in the console, or with `tokenturn connection invite demo/acme`.)"+`
 warn: the store is slow (error: two lines)
 demo/acme: rotated: generation 3 is published; its access token is valid until 16:00:00
 demo/acme: published: generation 0; its access token is valid until 16:00:00

@@ -30,7 +30,7 @@ type one struct {
 	Life                     life
 	Events                   []happened
 	MoreEvents               bool
-	Notices                  []rotation.Notice
+	Notices                  []noticed
 	Kept                     bool
 	Readings                 []reading
 }
@@ -91,10 +91,14 @@ func (h *Handler) connection(w http.ResponseWriter, r *http.Request, c token.Con
 			o.Failures = append(o.Failures, fault{wholeSentence(f.Summary()), f.NextAt})
 		}
 	}
+	var notices []rotation.Notice
 	if h.cfg.Notices != nil {
-		o.Notices = about(h.cfg.Notices(), c)
+		notices = about(h.cfg.Notices(), c)
 	}
-	o.Life = drawLife(rec, events, o.Notices, now)
+	for _, n := range notices {
+		o.Notices = append(o.Notices, noticed{n, h.cfg.Actions != nil && !n.Link.IsZero() && o.Row.Need.Action == "invite"})
+	}
+	o.Life = drawLife(rec, events, notices, now)
 	o.Events = historyInWords(events)
 	o.MoreEvents = len(events) > eventsShown
 	h.show(w, r, http.StatusOK, "connection", view{Title: c.String(), Seq: before.seq, One: o})

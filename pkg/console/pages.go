@@ -262,7 +262,7 @@ const (
 func (h *Handler) overviewOf(now snapshot, chosen list) view {
 	v := h.view(h.cfg.Now())
 	o := overview{List: chosen, Summary: now.summary, Needs: now.needs[:min(len(now.needs), maxCards)],
-		Kept: h.cfg.Notices != nil, Notices: now.noticed(), Fault: now.fault,
+		Kept: h.cfg.Notices != nil, Notices: now.noticed(v.Act), Fault: now.fault,
 		Redirect: h.cfg.RedirectURI, Panel: h.experiments(), Statuses: statuses, Sorts: sorts}
 	o.More = len(now.needs) - len(o.Needs)
 	o.Older = len(now.notices) - len(o.Notices)
@@ -306,13 +306,13 @@ func (h *Handler) overview(w http.ResponseWriter, r *http.Request) {
 // noticed is a notice as the overview shows it.
 type noticed struct {
 	rotation.Notice
-	Invite bool // it has a link, which is not shown, and the connection still needs one
+	Invite bool // it has a link, which is not shown; the connection still needs one, and can get one here
 }
 
 // noticed are the newest notices.
-func (s snapshot) noticed() (shown []noticed) {
+func (s snapshot) noticed(act bool) (shown []noticed) {
 	for _, n := range s.notices[:min(len(s.notices), maxShownNotices)] {
-		shown = append(shown, noticed{n, !n.Link.IsZero() && slices.ContainsFunc(s.needs, func(t tracked) bool {
+		shown = append(shown, noticed{n, act && !n.Link.IsZero() && slices.ContainsFunc(s.needs, func(t tracked) bool {
 			return t.Connection == n.Connection && t.Need.Action == "invite"
 		})})
 	}

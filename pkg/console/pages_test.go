@@ -103,7 +103,11 @@ func TestNoticesAreOnTheOverview(t *testing.T) {
 	if got := s.get("/notices"); got.status != http.StatusSeeOther || got.header.Get("Location") != "/#notices" {
 		t.Errorf("/notices: %d %s", got.status, got.header.Get("Location"))
 	}
-	mustContain(t, s.get("/connections/sandbox/acme").body, "pat &lt;b&gt;must&lt;/b&gt; allow again")
+	page = s.get("/connections/sandbox/acme").body
+	history := page[strings.Index(page, `id="history"`):]
+	mustContain(t, history, "pat &lt;b&gt;must&lt;/b&gt; allow again", "does not show that link",
+		`formaction="/connections/sandbox/acme/invite"`)
+	mustNotContain(t, page, canary)
 	s.put(active(acme, 2))
 	mustNotContain(t, s.get("/").body, "formaction") // it no longer needs a link
 	for range 100 {
