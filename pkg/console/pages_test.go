@@ -189,8 +189,10 @@ func TestOneConnection(t *testing.T) {
 		event(11, "published", "version 0123456789abcdef", 0, 0),
 		event(70, "decided", "refresh", 1, 160), event(71, "published", "version 1", 1, 0), // an overlap
 		event(130, "ended", "its answer was lost, and no successor is saved anywhere", 1, 0), // a gap from 160 to 200
-		event(200, "decided", "refresh", 2, 290), event(200, "published", "version 2", 2, 0), event(250, "needs_consent", "invalid_grant <b>", 2, 0),
-		event(280, "decided", "refresh", 3, 370), event(281, "published", "version 3", 3, 0), event(300, "quarantined", "two tokens", 3, 0),
+		event(200, "decided", "refresh", 2, 290), event(200, "published", "version 2", 2, 0),
+		event(250, "needs_consent", "invalid_grant <b>", 2, 0),
+		event(280, "decided", "refresh", 3, 370), event(281, "published", "version 3", 3, 0),
+		event(300, "quarantined", "two tokens", 3, 0),
 		event(340, "adopted", "the secret store was ahead of the ledger", 4, 690))
 	s.notify(rotation.Notice{Kind: rotation.NoticeRecovered, Connection: acme, Summary: "works again", At: at(281)})
 	s.notify(rotation.Notice{Kind: rotation.NoticeRecovered, Connection: bolt, Summary: "OF ANOTHER ONE", At: at(281)})
