@@ -132,8 +132,7 @@ func (h narration) Handle(_ context.Context, r slog.Record) error {
 		text := attrs["summary"]
 		if strings.Contains(text, "the link in this notice") { // which no log contains
 			text += fmt.Sprintf(" (The link is not shown here. Create another one in the console, or with "+
-				"`%s connection invite "+
-				"%s`.)", h.command, attrs["about"])
+				"`%s connection invite %s`.)", h.command, attrs["about"])
 		}
 		h.narrator.line(r.Time, "%s: notice (%s): %s", attrs["about"], strings.ReplaceAll(attrs["kind"], "_", " "), text)
 		return nil

@@ -15,7 +15,7 @@ import (
 
 func TestNarration(t *testing.T) {
 	var out bytes.Buffer
-	c := &cli{stderr: &out}
+	c := &cli{store: "embedded", stderr: &out}
 	log := c.serveLog(slog.LevelInfo, true).With("request_id", "ABC")
 	acme := token.Connection{Environment: "demo", Name: "acme"}
 	at := time.Date(2026, 11, 28, 16, 0, 0, 0, time.Local)
