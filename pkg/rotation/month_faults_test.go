@@ -4,6 +4,7 @@ package rotation_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -75,6 +76,9 @@ func TestThirtyDaysWithFaults(t *testing.T) {
 func (w *weather) check(t *testing.T, expected int) {
 	if err := rotationtest.CheckAtRest(w.b.Harness); err != nil {
 		t.Error(err)
+		if v, ok := errors.AsType[*rotationtest.Violation](err); ok {
+			t.Log("before that:\n" + w.b.Journal.Before(v, 15*time.Minute))
+		}
 	}
 	for _, surplus := range w.b.unfounded() {
 		t.Errorf("people were notified of what was none: %s", surplus)

@@ -65,15 +65,18 @@ func Discloses(text string, secret token.Secret) (form string) {
 // searches a long text for a few beginnings only.
 func firstDisclosed(text string, secrets []token.Secret) (token.Secret, string) {
 	begins := map[string]bool{}
+	beginsWith := func(form string, n int) bool {
+		beginning := form[:min(n, len(form))]
+		there, known := begins[beginning]
+		if !known {
+			there = strings.Contains(text, beginning)
+			begins[beginning] = there
+		}
+		return there
+	}
 	for _, secret := range secrets {
 		for _, form := range formsOf(secret) {
-			beginning := form.text[:min(8, len(form.text))]
-			there, known := begins[beginning]
-			if !known {
-				there = strings.Contains(text, beginning)
-				begins[beginning] = there
-			}
-			if there && strings.Contains(text, form.text) {
+			if beginsWith(form.text, 6) && beginsWith(form.text, 8) && strings.Contains(text, form.text) {
 				return secret, form.name
 			}
 		}

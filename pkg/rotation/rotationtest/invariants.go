@@ -79,8 +79,19 @@ func CheckAtRest(b *Harness) error {
 	return errors.Join(errs...)
 }
 
+// Violation is an invariant that does not hold at an entry of the journal.
+type Violation struct {
+	Invariant string
+	Entry     Entry
+	What      string
+}
+
+func (v *Violation) Error() string {
+	return fmt.Sprintf("%s is broken at %s by %s: %s", v.Invariant, clock(v.Entry.At), v.Entry.Actor, v.What)
+}
+
 func violated(invariant string, e Entry, format string, args ...any) error {
-	return fmt.Errorf("%s is broken at %s by %s: %s", invariant, clock(e.At), e.Actor, fmt.Sprintf(format, args...))
+	return &Violation{invariant, e, fmt.Sprintf(format, args...)}
 }
 
 // position orders pairs: an epoch, and a generation within it.

@@ -1,6 +1,7 @@
 package rotationtest
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -55,10 +56,16 @@ func answersAreSaved(b *Harness) error {
 func (l *Log) wroteBetween(actor string, c token.Connection, after, before int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.ContainsFunc(l.logged, func(r logged) bool {
-		about := c.IsZero() || r.connection == "" || r.connection == c.String()
-		return r.actor == actor && about && r.entries > after && r.entries <= before
-	})
+	first, _ := slices.BinarySearchFunc(l.logged, after+1, func(r logged, n int) int { return cmp.Compare(r.entries, n) })
+	for _, r := range l.logged[first:] {
+		if r.entries > before {
+			break
+		}
+		if r.actor == actor && (c.IsZero() || r.connection == "" || r.connection == c.String()) {
+			return true
+		}
+	}
+	return false
 }
 
 // unsaved returns the entry in which the actor that received an answer does something other

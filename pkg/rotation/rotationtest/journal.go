@@ -180,9 +180,42 @@ func (j *Journal) Entries() []Entry {
 }
 
 // String is the trace, one effect a line.
-func (j *Journal) String() string {
-	var b strings.Builder
+func (j *Journal) String() string { return trace(j.Entries()) }
+
+// Before is the trace of the time d before v and of v itself, of its connection only. It
+// takes an effect of the issuer for one of the connection of which its actor had the last
+// effect, so it is for processes that handle one connection at a time.
+func (j *Journal) Before(v *Violation, d time.Duration) string {
+	of := map[string]token.Connection{} // by actor
+	type placed struct {
+		Entry
+		of token.Connection
+	}
+	var recent []placed
+	var about token.Connection
 	for _, e := range j.Entries() {
+		if !e.Connection.IsZero() {
+			of[e.Actor] = e.Connection
+		}
+		if e.At.After(v.Entry.At.Add(-d)) && !e.At.After(v.Entry.At) {
+			recent = append(recent, placed{e, of[e.Actor]})
+		}
+		if e.At.Equal(v.Entry.At) && e.Actor == v.Entry.Actor && e.Effect.String() == v.Entry.Effect.String() {
+			about = of[e.Actor]
+		}
+	}
+	var entries []Entry
+	for _, e := range recent {
+		if e.of == about {
+			entries = append(entries, e.Entry)
+		}
+	}
+	return trace(entries)
+}
+
+func trace(entries []Entry) string {
+	var b strings.Builder
+	for _, e := range entries {
 		fmt.Fprintf(&b, "%s %-10s ", clock(e.At), e.Actor)
 		if !e.Connection.IsZero() {
 			fmt.Fprintf(&b, "%s ", e.Connection)

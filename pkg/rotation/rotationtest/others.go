@@ -149,7 +149,7 @@ type handler struct {
 }
 
 func (h *handler) Handle(ctx context.Context, record slog.Record) error {
-	line := logged{actor: Actor(ctx), entries: len(h.b.Journal.Entries())}
+	line := logged{actor: Actor(ctx)}
 	record.Attrs(func(a slog.Attr) bool {
 		if a.Key == "connection" {
 			line.connection = a.Value.String()
@@ -157,6 +157,7 @@ func (h *handler) Handle(ctx context.Context, record slog.Record) error {
 		return true
 	})
 	h.b.Log.mu.Lock()
+	line.entries = len(h.b.Journal.Entries()) // never less than in the line before
 	h.b.Log.logged = append(h.b.Log.logged, line)
 	h.b.Log.mu.Unlock()
 	return h.Handler.Handle(ctx, record)
