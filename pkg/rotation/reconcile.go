@@ -395,6 +395,12 @@ func (t *reconciliation) failure(ctx context.Context, step Step, key ResponseKey
 	f.NextAt = t.engine.clock().Add(wait).UTC()
 	if old := t.rec.failure(step, key); class == classConfig && (old == nil || old.Class != classConfig ||
 		old.Cause != f.Cause) {
+		// Another writer may have changed the row while this run waited for its permit, and with it the cause.
+		if now, _, err := t.engine.load(ctx, t.conn); err == nil && now.Revision != t.rec.Revision {
+			delete(t.failed, act{step, key})
+			t.rec, t.loaded = t.stored.clone(), false
+			return nil, errors.Join(ErrConflict, cause)
+		}
 		t.engine.notifyOfConfigError(ctx, t.conn, cause)
 	}
 	t.rec.setFailure(f)

@@ -177,6 +177,40 @@ func TestOneReadThatHangsDefersOneAtMost(t *testing.T) {
 	}
 }
 
+// A connection that is disconnected while it waits for its permit is no configuration error.
+func TestAConnectionEndsWhileItWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newHarness(rotationtest.Personality{})
+		b.backlog(t, 40)
+		b.sweep(t)
+		time.Sleep(time.Hour)
+		loads, before := 0, len(b.notices())
+		var mu sync.Mutex
+		b.gate(func(_ context.Context, at rotationtest.Passage) rotationtest.Fault {
+			mu.Lock()
+			defer mu.Unlock()
+			if at.Call != "ledger.Load" || at.When != rotationtest.After {
+				return rotationtest.Fault{}
+			}
+			if loads++; loads == 36 { // it waits some seconds for its permit now
+				go func() {
+					time.Sleep(time.Second / 2)
+					_, err := b.rotator().Disconnect(rotationtest.WithActor(t.Context(), "operator"), at.Connection)
+					must(t, err)
+					b.SecretStore.Delete(at.Connection)
+				}()
+			}
+			return rotationtest.Fault{}
+		})
+		if report := b.sweep(t); report.Outcomes[rotation.Rotated] != 39 {
+			t.Errorf("outcomes %v, want all rotated but one", report.Outcomes)
+		}
+		if kinds := b.notices()[before:]; len(kinds) > 0 {
+			t.Errorf("notices %v, want none", kinds)
+		}
+	})
+}
+
 func TestARestoredLedgerTakesOverWhatTheSecretStoreShows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{KillFamily: true})
