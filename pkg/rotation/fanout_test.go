@@ -2,6 +2,7 @@ package rotation_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -195,4 +196,34 @@ func TestAFaultThatLastsIsMetLessAndLess(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A connection that waits without a slot when the run's time ends does not take the slot
+// of the sweep, which is about to hand on what is left.
+func TestASweepEndsAlthoughAConnectionWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newHarness(rotationtest.Personality{})
+		b.settings.Concurrency = 1
+		b.backlog(t, 3)
+		presented := 0
+		b.gate(func(_ context.Context, at rotationtest.Passage) rotationtest.Fault {
+			switch {
+			case at.Call == "secrets.Put" && at.When == before: // the first one waits, and tries again
+				return fail
+			case at.Call == "issuer.Redeem" && at.When == before:
+				if presented++; presented == 2 { // the second one uses the time
+					return rotationtest.Fault{Kind: rotationtest.Slow, For: 19 * time.Second}
+				}
+			case at.Call == "followups.Send" && at.When == before && presented == 2: // the run ends in the meantime
+				return rotationtest.Fault{Kind: rotationtest.Freeze, For: time.Minute}
+			}
+			return rotationtest.Fault{}
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Second)
+		defer cancel()
+		report, err := b.rotator().Sweep(ctx)
+		if !errors.Is(err, rotation.ErrNotHandedOn) || report.HandedOn != 1 || presented != 2 {
+			t.Errorf("%d handed on after %d presentations, want one after two (%v)", report.HandedOn, presented, err)
+		}
+	})
 }

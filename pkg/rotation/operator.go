@@ -24,7 +24,7 @@ func (r *Rotator) Disconnect(ctx context.Context, c token.Connection) (Report, e
 	detail := ""
 	if cur := rec.Current; rec.Status == Active && !rec.ServiceAccount && cur != nil &&
 		cur.ExpiresAt.Sub(r.engine.clock()) < time.Minute {
-		first := r.newRun().connection(ctx, c, situation{force: true})
+		first := r.newRun().connection(ctx, c, situation{force: true}, nil)
 		if first.Outcome != Rotated {
 			detail = fmt.Sprintf("could not be rotated first (%s), so the server may not have revoked an expired pair",
 				first.Outcome)
@@ -40,7 +40,7 @@ func (r *Rotator) Disconnect(ctx context.Context, c token.Connection) (Report, e
 	if err != nil {
 		return Report{}, err
 	}
-	report := r.newRun().connection(ctx, c, situation{publishOnly: true})
+	report := r.newRun().connection(ctx, c, situation{publishOnly: true}, nil)
 	if report.Detail == "" {
 		report.Detail = detail
 	}
@@ -157,7 +157,7 @@ func (r *Rotator) settle(ctx context.Context, op string, c token.Connection, rea
 		if err != nil {
 			return Report{}, err
 		}
-		return newReport(op, started, []ConnectionReport{r.newRun().connection(ctx, c, situation{})}), nil
+		return newReport(op, started, []ConnectionReport{r.newRun().connection(ctx, c, situation{}, nil)}), nil
 	}
 	return Report{}, fmt.Errorf("the row of %s kept changing: %w", c, ErrConflict)
 }

@@ -38,7 +38,7 @@ func (t *reconciliation) publish(ctx context.Context) (*ConnectionReport, error)
 		if err == nil {
 			return nil, t.published(ctx, id, seen.current.ID != id)
 		}
-		if classOfSecret(err) == classConfig || !t.retriesPublish(ctx, wait) || t.run.sleep(ctx, wait) != nil {
+		if classOfSecret(err) == classConfig || !t.retriesPublish(ctx, wait) || t.sleep(ctx, wait) != nil {
 			return t.secretFailure(ctx, Publish, err)
 		}
 	}
@@ -150,7 +150,7 @@ func (t *reconciliation) published(ctx context.Context, id string, shown bool) e
 		unsent = t.requestNext(ctx, cur)
 	}
 	for wait := 5 * time.Second; unsent != nil && t.retriesPublish(ctx, wait) &&
-		t.run.sleep(ctx, wait) == nil; wait = min(2*wait, 30*time.Second) {
+		t.sleep(ctx, wait) == nil; wait = min(2*wait, 30*time.Second) {
 		unsent = t.requestNext(ctx, cur) // if all fail, the row is due at that time anyway
 	}
 	return nil

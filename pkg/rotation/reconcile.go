@@ -45,39 +45,49 @@ func (r *run) each(ctx context.Context, connections []token.Connection, begin fu
 	done func(int, ConnectionReport), s situation) {
 	var group errgroup.Group
 	for i, c := range connections {
-		r.slots <- struct{}{}
+		place := &slot{of: r.slots}
+		place.take(context.WithoutCancel(ctx))
 		if !begin(i) {
-			<-r.slots
+			place.release()
 			continue
 		}
 		group.Go(func() error {
-			defer r.releaseSlot()
-			done(i, r.connection(ctx, c, s))
+			defer place.release()
+			done(i, r.connection(ctx, c, s, place))
 			return nil
 		})
 	}
 	_ = group.Wait()
 }
 
-// releaseSlot frees a slot, if this connection still has one.
-func (r *run) releaseSlot() {
+// slot is the right of one connection to be handled. Not safe for concurrent use.
+type slot struct {
+	of   chan struct{} // has an element for each slot that is held
+	held bool
+}
+
+// take waits for a slot. It gives up when ctx ends.
+func (s *slot) take(ctx context.Context) {
 	select {
-	case <-r.slots:
-	default:
+	case s.of <- struct{}{}:
+		s.held = true
+	case <-ctx.Done():
+	}
+}
+
+// release frees the slot, if it is held. It never frees that of another connection.
+func (s *slot) release() {
+	if s.held {
+		<-s.of
+		s.held = false
 	}
 }
 
 // sleep waits without using a slot.
-func (r *run) sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-r.slots:
-		defer func() {
-			select {
-			case r.slots <- struct{}{}:
-			case <-ctx.Done():
-			}
-		}()
-	default: // a single connection, which has no slot
+func (t *reconciliation) sleep(ctx context.Context, d time.Duration) error {
+	if t.slot != nil {
+		t.slot.release()
+		defer t.slot.take(ctx)
 	}
 	select {
 	case <-time.After(d):
@@ -112,7 +122,8 @@ func (r *run) credentialsChanged(ctx context.Context, refused Application) bool 
 
 // connection handles one connection. No error of it, not even a panic, affects another
 // connection.
-func (r *run) connection(ctx context.Context, c token.Connection, s situation) (report ConnectionReport) {
+func (r *run) connection(ctx context.Context, c token.Connection, s situation,
+	place *slot) (report ConnectionReport) {
 	defer func() {
 		if p := recover(); p != nil {
 			r.engine.log.ErrorContext(ctx, "panic", "connection", c.String(), "panic", fmt.Sprintf("%T", p), "stack",
@@ -123,7 +134,7 @@ func (r *run) connection(ctx context.Context, c token.Connection, s situation) (
 			"epoch", report.Epoch, "generation", report.Generation, "detail", report.Detail)
 	}()
 	s.settings, s.failed = r.engine.settings, map[act]bool{}
-	t := &reconciliation{situation: s, engine: r.engine, run: r, conn: c, begun: time.Now(),
+	t := &reconciliation{situation: s, engine: r.engine, run: r, conn: c, slot: place, begun: time.Now(),
 		bodies: map[ResponseKey]token.Secret{}}
 	report = t.loop(ctx)
 	if t.hasPermit {
@@ -157,6 +168,7 @@ type reconciliation struct {
 	engine *engine
 	run    *run
 	conn   token.Connection
+	slot   *slot // nil: a single connection, which needs none
 
 	loaded         bool                         // the situation is up to date with the ledger, as far as this run knows
 	found          *Record                      // the row as it was first loaded
@@ -248,12 +260,16 @@ func (t *reconciliation) dropFixedConfigFailures(ctx context.Context) {
 }
 
 // postponeOtherStack moves the due time of another installation's row to the next sweep,
-// if that installation has not come for it. Otherwise the row would stay at the head of
-// the list forever.
+// if that installation has let its token expire. Otherwise the row would stay at the head
+// of the list forever. Until then it stays due, so that a run of that installation that
+// comes late, or comes again after a crash, finds it.
 func (t *reconciliation) postponeOtherStack(ctx context.Context) {
 	const patience = 10 * time.Minute
-	now := t.engine.clock()
-	if t.rec.DueAt.IsZero() || now.Sub(t.rec.DueAt) < patience {
+	now, given := t.engine.clock(), t.rec.DueAt
+	if t.rec.Status == Active && t.rec.Current != nil {
+		given = later(given, t.rec.Current.ExpiresAt)
+	}
+	if t.rec.DueAt.IsZero() || now.Sub(given) < patience {
 		return
 	}
 	rec := t.rec

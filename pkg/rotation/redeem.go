@@ -146,7 +146,7 @@ const shortWait = 12 * time.Second
 func (t *reconciliation) waitForBreaker(ctx context.Context, o opened) *ConnectionReport {
 	wait := o.until.Sub(t.engine.clock())
 	if o.outcome == Deferred && wait <= shortWait && t.engine.settings.timeLeft(ctx, wait) &&
-		t.run.sleep(ctx, wait) == nil {
+		t.sleep(ctx, wait) == nil {
 		t.loaded = false
 		return nil // plan again
 	}

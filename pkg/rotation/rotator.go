@@ -257,7 +257,7 @@ func (r *Rotator) Publish(ctx context.Context, c token.Connection) (Report, erro
 func (r *Rotator) one(ctx context.Context, op string, c token.Connection, s situation) Report {
 	started := time.Now()
 	run := r.newRun()
-	report := run.connection(ctx, c, s)
+	report := run.connection(ctx, c, s, nil)
 	if s.force { // a person asks for this connection; follow-ups come in large numbers, one by one
 		run.notifyPending(ctx)
 	} else {

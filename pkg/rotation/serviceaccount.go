@@ -43,7 +43,7 @@ func (r *Rotator) ServiceAccount(ctx context.Context, c token.Connection, compan
 	if err != nil {
 		return Report{}, err
 	}
-	return newReport("service-account", started, []ConnectionReport{r.newRun().connection(ctx, c, situation{})}), nil
+	return newReport("service-account", started, []ConnectionReport{r.newRun().connection(ctx, c, situation{}, nil)}), nil
 }
 
 // renewal is the source of a successor of the current pair.
