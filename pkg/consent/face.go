@@ -61,7 +61,7 @@ func (h *Handler) face(ctx context.Context, environment string) Face {
 	if err != nil && !errors.Is(err, rotation.ErrNoApplication) {
 		h.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "the name and the logo of an app cannot be read",
 			slog.String("environment", environment), slog.String("error", err.Error()))
-		return Face{}
+		face = Face{} // remembered too, so that a store in trouble is not asked for each page
 	}
 	h.faces.mu.Lock()
 	defer h.faces.mu.Unlock()
