@@ -36,7 +36,9 @@ read-only unless you add --allow-actions.
 
 It answers browsers on this machine only. --public-url lets people reach it from elsewhere,
 through a proxy that ends TLS: they log in with a password that changes at each start.
-tokenturn writes it to a file that only you can read and prints the file's name.
+tokenturn writes it to a file that only you can read and prints the file's name. Behind a
+proxy, always use --public-url: without it there is no login, and tokenturn refuses a
+forwarded request only if the proxy says so in a header such as X-Forwarded-For.
 
 While a page is open, tokenturn reads all connections once per --refresh, however many pages
 are open. In AWS each connection is one read unit of DynamoDB: 1,000 connections cost about

@@ -25,14 +25,8 @@ type consoleActions struct {
 
 var _ console.Actions = (*consoleActions)(nil)
 
-// Rotate implements console.Actions.
+// Rotate implements console.Actions. A consent that waits to be checked has nothing to rotate yet.
 func (a *consoleActions) Rotate(ctx context.Context, conn token.Connection) (string, error) {
-	return a.report(ctx, conn, a.rotator.Rotate)
-}
-
-// Retry implements console.Actions. Rotate waits for no earlier failure. A consent that waits
-// to be checked has nothing to rotate yet.
-func (a *consoleActions) Retry(ctx context.Context, conn token.Connection) (string, error) {
 	return a.report(ctx, conn, a.rotator.Rotate)
 }
 

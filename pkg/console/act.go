@@ -20,9 +20,6 @@ var actions = map[string]action{
 	"rotate": {"rotate", false, func(ctx context.Context, a Actions, c token.Connection) (string, error) {
 		return a.Rotate(ctx, c)
 	}},
-	"retry": {"retry", false, func(ctx context.Context, a Actions, c token.Connection) (string, error) {
-		return a.Retry(ctx, c)
-	}},
 	"discard": {"discard", true, func(ctx context.Context, a Actions, c token.Connection) (string, error) {
 		return a.Discard(ctx, c)
 	}},

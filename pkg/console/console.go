@@ -10,8 +10,10 @@
 // # Safety
 //
 // The handler answers browsers on the same machine only, unless Config.Password is set; then
-// it answers everybody who has logged in. It accepts one Host, which ends DNS rebinding, and
-// refuses requests that a proxy has forwarded if there is no login. Each POST has to come from
+// it answers everybody who has logged in. It accepts one Host, which ends DNS rebinding. Without
+// a login it also refuses requests with a header that says that a proxy forwarded them. A proxy
+// that sends no such header, but the right Host, is not recognized: behind a proxy, always set
+// Config.Password. Each POST has to come from
 // a page of this handler, by its Origin or Sec-Fetch-Site and by a token in its form. Bodies,
 // streams, sessions and the bytes that wait for a slow reader are bounded. No page contains a
 // token or a client secret. A page contains a consent link only as the direct answer to the
@@ -57,10 +59,8 @@ type Versioned interface {
 // Actions are what a person can do here. Each returns a sentence for the person, without
 // anything secret. An error is for the person, too.
 type Actions interface {
-	// Rotate replaces the token pair now.
+	// Rotate replaces the token pair now. It waits for no earlier failure.
 	Rotate(ctx context.Context, c token.Connection) (string, error)
-	// Retry tries again what has failed, without waiting for the next try.
-	Retry(ctx context.Context, c token.Connection) (string, error)
 	// Release ends a quarantine: refresh is the correct refresh token.
 	Release(ctx context.Context, c token.Connection, refresh token.Secret) (string, error)
 	// Discard ends a quarantine by giving up the response.

@@ -211,9 +211,6 @@ func (a *recorder) did() []string {
 func (a *recorder) Rotate(_ context.Context, c token.Connection) (string, error) {
 	return a.act("rotate", c)
 }
-func (a *recorder) Retry(_ context.Context, c token.Connection) (string, error) {
-	return a.act("retry", c)
-}
 func (a *recorder) Release(_ context.Context, c token.Connection, refresh token.Secret) (string, error) {
 	return a.act("release with "+refresh.Reveal()+" of", c)
 }

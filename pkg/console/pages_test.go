@@ -69,7 +69,7 @@ func TestOverview(t *testing.T) {
 	}
 	attention := page[strings.Index(page, `id="attention"`):strings.Index(page, `id="connections"`)]
 	mustContain(t, attention, `formaction="/connections/sandbox/consent/invite">Create a consent link`,
-		`href="/connections/sandbox/quarantine#quarantine">Decide`, `formaction="/connections/sandbox/config/retry">Try again now`,
+		`href="/connections/sandbox/quarantine#quarantine">Decide`, `formaction="/connections/sandbox/config/rotate">Try again now`,
 		`formaction="/connections/sandbox/expired/rotate">Rotate now`,
 		`formaction="/connections/sandbox/pending/invite">Create a consent link`, "infra/runbooks/needs-consent.md",
 		"infra/runbooks/secret-reset.md", "pat@example.com (Procore user 17) must allow access again",

@@ -152,7 +152,7 @@ func (r *row) describeStatus(rec rotation.Record, now time.Time) {
 		r.Need = need{Rank: 1, What: what, Action: "invite", Button: "Create a consent link", Runbook: "needs-consent.md"}
 	case failure != nil && failure.Class == "config":
 		r.set("misconfigured", "bad", "")
-		r.Need = need{Rank: 3, What: sentence(failure.Detail), Action: "retry", Button: "Try again now",
+		r.Need = need{Rank: 3, What: sentence(failure.Detail), Action: "rotate", Button: "Try again now",
 			Runbook: configRunbook(failure.Detail)}
 	case rec.Status == rotation.Pending && (failure != nil || rec.ConsentAttempt != nil):
 		r.set("checking the consent", "warn", "")

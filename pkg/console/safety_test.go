@@ -223,8 +223,21 @@ func TestReadOnlyHasNoForms(t *testing.T) {
 	for _, path := range []string{"/", "/connections/sandbox/acme"} {
 		mustNotContain(t, s.get(path).body, "formaction=", `action="/connections`, "Disconnect</button>")
 	}
-	mustContain(t, s.get("/").body, "tokenturn connection invite sandbox/acme", "read-only")
-	for _, action := range []string{"rotate", "retry", "release", "discard", "disconnect", "invite"} {
+	held := active(bolt, 1)
+	held.Quarantined = true
+	s.put(held)
+	for _, prefix := range []string{"/", "/connections/"} {
+		paths := []string{prefix, prefix}
+		if prefix != "/" {
+			paths = []string{prefix + acme.String(), prefix + bolt.String()}
+		}
+		mustContain(t, s.get(paths[0]).body, "<code>tokenturn connection invite sandbox/acme</code>", "read-only")
+		page := s.get(paths[1]).body
+		mustContain(t, page, "<code>tokenturn connection release sandbox/bolt</code>",
+			"<code>tokenturn connection discard sandbox/bolt</code>")
+		mustNotContain(t, page, `#quarantine"`)
+	}
+	for _, action := range []string{"rotate", "release", "discard", "disconnect", "invite"} {
 		if got := s.post("/connections/sandbox/acme/"+action, "confirm", "sandbox/acme"); got.status != http.StatusForbidden {
 			t.Errorf("%s: %d", action, got.status)
 		}
@@ -368,7 +381,7 @@ func TestActions(t *testing.T) {
 	rec := active(acme, 1)
 	rec.Quarantined = true
 	s.put(rec)
-	for path, want := range map[string]string{"rotate": "rotate sandbox/acme", "retry": "retry sandbox/acme",
+	for path, want := range map[string]string{"rotate": "rotate sandbox/acme",
 		"invite": "invite sandbox/acme", "discard": "discard sandbox/acme", "disconnect": "disconnect sandbox/acme"} {
 		before := len(s.actions.did())
 		got := s.post("/connections/sandbox/acme/"+path, "confirm", "sandbox/acme")
