@@ -213,7 +213,7 @@ func (c *cli) askCredentials(ctx context.Context, environment string, before pro
 // checkError turns the login host's answer to a made-up code into an error for people.
 func checkError(err error, a appSetAnswer) error {
 	_, own := procoreEnvironment(a.Environment)
-	if errors.Is(err, procore.ErrCredentialsRefused) {
+	if errors.Is(err, rotation.ErrCredentialsRefused) {
 		other := ""
 		if !own {
 			other = "; or the server does not accept credentials in the request body: see `tokenturn app set --help`"

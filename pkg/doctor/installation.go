@@ -131,8 +131,17 @@ func (d *Doctor) application(ctx context.Context, a application) []Finding {
 }
 
 func (d *Doctor) credentials(ctx context.Context, app rotation.Application) Finding {
-	switch err := d.Issuer.CheckCredentials(ctx, app); {
-	case errors.Is(err, procore.ErrCredentialsRefused):
+	err := d.Issuer.CheckCredentials(ctx, app)
+	if errors.Is(err, rotation.ErrCredentialsRefused) && !app.SecondSecret.IsZero() {
+		second := app
+		second.ClientSecret = app.SecondSecret
+		if err = d.Issuer.CheckCredentials(ctx, second); err == nil {
+			return Finding{"app", app.Environment, Warning, app.LoginURL + " accepts the second client secret only",
+				"each run presents the refused one first; store the other one alone with: tokenturn app set " + app.Environment}
+		}
+	}
+	switch {
+	case errors.Is(err, rotation.ErrCredentialsRefused):
 		return Finding{"app", app.Environment, Problem, app.LoginURL + " does not accept the client id with this secret",
 			"compare both with the Developer Portal, then run: tokenturn app set " + app.Environment}
 	case err != nil:

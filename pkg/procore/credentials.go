@@ -15,6 +15,8 @@ import (
 type Credentials struct {
 	ClientID     string       `json:"client_id"`
 	ClientSecret token.Secret `json:"client_secret"`
+	// SecondSecret is used in place of ClientSecret once the server refuses that.
+	SecondSecret token.Secret `json:"second_client_secret,omitzero"`
 	// RedirectURI is what is sent to the authorization endpoint: one that the
 	// app has registered, or OutOfBand.
 	RedirectURI string `json:"redirect_uri"`
@@ -55,8 +57,9 @@ func (c Credentials) Encode() (token.Secret, error) {
 	type open struct {
 		Credentials
 		ClientSecret string `json:"client_secret"` // hides the redacting field
+		SecondSecret string `json:"second_client_secret,omitempty"`
 	}
-	bytes, err := json.Marshal(open{c, c.ClientSecret.Reveal()})
+	bytes, err := json.Marshal(open{c, c.ClientSecret.Reveal(), c.SecondSecret.Reveal()})
 	if err != nil {
 		return token.Secret{}, fmt.Errorf("encoding app credentials: %w", err)
 	}

@@ -52,9 +52,10 @@ func find(name string) Environment {
 func (c Credentials) Application(environment string) (rotation.Application, error) {
 	e := find(environment)
 	app := rotation.Application{
-		Environment: environment, ClientID: c.ClientID, ClientSecret: c.ClientSecret, RedirectURI: c.RedirectURI,
-		LoginURL: strings.TrimRight(either(c.LoginURL, e.LoginURL), "/"),
-		APIURL:   strings.TrimRight(either(c.APIURL, e.APIURL), "/"),
+		Environment: environment, ClientID: c.ClientID, ClientSecret: c.ClientSecret, SecondSecret: c.SecondSecret,
+		RedirectURI: c.RedirectURI,
+		LoginURL:    strings.TrimRight(either(c.LoginURL, e.LoginURL), "/"),
+		APIURL:      strings.TrimRight(either(c.APIURL, e.APIURL), "/"),
 	}
 	if err := check(app); err != nil {
 		return rotation.Application{}, err
@@ -75,6 +76,7 @@ func check(app rotation.Application) error {
 		err,
 		checkWord("client_id", app.ClientID),
 		checkWord("client_secret", app.ClientSecret.Reveal()),
+		checkSecond(app),
 		checkRedirectURI(app.RedirectURI),
 		checkBase("login_url", app.LoginURL, app.Environment),
 		checkBase("api_url", app.APIURL, app.Environment),
@@ -94,6 +96,17 @@ func checkWord(field, value string) error {
 		return fmt.Errorf("%s contains a space, a line break or another character that is not visible ASCII", field)
 	}
 	return nil
+}
+
+// checkSecond checks the second client secret, which may be missing.
+func checkSecond(app rotation.Application) error {
+	switch {
+	case app.SecondSecret.IsZero():
+		return nil
+	case app.SecondSecret == app.ClientSecret:
+		return errors.New("second_client_secret is the same as client_secret")
+	}
+	return checkWord("second_client_secret", app.SecondSecret.Reveal())
 }
 
 func visible(text string) bool {

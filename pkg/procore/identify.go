@@ -18,10 +18,6 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// ErrCredentialsRefused says that the server does not accept the client id and
-// secret of the environment's app credentials.
-var ErrCredentialsRefused = errors.New("the server refuses the client id or client secret")
-
 // CheckError says that the check of app credentials gave no result.
 type CheckError struct {
 	Environment string
@@ -154,7 +150,7 @@ func (i *identifier) UnmarshalJSON(value []byte) error {
 
 // Revoke implements rotation.Issuer (RFC 7009). The server also answers 200 for
 // unknown tokens. If it does not accept the app credentials, the error wraps
-// ErrCredentialsRefused.
+// rotation.ErrCredentialsRefused.
 func (i *Issuer) Revoke(ctx context.Context, app rotation.Application, t token.Secret) error {
 	form := url.Values{"token": {t.Reveal()}, "client_id": {app.ClientID}, "client_secret": {app.ClientSecret.Reveal()}}
 	got, err := i.postForm(ctx, app.LoginURL+"/oauth/revoke", form)
@@ -164,7 +160,7 @@ func (i *Issuer) Revoke(ctx context.Context, app rotation.Application, t token.S
 		return nil
 	case slices.Contains([]rotation.Class{rotation.ClientFault, rotation.GrantFault},
 		meaning[errorCode(string(got.body))]):
-		err = fmt.Errorf("%w of the app credentials of %s; run `tokenturn app set %[2]s`", ErrCredentialsRefused,
+		err = fmt.Errorf("%w of the app credentials of %s; run `tokenturn app set %[2]s`", rotation.ErrCredentialsRefused,
 			app.Environment)
 	default:
 		err = got.unexpected()
@@ -173,7 +169,7 @@ func (i *Issuer) Revoke(ctx context.Context, app rotation.Application, t token.S
 }
 
 // CheckCredentials asks the server whether it accepts the app credentials, by
-// presenting a random code. nil: it does. ErrCredentialsRefused: it does not.
+// presenting a random code. nil: it does. rotation.ErrCredentialsRefused: it does not.
 // CheckError: the check gave no result.
 func (i *Issuer) CheckCredentials(ctx context.Context, app rotation.Application) error {
 	answer := i.Redeem(ctx, app, rotation.Grant{Code: token.NewSecret(rand.Text()), RedirectURI: app.RedirectURI})
@@ -183,7 +179,7 @@ func (i *Issuer) CheckCredentials(ctx context.Context, app rotation.Application)
 	case rotation.Refused, rotation.GrantFault:
 		return nil
 	case rotation.ClientFault:
-		return fmt.Errorf("checking the app credentials of %s: %w", app.Environment, ErrCredentialsRefused)
+		return fmt.Errorf("checking the app credentials of %s: %w", app.Environment, rotation.ErrCredentialsRefused)
 	}
 	return &CheckError{app.Environment, answer}
 }

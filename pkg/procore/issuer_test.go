@@ -426,7 +426,7 @@ func TestRevoke(t *testing.T) {
 	wrong := b.app
 	wrong.ClientSecret = token.NewSecret("canary-secret")
 	err := b.issuer.Revoke(t.Context(), wrong, pair.AccessToken)
-	if !errors.Is(err, ErrCredentialsRefused) || !strings.Contains(err.Error(), "app set stand-in") ||
+	if !errors.Is(err, rotation.ErrCredentialsRefused) || !strings.Contains(err.Error(), "app set stand-in") ||
 		!b.Accepts(pair.RefreshToken) {
 		t.Errorf("wrong credentials: %v", err)
 	}
@@ -446,7 +446,7 @@ func TestRevoke(t *testing.T) {
 	}
 	b.Close()
 	err = b.issuer.Revoke(t.Context(), b.app, token.NewSecret("canary"))
-	if err == nil || errors.Is(err, ErrCredentialsRefused) {
+	if err == nil || errors.Is(err, rotation.ErrCredentialsRefused) {
 		t.Errorf("no server: %v", err)
 	}
 	noneOf(t, append(b.secrets(), "canary"), err)
@@ -459,7 +459,7 @@ func TestCheckCredentials(t *testing.T) {
 	}
 	wrong := b.app
 	wrong.ClientSecret = token.NewSecret("canary-secret")
-	if err := b.issuer.CheckCredentials(t.Context(), wrong); !errors.Is(err, ErrCredentialsRefused) {
+	if err := b.issuer.CheckCredentials(t.Context(), wrong); !errors.Is(err, rotation.ErrCredentialsRefused) {
 		t.Errorf("wrong ones: %v", err)
 	}
 	b.Script(procoretest.Answer{Unreceived: true, Status: 401,
@@ -468,7 +468,7 @@ func TestCheckCredentials(t *testing.T) {
 		t.Errorf("good ones of an app without this grant type: %v", err)
 	}
 	b.Script(procoretest.Unavailable(503))
-	if err := b.issuer.CheckCredentials(t.Context(), b.app); err == nil || errors.Is(err, ErrCredentialsRefused) ||
+	if err := b.issuer.CheckCredentials(t.Context(), b.app); err == nil || errors.Is(err, rotation.ErrCredentialsRefused) ||
 		!strings.Contains(err.Error(), "HTTP 503") {
 		t.Errorf("unavailable: %v", err)
 	}

@@ -200,7 +200,8 @@ type Consent struct {
 	Expect      Identity
 }
 
-// Redeem exchanges the code once, saves the pair, checks its owner and makes it
+// Redeem exchanges the code once, or once more with the second client secret if the server
+// does not accept the first, saves the pair, checks its owner and makes it
 // current. The error explains every result except Connected and contains nothing
 // secret. From the POST on, canceling ctx has no effect.
 func (x *Exchange) Redeem(ctx context.Context, consent Consent) (ConsentResult, error) {
@@ -209,10 +210,10 @@ func (x *Exchange) Redeem(ctx context.Context, consent Consent) (ConsentResult, 
 		return Unavailable, fmt.Errorf("exchanging the code for %s: %w to save the answer; the code was not used", x.conn,
 			errNoTime)
 	}
-	post, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.settings.RedeemTimeout)
-	answer := e.issuer.Redeem(post, x.app, Grant{Code: consent.Code, RedirectURI: consent.RedirectURI,
-		Verifier: consent.Verifier})
-	cancel()
+	answer := x.present(ctx, x.app, consent)
+	if other, hasOther := x.app.other(); hasOther && answer.Class == ClientFault && e.settings.timeLeft(ctx, 0) {
+		answer = x.present(ctx, other, consent) // the server has authenticated nobody, so the code is not spent
+	}
 	cause := fmt.Errorf("exchanging the code for %s: %s", x.conn, answer.Detail)
 	switch answer.Class {
 	case Captured:
@@ -225,6 +226,14 @@ func (x *Exchange) Redeem(ctx context.Context, consent Consent) (ConsentResult, 
 		return Unavailable, cause
 	}
 	return Lost, cause
+}
+
+// present exchanges the code with one POST. Canceling ctx does not end it.
+func (x *Exchange) present(ctx context.Context, app Application, consent Consent) Answer {
+	post, cancel := context.WithTimeout(context.WithoutCancel(ctx), x.s.engine.settings.RedeemTimeout)
+	defer cancel()
+	return x.s.engine.issuer.Redeem(post, app, Grant{Code: consent.Code, RedirectURI: consent.RedirectURI,
+		Verifier: consent.Verifier})
 }
 
 func (x *Exchange) captured(ctx context.Context, expect Identity, body token.Secret) (ConsentResult, error) {

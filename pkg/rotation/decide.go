@@ -504,7 +504,7 @@ func (t *reconciliation) consentNotRefreshed(ctx context.Context, m TokenRespons
 		return nil, err
 	case ClientFault:
 		t.rec.ConsentAttempt = nil
-		if t.run.credentialsChanged(ctx, app) {
+		if t.run.otherCredentials(ctx, app) {
 			return nil, t.write(ctx, Change{}) // by the next run, with the new ones
 		}
 		return t.failure(ctx, Decide, m.Key, classConfig, 0, t.appRefused(app, answer))

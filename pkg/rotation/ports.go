@@ -30,6 +30,8 @@ var (
 	// ErrUnsealable: this sealer did not make the bytes, or they were changed. A retry
 	// cannot help.
 	ErrUnsealable = errors.New("cannot be unsealed")
+	// ErrCredentialsRefused: the issuer does not accept the client id or the client secret.
+	ErrCredentialsRefused = errors.New("the server refuses the client id or client secret")
 	// ErrTokenRefused: the issuer does not accept the access token.
 	ErrTokenRefused = errors.New("the issuer refuses the access token")
 	// ErrAppNotInstalled: the access token is valid, but an administrator has not
@@ -153,9 +155,19 @@ type Application struct {
 	Environment  string
 	ClientID     string
 	ClientSecret token.Secret
+	SecondSecret token.Secret // used in place of ClientSecret once the server refuses that; may be zero
 	RedirectURI  string
 	LoginURL     string // base of /oauth/...
 	APIURL       string // base of /rest/...
+}
+
+// other returns the app with its client secrets exchanged. It reports whether it has two.
+func (a Application) other() (Application, bool) {
+	if a.SecondSecret.IsZero() {
+		return a, false
+	}
+	a.ClientSecret, a.SecondSecret = a.SecondSecret, a.ClientSecret
+	return a, true
 }
 
 // Applications finds the app credentials of an environment. ErrNoApplication.
@@ -179,7 +191,7 @@ type Issuer interface {
 	// the error; a ClientID means that the token was used.
 	Identify(ctx context.Context, app Application, access token.Secret, company string) (Identity, error)
 	// Revoke revokes the token and with it its pair. A token that is already dead or
-	// unknown is no error.
+	// unknown is no error. ErrCredentialsRefused.
 	Revoke(ctx context.Context, app Application, t token.Secret) error
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -109,12 +110,22 @@ func (r *run) application(ctx context.Context, environment string) (app Applicat
 	return app, err
 }
 
-// credentialsChanged reads the app credentials again after they were refused. It reports
-// whether there are new ones to try.
-func (r *run) credentialsChanged(ctx context.Context, refused Application) bool {
+// otherCredentials reads the app credentials again after they were refused. It reports
+// whether there are others to try: new ones, or the second client secret.
+func (r *run) otherCredentials(ctx context.Context, refused Application) bool {
 	app, err := r.engine.readApplication(ctx, refused.Environment)
-	if err != nil || app == refused {
+	if err != nil {
 		return false
+	}
+	second, hasSecond := app.other()
+	switch refused {
+	case second: // both were refused
+		return false
+	case app:
+		if !hasSecond {
+			return false
+		}
+		app = second
 	}
 	r.apps.set(refused.Environment, app)
 	return true
@@ -387,9 +398,12 @@ const (
 // causeApp begins the cause of a failure that ends with other app credentials.
 const causeApp = "app:"
 
-// causeOf identifies the app credentials without revealing them.
+// causeOf identifies the app credentials without revealing them, whichever of the two
+// client secrets comes first.
 func causeOf(app Application) string {
-	return causeApp + string(token.NewSecret(app.ClientID+"\x00"+app.ClientSecret.Reveal()).Fingerprint())
+	secrets := []string{app.ClientSecret.Reveal(), app.SecondSecret.Reveal()}
+	slices.Sort(secrets)
+	return causeApp + string(token.NewSecret(app.ClientID+"\x00"+strings.Join(secrets, "\x00")).Fingerprint())
 }
 
 // failure makes one step for one response wait, in this run and in later ones. All other

@@ -471,11 +471,11 @@ func (r *Record) unspent(quiet time.Duration, now time.Time) {
 }
 
 // clientFault: the server does not accept the app credentials. They may have been
-// replaced since this run read them.
+// replaced since this run read them, or there is a second client secret.
 func (t *reconciliation) clientFault(ctx context.Context, app Application, answer Answer) (*ConnectionReport, error) {
-	if t.run.credentialsChanged(ctx, app) {
+	if t.run.otherCredentials(ctx, app) {
 		t.rec.unspent(t.engine.settings.Quiet, t.engine.clock())
-		ended := Event{Kind: "ended", Attempt: t.presented, Detail: "the app credentials were replaced meanwhile"}
+		ended := Event{Kind: "ended", Attempt: t.presented, Detail: "the server refused the app credentials; there are others to try"}
 		t.presented = ""
 		return nil, t.write(ctx, Change{History: []Event{ended}})
 	}

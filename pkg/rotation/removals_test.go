@@ -233,7 +233,7 @@ var removals = []removal{
 	{name: "refused credentials do not open the circuit breaker", file: "redeem.go",
 		with: "	t.run.breaker.openForRun(t.conn.Environment, why)\n	return &appError", without: "	return &appError"},
 	{name: "refused credentials are not read again", file: "redeem.go",
-		with: "	if t.run.credentialsChanged(ctx, app) {", without: "	if false {"},
+		with: "	if t.run.otherCredentials(ctx, app) {", without: "	if false {"},
 	{name: "a fault of the credentials outlives them", file: "reconcile.go",
 		with: "		t.dropFixedConfigFailures(ctx)\n", without: ""},
 	{name: "a wait closes a circuit breaker that is open for the run", file: "breaker.go",

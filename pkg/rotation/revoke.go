@@ -52,7 +52,11 @@ func (t *reconciliation) endPair(ctx context.Context, m TokenResponse) (how stri
 	if err != nil {
 		return "", fmt.Errorf("reading the app credentials for %s: %w", t.conn, err)
 	}
-	if how, err = t.revokePair(ctx, app, pair, m.SavedAt); err != nil {
+	how, err = t.revokePair(ctx, app, pair, m.SavedAt)
+	if errors.Is(err, ErrCredentialsRefused) && t.run.otherCredentials(ctx, app) {
+		return t.endPair(ctx, m)
+	}
+	if err != nil {
 		return "", fmt.Errorf("revoking a former pair of %s: %w", t.conn, err)
 	}
 	return how, nil

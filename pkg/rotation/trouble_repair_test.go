@@ -171,13 +171,13 @@ func TestConfigErrorIsAboutTheCredentialsOfNow(t *testing.T) {
 // asking remembers with which credentials the server was asked.
 type asking struct {
 	*rotationtest.Issuer
-	mu  sync.Mutex
-	app rotation.Application
+	mu   sync.Mutex
+	apps []rotation.Application
 }
 
 func (a *asking) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
 	a.mu.Lock()
-	a.app = app
+	a.apps = append(a.apps, app)
 	a.mu.Unlock()
 	return a.Issuer.Redeem(ctx, app, grant)
 }
@@ -185,7 +185,7 @@ func (a *asking) Redeem(ctx context.Context, app rotation.Application, grant rot
 func (a *asking) last() rotation.Application {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.app
+	return a.apps[len(a.apps)-1]
 }
 
 // Many connections meet refused credentials; once those are replaced, each

@@ -224,11 +224,16 @@ func (i *Issuer) consenter(family int) rotation.Identity {
 func codesAreShownOnce(b *Harness) error {
 	shown := map[token.Fingerprint]bool{}
 	for _, e := range b.Journal.Entries() {
-		if p, ok := e.Effect.(Presented); ok && p.Code {
-			if shown[p.What] {
-				return violated("I12", e, "the code %s is presented again", short(p.What))
+		switch effect := e.Effect.(type) {
+		case Presented:
+			if effect.Code && shown[effect.What] {
+				return violated("I12", e, "the code %s is presented again", short(effect.What))
 			}
-			shown[p.What] = true
+			shown[effect.What] = effect.Code
+		case Answered:
+			if effect.Class == rotation.ClientFault { // it spends nothing; there may be another client secret
+				delete(shown, effect.What)
+			}
 		}
 	}
 	return nil

@@ -3,7 +3,6 @@ package rotationtest
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -227,7 +226,7 @@ func (i *Issuer) Revoke(ctx context.Context, app rotation.Application, t token.S
 		i.mu.Lock()
 		defer i.mu.Unlock()
 		if !i.knows(app) {
-			return struct{}{}, errors.New("revoking a token: HTTP 403")
+			return struct{}{}, fmt.Errorf("revoking a token: %w", rotation.ErrCredentialsRefused)
 		}
 		p := i.find(t)
 		switch {
