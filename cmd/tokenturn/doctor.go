@@ -17,14 +17,21 @@ import (
 )
 
 func (c *cli) doctorCommand() *cobra.Command {
-	return c.withExamples(verb("doctor", "Check the whole installation and say what to do",
+	var advise bool
+	cmd := verb("doctor", "Check the whole installation and say what to do",
 		`Checks settings, keys, stores, permissions, queue and schedule. Checks at each login host
 whether it accepts the app credentials and each connection's access token, and whether
 people who allow access return to tokenturn. It changes nothing and uses no refresh token.
 
 Exit codes: 0 no problem, or only warnings; 1 an operator must act; 3 a person must give
-consent; 5 something cannot be determined now. The most serious finding decides.`,
+consent; 5 something cannot be determined now. The most serious finding decides.
+
+--advise checks nothing. It says which kind of access a company needs, a user's or a
+service account's, and which kind each connection has.`,
 		func(ctx context.Context, _ *cobra.Command) error {
+			if advise {
+				return c.advise(ctx)
+			}
 			if c.store == "aws" {
 				findings, err := c.configurationFindings(ctx)
 				if err != nil {
@@ -35,9 +42,12 @@ consent; 5 something cannot be determined now. The most serious finding decides.
 				}
 			}
 			return c.with(ctx, func(in *installation) error { return c.answerFindings(c.examine(ctx, in)) })
-		}),
+		})
+	cmd.Flags().BoolVar(&advise, "advise", false, "say which kind of access a company needs; check nothing")
+	return c.withExamples(cmd,
 		example{"Check the installation on this machine", "tokenturn doctor"},
 		example{"Check the installation in AWS", "tokenturn --store aws doctor"},
+		example{"See which kind of access a company needs", "tokenturn doctor --advise"},
 		example{"Print only the problems",
 			`tokenturn --json doctor | jq -r '.findings[] | select(.level != "ok").detail'`})
 }

@@ -82,14 +82,29 @@ const (
 // with opens the installation while do runs. If nothing is stored yet, that is an error: a
 // command that only reads does not create a store.
 func (c *cli) with(ctx context.Context, do func(*installation) error) error {
+	return c.withAny(ctx, func(in *installation) error {
+		if in != nil {
+			return do(in)
+		}
+		dir, err := c.dataDir()
+		if err != nil {
+			return err
+		}
+		return exitf(notFound, "nothing is stored in %s yet; begin with: tokenturn app set sandbox\n"+
+			"or see the demo with: tokenturn serve --demo", dir)
+	})
+}
+
+// withAny is with for commands that can do without an installation: do gets nil if nothing
+// is stored yet.
+func (c *cli) withAny(ctx context.Context, do func(*installation) error) error {
 	if c.store == "embedded" {
 		dir, err := c.dataDir()
 		if err != nil {
 			return err
 		}
 		if _, err := os.Stat(filepath.Join(dir, embedded.DatabaseName)); errors.Is(err, fs.ErrNotExist) {
-			return exitf(notFound, "nothing is stored in %s yet; begin with: tokenturn app set sandbox\n"+
-				"or see the demo with: tokenturn serve --demo", dir)
+			return do(nil)
 		}
 	}
 	return c.withNew(ctx, do)
