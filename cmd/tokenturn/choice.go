@@ -223,7 +223,7 @@ func (c *cli) thisCommand() string {
 // printedCommand is a command in a text, and what precedes it if it only names a command's
 // help. The demo has a store of its own.
 var printedCommand = regexp.MustCompile(
-	`(See: )?\btokenturn ((app|connection|invitation|token|doctor|fsck|console|config|serve)( --demo)?)\b`)
+	`(See: )?\btokenturn ((app|connection|invitation|token|doctor|fsck|console|config|serve|setup)( --demo)?)\b`)
 
 // withStore adds to the commands in a text the flags that choose the installation of this
 // command, so that they work as they are.

@@ -65,6 +65,9 @@ var exampleRuns = map[string]exampleRun{
 	}},
 	"tokenturn invitation revoke 1f3a5b7c9d0e": {before: invited},
 
+	// Nothing shows that the app is installed in the company.
+	"tokenturn setup production/sync --access service-account --company 4264807": {exits: failed},
+
 	"tokenturn console --allow-actions":                   {person: stopsConsole},
 	"tokenturn profile use acme":                          {before: profiled},
 	"tokenturn profile remove acme":                       {before: profiled},

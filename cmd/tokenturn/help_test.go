@@ -131,6 +131,7 @@ func TestAnswersAreDocumented(t *testing.T) {
 		sections[title] = body
 	}
 	for title, answers := range map[string][]any{
+		"setup":    {setupAnswer{}, setupStep{}, redirectURI{}, procore.Company{}},
 		"app show": {appAnswer{}}, "app set": {appSetAnswer{}, affected{}}, "connection invite": {inviteAnswer{}},
 		"connection authorize":       {authorizeAnswer{}},
 		"connection service-account": {serviceAccountAnswer{}}, "connection list": {connectionAnswer{}},

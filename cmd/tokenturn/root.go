@@ -57,11 +57,12 @@ before doing anything else, and gives other programs a valid access token.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a person must give consent,
 4 not found, 5 try again later.`,
-		c.serveCommand(), c.consoleCommand(), c.appCommand(), c.connectionCommand(), c.invitationCommand(),
+		c.setupCommand(), c.serveCommand(), c.consoleCommand(), c.appCommand(), c.connectionCommand(), c.invitationCommand(),
 		c.tokenCommand(), c.doctorCommand(), c.fsckCommand(), c.profileCommand(), c.configCommand(), c.manCommand(),
 		c.workerCommand())
 	c.withExamples(root,
 		example{"Try it without a Procore account", "tokenturn serve --demo"},
+		example{"Set up the first connection step by step", "tokenturn setup sandbox/acme"},
 		example{"Store the app credentials of the developer sandbox", "tokenturn app set sandbox"},
 		example{"Create a link for the person who authorizes", "tokenturn connection invite sandbox/acme"},
 		example{"Print a valid access token", "tokenturn token print sandbox/acme"})

@@ -13,12 +13,13 @@ import (
 )
 
 // fakeAWS answers what the command asks before it reads anything: CloudFormation, STS and
-// an empty DynamoDB table.
+// an empty DynamoDB table; and secrets.
 type fakeAWS struct {
-	mu     sync.Mutex
-	stacks map[string]fakeStack
-	refuse string   // error code of every answer; empty: none
-	asked  []string // with the access key id and the region
+	mu      sync.Mutex
+	stacks  map[string]fakeStack
+	secrets map[string]string
+	refuse  string   // error code of every answer; empty: none
+	asked   []string // with the access key id and the region
 }
 
 type fakeStack struct {
@@ -27,13 +28,13 @@ type fakeStack struct {
 }
 
 // cmdAWS starts a fake AWS: aws start. It sets up a stack: aws stack NAME STATUS [FILE],
-// with the outputs in FILE. It makes every call fail with a code: aws refuse CODE; or none:
-// aws refuse.
+// with the outputs in FILE. It stores a secret: aws secret NAME FILE. It makes every call fail
+// with a code: aws refuse CODE; or none: aws refuse.
 func cmdAWS(ts *testscript.TestScript, _ bool, args []string) {
 	w := envOf(ts)
 	switch args[0] {
 	case "start":
-		w.aws = &fakeAWS{stacks: map[string]fakeStack{}}
+		w.aws = &fakeAWS{stacks: map[string]fakeStack{}, secrets: map[string]string{}}
 		server := httptest.NewServer(w.aws)
 		ts.Defer(server.Close)
 		ts.Setenv("AWS_ENDPOINT_URL", server.URL)
@@ -47,6 +48,10 @@ func cmdAWS(ts *testscript.TestScript, _ bool, args []string) {
 		}
 		w.aws.mu.Lock()
 		w.aws.stacks[args[1]] = s
+		w.aws.mu.Unlock()
+	case "secret":
+		w.aws.mu.Lock()
+		w.aws.secrets[args[1]] = ts.ReadFile(args[2])
 		w.aws.mu.Unlock()
 	case "refuse":
 		w.aws.mu.Lock()
@@ -99,12 +104,27 @@ func (f *fakeAWS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprintf(w, `<member><OutputKey>%s</OutputKey><OutputValue>%s</OutputValue></member>`, name, value)
 		}
 		fmt.Fprint(w, `</Outputs></member></Stacks></DescribeStacksResult></DescribeStacksResponse>`)
+	case operation == "GetSecretValue":
+		f.secret(w, r)
 	default:
 		w.Header().Set("Content-Type", "application/x-amz-json-1.0")
 		const empty = `{"Items":[],"Count":0}`
 		w.Header().Set("X-Amz-Crc32", fmt.Sprint(crc32.ChecksumIEEE([]byte(empty))))
 		fmt.Fprint(w, empty)
 	}
+}
+
+// secret answers GetSecretValue.
+func (f *fakeAWS) secret(w http.ResponseWriter, r *http.Request) {
+	var asked struct{ SecretId string }
+	_ = json.NewDecoder(r.Body).Decode(&asked)
+	value, known := f.secrets[asked.SecretId]
+	if !known {
+		w.WriteHeader(http.StatusBadRequest)
+		fmt.Fprint(w, `{"__type":"ResourceNotFoundException"}`)
+		return
+	}
+	_ = json.NewEncoder(w).Encode(map[string]string{"SecretString": value, "VersionId": "v"})
 }
 
 func (f *fakeAWS) fail(w http.ResponseWriter, code string) {

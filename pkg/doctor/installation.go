@@ -127,10 +127,11 @@ func (d *Doctor) application(ctx context.Context, a application) []Finding {
 		return []Finding{{"app", a.name, Problem, "no usable app credentials: " + a.err.Error(),
 			"store them with: tokenturn app set " + a.name}}
 	}
-	return append([]Finding{d.credentials(ctx, a.app), d.redirect(ctx, a.app)}, d.clock(ctx, a.app)...)
+	return append([]Finding{d.Credentials(ctx, a.app), d.redirect(ctx, a.app)}, d.clock(ctx, a.app)...)
 }
 
-func (d *Doctor) credentials(ctx context.Context, app rotation.Application) Finding {
+// Credentials checks whether the login host accepts an app's client id and secret.
+func (d *Doctor) Credentials(ctx context.Context, app rotation.Application) Finding {
 	err := d.Issuer.CheckCredentials(ctx, app)
 	if errors.Is(err, rotation.ErrCredentialsRefused) && !app.SecondSecret.IsZero() {
 		second := app
@@ -186,17 +187,9 @@ func (d *Doctor) redirect(ctx context.Context, app rotation.Application) Finding
 			fmt.Sprintf("register %s/callback/%s in the Developer Portal and store it with: tokenturn app set %[2]s",
 				d.PublicURL, app.Environment))
 	}
-	health := (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: "/healthz"}).String()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, health, nil)
+	err = d.Reach(ctx, u)
 	if err == nil {
-		var answer *http.Response
-		if answer, err = d.web.Do(request); err == nil {
-			_ = answer.Body.Close()
-			if answer.StatusCode == http.StatusOK {
-				return found(OK, "the server of "+app.RedirectURI+" answers", "")
-			}
-			err = fmt.Errorf("%s answers HTTP %d", health, answer.StatusCode)
-		}
+		return found(OK, "the server of "+app.RedirectURI+" answers", "")
 	}
 	if u.Scheme == "http" {
 		return found(Warning, "no server answers at "+app.RedirectURI, "run `tokenturn serve` on that machine, "+
@@ -204,4 +197,22 @@ func (d *Doctor) redirect(ctx context.Context, app rotation.Application) Finding
 	}
 	return found(Problem, fmt.Sprintf("people who allow access cannot return to tokenturn: %v", err), "check that the "+
 		"callback function is deployed at this host, and the host's DNS name and certificate")
+}
+
+// Reach asks the server of a redirect URI whether it is there.
+func (d *Doctor) Reach(ctx context.Context, redirectURI *url.URL) error {
+	health := (&url.URL{Scheme: redirectURI.Scheme, Host: redirectURI.Host, Path: "/healthz"}).String()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, health, nil)
+	if err != nil {
+		return err
+	}
+	answer, err := d.web.Do(request)
+	if err != nil {
+		return err
+	}
+	_ = answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answers HTTP %d", health, answer.StatusCode)
+	}
+	return nil
 }
