@@ -91,7 +91,7 @@ func (c *cli) with(ctx context.Context, do func(*installation) error) error {
 			return err
 		}
 		return exitf(notFound, "nothing is stored in %s yet; begin with: tokenturn app set sandbox\n"+
-			"or see the demo with: tokenturn serve --demo", dir)
+			"or step by step with: tokenturn setup\nor see the demo with: tokenturn serve --demo", dir)
 	})
 }
 

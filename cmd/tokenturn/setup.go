@@ -63,7 +63,7 @@ now.`,
 
 func (c *cli) setup(ctx context.Context, cmd *cobra.Command, args []string, flags setupFlags) error {
 	g := &guide{c: c, cmd: cmd, company: flags.company, noBrowser: flags.noBrowser, confirmed: map[string]bool{},
-		shown: map[string]bool{}}
+		shown: map[string]setupState{}}
 	switch flags.access {
 	case "":
 	case "user":
@@ -106,8 +106,8 @@ type guide struct {
 	noBrowser bool
 	// confirmed are the steps that tokenturn cannot check and the person says are done.
 	confirmed map[string]bool
-	// shown are the finished steps that were printed.
-	shown map[string]bool
+	// shown are the states of the steps that were printed as finished.
+	shown map[string]setupState
 }
 
 // setupAnswer is what `setup --json` answers.
@@ -294,10 +294,10 @@ func (g *guide) next(a setupAnswer) (number int, next setupStep) {
 		switch {
 		case !s.Required:
 		case s.over():
-			if !g.shown[s.Step] && !g.confirmed[s.Step] {
+			if g.shown[s.Step] != s.State && !(s.State == stepUnchecked && g.confirmed[s.Step]) {
 				g.c.say("  %s: %s: %s", strings.ReplaceAll(string(s.State), "_", " "), s.Title, s.Found)
 			}
-			g.shown[s.Step] = s.State != stepUnchecked
+			g.shown[s.Step] = s.State
 		case s.State == stepUnchecked && g.confirmed[s.Step]:
 		case next.Step == "":
 			number, next = i+1, s
@@ -499,7 +499,10 @@ func (g *guide) end(a setupAnswer) error {
 			g.c.say("\n%s\n  Now: %s.", s.text(nil), s.Found)
 		}
 	}
-	g.c.say("\nPrograms read the token with: tokenturn token print %s\nTo check everything: tokenturn doctor", g.conn)
+	if g.c.store == "embedded" {
+		g.c.say("\nWhat keeps the token fresh, and must stay running: tokenturn serve")
+	}
+	g.c.say("Programs read the token with: tokenturn token print %s\nTo check everything: tokenturn doctor", g.conn)
 	return g.c.answer(a, func(w io.Writer) {
 		fmt.Fprintf(w, "The setup of %s is complete: %s\n", a.Connection, cmp.Or(a.step(stepFirstCall).Found, "-"))
 	})

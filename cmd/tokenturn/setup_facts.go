@@ -135,7 +135,7 @@ func (g *guide) gatherApp(ctx context.Context, f *setupFacts, d *doctor.Doctor) 
 func (g *guide) gatherInvitations(ctx context.Context, f *setupFacts) error {
 	list, err := g.in.invitations(ctx)
 	for _, i := range list {
-		if i.Connection == g.conn && i.State == "open" {
+		if i.Connection == g.conn && i.State == "open" && (f.open == nil || i.ExpiresAt.After(f.open.ExpiresAt)) {
 			f.open = &i
 		}
 	}

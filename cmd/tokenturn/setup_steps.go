@@ -10,7 +10,10 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 )
 
-// The steps of the guide, in order.
+// The steps of the guide, in order. What they say about the Developer Portal is on these pages
+// of Procore's documentation: building-apps-create-new, building-data-connection-apps,
+// install-version-sandbox, oauth-keys, oauth-client-credentials, development-environments,
+// verification-and-production-access and building-apps-manage-collabs.
 const (
 	stepAccess       = "access"
 	stepApp          = "app"
@@ -108,7 +111,8 @@ func (f *setupFacts) appStep() setupStep {
 	case f.conn.Environment == "sandbox":
 		s.Do = []string{"Sign in at https://developers.procore.com, or sign up", "My Apps: select Create a New App", version}
 	case f.conn.Environment == "federal":
-		s.Do = []string{"The Federal Zone has a Developer Portal of its own. Register the app there",
+		s.Do = []string{"The Federal Zone has a Developer Portal of its own, and answers U.S. addresses only. Register the " +
+			"app there",
 			"Add a version with a Data Connector component. " + components}
 	default: // production and the monthly sandbox share one client id and secret
 		s.Do = append([]string{"Begin with the developer sandbox, if you have not: tokenturn setup sandbox/" + f.conn.Name},
