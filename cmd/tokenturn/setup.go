@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tokenturn/tokenturn/pkg/doctor"
 	"github.com/tokenturn/tokenturn/pkg/procore"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/token"
@@ -104,6 +105,9 @@ type guide struct {
 	access    access // empty: not chosen
 	company   string
 	noBrowser bool
+	// accepted are the app credentials that the login host has accepted during this run.
+	accepted   procore.Credentials
+	acceptance doctor.Finding
 	// confirmed are the steps that tokenturn cannot check and the person says are done.
 	confirmed map[string]bool
 	// shown are the states of the steps that were printed as finished.

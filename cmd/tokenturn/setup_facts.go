@@ -128,7 +128,13 @@ func (g *guide) gatherApp(ctx context.Context, f *setupFacts, d *doctor.Doctor) 
 		f.appFault = err
 		return nil
 	}
-	f.checked = d.Credentials(ctx, app)
+	if f.credentials != g.accepted { // the login host is not asked again at each step
+		if f.checked = d.Credentials(ctx, app); f.checked.Level == doctor.OK {
+			g.accepted, g.acceptance = f.credentials, f.checked
+		}
+	} else {
+		f.checked = g.acceptance
+	}
 	return &app
 }
 

@@ -77,11 +77,9 @@ func (f *setupFacts) accessStep() setupStep {
 		Found:    "nothing is chosen; these steps are for a user's consent",
 		DoneWhen: "you know whether a person or the app itself acts in Procore"}
 	for _, a := range accessAdvice {
-		kind := map[access]string{userAccess: "a user's consent", serviceAccount: "a service account",
-			bothAccesses: "both"}[a.Access]
-		s.Do = append(s.Do, fmt.Sprintf("%s: %s (%s)", a.Case, kind, a.Advice))
+		s.Do = append(s.Do, a.Case+" → "+a.Advice)
 	}
-	s.Do = append(s.Do, "more: tokenturn doctor --advise")
+	s.Do = append(s.Do, "How the two differ: tokenturn doctor --advise")
 	kind := map[access]string{userAccess: "a user's consent", serviceAccount: "the app's service account"}[f.access()]
 	switch {
 	case f.decided():
