@@ -32,6 +32,7 @@ type appAnswer struct {
 	Environment string            `json:"environment"`
 	ClientID    string            `json:"client_id"`
 	Secret      token.Fingerprint `json:"client_secret_fingerprint"`
+	Second      token.Fingerprint `json:"second_client_secret_fingerprint,omitempty"`
 	RedirectURI string            `json:"redirect_uri"`
 	LoginURL    string            `json:"login_url"`
 	APIURL      string            `json:"api_url"`
@@ -46,6 +47,9 @@ func newAppAnswer(environment string, credentials procore.Credentials) appAnswer
 		Secret:      credentials.ClientSecret.Fingerprint(),
 		RedirectURI: credentials.RedirectURI, LoginURL: usual.LoginURL, APIURL: usual.APIURL, Overrides: []string{},
 		Name: credentials.Name, Logo: logoType(credentials.Logo)}
+	if !credentials.SecondSecret.IsZero() {
+		a.Second = credentials.SecondSecret.Fingerprint()
+	}
 	override := func(name string, value *string, with string) {
 		with = strings.TrimRight(with, "/")
 		if with == "" || with == *value {
@@ -73,6 +77,9 @@ func (a appAnswer) print(w io.Writer) {
 	fmt.Fprintf(t, "environment\t%s\n", a.Environment)
 	fmt.Fprintf(t, "client id\t%s\n", a.ClientID)
 	fmt.Fprintf(t, "client secret\tfingerprint %s\n", a.Secret)
+	if a.Second != "" {
+		fmt.Fprintf(t, "second client secret\tfingerprint %s\n", a.Second)
+	}
 	fmt.Fprintf(t, "redirect URI\t%s\n", a.RedirectURI)
 	fmt.Fprintf(t, "login URL\t%s%s\n", a.LoginURL, insteadOf("login_url", usual.LoginURL))
 	fmt.Fprintf(t, "API URL\t%s%s\n", a.APIURL, insteadOf("api_url", usual.APIURL))

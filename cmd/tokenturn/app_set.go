@@ -15,8 +15,8 @@ import (
 
 // appSetFlags are the flags of `app set`.
 type appSetFlags struct {
-	fromStdin, noCheck, dryRun bool
-	face                       appFace
+	fromStdin, noCheck, dryRun, add bool
+	face                            appFace
 }
 
 func (c *cli) appSet() *cobra.Command {
@@ -39,6 +39,11 @@ After you reset a client secret in the Developer Portal, run this command at onc
 former secret is invalid from that moment, and Procore may revoke every token issued with
 it. --dry-run stores nothing and lists the connections that may need a new consent.
 
+--add stores another client secret of the same client id beside the first one, and changes
+nothing else. tokenturn uses it once the server refuses the first. Use it when you do not
+know which of two secrets is valid, or before the server exchanges one for the other. With
+--stdin it reads {"client_secret"}. Without --add, the command stores one secret only.
+
 --name and --logo say what people see of the app on the consent page. Use the app's name in
 the Developer Portal, because Procore's page shows that one. The logo is a PNG, which is
 made smaller if it is large, or an SVG of shapes only. Without --stdin these flags change
@@ -50,7 +55,10 @@ nothing else, and the command prompts for nothing. An empty value removes name o
 				return err
 			}
 			open := c.withNew
-			if flags.dryRun || flags.face.given() && !flags.fromStdin {
+			if flags.add && flags.face.given() {
+				return usageError(cmd, errors.New("--add takes neither --name nor --logo"))
+			}
+			if flags.add || flags.dryRun || flags.face.given() && !flags.fromStdin {
 				open = c.with
 			}
 			return open(ctx, func(in *installation) error { return c.setApp(ctx, cmd, in, environment, flags) })
@@ -58,6 +66,7 @@ nothing else, and the command prompts for nothing. An empty value removes name o
 	cmd.Flags().BoolVar(&flags.fromStdin, "stdin", false, "read the credentials as JSON from standard input")
 	cmd.Flags().BoolVar(&flags.noCheck, "no-check", false, "store the credentials without checking them at the login host")
 	cmd.Flags().BoolVar(&flags.dryRun, "dry-run", false, "store nothing; list the connections that would be affected")
+	cmd.Flags().BoolVar(&flags.add, "add", false, "store a second client secret, for when the server refuses the first")
 	flags.face.flags(cmd)
 	return c.withExamples(cmd,
 		example{"Store the app credentials of the developer sandbox", "tokenturn app set sandbox"},
@@ -65,6 +74,7 @@ nothing else, and the command prompts for nothing. An empty value removes name o
 		example{"Read the credentials from a file", "tokenturn app set sandbox --stdin < credentials.json"},
 		example{"Show the app's name and logo on the consent page",
 			`tokenturn app set sandbox --name "Acme Integrations" --logo logo.png`},
+		example{"Keep a second client secret for a reset", "tokenturn app set production --add"},
 		example{"Store the production credentials in AWS", "tokenturn --store aws app set production"})
 }
 
@@ -84,6 +94,9 @@ func (c *cli) setApp(ctx context.Context, cmd *cobra.Command, in *installation, 
 	flags appSetFlags) error {
 	if flags.face.given() && !flags.fromStdin {
 		return c.setFace(ctx, in, environment, flags)
+	}
+	if flags.add {
+		return c.addSecret(ctx, cmd, in, environment, flags)
 	}
 	credentials, before, err := c.newCredentials(ctx, cmd, in, environment, flags.fromStdin)
 	if err != nil {
@@ -255,15 +268,19 @@ func (c *cli) sayAfterSet(ctx context.Context, in *installation, a appSetAnswer)
 		c.say("%s has the same client id and another secret. If the secret was reset, store it there too: "+
 			"tokenturn app set %[1]s", other)
 	}
-	if a.WaitsEnded > 0 {
-		c.say("%s waiting because of the configuration. The next run tries again. To try now: "+
-			"tokenturn connection rotate --all --environment %s",
-			counted(a.WaitsEnded, "connection was", "connections were"), a.Environment)
-	}
+	c.sayWaitsEnded(a)
 	if len(a.Affected) > 0 {
 		c.say("%s affected. After storing the credentials, check for connections that no longer work: "+
 			"tokenturn connection rotate --all --environment %s",
 			counted(len(a.Affected), "connection is", "connections are"), a.Environment)
+	}
+}
+
+func (c *cli) sayWaitsEnded(a appSetAnswer) {
+	if a.WaitsEnded > 0 {
+		c.say("%s waiting because of the configuration. The next run tries again. To try now: "+
+			"tokenturn connection rotate --all --environment %s",
+			counted(a.WaitsEnded, "connection was", "connections were"), a.Environment)
 	}
 }
 

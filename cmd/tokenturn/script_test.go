@@ -195,6 +195,9 @@ func cmdReset(ts *testscript.TestScript, _ bool, _ []string) {
 	w.app.ClientSecret = token.NewSecret("reset-" + w.app.ClientSecret.Reveal())
 	w.standIn.Register(w.app)
 	w.writeCredentials(ts, "reset.json", w.app)
+	second, err := json.Marshal(map[string]string{"client_secret": w.app.ClientSecret.Reveal()})
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs("second.json"), second, 0o600))
 }
 
 // cmdAnother registers another app and writes its credentials to another.json.

@@ -468,7 +468,8 @@ func TestCheckCredentials(t *testing.T) {
 		t.Errorf("good ones of an app without this grant type: %v", err)
 	}
 	b.Script(procoretest.Unavailable(503))
-	if err := b.issuer.CheckCredentials(t.Context(), b.app); err == nil || errors.Is(err, rotation.ErrCredentialsRefused) ||
+	err := b.issuer.CheckCredentials(t.Context(), b.app)
+	if err == nil || errors.Is(err, rotation.ErrCredentialsRefused) ||
 		!strings.Contains(err.Error(), "HTTP 503") {
 		t.Errorf("unavailable: %v", err)
 	}

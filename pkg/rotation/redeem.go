@@ -475,7 +475,8 @@ func (r *Record) unspent(quiet time.Duration, now time.Time) {
 func (t *reconciliation) clientFault(ctx context.Context, app Application, answer Answer) (*ConnectionReport, error) {
 	if t.run.otherCredentials(ctx, app) {
 		t.rec.unspent(t.engine.settings.Quiet, t.engine.clock())
-		ended := Event{Kind: "ended", Attempt: t.presented, Detail: "the server refused the app credentials; there are others to try"}
+		ended := Event{Kind: "ended", Attempt: t.presented,
+			Detail: "the server refused the app credentials; there are others to try"}
 		t.presented = ""
 		return nil, t.write(ctx, Change{History: []Event{ended}})
 	}
