@@ -184,7 +184,8 @@ func (c *cli) readCredentials(ctx context.Context, redirect string) (procore.Cre
 		return procore.Credentials{}, fmt.Errorf("reading standard input: %w; nothing was stored", err)
 	}
 	credentials, err := procore.ParseCredentials(token.NewSecret(string(text)))
-	if err == nil && (!knownFields(text, procore.Credentials{}) || credentials.Name != "" || credentials.Logo != "") {
+	if err == nil && (!knownFields(text, procore.Credentials{}) || credentials.Name != "" || credentials.Logo != "" ||
+		!credentials.SecondSecret.IsZero()) {
 		err = errors.New("there is a field other than client_id, client_secret, redirect_uri, login_url and api_url; " +
 			"nothing was stored")
 	}

@@ -103,6 +103,13 @@ var (
 		b.allow(ctx, at(sam, "43"), rotation.Identity{Company: "43", Repin: true})
 	}}
 
+	// converter makes a service account of a person's connection.
+	converter = actor{"converter", func(ctx context.Context, b *harness) {
+		if _, err := b.consents().ServiceAccount(ctx, acme, "42"); err == nil {
+			_, _ = b.rotator().Publish(ctx, acme)
+		}
+	}}
+
 	// appReplacer sets the credentials of another app by mistake, and corrects it.
 	appReplacer = actor{"operator", func(ctx context.Context, b *harness) {
 		other := app

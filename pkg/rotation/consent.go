@@ -210,10 +210,7 @@ func (x *Exchange) Redeem(ctx context.Context, consent Consent) (ConsentResult, 
 		return Unavailable, fmt.Errorf("exchanging the code for %s: %w to save the answer; the code was not used", x.conn,
 			errNoTime)
 	}
-	answer := x.present(ctx, x.app, consent)
-	if other, hasOther := x.app.other(); hasOther && answer.Class == ClientFault && e.settings.timeLeft(ctx, 0) {
-		answer = x.present(ctx, other, consent) // the server has authenticated nobody, so the code is not spent
-	}
+	answer := x.present(ctx, Grant{Code: consent.Code, RedirectURI: consent.RedirectURI, Verifier: consent.Verifier})
 	cause := fmt.Errorf("exchanging the code for %s: %s", x.conn, answer.Detail)
 	switch answer.Class {
 	case Captured:
@@ -228,12 +225,21 @@ func (x *Exchange) Redeem(ctx context.Context, consent Consent) (ConsentResult, 
 	return Lost, cause
 }
 
-// present exchanges the code with one POST. Canceling ctx does not end it.
-func (x *Exchange) present(ctx context.Context, app Application, consent Consent) Answer {
-	post, cancel := context.WithTimeout(context.WithoutCancel(ctx), x.s.engine.settings.RedeemTimeout)
-	defer cancel()
-	return x.s.engine.issuer.Redeem(post, app, Grant{Code: consent.Code, RedirectURI: consent.RedirectURI,
-		Verifier: consent.Verifier})
+// present presents the grant with one POST, and with another one if the server does not
+// accept the first client secret: it has authenticated nobody then, so nothing is spent.
+// Canceling ctx ends neither.
+func (x *Exchange) present(ctx context.Context, grant Grant) Answer {
+	e := x.s.engine
+	post := func(app Application) Answer {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.settings.RedeemTimeout)
+		defer cancel()
+		return e.issuer.Redeem(ctx, app, grant)
+	}
+	answer := post(x.app)
+	if other, hasOther := x.app.other(); hasOther && answer.Class == ClientFault && e.settings.timeLeft(ctx, 0) {
+		return post(other)
+	}
+	return answer
 }
 
 func (x *Exchange) captured(ctx context.Context, expect Identity, body token.Secret) (ConsentResult, error) {

@@ -277,6 +277,9 @@ func (e *engine) checkIdentity(ctx context.Context, rec Record, m TokenResponse,
 	if rec.Pin != nil {
 		pin = *rec.Pin
 	}
+	if m.Source == FromClient && m.Key.Epoch != rec.Epoch {
+		return e.checkAccount(ctx, m, pair)
+	}
 	consent := m.Source == FromCode || m.Consent != ""
 	mayHaveExpired := pair.Lifetime == 0 || !e.clock().Before(pair.EarliestExpiry(m.SavedAt)) ||
 		e.clock().Before(m.SavedAt) // the clock here is behind
@@ -319,6 +322,26 @@ func (e *engine) checkIdentity(ctx context.Context, rec Record, m TokenResponse,
 	}
 	pin.ResourceOwner, pin.Login, pin.Company = id.ResourceOwner, id.Login, m.Company
 	return pin, nil
+}
+
+// checkAccount returns the pin of a connection that becomes a service account. The app must
+// have access to the company, so that readers do not get a token that cannot replace theirs.
+func (e *engine) checkAccount(ctx context.Context, m TokenResponse, pair token.Pair) (Pin, error) {
+	app, err := e.readApplication(ctx, m.Connection.Environment)
+	if err != nil {
+		return Pin{}, fmt.Errorf("checking the service account for %s: %w", m.Connection, err)
+	}
+	id, err := e.identify(ctx, app, pair.AccessToken, m.Company)
+	switch {
+	case errors.Is(err, ErrTokenRefused):
+		return Pin{}, &identityError{"the server does not accept the service account's token (anymore)"}
+	case errors.Is(err, ErrAppNotInstalled), err == nil && id.Company != m.Company:
+		return Pin{}, &identityError{"the app's service account has no access to company " + m.Company + ": an " +
+			"administrator of the company must install the app and choose the projects of its service account"}
+	case err != nil:
+		return Pin{}, fmt.Errorf("checking the service account for %s: %w", m.Connection, err)
+	}
+	return Pin{Environment: m.Connection.Environment, Company: m.Company}, nil
 }
 
 // companyName is what the operator called the company that the consent was requested for.

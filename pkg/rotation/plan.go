@@ -373,11 +373,10 @@ func (s situation) successor() *TokenResponse {
 	return nil
 }
 
-// waitingConsent reports whether m is a consent or import of the next epoch, or the
-// refresh of a consent that could not be checked in time.
+// waitingConsent reports whether m is a consent, an import or a service account's token of
+// the next epoch, or the refresh of a consent that could not be checked in time.
 func waitingConsent(rec Record, m TokenResponse) bool {
-	return m.Key.Epoch == rec.Epoch+1 &&
-		(m.Key.Generation == 0 && (m.Source == FromCode || m.Source == FromImport) || m.Consent != "")
+	return m.Key.Epoch == rec.Epoch+1 && (m.Key.Generation == 0 && m.Source != FromRefresh || m.Consent != "")
 }
 
 // consent is the attempt id of the consent that m is or continues.

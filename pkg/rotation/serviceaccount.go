@@ -46,6 +46,38 @@ func (r *Rotator) ServiceAccount(ctx context.Context, c token.Connection, compan
 	return newReport("service-account", started, []ConnectionReport{r.newRun().connection(ctx, c, situation{}, nil)}), nil
 }
 
+// ServiceAccount replaces a person's consent to c by a service account of the app in a
+// company. Readers have a live token at every moment: the person's pair stays in use until
+// the service account's token is saved, and the app's access to the company is checked; it
+// is revoked once a Rotator has published the new token. A crash at any point leaves either
+// of the two. c must be Active or NeedsConsent; see Rotator.ServiceAccount for the others.
+// ErrNotRegistered, ErrNoApplication.
+func (s *Consents) ServiceAccount(ctx context.Context, c token.Connection, company string) (ConsentResult, error) {
+	standing, err := s.Standing(ctx, c)
+	if err != nil {
+		return "", err
+	}
+	x, err := s.Prepare(ctx, c, standing.Epoch)
+	if err != nil {
+		return "", err
+	}
+	answer := x.present(ctx, Grant{ClientCredentials: true})
+	if answer.Class != Captured {
+		return Unavailable, fmt.Errorf("getting a service account's token for %s: %s", c, answer.Detail)
+	}
+	if s.engine.judge(FromClient, answer.Body).Verdict != Sound || implausiblyLarge(answer.Body) {
+		return Unavailable, fmt.Errorf("getting a service account's token for %s: %w", c, errNoAccountToken)
+	}
+	m := x.response(FromClient, answer.Body)
+	m.Company = company
+	if _, err := s.engine.save(ctx, m, nil); err != nil {
+		return Unavailable, fmt.Errorf("saving the service account's token for %s: %w", c, err)
+	}
+	return s.adoptConsent(ctx, x, m, answer.Body)
+}
+
+var errNoAccountToken = errors.New("the answer has no access token with a lifetime")
+
 // renewal is the source of a successor of the current pair.
 func (r Record) renewal() Source {
 	if r.ServiceAccount {
@@ -84,8 +116,7 @@ func (t *reconciliation) clientAnswered(ctx context.Context, p *presentation, an
 func (t *reconciliation) clientCaptured(ctx context.Context, p *presentation, body token.Secret) (*ConnectionReport,
 	error) {
 	if t.engine.judge(FromClient, body).Verdict != Sound || implausiblyLarge(body) {
-		return t.attemptEnded(ctx, classIssuer, 0, fmt.Errorf("getting a token for %s: the answer has no access token "+
-			"with a lifetime", t.conn))
+		return t.attemptEnded(ctx, classIssuer, 0, fmt.Errorf("getting a token for %s: %w", t.conn, errNoAccountToken))
 	}
 	key := ResponseKey{t.rec.Epoch, t.rec.Generation + 1, t.presented}
 	m := t.response(p, body, key, t.rec.Attempt.Fingerprint, FromClient)

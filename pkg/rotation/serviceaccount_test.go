@@ -233,3 +233,93 @@ func TestAnAppWithoutServiceAccountsGoesOn(t *testing.T) {
 		})
 	}
 }
+
+// A service account replaces a consent, and a consent replaces a service account. Readers
+// have a live token of one of them at every moment.
+func TestAServiceAccountReplacesAConsentAndBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newHarness(rotationtest.Personality{})
+		b.connect(t)
+		time.Sleep(20 * time.Minute)
+		result, err := b.consents().ServiceAccount(t.Context(), acme, "42")
+		if result != rotation.Connected || err != nil {
+			t.Fatalf("%s, %v", result, err)
+		}
+		shown, err := b.read(t.Context())
+		if err != nil || !b.Issuer.Accepts(t.Context(), shown.AccessToken) {
+			t.Errorf("before the new token is published, readers have none: %v", err)
+		}
+		if live := b.livePairs(t); live != 1 {
+			t.Errorf("%d pairs of people are live before that, want one", live)
+		}
+		b.deliver(t.Context())
+		doc, err := b.read(t.Context())
+		if rec := b.record(t); err != nil || !rec.ServiceAccount || doc.Source != "client_credentials" || doc.CompanyID != "42" {
+			t.Errorf("%+v\n%+v, %v", rec, doc, err)
+		}
+		if err := errors.Join(b.works(t.Context()), rotationtest.CheckAtRest(b.Harness)); err != nil {
+			t.Error(err)
+		}
+		if live := b.livePairs(t); live != 0 {
+			t.Errorf("%d pairs of people are live after that", live)
+		}
+		for range 3 {
+			time.Sleep(time.Hour)
+			b.sweep(t)
+		}
+		if result, err := b.consent(t.Context(), pat, rotation.Identity{Company: "42"}); result != rotation.Connected {
+			t.Fatalf("%s, %v", result, err)
+		}
+		b.deliver(t.Context())
+		if rec := b.record(t); rec.ServiceAccount || rec.Pin.Login != pat.Login {
+			t.Errorf("%+v", rec)
+		}
+		if err := errors.Join(b.works(t.Context()), rotationtest.CheckAtRest(b.Harness)); err != nil {
+			t.Error(err)
+		}
+		if kinds := b.notices(); len(kinds) != 0 {
+			t.Errorf("people were notified of %v", kinds)
+		}
+	})
+}
+
+// elsewhere is a server on which the app's service account has no access to the company.
+type elsewhere struct{ *rotationtest.Issuer }
+
+func (e elsewhere) Identify(ctx context.Context, app rotation.Application, access token.Secret,
+	company string) (rotation.Identity, error) {
+	id, err := e.Issuer.Identify(ctx, app, access, company)
+	if id.ResourceOwner == "" {
+		id.Company = ""
+	}
+	return id, err
+}
+
+// If the service account cannot do what the person's token can, nothing changes.
+func TestAServiceAccountWithoutAccessReplacesNothing(t *testing.T) {
+	for name, issuer := range map[string]func(*harness) rotation.Issuer{
+		"no company":          func(b *harness) rotation.Issuer { return elsewhere{b.Issuer} },
+		"no service accounts": func(b *harness) rotation.Issuer { return grantless{b.Issuer, rotation.GrantFault} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newHarness(rotationtest.Personality{})
+				b.connect(t)
+				before := b.record(t)
+				s := b.consentsBut(func(cfg *rotation.ConsentsConfig) { cfg.Issuer = issuer(b) })
+				if result, err := s.ServiceAccount(t.Context(), acme, "42"); err == nil || result == rotation.Connected {
+					t.Errorf("%s, %v", result, err)
+				}
+				time.Sleep(time.Hour)
+				b.sweep(t)
+				after := b.record(t)
+				if after.ServiceAccount || after.Epoch != before.Epoch || after.Generation != before.Generation+1 {
+					t.Errorf("%+v", after)
+				}
+				if err := errors.Join(b.works(t.Context()), rotationtest.CheckAtRest(b.Harness)); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}

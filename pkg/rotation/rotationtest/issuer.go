@@ -207,7 +207,10 @@ func (i *Issuer) Identify(ctx context.Context, _ rotation.Application, access to
 			return rotation.Identity{}, fmt.Errorf("asking for the token's owner: %w", rotation.ErrTokenRefused)
 		}
 		owner := p.owner
-		if company != owner.Company {
+		switch {
+		case p.family == 0: // the app's own token, which every company admits
+			owner.Company = company
+		case company != owner.Company:
 			owner.Company = ""
 		}
 		return owner, nil
