@@ -14,6 +14,7 @@ func (c *cli) connectionCommand() *cobra.Command {
 		"A connection is one user's consent to your app, or the app's service account in one\n"+
 			"company. Its name is ENV/NAME, such as sandbox/acme.",
 		c.connectionInvite(), c.connectionAuthorize(), c.connectionImport(), c.connectionServiceAccount(),
+		c.connectionConvert(),
 		c.connectionList(), c.connectionShow(), c.connectionHistory(), c.connectionRotate(), c.connectionRelease(),
 		c.connectionDiscard(), c.connectionDisconnect(), c.connectionUndo(), c.connectionProtect())
 }

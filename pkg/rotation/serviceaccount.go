@@ -31,7 +31,8 @@ func (r *Rotator) ServiceAccount(ctx context.Context, c token.Connection, compan
 			return Change{}, false, fmt.Errorf("%s is the service account in company %s: disconnect it first, "+
 				"or choose another name", c, rec.Pin.Company)
 		case rec.Status == Active || rec.Status == NeedsConsent:
-			return Change{}, false, fmt.Errorf("%s: %w: disconnect it first, or choose another name", c, ErrHasConsent)
+			return Change{}, false, fmt.Errorf("%s: %w: to replace it, run `tokenturn connection convert "+
+				"%[1]s --to service-account`, or choose another name", c, ErrHasConsent)
 		}
 		now := r.engine.clock().UTC()
 		rec.Epoch, rec.Generation, rec.Status, rec.ServiceAccount = rec.Epoch+1, 0, Active, true

@@ -254,7 +254,8 @@ func TestAServiceAccountReplacesAConsentAndBack(t *testing.T) {
 		}
 		b.deliver(t.Context())
 		doc, err := b.read(t.Context())
-		if rec := b.record(t); err != nil || !rec.ServiceAccount || doc.Source != "client_credentials" || doc.CompanyID != "42" {
+		if rec := b.record(t); err != nil || !rec.ServiceAccount || doc.Source != "client_credentials" ||
+			doc.CompanyID != "42" {
 			t.Errorf("%+v\n%+v, %v", rec, doc, err)
 		}
 		if err := errors.Join(b.works(t.Context()), rotationtest.CheckAtRest(b.Harness)); err != nil {
