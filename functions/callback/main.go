@@ -60,6 +60,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, start func(lambd
 		stack.Issuer.CloseIdleConnections() // they may be dead after a freeze of the environment
 		handler.ServeHTTP(w, r)
 	})
+	stack.Warm(ctx)
 	start(tracer.Handler(lambda.NewHandler(lambdahttp.Handler(serve))))
 	return nil
 }

@@ -52,6 +52,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, start func(lambd
 	if err != nil {
 		return err
 	}
+	stack.Warm(ctx)
 	start(tracer.Handler(trigger.Handler{Engine: rotator, Log: log, Meter: meter,
 		Begin: stack.Issuer.CloseIdleConnections}))
 	return nil

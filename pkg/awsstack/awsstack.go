@@ -3,6 +3,7 @@
 package awsstack
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"math/rand/v2"
@@ -29,6 +30,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/secretsmanager"
 	"github.com/tokenturn/tokenturn/pkg/sns"
 	"github.com/tokenturn/tokenturn/pkg/sqs"
+	"github.com/tokenturn/tokenturn/pkg/token"
 	"github.com/tokenturn/tokenturn/pkg/traces"
 )
 
@@ -129,6 +131,19 @@ func sendRetryer() aws.Retryer {
 			return rand.N(sendPause << max(made-1, 0)), nil
 		})
 	})
+}
+
+// warmUp is how long Warm may take. Lambda gives a function ten seconds to start.
+const warmUp = 2 * time.Second
+
+// Warm reads the root certificates and opens the connection to DynamoDB. A function calls it
+// once before it starts serving: Lambda gives the start of a function a whole processor, and
+// an event only the share that belongs to its memory. If it fails, the first event waits for
+// the same things, and reports what is wrong.
+func (s *Stack) Warm(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, warmUp)
+	defer cancel()
+	_, _, _ = s.Table.Load(ctx, token.Connection{Environment: "none", Name: "none"}) // any row will do
 }
 
 // Rotator returns the engine on this installation.
