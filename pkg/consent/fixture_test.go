@@ -46,12 +46,14 @@ type server struct {
 	log     *lockedBuffer
 	public  string
 	// These are set before build.
-	organization string
-	observer     consent.Observer
-	faces        func(ctx context.Context, environment string) (consent.Face, error)
-	facesRead    int
-	mu           sync.Mutex
-	secrets      []string // must not be in the log
+	organization  string
+	observer      consent.Observer
+	faces         func(ctx context.Context, environment string) (consent.Face, error)
+	facesRead     int
+	returnOrigins []string
+	returnURL     string // of invitations that are made from now on
+	mu            sync.Mutex
+	secrets       []string // must not be in the log
 }
 
 func newServer(t testing.TB) *server { return newServerAt(t, publicURL) }
@@ -100,7 +102,7 @@ func (s *server) build() {
 	}
 	s.handler, err = consent.New(consent.Config{Store: s.store, Consents: consents, Applications: s.apps,
 		AuthorizeURL: authorizeURL, PublicURL: s.public, Organization: s.organization, Observer: s.observer, Faces: s.faces,
-		Logger: log, Now: s.clock.Now})
+		ReturnOrigins: s.returnOrigins, Logger: log, Now: s.clock.Now})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -129,7 +131,8 @@ func (s *server) inviteTo(c token.Connection, expect rotation.Identity) (path, h
 		s.t.Fatal(err)
 	}
 	link, made, err := invitations.New(context.Background(), s.store.Store, s.public,
-		invitations.Invitation{Connection: c, Expect: expect, Epoch: rec.Epoch, CreatedAt: s.clock.Now()})
+		invitations.Invitation{Connection: c, Expect: expect, Epoch: rec.Epoch, ReturnURL: s.returnURL,
+			CreatedAt: s.clock.Now()})
 	if err != nil {
 		s.t.Fatal(err)
 	}

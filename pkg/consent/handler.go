@@ -36,7 +36,8 @@ type noObserver struct{}
 func (noObserver) Ended(token.Connection, string) {}
 func (noObserver) Reused(token.Connection)        {}
 
-// Config wires a Handler. Every field but Organization, Observer and Faces is required.
+// Config wires a Handler. Every field but Organization, ReturnOrigins, Observer and Faces is
+// required.
 type Config struct {
 	Store        invitations.Store
 	Consents     *rotation.Consents
@@ -49,6 +50,9 @@ type Config struct {
 	// Organization is the name under which visitors know the owner of this
 	// installation, such as a company's name; at most 80 characters.
 	Organization string
+	// ReturnOrigins are the origins that the return URL of an invitation may have, as
+	// invitations.ParseReturnOrigins returns them.
+	ReturnOrigins []string
 	// Observer receives how consents end; may be nil.
 	Observer Observer
 	// Faces finds what people see of the app of an environment; may be nil.

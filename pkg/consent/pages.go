@@ -54,6 +54,14 @@ type view struct {
 	App          string // name of the app; may be empty
 	Logo         string // address of its logo; empty: it has none
 	Renewal      *renewal
+	Back         *back // nil: nowhere
+}
+
+// back is where the person goes from a result page.
+type back struct {
+	Address   string
+	Host      string
+	Automatic bool // after some seconds
 }
 
 // renewal is about a connection that somebody has connected before.

@@ -1,12 +1,15 @@
 package consent
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
+	"time"
 
 	"github.com/tokenturn/tokenturn/pkg/invitations"
 	"github.com/tokenturn/tokenturn/pkg/token"
@@ -20,10 +23,35 @@ var goodResults = []page{connected, verifying, notInstalled, alreadyConnected}
 // without a consent.
 var badResults = []page{failed, denied, wrongAccount, superseded, unavailable}
 
+// outcomes are the results as the address to return to names them. Every other one is
+// "failed".
+var outcomes = map[page]string{connected: "connected", alreadyConnected: "connected", verifying: "pending",
+	notInstalled: "pending", denied: "denied"}
+
+// readingTime is how long a person sees the page of a success before it leads back.
+const readingTime = 8 * time.Second
+
+// back returns where the person goes from a result page; nil: nowhere. The list of origins
+// may have changed since the invitation was made.
+func (h *Handler) back(ctx context.Context, state invitations.State, result page) *back {
+	if state.ReturnURL == "" {
+		return nil
+	}
+	u, err := invitations.ParseReturnURL(state.ReturnURL, h.cfg.ReturnOrigins)
+	if err != nil {
+		h.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "a result page leads nowhere", aboutConnection(state.Connection),
+			slog.String("error", err.Error()))
+		return nil
+	}
+	outcome := cmp.Or(outcomes[result], "failed")
+	return &back{invitations.ReturnAddress(u, state.Connection, outcome, reference(state.Hash)), u.Host,
+		result == connected}
+}
+
 // showResultAt redirects to a state's result page, and lets the browser that has finished
 // show it: cookie is the one that has just been compared with the state's.
 func (h *Handler) showResultAt(w http.ResponseWriter, result page, state invitations.State, cookie token.Secret) {
-	if slices.Contains(goodResults, result) {
+	if slices.Contains(goodResults, result) || state.ReturnURL != "" {
 		h.cookies.writeResult(w, state.Hash, cookie)
 	}
 	seeOther(w, h.resultAddress(result, state))
@@ -60,11 +88,15 @@ func (h *Handler) connected(w http.ResponseWriter, r *http.Request, _ string) {
 	}
 	result := h.resultOf(r.Context(), state, asked)
 	if !slices.Contains(goodResults, result) {
-		result, shown = nothingConnected, view{}
+		h.show(w, http.StatusOK, nothingConnected, view{})
+		return
 	}
 	if result == connected {
 		shown = h.account(r.Context(), state)
 		webpage.Protect(w.Header(), shown.images()...)
+	}
+	if shown.Back = h.back(r.Context(), state, result); shown.Back != nil && shown.Back.Automatic {
+		w.Header().Set("Refresh", fmt.Sprintf("%d; url=%s", int(readingTime.Seconds()), shown.Back.Address))
 	}
 	h.show(w, http.StatusOK, result, shown)
 }
@@ -114,9 +146,13 @@ func (h *Handler) finished(r *http.Request) (invitations.State, error) {
 	return state, err
 }
 
-// notConnected serves GET /not-connected. It knows only what the address says.
+// notConnected serves GET /not-connected. It knows what the address says and, in the browser
+// that finished, where the person came from.
 func (h *Handler) notConnected(w http.ResponseWriter, r *http.Request, _ string) {
 	result, shown := askedResult(r, badResults)
+	if state, err := h.finished(r); err == nil && reference(state.Hash) == shown.Reference {
+		shown.Back = h.back(r.Context(), state, result)
+	}
 	h.show(w, http.StatusOK, result, shown)
 }
 

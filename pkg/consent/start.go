@@ -157,7 +157,7 @@ func (h *Handler) begin(ctx context.Context, invited invitations.Invitation) (at
 	err = h.cfg.Store.Start(ctx, invitations.State{Hash: invitations.Hash(state), Cookie: invitations.Hash(cookie),
 		Environment: invited.Connection.Environment,
 		Connection:  invited.Connection, Invitation: invited.Hash, RedirectURI: app.RedirectURI, Expect: invited.Expect,
-		Epoch: invited.Epoch, CreatedAt: now, ExpiresAt: now.Add(stateLifetime)})
+		Epoch: invited.Epoch, ReturnURL: invited.ReturnURL, CreatedAt: now, ExpiresAt: now.Add(stateLifetime)})
 	if err != nil {
 		return attempt{}, fmt.Errorf("storing the state: %w", err)
 	}

@@ -15,7 +15,7 @@ const DefaultLifetime = 72 * time.Hour
 // New stores a new invitation and returns the link to send to the person
 // who is to connect. The link is the only place where its secret part exists.
 // Of wanted, Connection, Epoch (which the connection has now) and CreatedAt (the
-// present time) are required; Expect is optional and ExpiresAt defaults to
+// present time) are required; Expect and ReturnURL are optional, and ExpiresAt defaults to
 // DefaultLifetime after CreatedAt. The connection must be registered first.
 func New(ctx context.Context, store Store, publicURL string, wanted Invitation) (link token.Secret, _ Invitation,
 	_ error) {
@@ -35,7 +35,7 @@ func New(ctx context.Context, store Store, publicURL string, wanted Invitation) 
 	}
 	secret := NewSecret()
 	made := Invitation{Hash: Hash(secret), Connection: wanted.Connection, Expect: wanted.Expect,
-		Epoch: wanted.Epoch, CreatedAt: wanted.CreatedAt.UTC(), ExpiresAt: wanted.ExpiresAt.UTC()}
+		Epoch: wanted.Epoch, ReturnURL: wanted.ReturnURL, CreatedAt: wanted.CreatedAt.UTC(), ExpiresAt: wanted.ExpiresAt.UTC()}
 	if err := store.CreateInvitation(ctx, made); err != nil {
 		return token.Secret{}, Invitation{}, fmt.Errorf("storing the invitation to %s: %w", made.Connection, err)
 	}

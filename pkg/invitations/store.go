@@ -44,6 +44,8 @@ type Invitation struct {
 	Starts     int               `json:"starts"`
 	UsedAt     time.Time         `json:"used_at,omitzero"`
 	RevokedAt  time.Time         `json:"revoked_at,omitzero"`
+	// ReturnURL is where the person is led back to afterwards; empty: nowhere.
+	ReturnURL string `json:"return_url,omitempty"`
 }
 
 // Usable reports whether the invitation can be started at the given time.
@@ -66,6 +68,7 @@ type State struct {
 	ExpiresAt   time.Time         `json:"expires_at"`
 	ConsumedAt  time.Time         `json:"consumed_at,omitzero"`
 	Result      string            `json:"result,omitempty"` // name of the result page, once there is one
+	ReturnURL   string            `json:"return_url,omitempty"`
 }
 
 // Store keeps invitations and states. It is safe for concurrent use by many
