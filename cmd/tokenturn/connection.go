@@ -16,7 +16,8 @@ func (c *cli) connectionCommand() *cobra.Command {
 		c.connectionInvite(), c.connectionAuthorize(), c.connectionImport(), c.connectionServiceAccount(),
 		c.connectionConvert(),
 		c.connectionList(), c.connectionShow(), c.connectionHistory(), c.connectionRotate(), c.connectionRelease(),
-		c.connectionDiscard(), c.connectionDisconnect(), c.connectionUndo(), c.connectionProtect())
+		c.connectionDiscard(), c.connectionDisconnect(), c.connectionUndo(), c.connectionForget(),
+		c.connectionProtect())
 }
 
 // connectionAnswer describes one connection. Nothing in it is secret.

@@ -63,7 +63,9 @@ var exampleRuns = map[string]exampleRun{
 	"tokenturn connection undo sandbox/acme": {before: func(t *testing.T, m *machine) {
 		m.succeeds("", "connection", "disconnect", "sandbox/acme", "--yes")
 	}},
-	"tokenturn invitation revoke 1f3a5b7c9d0e": {before: invited},
+	"tokenturn connection forget sandbox/acmee":       {before: mistyped, stdin: "sandbox/acmee\n"},
+	"tokenturn connection forget sandbox/acmee --yes": {before: mistyped},
+	"tokenturn invitation revoke 1f3a5b7c9d0e":        {before: invited},
 
 	// Nothing shows that the app is installed in the company.
 	"tokenturn setup production/sync --access service-account --company 4264807": {exits: failed},
@@ -293,6 +295,9 @@ func invited(t *testing.T, m *machine) {
 		t.Fatal(err)
 	}
 }
+
+// mistyped: somebody was invited to a name that is wrong.
+func mistyped(_ *testing.T, m *machine) { m.succeeds("", "connection", "invite", "sandbox/acmee") }
 
 func entersCredentials(t *testing.T, s *session) int {
 	for _, answer := range []struct{ question, typed string }{{"Client ID ", ""}, {"Client secret ",

@@ -140,6 +140,7 @@ func TestAnswersAreDocumented(t *testing.T) {
 		"connection rotate --all, connection import --batch": {rotation.Report{}},
 		"connection disconnect":                              {disconnectAnswer{}, revocation{}},
 		"connection undo":                                    {undoAnswer{}}, "connection protect": {protectAnswer{}},
+		"connection forget":       {forgetAnswer{}},
 		"invitation list, revoke": {invitationAnswer{}},
 		"token print":             {tokenAnswer{}}, "doctor": {doctorAnswer{}, doctor.Finding{}},
 		"doctor --advise": {adviceAnswer{}, advice{}, difference{}, connectionAdvice{}}, "fsck": {fsck.Report{},

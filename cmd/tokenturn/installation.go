@@ -56,6 +56,7 @@ type ledger interface {
 	rotation.Ledger
 	List(ctx context.Context) ([]rotation.Record, error)
 	History(ctx context.Context, c token.Connection, limit int) ([]rotation.Event, error)
+	Remove(ctx context.Context, rec rotation.Record) error
 }
 
 // applications are app credentials that can be shown and set.

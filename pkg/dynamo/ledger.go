@@ -165,8 +165,7 @@ func (t *Table) otherActions(change rotation.Change, revision string) (actions [
 		actions = append(actions, types.TransactWriteItem{Update: mark})
 	}
 	for _, k := range change.Bury {
-		gone := types.Delete{TableName: &t.name, Key: responseKey(c, k).item()}
-		actions = append(actions, types.TransactWriteItem{Delete: &gone})
+		actions = append(actions, t.delete(responseKey(c, k)))
 	}
 	for i, e := range change.History {
 		event, err := t.put(eventRow{eventKey(c, e.At, revision, i), e.At.Add(historyLife).Unix(), e}, absent)
@@ -299,3 +298,46 @@ func (t *Table) History(ctx context.Context, c token.Connection, limit int) ([]r
 }
 
 func newestFirst(in *dynamodb.QueryInput) { in.ScanIndexForward = aws.Bool(false) }
+
+// Remove deletes the row of rec.Connection and its history if the row is still
+// rec.Revision, and if there is no response. Otherwise rotation.ErrConflict. The row goes
+// first, in one step. If the rest is interrupted, a repetition finishes it.
+func (t *Table) Remove(ctx context.Context, rec rotation.Record) error {
+	c := rec.Connection
+	var past []types.TransactWriteItem
+	for it, err := range t.query(ctx, keysOf(c), strongly) {
+		if err != nil {
+			return fmt.Errorf("reading the rows of %s from table %s: %w", c, t.name, err)
+		}
+		switch sort := text(it, "sk"); {
+		case strings.HasPrefix(sort, responseSort), sort == ledgerSort && text(it, "revision") != rec.Revision:
+			return fmt.Errorf("removing %s: %w", c, rotation.ErrConflict)
+		case strings.HasPrefix(sort, eventSort):
+			past = append(past, t.delete(key{text(it, "pk"), sort}))
+		}
+	}
+	row := t.delete(connectionKey(c, ledgerSort))
+	e, err := when(absent.Or(expression.Name("revision").Equal(expression.Value(rec.Revision))))
+	if err != nil {
+		return err
+	}
+	row.Delete.ConditionExpression, row.Delete.ExpressionAttributeNames = e.Condition(), e.Names()
+	row.Delete.ExpressionAttributeValues = e.Values()
+	err = t.transact(ctx, rand.Text(), []types.TransactWriteItem{row})
+	if anyRefused(err) {
+		return fmt.Errorf("removing %s: %w", c, rotation.ErrConflict)
+	}
+	for some := range slices.Chunk(past, maxActions) {
+		if err == nil {
+			err = t.transact(ctx, rand.Text(), some)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("removing %s from table %s: %w", c, t.name, err)
+	}
+	return nil
+}
+
+func (t *Table) delete(k key) types.TransactWriteItem {
+	return types.TransactWriteItem{Delete: &types.Delete{TableName: &t.name, Key: k.item()}}
+}

@@ -121,6 +121,28 @@ func (l Ledger) History(ctx context.Context, c token.Connection, limit int) ([]r
 	return events, l.s.fault("reading the history of "+c.String(), err)
 }
 
+// Remove deletes the row of rec.Connection and its history if the row is still
+// rec.Revision, and if there is no response. Otherwise rotation.ErrConflict.
+func (l Ledger) Remove(ctx context.Context, rec rotation.Record) error {
+	c := rec.Connection.String()
+	return l.s.write(ctx, "removing "+c, func(tx *sql.Tx) error {
+		var stays bool
+		if err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM record WHERE connection = ?1 AND revision <> ?2)
+			OR EXISTS (SELECT 1 FROM mint WHERE connection = ?1)`, c, rec.Revision).Scan(&stays); err != nil {
+			return err
+		}
+		if stays {
+			return rotation.ErrConflict
+		}
+		for _, table := range []string{"record", "event"} {
+			if _, err := tx.ExecContext(ctx, `DELETE FROM `+table+` WHERE connection = ?`, c); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // SaveResponse implements rotation.Ledger. An answer that the database cannot take is
 // saved in the reserve.
 func (l Ledger) SaveResponse(ctx context.Context, m rotation.TokenResponse) error {

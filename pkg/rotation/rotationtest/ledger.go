@@ -19,6 +19,7 @@ var (
 	_ rotation.Ledger = (*Ledger)(nil)
 	_ Historian       = (*Ledger)(nil)
 	_ Lister          = (*Ledger)(nil)
+	_ Remover         = (*Ledger)(nil)
 )
 
 // Ledger keeps rows in memory, encoded and decoded as in any table. The zero value is an
@@ -176,6 +177,23 @@ func (l *Ledger) List(ctx context.Context) ([]rotation.Record, error) {
 	return Through(ctx, l.Gate, "ledger.List", token.Connection{}, func(bool) ([]rotation.Record, error) {
 		return l.records(), nil
 	})
+}
+
+// Remove deletes everything about a connection if its row is still rec.
+func (l *Ledger) Remove(ctx context.Context, rec rotation.Record) error {
+	c := rec.Connection
+	_, err := Through(ctx, l.Gate, "ledger.Remove", c, func(bool) (struct{}, error) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		row := l.of(c)
+		if row.record.Revision != "" && row.record.Revision != rec.Revision || len(row.responses) > 0 {
+			return struct{}{}, fmt.Errorf("removing %s: %w", c, rotation.ErrConflict)
+		}
+		delete(l.tables, c)
+		l.Journal.Add(ctx, c, Restored{rotation.Record{Connection: c}})
+		return struct{}{}, nil
+	})
+	return err
 }
 
 // Backup copies all rows. The returned function restores them, like a table that is restored

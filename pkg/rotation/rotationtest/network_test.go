@@ -149,6 +149,8 @@ func (s *ledgerServer) answer(c call) (answer call, err error) {
 		err = s.SaveResponse(ctx, *c.TokenResponse)
 	case "History":
 		answer.Events, err = s.History(ctx, c.Connection, c.Limit)
+	case "Remove":
+		err = s.Remove(ctx, rotation.Record{Connection: c.Connection, Revision: c.Revision})
 	case "List":
 		answer.Records, err = s.List(ctx)
 		for _, record := range answer.Records {
@@ -189,6 +191,11 @@ func (l *remoteLedger) SaveResponse(ctx context.Context, m rotation.TokenRespons
 func (l *remoteLedger) History(ctx context.Context, c token.Connection, limit int) ([]rotation.Event, error) {
 	answer, err := l.send(ctx, call{Method: "History", Connection: c, Limit: limit})
 	return answer.Events, err
+}
+
+func (l *remoteLedger) Remove(ctx context.Context, rec rotation.Record) error {
+	_, err := l.send(ctx, call{Method: "Remove", Connection: rec.Connection, Revision: rec.Revision})
+	return err
 }
 
 func (l *remoteLedger) List(ctx context.Context) ([]rotation.Record, error) {

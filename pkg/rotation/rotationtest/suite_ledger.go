@@ -23,7 +23,15 @@ type Lister interface {
 	List(ctx context.Context) ([]rotation.Record, error)
 }
 
-// TestLedger is the contract of rotation.Ledger, Historian and Lister. Each
+// Remover is a method that the operator CLI needs of a ledger besides rotation.Ledger.
+type Remover interface {
+	// Remove deletes the row of rec.Connection and its history if the row is still
+	// rec.Revision, and if there is no response. Otherwise ErrConflict, and nothing is
+	// deleted. If the row is gone already, Remove deletes what is left of the history.
+	Remove(ctx context.Context, rec rotation.Record) error
+}
+
+// TestLedger is the contract of rotation.Ledger, Historian, Lister and Remover. Each
 // call of open returns an empty ledger.
 //
 // Times must survive to the millisecond, in any time zone; Due orders to the second.
@@ -56,6 +64,8 @@ func TestLedger(t *testing.T, open func(t *testing.T) rotation.Ledger) {
 		"due follows the row":                           dueFollows,
 		"hundreds are due":                              dueMany,
 		"connections with similar names are separate":   similarNames,
+		"a removed connection is gone":                  removed,
+		"what changed or has a response is not removed": notRemoved,
 		"of many writers with one revision one wins":    oneWriterWins,
 		"many responses are saved at once":              manySavers,
 		"a cancelled context is an error":               cancelledLedger,
@@ -149,6 +159,15 @@ func (l *ledgerUser) list() []rotation.Record {
 		return compareConnections(a.Connection, b.Connection)
 	})
 	return records
+}
+
+func (l *ledgerUser) remove(rec rotation.Record) error {
+	l.t.Helper()
+	remover, ok := l.Ledger.(Remover)
+	if !ok {
+		l.t.Fatalf("%T has no Remove; see Remover", l.Ledger)
+	}
+	return remover.Remove(l.t.Context(), rec)
 }
 
 func (l *ledgerUser) due(now time.Time) []token.Connection {

@@ -122,3 +122,47 @@ func similarNames(t *testing.T, l *ledgerUser) {
 		t.Error("burying a response of sandbox/a buried that of sandbox/ab")
 	}
 }
+
+func removed(t *testing.T, l *ledgerUser) {
+	other := l.create(token.Connection{Environment: "sandbox", Name: "acme-2"})
+	kept := []rotation.Event{{At: start, Kind: "registered"}}
+	other.Revision = l.write(rotation.Change{Record: other, History: kept})
+	record := l.create(acme)
+	for n := range 30 { // in one write a store may keep some of them elsewhere
+		var events []rotation.Event
+		for m := range 5 {
+			events = append(events, rotation.Event{At: start.Add(time.Duration(n) * time.Second), Kind: "decided",
+				Generation: int64(m)})
+		}
+		record.DueAt = start
+		record.Revision = l.write(rotation.Change{Record: record, History: events})
+	}
+	for range 2 { // the second time there is nothing left to remove
+		if err := l.remove(record); err != nil {
+			t.Fatal(err)
+		}
+		if loaded, _ := l.load(acme); loaded.Revision != "" {
+			t.Errorf("the row is still there: %+v", loaded)
+		}
+		same(t, "the history", l.history(acme, 1000), []rotation.Event(nil))
+		same(t, "due", l.due(start.Add(time.Minute)), []token.Connection(nil))
+		same(t, "the list", l.list(), []rotation.Record{other})
+	}
+	same(t, "another connection's history", l.history(other.Connection, 10), kept)
+	l.create(acme) // the name can be used again
+}
+
+func notRemoved(t *testing.T, l *ledgerUser) {
+	record := l.create(acme)
+	stale := record
+	events := []rotation.Event{{At: start, Kind: "decided"}}
+	record.Revision = l.write(rotation.Change{Record: record, History: events})
+	refuses(t, "Remove with a former revision", l.remove(stale), rotation.ErrConflict)
+	refuses(t, "Remove of a row that was not there", l.remove(rotation.Record{Connection: acme}), rotation.ErrConflict)
+	l.save(response(1, 0, "a"))
+	refuses(t, "Remove with a response", l.remove(record), rotation.ErrConflict)
+	loaded, responses := l.load(acme)
+	same(t, "the row", loaded, record)
+	same(t, "the responses", responses, []rotation.TokenResponse{response(1, 0, "a")})
+	same(t, "the history", l.history(acme, 10), events)
+}
