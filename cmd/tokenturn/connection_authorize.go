@@ -96,7 +96,7 @@ func (c *cli) authorize(ctx context.Context, in *installation, conn token.Connec
 	if err != nil {
 		return err
 	}
-	rec, err := in.register(ctx, conn)
+	rec, err := in.register(ctx, conn, time.Now().Add(codeLife))
 	if err != nil {
 		return err
 	}

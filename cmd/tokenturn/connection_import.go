@@ -258,7 +258,7 @@ func (in *installation) importToken(ctx context.Context, rotator *rotation.Rotat
 	fail := func(err error) rotation.ConnectionReport {
 		return rotation.ConnectionReport{Connection: one.Connection, Outcome: rotation.Failed, Detail: err.Error()}
 	}
-	if _, err := in.register(ctx, one.Connection); err != nil {
+	if _, err := in.register(ctx, one.Connection, time.Now().Add(codeLife)); err != nil {
 		return fail(err)
 	}
 	consents, err := in.exchanges()

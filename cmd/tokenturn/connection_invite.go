@@ -127,14 +127,14 @@ func (in *installation) makeInvitation(ctx context.Context, conn token.Connectio
 			"app credentials of %s is %s; register %s in the Developer Portal and store it with: tokenturn app set %[2]s",
 			public, conn.Environment, app.RedirectURI, back)
 	}
-	rec, err := in.register(ctx, conn)
+	now := time.Now()
+	rec, err := in.register(ctx, conn, now.Add(wanted.expires))
 	if err != nil {
 		return token.Secret{}, invitations.Invitation{}, err
 	}
 	if err := checkPin(rec, wanted.expect); err != nil {
 		return token.Secret{}, invitations.Invitation{}, err
 	}
-	now := time.Now()
 	return invitations.New(ctx, in.consents, public, invitations.Invitation{Connection: conn, Expect: wanted.expect,
 		Epoch: rec.Epoch, CreatedAt: now, ExpiresAt: now.Add(wanted.expires)})
 }

@@ -58,7 +58,7 @@ func (c *cli) serviceAccount(ctx context.Context, in *installation, conn token.C
 	if err != nil {
 		return err
 	}
-	if _, err := in.register(ctx, conn); err != nil {
+	if _, err := in.register(ctx, conn, time.Now().Add(codeLife)); err != nil {
 		return err
 	}
 	report, err := rotator.ServiceAccount(ctx, conn, company)

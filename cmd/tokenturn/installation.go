@@ -211,8 +211,10 @@ func (in *installation) load(ctx context.Context, conn token.Connection) (rotati
 }
 
 // register makes sure that a connection exists and that its tokens can be published: it
-// restores a secret that is scheduled for deletion.
-func (in *installation) register(ctx context.Context, conn token.Connection) (rotation.Record, error) {
+// restores a secret that is scheduled for deletion. If nobody connects it until then, the
+// connection may be deleted.
+func (in *installation) register(ctx context.Context, conn token.Connection, until time.Time) (rotation.Record,
+	error) {
 	if _, err := in.secrets.Current(ctx, conn); errors.Is(err, rotation.ErrSecretDeleted) {
 		if err := in.deletions.Cancel(ctx, conn); err != nil && !errors.Is(err, rotation.ErrNoSecret) {
 			return rotation.Record{}, fmt.Errorf("the secret of %s is scheduled for deletion and cannot be restored, "+
@@ -221,7 +223,7 @@ func (in *installation) register(ctx context.Context, conn token.Connection) (ro
 		in.log.WarnContext(ctx, "the secret was scheduled for deletion and is restored, without a usable token", "connection",
 			conn.String())
 	}
-	rec, err := rotation.Register(ctx, in.ledger, in.secrets, in.settings.Stack, conn)
+	rec, err := rotation.RegisterUntil(ctx, in.ledger, in.secrets, in.settings.Stack, conn, until)
 	if err != nil {
 		return rotation.Record{}, fmt.Errorf("registering %s: %w", conn, err)
 	}

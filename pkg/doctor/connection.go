@@ -23,6 +23,8 @@ func (d *Doctor) connection(ctx context.Context, r rotation.Record, apps map[str
 		return Finding{check, r.Connection.String(), level, detail, remedy}
 	}
 	switch {
+	case r.Expired(d.Now()):
+		return nil // a name that nobody uses
 	case r.Status == rotation.Pending:
 		return []Finding{about("connection", OK, "nobody has consented yet", "")}
 	case r.Status == rotation.NeedsConsent:

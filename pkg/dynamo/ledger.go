@@ -24,6 +24,7 @@ const maxActions = 100
 type ledgerRow struct {
 	key
 	listed
+	TTL      int64           `json:"ttl,omitempty"` // only of a pending row without work to do
 	Revision string          `json:"revision"`
 	Record   rotation.Record `json:"record"`
 }
@@ -204,6 +205,9 @@ func (t *Table) putRecord(r rotation.Record, revision string) (*types.Put, error
 		Revision: revision, Record: r}
 	if !r.DueAt.IsZero() {
 		row.listed = listed{dueBucket, ceilUnix(r.DueAt)}
+	}
+	if at := r.DeleteAt(); !at.IsZero() {
+		row.TTL = ceilUnix(at)
 	}
 	unchanged := absent
 	if r.Revision != "" {

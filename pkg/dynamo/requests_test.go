@@ -95,6 +95,31 @@ func TestRecordAloneIsOnePut(t *testing.T) {
 	}
 }
 
+// DynamoDB deletes the row of a name to which nobody consented, and no other row.
+func TestPendingRowsExpire(t *testing.T) {
+	tab, script := table(nothing)
+	for _, r := range []rotation.Record{
+		{Status: rotation.Pending, InvitedUntil: noon},
+		{Status: rotation.Pending},
+		{Status: rotation.Pending, InvitedUntil: noon, DueAt: noon},
+		{Status: rotation.Active, InvitedUntil: noon},
+		{Status: rotation.NeedsConsent, InvitedUntil: noon},
+		{Status: rotation.Disconnected, InvitedUntil: noon},
+	} {
+		r.Connection = acme
+		if _, err := tab.Write(t.Context(), rotation.Change{Record: r}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got []any
+	for _, call := range script.Calls() {
+		got = append(got, at(call.Input, "Item", "ttl", "N"))
+	}
+	if want := []any{fmt.Sprint(noon.AddDate(0, 0, 1).Unix()), nil, nil, nil, nil, nil}; !slices.Equal(got, want) {
+		t.Errorf("ttl: %v, want %v", got, want)
+	}
+}
+
 func TestWholeChangeIsOneTransaction(t *testing.T) {
 	tab, script := table(nothing)
 	revision, err := tab.Write(t.Context(), whole)

@@ -7,13 +7,16 @@
 // allows lists without reading the histories between the rows:
 //
 //	pk                     sk                                  other attributes
-//	CONN#<connection>      LEDGER                              revision, record, due_bucket, due_at
+//	CONN#<connection>      LEDGER                              revision, record, due_bucket, due_at, ttl
 //	CONN#<connection>      MINT#<epoch>#<generation>#<attempt> mint
 //	CONN#<connection>      HISTORY#<time>#<nonce>              event, ttl
 //	INVITE#<sha256>        INVITE                              invitation, nonce, expires, ttl, due_bucket, due_at
 //	STATE#<sha256>         STATE                               state, nonce, expires, consumed_by, ttl
 //	PACE#<name>            PACE                                next
 //	NOTICE#<event>         NOTICE                              nonce, expires, ttl
+//
+// A ledger row has a ttl only while nobody has consented and there is nothing to do for the
+// connection (rotation.Record.DeleteAt). Each write replaces the whole row, and its ttl.
 //
 // The maps record, mint (a token response), event, invitation and state have the JSON
 // names of their types, so a new field never collides with an attribute that a condition

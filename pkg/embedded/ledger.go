@@ -134,13 +134,30 @@ func (l Ledger) Remove(ctx context.Context, rec rotation.Record) error {
 		if stays {
 			return rotation.ErrConflict
 		}
-		for _, table := range []string{"record", "event"} {
-			if _, err := tx.ExecContext(ctx, `DELETE FROM `+table+` WHERE connection = ?`, c); err != nil {
-				return err
-			}
-		}
-		return nil
+		return deleteRows(ctx, tx, rec.Connection)
 	})
+}
+
+func deleteRows(ctx context.Context, tx *sql.Tx, c token.Connection) error {
+	for _, table := range []string{"record", "event"} {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM `+table+` WHERE connection = ?`, c.String()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// deleteExpired deletes the connections to which nobody consented before their last
+// invitation expired. It reads all rows, so only what is rarely done calls it.
+func deleteExpired(ctx context.Context, tx *sql.Tx, now time.Time) error {
+	pending, err := selectJSON[rotation.Record](ctx, tx, `SELECT json FROM record WHERE due_at IS NULL
+		AND json ->> '$.status' = ? AND connection NOT IN (SELECT connection FROM mint)`, string(rotation.Pending))
+	for _, rec := range pending {
+		if at := rec.DeleteAt(); err == nil && !at.IsZero() && now.After(at) {
+			err = deleteRows(ctx, tx, rec.Connection)
+		}
+	}
+	return err
 }
 
 // SaveResponse implements rotation.Ledger. An answer that the database cannot take is

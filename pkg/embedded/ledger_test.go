@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/tokenturn/tokenturn/pkg/embedded"
+	"github.com/tokenturn/tokenturn/pkg/invitations"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
@@ -254,5 +255,44 @@ func TestDueSkipsWhatIsNoConnection(t *testing.T) {
 	due, err := ledger.Due(t.Context(), now)
 	if err != nil || !slices.Equal(due, []token.Connection{acme, other}) {
 		t.Errorf("due %v, %v", due, err)
+	}
+}
+
+// A name to which nobody consented goes with its history a day after its last invitation.
+// What has work to do, a response or a consent stays, and so does a name without an end.
+func TestPendingRowsExpire(t *testing.T) {
+	store := openStore(t, t.TempDir())
+	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	for name, r := range map[string]rotation.Record{
+		"expired":   {Status: rotation.Pending, InvitedUntil: now.Add(-25 * time.Hour)},
+		"recent":    {Status: rotation.Pending, InvitedUntil: now.Add(-23 * time.Hour)},
+		"endless":   {Status: rotation.Pending},
+		"due":       {Status: rotation.Pending, InvitedUntil: now.Add(-25 * time.Hour), DueAt: now},
+		"answered":  {Status: rotation.Pending, InvitedUntil: now.Add(-25 * time.Hour)},
+		"connected": {Status: rotation.Active, InvitedUntil: now.Add(-25 * time.Hour)},
+	} {
+		r.Connection = token.Connection{Environment: "sandbox", Name: name}
+		write(t, store.Ledger(), rotation.Change{Record: r, History: []rotation.Event{{At: now, Kind: "registered"}}})
+	}
+	response := rotation.TokenResponse{Connection: token.Connection{Environment: "sandbox", Name: "answered"},
+		Key: rotation.ResponseKey{Epoch: 1, Attempt: "a"}}
+	if err := store.Ledger().SaveResponse(t.Context(), response); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Consents().CreateInvitation(t.Context(), invitations.Invitation{Hash: "h", Connection: acme,
+		CreatedAt: now, ExpiresAt: now.Add(time.Hour)}); err != nil {
+		t.Fatal(err)
+	}
+	records, err := store.Ledger().List(t.Context())
+	var left []string
+	for _, r := range records {
+		left = append(left, r.Connection.Name)
+	}
+	if want := []string{"answered", "connected", "due", "endless", "recent"}; err != nil || !slices.Equal(left, want) {
+		t.Errorf("left: %q (%v), want %q", left, err, want)
+	}
+	events, err := store.Ledger().History(t.Context(), token.Connection{Environment: "sandbox", Name: "expired"}, 10)
+	if err != nil || len(events) > 0 {
+		t.Errorf("the history of the expired one: %v, %v", events, err)
 	}
 }

@@ -61,10 +61,17 @@ func NewConsents(cfg ConsentsConfig) (*Consents, error) {
 // Pending. It starts at the epoch that the secret store still shows from an earlier
 // connection of that name, so that a new consent comes after it. ErrSecretDeleted if
 // the secret is scheduled for deletion.
-func Register(ctx context.Context, l Ledger, v SecretStore, stack string, c token.Connection) (rec Record, err error) {
+func Register(ctx context.Context, l Ledger, v SecretStore, stack string, c token.Connection) (Record, error) {
+	return RegisterUntil(ctx, l, v, stack, c, time.Time{})
+}
+
+// RegisterUntil is Register for an invitation that expires at until. If nobody consents, the
+// row expires with the last invitation (Record.InvitedUntil).
+func RegisterUntil(ctx context.Context, l Ledger, v SecretStore, stack string, c token.Connection,
+	until time.Time) (rec Record, err error) {
 	for range maxSteps {
 		err = within(ctx, 4*storeTimeout, func(ctx context.Context) error {
-			rec, err = register(ctx, l, v, stack, c)
+			rec, err = register(ctx, l, v, stack, c, until)
 			return err
 		})
 		if !errors.Is(err, ErrConflict) {
@@ -74,12 +81,18 @@ func Register(ctx context.Context, l Ledger, v SecretStore, stack string, c toke
 	return Record{}, fmt.Errorf("the row of %s kept changing: %w", c, ErrConflict)
 }
 
-func register(ctx context.Context, l Ledger, v SecretStore, stack string, c token.Connection) (Record, error) {
+func register(ctx context.Context, l Ledger, v SecretStore, stack string, c token.Connection,
+	until time.Time) (Record, error) {
 	rec, _, err := l.Load(ctx, c)
+	if err == nil && rec.Status == Pending && !rec.InvitedUntil.IsZero() && rec.InvitedUntil.Before(until) {
+		rec.InvitedUntil = until.UTC()
+		rec.Revision, err = l.Write(ctx, Change{Record: rec})
+		return rec, err
+	}
 	if err != nil || rec.Revision != "" {
 		return rec, err
 	}
-	rec = Record{Connection: c, Stack: stack, Status: Pending}
+	rec = Record{Connection: c, Stack: stack, Status: Pending, InvitedUntil: until.UTC()}
 	version, err := v.Current(ctx, c)
 	switch {
 	case errors.Is(err, ErrNoSecret) || errors.Is(err, ErrNoVersion):

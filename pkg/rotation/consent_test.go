@@ -69,6 +69,46 @@ func TestConsentIsCheckedAgainstWhatWasAskedFor(t *testing.T) {
 	}
 }
 
+// A pending row ends with the last invitation, however often and in which order people are
+// invited. What a consent makes due does not expire meanwhile.
+func TestPendingRowEndsWithItsLastInvitation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newHarness(rotationtest.Personality{})
+		begun := time.Now()
+		for _, days := range []int{3, 7, 1} {
+			if _, err := rotation.RegisterUntil(t.Context(), b.Ledger, b.SecretStore, "harness", acme,
+				begun.AddDate(0, 0, days)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		rec := b.record(t)
+		end := begun.AddDate(0, 0, 7)
+		if !rec.InvitedUntil.Equal(end) || rec.Expired(end.Add(-1)) || !rec.Expired(end) ||
+			!rec.DeleteAt().After(end.Add(time.Hour)) {
+			t.Errorf("invited until %v, deleted at %v; want the end %v", rec.InvitedUntil, rec.DeleteAt(), end)
+		}
+		if _, err := b.consents().Prepare(t.Context(), acme, rec.Epoch); err != nil {
+			t.Fatal(err)
+		}
+		if rec := b.record(t); rec.Expired(end.AddDate(1, 0, 0)) || !rec.DeleteAt().IsZero() {
+			t.Errorf("with a consent under way it is deleted at %v", rec.DeleteAt())
+		}
+		for range 3 { // nobody finished the consent
+			time.Sleep(time.Hour)
+			b.sweep(t)
+		}
+		if rec := b.record(t); rec.DeleteAt().IsZero() {
+			t.Errorf("the row stays: %+v", rec)
+		}
+		if result, err := b.consent(t.Context(), pat, rotation.Identity{}); err != nil || result != rotation.Connected {
+			t.Fatal(result, err)
+		}
+		if rec := b.record(t); rec.Expired(end.AddDate(1, 0, 0)) || !rec.DeleteAt().IsZero() {
+			t.Errorf("a connected row is deleted at %v", rec.DeleteAt())
+		}
+	})
+}
+
 func TestImportedTokenIsRotatedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})

@@ -55,8 +55,11 @@ type Record struct {
 	// SearchAt is when to search for late answers: the end of a consent or import that
 	// is under way, or the time after which an answer of an ended epoch can no longer
 	// arrive. Zero: there is nothing to search for.
-	SearchAt  time.Time `json:"search_at,omitzero"`
-	RotatedAt time.Time `json:"rotated_at,omitzero"` // when the current pair was saved
+	SearchAt time.Time `json:"search_at,omitzero"`
+	// InvitedUntil is when the last invitation to a pending connection expires. Zero: not
+	// known, or the connection is to stay.
+	InvitedUntil time.Time `json:"invited_until,omitzero"`
+	RotatedAt    time.Time `json:"rotated_at,omitzero"` // when the current pair was saved
 	// ServiceAccount: the app acts for itself, with tokens for its own credentials
 	// (RFC 6749 section 4.4). There is no refresh token to lose.
 	ServiceAccount bool `json:"service_account,omitempty"`
@@ -65,6 +68,25 @@ type Record struct {
 	Quarantined bool `json:"held,omitempty"`
 	// NoticePending: the notice that the connection needs a consent is still to be sent.
 	NoticePending bool `json:"untold,omitempty"`
+}
+
+// Expired reports whether the connection is pending, its last invitation has expired, and
+// there is nothing to do for it: nobody can connect it without another invitation.
+func (r Record) Expired(now time.Time) bool {
+	return r.Status == Pending && r.DueAt.IsZero() && !r.InvitedUntil.IsZero() && !now.Before(r.InvitedUntil)
+}
+
+// pendingKept is longer than a consent that began before the end of its invitation takes
+// until it makes the connection due.
+const pendingKept = 24 * time.Hour
+
+// DeleteAt is when a Ledger may delete the row, unless it is written before; zero: never.
+// It deletes no row with a response.
+func (r Record) DeleteAt() time.Time {
+	if r.Status != Pending || !r.DueAt.IsZero() || r.InvitedUntil.IsZero() {
+		return time.Time{}
+	}
+	return r.InvitedUntil.Add(pendingKept)
 }
 
 // Current describes the pair that the connection has now.

@@ -300,6 +300,7 @@ func fullRecord() rotation.Record {
 		Pin: &rotation.Pin{Environment: "sandbox", Client: "89ab", ResourceOwner: "12", Login: "pat@example.com",
 			Company: "34", CompanyName: "Acme"},
 		Imported: []token.Fingerprint{"fedc"}, Spent: []token.Fingerprint{"aaaa", "bbbb"}, SearchAt: at(7), RotatedAt: at(8),
+		InvitedUntil:   at(11),
 		ServiceAccount: true, Quarantined: true, NoticePending: true,
 	}
 }
