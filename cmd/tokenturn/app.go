@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -73,19 +71,19 @@ func (a appAnswer) print(w io.Writer) {
 		}
 		return "  (in place of " + value + ")"
 	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "environment\t%s\n", a.Environment)
-	fmt.Fprintf(t, "client id\t%s\n", a.ClientID)
-	fmt.Fprintf(t, "client secret\tfingerprint %s\n", a.Secret)
+	var t table
+	t.row("environment", a.Environment)
+	t.row("client id", a.ClientID)
+	t.row("client secret", "fingerprint "+string(a.Secret))
 	if a.Second != "" {
-		fmt.Fprintf(t, "second client secret\tfingerprint %s\n", a.Second)
+		t.row("second client secret", "fingerprint "+string(a.Second))
 	}
-	fmt.Fprintf(t, "redirect URI\t%s\n", a.RedirectURI)
-	fmt.Fprintf(t, "login URL\t%s%s\n", a.LoginURL, insteadOf("login_url", usual.LoginURL))
-	fmt.Fprintf(t, "API URL\t%s%s\n", a.APIURL, insteadOf("api_url", usual.APIURL))
-	fmt.Fprintf(t, "name for people\t%s\n", orDash(a.Name))
-	fmt.Fprintf(t, "logo\t%s\n", orDash(a.Logo))
-	t.Flush()
+	t.row("redirect URI", a.RedirectURI)
+	t.row("login URL", a.LoginURL+insteadOf("login_url", usual.LoginURL))
+	t.row("API URL", a.APIURL+insteadOf("api_url", usual.APIURL))
+	t.row("name for people", orDash(a.Name))
+	t.row("logo", orDash(a.Logo))
+	t.print(w)
 }
 
 // callbackURL is the redirect URI of a server with that public URL.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -161,12 +160,12 @@ func settingValues(described []config.Setting, sources map[string]chosen) []conf
 }
 
 func (a *configAnswer) print(w io.Writer) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "installation\t%s\t%s\n", orDash(a.Installation), "store "+a.Store)
+	var t table
+	t.row("installation", orDash(a.Installation), "store "+a.Store)
 	for _, v := range append(a.Choice[:len(a.Choice):len(a.Choice)], a.Settings...) {
-		fmt.Fprintf(t, "%s\t%s\t%s\n", strings.ReplaceAll(v.Name, "aws_profile", "AWS profile"), orDash(v.Value), v.words)
+		t.row(strings.ReplaceAll(v.Name, "aws_profile", "AWS profile"), orDash(v.Value), v.words)
 	}
-	t.Flush()
+	t.print(w)
 }
 
 // printExports prints what is not a default. A proxy may have a password, which is not

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -35,6 +36,15 @@ type connectionAnswer struct {
 	Quarantined bool `json:"held,omitempty"`
 	// ServiceAccount: the connection is of the app itself, not of a user.
 	ServiceAccount bool `json:"service_account,omitempty"`
+	// Whose consent it has, and for which company.
+	ResourceOwner string `json:"resource_owner,omitempty"`
+	Login         string `json:"login,omitempty"`
+	Company       string `json:"company,omitempty"`
+	CompanyName   string `json:"company_name,omitempty"`
+	// InvitedUntil is when the last invitation to a pending connection expires.
+	InvitedUntil time.Time `json:"invited_until,omitzero"`
+
+	expired bool // see rotation.Record.Expired
 }
 
 func newConnectionAnswer(r rotation.Record) connectionAnswer {
@@ -44,5 +54,15 @@ func newConnectionAnswer(r rotation.Record) connectionAnswer {
 	if r.Current != nil {
 		a.ExpiresAt = r.Current.ExpiresAt
 	}
+	if p := r.Pin; p != nil {
+		a.ResourceOwner, a.Login, a.Company, a.CompanyName = p.ResourceOwner, p.Login, p.Company, p.CompanyName
+	}
+	if r.Status == rotation.Pending {
+		a.InvitedUntil = r.InvitedUntil
+	}
 	return a
 }
+
+// generation is how people read the position of a pair: the epoch, which consents, imports
+// and disconnections raise, and the refreshes since then.
+func generation(epoch, generation int64) string { return fmt.Sprintf("%d.%d", epoch, generation) }

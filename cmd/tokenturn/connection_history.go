@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
@@ -39,9 +38,9 @@ func (c *cli) connectionHistory() *cobra.Command {
 }
 
 func printEvents(w io.Writer, events []rotation.Event) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	var t table
 	for _, e := range events {
-		fmt.Fprintf(t, "%s\t%d.%d\t%s\t%s\n", stamp(e.At), e.Epoch, e.Generation, e.Kind, e.Detail)
+		t.row(stamp(e.At), fmt.Sprintf("%d.%d", e.Epoch, e.Generation), e.Kind, e.Detail)
 	}
-	t.Flush()
+	t.print(w)
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -91,9 +90,8 @@ func (in *installation) probe(ctx context.Context, conn token.Connection) (*proc
 }
 
 func (d connectionDetail) print(w io.Writer, now time.Time) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	defer t.Flush()
-	line := func(name, format string, args ...any) { fmt.Fprintf(t, name+"\t"+format+"\n", args...) }
+	var t table
+	line := func(name, format string, args ...any) { t.row(name, fmt.Sprintf(format, args...)) }
 	at := func(name string, time time.Time) {
 		if !time.IsZero() {
 			line(name, "%s, %s", stamp(time), distance(time, now))
@@ -136,4 +134,5 @@ func (d connectionDetail) print(w io.Writer, now time.Time) {
 		}
 	}
 	line("installation", "%s", d.Stack)
+	t.print(w)
 }

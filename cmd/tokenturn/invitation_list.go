@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -37,13 +36,12 @@ func printInvitations(w io.Writer, list []invitationAnswer, now time.Time) {
 	if len(list) == 0 {
 		return
 	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "ID\tCONNECTION\tEXPECTED\tSTATE\tSTARTS\tEXPIRES")
+	t := table{head: []string{"ID", "CONNECTION", "EXPECTED", "STATE", "STARTS", "EXPIRES"}}
 	for _, a := range list {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d of %d\t%s\n", a.ID, a.Connection, expected(a.Expected), a.State, a.Starts,
-			a.MaxStarts, when(a.ExpiresAt, now))
+		t.row(a.ID, a.Connection.String(), expected(a.Expected), a.State, fmt.Sprintf("%d of %d", a.Starts, a.MaxStarts),
+			when(a.ExpiresAt, now))
 	}
-	t.Flush()
+	t.print(w)
 }
 
 // expected says in a table who may give the consent.

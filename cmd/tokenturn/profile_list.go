@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"maps"
 	"slices"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 )
@@ -34,14 +32,13 @@ func printProfiles(w io.Writer, list []profileAnswer) {
 	if len(list) == 0 {
 		return
 	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "PROFILE\tSTACK\tREGION\tAWS PROFILE\tIN USE")
+	t := table{head: []string{"PROFILE", "STACK", "REGION", "AWS PROFILE", "IN USE"}}
 	for _, p := range list {
 		inUse := ""
 		if p.InUse {
 			inUse = "yes"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", p.Name, p.Stack, orDash(p.Region), orDash(p.AWSProfile), orDash(inUse))
+		t.row(p.Name, p.Stack, orDash(p.Region), orDash(p.AWSProfile), orDash(inUse))
 	}
-	t.Flush()
+	t.print(w)
 }

@@ -122,7 +122,7 @@ func (c *cli) answer(v any, text func(io.Writer)) error {
 			return fmt.Errorf("encoding the answer as JSON: %w", err)
 		}
 	} else {
-		var words strings.Builder
+		words := page{width: columns(c.stdout), complete: c.withStore}
 		text(&words)
 		out.WriteString(c.withStore(words.String()))
 	}

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/term"
+)
+
+// page is the text of one answer.
+type page struct {
+	strings.Builder
+	width    int                      // of the screen, in columns; 0: any
+	complete func(text string) string // makes commands in a text work as they are; nil: they do
+}
+
+// columns is the width of the terminal that shows the stream; 0: it is not one, or it does
+// not say. Then nothing is fitted, because programs read lines.
+func columns(stream any) int {
+	width, _ := size(stream)
+	return width
+}
+
+// rows is the height of the terminal that shows the stream; 0 as with columns.
+func rows(stream any) int {
+	_, height := size(stream)
+	return height
+}
+
+func size(stream any) (width, height int) {
+	f, ok := stream.(*os.File)
+	if !ok {
+		return 0, 0
+	}
+	width, height, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		return 0, 0
+	}
+	return width, height
+}
+
+// table is printed with aligned columns if they fit the width of the page. Otherwise a table
+// with a head is printed as one block of lines for each row, and one without a head breaks
+// the lines of its last column.
+type table struct {
+	head []string
+	rows [][]string
+}
+
+// row adds a row. All rows have the same number of cells.
+func (t *table) row(cells ...string) { t.rows = append(t.rows, cells) }
+
+const gap = "  " // between columns
+
+func (t *table) print(w io.Writer) {
+	width := 0
+	if p, ok := w.(*page); ok {
+		width = p.width
+		t.complete(p.complete)
+	}
+	all := t.rows
+	if t.head != nil {
+		all = append([][]string{t.head}, all...)
+	}
+	if len(all) == 0 {
+		return
+	}
+	widths := make([]int, len(all[0]))
+	for _, cells := range all {
+		for n, cell := range cells {
+			widths[n] = max(widths[n], visible(cell))
+		}
+	}
+	last := len(widths) - 1
+	before := 0 // of the last column
+	for _, w := range widths[:last] {
+		before += w + len(gap)
+	}
+	switch {
+	case width == 0 || before+widths[last] <= width:
+		for _, cells := range all {
+			fmt.Fprintln(w, strings.TrimRight(aligned(cells[:last], widths)+cells[last], " "))
+		}
+	case t.head != nil:
+		for _, cells := range t.rows {
+			t.block(w, cells, width)
+		}
+	case width-before < minColumn:
+		for _, cells := range all {
+			fmt.Fprintln(w, strings.TrimRight(aligned(cells[:last], widths), " "))
+			if cells[last] != "" {
+				fmt.Fprintln(w, "    "+strings.Join(wrap(cells[last], width-4), "\n    "))
+			}
+		}
+	default:
+		for _, cells := range all {
+			lines := wrap(cells[last], width-before)
+			fmt.Fprintln(w, aligned(cells[:last], widths)+strings.Join(lines, "\n"+strings.Repeat(" ", before)))
+		}
+	}
+}
+
+// complete completes the commands in all cells, before it is known how wide they are.
+func (t *table) complete(complete func(string) string) {
+	for _, cells := range t.rows {
+		for n := range cells {
+			if complete != nil {
+				cells[n] = complete(cells[n])
+			}
+		}
+	}
+}
+
+// minColumn is the narrowest column whose lines are worth breaking.
+const minColumn = 24
+
+// aligned pads the cells of a line.
+func aligned(cells []string, widths []int) string {
+	var line strings.Builder
+	for n, cell := range cells {
+		line.WriteString(cell + strings.Repeat(" ", widths[n]-visible(cell)) + gap)
+	}
+	return line.String()
+}
+
+// block prints one row: its first cell, and below it a line for each other one.
+func (t *table) block(w io.Writer, cells []string, width int) {
+	fmt.Fprintln(w, cells[0])
+	label := 0
+	for _, name := range t.head[1:] {
+		label = max(label, visible(name))
+	}
+	for n, cell := range cells[1:] {
+		lines := wrap(cell, width-label-2*len(gap))
+		indent := "\n" + strings.Repeat(" ", label+2*len(gap))
+		fmt.Fprintf(w, "%s%s%s\n", gap, aligned([]string{strings.ToLower(t.head[n+1])}, []int{label}),
+			strings.Join(lines, indent))
+	}
+}
+
+var colors = regexp.MustCompile("\x1b\\[[0-9]+m")
+
+// visible is how many columns a text takes.
+func visible(text string) int { return utf8.RuneCountInString(colors.ReplaceAllString(text, "")) }
+
+// wrap breaks a text into lines of at most width columns, at spaces only: what a person may
+// copy stays whole.
+func wrap(text string, width int) (lines []string) {
+	line, length := "", 0
+	for _, word := range strings.Fields(text) {
+		if n := visible(word); line != "" && length+1+n > width {
+			lines, line, length = append(lines, line), word, n
+		} else if line == "" {
+			line, length = word, n
+		} else {
+			line, length = line+" "+word, length+1+n
+		}
+	}
+	return append(lines, line)
+}

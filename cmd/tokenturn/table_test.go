@@ -1,0 +1,46 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+// A table stays a table where it fits, and loses nothing where it does not.
+func TestTableFits(t *testing.T) {
+	p := painter{on: true}
+	list := table{head: []string{"CONNECTION", "STATUS", "COMPANY"}}
+	list.row("sandbox/acme", p.paint("active", green), "Hawthorne General, 4264807")
+	list.row("sandbox/b", p.paint("needs_consent", red), "-")
+	facts := table{}
+	facts.row("status", "active")
+	facts.row("access token expires", "2026-11-28 19:49:05 UTC, in 40m")
+	events := table{}
+	events.row("2026-11-28 19:49:05 UTC", "1.27", "decided", "the pair of this generation is now the current one")
+	for name, test := range map[string]struct {
+		table table
+		width int
+		want  string
+	}{
+		"any width": {list, 0, "CONNECTION    STATUS         COMPANY\n" +
+			"sandbox/acme  \x1b[32mactive\x1b[39m         Hawthorne General, 4264807\n" +
+			"sandbox/b     \x1b[31mneeds_consent\x1b[39m  -\n"},
+		"blocks": {list, 36, "sandbox/acme\n  status   \x1b[32mactive\x1b[39m\n  company  Hawthorne General,\n" +
+			"           4264807\nsandbox/b\n  status   \x1b[31mneeds_consent\x1b[39m\n  company  -\n"},
+		"broken lines": {facts, 50, "status                active\n" +
+			"access token expires  2026-11-28 19:49:05 UTC, in\n                      40m\n"},
+		"below": {events, 50, "2026-11-28 19:49:05 UTC  1.27  decided\n" +
+			"    the pair of this generation is now the current\n    one\n"},
+		"empty": {table{}, 50, ""},
+	} {
+		out := &page{width: test.width}
+		test.table.print(out)
+		if out.String() != test.want {
+			t.Errorf("%s:\n%s\nwant:\n%s", name, out, test.want)
+		}
+		for line := range strings.Lines(out.String()) {
+			if got := visible(strings.TrimSuffix(line, "\n")); test.width > 0 && got > test.width {
+				t.Errorf("%s: %d columns in %q", name, got, line)
+			}
+		}
+	}
+}
