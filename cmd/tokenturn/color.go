@@ -1,7 +1,6 @@
 package main
 
-// color is an escape sequence that sets the color of text (ECMA-48, SGR). All have the
-// same length, so that colored cells of a table stay aligned.
+// color is an escape sequence that sets the color of text (ECMA-48, SGR).
 type color string
 
 const (

@@ -160,7 +160,7 @@ func settingValues(described []config.Setting, sources map[string]chosen) []conf
 }
 
 func (a *configAnswer) print(w io.Writer) {
-	var t table
+	t := table{head: []string{"SETTING", "VALUE", "SOURCE"}}
 	t.row("installation", orDash(a.Installation), "store "+a.Store)
 	for _, v := range append(a.Choice[:len(a.Choice):len(a.Choice)], a.Settings...) {
 		t.row(strings.ReplaceAll(v.Name, "aws_profile", "AWS profile"), orDash(v.Value), v.words)

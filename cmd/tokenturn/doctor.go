@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/aws/smithy-go"
 	"github.com/spf13/cobra"
@@ -18,18 +18,27 @@ import (
 
 func (c *cli) doctorCommand() *cobra.Command {
 	var advise bool
+	var only string
 	cmd := verb("doctor", "Check the whole installation and say what to do",
 		`Checks settings, keys, stores, permissions, queue and schedule. Checks at each login host
 whether it accepts the app credentials and each connection's access token, and whether
 people who allow access return to tokenturn. It changes nothing and uses no refresh token.
+
+Findings with the same cause are one entry. The most serious ones come last. With
+"--only problems", what is in order is left out.
 
 Exit codes: 0 no problem, or only warnings; 1 an operator must act; 3 a person must give
 consent; 5 something cannot be determined now. The most serious finding decides.
 
 --advise checks nothing. It says which kind of access a company needs, a user's or a
 service account's, and which kind each connection has.`,
-		func(ctx context.Context, _ *cobra.Command) error {
-			if advise {
+		func(ctx context.Context, cmd *cobra.Command) error {
+			switch {
+			case only != "" && only != onlyProblems:
+				return usageError(cmd, fmt.Errorf("--only takes %s", onlyProblems))
+			case only != "" && advise:
+				return usageError(cmd, errors.New("--only cannot be used with --advise, which checks nothing"))
+			case advise:
 				return c.advise(ctx)
 			}
 			if c.store == "aws" {
@@ -38,19 +47,26 @@ service account's, and which kind each connection has.`,
 					return err
 				}
 				if len(findings) > 0 {
-					return c.answerFindings(findings)
+					return c.answerFindings(findings, only)
 				}
 			}
-			return c.with(ctx, func(in *installation) error { return c.answerFindings(c.examine(ctx, in)) })
+			return c.with(ctx, func(in *installation) error { return c.answerFindings(c.examine(ctx, in), only) })
 		})
 	cmd.Flags().BoolVar(&advise, "advise", false, "say which kind of access a company needs; check nothing")
+	cmd.Flags().StringVar(&only, "only", "", "`problems`: leave out what is in order")
+	_ = cmd.RegisterFlagCompletionFunc("only", cobra.FixedCompletions([]string{onlyProblems},
+		cobra.ShellCompDirectiveNoFileComp))
 	return c.withExamples(cmd,
 		example{"Check the installation on this machine", "tokenturn doctor"},
 		example{"Check the installation in AWS", "tokenturn --store aws doctor"},
 		example{"See which kind of access a company needs", "tokenturn doctor --advise"},
-		example{"Print only the problems",
-			`tokenturn --json doctor | jq -r '.findings[] | select(.level != "ok").detail'`})
+		example{"Show what needs attention", "tokenturn doctor --only problems"},
+		example{"Print the details of what needs attention",
+			`tokenturn --json doctor --only problems | jq -r '.findings[].detail'`})
 }
+
+// onlyProblems is the value of --only.
+const onlyProblems = "problems"
 
 // configurationFindings are the findings if the settings or the credentials do not allow
 // opening the installation.
@@ -118,12 +134,19 @@ type doctorAnswer struct {
 var exitCodes = map[doctor.Level]int{doctor.OK: done, doctor.Warning: done, doctor.Later: tryLater,
 	doctor.Consent: needsConsent, doctor.Problem: failed}
 
-func (c *cli) answerFindings(findings []doctor.Finding) error {
+func (c *cli) answerFindings(findings []doctor.Finding, only string) error {
 	for i := range findings {
 		findings[i].Remedy = c.withStore(findings[i].Remedy)
 	}
-	a := doctorAnswer{doctor.Worst(findings), findings}
-	if err := c.answer(a, func(w io.Writer) { printFindings(w, findings, c.painter()) }); err != nil {
+	shown := findings
+	if only == onlyProblems {
+		shown = slices.DeleteFunc(slices.Clone(findings), func(f doctor.Finding) bool { return f.Level == doctor.OK })
+	}
+	a := doctorAnswer{doctor.Worst(findings), shown}
+	if len(shown) == 0 {
+		c.say("No problems: %s in order.", counted(len(findings), "finding is", "findings are"))
+	}
+	if err := c.answer(a, func(w io.Writer) { printFindings(w, shown, c.painter()) }); err != nil {
 		return err
 	}
 	code := exitCodes[a.Level]
@@ -146,16 +169,60 @@ func countUnresolved(findings []doctor.Finding) (n int) {
 var levelColors = map[doctor.Level]color{doctor.OK: green, doctor.Warning: yellow, doctor.Later: yellow,
 	doctor.Consent: red, doctor.Problem: red}
 
-// printFindings shows the most serious finding first, each with what to do below it.
+// printFindings shows one entry for each cause, the gravest last, with what to do below it.
 func printFindings(w io.Writer, findings []doctor.Finding, p painter) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "%s\tCHECK\tSUBJECT\tFINDING\n", p.paint("LEVEL", plain))
-	for _, f := range doctor.Sorted(findings) {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", p.paint(string(f.Level), levelColors[f.Level]), f.Check, orDash(f.Subject),
-			oneLine(f.Detail))
-		if f.Remedy != "" {
-			fmt.Fprintf(t, "%s\t\t\t→ %s\n", p.paint("", plain), oneLine(f.Remedy))
+	if len(findings) == 0 {
+		return
+	}
+	var t table
+	t.row("LEVEL", "CHECK", "FINDING")
+	for _, cause := range doctor.Causes(findings) {
+		level, check := p.paint(string(cause.Level), levelColors[cause.Level]), cause.Check
+		for _, line := range findingLines(cause) {
+			t.row(level, check, line)
+			level, check = "", ""
+		}
+		if cause.Remedy != "" {
+			t.row("", "", "→ "+oneLine(cause.Remedy))
 		}
 	}
-	t.Flush()
+	t.print(w)
+}
+
+// findingLines says what was found, in one line where it is the same for all subjects. What
+// is in order is counted.
+func findingLines(cause doctor.Cause) (lines []string) {
+	byDetail, details := map[string][]string{}, []string{}
+	for _, f := range cause.Findings {
+		if byDetail[f.Detail] == nil {
+			details = append(details, f.Detail)
+		}
+		byDetail[f.Detail] = append(byDetail[f.Detail], f.Subject)
+	}
+	if cause.Level == doctor.OK && len(details) > 1 {
+		return []string{subjects(cause.Findings)}
+	}
+	for _, detail := range details {
+		line := oneLine(detail)
+		switch about := strings.Join(byDetail[detail], ", "); {
+		case cause.Level == doctor.OK && len(cause.Findings) > 1:
+			line = subjects(cause.Findings) + ": " + line
+		case about != "":
+			line = about + ": " + line
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// subjects counts what several findings are about. Only names of connections have a slash.
+func subjects(findings []doctor.Finding) string {
+	if strings.Contains(findings[0].Subject, "/") {
+		return counted(len(findings), "connection", "connections")
+	}
+	var names []string
+	for _, f := range findings {
+		names = append(names, f.Subject)
+	}
+	return strings.Join(names, ", ")
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -108,17 +107,17 @@ func (c *cli) answerDamage(report fsck.Report) error {
 
 func printDamage(w io.Writer, report fsck.Report, p painter) {
 	if len(report.Findings) > 0 {
-		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		fmt.Fprintf(t, "%s\tCONNECTION\tFINDING\n", p.paint("DAMAGE", plain))
+		var t table
+		t.row("DAMAGE", "CONNECTION", "FINDING")
 		for _, f := range report.Findings {
 			subject := "-"
 			if !f.Connection.IsZero() {
 				subject = f.Connection.String()
 			}
-			fmt.Fprintf(t, "%s\t%s\t%s\n%s\t\t→ %s\n", p.paint(string(f.Kind), red), subject, oneLine(f.Detail),
-				p.paint("", plain), oneLine(f.Remedy))
+			t.row(p.paint(string(f.Kind), red), subject, oneLine(f.Detail))
+			t.row("", "", "→ "+oneLine(f.Remedy))
 		}
-		t.Flush()
+		t.print(w)
 	}
 	for _, m := range report.NotMade {
 		fmt.Fprintf(w, "not checked: %s, of %s: %s\n", m.Check, counted(m.Connections, "connection", "connections"),

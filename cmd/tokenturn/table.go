@@ -91,7 +91,9 @@ func (t *table) print(w io.Writer) {
 		}
 	case width-before < minColumn:
 		for _, cells := range all {
-			fmt.Fprintln(w, strings.TrimRight(aligned(cells[:last], widths), " "))
+			if line := strings.TrimRight(aligned(cells[:last], widths), " "); line != "" {
+				fmt.Fprintln(w, line)
+			}
 			if cells[last] != "" {
 				fmt.Fprintln(w, "    "+strings.Join(wrap(cells[last], width-4), "\n    "))
 			}

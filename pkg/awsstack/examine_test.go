@@ -117,10 +117,11 @@ func TestWhatDeviatesFromTheTemplate(t *testing.T) {
 	} {
 		answers = maps.Clone(order)
 		answers[c.operation] = strings.Replace(order[c.operation], c.is, c.instead, 1)
-		all := doctor.Sorted(found())
-		if doctor.Worst(all) != c.level || !strings.Contains(all[0].Detail, c.says) || all[0].Remedy == "" ||
-			doctor.Worst(all[1:]) != doctor.OK {
-			t.Errorf("%s with %s: %+v", c.operation, c.instead, all)
+		causes := doctor.Causes(found())
+		gravest, rest := causes[len(causes)-1], causes[:len(causes)-1]
+		if gravest.Level != c.level || !strings.Contains(gravest.Findings[0].Detail, c.says) || gravest.Remedy == "" ||
+			len(rest) > 0 && rest[len(rest)-1].Level != doctor.OK {
+			t.Errorf("%s with %s: %+v", c.operation, c.instead, causes)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -146,10 +147,39 @@ func Worst(findings []Finding) Level {
 
 var severity = map[Level]int{OK: 0, Warning: 1, Later: 2, Consent: 3, Problem: 4}
 
-// Sorted puts the most severe findings first and otherwise keeps the order.
-func Sorted(findings []Finding) []Finding {
-	return slices.SortedStableFunc(slices.Values(findings), func(a, b Finding) int {
-		return cmp.Compare(severity[b.Level],
-			severity[a.Level])
-	})
+// Cause is what one or more findings have in common: the check, the level and what to do.
+type Cause struct {
+	Check    string
+	Level    Level
+	Remedy   string    // for several subjects, with "ENV/NAME" in place of a connection
+	Findings []Finding // at least one
+}
+
+// Causes groups the findings by their cause, the most severe last, and otherwise in their
+// order.
+func Causes(findings []Finding) []Cause {
+	type key struct {
+		check  string
+		level  Level
+		remedy string
+	}
+	var causes []Cause
+	at := map[key]int{}
+	for _, f := range findings {
+		k := key{f.Check, f.Level, f.Remedy}
+		if strings.Contains(f.Subject, "/") {
+			k.remedy = strings.ReplaceAll(f.Remedy, f.Subject, "ENV/NAME")
+		}
+		n, there := at[k]
+		if !there {
+			n, at[k] = len(causes), len(causes)
+			causes = append(causes, Cause{f.Check, f.Level, f.Remedy, nil})
+		}
+		causes[n].Findings = append(causes[n].Findings, f)
+		if len(causes[n].Findings) > 1 {
+			causes[n].Remedy = k.remedy
+		}
+	}
+	slices.SortStableFunc(causes, func(a, b Cause) int { return cmp.Compare(severity[a.Level], severity[b.Level]) })
+	return causes
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -229,8 +230,31 @@ func TestWorst(t *testing.T) {
 		for _, level := range levels {
 			findings = append(findings, doctor.Finding{Level: level})
 		}
-		if got := doctor.Worst(findings); got != want || len(findings) > 0 && doctor.Sorted(findings)[0].Level != want {
+		causes := doctor.Causes(findings)
+		if got := doctor.Worst(findings); got != want || len(findings) > 0 && causes[len(causes)-1].Level != want {
 			t.Errorf("%v: %s", levels, got)
 		}
+	}
+}
+
+// Findings with one remedy are one cause, whatever the connection's name and the detail.
+func TestCauses(t *testing.T) {
+	expired := func(name, detail string) doctor.Finding {
+		return doctor.Finding{Check: "secret", Subject: name, Level: doctor.Problem, Detail: detail,
+			Remedy: "run: rotate " + name}
+	}
+	first, second := expired("demo/a", "expired at 9"), expired("demo/b", "expired at 10")
+	rest := []doctor.Finding{{Check: "token", Subject: "demo/a", Level: doctor.OK, Detail: "it works"},
+		{Check: "secret", Subject: "demo/c", Level: doctor.OK}, {Check: "token", Subject: "demo/c", Level: doctor.OK},
+		{Check: "secret", Subject: "demo/d", Level: doctor.Problem, Remedy: "run: undo demo/d"}}
+	got := doctor.Causes(append([]doctor.Finding{first, second}, rest...))
+	want := []doctor.Cause{
+		{"token", doctor.OK, "", []doctor.Finding{rest[0], rest[2]}},
+		{"secret", doctor.OK, "", []doctor.Finding{rest[1]}},
+		{"secret", doctor.Problem, "run: rotate ENV/NAME", []doctor.Finding{first, second}},
+		{"secret", doctor.Problem, "run: undo demo/d", []doctor.Finding{rest[3]}},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got:\n%+v\nwant:\n%+v", got, want)
 	}
 }
