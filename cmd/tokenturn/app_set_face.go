@@ -81,7 +81,7 @@ func (f *appFace) apply(credentials *procore.Credentials) {
 func (c *cli) setFace(ctx context.Context, in *installation, environment string, flags appSetFlags) error {
 	credentials, err := storedCredentials(ctx, in, environment)
 	if errors.Is(err, rotation.ErrNoApplication) {
-		return errNoApplication(environment)
+		return in.withoutApplication(ctx, environment)
 	}
 	if err != nil {
 		return fmt.Errorf("reading the app credentials of %s: %w; nothing was stored", environment, err)

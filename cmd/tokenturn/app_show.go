@@ -19,7 +19,7 @@ printf %s "$SECRET" | sha256sum | cut -c1-32`,
 			return c.with(ctx, func(in *installation) error {
 				credentials, err := storedCredentials(ctx, in, environment)
 				if errors.Is(err, rotation.ErrNoApplication) {
-					return errNoApplication(environment)
+					return in.withoutApplication(ctx, environment)
 				}
 				if err != nil {
 					return fmt.Errorf("reading the app credentials of %s: %w", environment, err)

@@ -179,7 +179,7 @@ func (c *cli) confirm(ctx context.Context, name string, yes bool, question strin
 	}
 	typed, err := c.ask(ctx, question, "")
 	if err != nil {
-		return exitf(usage, "%w; nothing was changed; to skip the question, add --yes", err)
+		return unanswered(err, "nothing was changed; to skip the question, add --yes")
 	}
 	if typed != name {
 		return exitf(usage, "that is not %s; nothing was changed", name)

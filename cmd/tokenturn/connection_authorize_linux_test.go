@@ -36,8 +36,8 @@ func TestAnswersToTheQuestionForACode(t *testing.T) {
 			"again, and paste the code that Procore shows"},
 		"quotes around air":   {"''\n\n\n", usage, "nothing was pasted, so nothing was changed"},
 		"end of input":        {"\x04", usage, "the input has ended; no code was exchanged and nothing was changed"},
-		"Ctrl-C":              {"\x03", failed, "interrupted; no code was exchanged and nothing was changed"},
-		"Ctrl-C after a part": {"CODE\x03", failed, "interrupted; no code was exchanged and nothing was changed"},
+		"Ctrl-C":              {"\x03", interrupted, "interrupted; no code was exchanged and nothing was changed"},
+		"Ctrl-C after a part": {"CODE\x03", interrupted, "interrupted; no code was exchanged and nothing was changed"},
 		"something else": {"what is the code?\n", usage, "there is no authorization code in what was pasted, " +
 			"so nothing was changed"},
 		"address without code": {"URL/oauth/authorize\n", usage, "there is no authorization code in what was pasted"},

@@ -75,7 +75,7 @@ func TestLoopback(t *testing.T) {
 		t.Errorf("the port is taken: exit code %d; said:\n%s", exit, said)
 	}
 	session.types("\x03")
-	if exit, shown := session.ends(); exit != failed || !strings.Contains(shown,
+	if exit, shown := session.ends(); exit != interrupted || !strings.Contains(shown,
 		"interrupted; no code was exchanged and nothing was changed") {
 		t.Errorf("interrupted: exit code %d; shown:\n%s", exit, shown)
 	}

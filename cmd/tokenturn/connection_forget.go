@@ -53,7 +53,7 @@ func (c *cli) forget(ctx context.Context, in *installation, conn token.Connectio
 			return err
 		}
 		if len(events) == 0 { // otherwise an interrupted forget is to be finished
-			return errUnknown(conn)
+			return in.unknown(ctx, conn)
 		}
 	}
 	if err := in.forgettable(ctx, rec, nil, time.Now()); err != nil {

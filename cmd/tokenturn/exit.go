@@ -17,9 +17,11 @@ const (
 	needsConsent = 3
 	notFound     = 4
 	tryLater     = 5
+	interrupted  = 130 // as shells report an interrupt: 128 and the number of the signal
 )
 
-// exitError is an error with its exit code. Every other error exits with failed.
+// exitError is an error with its exit code. Every other error exits with failed, except
+// errInterrupted.
 type exitError struct {
 	code int
 	err  error
@@ -52,12 +54,16 @@ func exitCode(err error) int {
 	if e, ok := errors.AsType[*exitError](err); ok {
 		return e.code
 	}
+	if errors.Is(err, errInterrupted) {
+		return interrupted
+	}
 	return failed
 }
 
-func errUnknown(c token.Connection) error {
-	return exitf(notFound, "there is no connection %s; list the connections with: tokenturn connection list\n"+
-		"or create it with: tokenturn connection invite %[1]s", c)
+// errUnknown names the connections that may be meant.
+func errUnknown(c token.Connection, near ...string) error {
+	return exitf(notFound, "there is no connection %s%s; list the connections with: tokenturn connection list\n"+
+		"or create it with: tokenturn connection invite %[1]s", c, didYouMean("", near))
 }
 
 func errQuarantined(c token.Connection) error { return fmt.Errorf("%s is %s", c, quarantineAdvice(c)) }
@@ -74,8 +80,9 @@ func errNeedsConsent(c token.Connection) error {
 		"tokenturn connection invite %[1]s", c)
 }
 
-// errNoApplication is rotation.ErrNoApplication with what the operator has to do.
-func errNoApplication(environment string) error {
-	return exitf(notFound, "there are no app credentials for %s; store them with: tokenturn app set %[1]s",
-		environment)
+// errNoApplication is rotation.ErrNoApplication with what the operator has to do. near are
+// the environments that may be meant.
+func errNoApplication(environment string, near ...string) error {
+	return exitf(notFound, "there are no app credentials for %s%s; store them with: tokenturn app set %[1]s",
+		environment, didYouMean("", near))
 }

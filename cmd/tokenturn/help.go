@@ -49,7 +49,8 @@ func wantVerb(cmd *cobra.Command) {
 	// Without Args cobra answers an unknown verb of any command but the root with help.
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {
-			return usageError(cmd, fmt.Errorf("%s has no command %q", cmd.CommandPath(), args[0]))
+			return usageError(cmd, fmt.Errorf("%s has no command %q%s", cmd.CommandPath(), args[0],
+				suggestCommand(cmd, args[0])))
 		}
 		return nil
 	}

@@ -195,7 +195,7 @@ func (in *installation) exchanges() (*rotation.Consents, error) {
 func (in *installation) application(ctx context.Context, environment string) (rotation.Application, error) {
 	app, err := in.apps.Application(ctx, environment)
 	if errors.Is(err, rotation.ErrNoApplication) {
-		err = errNoApplication(environment)
+		err = in.withoutApplication(ctx, environment)
 	}
 	return app, err
 }
@@ -205,7 +205,7 @@ func (in *installation) load(ctx context.Context, conn token.Connection) (rotati
 	error) {
 	rec, responses, err := in.ledger.Load(ctx, conn)
 	if err == nil && rec.Revision == "" {
-		err = errUnknown(conn)
+		err = in.unknown(ctx, conn)
 	}
 	return rec, responses, err
 }

@@ -158,15 +158,22 @@ func (s *machine) showsGeneration(want string) {
 func TestInterruptedInput(t *testing.T) {
 	t.Parallel()
 	s := newMachine(t)
+	s.connects("demo/acme")
 	for args, question := range map[string]string{
-		"app set demo --stdin":         "Paste the credentials as JSON, then press Ctrl-D.",
-		"connection import --batch":    "Paste one JSON object per line, then press Ctrl-D.",
-		"connection import demo/other": "Refresh token (not shown): ",
+		"app set demo --stdin":            "Paste the credentials as JSON, then press Ctrl-D.",
+		"connection import --batch":       "Paste one JSON object per line, then press Ctrl-D.",
+		"connection import demo/other":    "Refresh token (not shown): ",
+		"app set demo":                    "Client ID ",
+		"connection disconnect demo/acme": "Type its name to disconnect it: ",
 	} {
 		session := s.start(strings.Fields(args)...)
 		session.sees(question)
-		session.types("canary\x03")
-		if exit, shown := session.ends(); exit != failed || !strings.Contains(shown, "interrupted; nothing was") ||
+		if strings.Contains(args, "import") || strings.Contains(args, "--stdin") { // not shown
+			session.types("canary")
+		}
+		session.types("\x03")
+		if exit, shown := session.ends(); exit != interrupted ||
+			!strings.Contains(shown, "interrupted; nothing was") ||
 			strings.Contains(shown, "canary") {
 			t.Errorf("%s: exit code %d; shown:\n%s", args, exit, shown)
 		}

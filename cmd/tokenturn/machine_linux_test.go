@@ -7,9 +7,11 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
 
 	"github.com/tokenturn/tokenturn/pkg/procore/procoretest"
 	"github.com/tokenturn/tokenturn/pkg/token"
@@ -98,11 +100,27 @@ func (s *machine) start(args ...string) *session {
 func (s *machine) startInTerminal(cmd *exec.Cmd) *session {
 	s.t.Helper()
 	cmd.Env = s.environ
-	side, err := pty.Start(cmd)
+	side, terminal, err := pty.Open()
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { side.Close() })
+	defer terminal.Close()
+	// By default Ctrl-C also drops what was just shown, and with it the words of a program that
+	// is quick to answer.
+	settings, err := unix.IoctlGetTermios(int(terminal.Fd()), unix.TCGETS)
+	if err == nil {
+		settings.Lflag |= unix.NOFLSH
+		err = unix.IoctlSetTermios(int(terminal.Fd()), unix.TCSETS, settings)
+	}
+	if err == nil {
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = terminal, terminal, terminal
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+		err = cmd.Start()
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
 	return &session{&person{t: s.t, side: side}, s, cmd}
 }
 

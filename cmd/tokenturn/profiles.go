@@ -169,8 +169,9 @@ func (p profiles) inUse() (profile, error) {
 func (p profiles) named(name string) (profile, error) {
 	found, there := p.Profiles[name]
 	if !there {
-		return profile{}, exitf(notFound, "there is no profile %s; list the profiles with: tokenturn profile list\n"+
-			"or add it with: tokenturn profile add %[1]s --stack STACK --region REGION", name)
+		near := nearest(name, slices.Sorted(maps.Keys(p.Profiles)))
+		return profile{}, exitf(notFound, "there is no profile %s%s; list the profiles with: tokenturn profile list\n"+
+			"or add it with: tokenturn profile add %[1]s --stack STACK --region REGION", name, didYouMean("", near))
 	}
 	return found, nil
 }

@@ -56,7 +56,7 @@ func (c *cli) root() *cobra.Command {
 before doing anything else, and gives other programs a valid access token.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a person must give consent,
-4 not found, 5 try again later.`,
+4 not found, 5 try again later, 130 interrupted at a question.`,
 		c.setupCommand(), c.serveCommand(), c.consoleCommand(), c.appCommand(), c.connectionCommand(), c.invitationCommand(),
 		c.tokenCommand(), c.doctorCommand(), c.fsckCommand(), c.profileCommand(), c.configCommand(), c.manCommand(),
 		c.workerCommand())
@@ -88,6 +88,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a person must give consent,
 	flags.BoolVar(&c.json, "json", false, "print the result as JSON")
 	root.PersistentPreRunE = c.checkFlags
 	c.completeArguments(root)
+	suggestFor(root)
 	_ = root.RegisterFlagCompletionFunc("use", c.completeProfiles) // fails for unknown flags only
 	c.completionCommand(root)
 	root.InitDefaultHelpCmd()
@@ -96,7 +97,11 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a person must give consent,
 	c.withExamples(help, example{"Show the help of a command", "tokenturn help connection authorize"})
 	help.Args = func(cmd *cobra.Command, args []string) error { // cobra shows the help of the nearest command instead
 		if found, rest, err := root.Find(args); err != nil || len(rest) > 0 {
-			return usageError(found, fmt.Errorf("%s has no command %q", root.Name(), strings.Join(args, " ")))
+			near := ""
+			if len(rest) > 0 {
+				near = suggestCommand(found, rest[0])
+			}
+			return usageError(found, fmt.Errorf("%s has no command %q%s", root.Name(), strings.Join(args, " "), near))
 		}
 		return nil
 	}
