@@ -13,7 +13,9 @@ import (
 func (c *cli) connectionCommand() *cobra.Command {
 	return c.noun("connection", "Manage connections to Procore accounts",
 		"A connection is one user's consent to your app, or the app's service account in one\n"+
-			"company. Its name is ENV/NAME, such as sandbox/acme.",
+			"company. Its name is ENV/NAME, such as sandbox/acme.\n\n"+
+			"A generation such as 1.27 has two parts: consents, imports and disconnections raise the\n"+
+			"first (the epoch), and each refresh since then raises the second.",
 		c.connectionInvite(), c.connectionAuthorize(), c.connectionImport(), c.connectionServiceAccount(),
 		c.connectionConvert(),
 		c.connectionList(), c.connectionShow(), c.connectionHistory(), c.connectionRotate(), c.connectionRelease(),

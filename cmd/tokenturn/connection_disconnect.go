@@ -154,7 +154,7 @@ func (a *disconnectAnswer) deleteSecret(ctx context.Context, d deletions, recove
 func (a *disconnectAnswer) print(w io.Writer) {
 	fmt.Fprintf(w, "%s is disconnected.\n", a.Connection)
 	for _, r := range a.Revocations {
-		fmt.Fprintf(w, "Pair %d.%d: %s.\n", r.Epoch, r.Generation, r.Result)
+		fmt.Fprintf(w, "Generation %s: %s.\n", generation(r.Epoch, r.Generation), r.Result)
 	}
 	if a.Detail != "" {
 		fmt.Fprintf(w, "Not confirmed: %s.\n", a.Detail)

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -40,7 +39,7 @@ func (c *cli) connectionHistory() *cobra.Command {
 func printEvents(w io.Writer, events []rotation.Event) {
 	var t table
 	for _, e := range events {
-		t.row(stamp(e.At), fmt.Sprintf("%d.%d", e.Epoch, e.Generation), e.Kind, e.Detail)
+		t.row(stamp(e.At), generation(e.Epoch, e.Generation), e.Kind, e.Detail)
 	}
 	t.print(w)
 }

@@ -40,8 +40,8 @@ disconnected ones, and those to which nobody consented before the last invitatio
 expired. With --all, --status or --json they are listed too. "tokenturn connection forget"
 deletes one.
 
-A generation such as 1.27 counts twice: consents, imports and disconnections before the
-point, refreshes since then after it.`,
+A generation such as 1.27 has two parts: consents, imports and disconnections raise the
+first (the epoch), and each refresh since then raises the second.`,
 		func(ctx context.Context, cmd *cobra.Command) error {
 			if err := wanted.check(c); err != nil {
 				return usageError(cmd, err)

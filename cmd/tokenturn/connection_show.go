@@ -105,7 +105,7 @@ func (d connectionDetail) print(w io.Writer, now time.Time) {
 	if d.Quarantined {
 		line("", "%s", quarantineAdvice(d.Connection))
 	}
-	line("epoch.generation", "%d.%d", d.Epoch, d.Generation)
+	line("generation", "%s (epoch %d, refreshes since then: %d)", generation(d.Epoch, d.Generation), d.Epoch, d.Generation)
 	at("access token expires", d.ExpiresAt)
 	at("last rotated", d.RotatedAt)
 	at("next due", d.DueAt)
@@ -128,7 +128,8 @@ func (d connectionDetail) print(w io.Writer, now time.Time) {
 		line("access token", "%s", strings.TrimSuffix(fmt.Sprintf("%s: %s", p.Health, p.Detail), ": "))
 	}
 	for _, m := range d.Answers {
-		line("token response", "%d.%d from %s, %s, saved %s", m.Epoch, m.Generation, m.Source, m.State, stamp(m.SavedAt))
+		line("token response", "generation %s from %s, %s, saved %s", generation(m.Epoch, m.Generation), m.Source, m.State,
+			stamp(m.SavedAt))
 		if m.Reason != "" {
 			line("", "%s", m.Reason)
 		}

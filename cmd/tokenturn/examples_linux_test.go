@@ -70,6 +70,8 @@ var exampleRuns = map[string]exampleRun{
 	// Nothing shows that the app is installed in the company.
 	"tokenturn setup production/sync --access service-account --company 4264807": {exits: failed},
 
+	"tokenturn connection list --environment production --status needs_consent --watch": {person: stopsWatching},
+
 	"tokenturn console --allow-actions":                   {person: stopsConsole},
 	"tokenturn profile use acme":                          {before: profiled},
 	"tokenturn profile remove acme":                       {before: profiled},
@@ -350,6 +352,13 @@ func stopsConsole(t *testing.T, s *session) int {
 	if s.seesOne("Console: http://", portTaken) == portTaken {
 		return failed
 	}
+	s.types("\x03")
+	return done
+}
+
+// stopsWatching presses Ctrl-C once the list is there.
+func stopsWatching(_ *testing.T, s *session) int {
+	s.sees("every 2s: 0 connections")
 	s.types("\x03")
 	return done
 }

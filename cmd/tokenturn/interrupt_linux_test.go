@@ -149,7 +149,7 @@ func (s *machine) showsGeneration(want string) {
 	s.t.Helper()
 	code, shown := s.pipe("", "connection", "show", "demo/acme")
 	if words := strings.Join(strings.Fields(shown), " "); code != done || !strings.Contains(words,
-		"status active epoch.generation "+want+" ") {
+		"status active generation "+want+" ") {
 		s.t.Errorf("exit code %d; want generation %s, active; shown:\n%s", code, want, shown)
 	}
 }

@@ -103,7 +103,7 @@ func worst(report rotation.Report) error {
 
 func printReport(w io.Writer, r rotation.ConnectionReport) {
 	if outcomeError(r) == nil {
-		fmt.Fprintf(w, "%s %s: generation %d, access token valid until %s\n", r.Connection, r.Outcome, r.Generation,
-			stamp(r.ExpiresAt))
+		fmt.Fprintf(w, "%s %s: generation %s, access token valid until %s\n", r.Connection, r.Outcome,
+			generation(r.Epoch, r.Generation), stamp(r.ExpiresAt))
 	}
 }

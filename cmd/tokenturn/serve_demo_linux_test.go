@@ -143,7 +143,7 @@ func TestServeNarratesInATerminal(t *testing.T) {
 	s := m.start("serve", "--addr", "localhost:0", "--every", "1s")
 	s.sees("Console: http://localhost:")
 	m.succeeds("", "connection", "rotate", "demo/acme")
-	s.sees("demo/acme: rotated: generation 2 is published; its access token is valid until ")
+	s.sees("demo/acme: rotated: generation 1.2 is published; its access token is valid until ")
 	s.types("\x03")
 	if exit, shown := s.ends(); exit != done || strings.Contains(shown, "level=") || strings.Contains(shown, "msg=") {
 		t.Errorf("exit code %d:\n%s", exit, shown)

@@ -71,11 +71,11 @@ func sentence(r rotation.ConnectionReport) string {
 	}
 	switch r.Outcome {
 	case rotation.Rotated:
-		return fmt.Sprintf("rotated: generation %d is published%s", r.Generation, valid)
+		return fmt.Sprintf("rotated: generation %s is published%s", generation(r.Epoch, r.Generation), valid)
 	case rotation.Published:
-		return fmt.Sprintf("published: generation %d%s", r.Generation, valid)
+		return fmt.Sprintf("published: generation %s%s", generation(r.Epoch, r.Generation), valid)
 	case rotation.Recovered:
-		return fmt.Sprintf("recovered: generation %d is published%s", r.Generation, valid)
+		return fmt.Sprintf("recovered: generation %s is published%s", generation(r.Epoch, r.Generation), valid)
 	case rotation.Busy:
 		return "another run is at work here" + again
 	case rotation.Unknown:

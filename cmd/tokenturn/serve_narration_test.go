@@ -37,9 +37,9 @@ func TestNarration(t *testing.T) {
 	report(rotation.ConnectionReport{Outcome: rotation.Fresh})
 	report(rotation.ConnectionReport{Outcome: rotation.NotFound})
 	report(rotation.ConnectionReport{Outcome: rotation.Deferred, RetryAt: at})
-	report(rotation.ConnectionReport{Outcome: rotation.Rotated, Generation: 3, ExpiresAt: at})
-	report(rotation.ConnectionReport{Outcome: rotation.Published, Generation: 0, ExpiresAt: at})
-	report(rotation.ConnectionReport{Outcome: rotation.Recovered, Generation: 4})
+	report(rotation.ConnectionReport{Outcome: rotation.Rotated, Epoch: 1, Generation: 3, ExpiresAt: at})
+	report(rotation.ConnectionReport{Outcome: rotation.Published, Epoch: 1, Generation: 0, ExpiresAt: at})
+	report(rotation.ConnectionReport{Outcome: rotation.Recovered, Epoch: 1, Generation: 4})
 	report(rotation.ConnectionReport{Outcome: rotation.Busy, RetryAt: at})
 	report(rotation.ConnectionReport{Outcome: rotation.Unknown, RetryAt: at})
 	report(rotation.ConnectionReport{Outcome: rotation.Deferred, Detail: "HTTP 429", RetryAt: at})
@@ -57,9 +57,9 @@ demo/acme: notice (needs consent): A person must act.
 demo/acme: notice (needs consent): Send them the link in this notice. (The link is not shown here. `+
 		"Create another one in the console, or with `tokenturn connection invite demo/acme`.)"+`
 warn: the store is slow (error: two lines)
-demo/acme: rotated: generation 3 is published; its access token is valid until 16:00:00
-demo/acme: published: generation 0; its access token is valid until 16:00:00
-demo/acme: recovered: generation 4 is published
+demo/acme: rotated: generation 1.3 is published; its access token is valid until 16:00:00
+demo/acme: published: generation 1.0; its access token is valid until 16:00:00
+demo/acme: recovered: generation 1.4 is published
 demo/acme: another run is at work here; next try at 16:00:00
 demo/acme: the answer is not known, so nothing is presented for now; next try at 16:00:00
 demo/acme: waits: HTTP 429; next try at 16:00:00

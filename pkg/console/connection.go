@@ -47,7 +47,7 @@ type happened struct {
 	Text       string
 	Detail     string
 	Tone       string
-	Generation int64
+	Generation string
 }
 
 // reading is how to read the token in one language.
@@ -152,7 +152,7 @@ func (h *Handler) putsOf(rec rotation.Record, events []rotation.Event, now time.
 
 // inWords describes an event for people.
 func inWords(e rotation.Event) happened {
-	w := happened{At: e.At, Generation: e.Generation, Detail: e.Detail}
+	w := happened{At: e.At, Generation: generation(e.Epoch, e.Generation), Detail: e.Detail}
 	switch e.Kind {
 	case "registered":
 		w.Text, w.Tone = "Connection created", "info"

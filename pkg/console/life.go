@@ -209,7 +209,7 @@ func pairsOf(rec rotation.Record, events []rotation.Event) (pairs []pair) {
 
 func drawBar(p pair, y float64, x func(time.Time) float64, now time.Time) bar {
 	b := bar{X: x(p.from), Y: y}
-	b.Title = fmt.Sprintf("Generation %d: from %s", p.generation, p.from.UTC().Format("15:04:05"))
+	b.Title = fmt.Sprintf("Generation %s: from %s", generation(p.epoch, p.generation), p.from.UTC().Format("15:04:05"))
 	until := p.until
 	if until.IsZero() || until.Before(p.from) { // from before expiries were kept, or an import without an access token
 		until = p.from
@@ -232,7 +232,7 @@ func drawBar(p pair, y float64, x func(time.Time) float64, now time.Time) bar {
 		b.AheadX, b.Ahead = x(now), x(until)-x(now)
 	}
 	b.Width = max(x(solid)-b.X, 2)
-	if label := fmt.Sprintf("%d", p.generation); b.Width > 86 {
+	if label := generation(p.epoch, p.generation); b.Width > 100 {
 		b.Label = "generation " + label
 	} else if b.Width > 10*float64(len(label)) {
 		b.Label = label

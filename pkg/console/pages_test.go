@@ -56,7 +56,7 @@ func TestOverview(t *testing.T) {
 		r.ServiceAccount, r.Pin = true, &rotation.Pin{Company: "7", CompanyName: "Northwind"}
 	})
 	page := s.get("/").body
-	for name, want := range map[string]string{"active": `good">active<.*pat@example.com.*company 4264807.*generation 12`,
+	for name, want := range map[string]string{"active": `good">active<.*pat@example.com.*company 4264807.*generation 1\.12`,
 		"consent": `bad">needs consent<.*also tries the old token again`, "quarantine": `bad">quarantined<`,
 		"config": `bad">misconfigured<`, "retrying": `warn">waiting to retry<.*Redeem failed 2 times in a row \(store\): table is down`,
 		"rotating": `info">rotating<`, "overdue": `warn">response overdue<`, "expired": `bad">access token expired<.*expired 60 s ago`,
@@ -199,14 +199,14 @@ func TestOneConnection(t *testing.T) {
 	page := s.get("/connections/sandbox/acme").body
 	mustContain(t, page, "Its life", "mark consent", "mark redeem", "mark recovery", "mark publish", "mark unknown",
 		"mark refused",
-		"mark notice", "1 gap without a valid token", `class="rest"`, `class="gap"`, `class="ahead"`, "Generation 2: from",
+		"mark notice", "1 gap without a valid token", `class="rest"`, `class="gap"`, `class="ahead"`, "Generation 1.2: from",
 		"Unknown: the response was lost", "Redeem: a new token pair is saved", "Recovery: a token pair was found",
 		"Recovery: a new token pair is saved",
 		"invalid_grant &lt;b&gt;", "pat@example.com", "company 4264807", "Publish failed 3 times in a row (store): denied.",
 		"tokenturn token print sandbox/acme", "tokenturn token exec sandbox/acme -- ./report",
 		"process.env.PROCORE_ACCESS_TOKEN",
 		"os.environ", "os.Getenv", `formaction="/connections/sandbox/acme/rotate"`, "Invite again",
-		`action="/connections/sandbox/acme/disconnect"`, "generation 4")
+		`action="/connections/sandbox/acme/disconnect"`, "generation 1.4")
 	mustNotContain(t, page, "OF ANOTHER ONE", "End the quarantine")
 	for _, svg := range regexp.MustCompile(`(?s)<svg.*?</svg>`).FindAllString(page, -1) {
 		decoder := xml.NewDecoder(strings.NewReader(html.UnescapeString(strings.ReplaceAll(svg, "&lt;", ""))))
@@ -248,8 +248,8 @@ func TestReadersHaveTheTokenBefore(t *testing.T) {
 	rec.Published = "unheard-of"
 	s.put(rec)
 	for c, want := range map[token.Connection]string{
-		acme: `bad">access token expired<.*generation 3.*expired 6[0-9] s ago`,
-		bolt: `warn">publish overdue<.*programs do not get it yet.*generation 3.*(expires in (4|5) min|29[0-9] s)`,
+		acme: `bad">access token expired<.*generation 1\.3.*expired 6[0-9] s ago`,
+		bolt: `warn">publish overdue<.*programs do not get it yet.*generation 1\.3.*(expires in (4|5) min|29[0-9] s)`,
 		core: `warn">publish overdue<.*Access token">–<`} {
 		if got := row(s, c); !regexp.MustCompile(want).MatchString(got) {
 			t.Errorf("the row of %s is %s", c, got)
@@ -257,8 +257,8 @@ func TestReadersHaveTheTokenBefore(t *testing.T) {
 	}
 	mustContain(t, s.get("/").body, "A newer one is saved, and not published yet")
 	page := s.get("/connections/sandbox/acme").body
-	mustContain(t, page, "access token expired", "1 gap without a valid token", "Generation 3: from")
-	mustNotContain(t, page, "Generation 4: from")
+	mustContain(t, page, "access token expired", "1 gap without a valid token", "Generation 1.3: from")
+	mustNotContain(t, page, "Generation 1.4: from")
 	// A token that was published while somebody looked needs no history.
 	known := active(fine, 3)
 	known.Current.VersionID, known.Published, known.Current.ExpiresAt = "old", "old", now.Add(-time.Second)

@@ -2,6 +2,7 @@ package console
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -21,7 +22,7 @@ type row struct {
 	Company    string
 	// CompanyName is how the operator calls the company; empty: not known.
 	CompanyName string
-	Generation  int64 // 0 in a row without a token
+	Generation  string // as the command writes it: 1.27; empty in a row without a token
 	HasToken    bool
 	Issued      moment // of the access token
 	Expires     moment
@@ -62,7 +63,7 @@ func (m moment) Time() time.Time {
 // published, the record does not say how long it lives.
 type shown struct {
 	version         string // as in Record.Published; empty: not known
-	generation      int64
+	generation      string
 	issued, expires time.Time // zero: not known
 }
 
@@ -74,7 +75,8 @@ func lags(rec rotation.Record) bool {
 // shownBy finds what programs get, as far as the record and the events tell.
 func shownBy(rec rotation.Record, newestFirst []rotation.Event) shown {
 	if rec.Current != nil && !lags(rec) {
-		return shown{rec.Published, rec.Generation, cmp.Or(rec.Current.IssuedAt, rec.Current.SavedAt), rec.Current.ExpiresAt}
+		return shown{rec.Published, generation(rec.Epoch, rec.Generation),
+			cmp.Or(rec.Current.IssuedAt, rec.Current.SavedAt), rec.Current.ExpiresAt}
 	}
 	found := shown{version: rec.Published}
 	if rec.Published == "" {
@@ -88,11 +90,15 @@ func shownBy(rec rotation.Record, newestFirst []rotation.Event) shown {
 	}
 	for _, e := range newestFirst {
 		if isPair(e) && e.Epoch == newestFirst[i].Epoch && e.Generation == newestFirst[i].Generation {
-			found.generation, found.issued, found.expires = e.Generation, e.At, e.ExpiresAt
+			found.generation, found.issued, found.expires = generation(e.Epoch, e.Generation), e.At, e.ExpiresAt
 		}
 	}
 	return found
 }
+
+// generation is how people read the position of a pair: what consents, imports and
+// disconnections raise, and the refreshes since then.
+func generation(epoch, generation int64) string { return fmt.Sprintf("%d.%d", epoch, generation) }
 
 // isPair reports whether an event makes a pair the current one.
 func isPair(e rotation.Event) bool { return e.Kind == "decided" || e.Kind == "adopted" }
@@ -125,7 +131,7 @@ func describe(rec rotation.Record, readers shown, now time.Time) row {
 		r.Issued, r.Expires = momentOf(readers.issued), momentOf(readers.expires)
 	case lags(rec): // nobody knows what programs get
 	default:
-		r.HasToken, r.Generation = true, rec.Generation
+		r.HasToken, r.Generation = true, generation(rec.Epoch, rec.Generation)
 		r.Issued, r.Expires = momentOf(cmp.Or(cur.IssuedAt, cur.SavedAt)), momentOf(cur.ExpiresAt)
 	}
 	r.describeStatus(rec, now)

@@ -110,7 +110,7 @@ func TestTheStreamHasWhatChanged(t *testing.T) {
 	}
 	s.put(active(bolt, 2))
 	u := o.update(t)
-	if len(u.Rows) != 1 || !strings.Contains(u.Rows["sandbox/bolt"], "generation 2") || u.Order != nil || u.Parts != nil {
+	if len(u.Rows) != 1 || !strings.Contains(u.Rows["sandbox/bolt"], "generation 1.2") || u.Order != nil || u.Parts != nil {
 		t.Errorf("one rotation: %+v", u)
 	}
 	rec := active(acme, 1)
@@ -214,7 +214,7 @@ func TestManyStreams(t *testing.T) {
 	s.put(active(acme, 2))
 	s.post("/connections/sandbox/acme/rotate") // what follows an action is shown at once
 	for _, o := range open {
-		if u := o.update(t); !strings.Contains(u.Rows["sandbox/acme"], "generation 2") {
+		if u := o.update(t); !strings.Contains(u.Rows["sandbox/acme"], "generation 1.2") {
 			t.Fatalf("%+v", u)
 		}
 	}

@@ -103,7 +103,7 @@ func (t *reconciliation) compareSecret(ctx context.Context, v secretView) (secre
 	case doc.Stack != t.engine.settings.Stack:
 		return v, &otherStackError{t.conn, t.engine.settings.Stack, doc.Stack}
 	case !after(doc.Epoch, doc.Generation, t.rec.Epoch, t.rec.Generation):
-		v.drift = fmt.Sprintf("AWSCURRENT is on generation %d of epoch %d", doc.Generation, doc.Epoch)
+		v.drift = fmt.Sprintf("AWSCURRENT is on generation %d.%d", doc.Epoch, doc.Generation)
 		return v, nil
 	}
 	m := responseOf(doc)

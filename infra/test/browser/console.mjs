@@ -5,7 +5,7 @@ import {allowing, devices, inspect, openBrowser, Person, sees, start, world} fro
 
 const connection = 'demo/acme'
 const row = page => page.locator(`#rows tr[data-row="${connection}"]`)
-const generation = async page => Number(/generation (\d+)/.exec(await row(page).innerText())?.[1] ?? 0)
+const generation = async page => Number(/generation \d+\.(\d+)/.exec(await row(page).innerText())?.[1] ?? 0)
 
 world.providers = [new URL(world.emptyURL).origin]
 let browser, pat, failed
@@ -86,7 +86,7 @@ step('the three steps of an empty console', async () => {
   await page.close()
 })
 
-step('connect, and see generation 2 without a reload', async () => {
+step('connect, and see generation 1.2 without a reload', async () => {
   const {page} = pat
   await page.goto(world.publicURL)
   await page.getByText('live', {exact: true}).waitFor()
@@ -95,7 +95,7 @@ step('connect, and see generation 2 without a reload', async () => {
   assert.equal(await page.locator('#panel button:enabled').count(), 0, 'an experiment can start before anything is connected')
   await allow(world.consentLink)
   await until(page, 'active', async () => (await row(page).innerText()).includes('active'))
-  await until(page, 'generation 2', async () => await generation(page) >= 2)
+  await until(page, 'generation 1.2', async () => await generation(page) >= 2)
   await inspect(page, 'console-active')
 })
 
@@ -139,9 +139,9 @@ step('one connection: its life, how to read it, rotate now, invite again', async
   await page.evaluate(() => { window.stayed = true })
   assert.ok(await page.locator('svg.life .bar-of-generation').count() >= 2, 'bars of token life')
   for (const language of ['Go', 'Python', 'TypeScript', 'bash']) await page.getByRole('heading', {level: 3, name: language, exact: true}).waitFor()
-  const before = Number(/generation (\d+)/.exec(await page.locator('#facts').innerText())[1])
+  const before = Number(/generation \d+\.(\d+)/.exec(await page.locator('#facts').innerText())[1])
   await page.getByRole('button', {name: 'Rotate now'}).click()
-  await until(page, 'the next generation', async () => Number(/generation (\d+)/.exec(await page.locator('#facts').innerText())[1]) > before)
+  await until(page, 'the next generation', async () => Number(/generation \d+\.(\d+)/.exec(await page.locator('#facts').innerText())[1]) > before)
   await page.locator('#result [data-close]').click()
   await linkFrom(page, page.getByRole('button', {name: 'Invite again'}))
   await inspect(page, 'console-connection')
