@@ -43,8 +43,10 @@ that it already has, or that it knows to be spent, without presenting it.
 
 --batch reads many tokens from standard input, one JSON object per line:
 {"connection":"sandbox/acme","refresh_token":"...","company":"4264807"}
-The company is optional. Nothing is imported unless every line is valid. The exit codes
-are those of "connection rotate --all".`,
+The company is optional. Nothing is imported unless every line is valid. After an
+interruption, run the same command again with the same input: tokenturn knows the tokens
+that it has imported and does not present them again. The exit codes are those of
+"connection rotate --all".`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case batch && (len(args) > 0 || company != ""):
@@ -90,11 +92,11 @@ func (c *cli) importOne(ctx context.Context, in *installation, conn token.Connec
 		return exitf(usage, "%w; %s", err, nothingImported)
 	}
 	one := importing{conn, refresh, company}
-	if err := c.checkImports(ctx, in, []importing{one}); err != nil {
-		return err
-	}
 	rotator, err := in.rotator()
 	if err != nil {
+		return err
+	}
+	if err := c.checkImports(ctx, in, []importing{one}); err != nil {
 		return err
 	}
 	working, finished := c.uninterrupted(ctx, "The refresh token is being used. Stopping now would lose the token pair; "+
@@ -132,11 +134,16 @@ func (c *cli) importBatch(ctx context.Context, in *installation) error {
 	if err != nil {
 		return exitf(usage, "%w\n%s", err, nothingImported)
 	}
-	if err := c.checkImports(ctx, in, all); err != nil {
-		return err
-	}
 	rotator, err := in.rotator()
 	if err != nil {
+		return err
+	}
+	earlier, err := in.importedBefore(ctx, rotator, all)
+	if err != nil {
+		return err
+	}
+	left := slices.DeleteFunc(slices.Clone(all), func(one importing) bool { return earlier[one.Connection] != nil })
+	if err := c.checkImports(ctx, in, left); err != nil {
 		return err
 	}
 	defer c.deferSignals(finishingFirst)()
@@ -149,11 +156,17 @@ func (c *cli) importBatch(ctx context.Context, in *installation) error {
 	var counting sync.Mutex
 	for i, one := range all {
 		group.Go(func() error {
-			if ctx.Err() != nil { // the others stay as they are, and can be imported later
+			working := context.WithoutCancel(ctx)
+			switch before := earlier[one.Connection]; {
+			case before != nil && before.Outcome != "":
+				report.Connections[i] = *before
+			case ctx.Err() != nil: // the others stay as they are, and can be imported later
 				report.Connections[i] = rotation.ConnectionReport{Connection: one.Connection, Outcome: rotation.Deferred,
 					Detail: "interrupted; not imported"}
-			} else {
-				report.Connections[i] = in.importToken(context.WithoutCancel(ctx), rotator, one)
+			case before != nil:
+				report.Connections[i] = rotateImported(working, rotator, one.Connection)
+			default:
+				report.Connections[i] = in.importToken(working, rotator, one)
 			}
 			counting.Lock()
 			defer counting.Unlock()
@@ -165,7 +178,43 @@ func (c *cli) importBatch(ctx context.Context, in *installation) error {
 	_ = group.Wait()
 	end()
 	report.Duration = rotation.Milliseconds(time.Since(started).Milliseconds())
+	if ctx.Err() != nil {
+		c.say("Interrupted. Run the same command again with the same input; what is imported is not presented again.")
+	}
 	return errors.Join(c.answer(report, func(w io.Writer) { printReports(w, report) }), worst(report))
+}
+
+// importedBefore finds the lines that an earlier run has imported, by the fingerprints of
+// their tokens. A report without an outcome is of a token that is saved and not used yet.
+func (in *installation) importedBefore(ctx context.Context, rotator *rotation.Rotator,
+	all []importing) (map[token.Connection]*rotation.ConnectionReport, error) {
+	found := map[token.Connection]*rotation.ConnectionReport{}
+	for _, one := range all {
+		rec, responses, err := in.ledger.Load(ctx, one.Connection)
+		if err == nil && rec.Status == rotation.Pending && len(responses) > 0 {
+			// A run that was killed has saved the token, and nobody has made it the current one.
+			if _, err = rotator.Publish(ctx, one.Connection); err == nil {
+				rec, _, err = in.ledger.Load(ctx, one.Connection)
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+		fingerprint := one.Refresh.Fingerprint()
+		if !slices.Contains(rec.Imported, fingerprint) || rec.Current == nil {
+			continue
+		}
+		report := &rotation.ConnectionReport{Connection: one.Connection, Epoch: rec.Epoch, Generation: rec.Generation}
+		switch {
+		case rec.Status == rotation.NeedsConsent:
+			report.Outcome, report.Detail = rotation.ConsentNeeded, "it was imported before"
+		case rec.Current.Fingerprint != fingerprint:
+			report.Outcome, report.ExpiresAt = rotation.Fresh, rec.Current.ExpiresAt
+			report.Detail = "it was imported before"
+		}
+		found[one.Connection] = report
+	}
+	return found, nil
 }
 
 // readImports reads one importing per line. Its errors name the line and quote nothing.
@@ -268,15 +317,19 @@ func (in *installation) importToken(ctx context.Context, rotator *rotation.Rotat
 	if err := consents.Import(ctx, one.Connection, one.Refresh, one.Company); err != nil {
 		return fail(err)
 	}
-	report, err := rotator.Rotate(ctx, one.Connection)
+	return rotateImported(ctx, rotator, one.Connection)
+}
+
+// rotateImported uses an imported token for the first time.
+func rotateImported(ctx context.Context, rotator *rotation.Rotator, conn token.Connection) rotation.ConnectionReport {
+	report, err := rotator.Rotate(ctx, conn)
 	if err != nil {
-		return fail(err)
+		return rotation.ConnectionReport{Connection: conn, Outcome: rotation.Failed, Detail: err.Error()}
 	}
 	r := report.Connections[0]
 	if r.Outcome == rotation.ConsentNeeded {
 		r.Detail = "Procore refuses the imported token: it is spent or revoked, belongs to another environment than " +
-			one.Connection.Environment +
-			", or was issued to another client id"
+			conn.Environment + ", or was issued to another client id"
 	}
 	return r
 }
