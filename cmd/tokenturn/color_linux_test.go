@@ -4,6 +4,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/tokenturn/tokenturn/pkg/procore/procoretest"
 )
 
 var escapes = regexp.MustCompile("\x1b\\[[0-9;]*[A-Za-z]")
@@ -46,5 +48,30 @@ func TestColorsAndProgressOnTerminalsOnly(t *testing.T) {
 			t.Errorf("colored in spite of %s", off)
 		}
 		s.environ = s.environ[:len(s.environ)-1]
+	}
+}
+
+// A person at a terminal reads sentences, unless a program is to read the log.
+func TestLogInATerminal(t *testing.T) {
+	t.Parallel()
+	s := newMachine(t)
+	for name, test := range map[string]struct{ flag, want, not string }{
+		"demo/acme":  {"--store=embedded", "demo/acme: notice (quarantined): ", "level="},
+		"demo/other": {"--log=json", `"msg":"notice","kind":"quarantined"`, "notice (quarantined)"},
+	} {
+		s.connects(name)
+		s.standIn.Script(procoretest.Rewritten(func(sound string) string {
+			return strings.TrimSuffix(strings.TrimSpace(sound), "}") +
+				`,"refresh_token":"another-refresh-token-of-the-right-length"}`
+		}))
+		session := s.start("connection", "rotate", name, test.flag)
+		if exit, shown := session.ends(); exit != failed || !strings.Contains(shown, test.want) ||
+			strings.Contains(shown, test.not) {
+			t.Errorf("%s: exit code %d; shown:\n%s", test.flag, exit, shown)
+		}
+	}
+	if exit, said := s.pipe("", "connection", "list", "--log", "xml"); exit != usage ||
+		!strings.Contains(said, "--log takes sentences, logfmt, json") {
+		t.Errorf("exit code %d; said:\n%s", exit, said)
 	}
 }

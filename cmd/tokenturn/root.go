@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -24,6 +25,7 @@ type cli struct {
 	store string
 	data  string
 	json  bool
+	log   string // one of logFormats; empty: see logFormat
 	// Which installation in AWS: a stack, or a profile of config.toml.
 	stack, use         string
 	region, awsProfile string
@@ -86,6 +88,9 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a person must give consent,
 	flags.StringVar(&c.data, "data", "", "directory of the embedded store (default $XDG_DATA_HOME/tokenturn or "+
 		"~/.local/share/tokenturn)")
 	flags.BoolVar(&c.json, "json", false, "print the result as JSON")
+	flags.StringVar(&c.log, "log", "", "`format` of log lines: sentences (default in a terminal), logfmt (default "+
+		"elsewhere) or json (default with --json)")
+	_ = root.RegisterFlagCompletionFunc("log", cobra.FixedCompletions(logFormats, cobra.ShellCompDirectiveNoFileComp))
 	root.PersistentPreRunE = c.checkFlags
 	c.completeArguments(root)
 	suggestFor(root)
@@ -108,7 +113,12 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a person must give consent,
 	return root
 }
 
-func (c *cli) checkFlags(cmd *cobra.Command, _ []string) error { return c.chooseStore(cmd) }
+func (c *cli) checkFlags(cmd *cobra.Command, _ []string) error {
+	if c.log != "" && !slices.Contains(logFormats, c.log) {
+		return usageError(cmd, fmt.Errorf("--log takes %s", strings.Join(logFormats, ", ")))
+	}
+	return c.chooseStore(cmd)
+}
 
 // say writes a message for the person to standard error.
 func (c *cli) say(format string, args ...any) {
@@ -148,11 +158,37 @@ func (c *cli) getenv(name string) string {
 	return value
 }
 
+// The formats of log lines.
+const (
+	sentences = "sentences" // for people
+	logfmt    = "logfmt"
+	jsonLines = "json"
+)
+
+var logFormats = []string{sentences, logfmt, jsonLines}
+
+// logFormat is the format of log lines: sentences where a person reads them, unless --log
+// names another one.
+func (c *cli) logFormat() string {
+	switch {
+	case c.log != "":
+		return c.log
+	case c.json:
+		return jsonLines
+	case isTerminal(c.stderr):
+		return sentences
+	}
+	return logfmt
+}
+
 // logger writes lines of at least this level to standard error.
 func (c *cli) logger(level slog.Level) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level}
-	if c.json {
+	switch c.logFormat() {
+	case jsonLines:
 		return slog.New(slog.NewJSONHandler(c.stderr, options))
+	case sentences:
+		return slog.New(narration{level: level, narrator: &narrator{out: c.stderr}, command: c.thisCommand()})
 	}
 	return slog.New(slog.NewTextHandler(c.stderr, options))
 }

@@ -41,7 +41,7 @@ demo has buttons that break something and show how tokenturn recovers. For them,
 run in a second process, and lease, quiet period and redeem timeout are short.
 
 In a terminal, and with --demo, the log is in sentences. Otherwise it is in logfmt, and with
---json in JSON.
+--json in JSON. --log chooses the format.
 
 After Ctrl-C, tokenturn finishes what it has begun and stops.`,
 		func(ctx context.Context, cmd *cobra.Command) error {
@@ -88,14 +88,13 @@ func (c *cli) listenError(addr string, demo bool, err error) error {
 
 func (c *cli) serve(ctx context.Context, listener net.Listener, every time.Duration, organization string) error {
 	return c.withNew(ctx, func(in *installation) error {
-		narrate := isTerminal(c.stderr) && !c.json
-		in.log = withRequestIDs(c.serveLog(slog.LevelInfo, narrate))
+		in.log = withRequestIDs(c.logger(slog.LevelInfo))
 		in.publicURL, in.organization = localAddress(listener), organization
 		c.say("Console: %s/", in.publicURL)
 		c.say("Serving %s. Connections that are due are rotated every %v. Redirect URI for the Developer Portal: %s",
 			in.publicURL, every, callbackURL(in.publicURL, "ENV"))
 		s := c.system(in, every)
-		if narrate {
+		if c.logFormat() == sentences {
 			s.watch = (&narrator{out: c.stderr}).report
 		}
 		return s.run(ctx, listener)

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -72,7 +73,10 @@ func (c *cli) newDemo(ctx context.Context, dir, publicURL string, timing demoTim
 			err = errors.Join(err, d.close())
 		}
 	}()
-	log := withRequestIDs(c.serveLog(slog.LevelInfo, true))
+	if c.log == "" && !c.json {
+		c.log = sentences
+	}
+	log := withRequestIDs(c.logger(slog.LevelInfo))
 	if d.in, err = c.openEmbedded(ctx, dir, log); err != nil {
 		return nil, err
 	}
@@ -108,7 +112,11 @@ func (d *demo) run(ctx context.Context, listener net.Listener) error {
 	s := d.cli.system(d.in, d.timing.every)
 	s.experiments = d.lab
 	s.command = shellWord(thisProgram()) + " --data " + shellWord(d.dir)
-	s.watch = (&demoNarrator{narrator: &narrator{out: d.cli.stderr}, lab: d.lab,
+	out := io.Discard
+	if d.cli.logFormat() == sentences {
+		out = d.cli.stderr
+	}
+	s.watch = (&demoNarrator{narrator: &narrator{out: out}, lab: d.lab,
 		read: s.command + " token print " + demoConnection.String()}).report
 	s.start = func(followUps rotation.FollowUps, notifier rotation.Notifier) (trigger.Engine, func(), error) {
 		worker, err := newSupervisor(d.worker, followUps, watchedNotifier{notifier, d.lab}, d.in.log)
@@ -133,7 +141,7 @@ func (d *demo) worker(clock time.Duration) *exec.Cmd {
 		program = "tokenturn"
 	}
 	cmd := exec.Command(program, "worker", "--store", "embedded", "--data", d.dir, "--public-url", d.in.publicURL,
-		"--clock", clock.String(), "--narrate", fmt.Sprintf("--json=%t", d.cli.json))
+		"--clock", clock.String(), "--log", d.cli.logFormat())
 	cmd.Args[0] = "tokenturn" // whatever the file is called
 	cmd.Env, cmd.Stderr = d.cli.environ, d.cli.stderr
 	apart(cmd)

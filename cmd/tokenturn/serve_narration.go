@@ -13,15 +13,6 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
-// serveLog is the log of `serve` and of its worker: JSON with --json, sentences for people
-// if narrate, otherwise logfmt.
-func (c *cli) serveLog(level slog.Level, narrate bool) *slog.Logger {
-	if c.json || !narrate {
-		return c.logger(level)
-	}
-	return slog.New(narration{level: level, narrator: &narrator{out: c.stderr}, command: c.thisCommand()})
-}
-
 // narrator writes one line for each thing that happens, with the time before it.
 type narrator struct {
 	mu   sync.Mutex

@@ -15,8 +15,8 @@ import (
 
 func TestNarration(t *testing.T) {
 	var out bytes.Buffer
-	c := &cli{store: "embedded", stderr: &out}
-	log := c.serveLog(slog.LevelInfo, true).With("request_id", "ABC")
+	c := &cli{store: "embedded", stderr: &out, log: sentences}
+	log := c.logger(slog.LevelInfo).With("request_id", "ABC")
 	acme := token.Connection{Environment: "demo", Name: "acme"}
 	at := time.Date(2026, 11, 28, 16, 0, 0, 0, time.Local)
 	n := &narrator{out: &out}
@@ -73,10 +73,15 @@ demo/acme: failed: no disk
 	}
 }
 
-func TestNarrationOfAProgramIsJSON(t *testing.T) {
-	var out bytes.Buffer
-	(&cli{stderr: &out, json: true}).serveLog(slog.LevelInfo, true).Info("request served", "route", "GET /")
-	if !strings.Contains(out.String(), `"msg":"request served","route":"GET /"`) {
-		t.Error(out.String())
+func TestLogFormats(t *testing.T) {
+	for want, c := range map[string]cli{"level=INFO msg=\"request served\" route=\"GET /\"": {},
+		`"msg":"request served","route":"GET /"`: {json: true}, `,"route":"GET /"`: {log: jsonLines},
+		` route="GET /"`: {json: true, log: logfmt}} {
+		var out bytes.Buffer
+		c.stderr = &out
+		c.logger(slog.LevelInfo).Info("request served", "route", "GET /")
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%s does not contain %s", out.String(), want)
+		}
 	}
 }

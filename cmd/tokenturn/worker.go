@@ -24,7 +24,6 @@ import (
 type workerFlags struct {
 	publicURL string
 	clock     time.Duration
-	narrate   bool
 }
 
 // workerCommand is the rotate function as a process of its own. `serve --demo` kills it, and
@@ -47,7 +46,7 @@ the work in progress. Signals that ask it to stop have no effect.`,
 			}
 			signal.Ignore(stopSignals()...) // it ends with its input
 			return c.withNew(context.WithoutCancel(ctx), func(in *installation) error {
-				in.publicURL, in.log = flags.publicURL, c.serveLog(slog.LevelWarn, flags.narrate)
+				in.publicURL, in.log = flags.publicURL, c.logger(slog.LevelWarn)
 				if flags.clock != 0 {
 					in.now = func() time.Time { return time.Now().Add(flags.clock) }
 				}
@@ -57,7 +56,6 @@ the work in progress. Signals that ask it to stop have no effect.`,
 	cmd.Hidden = true
 	cmd.Flags().StringVar(&flags.publicURL, "public-url", "", "base URL of links in notices")
 	cmd.Flags().DurationVar(&flags.clock, "clock", 0, "how far its clock is ahead")
-	cmd.Flags().BoolVar(&flags.narrate, "narrate", false, "write the log as sentences")
 	return c.withExamples(cmd, example{"Carry out one sweep", `echo '{"id":1,"event":{"op":"sweep"}}' | tokenturn worker`})
 }
 
