@@ -74,6 +74,9 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a person must give consent,
 	// By default cobra leaves out the short description of a command that has a long one.
 	root.SetHelpTemplate("{{.Short}}.\n\n{{with .Long}}{{. | trimTrailingWhitespaces}}\n\n{{end}}{{.UsageString}}")
 	root.SetVersionTemplate("{{.Version}}\n")
+	if width := columns(c.stdout); width > 0 {
+		fitHelp(root, width)
+	}
 	flags := root.PersistentFlags()
 	store := "embedded"
 	if c.getenv("TOKENTURN_TABLE") != "" {
