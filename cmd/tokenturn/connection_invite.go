@@ -30,7 +30,8 @@ for one connection and can be started five times. It ends with a success, or whe
 else connects or disconnects the connection. For an existing connection it renews the
 consent: only the same user and company can do that, unless you add --repin. For a
 disconnected connection, tokenturn first restores the secret. Anyone with the link can use
-it until it is used up; "tokenturn invitation revoke" revokes it.
+it until it is used up; "tokenturn invitation revoke" revokes it. If nobody consents, the
+connection is deleted some time after its last invitation expires, at the earliest a day.
 
 The page behind the link shows the number of --company with the name of --company-name,
 which nobody compares with anything. A later link for the same company shows it again.

@@ -106,6 +106,7 @@ func (d connectionDetail) print(w io.Writer, now time.Time) {
 		line("", "%s", quarantineAdvice(d.Connection))
 	}
 	line("generation", "%s (epoch %d, refreshes since then: %d)", generation(d.Epoch, d.Generation), d.Epoch, d.Generation)
+	at("invited until", d.InvitedUntil)
 	at("access token expires", d.ExpiresAt)
 	at("last rotated", d.RotatedAt)
 	at("next due", d.DueAt)
