@@ -38,7 +38,7 @@ type connectionAnswer struct {
 	Quarantined bool `json:"held,omitempty"`
 	// ServiceAccount: the connection is of the app itself, not of a user.
 	ServiceAccount bool `json:"service_account,omitempty"`
-	// Whose consent it has, and for which company.
+	// Who has consented, and for which company.
 	ResourceOwner string `json:"resource_owner,omitempty"`
 	Login         string `json:"login,omitempty"`
 	Company       string `json:"company,omitempty"`

@@ -58,8 +58,8 @@ first (the epoch), and each refresh since then raises the second.`,
 	flags.StringVar(&wanted.environment, "environment", "", "list the connections of this environment only")
 	flags.StringSliceVar(&wanted.statuses, "status", nil, "list the connections with this `status` only: "+
 		strings.Join(statuses, ", ")+"; several with commas")
-	flags.StringVar(&wanted.sort, "sort", sortings[0], "`order`: name, status (most urgent first), expires (next to expire "+
-		"first), rotated (last rotated first) or due (next due first)")
+	flags.StringVar(&wanted.sort, "sort", sortings[0], "`order`: name, status (most urgent first), expires (next to "+
+		"expire first), rotated (last rotated first) or due (next due first)")
 	flags.BoolVar(&wanted.watch, "watch", false, "show the list again every few seconds, until Ctrl-C")
 	for name, values := range map[string][]string{"status": statuses, "sort": sortings} {
 		_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
@@ -219,7 +219,7 @@ func (a connectionAnswer) paintedStatus(p painter) string {
 	return p.paint(text, with)
 }
 
-// person says in a table whose consent the connection has.
+// person says in a table who has consented.
 func (a connectionAnswer) person() string {
 	switch {
 	case a.ServiceAccount:

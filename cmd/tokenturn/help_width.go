@@ -25,8 +25,8 @@ func fitHelp(root *cobra.Command, width int) {
 		"{{.Example}}", fmt.Sprintf("{{fitExamples %d .Example}}", text),
 		".FlagUsages |", fmt.Sprintf(".FlagUsagesWrapped %d |", width),
 		`Use "{{.CommandPath}} [command] --help" for more information about a command.`,
-		fmt.Sprintf("{{fitLine %d (printf `Use \"%%s [command] --help\" for more information about a command.` .CommandPath)}}",
-			text),
+		fmt.Sprintf("{{fitLine %d (printf `Use \"%%s [command] --help\" for more information about a command.` "+
+			".CommandPath)}}", text),
 	).Replace(root.UsageTemplate()))
 	root.SetHelpTemplate(strings.NewReplacer(
 		"{{.Short}}.", fmt.Sprintf(`{{fitLine %d (print .Short ".")}}`, text),
@@ -44,7 +44,7 @@ func fitLine(width int, args ...any) string {
 	return strings.Join(wrap(args[len(args)-1].(string), max(width-before, minColumn)), "\n"+strings.Repeat(" ", before))
 }
 
-// fitText breaks the lines of paragraphs and of lists anew. What is indented or JSON stays
+// fitText breaks the lines of paragraphs and of lists to that width. What is indented or JSON stays
 // as it is.
 func fitText(width int, text string) string {
 	var out []string

@@ -117,7 +117,7 @@ func (t *table) complete(complete func(string) string) {
 	}
 }
 
-// minColumn is the narrowest column whose lines are worth breaking.
+// minColumn is the width from which breaking the lines of a column helps.
 const minColumn = 24
 
 // aligned pads the cells of a line.

@@ -110,7 +110,8 @@ func TestTheStreamHasWhatChanged(t *testing.T) {
 	}
 	s.put(active(bolt, 2))
 	u := o.update(t)
-	if len(u.Rows) != 1 || !strings.Contains(u.Rows["sandbox/bolt"], "generation 1.2") || u.Order != nil || u.Parts != nil {
+	if len(u.Rows) != 1 || !strings.Contains(u.Rows["sandbox/bolt"], "generation 1.2") || u.Order != nil ||
+		u.Parts != nil {
 		t.Errorf("one rotation: %+v", u)
 	}
 	rec := active(acme, 1)
