@@ -8,7 +8,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -228,12 +227,12 @@ var setupColors = map[setupState]color{stepDone: green, stepNotNeeded: green, st
 	stepLater: yellow, stepProblem: red}
 
 func (a setupAnswer) print(w io.Writer, p painter) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "%s\tSTEP\tFOUND\n", p.paint("STATE", plain))
+	var t table
+	t.row("STATE", "STEP", "FOUND")
 	for _, s := range a.Steps {
-		fmt.Fprintf(t, "%s\t%s\t%s\n", p.paint(string(s.State), setupColors[s.State]), s.Title, oneLine(s.Found))
+		t.row(p.paint(string(s.State), setupColors[s.State]), s.Title, oneLine(s.Found))
 	}
-	t.Flush()
+	t.print(w)
 	if a.Next != "" {
 		fmt.Fprintf(w, "\nNext: %s\n", a.step(a.Next).text(a.RedirectURIs))
 	}
