@@ -40,7 +40,8 @@ disconnected ones, and those to which nobody consented before the last invitatio
 expired. With --all, --status or --json they are listed too. "tokenturn connection forget"
 deletes one.
 
-A generation such as 1.27 has two parts: consents, imports and disconnections raise the
+A narrow terminal shows fewer columns; "tokenturn connection show" shows everything. A
+generation such as 1.27 has two parts: consents, imports and disconnections raise the
 first (the epoch), and each refresh since then raises the second.`,
 		func(ctx context.Context, cmd *cobra.Command) error {
 			if err := wanted.check(c); err != nil {
@@ -189,7 +190,7 @@ func printConnections(w io.Writer, list []connectionAnswer, now time.Time, p pai
 		return
 	}
 	t := table{head: []string{"CONNECTION", "STATUS", "PERSON", "COMPANY", "EXPIRES", "GENERATION", "LAST ROTATED",
-		"NEXT DUE"}}
+		"NEXT DUE"}, spare: []string{"GENERATION", "LAST ROTATED", "NEXT DUE"}}
 	for _, a := range list {
 		due := next(a.DueAt, now)
 		if a.Status == rotation.Disconnected {

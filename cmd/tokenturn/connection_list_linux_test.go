@@ -18,8 +18,7 @@ func TestWatchConnections(t *testing.T) {
 	if err := pty.Setsize(session.side, &pty.Winsize{Rows: 20, Cols: 60}); err != nil {
 		t.Fatal(err)
 	}
-	session.sees("\x1b[H\x1b[J")
-	session.sees("  next due")
+	session.sees(clearScreen)
 	if code, said := s.pipe("", "connection", "invite", "demo/second"); code != done {
 		t.Fatal(said)
 	}

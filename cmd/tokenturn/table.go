@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -44,11 +45,12 @@ func size(stream any) (width, height int) {
 }
 
 // table is printed with aligned columns if they fit the width of the page. Otherwise a table
-// with a head is printed as one block of lines for each row, and one without a head breaks
-// the lines of its last column.
+// with a head loses its spare columns or, if that is not enough, is printed as one whole
+// block of lines for each row. One without a head breaks the lines of its last column.
 type table struct {
-	head []string
-	rows [][]string
+	head  []string
+	spare []string // columns to do without first, if they are too many
+	rows  [][]string
 }
 
 // row adds a row. All rows have the same number of cells.
@@ -69,20 +71,19 @@ func (t *table) print(w io.Writer) {
 	if len(all) == 0 {
 		return
 	}
-	widths := make([]int, len(all[0]))
-	for _, cells := range all {
-		for n, cell := range cells {
-			widths[n] = max(widths[n], visible(cell))
+	shown := all
+	widths, before := measure(all)
+	for _, name := range t.spare {
+		if width == 0 || before+widths[len(widths)-1] <= width {
+			break
 		}
+		shown = without(shown, slices.Index(shown[0], name))
+		widths, before = measure(shown)
 	}
 	last := len(widths) - 1
-	before := 0 // of the last column
-	for _, w := range widths[:last] {
-		before += w + len(gap)
-	}
 	switch {
 	case width == 0 || before+widths[last] <= width:
-		for _, cells := range all {
+		for _, cells := range shown {
 			fmt.Fprintln(w, strings.TrimRight(aligned(cells[:last], widths)+cells[last], " "))
 		}
 	case t.head != nil:
@@ -115,6 +116,28 @@ func (t *table) complete(complete func(string) string) {
 			}
 		}
 	}
+}
+
+// measure returns the widths of the columns, and what is before the last one.
+func measure(rows [][]string) (widths []int, before int) {
+	widths = make([]int, len(rows[0]))
+	for _, cells := range rows {
+		for n, cell := range cells {
+			widths[n] = max(widths[n], visible(cell))
+		}
+	}
+	for _, w := range widths[:len(widths)-1] {
+		before += w + len(gap)
+	}
+	return widths, before
+}
+
+// without leaves out a column.
+func without(rows [][]string, column int) (rest [][]string) {
+	for _, cells := range rows {
+		rest = append(rest, slices.Delete(slices.Clone(cells), column, column+1))
+	}
+	return rest
 }
 
 // minColumn is the width from which breaking the lines of a column helps.

@@ -11,6 +11,8 @@ func TestTableFits(t *testing.T) {
 	list := table{head: []string{"CONNECTION", "STATUS", "COMPANY"}}
 	list.row("sandbox/acme", p.paint("active", green), "Hawthorne General, 4264807")
 	list.row("sandbox/b", p.paint("needs_consent", red), "-")
+	spared := list
+	spared.head, spared.spare = []string{"CONNECTION", "EXPIRES", "COMPANY"}, []string{"EXPIRES"}
 	facts := table{}
 	facts.row("status", "active")
 	facts.row("access token expires", "2026-11-28 19:49:05 UTC, in 40m")
@@ -26,6 +28,10 @@ func TestTableFits(t *testing.T) {
 			"sandbox/b     \x1b[31mneeds_consent\x1b[39m  -\n"},
 		"blocks": {list, 36, "sandbox/acme\n  status   \x1b[32mactive\x1b[39m\n  company  Hawthorne General,\n" +
 			"           4264807\nsandbox/b\n  status   \x1b[31mneeds_consent\x1b[39m\n  company  -\n"},
+		"fewer columns": {spared, 40, "CONNECTION    COMPANY\n" +
+			"sandbox/acme  Hawthorne General, 4264807\nsandbox/b     -\n"},
+		"whole blocks": {spared, 30, "sandbox/acme\n  expires  \x1b[32mactive\x1b[39m\n  company  Hawthorne General,\n" +
+			"           4264807\nsandbox/b\n  expires  \x1b[31mneeds_consent\x1b[39m\n  company  -\n"},
 		"broken lines": {facts, 50, "status                active\n" +
 			"access token expires  2026-11-28 19:49:05 UTC, in\n                      40m\n"},
 		"below": {events, 50, "2026-11-28 19:49:05 UTC  1.27  decided\n" +
