@@ -31,7 +31,7 @@ func (c *cli) addSecret(ctx context.Context, cmd *cobra.Command, in *installatio
 		return exitf(usage, "nothing was stored: the credentials for %s are not valid:\n%w", environment, err)
 	}
 	second := credentials
-	second.ClientSecret = credentials.SecondSecret
+	second.ClientSecret, second.SecondSecret = credentials.SecondSecret, token.Secret{}
 	if err := in.checkOtherEnvironments(ctx, environment, second); err != nil {
 		return err
 	}

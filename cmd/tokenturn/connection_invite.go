@@ -20,6 +20,7 @@ type invitation struct {
 	expires   time.Duration
 	publicURL string
 	expect    rotation.Identity
+	returnURL string
 }
 
 func (c *cli) connectionInvite() *cobra.Command {
@@ -36,6 +37,12 @@ connection is deleted some time after its last invitation expires, at the earlie
 The page behind the link shows the number of --company with the name of --company-name,
 which nobody compares with anything. A later link for the same company shows it again.
 
+--return-url leads the person back to a page of yours: the result page has a button to it,
+with ?connection=ENV/NAME&result=connected|denied|pending|failed&reference=... The page of a
+success leads there after eight seconds. The address must have one of the origins in
+TOKENTURN_RETURN_ORIGINS (in AWS, the parameter ReturnOrigins; on one machine, set it for
+"tokenturn serve" too).
+
 The link leads to the server of the app's redirect URI: with the embedded store that is
 "tokenturn serve", in AWS the callback function (TOKENTURN_PUBLIC_URL).`,
 		func(ctx context.Context, cmd *cobra.Command, conn token.Connection) error {
@@ -51,12 +58,14 @@ The link leads to the server of the app's redirect URI: with the embedded store 
 	flags.DurationVar(&wanted.expires, "expires", invitations.DefaultLifetime, "how long the link is valid")
 	flags.StringVar(&wanted.publicURL, "public-url", "", "base URL of the link (default: that of the app's redirect "+
 		"URI; in AWS, TOKENTURN_PUBLIC_URL)")
+	flags.StringVar(&wanted.returnURL, "return-url", "", "page of yours to lead the person back to")
 	expectFlags(cmd, &wanted.expect)
 	return c.withExamples(cmd,
 		example{"Create a link to send", "tokenturn connection invite sandbox/acme"},
 		example{"Create a link for one user and company that expires after a day",
 			`tokenturn connection invite production/acme --company 4264807
 --company-name "Hawthorne General" --login pat@example.com --expires 24h`},
+		example{"Lead the person back to a page of yours", "tokenturn connection invite sandbox/acme --return-url https://app.example.com/procore"},
 		example{"Print link and id as JSON", "tokenturn --json connection invite sandbox/acme"})
 }
 
@@ -77,6 +86,12 @@ func (c *cli) invite(ctx context.Context, cmd *cobra.Command, in *installation, 
 	if public == "" {
 		return usageError(cmd, errors.New("the base URL of the link is not known; set TOKENTURN_PUBLIC_URL or add "+
 			"--public-url"))
+	}
+	if wanted.returnURL != "" {
+		if _, err := invitations.ParseReturnURL(wanted.returnURL, in.returnOrigins); err != nil {
+			return usageError(cmd, fmt.Errorf("--return-url: %w; set TOKENTURN_RETURN_ORIGINS, in AWS with the parameter "+
+				"ReturnOrigins", err))
+		}
 	}
 	link, made, err := in.makeInvitation(ctx, conn, public, wanted)
 	if err != nil {
@@ -137,5 +152,5 @@ func (in *installation) makeInvitation(ctx context.Context, conn token.Connectio
 		return token.Secret{}, invitations.Invitation{}, err
 	}
 	return invitations.New(ctx, in.consents, public, invitations.Invitation{Connection: conn, Expect: wanted.expect,
-		Epoch: rec.Epoch, CreatedAt: now, ExpiresAt: now.Add(wanted.expires)})
+		Epoch: rec.Epoch, ReturnURL: wanted.returnURL, CreatedAt: now, ExpiresAt: now.Add(wanted.expires)})
 }

@@ -47,6 +47,7 @@ var exampleRuns = map[string]exampleRun{
 
 	"tokenturn app set sandbox":           {person: entersCredentials},
 	"tokenturn app set sandbox --dry-run": {person: entersCredentials},
+	"tokenturn app set production --add":  {before: resetSecret, person: entersSecret},
 
 	"tokenturn connection authorize sandbox/acme":                                              {person: pastesCode},
 	"tokenturn connection authorize production/acme --company 4264807 --login pat@example.com": {person: pastesCode},
@@ -66,6 +67,15 @@ var exampleRuns = map[string]exampleRun{
 	"tokenturn connection forget sandbox/acmee":       {before: mistyped, stdin: "sandbox/acmee\n"},
 	"tokenturn connection forget sandbox/acmee --yes": {before: mistyped},
 	"tokenturn invitation revoke 1f3a5b7c9d0e":        {before: invited},
+
+	"tokenturn connection convert production/acme --to user": {before: func(t *testing.T, m *machine) {
+		m.succeeds("", "connection", "convert", "production/acme", "--to", "service-account")
+	}},
+
+	"tokenturn connection invite sandbox/acme --return-url https://app.example.com/procore": {before: func(_ *testing.T,
+		m *machine) {
+		m.environ = append(m.environ, "TOKENTURN_RETURN_ORIGINS=https://app.example.com")
+	}},
 
 	// Nothing shows that the app is installed in the company.
 	"tokenturn setup production/sync --access service-account --company 4264807": {exits: failed},
@@ -307,6 +317,18 @@ func entersCredentials(t *testing.T, s *session) int {
 		s.sees(answer.question)
 		s.types(answer.typed + "\n")
 	}
+	return done
+}
+
+// resetSecret gives the app another client secret than the stored one.
+func resetSecret(_ *testing.T, m *machine) {
+	m.app.ClientSecret = token.NewSecret("reset-" + m.app.ClientSecret.Reveal())
+	m.standIn.Register(m.app)
+}
+
+func entersSecret(_ *testing.T, s *session) int {
+	s.sees("Second client secret (not shown): ")
+	s.types(s.at.app.ClientSecret.Reveal() + "\n")
 	return done
 }
 

@@ -42,8 +42,10 @@ type installation struct {
 	secretPrefix string // of names in AWS Secrets Manager
 	// organization is the name on the pages of `serve`; may be empty.
 	organization string
-	log          *slog.Logger
-	now          func() time.Time // nil: time.Now
+	// returnOrigins are the origins that the return URL of an invitation may have.
+	returnOrigins []string
+	log           *slog.Logger
+	now           func() time.Time // nil: time.Now
 	// In AWS only: the policies of secrets, and the ARN of the caller.
 	protections *secretsmanager.Protections
 	caller      func(context.Context) (arn string, err error)
@@ -149,7 +151,7 @@ func (c *cli) openEmbedded(ctx context.Context, dir string, log *slog.Logger) (*
 		apps:   store.Applications(procore.ParseApplication), consents: store.Consents(),
 		issuer: procore.New(procore.Config{RedeemTimeout: settings.RedeemTimeout, Version: release.Version(),
 			Proxy: configured.ProxyURL()}),
-		settings: settings, publicURL: localURL, log: log, checks: []doctor.Check{checkStore(store, dir)},
+		settings: settings, publicURL: localURL, returnOrigins: configured.ReturnOrigins, log: log, checks: []doctor.Check{checkStore(store, dir)},
 		close: store.Close}, nil
 }
 

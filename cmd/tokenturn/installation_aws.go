@@ -31,7 +31,8 @@ func (c *cli) openAWS(ctx context.Context, log *slog.Logger) (*installation, err
 		caller:      caller(conf.aws), sealer: stack.Sealer, apps: stack.Applications,
 		consents: stack.Table, issuer: stack.Issuer, followUps: stack.FollowUps, notifier: stack.Notifier,
 		rateLimiter: stack.Table, noticeClaims: stack.Table,
-		settings: settings.Rotation(), publicURL: settings.PublicURL, secretPrefix: settings.SecretPrefix, log: log,
+		settings: settings.Rotation(), publicURL: settings.PublicURL, returnOrigins: settings.ReturnOrigins,
+		secretPrefix: settings.SecretPrefix, log: log,
 		checks: stack.Checks(),
 		close:  func() error { return nil }}, nil
 }

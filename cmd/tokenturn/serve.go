@@ -209,7 +209,8 @@ func (s *system) callbackHandler() (http.Handler, error) {
 	}
 	return consent.New(consent.Config{Store: s.in.consents, Consents: consents, Applications: s.in.apps,
 		AuthorizeURL: procore.AuthorizeURL, PublicURL: s.in.publicURL,
-		Organization: s.in.organization, Faces: s.in.face, Logger: s.in.log, Now: time.Now})
+		Organization: s.in.organization, ReturnOrigins: s.in.returnOrigins, Faces: s.in.face,
+		Logger: s.in.log, Now: time.Now})
 }
 
 // consentLimit is the longest time that a consent may take once its code is spent; see the

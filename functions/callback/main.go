@@ -81,5 +81,6 @@ func consentHandler(s *awsstack.Stack) (*consent.Handler, error) {
 	}
 	return consent.New(consent.Config{Store: s.Table, Consents: consents, Applications: s.Applications,
 		AuthorizeURL: procore.AuthorizeURL, PublicURL: s.Settings.PublicURL,
-		Organization: s.Settings.Organization, Observer: s.Meter, Faces: face, Logger: s.Log, Now: time.Now})
+		Organization: s.Settings.Organization, ReturnOrigins: s.Settings.ReturnOrigins,
+		Observer: s.Meter, Faces: face, Logger: s.Log, Now: time.Now})
 }

@@ -43,7 +43,7 @@ func TestOutputsAreTheFunctionsSettings(t *testing.T) {
 	outputs := object(tmpl.root["Outputs"])
 	for _, parameters := range []map[string]any{nil, {"Schedule": "rate(15 minutes)", "RedeemRate": 3.5,
 		"LogLevel": "warn", "PublicUrl": "https://connect.example.com", "SecretPrefix": "other",
-		"Organization": "Acme Builders"}} {
+		"Organization": "Acme Builders", "ReturnOrigins": "https://app.example.com,https://b.example.com:8443"}} {
 		values := tmpl.values(parameters)
 		functions := map[string]string{}
 		for _, function := range []string{"RotateFunction", "CallbackFunction"} {

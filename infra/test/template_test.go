@@ -85,7 +85,8 @@ func TestFunctionsEnvironmentIsAccepted(t *testing.T) {
 	}{
 		{nil, "https://abcdefghij.execute-api.us-east-1.amazonaws.com", time.Hour},
 		{map[string]any{"Schedule": "rate(15 minutes)", "PublicUrl": "https://connect.example.com",
-			"Organization": "(Acme) Müller & Söhne, Inc."}, "https://connect.example.com", 15 * time.Minute},
+			"Organization": "(Acme) Müller & Söhne, Inc.", "ReturnOrigins": "https://app.example.com"},
+			"https://connect.example.com", 15 * time.Minute},
 		{map[string]any{"Schedule": "rate(1 minute)", "SecretPrefix": "a/b", "LogLevel": "debug"},
 			"https://abcdefghij.execute-api.us-east-1.amazonaws.com", time.Minute},
 	} {
@@ -108,6 +109,10 @@ func TestFunctionsEnvironmentIsAccepted(t *testing.T) {
 			if wanted, _ := c.parameters["Organization"].(string); program == config.Callback &&
 				settings.Organization != wanted {
 				t.Errorf("organization %q", settings.Organization)
+			}
+			if wanted, _ := c.parameters["ReturnOrigins"].(string); program == config.Callback &&
+				strings.Join(settings.ReturnOrigins, ",") != wanted {
+				t.Errorf("return origins %q", settings.ReturnOrigins)
 			}
 		}
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/caarlos0/env/v11"
 
+	"github.com/tokenturn/tokenturn/pkg/invitations"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
@@ -49,6 +50,9 @@ type Settings struct {
 	// Organization is the name that the pages show as the one who asks for access,
 	// usually the company's name. Without it the pages name the host only.
 	Organization string `env:"ORGANIZATION" stack:"optional" form:"^[\\pL\\pN\\pP\\pS]([\\pL\\pM\\pN\\pP\\pS ]{0,78}[\\pL\\pM\\pN\\pP\\pS])?$" accepts:"a name of at most 80 letters, digits, punctuation marks and single spaces, such as Acme Builders"`
+	// ReturnOrigins are the origins that the return URL of an invitation may have. Without
+	// them, no invitation has one.
+	ReturnOrigins []string `env:"RETURN_ORIGINS" stack:"optional" accepts:"origins separated by commas, such as https://app.example.com (http:// for localhost only)"`
 	// QueueURL is the SQS queue of follow-ups. Without it, the next sweep does
 	// what a follow-up would have done earlier.
 	QueueURL string `env:"QUEUE_URL" stack:"always" form:"^https?://[^/\\s]+/\\S+$" accepts:"the URL of an SQS queue"`
@@ -132,7 +136,8 @@ func Read(program Program, environ []string) (Settings, error) {
 		s.Stack = s.Table
 	}
 	s.XRayDaemon = env.ToMap(environ)["AWS_XRAY_DAEMON_ADDRESS"]
-	s.PublicURL = strings.ToLower(strings.TrimSuffix(s.PublicURL, "/")) // as browsers write a host
+	s.ReturnOrigins, _ = invitations.ParseReturnOrigins(values["RETURN_ORIGINS"]) // well-formed, or empty
+	s.PublicURL = strings.ToLower(strings.TrimSuffix(s.PublicURL, "/"))           // as browsers write a host
 	problems = append(problems, s.contradictions()...)
 	if err := errors.Join(problems...); err != nil {
 		return Settings{}, fmt.Errorf("reading settings: %w", err)
@@ -203,6 +208,9 @@ func wellFormed(f field, value string) bool {
 		return isPublicURL(value)
 	case "Proxy":
 		return isProxyURL(value)
+	case "ReturnOrigins":
+		_, err := invitations.ParseReturnOrigins(value)
+		return err == nil
 	}
 	if form := f.Tag.Get("form"); form != "" && !regexp.MustCompile(form).MatchString(value) {
 		return false

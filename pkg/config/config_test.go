@@ -3,6 +3,7 @@ package config_test
 import (
 	"fmt"
 	"log/slog"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -43,6 +44,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		"TOKENTURN_CADENCE=15m", "TOKENTURN_CONCURRENCY=3", "TOKENTURN_REDEEM_RATE=0.5",
 		"TOKENTURN_REDEEM_TIMEOUT=10s", "TOKENTURN_LEASE=25s", "TOKENTURN_QUIET=90s", "TOKENTURN_LOG_LEVEL=debug",
 		"TOKENTURN_PROXY=http://user:canary@proxy.example.com:3128/",
+		"TOKENTURN_RETURN_ORIGINS=https://App.example.com:443,http://localhost:3000",
 		"AWS_XRAY_DAEMON_ADDRESS=169.254.79.129:2000",
 	})
 	if err != nil {
@@ -50,18 +52,19 @@ func TestEverySettingIsRead(t *testing.T) {
 	}
 	want := config.Settings{
 		Table: "t-1", SecretPrefix: "acme/tokens", Stack: "blue",
-		SealKey:      "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab",
-		VaultKey:     "alias/vault",
-		PublicURL:    "https://connect.example.com",
-		Organization: "Müller & Söhne (Bau), Inc.",
-		QueueURL:     "https://sqs.eu-west-1.amazonaws.com/111122223333/follow-ups",
-		TopicARN:     "arn:aws:sns:eu-west-1:111122223333:notices",
-		Cadence:      15 * time.Minute, Concurrency: 3, RedeemRate: 0.5,
+		SealKey:       "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab",
+		VaultKey:      "alias/vault",
+		PublicURL:     "https://connect.example.com",
+		Organization:  "Müller & Söhne (Bau), Inc.",
+		ReturnOrigins: []string{"https://app.example.com", "http://localhost:3000"},
+		QueueURL:      "https://sqs.eu-west-1.amazonaws.com/111122223333/follow-ups",
+		TopicARN:      "arn:aws:sns:eu-west-1:111122223333:notices",
+		Cadence:       15 * time.Minute, Concurrency: 3, RedeemRate: 0.5,
 		RedeemTimeout: 10 * time.Second, Lease: 25 * time.Second, Quiet: 90 * time.Second, LogLevel: slog.LevelDebug,
 		Proxy:      token.NewSecret("http://user:canary@proxy.example.com:3128/"),
 		XRayDaemon: "169.254.79.129:2000",
 	}
-	if got != want {
+	if !reflect.DeepEqual(got, want) {
 		t.Errorf("\n got %+v\nwant %+v", got, want)
 	}
 	if u := got.ProxyURL(); u.Host != "proxy.example.com:3128" || u.User.String() != "user:canary" {
@@ -70,8 +73,8 @@ func TestEverySettingIsRead(t *testing.T) {
 	if strings.Contains(fmt.Sprintf("%v %+v %#v", got, got, got), "canary") {
 		t.Error("the settings print the proxy's password")
 	}
-	if n := len(config.Names()); n != 17 {
-		t.Errorf("%d variables are documented, this test sets 17", n)
+	if n := len(config.Names()); n != 18 {
+		t.Errorf("%d variables are documented, this test sets 18", n)
 	}
 }
 

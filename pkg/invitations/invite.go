@@ -35,7 +35,8 @@ func New(ctx context.Context, store Store, publicURL string, wanted Invitation) 
 	}
 	secret := NewSecret()
 	made := Invitation{Hash: Hash(secret), Connection: wanted.Connection, Expect: wanted.Expect,
-		Epoch: wanted.Epoch, ReturnURL: wanted.ReturnURL, CreatedAt: wanted.CreatedAt.UTC(), ExpiresAt: wanted.ExpiresAt.UTC()}
+		Epoch: wanted.Epoch, ReturnURL: wanted.ReturnURL, CreatedAt: wanted.CreatedAt.UTC(),
+		ExpiresAt: wanted.ExpiresAt.UTC()}
 	if err := store.CreateInvitation(ctx, made); err != nil {
 		return token.Secret{}, Invitation{}, fmt.Errorf("storing the invitation to %s: %w", made.Connection, err)
 	}

@@ -27,8 +27,8 @@ var resultNames = []string{"connection", "result", "reference"}
 // host and port must be one of origins, which are as ParseReturnOrigins returns them.
 func ParseReturnURL(text string, origins []string) (*url.URL, error) {
 	if len(text) > longestReturn || !returnForm.MatchString(text) {
-		return nil, errors.New("the return URL must be https://HOST[:PORT][/PATH][?QUERY], or http:// on a loopback address, " +
-			"without user, fragment and quotes")
+		return nil, errors.New("the return URL must be https://HOST[:PORT][/PATH][?QUERY], or http:// on a loopback " +
+			"address, without user, fragment and quotes")
 	}
 	u, err := url.Parse(text)
 	if err != nil {
@@ -39,8 +39,8 @@ func ParseReturnURL(text string, origins []string) (*url.URL, error) {
 		return nil, fmt.Errorf("the return URL: %w", err)
 	}
 	if !slices.Contains(origins, origin) {
-		return nil, fmt.Errorf("the return URL leads to %s, which is not one of the origins that this installation allows (%s)",
-			origin, strings.Join(origins, ", "))
+		return nil, fmt.Errorf("the return URL leads to %s, which is not one of the origins that this installation "+
+			"allows (%s)", origin, strings.Join(origins, ", "))
 	}
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {

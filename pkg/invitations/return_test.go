@@ -47,7 +47,8 @@ var attempts = []string{
 	"https://app.example.com.", "https://app.example.com./done", "https://app.example.com..", "https://.app.example.com",
 	"https://app.example.com:80", "https://app.example.com:8444", "https://app.example.com:08443",
 	"https://app.example.com:", "https://app.example.com:443443", "https://app.example.com:-1",
-	"http://app.example.com", "http://localhost", "http://localhost:3001", "http://127.0.0.1:3000", "https://localhost:3000",
+	"http://app.example.com", "http://localhost",
+	"http://localhost:3001", "http://127.0.0.1:3000", "https://localhost:3000",
 	"http://[::1]:3000", "http://localhost.evil.example:3000", "http://evil.localhost:3000",
 	// users
 	"https://app.example.com@evil.example", "https://app.example.com:x@evil.example", "https://user@app.example.com",
@@ -63,7 +64,8 @@ var attempts = []string{
 	"https+x://app.example.com", "blob:https://app.example.com/x", "view-source:https://app.example.com",
 	// white space and control characters
 	" https://app.example.com", "https://app.example.com ", "https://app.example.com/ x", "https://app.example.com\t",
-	"https://app.example.com\n.evil.example", "https://app.example.com/\r\nSet-Cookie: a=b", "https://app.example.com/\x00",
+	"https://app.example.com\n.evil.example",
+	"https://app.example.com/\r\nSet-Cookie: a=b", "https://app.example.com/\x00",
 	"ht\ntps://app.example.com", "https://app.example.com/done\r\n\r\n<script>", "https://app.example.com\u2028",
 	// encodings and other letters
 	"https://app%2eexample.com", "https://app.example.com%2f.evil.example", "https://app.example.com%00.evil.example",
