@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"time"
@@ -17,15 +19,15 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/consent"
 	"github.com/tokenturn/tokenturn/pkg/console"
 	"github.com/tokenturn/tokenturn/pkg/procore"
+	"github.com/tokenturn/tokenturn/pkg/readapi"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
 	"github.com/tokenturn/tokenturn/pkg/trigger"
 )
 
 func (c *cli) serveCommand() *cobra.Command {
-	var addr string
-	var every time.Duration
+	var o serveOptions
 	var demo bool
-	var organization string
 	cmd := verb("serve", "Run the whole system on this machine",
 		`Serves invitations and callbacks, and rotates the connections that are due, in one process
 on the embedded store. Links lead to http://localhost:PORT, so register the redirect URI
@@ -34,6 +36,12 @@ http://localhost:PORT/callback/ENV in the Developer Portal.
 http://localhost:PORT/ is the console, for browsers on this machine: a live page that shows
 every connection and what needs a person, with buttons for what can be done. Everyone who
 can use this machine can use it.
+
+http://localhost:PORT/secretsmanager gives access tokens to programs on this machine, as the
+AWS Secrets Manager Agent and Secrets Manager itself do. A program needs the token in the file
+that is named at the start (--token-file). It can read access tokens, and nothing else. A token
+with less than a minute left is renewed first. To let a group of users read, put the file where
+they can reach it and name the group with --token-group. The data directory is no such place.
 
 --demo also starts a stand-in for Procore and sets up one connection. Its tokens live four
 times as long as --every, which is 10s for the demo unless you set it. The console of the
@@ -48,33 +56,47 @@ After Ctrl-C, tokenturn finishes what it has begun and stops.`,
 			switch {
 			case c.store != "embedded":
 				return usageError(cmd, errors.New("serve needs the embedded store; in AWS the two functions do its work"))
-			case every < time.Second:
+			case o.every < time.Second:
 				return usageError(cmd, errors.New("--every takes at least 1s"))
-			case consent.CheckOrganization(organization) != nil:
-				return usageError(cmd, fmt.Errorf("--organization: %w", consent.CheckOrganization(organization)))
+			case consent.CheckOrganization(o.organization) != nil:
+				return usageError(cmd, fmt.Errorf("--organization: %w", consent.CheckOrganization(o.organization)))
+			case o.tokenGroup != "" && o.tokenFile == "":
+				return usageError(cmd, errors.New("--token-group needs --token-file: no other user can reach the file in "+
+					"the data directory"))
 			case demo && !cmd.Flags().Changed("every"):
-				every = demoEvery
+				o.every = demoEvery
 			}
-			listener, err := net.Listen("tcp", addr)
+			listener, err := net.Listen("tcp", o.addr)
 			if err != nil {
-				return c.listenError(addr, demo, err)
+				return c.listenError(o.addr, demo, err)
 			}
 			defer listener.Close()
 			if demo {
-				return c.demo(ctx, listener, every, cmp.Or(organization, demoOrganization))
+				o.organization = cmp.Or(o.organization, demoOrganization)
+				return c.demo(ctx, listener, o)
 			}
-			return c.serve(ctx, listener, every, organization)
+			return c.serve(ctx, listener, o)
 		})
 	flags := cmd.Flags()
-	flags.StringVar(&addr, "addr", "localhost:8080", "address to listen on")
-	flags.DurationVar(&every, "every", time.Hour, "time between two sweeps")
-	flags.StringVar(&organization, "organization", "", "company name shown on the consent pages")
+	flags.StringVar(&o.addr, "addr", "localhost:8080", "address to listen on")
+	flags.DurationVar(&o.every, "every", time.Hour, "time between two sweeps")
+	flags.StringVar(&o.organization, "organization", "", "company name shown on the consent pages")
+	flags.StringVar(&o.tokenFile, "token-file", "", "`FILE` with the token for programs that read access tokens (default "+
+		readerTokenName+" in the data directory)")
+	flags.StringVar(&o.tokenGroup, "token-group", "", "`GROUP` of users that may read the token file")
 	flags.BoolVar(&demo, "demo", false, "start a stand-in for Procore and set up one connection")
 	return c.withExamples(cmd,
 		example{"Run on this machine", "tokenturn serve"},
 		example{"Try it without a Procore account", "tokenturn serve --demo"},
 		example{"Use another port, schedule and organization name",
 			`tokenturn serve --addr localhost:9000 --every 30m --organization "Acme Builders"`})
+}
+
+type serveOptions struct {
+	addr                  string
+	every                 time.Duration
+	organization          string
+	tokenFile, tokenGroup string
 }
 
 // listenError says how to choose another address in the words with which this one was chosen.
@@ -86,14 +108,21 @@ func (c *cli) listenError(addr string, demo bool, err error) error {
 		addr, err)
 }
 
-func (c *cli) serve(ctx context.Context, listener net.Listener, every time.Duration, organization string) error {
+func (c *cli) serve(ctx context.Context, listener net.Listener, o serveOptions) error {
 	return c.withNew(ctx, func(in *installation) error {
 		in.log = withRequestIDs(c.logger(slog.LevelInfo))
-		in.publicURL, in.organization = localAddress(listener), organization
+		in.publicURL, in.organization = localAddress(listener), o.organization
 		c.say("Console: %s/", in.publicURL)
 		c.say("Serving %s. Connections that are due are rotated every %v. Redirect URI for the Developer Portal: %s",
-			in.publicURL, every, callbackURL(in.publicURL, "ENV"))
-		s := c.system(in, every)
+			in.publicURL, o.every, callbackURL(in.publicURL, "ENV"))
+		s := c.system(in, o.every)
+		dir, err := c.dataDir()
+		if err != nil {
+			return err
+		}
+		if err := s.giveTokens(dir, o); err != nil {
+			return err
+		}
 		if c.logFormat() == sentences {
 			s.watch = (&narrator{out: c.stderr}).report
 		}
@@ -125,6 +154,8 @@ type system struct {
 	experiments console.Experiments
 	// command is how to run the command for this installation, as the console shows it.
 	command string
+	// readerToken is what programs need to read access tokens; zero: none can.
+	readerToken token.Secret
 }
 
 func (c *cli) system(in *installation, every time.Duration) *system {
@@ -156,6 +187,10 @@ func (s *system) run(ctx context.Context, listener net.Listener) error {
 	if err != nil {
 		return err
 	}
+	tokens, err := s.readAPI(engine)
+	if err != nil {
+		return err
+	}
 	// A later interrupt ends the program without an error, so one at this moment does too.
 	if err := s.resume(context.WithoutCancel(ctx), followUps); err != nil {
 		return err
@@ -169,9 +204,11 @@ func (s *system) run(ctx context.Context, listener net.Listener) error {
 		followUps.deliver(delivering, s.every, trigger.Handler{Engine: watched{engine, s.watch}, Log: s.in.log})
 	}()
 	// It returns when the last consent is finished.
-	err = serveHTTP(ctx, listener, accessLog(pages.Wrap(callback), s.in.log), s.in.log, pages.Close)
+	err = serveHTTP(ctx, listener, accessLog(tokens.Wrap(pages.Wrap(callback)), s.in.log), s.in.log,
+		pages.Close)
 	stopDelivering()
 	<-delivered
+	tokens.Wait()
 	stop()
 	return err
 }
@@ -223,6 +260,26 @@ func (s *system) console(rotator *rotation.Rotator, notices *noticeBoard) (*cons
 		Actions: &consoleActions{s.cli, s.in, rotator, s.in.publicURL}, Notices: notices.newestFirst,
 		Experiments: s.experiments, PublicURL: s.in.publicURL, Cadence: s.every, PutsPerDay: s.in.settings.PutsPerDay,
 		Command: s.command, RedirectURI: callbackURL(s.in.publicURL, "sandbox"), Logger: s.in.log, Now: time.Now})
+}
+
+// giveTokens lets programs on this machine read access tokens. dir is the data directory.
+func (s *system) giveTokens(dir string, o serveOptions) (err error) {
+	file := cmp.Or(o.tokenFile, filepath.Join(dir, readerTokenName))
+	if s.readerToken, err = readerToken(file, o.tokenGroup); err != nil {
+		return err
+	}
+	s.cli.say("Programs on this machine read access tokens at %s%s with the token in %s", s.in.publicURL, readapi.Path, file)
+	return nil
+}
+
+// readAPI gives access tokens to programs on this machine.
+func (s *system) readAPI(engine readapi.Engine) (*readapi.Handler, error) {
+	u, err := url.Parse(s.in.publicURL)
+	if err != nil {
+		return nil, err
+	}
+	return readapi.New(readapi.Config{Ledger: s.in.ledger, Secrets: s.in.secrets, Engine: engine, Token: s.readerToken,
+		Port: u.Port(), Explain: outcomeError, Logger: s.in.log, Now: time.Now})
 }
 
 // serveHTTP serves until ctx is cancelled. over is called before the requests in progress

@@ -93,7 +93,7 @@ func startDemo(t *testing.T, timing demoTiming) *runningDemo {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(t.Context())
-	go func() { r.over <- r.run(ctx, listener) }()
+	go func() { r.over <- r.run(ctx, listener, serveOptions{}) }()
 	r.end = sync.OnceFunc(func() {
 		stop()
 		if err := <-r.over; err != nil {
