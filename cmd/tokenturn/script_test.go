@@ -114,6 +114,7 @@ func TestScripts(t *testing.T) {
 			"show":            cmdShow,
 			"console":         cmdConsole,
 			"post":            cmdPost,
+			"ask":             cmdAsk,
 			"id":              cmdID,
 			"pairs":           cmdPairs,
 			"standin-down":    func(ts *testscript.TestScript, _ bool, _ []string) { envOf(ts).standIn.Close() },
@@ -491,6 +492,23 @@ func cmdPost(ts *testscript.TestScript, _ bool, args []string) {
 	if fmt.Sprint(answer.StatusCode) != args[1] || !regexp.MustCompile("(?s)"+args[2]).Match(text) {
 		_, text, _ := strings.Cut(string(text), "</style>")
 		ts.Fatalf("%d, not %s with %q:\n%s", answer.StatusCode, args[1], args[2], text)
+	}
+}
+
+// cmdAsk asks `serve` for an access token, as a program with the token in a file does:
+// ask FILE ENV/NAME STATUS PATTERN.
+func cmdAsk(ts *testscript.TestScript, _ bool, args []string) {
+	request, err := http.NewRequest(http.MethodGet, ts.Getenv("PUBLIC_URL")+
+		"/secretsmanager/get?secretId=tokenturn/connection/"+args[1], nil)
+	ts.Check(err)
+	request.Header.Set("X-Aws-Parameters-Secrets-Token", strings.TrimSpace(ts.ReadFile(args[0])))
+	answer, err := http.DefaultClient.Do(request)
+	ts.Check(err)
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	ts.Check(err)
+	if fmt.Sprint(answer.StatusCode) != args[2] || !regexp.MustCompile(args[3]).Match(text) {
+		ts.Fatalf("%d, not %s with %q:\n%s", answer.StatusCode, args[2], args[3], text)
 	}
 }
 

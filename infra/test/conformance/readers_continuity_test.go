@@ -94,10 +94,13 @@ func (in *installation) hammer() {
 		results[name] = result
 		running.Go(func() { *result = read(ctx) })
 	}
-	reader("Go", func(ctx context.Context) tally { return in.crowd(ctx, readersEach, pause, in.careful) })
-	reader("Go, naive", func(ctx context.Context) tally { return in.crowd(ctx, 1, pause, in.naive) })
-	for _, program := range in.otherReaders() {
-		reader(program.language, func(ctx context.Context) tally { return program.hammer(in, ctx, pause) })
+	reader("Go", func(ctx context.Context) tally { return crowd(ctx, readConnections, readersEach, pause, in.careful) })
+	reader("Go, naive", func(ctx context.Context) tally { return crowd(ctx, readConnections, 1, pause, in.naive) })
+	for _, program := range otherReaders(in.t) {
+		reader(program.language, func(ctx context.Context) tally {
+			return program.hammer(ctx, in.readerEnv(program.language), in.env["TOKENTURN_SECRET_PREFIX"], readConnections,
+				pause, &in.logs)
+		})
 	}
 
 	_, mark := in.cloud.log(0)
@@ -205,12 +208,12 @@ func (in *installation) secretsOf(language string) *secretsmanager.Client {
 const readersEach = 4 // goroutines or threads of one language for one connection
 
 // crowd lets several workers make requests for each connection until ctx ends.
-func (in *installation) crowd(ctx context.Context, each int, pause time.Duration,
+func crowd(ctx context.Context, connections []string, each int, pause time.Duration,
 	worker func(connection string) func() (int, error)) tally {
 	var ok, failed atomic.Int64
 	var why atomic.Value
 	var workers sync.WaitGroup
-	for _, connection := range readConnections {
+	for _, connection := range connections {
 		request := worker(connection)
 		for range each {
 			workers.Go(func() {
@@ -231,8 +234,12 @@ func (in *installation) crowd(ctx context.Context, each int, pause time.Duration
 }
 
 func (in *installation) careful(connection string) func() (int, error) {
-	source, err := tokensource.New(in.secretsOf("Go"), connection,
-		tokensource.WithPrefix(in.env["TOKENTURN_SECRET_PREFIX"]))
+	return requests(tokensource.New(in.secretsOf("Go"), connection,
+		tokensource.WithPrefix(in.env["TOKENTURN_SECRET_PREFIX"])))
+}
+
+// requests makes requests with the token of source.
+func requests(source *tokensource.Source, err error) func() (int, error) {
 	if err != nil {
 		return func() (int, error) { return 0, err }
 	}

@@ -110,12 +110,12 @@ console.log(JSON.stringify(tally));
 )
 
 // otherReaders are the examples in the other languages.
-func (in *installation) otherReaders() []program {
-	in.t.Helper()
+func otherReaders(t *testing.T) []program {
+	t.Helper()
 	return []program{
-		{"Python", []string{tools(in.t).python, "-c", pythonLoop, examples(in.t, "python")}},
-		{"bash", []string{"bash", "-c", bashLoop, "bash", examples(in.t, "bash")}},
-		{"TypeScript", []string{"node", compiled(in.t), "-"}},
+		{"Python", []string{tools(t).python, "-c", pythonLoop, examples(t, "python")}},
+		{"bash", []string{"bash", "-c", bashLoop, "bash", examples(t, "bash")}},
+		{"TypeScript", []string{"node", compiled(t), "-"}},
 	}
 }
 
@@ -128,18 +128,20 @@ func examples(t *testing.T, language string) string {
 	return path
 }
 
-// hammer runs the program until ctx ends. What it writes to stderr is kept as log.
-func (p program) hammer(in *installation, ctx context.Context, pause time.Duration) tally {
+// hammer runs the program in env until ctx ends. It reads the secrets of the connections, with
+// names that begin with prefix, and writes its messages to log.
+func (p program) hammer(ctx context.Context, env []string, prefix string, connections []string, pause time.Duration,
+	log io.Writer) tally {
 	each := readersEach / 2
 	if p.language == "bash" {
 		each = 1 // which costs a process for each request
 	}
-	arguments := append(p.command[1:len(p.command):len(p.command)], in.env["TOKENTURN_SECRET_PREFIX"],
+	arguments := append(p.command[1:len(p.command):len(p.command)], prefix,
 		fmt.Sprint(pause.Seconds()), fmt.Sprint(each))
-	cmd := exec.Command(p.command[0], append(arguments, readConnections...)...)
-	cmd.Env = in.readerEnv(p.language)
+	cmd := exec.Command(p.command[0], append(arguments, connections...)...)
+	cmd.Env = env
 	var out, said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, io.MultiWriter(&said, &in.logs)
+	cmd.Stdout, cmd.Stderr = &out, io.MultiWriter(&said, log)
 	stdin, err := cmd.StdinPipe()
 	if err == nil {
 		err = cmd.Start()

@@ -1,0 +1,84 @@
+//go:build unix
+
+package main
+
+import (
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// The token stays the same, because programs keep it in their environment. Only its owner can
+// read the file, or the group that it is given to.
+func TestReaderToken(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "token")
+	mode := func(want os.FileMode) {
+		t.Helper()
+		info, err := os.Stat(file)
+		if err != nil || info.Mode() != want {
+			t.Errorf("%v %v, want %v", info.Mode(), err, want)
+		}
+	}
+	first, err := readerToken(file, "")
+	if err != nil || len(first.Reveal()) < 26 {
+		t.Fatalf("%d characters, %v", len(first.Reveal()), err)
+	}
+	mode(0o600)
+	group, err := user.LookupGroupId(strconv.Itoa(os.Getegid()))
+	if err != nil {
+		t.Skip("the group of this process has no name: ", err)
+	}
+	if second, err := readerToken(file, group.Name); err != nil || second.Reveal() != first.Reveal() {
+		t.Errorf("another token, or none: %v", err)
+	}
+	mode(0o640)
+	if second, err := readerToken(file, ""); err != nil || second.Reveal() != first.Reveal() {
+		t.Errorf("another token, or none: %v", err)
+	}
+	mode(0o640) // an administrator may have given it to a group
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if second, err := readerToken(file, group.Name); err != nil || second.Reveal() == first.Reveal() {
+		t.Errorf("the same token, or none: %v", err)
+	}
+	mode(0o640)
+	if found, err := os.ReadDir(filepath.Dir(file)); err != nil || len(found) != 1 {
+		t.Errorf("%v %v", found, err)
+	}
+}
+
+func TestReaderTokenRefuses(t *testing.T) {
+	for name, test := range map[string]struct {
+		content string
+		mode    os.FileMode
+		group   string
+		says    string
+	}{
+		"others":  {strings.Repeat("a", 26), 0o644, "", "other users can read"},
+		"group":   {strings.Repeat("a", 26), 0o660, "", "its group can change it"},
+		"short":   {"secret", 0o600, "", "is not a token of readers"},
+		"spaces":  {strings.Repeat("a b", 10), 0o600, "", "is not a token of readers"},
+		"no such": {strings.Repeat("a", 26), 0o600, "no-such-group", "--token-group: group: unknown group no-such-group"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "token")
+			if err := os.WriteFile(file, []byte(test.content), test.mode); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chmod(file, test.mode); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := readerToken(file, test.group); err == nil || !strings.Contains(err.Error(), test.says) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+	if _, err := readerToken(filepath.Join(t.TempDir(), "missing", "token"), ""); err == nil ||
+		!strings.Contains(err.Error(), "choose another file with --token-file") {
+		t.Errorf("no directory: %v", err)
+	}
+}
