@@ -268,7 +268,8 @@ func (s *system) giveTokens(dir string, o serveOptions) (err error) {
 	if s.readerToken, err = readerToken(file, o.tokenGroup); err != nil {
 		return err
 	}
-	s.cli.say("Programs on this machine read access tokens at %s%s with the token in %s", s.in.publicURL, readapi.Path, file)
+	s.cli.say("Programs on this machine read access tokens at %s%s with the token in %s", s.in.publicURL, readapi.Path,
+		file)
 	return nil
 }
 

@@ -56,6 +56,8 @@ var importRules = []importRule{
 		why: "edges that know nothing about tokens"},
 	{of: []string{"./pkg/console"}, never: ours, but: []string{"./pkg/token", "./pkg/rotation", "./pkg/webpage"},
 		why: "it shows what it is given, whatever the stores are, and is apart from the public pages"},
+	{of: []string{"./pkg/readapi"}, never: ours, but: []string{"./pkg/token", "./pkg/rotation"},
+		why: "it hands on what readers may see, and contains nothing that could open sealed bytes"},
 	{of: []string{"./pkg/loopback"}, never: ours, but: []string{"./pkg/token", "./pkg/webpage"},
 		why: "it receives a code, which is a secret, and answers with a page"},
 

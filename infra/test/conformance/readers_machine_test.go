@@ -65,8 +65,9 @@ func TestReadersOnOneMachine(t *testing.T) {
 		"AWS_DEFAULT_REGION=local", "AWS_ACCESS_KEY_ID=tokenturn", "AWS_SECRET_ACCESS_KEY=tokenturn",
 		"AWS_SESSION_TOKEN="+secret, "AWS_CONFIG_FILE="+os.DevNull, "AWS_SHARED_CREDENTIALS_FILE="+os.DevNull, "AWS_PAGER=",
 		"PYTHONDONTWRITEBYTECODE=1", "PATH="+tools(t).path)
-	client := secretsmanager.NewFromConfig(aws.Config{Region: "local", BaseEndpoint: aws.String(s.publicURL + "/secretsmanager"),
-		Credentials: credentials.NewStaticCredentialsProvider("tokenturn", "tokenturn", secret)})
+	client := secretsmanager.NewFromConfig(aws.Config{Region: "local",
+		BaseEndpoint: aws.String(s.publicURL + "/secretsmanager"),
+		Credentials:  credentials.NewStaticCredentialsProvider("tokenturn", "tokenturn", secret)})
 
 	const pause = 400 * time.Millisecond
 	ctx, stop := context.WithCancel(t.Context())
@@ -111,7 +112,8 @@ func TestReadersOnOneMachine(t *testing.T) {
 	for name, result := range results {
 		t.Logf("%-10s %6d requests, failed for good: %d", name, result.OK+result.Failed, result.Failed)
 		if result.Failed != 0 || result.OK < rotationsEach {
-			t.Errorf("%s: %d requests failed and %d succeeded; the last failure: %v", name, result.Failed, result.OK, result.Why)
+			t.Errorf("%s: %d requests failed and %d succeeded; the last failure: %v", name, result.Failed, result.OK,
+				result.Why)
 		}
 	}
 	for _, secret := range server.Secrets() {
@@ -127,9 +129,9 @@ func TestReadersOnOneMachine(t *testing.T) {
 // readsWithCurl is the command of README.md.
 func (s *site) readsWithCurl(tokenFile string) {
 	s.t.Helper()
-	out, err := exec.CommandContext(s.t.Context(), "bash", "-c", `curl -s -H @<(printf 'X-Aws-Parameters-Secrets-Token: ' &&
-  cat "$1") "$2/secretsmanager/get?secretId=tokenturn/connection/demo/acme" | jq -r .SecretString`, "bash", tokenFile,
-		s.publicURL).Output()
+	out, err := exec.CommandContext(s.t.Context(), "bash", "-c",
+		`curl -s -H @- "$2/secretsmanager/get?secretId=tokenturn/connection/demo/acme" \
+    <<<"X-Aws-Parameters-Secrets-Token: $(<"$1")" | jq -r .SecretString`, "bash", tokenFile, s.publicURL).Output()
 	if err != nil {
 		s.t.Fatal(err)
 	}
