@@ -95,7 +95,7 @@ soak:
 	$(EXPLORER) go test -tags soak -count=1 -timeout 12h -v -run 'TestEveryFaultIsSurvived|TestThirtyDaysWithFaults' ./pkg/rotation
 	$(EXPLORER) go test -tags mutations -count=1 -timeout 1h -v -run TestEveryRuleIsNeeded ./pkg/rotation -thorough
 	infra/test/conformance/fuzz 3600
-	go test -tags 'conformance soak' -count=1 -timeout 1h -v -run 'TestKilledAtAnyTime|FilesFail' ./infra/test/conformance
+	go test -tags 'conformance soak' -count=1 -timeout 1h -v -run 'TestKilledAtAnyTime|FilesFail|TestReadersOnOneMachine' ./infra/test/conformance
 
 bench:
 	go test -run '^$$' -bench . -benchmem ./...

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tokenturn/tokenturn/pkg/readapi"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
@@ -16,33 +17,71 @@ func (c *cli) tokenCommand() *cobra.Command {
 	return c.noun("token", "Use the access token of a connection", "", c.tokenPrint(), c.tokenExec())
 }
 
-func minTTLFlag(cmd *cobra.Command, minTTL *time.Duration) {
-	cmd.Flags().DurationVar(minTTL, "min-ttl", 0, "how long the token must still be valid")
+// renewal says whether a token is renewed before it is handed out.
+type renewal struct {
+	minTTL   time.Duration // life that the token must have left
+	mustLive bool          // minTTL is set
+	noRenew  bool
 }
 
-// readToken returns what readers see of conn, with a token valid for at least minTTL.
+func (r *renewal) flags(cmd *cobra.Command) {
+	cmd.Flags().DurationVar(&r.minTTL, "min-ttl", 0, "how long the token must still be valid (default: see above)")
+	cmd.Flags().BoolVar(&r.noRenew, "no-renew", false, "never rotate, and fail if the token has expired")
+}
+
+func (r *renewal) check(cmd *cobra.Command) error {
+	r.mustLive = cmd.Flags().Changed("min-ttl")
+	switch {
+	case r.minTTL < 0 || r.minTTL%time.Second != 0:
+		return usageError(cmd, errors.New("--min-ttl takes whole seconds, such as 5m or 90s"))
+	case r.noRenew && r.minTTL > 0:
+		return usageError(cmd, errors.New("--no-renew and --min-ttl exclude each other"))
+	}
+	return nil
+}
+
+// readToken returns what readers see of conn, renewed first if the token has little life left.
 func (c *cli) readToken(ctx context.Context, cmd *cobra.Command, conn token.Connection,
-	minTTL time.Duration) (doc token.Document, err error) {
-	if minTTL < 0 || minTTL%time.Second != 0 {
-		return doc, usageError(cmd, errors.New("--min-ttl takes whole seconds, such as 5m or 90s"))
+	r renewal) (doc token.Document, err error) {
+	if err := r.check(cmd); err != nil {
+		return doc, err
 	}
 	err = c.with(ctx, func(in *installation) error {
-		doc, err = in.published(ctx, conn)
-		if minTTL == 0 || err == nil && time.Until(doc.ExpiresAt) >= minTTL {
-			return err
-		}
-		working, finished := c.uninterrupted(ctx, finishingFirst)
-		defer finished()
-		if err := in.ensure(working, conn, minTTL); err != nil {
-			return err
-		}
-		doc, err = in.published(ctx, conn)
+		doc, err = c.renewedToken(ctx, in, conn, r)
 		return err
 	})
-	if left := time.Until(doc.ExpiresAt); err == nil && left < minTTL { // a new token does not live longer
+	if err == nil && !doc.HasExpiry() {
+		c.say("Procore does not say how long the access token of %s is valid.", conn)
+	}
+	return doc, err
+}
+
+func (c *cli) renewedToken(ctx context.Context, in *installation, conn token.Connection,
+	r renewal) (doc token.Document, err error) {
+	doc, err = in.published(ctx, conn)
+	within := r.minTTL
+	if !r.mustLive && !r.noRenew {
+		within = readapi.RenewBefore(doc)
+	}
+	switch {
+	case within == 0, err == nil && (!doc.HasExpiry() || time.Until(doc.ExpiresAt) >= within):
+		return doc, err
+	case err != nil && !r.mustLive && !errors.Is(err, errSoon) && !errors.Is(err, errTokenExpired):
+		return doc, err // a rotation would change nothing
+	}
+	working, finished := c.uninterrupted(ctx, finishingFirst)
+	defer finished()
+	if renewErr := in.ensure(working, conn, within); renewErr != nil && (err != nil || r.mustLive) {
+		return doc, renewErr
+	} else if renewErr != nil {
+		c.say("The access token of %s expires %s, and was not renewed: %v", conn, distance(doc.ExpiresAt, time.Now()),
+			renewErr)
+		return doc, nil
+	}
+	doc, err = in.published(ctx, conn)
+	if left := time.Until(doc.ExpiresAt); err == nil && doc.HasExpiry() && left < r.minTTL { // no new one lives longer
 		err = fmt.Errorf("--min-ttl %v is longer than the access token of %s can be valid: its lifetime is %v, and %v "+
-			"are left",
-			minTTL, conn, doc.ExpiresAt.Sub(doc.CreatedAt), left.Round(time.Second))
+			"are left", r.minTTL, conn, doc.ExpiresAt.Sub(doc.CreatedAt), left.Round(time.Second))
 	}
 	return doc, err
 }
@@ -66,10 +105,15 @@ func (in *installation) ensure(ctx context.Context, conn token.Connection, minTT
 const (
 	rotationWait = 3 * time.Second
 	pollInterval = 200 * time.Millisecond
+	// A rotation that has gone on for longer waits for a slow server, or has lost its answer.
+	usualRotation = 10 * time.Second
 )
 
 // errSoon ends the errors about what will be over in a moment.
 var errSoon = errors.New("try again in a moment")
+
+// errTokenExpired is the error about a token that has expired.
+var errTokenExpired = errors.New("tokenturn renews it unless you use --no-renew")
 
 // published returns what readers see of conn, if its token can be used now.
 func (in *installation) published(ctx context.Context, conn token.Connection) (token.Document, error) {
@@ -102,6 +146,11 @@ func (in *installation) current(ctx context.Context, conn token.Connection) (tok
 	case rec.Quarantined:
 		return token.Document{}, errQuarantined(conn)
 	case rec.Attempt != nil && !rec.ServiceAccount && now.Before(rec.Attempt.Until):
+		if now.Sub(rec.Attempt.BegunAt) > usualRotation {
+			return token.Document{}, exitf(tryLater, "%s is being rotated since %s, without a result so far, so its current "+
+				"access token may be invalid; tokenturn checks again automatically; try again after %s",
+				conn, stamp(rec.Attempt.BegunAt), stamp(rec.Attempt.Until))
+		}
 		return token.Document{}, exitf(tryLater, "%s is being rotated, which may invalidate its current access token; %w",
 			conn, errSoon)
 	}
@@ -122,10 +171,9 @@ func (in *installation) current(ctx context.Context, conn token.Connection) (tok
 	case !rec.ServiceAccount && (doc.Epoch < rec.Epoch || doc.Epoch == rec.Epoch && doc.Generation < rec.Generation):
 		return token.Document{}, exitf(tryLater, "the new access token of %s is not published yet, "+
 			"and the previous one may be invalid; %w", conn, errSoon)
-	case !now.Before(doc.ExpiresAt):
-		return token.Document{}, exitf(tryLater, "the access token of %s expired %s; get a new one with --min-ttl 1m, "+
-			"or find the cause with: tokenturn connection show %[1]s",
-			conn, distance(doc.ExpiresAt, now))
+	case doc.HasExpiry() && !now.Before(doc.ExpiresAt):
+		return token.Document{}, exitf(tryLater, "the access token of %s expired %s; %w; find the cause with: "+
+			"tokenturn connection show %[1]s", conn, distance(doc.ExpiresAt, now), errTokenExpired)
 	}
 	return doc, nil
 }

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -31,7 +30,7 @@ const (
 )
 
 func (c *cli) tokenExec() *cobra.Command {
-	var minTTL time.Duration
+	var renew renewal
 	variable := tokenVariable
 	cmd := &cobra.Command{Use: "exec ENV/NAME [flags] -- COMMAND [ARGUMENT...]", DisableFlagsInUseLine: true,
 		Short: "Run a program with a connection's access token in its environment",
@@ -42,10 +41,14 @@ program replaces tokenturn: it gets the signals, and standard input and output a
 tokenturn exits with the program's exit code. The program does not see later rotations: if
 it runs for long, it must get the token again.
 
+A token that is valid for less than a minute (short-lived tokens: a quarter of their
+lifetime) is renewed first. --min-ttl asks for more life, and fails without it. --no-renew
+takes the token as it is.
+
 Without a token the program does not run. If a rotation is in progress, tokenturn waits a
 moment for it. Exits with 3 if a person must give consent, 4 if there is no such
-connection, 5 if the token has expired or the new one is not published yet, 126 if the
-program cannot be run and 127 if it cannot be found.`,
+connection, 5 if the token has expired and cannot be renewed now or the new one is not
+published yet, 126 if the program cannot be run and 127 if it cannot be found.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if cmd.ArgsLenAtDash() != 1 || len(args) < 2 {
 				return usageError(cmd, fmt.Errorf("usage: %s", cmd.UseLine()))
@@ -64,14 +67,14 @@ program cannot be run and 127 if it cannot be found.`,
 			if err != nil {
 				return err
 			}
-			doc, err := c.readToken(cmd.Context(), cmd, conn, minTTL)
+			doc, err := c.readToken(cmd.Context(), cmd, conn, renew)
 			if err != nil {
 				return err
 			}
 			err = syscall.Exec(path, args[1:], withToken(c.environ, variable, doc))
 			return exitf(cannotRun, "running %s: %w", path, err)
 		}}
-	minTTLFlag(cmd, &minTTL)
+	renew.flags(cmd)
 	cmd.Flags().StringVar(&variable, "variable", variable, "environment variable that gets the token")
 	return c.withExamples(cmd,
 		example{"Run a program with the access token in its environment",

@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/tokenturn/tokenturn/pkg/procore"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
@@ -86,3 +88,64 @@ func TestTokenDuringARotation(t *testing.T) {
 		})
 	}
 }
+
+// refusingApps has no app credentials, so every renewal fails.
+type refusingApps struct{ applications }
+
+func (refusingApps) Application(context.Context, string) (rotation.Application, error) {
+	return rotation.Application{}, rotation.ErrNoApplication
+}
+
+// A token with little life left is renewed. If that fails, it is still a token, unless the
+// caller asks for one that lives longer.
+func TestTokenThatCannotBeRenewed(t *testing.T) {
+	acme := token.Connection{Environment: "sandbox", Name: "acme"}
+	for name, test := range map[string]struct {
+		left, lifetime time.Duration
+		renewal        renewal
+		code           int
+		says           string
+	}{
+		"much left":         {2 * time.Minute, time.Hour, renewal{}, done, ""},
+		"little left":       {30 * time.Second, time.Hour, renewal{}, done, "was not renewed: "},
+		"too little":        {2 * time.Minute, time.Hour, renewal{minTTL: 5 * time.Minute, mustLive: true}, failed, ""},
+		"no minimum":        {50 * time.Second, time.Hour, renewal{mustLive: true}, done, ""},
+		"not to be renewed": {50 * time.Second, time.Hour, renewal{noRenew: true}, done, ""},
+		"expired":           {-time.Second, time.Hour, renewal{}, failed, ""},
+		"expired, as it is": {-time.Second, time.Hour, renewal{noRenew: true}, tryLater, ""},
+		"short-lived":       {30 * time.Second, time.Minute, renewal{}, done, ""},
+		"lifetime unknown":  {-time.Hour, 0, renewal{}, done, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := time.Now()
+			expires := now.Add(test.left)
+			doc := token.Document{Connection: acme, Environment: acme.Environment, Epoch: 1, Generation: 7,
+				AccessToken: token.NewSecret("any"), TokenType: "Bearer", CreatedAt: expires.Add(-test.lifetime),
+				ExpiresAt: expires}
+			value, err := doc.Encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			store := rotating{document: func() token.Document { return doc }, rec: func() rotation.Record {
+				return rotation.Record{Connection: acme, Revision: "r", Status: rotation.Active, Epoch: 1, Generation: 7,
+					Published: token.VersionID(value), Current: &rotation.Current{SavedAt: doc.CreatedAt, ExpiresAt: expires,
+						Lifetime: rotation.Seconds(test.lifetime / time.Second), VersionID: token.VersionID(value)}}
+			}}
+			var said strings.Builder
+			c := &cli{stderr: &said}
+			in := &installation{ledger: store, secrets: store, sealer: noSealer{}, apps: refusingApps{},
+				issuer: procore.New(procore.Config{RedeemTimeout: time.Second}), log: slog.New(slog.DiscardHandler),
+				settings: rotation.Settings{Cadence: time.Hour, Concurrency: 1, RedeemRate: 1, Lease: time.Minute,
+					Quiet: 2 * time.Minute, RedeemTimeout: 20 * time.Second}}
+			got, err := c.renewedToken(t.Context(), in, acme, test.renewal)
+			if exitCode(err) != test.code || test.code == done && got.Generation != 7 {
+				t.Errorf("exit code %d: %v", exitCode(err), err)
+			}
+			if (said.String() == "") != (test.says == "") || !strings.Contains(said.String(), test.says) {
+				t.Errorf("said %q", said.String())
+			}
+		})
+	}
+}
+
+type noSealer struct{ rotation.Sealer }

@@ -94,6 +94,10 @@ func (d *Doctor) secret(ctx context.Context, r rotation.Record) (token.Document,
 			doc.Epoch, doc.Generation, r.Epoch, r.Generation),
 			"no action is needed: the next run publishes the current one. To publish it now: " +
 				"tokenturn connection rotate " + name}}
+	case !doc.HasExpiry():
+		return doc, []Finding{{"secret", name, Warning,
+			"the authorization server has never said how long its access tokens live",
+			"no action is needed: tokenturn replaces the token regularly, and readers read it again on a 401"}}
 	case !d.Now().Before(doc.ExpiresAt):
 		return token.Document{}, []Finding{{"secret", name, Problem, "its access token expired at " +
 			doc.ExpiresAt.UTC().Format(time.RFC3339),

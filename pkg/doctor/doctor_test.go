@@ -142,6 +142,31 @@ func TestHealthyInstallation(t *testing.T) {
 	b.finds("redirect", doctor.Warning, "run `tokenturn serve`")
 }
 
+// A token that nobody knows the lifetime of is no problem that a rotation could solve.
+func TestLifetimeThatWasNeverStated(t *testing.T) {
+	b := newHarness(t, 90*time.Minute)
+	b.later = 3 * time.Hour
+	b.config.SecretStore = unstated{b.config.SecretStore}
+	b.finds("secret", doctor.Warning, "has never said how long its access tokens live")
+}
+
+// unstated shows documents without a lifetime.
+type unstated struct{ rotation.SecretStore }
+
+func (u unstated) Current(ctx context.Context, c token.Connection) (rotation.Version, error) {
+	v, err := u.SecretStore.Current(ctx, c)
+	if err != nil {
+		return v, err
+	}
+	doc, err := token.ParseDocument(v.Value)
+	if err != nil {
+		return v, err
+	}
+	doc.ExpiresAt = doc.CreatedAt
+	v.Value, err = doc.Encode()
+	return v, err
+}
+
 func TestTimeTellsOnTheSchedule(t *testing.T) {
 	b := newHarness(t, 90*time.Minute)
 	b.later = 3 * time.Hour

@@ -52,8 +52,7 @@ const (
 )
 
 const (
-	// A token with less life left than renewWithin, or than a quarter of its lifetime, is
-	// renewed before it is handed out.
+	// renewWithin is explained at RenewBefore.
 	renewWithin = time.Minute
 	// patience is how long a request waits for a rotation in progress, and for a renewal
 	// while the present token is still alive. Readers give up after two or three seconds.
@@ -331,7 +330,8 @@ func (h *Handler) find(ctx context.Context, q query) (c token.Connection, v vers
 	if v, err = h.settled(ctx, c); err != nil {
 		return c, v, err
 	}
-	if within := renewBefore(v.document); v.document.ExpiresAt.Sub(h.cfg.Now()) < within {
+	within := RenewBefore(v.document)
+	if v.document.HasExpiry() && v.document.ExpiresAt.Sub(h.cfg.Now()) < within {
 		if v, err = h.renewed(ctx, c, v, within); err != nil {
 			return c, v, err
 		}
@@ -343,9 +343,10 @@ func (h *Handler) find(ctx context.Context, q query) (c token.Connection, v vers
 	return c, v, nil
 }
 
-// renewBefore is the life that a token must have left to be handed out as it is. At least a
-// second: the engine counts in seconds.
-func renewBefore(d token.Document) time.Duration {
+// RenewBefore is the life that a token must have left to be handed out as it is: a minute or, if
+// the token is short-lived, a quarter of its lifetime. At least a second: the engine counts in
+// seconds.
+func RenewBefore(d token.Document) time.Duration {
 	return max(time.Second, min(renewWithin, d.ExpiresAt.Sub(d.CreatedAt)/4).Truncate(time.Second))
 }
 

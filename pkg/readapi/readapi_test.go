@@ -390,6 +390,36 @@ func (rotating) Do(context.Context, rotation.Request) (rotation.Report, error) {
 	return rotation.Report{}, errors.New("nothing is due")
 }
 
+// ask makes a request.
+func (r rotating) ask(t *testing.T) *httptest.ResponseRecorder {
+	t.Helper()
+	api, err := readapi.New(readapi.Config{Ledger: r, Secrets: r, Engine: r, Token: token.NewSecret(readerToken),
+		Port: "8080", Explain: func(rotation.ConnectionReport) error { return nil }, Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := httptest.NewRequest(http.MethodGet, "http://localhost:8080"+get, nil)
+	request.RemoteAddr = "127.0.0.1:1234"
+	request.Header.Set("X-Aws-Parameters-Secrets-Token", readerToken)
+	answer := httptest.NewRecorder()
+	api.ServeHTTP(answer, request)
+	return answer
+}
+
+// If the server has never said how long its tokens live, the token is handed out.
+func TestATokenWithoutAKnownExpiry(t *testing.T) {
+	long := time.Now().Add(-24 * time.Hour)
+	r := rotating{func() rotation.Record {
+		return rotation.Record{Connection: acme, Revision: "r", Status: rotation.Active, Epoch: 1, Generation: 7}
+	}, func() token.Document {
+		return token.Document{Connection: acme, Environment: acme.Environment, Epoch: 1, Generation: 7,
+			AccessToken: token.NewSecret("any"), TokenType: "Bearer", CreatedAt: long, ExpiresAt: long}
+	}}
+	if answer := r.ask(t); answer.Code != http.StatusOK {
+		t.Errorf("%d %s", answer.Code, answer.Body)
+	}
+}
+
 // During a rotation a reader waits a moment for the new token instead of getting the one that is
 // ending. If the rotation takes long, it gets what Secrets Manager would show.
 func TestAReaderWaitsForARotationInProgress(t *testing.T) {
@@ -423,16 +453,7 @@ func TestAReaderWaitsForARotationInProgress(t *testing.T) {
 						Generation: generation(test.published), AccessToken: token.NewSecret("any"), TokenType: "Bearer",
 						CreatedAt: asked, ExpiresAt: asked.Add(time.Hour)}
 				}}
-				api, err := readapi.New(readapi.Config{Ledger: r, Secrets: r, Engine: r, Token: token.NewSecret(readerToken),
-					Port: "8080", Explain: func(rotation.ConnectionReport) error { return nil }, Now: time.Now})
-				if err != nil {
-					t.Fatal(err)
-				}
-				request := httptest.NewRequest(http.MethodGet, "http://localhost:8080"+get, nil)
-				request.RemoteAddr = "127.0.0.1:1234"
-				request.Header.Set("X-Aws-Parameters-Secrets-Token", readerToken)
-				answer := httptest.NewRecorder()
-				api.ServeHTTP(answer, request)
+				answer := r.ask(t)
 				if want := fmt.Sprintf(`\"generation\":%d,`, test.generation); !strings.Contains(answer.Body.String(), want) {
 					t.Errorf("want %s: %s", want, answer.Body)
 				}

@@ -102,6 +102,10 @@ type Document struct {
 	SavedAt time.Time
 }
 
+// HasExpiry reports whether it is known when the access token expires. It is not if no answer of
+// the token endpoint has said how long its tokens live: then ExpiresAt equals CreatedAt.
+func (d Document) HasExpiry() bool { return !d.ExpiresAt.Equal(d.CreatedAt) }
+
 // document is the stored form. The field order is fixed, so equal content has equal bytes.
 type document struct {
 	Format       int         `json:"format"`

@@ -63,7 +63,7 @@ func (e *ensurer) wants(d token.Document, err error) bool {
 	if err != nil {
 		return errors.Is(err, ErrNotFound)
 	}
-	return time.Until(d.ExpiresAt) < e.least(d)
+	return !d.ExpiresAt.IsZero() && time.Until(d.ExpiresAt) < e.least(d)
 }
 
 func (e *ensurer) ask(ctx context.Context, c token.Connection, d token.Document) error {

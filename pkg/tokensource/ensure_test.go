@@ -231,3 +231,20 @@ func TestEnsureDoesNotAskForWhatCannotBeRead(t *testing.T) {
 		}
 	})
 }
+
+// If the server has never said how long its tokens live, a token is used until the API refuses
+// it, and no better one is asked for.
+func TestATokenWithoutAKnownExpiryIsUsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source, secret, renewer := newEnsured(t, time.Hour, time.Minute)
+		secret.Edit(func(d *token.Document) { d.ExpiresAt = d.CreatedAt })
+		time.Sleep(24 * time.Hour)
+		got, err := source.Token()
+		if err != nil || got.AccessToken != secret.Document().AccessToken.Reveal() || !got.Expiry.IsZero() {
+			t.Errorf("another token, or expiry %v: %v", got, err)
+		}
+		if renewer.questions() != 0 {
+			t.Errorf("asked %d times for a better token", renewer.questions())
+		}
+	})
+}

@@ -15,7 +15,7 @@ import (
 // connection's API has moved to another host.
 func TestNewerTokenThatDoesNotFit(t *testing.T) {
 	for name, edit := range map[string]func(*token.Document){
-		"expired": func(d *token.Document) { d.ExpiresAt = time.Now() },
+		"expired": func(d *token.Document) { d.ExpiresAt = time.Now().Add(-time.Second) },
 		"moved":   func(d *token.Document) { d.APIURL = "https://moved.example.com" },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -155,6 +155,9 @@ func readSecret(ctx context.Context, client SecretReader, name string, c token.C
 		return token.Document{}, fmt.Errorf("%w: secret %s has a token of %s", ErrUnusable, name, document.Connection)
 	}
 	document.SealedAnswer = nil // not needed here
+	if !document.HasExpiry() {
+		document.ExpiresAt = time.Time{} // the token is used until the API refuses it
+	}
 	return document, nil
 }
 

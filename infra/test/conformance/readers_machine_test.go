@@ -26,8 +26,8 @@ import (
 
 var machineConnections = []string{"demo/acme", "demo/globex"}
 
-// TestReadersOnOneMachine has the readers for AWS, unchanged, use the API through a hundred
-// rotations with the tokens of `tokenturn serve`. Only their environment says where those are.
+// TestReadersOnOneMachine has the readers for AWS, unchanged, use the API through many
+// rotations (a hundred in make soak) with the tokens of `tokenturn serve`. Only their environment says where those are.
 // It has no t.Parallel, because it sets the environment of this process for the Go reader.
 func TestReadersOnOneMachine(t *testing.T) {
 	server := procoretest.New(procoretest.WithLifetime(readLifetime))
@@ -94,7 +94,7 @@ func TestReadersOnOneMachine(t *testing.T) {
 	var rotations sync.WaitGroup
 	for _, connection := range machineConnections {
 		rotations.Go(func() {
-			for range rotationsEach {
+			for range machineRotationsEach {
 				started := time.Now()
 				if _, err := s.operate("connection", "rotate", connection); err != nil {
 					t.Error(err)
@@ -108,10 +108,10 @@ func TestReadersOnOneMachine(t *testing.T) {
 	rotations.Wait()
 	stop()
 	running.Wait()
-	t.Logf("%d rotations in %v", rotationsEach*len(machineConnections), time.Since(began).Round(time.Second))
+	t.Logf("%d rotations in %v", machineRotationsEach*len(machineConnections), time.Since(began).Round(time.Second))
 	for name, result := range results {
 		t.Logf("%-10s %6d requests, failed for good: %d", name, result.OK+result.Failed, result.Failed)
-		if result.Failed != 0 || result.OK < rotationsEach {
+		if result.Failed != 0 || result.OK < machineRotationsEach {
 			t.Errorf("%s: %d requests failed and %d succeeded; the last failure: %v", name, result.Failed, result.OK,
 				result.Why)
 		}
