@@ -491,8 +491,12 @@ func TestRedirectURIMustLeadHere(t *testing.T) {
 	app := s.apps["sandbox"]
 	app.RedirectURI = "http://localhost"
 	s.apps["sandbox"] = app
-	want(t, s.browser().do("GET", path), 503, unavailablePage)
-	want(t, s.browser().do("POST", path), 503, unavailablePage)
+	for _, method := range []string{"GET", "POST"} {
+		page := want(t, s.browser().do(method, path), 503, linkUnusablePage)
+		if !strings.Contains(page, "The link has to be sent again") || !strings.Contains(page, "reference number") {
+			t.Errorf("%s: the page does not say what to do:\n%s", method, page)
+		}
+	}
 	if !strings.Contains(s.log.String(), publicURL+"/callback/sandbox") {
 		t.Errorf("the log does not say what to register:\n%s", s.log)
 	}

@@ -93,6 +93,10 @@ var (
 	errWithdrawn          = errors.New("the invitation was revoked after the start")
 )
 
+// errElsewhere: Procore would send the browser to another address than this handler's.
+var errElsewhere = errors.New("register that address in the Developer Portal and set it as redirect_uri in the app " +
+	"credentials, or serve the other one; links that were sent have to be sent again")
+
 // usable reads the invitation of a link and the state of its connection. A malformed link reads nothing.
 func (h *Handler) usable(ctx context.Context, argument string) (invitations.Invitation, rotation.Standing, error) {
 	secret, ok := invitations.ParseSecret(argument)
@@ -134,6 +138,11 @@ func (h *Handler) turnAway(w http.ResponseWriter, r *http.Request, invited invit
 		h.cfg.Logger.LogAttrs(r.Context(), slog.LevelInfo, "invitation refused",
 			aboutConnection(invited.Connection), slog.String("reason", err.Error()))
 		h.show(w, http.StatusGone, linkUnusable, view{})
+	case errors.Is(err, errElsewhere): // waiting does not help the visitor
+		mark := reference(rand.Text())
+		h.cfg.Logger.LogAttrs(r.Context(), slog.LevelError, "consent is out of service", aboutConnection(invited.Connection),
+			slog.String("reference", mark), slog.String("error", err.Error()))
+		h.show(w, http.StatusServiceUnavailable, linkUnusable, view{Reference: mark})
 	case invited.Connection.IsZero():
 		h.unavailable(w, r, rand.Text(), err)
 	default:
@@ -172,9 +181,8 @@ func (h *Handler) application(ctx context.Context, environment string) (rotation
 		return rotation.Application{}, fmt.Errorf("reading the app credentials of %s: %w", environment, err)
 	}
 	if here := h.public.String() + "/callback/" + environment; app.RedirectURI != here {
-		return rotation.Application{}, fmt.Errorf("the app credentials of %s have redirect_uri %q, but this handler is %s: "+
-			"register that address in the Developer Portal and set it as redirect_uri in the app credentials", environment,
-			app.RedirectURI, here)
+		return rotation.Application{}, fmt.Errorf("the app credentials of %s have redirect_uri %q, but this handler is %s: %w",
+			environment, app.RedirectURI, here, errElsewhere)
 	}
 	return app, nil
 }
