@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -50,12 +51,12 @@ $0.09 an hour.`,
 			if err := checkConsoleURL(publicURL); err != nil {
 				return usageError(cmd, err)
 			}
-			listener, err := net.Listen("tcp", addr)
+			listeners, err := listen(addr)
 			if err != nil {
 				return fmt.Errorf("listening on --addr %s: %w; choose another address with --addr", addr, err)
 			}
-			defer listener.Close()
-			if publicURL == "" && !isLoopback(listener) {
+			defer closeAll(listeners)
+			if publicURL == "" && slices.ContainsFunc(listeners, isPublic) {
 				return usageError(cmd, fmt.Errorf("--addr %s can be reached from other machines; add --public-url, or use "+
 					"localhost", addr))
 			}
@@ -63,7 +64,7 @@ $0.09 an hour.`,
 				refresh = 5 * time.Second
 			}
 			return c.with(ctx, func(in *installation) error {
-				return c.console(ctx, in, listener, strings.TrimRight(publicURL, "/"), allowActions, refresh)
+				return c.console(ctx, in, listeners, strings.TrimRight(publicURL, "/"), allowActions, refresh)
 			})
 		})
 	flags := cmd.Flags()
@@ -99,16 +100,16 @@ func checkConsoleURL(text string) error {
 	return errors.New("--public-url takes an https:// URL, because people send a password to it")
 }
 
-// isLoopback reports whether only this machine can reach a listener.
-func isLoopback(listener net.Listener) bool {
+// isPublic reports whether other machines may reach a listener.
+func isPublic(listener net.Listener) bool {
 	tcp, ok := listener.Addr().(*net.TCPAddr)
-	return ok && tcp.IP.IsLoopback()
+	return !ok || !tcp.IP.IsLoopback()
 }
 
-func (c *cli) console(ctx context.Context, in *installation, listener net.Listener, publicURL string,
+func (c *cli) console(ctx context.Context, in *installation, listeners []net.Listener, publicURL string,
 	allowActions bool, refresh time.Duration) (err error) {
 	in.log = withRequestIDs(c.logger(slog.LevelInfo))
-	cfg := console.Config{Connections: in.ledger, PublicURL: localAddress(listener), Interval: refresh,
+	cfg := console.Config{Connections: in.ledger, PublicURL: localAddress(listeners[0]), Interval: refresh,
 		PutsPerDay: in.settings.PutsPerDay, Command: c.thisCommand(), Installation: c.installationName(),
 		Logger: in.log, Now: time.Now,
 		RedirectURI: callbackURL(in.publicURL, "sandbox")}
@@ -143,7 +144,7 @@ func (c *cli) console(ctx context.Context, in *installation, listener net.Listen
 	if allowActions {
 		defer c.deferSignals(finishingFirst)()
 	}
-	return serveHTTP(ctx, listener, accessLog(pages.Wrap(http.NotFoundHandler()), in.log), in.log, pages.Close)
+	return serveHTTP(ctx, listeners, accessLog(pages.Wrap(http.NotFoundHandler()), in.log), in.log, pages.Close)
 }
 
 // consolePassword makes a password and writes it to a file that only its owner can read.

@@ -114,9 +114,13 @@ func checkStore(store *embedded.Store, dir string) doctor.Check {
 }
 
 func (c *cli) examine(ctx context.Context, in *installation) []doctor.Finding {
+	settings := in.settings
+	if c.store == "embedded" {
+		settings.Cadence = servedEvery(in.dir, settings.Cadence)
+	}
 	d := doctor.New(doctor.Config{Records: in.ledger, SecretStore: in.secrets, Sealer: in.sealer, Applications: in.apps,
 		Issuer:   in.issuer,
-		Settings: in.settings, FollowUps: in.followUps != nil || c.store == "embedded", PublicURL: in.publicURL,
+		Settings: settings, FollowUps: in.followUps != nil || c.store == "embedded", PublicURL: in.publicURL,
 		Extra: in.checks})
 	var step, end func()
 	findings := d.Examine(ctx, func(pieces int) { step, end = c.progress("Checking", pieces) }, func() { step() })

@@ -50,7 +50,10 @@ type installation struct {
 	protections *secretsmanager.Protections
 	caller      func(context.Context) (arn string, err error)
 	checks      []doctor.Check // that only this kind of installation has
-	close       func() error
+	// On one machine only: the data directory, and the environments with app credentials.
+	dir          string
+	environments func(context.Context) ([]string, error)
+	close        func() error
 }
 
 // ledger is the engine's port and what both stores offer beyond it.
@@ -146,13 +149,14 @@ func (c *cli) openEmbedded(ctx context.Context, dir string, log *slog.Logger) (*
 	if err != nil {
 		return nil, err
 	}
+	apps := store.Applications(procore.ParseApplication)
 	return &installation{ledger: store.Ledger(), secrets: store.SecretStore(), deletions: store.Deletions(),
-		sealer: store.Sealer(),
-		apps:   store.Applications(procore.ParseApplication), consents: store.Consents(),
+		sealer: store.Sealer(), apps: apps, dir: dir, environments: apps.Environments, consents: store.Consents(),
 		issuer: procore.New(procore.Config{RedeemTimeout: settings.RedeemTimeout, Version: release.Version(),
 			Proxy: configured.ProxyURL()}),
-		settings: settings, publicURL: localURL, returnOrigins: configured.ReturnOrigins, log: log, checks: []doctor.Check{checkStore(store, dir)},
-		close: store.Close}, nil
+		settings: settings, publicURL: localURL, returnOrigins: configured.ReturnOrigins, log: log,
+		close:  store.Close,
+		checks: []doctor.Check{checkStore(store, dir), checkServe(dir, store.Ledger())}}, nil
 }
 
 // dataDir is the directory of the embedded store, by the XDG Base Directory

@@ -18,6 +18,7 @@ import (
 
 	"github.com/tokenturn/tokenturn/pkg/consent"
 	"github.com/tokenturn/tokenturn/pkg/console"
+	"github.com/tokenturn/tokenturn/pkg/loopback"
 	"github.com/tokenturn/tokenturn/pkg/procore"
 	"github.com/tokenturn/tokenturn/pkg/readapi"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
@@ -31,7 +32,9 @@ func (c *cli) serveCommand() *cobra.Command {
 	cmd := verb("serve", "Run the whole system on this machine",
 		`Serves invitations and callbacks, and rotates the connections that are due, in one process
 on the embedded store. Links lead to http://localhost:PORT, so register the redirect URI
-http://localhost:PORT/callback/ENV in the Developer Portal.
+http://localhost:PORT/callback/ENV in the Developer Portal. A warning names each app with
+another redirect URI. serve holds the port on every address of the host name in --addr
+(localhost: 127.0.0.1 and ::1), or does not start.
 
 http://localhost:PORT/ is the console, for browsers on this machine: a live page that shows
 every connection and what needs a person, with buttons for what can be done. Everyone who
@@ -51,6 +54,9 @@ run in a second process, and lease, quiet period and redeem timeout are short.
 In a terminal, and with --demo, the log is in sentences. Otherwise it is in logfmt, and with
 --json in JSON. --log chooses the format.
 
+After the machine slept, what became due is done within a minute. tokenturn doctor says whether
+serve runs.
+
 After Ctrl-C, tokenturn finishes what it has begun and stops.`,
 		func(ctx context.Context, cmd *cobra.Command) error {
 			switch {
@@ -66,19 +72,19 @@ After Ctrl-C, tokenturn finishes what it has begun and stops.`,
 			case demo && !cmd.Flags().Changed("every"):
 				o.every = demoEvery
 			}
-			listener, err := net.Listen("tcp", o.addr)
+			listeners, err := listen(o.addr)
 			if err != nil {
 				return c.listenError(o.addr, demo, err)
 			}
-			defer listener.Close()
+			defer closeAll(listeners)
 			if demo {
 				o.organization = cmp.Or(o.organization, demoOrganization)
-				return c.demo(ctx, listener, o)
+				return c.demo(ctx, listeners, o)
 			}
-			return c.serve(ctx, listener, o)
+			return c.serve(ctx, listeners, o)
 		})
 	flags := cmd.Flags()
-	flags.StringVar(&o.addr, "addr", "localhost:8080", "address to listen on")
+	flags.StringVar(&o.addr, "addr", "localhost:8080", "address to listen on; every address that its host name has")
 	flags.DurationVar(&o.every, "every", time.Hour, "time between two sweeps")
 	flags.StringVar(&o.organization, "organization", "", "company name shown on the consent pages")
 	flags.StringVar(&o.tokenFile, "token-file", "", "`FILE` with the token for programs that read access tokens (default "+
@@ -99,6 +105,21 @@ type serveOptions struct {
 	tokenFile, tokenGroup string
 }
 
+// listen opens an address on every address of its host name.
+func listen(addr string) ([]net.Listener, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	return loopback.Bind(host, port)
+}
+
+func closeAll(listeners []net.Listener) {
+	for _, listener := range listeners {
+		_ = listener.Close()
+	}
+}
+
 // listenError says how to choose another address in the words with which this one was chosen.
 func (c *cli) listenError(addr string, demo bool, err error) error {
 	if demo && c.getenv("MAKELEVEL") != "" { // `make run`
@@ -108,25 +129,24 @@ func (c *cli) listenError(addr string, demo bool, err error) error {
 		addr, err)
 }
 
-func (c *cli) serve(ctx context.Context, listener net.Listener, o serveOptions) error {
+func (c *cli) serve(ctx context.Context, listeners []net.Listener, o serveOptions) error {
 	return c.withNew(ctx, func(in *installation) error {
 		in.log = withRequestIDs(c.logger(slog.LevelInfo))
-		in.publicURL, in.organization = localAddress(listener), o.organization
+		in.publicURL, in.organization = localAddress(listeners[0]), o.organization
 		c.say("Console: %s/", in.publicURL)
 		c.say("Serving %s. Connections that are due are rotated every %v. Redirect URI for the Developer Portal: %s",
 			in.publicURL, o.every, callbackURL(in.publicURL, "ENV"))
 		s := c.system(in, o.every)
-		dir, err := c.dataDir()
-		if err != nil {
+		if err := s.giveTokens(o); err != nil {
 			return err
 		}
-		if err := s.giveTokens(dir, o); err != nil {
+		if err := s.warnOfRedirects(ctx); err != nil {
 			return err
 		}
 		if c.logFormat() == sentences {
 			s.watch = (&narrator{out: c.stderr}).report
 		}
-		return s.run(ctx, listener)
+		return s.run(ctx, listeners)
 	})
 }
 
@@ -164,8 +184,8 @@ func (c *cli) system(in *installation, every time.Duration) *system {
 
 // run serves until ctx is cancelled. Work in progress is still finished: a consent is saved,
 // and so is the answer to a refresh.
-func (s *system) run(ctx context.Context, listener net.Listener) error {
-	followUps := newQueue()
+func (s *system) run(ctx context.Context, listeners []net.Listener) error {
+	followUps := newQueue(time.Now)
 	s.in.followUps = followUps
 	s.in.settings.Cadence = s.every
 	notices := &noticeBoard{}
@@ -201,10 +221,12 @@ func (s *system) run(ctx context.Context, listener net.Listener) error {
 	delivered := make(chan struct{})
 	go func() {
 		defer close(delivered)
-		followUps.deliver(delivering, s.every, trigger.Handler{Engine: watched{engine, s.watch}, Log: s.in.log})
+		heart := s.heart()
+		defer heart.stop()
+		followUps.deliver(delivering, s.every, trigger.Handler{Engine: watched{engine, s.watch}, Log: s.in.log}, heart.beat)
 	}()
 	// It returns when the last consent is finished.
-	err = serveHTTP(ctx, listener, accessLog(tokens.Wrap(pages.Wrap(callback)), s.in.log), s.in.log,
+	err = serveHTTP(ctx, listeners, accessLog(tokens.Wrap(pages.Wrap(callback)), s.in.log), s.in.log,
 		pages.Close)
 	stopDelivering()
 	<-delivered
@@ -262,9 +284,33 @@ func (s *system) console(rotator *rotation.Rotator, notices *noticeBoard) (*cons
 		Command: s.command, RedirectURI: callbackURL(s.in.publicURL, "sandbox"), Logger: s.in.log, Now: time.Now})
 }
 
-// giveTokens lets programs on this machine read access tokens. dir is the data directory.
-func (s *system) giveTokens(dir string, o serveOptions) (err error) {
-	file := cmp.Or(o.tokenFile, filepath.Join(dir, readerTokenName))
+// warnOfRedirects names each app that cannot be connected here, because Procore would send
+// the browser to another address.
+func (s *system) warnOfRedirects(ctx context.Context) error {
+	environments, err := s.in.environments(ctx)
+	if err != nil {
+		return err
+	}
+	for _, environment := range environments {
+		app, err := s.in.apps.Application(ctx, environment)
+		here := callbackURL(s.in.publicURL, environment)
+		if err != nil || app.RedirectURI == here || app.RedirectURI == procore.OutOfBand {
+			continue // unusable credentials are a finding of doctor; out of band needs no server
+		}
+		other := ""
+		if u, err := url.Parse(app.RedirectURI); err == nil && loopback.IsLoopback(app.RedirectURI) &&
+			app.RedirectURI == callbackURL("http://localhost:"+u.Port(), environment) {
+			other = fmt.Sprintf("start with --addr localhost:%s, or ", u.Port())
+		}
+		s.cli.say("Warning: consent links of %s do not work here: its app has the redirect URI %s. To serve them, %sregister "+
+			"%s in the Developer Portal and store it with: tokenturn app set %[1]s", environment, app.RedirectURI, other, here)
+	}
+	return nil
+}
+
+// giveTokens lets programs on this machine read access tokens.
+func (s *system) giveTokens(o serveOptions) (err error) {
+	file := cmp.Or(o.tokenFile, filepath.Join(s.in.dir, readerTokenName))
 	if s.readerToken, err = readerToken(file, o.tokenGroup); err != nil {
 		return err
 	}
@@ -285,15 +331,18 @@ func (s *system) readAPI(engine readapi.Engine) (*readapi.Handler, error) {
 
 // serveHTTP serves until ctx is cancelled. over is called before the requests in progress
 // are waited for.
-func serveHTTP(ctx context.Context, listener net.Listener, handler http.Handler, log *slog.Logger, over func()) error {
+func serveHTTP(ctx context.Context, listeners []net.Listener, handler http.Handler, log *slog.Logger,
+	over func()) error {
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second,
 		WriteTimeout: consentLimit + 30*time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
-	ended := make(chan error, 1)
-	go func() { ended <- server.Serve(listener) }()
+	ended := make(chan error, len(listeners))
+	for _, listener := range listeners {
+		go func() { ended <- fmt.Errorf("serving %s: %w", listener.Addr(), server.Serve(listener)) }()
+	}
 	select {
 	case err := <-ended:
-		return fmt.Errorf("serving %s: %w", listener.Addr(), err)
+		return err
 	case <-ctx.Done():
 	}
 	over()

@@ -35,7 +35,7 @@ var demoConnection = token.Connection{Environment: "demo", Name: "acme"}
 // demo serves next to a stand-in for Procore, set up for one connection. Rotations run in a
 // process of their own, which experiments kill. Without --data it deletes its store at the
 // end.
-func (c *cli) demo(ctx context.Context, listener net.Listener, o serveOptions) (err error) {
+func (c *cli) demo(ctx context.Context, listeners []net.Listener, o serveOptions) (err error) {
 	dir, err := c.demoDir()
 	if err != nil {
 		return err
@@ -43,13 +43,13 @@ func (c *cli) demo(ctx context.Context, listener net.Listener, o serveOptions) (
 	if c.data == "" {
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	}
-	d, err := c.newDemo(ctx, dir, localAddress(listener), newDemoTiming(o.every), o.organization)
+	d, err := c.newDemo(ctx, dir, localAddress(listeners[0]), newDemoTiming(o.every), o.organization)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.close()) }()
 	c.printGuide(d.in.publicURL, d.link)
-	return d.run(ctx, listener, o)
+	return d.run(ctx, listeners, o)
 }
 
 // demo is the stand-in and what the experiments need.
@@ -108,9 +108,9 @@ func (d *demo) close() (err error) {
 }
 
 // run serves until ctx is cancelled.
-func (d *demo) run(ctx context.Context, listener net.Listener, o serveOptions) error {
+func (d *demo) run(ctx context.Context, listeners []net.Listener, o serveOptions) error {
 	s := d.cli.system(d.in, d.timing.every)
-	if err := s.giveTokens(d.dir, o); err != nil {
+	if err := s.giveTokens(o); err != nil {
 		return err
 	}
 	s.experiments = d.lab
@@ -134,7 +134,7 @@ func (d *demo) run(ctx context.Context, listener net.Listener, o serveOptions) e
 			worker.close()
 		}, nil
 	}
-	return s.run(ctx, listener)
+	return s.run(ctx, listeners)
 }
 
 // worker says how to start the rotation process.

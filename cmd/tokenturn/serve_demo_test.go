@@ -93,7 +93,7 @@ func startDemo(t *testing.T, timing demoTiming) *runningDemo {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(t.Context())
-	go func() { r.over <- r.run(ctx, listener, serveOptions{}) }()
+	go func() { r.over <- r.run(ctx, []net.Listener{listener}, serveOptions{}) }()
 	r.end = sync.OnceFunc(func() {
 		stop()
 		if err := <-r.over; err != nil {
@@ -453,7 +453,7 @@ func TestSupervisorChangesTheClockOfAStartingWorker(t *testing.T) {
 		return exec.Command("sh", "-c", `echo '{"ready":true}'; cat >/dev/null`)
 	}
 	proceed <- struct{}{}
-	s, err := newSupervisor(worker, newQueue(), &noticeBoard{}, slog.New(slog.DiscardHandler))
+	s, err := newSupervisor(worker, newQueue(time.Now), &noticeBoard{}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -484,7 +484,7 @@ func TestSupervisorNeedsAWorker(t *testing.T) {
 		"ends at once": func(time.Duration) *exec.Cmd { return exec.Command(os.Args[0], "-test.run=^$") },
 		"is missing":   func(time.Duration) *exec.Cmd { return exec.Command(filepath.Join(t.TempDir(), "tokenturn")) },
 	} {
-		if _, err := newSupervisor(command, newQueue(), &noticeBoard{}, slog.New(slog.DiscardHandler)); err == nil {
+		if _, err := newSupervisor(command, newQueue(time.Now), &noticeBoard{}, slog.New(slog.DiscardHandler)); err == nil {
 			t.Errorf("a program that %s is taken for a worker", what)
 		}
 	}

@@ -181,8 +181,8 @@ func (h *Handler) application(ctx context.Context, environment string) (rotation
 		return rotation.Application{}, fmt.Errorf("reading the app credentials of %s: %w", environment, err)
 	}
 	if here := h.public.String() + "/callback/" + environment; app.RedirectURI != here {
-		return rotation.Application{}, fmt.Errorf("the app credentials of %s have redirect_uri %q, but this handler is %s: %w",
-			environment, app.RedirectURI, here, errElsewhere)
+		return rotation.Application{}, fmt.Errorf("the app credentials of %s have redirect_uri %q, but this handler "+
+			"is %s: %w", environment, app.RedirectURI, here, errElsewhere)
 	}
 	return app, nil
 }

@@ -40,6 +40,22 @@ func (a Applications) Application(ctx context.Context, environment string) (rota
 	return app, nil
 }
 
+// Environments lists the environments with app credentials.
+func (a Applications) Environments(ctx context.Context) (environments []string, err error) {
+	err = a.s.read(ctx, "listing the app credentials", func(tx *sql.Tx) error {
+		rows, err := tx.QueryContext(ctx, `SELECT environment FROM application ORDER BY environment`)
+		if err != nil {
+			return err
+		}
+		environments, err = collect(rows, func(rows *sql.Rows) (environment string, err error) {
+			err = rows.Scan(&environment)
+			return environment, err
+		})
+		return err
+	})
+	return environments, err
+}
+
 // Value returns what Set stored. rotation.ErrNoApplication.
 func (a Applications) Value(ctx context.Context, environment string) (token.Secret, error) {
 	what := "reading the app credentials of " + environment

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -158,5 +159,8 @@ func TestApplications(t *testing.T) {
 	}
 	if _, err := apps.Application(t.Context(), "sandbox"); !errors.Is(err, rotation.ErrNoApplication) {
 		t.Errorf("another environment: %v", err)
+	}
+	if found, err := apps.Environments(t.Context()); err != nil || !slices.Equal(found, []string{"production"}) {
+		t.Errorf("environments %q, %v", found, err)
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"net/netip"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -80,22 +81,7 @@ func Listen(redirectURI string, state token.Secret) (*Receiver, error) {
 		return nil, err
 	}
 	r := newReceiver(u, state)
-	hosts := []string{u.Hostname()}
-	if strings.EqualFold(u.Hostname(), "localhost") { // a browser may use either address
-		hosts = []string{"127.0.0.1", "::1"}
-	}
-	for _, host := range hosts {
-		listener, listenErr := net.Listen("tcp", net.JoinHostPort(host, cmp.Or(u.Port(), "80")))
-		if listenErr == nil {
-			r.listeners = append(r.listeners, listener)
-		} else if err == nil {
-			err = listenErr
-		}
-	}
-	// A machine without IPv6 has one address. If another program listens at the second
-	// address, the browser could send the code there.
-	if len(r.listeners) == 0 || errors.Is(err, syscall.EADDRINUSE) {
-		r.closeListeners()
+	if r.listeners, err = Bind(u.Hostname(), cmp.Or(u.Port(), "80")); err != nil {
 		return nil, fmt.Errorf("listening for %s: %w", redirectURI, err)
 	}
 	r.server = &http.Server{Handler: r, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 10 * time.Second,
@@ -104,6 +90,57 @@ func Listen(redirectURI string, state token.Secret) (*Receiver, error) {
 		go func() { _ = r.server.Serve(listener) }()
 	}
 	return r, nil
+}
+
+// Bind opens a port on every address of this machine that host has, as a browser may use any
+// of them, and on all or none: if another program listened at one of them, it would get what
+// was meant for this one. "localhost" is 127.0.0.1 and ::1 (RFC 6761 section 6.3), or one of
+// them on a machine that has no other. Port "0" is the same free port on all.
+func Bind(host, port string) (listeners []net.Listener, err error) {
+	for range 10 { // a free port may be taken at another address
+		listeners, err = bind(host, port)
+		if port != "0" || !errors.Is(err, syscall.EADDRINUSE) {
+			break
+		}
+	}
+	return listeners, err
+}
+
+func bind(host, port string) (listeners []net.Listener, err error) {
+	isLocalhost := strings.EqualFold(host, "localhost")
+	hosts := []string{"127.0.0.1", "::1"}
+	if _, parseErr := netip.ParseAddr(host); host == "" || parseErr == nil {
+		hosts = []string{host}
+	} else if !isLocalhost {
+		if hosts, err = net.LookupHost(host); err != nil {
+			return nil, err
+		}
+		slices.Sort(hosts)
+		hosts = slices.Compact(hosts)
+	}
+	for _, host := range hosts {
+		listener, listenErr := net.Listen("tcp", net.JoinHostPort(host, port))
+		switch {
+		case listenErr == nil:
+			listeners = append(listeners, listener)
+			_, port, _ = net.SplitHostPort(listener.Addr().String())
+		case isLocalhost && len(hosts) > 1 && !errors.Is(listenErr, syscall.EADDRINUSE): // a machine without IPv6
+			err = cmp.Or(err, listenErr)
+		default:
+			closeAll(listeners)
+			return nil, listenErr
+		}
+	}
+	if len(listeners) == 0 {
+		return nil, err
+	}
+	return listeners, nil
+}
+
+func closeAll(listeners []net.Listener) {
+	for _, listener := range listeners {
+		_ = listener.Close()
+	}
 }
 
 func newReceiver(u *url.URL, state token.Secret) *Receiver {
@@ -130,13 +167,7 @@ func (r *Receiver) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	_ = r.server.Shutdown(ctx)
-	r.closeListeners()
-}
-
-func (r *Receiver) closeListeners() {
-	for _, listener := range r.listeners {
-		_ = listener.Close()
-	}
+	closeAll(r.listeners)
 }
 
 // ServeHTTP implements http.Handler. A request without the state, which only the

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/tokenturn/tokenturn/pkg/token"
@@ -140,5 +141,46 @@ func TestListenRefuses(t *testing.T) {
 	if _, err := Listen(redirect, token.NewSecret(state)); err == nil || !strings.Contains(err.Error(),
 		"address already in use") {
 		t.Errorf("a port that is taken: %v", err)
+	}
+}
+
+// A port is held on every address of a host, or on none.
+func TestBind(t *testing.T) {
+	six, err := net.Listen("tcp", "[::1]:0")
+	if err != nil {
+		t.Skip("this machine has no IPv6: ", err)
+	}
+	defer six.Close()
+	_, port, _ := net.SplitHostPort(six.Addr().String())
+	if listeners, err := Bind("localhost", port); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("%d listeners beside another program: %v", len(listeners), err)
+	}
+	four, err := net.Listen("tcp", "127.0.0.1:"+port)
+	if err != nil {
+		t.Errorf("the refused port is still held: %v", err)
+	} else {
+		four.Close()
+	}
+
+	listeners, err := Bind("LOCALHOST", "0")
+	if err != nil || len(listeners) != 2 {
+		t.Fatalf("%d listeners: %v", len(listeners), err)
+	}
+	_, port, _ = net.SplitHostPort(listeners[0].Addr().String())
+	for i, want := range []string{"127.0.0.1:" + port, "[::1]:" + port} {
+		if got := listeners[i].Addr().String(); got != want {
+			t.Errorf("listens at %s, not %s", got, want)
+		}
+		defer listeners[i].Close()
+	}
+	for _, host := range []string{"127.0.0.1", "::1", ""} {
+		one, err := Bind(host, "0")
+		if err != nil || len(one) != 1 {
+			t.Fatalf("%q: %d listeners: %v", host, len(one), err)
+		}
+		one[0].Close()
+	}
+	if _, err := Bind("host.invalid", "0"); err == nil {
+		t.Error("a host without an address is no error")
 	}
 }
