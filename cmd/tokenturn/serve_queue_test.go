@@ -78,7 +78,8 @@ func TestQueueLetsFinishAndThenInsists(t *testing.T) {
 				engine := &recorder{start: time.Now(), takes: takes}
 				ctx, cancel := context.WithCancel(t.Context())
 				time.AfterFunc(time.Second, cancel)
-				newQueue(time.Now).deliver(ctx, time.Hour, trigger.Handler{Engine: engine, Log: slog.New(slog.DiscardHandler)}, func(time.Time) {})
+				newQueue(time.Now).deliver(ctx, time.Hour, trigger.Handler{Engine: engine,
+					Log: slog.New(slog.DiscardHandler)}, func(time.Time) {})
 				if want := min(takes, time.Second+grace); engine.ended != 1 || time.Since(engine.start) != want {
 					t.Errorf("%d ended after %v, want 1 after %v", engine.ended, time.Since(engine.start), want)
 				}
