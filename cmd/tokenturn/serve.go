@@ -303,7 +303,8 @@ func (s *system) warnOfRedirects(ctx context.Context) error {
 			other = fmt.Sprintf("start with --addr localhost:%s, or ", u.Port())
 		}
 		s.cli.say("Warning: consent links of %s do not work here: its app has the redirect URI %s. To serve them, "+
-			"%sregister %s in the Developer Portal and store it with: tokenturn app set %[1]s", environment, app.RedirectURI, other, here)
+			"%sregister %s in the Developer Portal and store it with: tokenturn app set %[1]s",
+			environment, app.RedirectURI, other, here)
 	}
 	return nil
 }
