@@ -140,7 +140,8 @@ func (c *cli) serve(ctx context.Context, listeners []net.Listener, o serveOption
 		if err := s.giveTokens(o); err != nil {
 			return err
 		}
-		if err := s.warnOfRedirects(ctx); err != nil {
+		// An interrupt at this moment ends the program without an error; see run.
+		if err := s.warnOfRedirects(context.WithoutCancel(ctx)); err != nil {
 			return err
 		}
 		if c.logFormat() == sentences {
