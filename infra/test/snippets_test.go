@@ -1,6 +1,9 @@
 package infra_test
 
 import (
+	"encoding/json"
+	"errors"
+	"fmt"
 	"go/ast"
 	"go/importer"
 	"go/parser"
@@ -15,6 +18,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"go.yaml.in/yaml/v3"
 
 	"github.com/tokenturn/tokenturn/infra/test/markdown"
 )
@@ -155,6 +160,32 @@ strip(require("node:fs").readFileSync(0, "utf8"));`
 
 const cannotParse = 69
 
+// formats check blocks that are no programs.
+var formats = map[string]func(string) error{
+	"json": func(text string) error { return json.Unmarshal([]byte(text), new(any)) },
+	"yaml": func(text string) error {
+		documents := yaml.NewDecoder(strings.NewReader(text))
+		for {
+			if err := documents.Decode(new(any)); err != nil {
+				if errors.Is(err, io.EOF) {
+					err = nil
+				}
+				return err
+			}
+		}
+	},
+	"ini": func(text string) error { // as systemd reads it
+		for line := range strings.Lines(text) {
+			if !unitLine.MatchString(strings.TrimSpace(line)) {
+				return fmt.Errorf("this is no line of a unit: %s", line)
+			}
+		}
+		return nil
+	},
+}
+
+var unitLine = regexp.MustCompile(`^(|\[\w+\]|\w+=.*)$`)
+
 // The other programs on the pages, and the example files, have no mistakes in their syntax. (make conformance
 // compiles the TypeScript with tsc, and runs all example files.)
 func TestSyntaxOfOtherLanguages(t *testing.T) {
@@ -165,6 +196,10 @@ func TestSyntaxOfOtherLanguages(t *testing.T) {
 		for _, block := range blocks {
 			if parsers[block.Language] != nil {
 				programs = append(programs, program{page, block.Language, block.Text})
+			} else if check := formats[block.Language]; check != nil {
+				if err := check(block.Text); err != nil {
+					t.Errorf("%s: %v\n%s", page, err, block.Text)
+				}
 			} else if !slices.Contains([]string{"", "text", "go", "toml"}, block.Language) { // toml: cmd/tokenturn
 				t.Errorf("%s: no test checks blocks in %s", page, block.Language)
 			}
