@@ -174,7 +174,7 @@ func (h *Handler) public(ctx context.Context, c token.Connection, err error) err
 	if _, ok := errors.AsType[*failure](err); ok {
 		return err
 	}
-	if h.cfg.Logger != nil {
+	if h.cfg.Logger != nil && ctx.Err() == nil { // otherwise the reader has gone
 		h.cfg.Logger.ErrorContext(ctx, "a token could not be read", "connection", c.String(), "error", err)
 	}
 	return &failure{http.StatusInternalServerError, "InternalServiceError",
