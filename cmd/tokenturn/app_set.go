@@ -265,6 +265,11 @@ func (c *cli) sayAfterSet(ctx context.Context, in *installation, a appSetAnswer)
 	} else {
 		c.say("Stored. Make sure that the app in the Developer Portal has exactly this redirect URI: %s", a.RedirectURI)
 	}
+	if served := servedAt(in.dir); served != "" && a.RedirectURI != callbackURL(served, a.Environment) &&
+		a.RedirectURI != procore.OutOfBand {
+		c.say("Warning: tokenturn serve runs at %s and does not serve that redirect URI, so consent links of %s do not work.",
+			served, a.Environment)
+	}
 	for _, other := range in.withSameClient(ctx, a.Environment, a.ClientID, a.Secret) {
 		c.say("%s has the same client id and another secret. If the secret was reset, store it there too: "+
 			"tokenturn app set %[1]s", other)

@@ -44,7 +44,7 @@ http://localhost:PORT/secretsmanager gives access tokens to programs on this mac
 AWS Secrets Manager Agent and Secrets Manager itself do. A program needs the token in the file
 that is named at the start (--token-file). It can read access tokens, and nothing else. A token
 with less than a minute left is renewed first. To let a group of users read, put the file where
-they can reach it and name the group with --token-group. The data directory is no such place.
+they can reach it (not in the data directory) and name the group with --token-group.
 
 --demo also starts a stand-in for Procore and sets up one connection. Its tokens live four
 times as long as --every, which is 10s for the demo unless you set it. The console of the

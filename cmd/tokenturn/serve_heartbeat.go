@@ -119,6 +119,14 @@ func servedEvery(dir string, fallback time.Duration) time.Duration {
 	return fallback
 }
 
+// servedAt is the URL of the `serve` that runs; empty if none does, or in AWS.
+func servedAt(dir string) string {
+	if h, found, err := readHeartbeat(dir); dir != "" && err == nil && found && h.alive(time.Now()) {
+		return h.URL
+	}
+	return ""
+}
+
 // checkServe reports whether `serve` runs. If no connection is active, nothing needs it.
 func checkServe(dir string, records doctor.Records) doctor.Check {
 	return func(ctx context.Context) []doctor.Finding {

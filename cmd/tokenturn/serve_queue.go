@@ -100,18 +100,22 @@ func (q *queue) deliver(ctx context.Context, every time.Duration, handler trigge
 	var swept time.Time
 	next := q.now() // of the next scheduled event
 	for ctx.Err() == nil {
-		if now := q.now(); timeLeft(next, now) <= 0 {
-			begin([]byte(scheduledEvent))
+		now := q.now()
+		sweep := timeLeft(next, now) <= 0
+		if sweep {
 			swept, next = now, next.Add(every)
 			if timeLeft(next, now) <= 0 { // the machine slept
 				next = now.Add(every)
 			}
 		}
+		beat(swept)
 		due, wake := q.due()
+		if sweep {
+			due = append(due, []byte(scheduledEvent))
+		}
 		for _, event := range due {
 			begin(event)
 		}
-		beat(swept)
 		timer := time.NewTimer(min(wake, timeLeft(next, q.now())))
 		select {
 		case <-ctx.Done():
