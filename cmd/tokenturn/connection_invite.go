@@ -65,7 +65,8 @@ The link leads to the server of the app's redirect URI: with the embedded store 
 		example{"Create a link for one user and company that expires after a day",
 			`tokenturn connection invite production/acme --company 4264807
 --company-name "Hawthorne General" --login pat@example.com --expires 24h`},
-		example{"Lead the person back to a page of yours", "tokenturn connection invite sandbox/acme --return-url https://app.example.com/procore"},
+		example{"Lead the person back to a page of yours",
+			"tokenturn connection invite sandbox/acme --return-url https://app.example.com/procore"},
 		example{"Print link and id as JSON", "tokenturn --json connection invite sandbox/acme"})
 }
 

@@ -20,7 +20,8 @@ func TestFunctionsHaveEverySetting(t *testing.T) {
 		"TOKENTURN_QUIET":          "its default fits the lease",
 		"TOKENTURN_PROXY":          "the functions are in no VPC and reach Procore directly",
 	}
-	onlyFor := map[string]string{"TOKENTURN_REDEEM_RATE": "RotateFunction", "TOKENTURN_ORGANIZATION": "CallbackFunction"}
+	onlyFor := map[string]string{"TOKENTURN_REDEEM_RATE": "RotateFunction", "TOKENTURN_ORGANIZATION": "CallbackFunction",
+		"TOKENTURN_RETURN_ORIGINS": "CallbackFunction"}
 	for _, function := range []string{"RotateFunction", "CallbackFunction"} {
 		var set []string
 		for _, pair := range tmpl.environment(function, nil) {
