@@ -177,6 +177,7 @@ type system struct {
 	command string
 	// readerToken is what programs need to read access tokens; zero: none can.
 	readerToken token.Secret
+	readerFile  string // has it
 }
 
 func (c *cli) system(in *installation, every time.Duration) *system {
@@ -282,7 +283,8 @@ func (s *system) console(rotator *rotation.Rotator, notices *noticeBoard) (*cons
 	return console.New(console.Config{Connections: s.in.ledger,
 		Actions: &consoleActions{s.cli, s.in, rotator, s.in.publicURL}, Notices: notices.newestFirst,
 		Experiments: s.experiments, PublicURL: s.in.publicURL, Cadence: s.every, PutsPerDay: s.in.settings.PutsPerDay,
-		Command: s.command, RedirectURI: callbackURL(s.in.publicURL, "sandbox"), Logger: s.in.log, Now: time.Now})
+		Command: s.command, ReaderToken: s.readerFile, RedirectURI: callbackURL(s.in.publicURL, "sandbox"),
+		Logger: s.in.log, Now: time.Now})
 }
 
 // warnOfRedirects names each app that cannot be connected here, because Procore would send
@@ -312,12 +314,12 @@ func (s *system) warnOfRedirects(ctx context.Context) error {
 
 // giveTokens lets programs on this machine read access tokens.
 func (s *system) giveTokens(o serveOptions) (err error) {
-	file := cmp.Or(o.tokenFile, filepath.Join(s.in.dir, readerTokenName))
-	if s.readerToken, err = readerToken(file, o.tokenGroup); err != nil {
+	s.readerFile = cmp.Or(o.tokenFile, filepath.Join(s.in.dir, readerTokenName))
+	if s.readerToken, err = readerToken(s.readerFile, o.tokenGroup); err != nil {
 		return err
 	}
 	s.cli.say("Programs on this machine read access tokens at %s%s with the token in %s", s.in.publicURL, readapi.Path,
-		file)
+		s.readerFile)
 	return nil
 }
 

@@ -211,7 +211,7 @@ func isLost(e rotation.Event) bool {
 func (h *Handler) readings(c token.Connection) []reading {
 	name, run := c.String(), h.cfg.Command
 	if h.cfg.SecretPrefix == "" {
-		return []reading{
+		return append(h.overHTTP(c), []reading{
 			{"bash", "bash", run + " token print " + name + "\n\n# or for one command only, without printing it:\n" + run +
 				" token exec " + name + " -- ./report"},
 			{"go", "Go", "// Run the program with: " + run + " token exec " + name + " -- go run .\n" +
@@ -220,7 +220,7 @@ func (h *Handler) readings(c token.Connection) []reading {
 				"import os\n\nheaders = {\"Authorization\": \"Bearer \" + os.environ[\"PROCORE_ACCESS_TOKEN\"]}"},
 			{"typescript", "TypeScript", "// Run the program with: " + run + " token exec " + name + " -- node report.mts\n" +
 				"const headers = { Authorization: `Bearer ${process.env.PROCORE_ACCESS_TOKEN}` };"},
-		}
+		}...)
 	}
 	prefix := h.cfg.SecretPrefix
 	goSource, python, typescript, bash := "", "", "", ""
@@ -247,6 +247,17 @@ func (h *Handler) readings(c token.Connection) []reading {
 		{"bash", "bash", "# with infra/examples/bash/procore.sh beside your script\nsource procore.sh\nPROCORE_CONNECTION=" +
 			name + "\n" + bash + "procore /rest/v1.0/me"},
 	}
+}
+
+// overHTTP is the way to read the token of c from this process, if it has one.
+func (h *Handler) overHTTP(c token.Connection) []reading {
+	if h.cfg.ReaderToken == "" {
+		return nil
+	}
+	return []reading{{"curl", "curl", "# for programs that may read " + h.cfg.ReaderToken + "\n" +
+		"curl -s -H @- '" + h.public.String() + "/secretsmanager/get?secretId=tokenturn/connection/" + c.String() + "' \\\n" +
+		"    <<<\"X-Aws-Parameters-Secrets-Token: $(<" + h.cfg.ReaderToken + ")\" | jq -r '.SecretString | fromjson | " +
+		".access_token'"}}
 }
 
 // oldestFirst is events from the oldest to the newest.

@@ -123,6 +123,8 @@ type Config struct {
 	Command string
 	// SecretPrefix begins the names of secrets in AWS Secrets Manager; empty: the embedded store.
 	SecretPrefix string
+	// ReaderToken is the file with the token for the read API of this process; empty: it has none.
+	ReaderToken string
 	// RedirectURI is what a new app needs, for the page without connections.
 	RedirectURI string
 	Logger      *slog.Logger
