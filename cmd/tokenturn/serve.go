@@ -140,6 +140,8 @@ func (c *cli) serve(ctx context.Context, listeners []net.Listener, o serveOption
 		if err := s.giveTokens(o); err != nil {
 			return err
 		}
+		c.say("Programs on this machine read access tokens at %s%s with the token in %s", in.publicURL, readapi.Path,
+			s.readerFile)
 		// An interrupt at this moment ends the program without an error; see run.
 		if err := s.warnOfRedirects(context.WithoutCancel(ctx)); err != nil {
 			return err
@@ -318,8 +320,6 @@ func (s *system) giveTokens(o serveOptions) (err error) {
 	if s.readerToken, err = readerToken(s.readerFile, o.tokenGroup); err != nil {
 		return err
 	}
-	s.cli.say("Programs on this machine read access tokens at %s%s with the token in %s", s.in.publicURL, readapi.Path,
-		s.readerFile)
 	return nil
 }
 
