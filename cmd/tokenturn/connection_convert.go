@@ -79,7 +79,7 @@ func (c *cli) convertToAccount(ctx context.Context, in *installation, conn token
 	case rotation.Connected:
 	case rotation.Verifying:
 		return exitf(tryLater, "the service account's token is saved, but could not be checked yet: %w\nThe user's tokens "+
-			"stay in use until then; the next run checks again", err)
+			"stay in use until then. tokenturn checks again automatically while the service account's token is valid", err)
 	default:
 		return fmt.Errorf("nothing was changed; the user's tokens stay in use: %w", err)
 	}

@@ -151,7 +151,7 @@ func (h *Handler) finished(r *http.Request) (invitations.State, error) {
 func (h *Handler) notConnected(w http.ResponseWriter, r *http.Request, _ string) {
 	result, shown := askedResult(r, badResults)
 	if state, err := h.finished(r); err == nil && reference(state.Hash) == shown.Reference {
-		shown.Back = h.back(r.Context(), state, result)
+		shown.Back = h.back(r.Context(), state, cmp.Or(page(state.Result), result))
 	}
 	h.show(w, http.StatusOK, result, shown)
 }

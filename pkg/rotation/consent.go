@@ -115,6 +115,8 @@ type Standing struct {
 	Epoch  int64 // the epoch that the consent starts from
 	Status Status
 	Pin    *Pin // the owner of the connection; nil: nobody yet
+	// ServiceAccount: the connection is the app's own.
+	ServiceAccount bool
 	// RefusedAt is when the issuer refused the refresh token; zero except in NeedsConsent.
 	RefusedAt time.Time
 }
@@ -125,7 +127,7 @@ func (s *Consents) Standing(ctx context.Context, c token.Connection) (Standing, 
 	if err == nil && rec.Revision == "" {
 		err = fmt.Errorf("%s: %w", c, ErrNotRegistered)
 	}
-	standing := Standing{Epoch: rec.Epoch, Status: rec.Status, Pin: rec.Pin}
+	standing := Standing{Epoch: rec.Epoch, Status: rec.Status, Pin: rec.Pin, ServiceAccount: rec.ServiceAccount}
 	if rec.Status == NeedsConsent && rec.Refusal != nil {
 		standing.RefusedAt = rec.Refusal.At
 	}
@@ -218,8 +220,7 @@ type Consent struct {
 // current. The error explains every result except Connected and contains nothing
 // secret. From the POST on, canceling ctx has no effect.
 func (x *Exchange) Redeem(ctx context.Context, consent Consent) (ConsentResult, error) {
-	e := x.s.engine
-	if !e.settings.timeLeft(ctx, 0) {
+	if !x.s.engine.settings.timeLeft(ctx, 0) {
 		return Unavailable, fmt.Errorf("exchanging the code for %s: %w to save the answer; the code was not used", x.conn,
 			errNoTime)
 	}
@@ -249,10 +250,14 @@ func (x *Exchange) present(ctx context.Context, grant Grant) Answer {
 		return e.issuer.Redeem(ctx, app, grant)
 	}
 	answer := post(x.app)
-	if other, hasOther := x.app.other(); hasOther && answer.Class == ClientFault && e.settings.timeLeft(ctx, 0) {
-		return post(other)
+	other, hasOther := x.app.other()
+	switch {
+	case !hasOther || answer.Class != ClientFault:
+		return answer
+	case !e.settings.timeLeft(ctx, 0):
+		return Answer{Class: NotSent, Detail: "no time left to try the second client secret"}
 	}
-	return answer
+	return post(other)
 }
 
 func (x *Exchange) captured(ctx context.Context, expect Identity, body token.Secret) (ConsentResult, error) {

@@ -53,7 +53,9 @@ func (e *engine) decideOn(ctx context.Context, rec Record, responses []TokenResp
 		e.notify(ctx, NoticeSalvaged, m.Connection, "The token endpoint's answer for %s was malformed (%s). "+
 			"tokenturn found one refresh token in it and continues with that token.", m.Connection, verdict.Reason)
 	}
-	e.notifyOfLifetime(ctx, rec.Current, next.Current, m.Connection.Environment)
+	if rec.ServiceAccount == next.ServiceAccount { // tokens of the two kinds may live differently long
+		e.notifyOfLifetime(ctx, rec.Current, next.Current, m.Connection.Environment)
+	}
 	e.notifyOfClock(ctx, rec, m, verdict.Pair)
 	change := Change{History: append(rec.endedBy(m.Key.Attempt), Event{Kind: "decided", Attempt: m.Key.Attempt,
 		Detail: string(m.Source), Spent: m.Parent, ExpiresAt: next.Current.ExpiresAt})}
@@ -278,7 +280,7 @@ func (e *engine) checkIdentity(ctx context.Context, rec Record, m TokenResponse,
 		pin = *rec.Pin
 	}
 	if m.Source == FromClient && m.Key.Epoch != rec.Epoch {
-		return e.checkAccount(ctx, m, pair)
+		return e.checkAccount(ctx, rec, m, pair)
 	}
 	consent := m.Source == FromCode || m.Consent != ""
 	mayHaveExpired := pair.Lifetime == 0 || !e.clock().Before(pair.EarliestExpiry(m.SavedAt)) ||
@@ -326,22 +328,39 @@ func (e *engine) checkIdentity(ctx context.Context, rec Record, m TokenResponse,
 
 // checkAccount returns the pin of a connection that becomes a service account. The app must
 // have access to the company, so that readers do not get a token that cannot replace theirs.
-func (e *engine) checkAccount(ctx context.Context, m TokenResponse, pair token.Pair) (Pin, error) {
+// There is no refresh token, so a token that has expired before it could be checked is of no
+// use.
+func (e *engine) checkAccount(ctx context.Context, rec Record, m TokenResponse, pair token.Pair) (Pin, error) {
+	pin := Pin{Environment: m.Connection.Environment, Company: m.Company}
+	expired := &identityError{"the service account's token expired before tokenturn could check the app's access to " +
+		"company " + m.Company + "; nothing has changed: run `tokenturn connection convert " + m.Connection.String() +
+		" --to service-account` again"}
+	if before := rec.Pin; before != nil && before.Company != "" && before.Company != m.Company {
+		return pin, &identityError{"the connection belongs to company " + before.Company + "; choose another name for a " +
+			"service account in company " + m.Company}
+	} else if before != nil {
+		pin.CompanyName = before.CompanyName
+	}
+	if !e.clock().Before(pair.ExpiresAt(m.SavedAt)) {
+		return pin, expired
+	}
 	app, err := e.readApplication(ctx, m.Connection.Environment)
 	if err != nil {
-		return Pin{}, fmt.Errorf("checking the service account for %s: %w", m.Connection, err)
+		return pin, fmt.Errorf("checking the service account for %s: %w", m.Connection, err)
 	}
 	id, err := e.identify(ctx, app, pair.AccessToken, m.Company)
 	switch {
+	case errors.Is(err, ErrTokenRefused) && !e.clock().Before(pair.EarliestExpiry(m.SavedAt)):
+		return pin, expired
 	case errors.Is(err, ErrTokenRefused):
-		return Pin{}, &identityError{"the server does not accept the service account's token (anymore)"}
+		return pin, &identityError{"the server does not accept the service account's token"}
 	case errors.Is(err, ErrAppNotInstalled), err == nil && id.Company != m.Company:
-		return Pin{}, &identityError{"the app's service account has no access to company " + m.Company + ": an " +
+		return pin, &identityError{"the app's service account has no access to company " + m.Company + ": an " +
 			"administrator of the company must install the app and choose the projects of its service account"}
 	case err != nil:
-		return Pin{}, fmt.Errorf("checking the service account for %s: %w", m.Connection, err)
+		return pin, fmt.Errorf("checking the service account for %s: %w", m.Connection, err)
 	}
-	return Pin{Environment: m.Connection.Environment, Company: m.Company}, nil
+	return pin, nil
 }
 
 // companyName is what the operator called the company that the consent was requested for.

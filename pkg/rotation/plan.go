@@ -89,8 +89,11 @@ func (s situation) moves() []move {
 		moves, busy, busyUntil = append(moves, m), m.outcome == Busy, m.retryAt
 	}
 	for _, m := range s.revokeMoves() {
-		if busy { // another run handles the connection and does this too
+		switch {
+		case busy: // another run handles the connection and does this too
 			m.at, m.due = time.Time{}, later(m.at, busyUntil)
+		case s.rec.unpublished(): // readers may still have the former pair; Publish's write makes this due
+			m.at = time.Time{}
 		}
 		moves = append(moves, m)
 	}

@@ -1,6 +1,7 @@
 package rotation_test
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -60,8 +61,13 @@ func TestTwoRefusedClientSecretsAreAConfigurationError(t *testing.T) {
 				t.Errorf("outcome %s", report.Outcome)
 			}
 		}
-		if report := b.sweep(t); report.Due != 0 {
-			t.Errorf("%d due right after that, want a wait", report.Due)
+		asked := &asking{Issuer: b.Issuer}
+		b.issuer = asked
+		report, err := b.rotator().Do(t.Context(), rotation.Request{Op: "ensure", Connection: acme.String(),
+			MinTTLSeconds: 3600})
+		must(t, err)
+		if got := report.Connections[0].Outcome; got != rotation.ConfigError || len(asked.apps) > 0 {
+			t.Errorf("right after that: %s, and %d requests, want a wait", got, len(asked.apps))
 		}
 		if n := len(b.presentations()) - presented; n > 1 {
 			t.Errorf("%d more tokens were presented", n)
@@ -87,6 +93,51 @@ func TestAConsentAndARevocationUseTheSecondClientSecret(t *testing.T) {
 		b.sweep(t)
 		if live := b.livePairs(t); live != 0 {
 			t.Errorf("%d pairs are live after the disconnect", live)
+		}
+	})
+}
+
+// firstAnswer gives one answer in place of the server's first one.
+type firstAnswer struct {
+	*rotationtest.Issuer
+	first  rotation.Class
+	posted int
+}
+
+func (a *firstAnswer) Redeem(ctx context.Context, app rotation.Application, grant rotation.Grant) rotation.Answer {
+	a.posted++
+	answer := a.Issuer.Redeem(ctx, app, grant)
+	if a.posted == 1 {
+		return rotation.Answer{Class: a.first, Detail: "instead"}
+	}
+	return answer
+}
+
+// A code is presented again only if the server has authenticated nobody, and only if there is
+// time to save the answer.
+func TestACodeIsPresentedAgainOnlyIfNothingIsSpent(t *testing.T) {
+	for _, class := range []rotation.Class{rotation.UnknownResult, rotation.Refused, rotation.RateLimited,
+		rotation.GrantFault, rotation.RequestFault, rotation.OddRefusal, rotation.NotSent} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newHarness(rotationtest.Personality{})
+			resetSecret(b)
+			issuer := &firstAnswer{Issuer: b.Issuer, first: class}
+			b.issuer = issuer
+			result, err := b.consent(t.Context(), pat, rotation.Identity{})
+			if issuer.posted != 1 || result == rotation.Connected {
+				t.Errorf("after %s: %d requests, %s, %v", class, issuer.posted, result, err)
+			}
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		b := newHarness(rotationtest.Personality{})
+		resetSecret(b)
+		ctx, cancel := context.WithTimeout(t.Context(), b.settings.RedeemTimeout+20*time.Second)
+		defer cancel()
+		b.gate(rotationtest.Nth(1, "issuer.Redeem", before, rotationtest.Fault{Kind: rotationtest.Slow,
+			For: 15 * time.Second}))
+		if result, err := b.consent(ctx, pat, rotation.Identity{}); result != rotation.Unavailable {
+			t.Errorf("without time for another request: %s, %v", result, err)
 		}
 	})
 }

@@ -58,6 +58,12 @@ func (s *Consents) ServiceAccount(ctx context.Context, c token.Connection, compa
 	if err != nil {
 		return "", err
 	}
+	switch {
+	case standing.ServiceAccount && standing.Status == Active:
+		return "", fmt.Errorf("%s is a service account already", c)
+	case standing.Status != Active && standing.Status != NeedsConsent:
+		return "", fmt.Errorf("%s is not connected, so there is nothing to replace", c)
+	}
 	x, err := s.Prepare(ctx, c, standing.Epoch)
 	if err != nil {
 		return "", err

@@ -324,3 +324,117 @@ func TestAServiceAccountWithoutAccessReplacesNothing(t *testing.T) {
 		})
 	}
 }
+
+// Readers have a live token while the new one cannot be published, whether a service account
+// or a new consent replaced theirs.
+func TestTheFormerPairLivesUntilTheNewOneIsPublished(t *testing.T) {
+	for name, replace := range map[string]func(*testing.T, *harness) (rotation.ConsentResult, error){
+		"service account": func(t *testing.T, b *harness) (rotation.ConsentResult, error) {
+			return b.consents().ServiceAccount(t.Context(), acme, "42")
+		},
+		"consent": func(t *testing.T, b *harness) (rotation.ConsentResult, error) {
+			return b.consent(t.Context(), pat, rotation.Identity{Company: "42"})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newHarness(rotationtest.Personality{})
+				b.connect(t)
+				time.Sleep(20 * time.Minute)
+				b.gate(rotationtest.Always("secrets.Put", before, fail))
+				if result, err := replace(t, b); result != rotation.Connected {
+					t.Fatalf("%s, %v", result, err)
+				}
+				b.deliver(t.Context())
+				b.sweep(t)
+				shown, err := b.read(t.Context())
+				if err != nil || !b.Issuer.Accepts(t.Context(), shown.AccessToken) {
+					t.Errorf("readers have no live token: %v\n%s", err, b.Journal.String())
+				}
+				b.gate(nil)
+				time.Sleep(10 * time.Minute)
+				b.deliver(t.Context())
+				b.sweep(t)
+				if err := errors.Join(b.works(t.Context()), rotationtest.CheckAtRest(b.Harness)); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// away is a server with an API that nobody reaches for some time.
+type away struct {
+	*rotationtest.Issuer
+	until time.Time
+}
+
+func (a *away) Identify(ctx context.Context, app rotation.Application, access token.Secret,
+	company string) (rotation.Identity, error) {
+	if time.Now().Before(a.until) {
+		return rotation.Identity{}, errors.New("out of reach")
+	}
+	return a.Issuer.Identify(ctx, app, access, company)
+}
+
+// A service account's token that cannot be checked waits. If it expires first, the person's
+// tokens stay in use, and people learn what to do.
+func TestAServiceAccountThatCannotBeChecked(t *testing.T) {
+	for wait, connected := range map[time.Duration]bool{30 * time.Minute: true, 100 * time.Minute: false} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newHarness(rotationtest.Personality{})
+			b.connect(t)
+			time.Sleep(20 * time.Minute)
+			b.issuer = &away{b.Issuer, time.Now().Add(wait)}
+			s := b.consentsBut(func(cfg *rotation.ConsentsConfig) { cfg.Issuer = b.issuer })
+			if result, err := s.ServiceAccount(t.Context(), acme, "42"); result != rotation.Verifying {
+				t.Fatalf("%s, %v", result, err)
+			}
+			for range 14 {
+				time.Sleep(10 * time.Minute)
+				b.deliver(t.Context())
+				b.sweep(t)
+			}
+			if rec := b.record(t); rec.ServiceAccount != connected {
+				t.Errorf("after %v: %+v", wait, rec)
+			}
+			said := ""
+			for _, n := range b.Notifier.Notices() {
+				said += n.Summary
+			}
+			if strings.Contains(said, "run `tokenturn connection convert sandbox/acme --to service-account` again") == connected {
+				t.Errorf("after %v, people read %q", wait, said)
+			}
+			if err := errors.Join(b.works(t.Context()), rotationtest.CheckAtRest(b.Harness)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// Only a person's connection is replaced, once, and in its own company.
+func TestWhatAServiceAccountDoesNotReplace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newHarness(rotationtest.Personality{})
+		b.connect(t)
+		refused := func(company, why string) {
+			t.Helper()
+			before := b.record(t)
+			result, err := b.consents().ServiceAccount(t.Context(), acme, company)
+			if result == rotation.Connected || err == nil || !strings.Contains(err.Error(), why) {
+				t.Errorf("%s, %v, want %q", result, err, why)
+			}
+			if after := b.record(t); after.Epoch != before.Epoch || after.Status != before.Status {
+				t.Errorf("%+v", after)
+			}
+		}
+		refused("99", "belongs to company 42")
+		_, err := b.consents().ServiceAccount(t.Context(), acme, "42")
+		must(t, err)
+		refused("42", "a service account already")
+		b.deliver(t.Context())
+		_, err = b.rotator().Disconnect(t.Context(), acme)
+		must(t, err)
+		refused("42", "not connected")
+	})
+}
