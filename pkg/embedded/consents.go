@@ -27,14 +27,15 @@ func (s *Store) Consents() Consents { return Consents{s} }
 
 // CreateInvitation implements invitations.Store.
 func (k Consents) CreateInvitation(ctx context.Context, i invitations.Invitation) error {
-	return k.s.write(ctx, "storing an invitation for "+i.Connection.String(), func(tx *sql.Tx) error {
-		if err := insert(ctx, tx, "invitation", i.Hash, i.CreatedAt, i,
+	err := k.s.write(ctx, "storing an invitation for "+i.Connection.String(), func(tx *sql.Tx) error {
+		return insert(ctx, tx, "invitation", i.Hash, i.CreatedAt, i,
 			`INSERT INTO invitation (hash, json, created_at, expires_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-			i.CreatedAt.UnixMicro(), i.ExpiresAt.UnixMicro()); err != nil {
-			return err
-		}
-		return deleteExpired(ctx, tx, i.CreatedAt)
+			i.CreatedAt.UnixMicro(), i.ExpiresAt.UnixMicro())
 	})
+	if err == nil {
+		_ = k.s.deleteExpired(ctx, i.CreatedAt) // if it fails, the next invitation tries again
+	}
+	return err
 }
 
 // Invitation implements invitations.Store.

@@ -77,7 +77,7 @@ func (l Ledger) Due(ctx context.Context, now time.Time) ([]token.Connection, err
 	if err != nil {
 		return nil, l.s.fault(what, err)
 	}
-	names, err := collect(rows, func(rows *sql.Rows) (name string, err error) { return name, rows.Scan(&name) })
+	names, err := collect(rows, scanText)
 	if err != nil {
 		return nil, l.s.fault(what, err)
 	}
@@ -134,13 +134,14 @@ func (l Ledger) Remove(ctx context.Context, rec rotation.Record) error {
 		if stays {
 			return rotation.ErrConflict
 		}
-		return deleteRows(ctx, tx, rec.Connection)
+		return deleteRows(ctx, tx, c)
 	})
 }
 
-func deleteRows(ctx context.Context, tx *sql.Tx, c token.Connection) error {
+// deleteRows deletes the row and the history of the connection with this name.
+func deleteRows(ctx context.Context, tx *sql.Tx, name string) error {
 	for _, table := range []string{"record", "event"} {
-		if _, err := tx.ExecContext(ctx, `DELETE FROM `+table+` WHERE connection = ?`, c.String()); err != nil {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM `+table+` WHERE connection = ?`, name); err != nil {
 			return err
 		}
 	}
@@ -148,16 +149,26 @@ func deleteRows(ctx context.Context, tx *sql.Tx, c token.Connection) error {
 }
 
 // deleteExpired deletes the connections to which nobody consented before their last
-// invitation expired. It reads all rows, so only what is rarely done calls it.
-func deleteExpired(ctx context.Context, tx *sql.Tx, now time.Time) error {
-	pending, err := selectJSON[rotation.Record](ctx, tx, `SELECT json FROM record WHERE due_at IS NULL
-		AND json ->> '$.status' = ? AND connection NOT IN (SELECT connection FROM mint)`, string(rotation.Pending))
-	for _, rec := range pending {
-		if at := rec.DeleteAt(); err == nil && !at.IsZero() && now.After(at) {
-			err = deleteRows(ctx, tx, rec.Connection)
+// invitation expired; see rotation.Record.DeleteAt. It reads all rows that are not due, so
+// only what is rarely done calls it. A damaged row stays and does not stop it.
+func (s *Store) deleteExpired(ctx context.Context, now time.Time) error {
+	kept := rotation.Record{Status: rotation.Pending, InvitedUntil: now}.DeleteAt().Sub(now)
+	return s.write(ctx, "deleting expired connections", func(tx *sql.Tx) error {
+		// SQLite may evaluate the terms of AND in any order, but those of CASE in theirs.
+		rows, err := tx.QueryContext(ctx, `SELECT connection FROM record WHERE due_at IS NULL
+			AND CASE WHEN json_valid(json) THEN json ->> '$.status' = ? AND unixepoch(json ->> '$.invited_until') < ? END
+			AND connection NOT IN (SELECT connection FROM mint)`, string(rotation.Pending), now.Add(-kept).Unix())
+		if err != nil {
+			return err
 		}
-	}
-	return err
+		names, err := collect(rows, scanText)
+		for _, name := range names {
+			if err == nil {
+				err = deleteRows(ctx, tx, name)
+			}
+		}
+		return err
+	})
 }
 
 // SaveResponse implements rotation.Ledger. An answer that the database cannot take is

@@ -279,10 +279,7 @@ func TestPendingRowsExpire(t *testing.T) {
 	if err := store.Ledger().SaveResponse(t.Context(), response); err != nil {
 		t.Fatal(err)
 	}
-	if err := store.Consents().CreateInvitation(t.Context(), invitations.Invitation{Hash: "h", Connection: acme,
-		CreatedAt: now, ExpiresAt: now.Add(time.Hour)}); err != nil {
-		t.Fatal(err)
-	}
+	invite(t, store, "h", now)
 	records, err := store.Ledger().List(t.Context())
 	var left []string
 	for _, r := range records {
@@ -294,5 +291,41 @@ func TestPendingRowsExpire(t *testing.T) {
 	events, err := store.Ledger().History(t.Context(), token.Connection{Environment: "sandbox", Name: "expired"}, 10)
 	if err != nil || len(events) > 0 {
 		t.Errorf("the history of the expired one: %v, %v", events, err)
+	}
+}
+
+// One damaged row must not keep people from being invited, nor the other rows from expiring.
+func TestDamagedRowsDoNotStopInvitations(t *testing.T) {
+	dir := t.TempDir()
+	store := openStore(t, dir)
+	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	write(t, store.Ledger(), rotation.Change{Record: rotation.Record{Connection: acme, Status: rotation.Pending,
+		InvitedUntil: now.Add(-25 * time.Hour)}})
+	execute(t, filepath.Join(dir, embedded.DatabaseName), `INSERT INTO record (connection, revision, json) VALUES
+		('sandbox/a', 'r', '{'), ('sandbox/b', 'r', ''), ('sandbox/c', 'r', '[]'),
+		('sandbox/d', 'r', '{"status":"pending","epoch":"x"}'),
+		('sandbox/e', 'r', '{"status":"pending","invited_until":"yesterday"}')`)
+	invite(t, store, "h", now)
+	if record, _, err := store.Ledger().Load(t.Context(), acme); err != nil || record.Revision != "" {
+		t.Errorf("the expired row: %+v, %v", record, err)
+	}
+	if left := count(t, filepath.Join(dir, embedded.DatabaseName), "record"); left != 5 {
+		t.Errorf("%d of 5 damaged rows are left", left)
+	}
+
+	// An invitation that is stored is a success, even if nothing can be deleted.
+	execute(t, filepath.Join(dir, embedded.DatabaseName), `DROP TABLE mint`)
+	invite(t, store, "i", now)
+}
+
+// invite stores an invitation for acme and reads it.
+func invite(t *testing.T, store *embedded.Store, hash string, now time.Time) {
+	t.Helper()
+	if err := store.Consents().CreateInvitation(t.Context(), invitations.Invitation{Hash: hash, Connection: acme,
+		CreatedAt: now, ExpiresAt: now.Add(time.Hour)}); err != nil {
+		t.Error(err)
+	}
+	if got, err := store.Consents().Invitation(t.Context(), hash); err != nil || got.Connection != acme {
+		t.Errorf("the invitation is %+v, %v", got, err)
 	}
 }

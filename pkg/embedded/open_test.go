@@ -226,6 +226,19 @@ func execute(t *testing.T, path, queries string) {
 	}
 }
 
+func count(t *testing.T, path, table string) (rows int) {
+	t.Helper()
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if err := db.QueryRowContext(t.Context(), `SELECT count(*) FROM `+table).Scan(&rows); err != nil {
+		t.Fatal(err)
+	}
+	return rows
+}
+
 func names(t *testing.T, dir string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
