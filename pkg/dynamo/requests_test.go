@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -413,6 +414,81 @@ func TestRefusedWrites(t *testing.T) {
 				t.Errorf("it does not say which connection: %v", err)
 			}
 		})
+	}
+}
+
+// A removal deletes the row first, in one step, if the row is still the one that the caller
+// judged and there is no response. What it does not delete then, a repetition deletes.
+func TestRemove(t *testing.T) {
+	rows := func(more map[string]any, sorts ...string) (items []any) {
+		for _, sort := range sorts {
+			it := map[string]any{"pk": map[string]any{"S": "CONN#sandbox/acme"}, "sk": map[string]any{"S": sort}}
+			if sort == "LEDGER" {
+				maps.Copy(it, more)
+			}
+			items = append(items, it)
+		}
+		return items
+	}
+	var years []string // of history
+	for year := range 101 {
+		years = append(years, fmt.Sprintf("HISTORY#%d", 2000+year))
+	}
+	const row = "Delete CONN#sandbox/acme LEDGER if (attribute_not_exists (pk)) OR (revision = 'old')"
+	event := func(year int) string { return fmt.Sprintf("Delete CONN#sandbox/acme HISTORY#%d", year) }
+	var hundred []string
+	for year := range 100 {
+		hundred = append(hundred, event(2000+year))
+	}
+	changed, denied := cancelled(reason("ConditionalCheckFailed")), awstest.Fault{Code: "AccessDeniedException"}
+	for _, test := range []struct {
+		what    string
+		items   []any
+		answers []error    // to the transactions; nil beyond
+		want    [][]string // the transactions
+		err     error      // ErrConflict, or denied for another one
+	}{
+		{"a row and its history", rows(there("old"), "HISTORY#2025", "HISTORY#2026", "LEDGER"), nil,
+			[][]string{{row}, {event(2025), event(2026)}}, nil},
+		{"a row without history", rows(there("old"), "LEDGER"), nil, [][]string{{row}}, nil},
+		{"a long history", rows(there("old"), append(years, "LEDGER")...), nil,
+			[][]string{{row}, hundred, {event(2100)}}, nil},
+		{"nothing", nil, nil, [][]string{{row}}, nil},
+		{"what an interrupted removal left", rows(nil, "HISTORY#2026"), nil, [][]string{{row}, {event(2026)}}, nil},
+		{"another revision", rows(there("new"), "HISTORY#2026", "LEDGER"), nil, nil, rotation.ErrConflict},
+		{"a row with a response", rows(there("old"), "HISTORY#2026", "LEDGER", "MINT#0000000001#0000000002#a"), nil, nil,
+			rotation.ErrConflict},
+		{"a response without a row", rows(nil, "MINT#0000000001#0000000002#a"), nil, nil, rotation.ErrConflict},
+		{"a row that changes after it is read", rows(there("old"), "HISTORY#2026", "LEDGER"), []error{changed},
+			[][]string{{row}}, rotation.ErrConflict},
+		{"a row that may not be deleted", rows(there("old"), "HISTORY#2026", "LEDGER"), []error{denied},
+			[][]string{{row}}, denied},
+		{"an interruption", rows(there("old"), append(years, "LEDGER")...), []error{nil, denied},
+			[][]string{{row}, hundred}, denied},
+	} {
+		var got [][]string
+		tab, script := table(func(c awstest.Call) (any, error) {
+			if c.Operation == "Query" {
+				return map[string]any{"Items": test.items}, nil
+			}
+			got = append(got, described(c))
+			if n := len(got); n <= len(test.answers) {
+				return nil, test.answers[n-1]
+			}
+			return nil, nil
+		})
+		err := tab.Remove(t.Context(), rotation.Record{Connection: acme, Revision: "old"})
+		if (err != nil) != (test.err != nil) || errors.Is(err, rotation.ErrConflict) != (test.err == rotation.ErrConflict) {
+			t.Errorf("%s: got %v, want %v", test.what, err, test.err)
+		}
+		if !slices.EqualFunc(got, test.want, slices.Equal) {
+			t.Errorf("%s: asked for\n%q\nwant\n%q", test.what, got, test.want)
+		}
+		read := script.Calls()[0].Input
+		if where := spelled(read, "KeyConditionExpression"); where != "pk = 'CONN#sandbox/acme'" ||
+			read["ConsistentRead"] != true {
+			t.Errorf("%s: it is read where %s by %v", test.what, where, read)
+		}
 	}
 }
 
