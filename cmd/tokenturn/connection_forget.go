@@ -96,6 +96,9 @@ func (c *cli) forget(ctx context.Context, in *installation, conn token.Connectio
 func (in *installation) forgettable(ctx context.Context, rec rotation.Record, responses []rotation.TokenResponse,
 	now time.Time) error {
 	conn := rec.Connection
+	if err := rec.CheckStack(in.settings.Stack); err != nil {
+		return err
+	}
 	switch {
 	case rec.Status == rotation.Active, rec.Status == rotation.NeedsConsent:
 		return fmt.Errorf("%s is %s, so its tokens may work; nothing was changed; disconnect it first with: "+

@@ -42,6 +42,14 @@ func (e *otherStackError) Error() string {
 		"give each installation its own secret prefix", e.c, e.seen, e.ours)
 }
 
+// CheckStack returns an error if r is the row of an installation other than ours.
+func (r Record) CheckStack(ours string) error {
+	if r.Revision == "" || r.Stack == ours {
+		return nil
+	}
+	return &otherStackError{r.Connection, ours, r.Stack}
+}
+
 // rereadDelay is how long after an unexpected read by label the secret is read again,
 // because reads by label may be stale.
 const rereadDelay = 2 * time.Second
