@@ -165,4 +165,12 @@ func notRemoved(t *testing.T, l *ledgerUser) {
 	same(t, "the row", loaded, record)
 	same(t, "the responses", responses, []rotation.TokenResponse{response(1, 0, "a")})
 	same(t, "the history", l.history(acme, 10), events)
+
+	late := response(1, 0, "a") // of a connection that is already removed
+	late.Connection.Name = "removed"
+	l.save(late)
+	refuses(t, "Remove with a response and no row", l.remove(rotation.Record{Connection: late.Connection}),
+		rotation.ErrConflict)
+	_, responses = l.load(late.Connection)
+	same(t, "the late response", responses, []rotation.TokenResponse{late})
 }
