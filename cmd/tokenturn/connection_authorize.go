@@ -96,7 +96,7 @@ func (c *cli) authorize(ctx context.Context, in *installation, conn token.Connec
 	if err != nil {
 		return err
 	}
-	rec, err := in.register(ctx, conn, time.Now().Add(codeLife))
+	rec, _, err := in.ledger.Load(ctx, conn)
 	if err != nil {
 		return err
 	}
@@ -113,6 +113,15 @@ func (c *cli) authorize(ctx context.Context, in *installation, conn token.Connec
 		return err
 	}
 	consent.Expect = flags.expect
+	// Registering may restore a secret that is scheduled for deletion. Nothing is changed for
+	// a person who gives up before.
+	registered, err := in.register(ctx, conn, time.Now().Add(codeLife))
+	if err != nil {
+		return err
+	}
+	if rec.Revision == "" {
+		rec = registered
+	}
 	exchange, err := consents.Prepare(ctx, conn, rec.Epoch)
 	if err != nil {
 		return err

@@ -103,7 +103,12 @@ func (c *cli) importOne(ctx context.Context, in *installation, conn token.Connec
 		"tokenturn stops when it is saved.")
 	defer finished()
 	r := in.importToken(working, rotator, one)
-	return errors.Join(c.answer(r, func(w io.Writer) { printReport(w, r) }), outcomeError(r))
+	fault := outcomeError(r)
+	if r.Outcome == rotation.ConsentNeeded {
+		fault = exitf(needsConsent, "%s: %s. Run the same command again with the right refresh token, or create a link "+
+			"for a person with: tokenturn connection invite %[1]s", conn, r.Detail)
+	}
+	return errors.Join(c.answer(r, func(w io.Writer) { printReport(w, r) }), fault)
 }
 
 // refreshToken removes spaces and quotes around a pasted token, and refuses what is none.
@@ -328,8 +333,8 @@ func rotateImported(ctx context.Context, rotator *rotation.Rotator, conn token.C
 	}
 	r := report.Connections[0]
 	if r.Outcome == rotation.ConsentNeeded {
-		r.Detail = "Procore refuses the imported token: it is spent or revoked, belongs to another environment than " +
-			conn.Environment + ", or was issued to another client id"
+		r.Detail = "Procore refuses the imported token: it is mistyped, spent or revoked, belongs to another " +
+			"environment than " + conn.Environment + ", or was issued to another client id"
 	}
 	return r
 }

@@ -73,6 +73,10 @@ func (c *cli) showConnection(ctx context.Context, in *installation, conn token.C
 // probe tests the token that readers of conn see. If the token does not work, the error
 // says what to do.
 func (in *installation) probe(ctx context.Context, conn token.Connection) (*procore.Probe, error) {
+	rec, _, err := in.load(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
 	doc, err := in.published(ctx, conn)
 	if err != nil {
 		return nil, err
@@ -82,7 +86,7 @@ func (in *installation) probe(ctx context.Context, conn token.Connection) (*proc
 		return nil, err
 	}
 	p := in.issuer.Probe(ctx, app, doc.AccessToken, doc.CompanyID)
-	level, remedy := doctor.Advice(p, conn)
+	level, remedy := doctor.Advice(p, conn, rec.ServiceAccount)
 	if code := exitCodes[level]; code != done {
 		return &p, exitf(code, "%s: %s; %s", conn, p.Detail, remedy)
 	}

@@ -185,7 +185,7 @@ func (in *installation) rotator() (*rotation.Rotator, error) {
 		Issuer: in.issuer, FollowUps: in.followUps, RateLimiter: in.rateLimiter, Notifier: in.notifier,
 		NoticeClaims: in.noticeClaims,
 		Log:          in.log, Now: in.now, Settings: in.settings}
-	if in.publicURL != "" {
+	if in.publicURL != "" && in.notifier != nil { // else nobody would see the link
 		cfg.Invitations = invitations.Renewals{Store: in.consents, Applications: in.apps, PublicURL: in.publicURL}
 	}
 	return rotation.NewRotator(cfg)

@@ -157,7 +157,7 @@ func (d *Doctor) lifetime(r rotation.Record) []Finding {
 func (d *Doctor) token(ctx context.Context, r rotation.Record, app rotation.Application, doc token.Document) Finding {
 	name := r.Connection.String()
 	probe := d.Issuer.Probe(ctx, app, doc.AccessToken, doc.CompanyID)
-	level, remedy := Advice(probe, r.Connection)
+	level, remedy := Advice(probe, r.Connection, r.ServiceAccount)
 	detail := probe.Detail
 	if probe.Health == procore.Works {
 		detail = "it works"
@@ -169,19 +169,29 @@ func (d *Doctor) token(ctx context.Context, r rotation.Record, app rotation.Appl
 }
 
 // Advice returns the level of a probe of a connection's token, and what to do.
-func Advice(p procore.Probe, c token.Connection) (Level, string) {
+func Advice(p procore.Probe, c token.Connection, serviceAccount bool) (Level, string) {
+	rotate := "replace it with: tokenturn connection rotate " + c.String()
 	switch p.Health {
 	case procore.Works:
 		return OK, ""
 	case procore.TokenRefused:
-		return Problem, fmt.Sprintf("replace it with: tokenturn connection rotate %s; if that is refused too, "+
-			"the person must consent again", c)
+		if serviceAccount {
+			return Problem, rotate
+		}
+		return Problem, rotate + "; if that is refused too, the person must consent again"
 	case procore.OtherClient:
+		if serviceAccount {
+			return Problem, rotate
+		}
 		return Problem, fmt.Sprintf("store the app credentials that it was issued to (tokenturn app set %s), "+
 			"or connect again with: tokenturn connection invite %s", c.Environment, c)
 	case procore.NotInstalled:
 		return Problem, "have an administrator of the company install the app there; the token stays valid meanwhile"
 	case procore.NoAccess:
+		if serviceAccount {
+			return Problem, "have an administrator of the company install the app there and choose the projects of its " +
+				"service account"
+		}
 		return Problem, "give the user access to the company in Procore, or connect again with the right user or --company"
 	case procore.CompanyMissing:
 		return Warning, fmt.Sprintf("name the company: tokenturn connection invite %s --company ID", c)

@@ -115,8 +115,9 @@ func (d *Doctor) applications(ctx context.Context, records []rotation.Record) (n
 		names, apps[name] = append(names, name), application{name, app, err}
 	}
 	if len(names) == 0 {
-		findings = []Finding{{"app", "", Warning, "there are no app credentials",
-			"store them with: tokenturn app set sandbox"}}
+		findings = []Finding{{"app", "", Warning,
+			"there are no connections, and no app credentials of Procore's environments; credentials of a custom " +
+				"environment are checked once it has a connection", "store them with: tokenturn app set sandbox"}}
 	}
 	return names, apps, findings
 }

@@ -16,10 +16,10 @@ var ErrHasConsent = errors.New("the connection is a person's consent")
 // ServiceAccount makes c a service account of the app in a company and gets its first
 // token. After that, c is kept fresh like any other connection. c must be registered. It
 // must not have a consent that was not disconnected. If it already is this service
-// account, only its token is renewed when due. ErrNotRegistered, ErrHasConsent.
+// account, its token is renewed when due, and at once if the last attempt failed. ErrNotRegistered, ErrHasConsent.
 func (r *Rotator) ServiceAccount(ctx context.Context, c token.Connection, company string) (Report, error) {
 	started := time.Now()
-	_, err := r.engine.update(ctx, c, func(rec *Record, _ []TokenResponse) (Change, bool, error) {
+	rec, err := r.engine.update(ctx, c, func(rec *Record, _ []TokenResponse) (Change, bool, error) {
 		switch {
 		case rec.Revision == "":
 			return Change{}, false, fmt.Errorf("%s: %w", c, ErrNotRegistered)
@@ -44,7 +44,8 @@ func (r *Rotator) ServiceAccount(ctx context.Context, c token.Connection, compan
 	if err != nil {
 		return Report{}, err
 	}
-	return newReport("service-account", started, []ConnectionReport{r.newRun().connection(ctx, c, situation{}, nil)}), nil
+	s := situation{force: rec.failure(Redeem, ResponseKey{}) != nil} // a person asks, perhaps after fixing the cause
+	return newReport("service-account", started, []ConnectionReport{r.newRun().connection(ctx, c, s, nil)}), nil
 }
 
 // ServiceAccount replaces a person's consent to c by a service account of the app in a
