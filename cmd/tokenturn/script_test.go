@@ -120,6 +120,8 @@ func TestScripts(t *testing.T) {
 			"standin-down":    func(ts *testscript.TestScript, _ bool, _ []string) { envOf(ts).standIn.Close() },
 			"await":           cmdAwait,
 			"sql":             cmdSQL,
+			"remedy":          cmdRemedy,
+			"live":            cmdLive,
 			"aws":             cmdAWS,
 			"asked":           cmdAsked,
 		},
@@ -169,12 +171,15 @@ func cmdLifetime(ts *testscript.TestScript, _ bool, args []string) {
 	envOf(ts).standIn.SetLifetime(lifetime)
 }
 
-// cmdServiceAccount gives the app a service account in a company.
+// cmdServiceAccount gives the app a service account in companies.
 func cmdServiceAccount(ts *testscript.TestScript, _ bool, args []string) {
-	company, err := strconv.ParseInt(args[0], 10, 64)
-	ts.Check(err)
 	w := envOf(ts)
-	w.app.ServiceAccount = []int64{company}
+	w.app.ServiceAccount = nil
+	for _, arg := range args {
+		company, err := strconv.ParseInt(arg, 10, 64)
+		ts.Check(err)
+		w.app.ServiceAccount = append(w.app.ServiceAccount, company)
+	}
 	w.standIn.Register(w.app)
 }
 
@@ -327,7 +332,8 @@ func exitOf(ts *testscript.TestScript, err error) int {
 func cmdAddress(ts *testscript.TestScript, _ bool, args []string) {
 	w := envOf(ts)
 	public := awaitMatch(ts, args[0], `http://localhost:\d+`)
-	w.writeCredentials(ts, "served.json", w.standIn.NewApp(public+"/callback/demo"))
+	w.app = w.standIn.NewApp(public+"/callback/demo", procoretest.OutOfBand)
+	w.writeCredentials(ts, "served.json", w.app)
 	ts.Setenv("PUBLIC_URL", public)
 	ts.Setenv("HOST", strings.TrimPrefix(public, "http://"))
 }

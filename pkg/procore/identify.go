@@ -160,7 +160,9 @@ func (i *Issuer) Revoke(ctx context.Context, app rotation.Application, t token.S
 		return nil
 	case slices.Contains([]rotation.Class{rotation.ClientFault, rotation.GrantFault},
 		meaning[errorCode(string(got.body))]):
-		err = fmt.Errorf("%w of the app credentials of %s; run `tokenturn app set %[2]s`", rotation.ErrCredentialsRefused,
+		// Doorkeeper has one answer for both.
+		err = fmt.Errorf("%w of the app credentials of %s, or the token was issued to another client id; run "+
+			"`tokenturn app set %[2]s` with the credentials that it was issued to", rotation.ErrCredentialsRefused,
 			app.Environment)
 	default:
 		err = got.unexpected()

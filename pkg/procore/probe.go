@@ -84,7 +84,7 @@ func (i *Issuer) probeAPI(ctx context.Context, app rotation.Application, access 
 	case me.refuses() && me.status == http.StatusForbidden && company == "":
 		return Probe{Health: NoAccess, Detail: "the token is good, but the API refuses its user (HTTP 403)"}
 	case me.refuses():
-		return Probe{Health: NoAccess, Detail: "the token is good, but its user has no access to company " + company}
+		return Probe{Health: NoAccess, Detail: "the token is good, but has no access to company " + company}
 	}
 	return Probe{Health: Unavailable, Detail: "the API: " + me.unexpected().Error()}
 }
