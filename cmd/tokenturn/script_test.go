@@ -70,6 +70,7 @@ type scriptEnv struct {
 	secrets []token.Secret
 	release chan struct{}
 	aws     *fakeAWS
+	served  *exec.Cmd // by cmdRemedy
 }
 
 func TestScripts(t *testing.T) {
@@ -122,6 +123,8 @@ func TestScripts(t *testing.T) {
 			"sql":             cmdSQL,
 			"remedy":          cmdRemedy,
 			"live":            cmdLive,
+			"foreign":         cmdForeign,
+			"unserve":         cmdStop,
 			"aws":             cmdAWS,
 			"asked":           cmdAsked,
 		},
