@@ -119,7 +119,7 @@ func (c *cli) examine(ctx context.Context, in *installation) []doctor.Finding {
 		settings.Cadence = servedEvery(in.dir, settings.Cadence)
 	}
 	d := doctor.New(doctor.Config{Records: in.ledger, SecretStore: in.secrets, Sealer: in.sealer, Applications: in.apps,
-		Issuer:   in.issuer,
+		Environments: in.environments, Issuer: in.issuer,
 		Settings: settings, FollowUps: in.followUps != nil || c.store == "embedded", PublicURL: in.publicURL,
 		Extra: in.checks})
 	var step, end func()

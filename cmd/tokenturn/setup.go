@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -464,6 +465,11 @@ func (g *guide) connect(ctx context.Context, f *setupFacts) error {
 	chosen, err := g.choose(ctx, "Way", usual, ways...)
 	if err != nil {
 		return err
+	}
+	if f.rec.Revision == "" && (chosen == 2 || chosen == 3) { // the row shows how far the guide has come
+		if _, err := g.in.register(ctx, g.conn, time.Now().Add(codeLife)); err != nil {
+			return err
+		}
 	}
 	expect := rotation.Identity{Company: f.company}
 	const unregistered = "If Procore shows an error page, the app does not have the redirect URI %s: press Ctrl-C, " +

@@ -3,6 +3,7 @@ package main
 import (
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -133,6 +134,15 @@ func TestSetup(t *testing.T) {
 	}
 	if exit, said := s.pipe("", "setup", "--json"); exit != done || !strings.Contains(said, `"complete": true`) {
 		t.Errorf("afterwards: exit code %d; said:\n%s", exit, said)
+	}
+	for _, words := range []string{"Programs read the token with: tokenturn ", "To check everything: tokenturn "} {
+		_, after, found := strings.Cut(shown, words)
+		command := strings.Fields(strings.SplitN(after, "\n", 2)[0])
+		cmd := exec.CommandContext(t.Context(), s.program, command...) // one of them prints the token
+		cmd.Env = s.environ
+		if err := cmd.Run(); !found || err != nil {
+			t.Errorf("%s%v: %v", words, command, err)
+		}
 	}
 }
 

@@ -60,6 +60,8 @@ type Config struct {
 	SecretStore  rotation.SecretStore
 	Sealer       rotation.Sealer
 	Applications rotation.Applications
+	// Environments lists those with app credentials; nil: the store has no such list.
+	Environments func(context.Context) ([]string, error)
 	Issuer       Issuer
 	Settings     rotation.Settings
 	// FollowUps reports whether there is a queue, or timers, besides the schedule.

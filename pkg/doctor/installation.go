@@ -105,6 +105,19 @@ func (d *Doctor) applications(ctx context.Context, records []rotation.Record) (n
 	for _, e := range procore.Environments() {
 		wanted[e.Name] = wanted[e.Name] || false
 	}
+	none := "there are no connections, and no app credentials of Procore's environments; credentials of a custom " +
+		"environment are checked once it has a connection"
+	if d.Environments != nil {
+		none = "there are no app credentials"
+		stored, err := d.Environments(ctx)
+		if err != nil {
+			findings = []Finding{{"app", "", Problem, "the environments with app credentials cannot be listed: " + err.Error(),
+				"check that this command can read the store"}}
+		}
+		for _, name := range stored {
+			wanted[name] = true
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(wanted)) {
 		within, cancel := context.WithTimeout(ctx, patience)
 		app, err := d.Applications.Application(within, name)
@@ -114,10 +127,8 @@ func (d *Doctor) applications(ctx context.Context, records []rotation.Record) (n
 		}
 		names, apps[name] = append(names, name), application{name, app, err}
 	}
-	if len(names) == 0 {
-		findings = []Finding{{"app", "", Warning,
-			"there are no connections, and no app credentials of Procore's environments; credentials of a custom " +
-				"environment are checked once it has a connection", "store them with: tokenturn app set sandbox"}}
+	if len(names) == 0 && findings == nil {
+		findings = []Finding{{"app", "", Warning, none, "store them with: tokenturn app set sandbox"}}
 	}
 	return names, apps, findings
 }
