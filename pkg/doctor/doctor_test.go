@@ -230,6 +230,33 @@ func TestRedirect(t *testing.T) {
 	b.finds("redirect", doctor.Problem, "register https://connect.example.com/callback/demo in the Developer Portal")
 }
 
+// Credentials of an environment without connections are checked where the store can list them.
+func TestEnvironmentsWithoutConnections(t *testing.T) {
+	b := newHarness(t, 90*time.Minute)
+	b.config.Records = nobody{}
+	b.finds("app", doctor.Warning, "credentials of a custom environment are checked once it has a connection")
+	b.config.Environments = func(context.Context) ([]string, error) { return []string{"demo"}, nil }
+	b.finds("app", doctor.OK, "accepts client id and secret")
+	b.config.Environments = func(context.Context) ([]string, error) { return nil, nil }
+	b.finds("app", doctor.Warning, "there are no app credentials")
+}
+
+type nobody struct{}
+
+func (nobody) List(context.Context) ([]rotation.Record, error) { return nil, nil }
+
+// A service account has no user and nobody who could consent again.
+func TestAdviceForServiceAccounts(t *testing.T) {
+	for _, health := range []procore.Health{procore.TokenRefused, procore.OtherClient, procore.NotInstalled,
+		procore.NoAccess} {
+		level, remedy := doctor.Advice(procore.Probe{Health: health}, acme, true)
+		if level != doctor.Problem || strings.Contains(remedy, "user") || strings.Contains(remedy, "consent") ||
+			strings.Contains(remedy, "invite") {
+			t.Errorf("%s: %s: %s", health, level, remedy)
+		}
+	}
+}
+
 // broken is a sealer, or a list of records, that fails.
 type broken struct{ rotation.Sealer }
 
