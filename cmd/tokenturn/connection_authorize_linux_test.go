@@ -64,14 +64,14 @@ func TestAnswersToTheQuestionForACode(t *testing.T) {
 			if strings.Contains(shown, code.Reveal()) || strings.Contains(shown, "\x1b") {
 				t.Errorf("the code or an escape sequence is on the terminal: %q", shown)
 			}
-			status, presented := "pending", 0
+			status, presented := "", 0 // nothing was changed
 			if exit == done {
 				status, presented = "active", 1
 			} else if name == "a made-up code" {
-				presented = 1
+				status, presented = "pending", 1
 			}
 			if got := s.status("demo/acme"); got != status {
-				t.Errorf("the connection is %s, want %s", got, status)
+				t.Errorf("the connection is %q, want %q", got, status)
 			}
 			if got := len(s.standIn.Presentations()) - before; got != presented {
 				t.Errorf("%d codes were presented, want %d", got, presented)
