@@ -68,7 +68,11 @@ type revocation struct {
 
 func (c *cli) disconnect(ctx context.Context, in *installation, conn token.Connection, yes bool,
 	recovery time.Duration) error {
-	if _, _, err := in.load(ctx, conn); err != nil {
+	rec, _, err := in.load(ctx, conn)
+	if err == nil {
+		err = rec.CheckStack(in.settings.Stack)
+	}
+	if err != nil {
 		return err
 	}
 	if err := c.confirm(ctx, conn.String(), yes, fmt.Sprintf("The tokens of %s cannot be restored. "+

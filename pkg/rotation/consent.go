@@ -84,6 +84,9 @@ func RegisterUntil(ctx context.Context, l Ledger, v SecretStore, stack string, c
 func register(ctx context.Context, l Ledger, v SecretStore, stack string, c token.Connection,
 	until time.Time) (Record, error) {
 	rec, _, err := l.Load(ctx, c)
+	if err == nil {
+		err = rec.CheckStack(stack)
+	}
 	if err == nil && rec.Status == Pending && !rec.InvitedUntil.IsZero() && rec.InvitedUntil.Before(until) {
 		rec.InvitedUntil = until.UTC()
 		rec.Revision, err = l.Write(ctx, Change{Record: rec})

@@ -14,10 +14,14 @@ import (
 // Disconnect takes c out of use. After its one write, no run presents or publishes
 // anything of c, and its pairs are revoked. If the access token has expired or soon
 // will, the pair is rotated first, because some servers do not revoke an expired one.
-// The detail of the report says if that failed. The caller deletes the secret itself.
+// The detail of the report says if that failed. The caller deletes the secret itself. The
+// row of another installation is an error.
 func (r *Rotator) Disconnect(ctx context.Context, c token.Connection) (Report, error) {
 	started := time.Now()
 	rec, _, err := r.engine.load(ctx, c)
+	if err == nil {
+		err = rec.CheckStack(r.engine.settings.Stack)
+	}
 	if err != nil {
 		return Report{}, err
 	}

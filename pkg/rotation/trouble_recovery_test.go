@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -393,5 +394,26 @@ func TestRowsOfAnotherInstallationDoNotKeepTheHead(t *testing.T) {
 		b.settings.Stack = "harness" // it was a wrong setting; the next sweep puts all right
 		b.operation(t).run(time.Minute)
 		b.inOrder(t)
+	})
+}
+
+// The row of another installation is neither disconnected nor invited to: that would end its
+// tokens, or keep its row.
+func TestARowOfAnotherInstallationIsLeftToIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newHarness(rotationtest.Personality{})
+		b.connect(t)
+		before := b.record(t)
+		b.settings.Stack = "another"
+		if _, err := b.rotator().Disconnect(t.Context(), acme); err == nil || !strings.Contains(err.Error(), "another") {
+			t.Errorf("disconnect: %v", err)
+		}
+		if _, err := rotation.RegisterUntil(t.Context(), b.Ledger, b.SecretStore, b.settings.Stack, acme,
+			time.Now().Add(time.Hour)); err == nil || !strings.Contains(err.Error(), "another") {
+			t.Errorf("register: %v", err)
+		}
+		if after := b.record(t); after.Revision != before.Revision {
+			t.Errorf("the row was changed: %+v", after)
+		}
 	})
 }
