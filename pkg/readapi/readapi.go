@@ -54,8 +54,9 @@ const (
 const (
 	// renewWithin is explained at RenewBefore.
 	renewWithin = time.Minute
-	// patience is how long a request waits for a rotation in progress, and for a renewal
-	// while the present token is still alive. Readers give up after two or three seconds.
+	// patience is how long a request waits, for a rotation in progress and for a renewal
+	// together, while the present token is still alive. Readers give up after two or three
+	// seconds.
 	patience     = 1500 * time.Millisecond
 	pollInterval = 50 * time.Millisecond
 	// renewLimit bounds a renewal, which goes on without the request that caused it.
@@ -327,12 +328,13 @@ func (h *Handler) find(ctx context.Context, q query) (c token.Connection, v vers
 		return c, v, &failure{http.StatusBadRequest, "AccessDeniedException", "Readers can read the version " + current +
 			" only."}
 	}
-	if v, err = h.settled(ctx, c); err != nil {
+	begun := time.Now()
+	if v, err = h.settled(ctx, c, begun.Add(patience)); err != nil {
 		return c, v, err
 	}
 	within := RenewBefore(v.document)
 	if v.document.HasExpiry() && v.document.ExpiresAt.Sub(h.cfg.Now()) < within {
-		if v, err = h.renewed(ctx, c, v, within); err != nil {
+		if v, err = h.renewed(ctx, c, v, within, begun); err != nil {
 			return c, v, err
 		}
 	}
@@ -350,11 +352,10 @@ func RenewBefore(d token.Document) time.Duration {
 	return max(time.Second, min(renewWithin, d.ExpiresAt.Sub(d.CreatedAt)/4).Truncate(time.Second))
 }
 
-// settled reads what readers see. During a rotation it waits for the new token, but not for
-// longer than the patience: then it is what Secrets Manager shows at that moment too, and
-// the reader finds out by a 401.
-func (h *Handler) settled(ctx context.Context, c token.Connection) (version, error) {
-	for end := time.Now().Add(patience); ; {
+// settled reads what readers see. During a rotation it waits for the new token until end: then
+// it is what Secrets Manager shows at that moment too, and the reader finds out by a 401.
+func (h *Handler) settled(ctx context.Context, c token.Connection, end time.Time) (version, error) {
+	for {
 		rec, _, err := h.cfg.Ledger.Load(ctx, c)
 		switch {
 		case err != nil:
@@ -404,12 +405,14 @@ func (h *Handler) read(ctx context.Context, c token.Connection) (version, error)
 }
 
 // renewed replaces the token of v, which has less life left than within. While that token is
-// alive, it does not wait for long, and a failure is no reason to withhold it.
-func (h *Handler) renewed(ctx context.Context, c token.Connection, v version, within time.Duration) (version, error) {
+// alive, the request that has begun then does not wait for long, and a failure is no reason to
+// withhold it.
+func (h *Handler) renewed(ctx context.Context, c token.Connection, v version, within time.Duration,
+	begun time.Time) (version, error) {
 	isAlive := func(v version) bool { return h.cfg.Now().Before(v.document.ExpiresAt) }
 	var enough <-chan time.Time
 	if isAlive(v) {
-		enough = time.After(patience)
+		enough = time.After(time.Until(begun.Add(patience)))
 	}
 	var result singleflight.Result
 	select {

@@ -371,10 +371,11 @@ func TestARenewalThatBringsNothing(t *testing.T) {
 	})
 }
 
-// rotating is a ledger and a secret store during a rotation.
+// rotating is a ledger and a secret store during a rotation, and the engine.
 type rotating struct {
 	rec      func() rotation.Record
 	document func() token.Document
+	do       func(context.Context) (rotation.Report, error) // nil: nothing is due
 }
 
 func (r rotating) Load(context.Context, token.Connection) (rotation.Record, []rotation.TokenResponse, error) {
@@ -386,19 +387,35 @@ func (r rotating) Current(context.Context, token.Connection) (rotation.Version, 
 	return rotation.Version{ID: "version", Value: value}, err
 }
 
-func (rotating) Do(context.Context, rotation.Request) (rotation.Report, error) {
-	return rotation.Report{}, errors.New("nothing is due")
+func (r rotating) Do(ctx context.Context, _ rotation.Request) (rotation.Report, error) {
+	if r.do == nil {
+		return rotation.Report{}, errors.New("nothing is due")
+	}
+	return r.do(ctx)
+}
+
+// api serves what readers see during the rotation.
+func (r rotating) api(t *testing.T) *readapi.Handler {
+	t.Helper()
+	api, err := readapi.New(readapi.Config{Ledger: r, Secrets: r, Engine: r, Token: token.NewSecret(readerToken),
+		Port: "8080", Now: time.Now,
+		Explain: func(r rotation.ConnectionReport) error { return errors.New("outcome " + string(r.Outcome)) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(api.Wait)
+	return api
 }
 
 // ask makes a request.
 func (r rotating) ask(t *testing.T) *httptest.ResponseRecorder {
 	t.Helper()
-	api, err := readapi.New(readapi.Config{Ledger: r, Secrets: r, Engine: r, Token: token.NewSecret(readerToken),
-		Port: "8080", Explain: func(rotation.ConnectionReport) error { return nil }, Now: time.Now})
-	if err != nil {
-		t.Fatal(err)
-	}
-	request := httptest.NewRequest(http.MethodGet, "http://localhost:8080"+get, nil)
+	return ask(t.Context(), r.api(t))
+}
+
+// ask makes a request, which the reader gives up at the end of ctx.
+func ask(ctx context.Context, api http.Handler) *httptest.ResponseRecorder {
+	request := httptest.NewRequestWithContext(ctx, http.MethodGet, "http://localhost:8080"+get, nil)
 	request.RemoteAddr = "127.0.0.1:1234"
 	request.Header.Set("X-Aws-Parameters-Secrets-Token", readerToken)
 	answer := httptest.NewRecorder()
@@ -406,12 +423,28 @@ func (r rotating) ask(t *testing.T) *httptest.ResponseRecorder {
 	return answer
 }
 
+// reports is the report of a request about one connection.
+func reports(r rotation.ConnectionReport) (rotation.Report, error) {
+	r.Connection = acme
+	return rotation.Report{Connections: []rotation.ConnectionReport{r}}, nil
+}
+
+// stored is a record of an active connection.
+func stored(generation int64, attempt *rotation.Attempt) rotation.Record {
+	return rotation.Record{Connection: acme, Revision: "r", Status: rotation.Active, Epoch: 1, Generation: generation,
+		Attempt: attempt}
+}
+
+// lives is a document with an hour's token.
+func lives(generation int64, until time.Time) token.Document {
+	return token.Document{Connection: acme, Environment: acme.Environment, Epoch: 1, Generation: generation,
+		AccessToken: token.NewSecret("any"), TokenType: "Bearer", CreatedAt: until.Add(-time.Hour), ExpiresAt: until}
+}
+
 // If the server has never said how long its tokens live, the token is handed out.
 func TestATokenWithoutAKnownExpiry(t *testing.T) {
 	long := time.Now().Add(-24 * time.Hour)
-	r := rotating{func() rotation.Record {
-		return rotation.Record{Connection: acme, Revision: "r", Status: rotation.Active, Epoch: 1, Generation: 7}
-	}, func() token.Document {
+	r := rotating{rec: func() rotation.Record { return stored(7, nil) }, document: func() token.Document {
 		return token.Document{Connection: acme, Environment: acme.Environment, Epoch: 1, Generation: 7,
 			AccessToken: token.NewSecret("any"), TokenType: "Bearer", CreatedAt: long, ExpiresAt: long}
 	}}
@@ -441,17 +474,13 @@ func TestAReaderWaitsForARotationInProgress(t *testing.T) {
 					}
 					return 8
 				}
-				r := rotating{func() rotation.Record {
-					rec := rotation.Record{Connection: acme, Revision: "r", Status: rotation.Active, Epoch: 1,
-						Generation: generation(test.decided)}
+				r := rotating{rec: func() rotation.Record {
 					if time.Since(asked) < test.decided {
-						rec.Attempt = &rotation.Attempt{BegunAt: asked, Until: asked.Add(time.Minute)}
+						return stored(generation(test.decided), &rotation.Attempt{BegunAt: asked, Until: asked.Add(time.Minute)})
 					}
-					return rec
-				}, func() token.Document {
-					return token.Document{Connection: acme, Environment: acme.Environment, Epoch: 1,
-						Generation: generation(test.published), AccessToken: token.NewSecret("any"), TokenType: "Bearer",
-						CreatedAt: asked, ExpiresAt: asked.Add(time.Hour)}
+					return stored(generation(test.decided), nil)
+				}, document: func() token.Document {
+					return lives(generation(test.published), asked.Add(time.Hour))
 				}}
 				answer := r.ask(t)
 				if want := fmt.Sprintf(`\"generation\":%d,`, test.generation); !strings.Contains(answer.Body.String(), want) {
@@ -463,6 +492,27 @@ func TestAReaderWaitsForARotationInProgress(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A request has one deadline: it does not wait for the rotation first, and then as long for the
+// renewal.
+func TestALiveTokenIsNotHeldBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := time.Now()
+		r := rotating{rec: func() rotation.Record {
+			return stored(7, &rotation.Attempt{BegunAt: asked, Until: asked.Add(time.Minute)})
+		}, document: func() token.Document { return lives(7, asked.Add(30*time.Second)) },
+			do: func(context.Context) (rotation.Report, error) {
+				time.Sleep(20 * time.Second) // the answer is lost
+				return reports(rotation.ConnectionReport{Outcome: rotation.Unknown})
+			}}
+		if answer := r.ask(t); answer.Code != http.StatusOK {
+			t.Errorf("%d %s", answer.Code, answer.Body)
+		}
+		if waited := time.Since(asked); waited > 2*time.Second { // readers give up then
+			t.Errorf("waited %v", waited)
+		}
+	})
 }
 
 // Whatever a reader asks for, with the right token or without, it gets access tokens of
