@@ -367,20 +367,22 @@ func (h *Handler) settled(ctx context.Context, c token.Connection, end time.Time
 		if err != nil || !inProgress(rec, v.document, h.cfg.Now()) || !time.Now().Before(end) {
 			return v, err
 		}
-		select {
-		case <-ctx.Done():
-			return v, ctx.Err()
-		case <-time.After(pollInterval):
+		if err := pause(ctx); err != nil {
+			return v, err
 		}
 	}
 }
 
-// inProgress reports whether a rotation is in progress that may have ended the token of d. A
-// new token of a service account does not end the old one.
+// inProgress reports whether a rotation is in progress that may have ended the token of d, or
+// that may replace a token that has expired. A new token of a service account does not end the
+// old one.
 func inProgress(rec rotation.Record, d token.Document, now time.Time) bool {
-	return !rec.ServiceAccount && (rec.Attempt != nil && now.Before(rec.Attempt.Until) ||
+	return !(rec.ServiceAccount && isAlive(d, now)) && (rec.Attempt != nil && now.Before(rec.Attempt.Until) ||
 		cmp.Or(cmp.Compare(d.Epoch, rec.Epoch), cmp.Compare(d.Generation, rec.Generation)) < 0)
 }
+
+// isAlive reports whether the token of d has not expired, as far as is known.
+func isAlive(d token.Document, now time.Time) bool { return !d.HasExpiry() || now.Before(d.ExpiresAt) }
 
 func (h *Handler) read(ctx context.Context, c token.Connection) (version, error) {
 	found, err := h.cfg.Secrets.Current(ctx, c)
@@ -406,29 +408,69 @@ func (h *Handler) read(ctx context.Context, c token.Connection) (version, error)
 
 // renewed replaces the token of v, which has less life left than within. While that token is
 // alive, the request that has begun then does not wait for long, and a failure is no reason to
-// withhold it.
+// withhold it. Without a live token it also waits for the rotation of another run.
 func (h *Handler) renewed(ctx context.Context, c token.Connection, v version, within time.Duration,
 	begun time.Time) (version, error) {
-	isAlive := func(v version) bool { return h.cfg.Now().Before(v.document.ExpiresAt) }
-	var enough <-chan time.Time
-	if isAlive(v) {
-		enough = time.After(time.Until(begun.Add(patience)))
+	hasLife := func(v version) bool { return isAlive(v.document, h.cfg.Now()) }
+	for {
+		end := begun.Add(renewLimit)
+		if hasLife(v) {
+			end = begun.Add(patience)
+		}
+		var result singleflight.Result
+		select {
+		case result = <-h.renew(ctx, c, within):
+		case <-time.After(time.Until(end)):
+			result.Err = errTakesLong
+		case <-ctx.Done():
+			return v, ctx.Err()
+		}
+		newer, err := h.read(ctx, c)
+		switch until, busy := h.busyUntil(result); {
+		case err == nil && hasLife(newer):
+			return newer, nil
+		case hasLife(v):
+			return v, nil
+		case !time.Now().Before(begun.Add(renewLimit)), !busy && !errors.Is(result.Err, errTakesLong):
+			return v, h.noToken(c, result)
+		case busy:
+			if v, err = h.settled(ctx, c, earlier(until, begun.Add(renewLimit))); err != nil || hasLife(v) {
+				return v, err
+			}
+			if err := pause(ctx); err != nil { // if the clocks of the runs differ, it settled at once
+				return v, err
+			}
+		}
 	}
-	var result singleflight.Result
+}
+
+// errTakesLong says that a request waited for a renewal as long as it may.
+var errTakesLong = errors.New("tokenturn is still renewing it; try again in a minute")
+
+// busyUntil reports whether another run handles the connection, and until when at most.
+func (h *Handler) busyUntil(result singleflight.Result) (until time.Time, busy bool) {
+	report, ok := result.Val.(rotation.Report)
+	if !ok || result.Err != nil || len(report.Connections) != 1 || report.Connections[0].Outcome != rotation.Busy {
+		return until, false
+	}
+	return time.Now().Add(report.Connections[0].RetryAt.Sub(h.cfg.Now())), true
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// pause waits before the stores are read again.
+func pause(ctx context.Context) error {
 	select {
-	case result = <-h.renew(ctx, c, within):
-	case <-enough:
-		return v, nil
 	case <-ctx.Done():
-		return v, ctx.Err()
+		return ctx.Err()
+	case <-time.After(pollInterval):
+		return nil
 	}
-	if newer, err := h.read(ctx, c); err == nil && isAlive(newer) {
-		return newer, nil
-	}
-	if isAlive(v) {
-		return v, nil
-	}
-	return v, h.noToken(c, result)
 }
 
 // noToken says why there is no live token of c after a renewal with this result.

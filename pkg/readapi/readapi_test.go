@@ -55,6 +55,17 @@ type machine struct {
 	server  *httptest.Server
 	ahead   atomic.Int64 // of the clock
 	answers lockedBuffer // everything that was answered or logged
+	// reported, if set, is called after each renewal.
+	reported func()
+}
+
+// Do implements readapi.Engine.
+func (m *machine) Do(ctx context.Context, request rotation.Request) (rotation.Report, error) {
+	report, err := m.rotator.Do(ctx, request)
+	if m.reported != nil {
+		m.reported()
+	}
+	return report, err
 }
 
 type lockedBuffer struct {
@@ -108,7 +119,7 @@ func newMachine(t testing.TB, lifetime time.Duration) *machine {
 	m.server = httptest.NewUnstartedServer(nil)
 	_, port, err := net.SplitHostPort(m.server.Listener.Addr().String())
 	m.must(err)
-	m.api, err = readapi.New(readapi.Config{Ledger: m.store.Ledger(), Secrets: m.store.SecretStore(), Engine: m.rotator,
+	m.api, err = readapi.New(readapi.Config{Ledger: m.store.Ledger(), Secrets: m.store.SecretStore(), Engine: m,
 		Token: token.NewSecret(readerToken), Port: port, Logger: log, Now: m.now,
 		Explain: func(r rotation.ConnectionReport) error { return errors.New("outcome " + string(r.Outcome)) }})
 	m.must(err)
@@ -352,7 +363,7 @@ func TestARenewalThatBringsNothing(t *testing.T) {
 		if d := m.read(); d.Generation != 1 {
 			t.Errorf("generation %d", d.Generation)
 		}
-		m.leave(-time.Second)
+		m.leave(-time.Minute) // when the attempt has ended
 		status, body := m.ask(get, nil)
 		if status != http.StatusServiceUnavailable ||
 			!strings.Contains(body, "has expired, and there is no newer one. outcome ") {
@@ -513,6 +524,90 @@ func TestALiveTokenIsNotHeldBack(t *testing.T) {
 			t.Errorf("waited %v", waited)
 		}
 	})
+}
+
+// Without a live token a reader waits for the rotation of another run, until it has a result.
+func TestAReaderWithoutALiveTokenWaitsForAnotherRun(t *testing.T) {
+	lease := time.Minute
+	for name, test := range map[string]struct {
+		ends, publishes time.Duration // of the other run
+		service         bool
+		status          int
+		says            string
+		waits           time.Duration // at most
+	}{
+		"succeeds":        {5 * time.Second, 5 * time.Second, false, http.StatusOK, `\"generation\":8,`, 6 * time.Second},
+		"service account": {5 * time.Second, 5 * time.Second, true, http.StatusOK, `\"generation\":8,`, 6 * time.Second},
+		"fails": {5 * time.Second, time.Hour, false, http.StatusServiceUnavailable, "outcome config_error",
+			6 * time.Second},
+		"goes on": {time.Hour, time.Hour, false, http.StatusServiceUnavailable, "has expired, and there is no newer one. ",
+			lease + time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				asked := time.Now()
+				attempt := &rotation.Attempt{BegunAt: asked, Until: asked.Add(lease)}
+				calls := 0
+				r := rotating{rec: func() rotation.Record {
+					rec := stored(7, attempt)
+					if time.Since(asked) >= test.publishes {
+						rec = stored(8, nil)
+					} else if time.Since(asked) >= test.ends {
+						rec = stored(7, nil)
+					}
+					rec.ServiceAccount = test.service
+					return rec
+				}, document: func() token.Document {
+					if time.Since(asked) >= test.publishes {
+						return lives(8, asked.Add(time.Hour))
+					}
+					return lives(7, asked.Add(-time.Second))
+				}, do: func(context.Context) (rotation.Report, error) {
+					calls++
+					if time.Since(asked) < test.ends && time.Now().Before(attempt.Until) {
+						return reports(rotation.ConnectionReport{Outcome: rotation.Busy, RetryAt: attempt.Until})
+					}
+					return reports(rotation.ConnectionReport{Outcome: rotation.ConfigError})
+				}}
+				answer := r.ask(t)
+				if answer.Code != test.status || !strings.Contains(answer.Body.String(), test.says) {
+					t.Errorf("%d %s", answer.Code, answer.Body)
+				}
+				if waited := time.Since(asked); waited > test.waits {
+					t.Errorf("waited %v", waited)
+				}
+				if calls > 3 { // each writes a log line
+					t.Errorf("asked the engine %d times", calls)
+				}
+			})
+		})
+	}
+}
+
+// The engine says that a sweep presents the refresh token; the reader gets what the sweep obtains.
+func TestAnExpiredTokenWhileASweepPresents(t *testing.T) {
+	m := newMachine(t, time.Hour)
+	before := len(m.standIn.Presentations())
+	release := make(chan struct{})
+	m.standIn.Script(procoretest.Blocked(release))
+	m.leave(-time.Second)
+	var sweep sync.WaitGroup
+	sweep.Go(func() {
+		if _, err := m.rotator.Do(t.Context(), rotation.Request{Op: "sweep"}); err != nil {
+			t.Error(err)
+		}
+	})
+	for len(m.standIn.Presentations()) == before {
+		time.Sleep(time.Millisecond)
+	}
+	m.reported = sync.OnceFunc(func() { close(release) })
+	if d := m.read(); d.Generation != 2 {
+		t.Errorf("generation %d", d.Generation)
+	}
+	sweep.Wait()
+	if n := len(m.standIn.Presentations()) - before; n != 1 {
+		t.Errorf("%d presentations", n)
+	}
 }
 
 // Whatever a reader asks for, with the right token or without, it gets access tokens of
