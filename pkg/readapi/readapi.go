@@ -135,6 +135,11 @@ func notFound(message string) error {
 	return &failure{http.StatusBadRequest, "ResourceNotFoundException", message}
 }
 
+func disconnected(c token.Connection) error {
+	return &failure{http.StatusBadRequest, "InvalidRequestException", c.String() + " is disconnected. " +
+		"Connect it again with: tokenturn connection invite " + c.String()}
+}
+
 // ServeHTTP implements http.Handler. Like http.ServeMux it sets the request's Pattern.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
@@ -362,6 +367,8 @@ func (h *Handler) settled(ctx context.Context, c token.Connection, end time.Time
 			return version{}, err
 		case rec.Revision == "":
 			return version{}, notFound("There is no connection " + c.String() + ". Connections: tokenturn connection list")
+		case rec.Status == rotation.Disconnected: // the secret may still show the token that has ended
+			return version{}, disconnected(c)
 		}
 		v, err := h.read(ctx, c)
 		if err != nil || !inProgress(rec, v.document, h.cfg.Now()) || !time.Now().Before(end) {
@@ -391,8 +398,7 @@ func (h *Handler) read(ctx context.Context, c token.Connection) (version, error)
 		return version{}, notFound("There is no token of " + c.String() + " yet. Find the cause with: " +
 			"tokenturn connection show " + c.String())
 	case errors.Is(err, rotation.ErrSecretDeleted):
-		return version{}, &failure{http.StatusBadRequest, "InvalidRequestException", c.String() + " is disconnected. " +
-			"Connect it again with: tokenturn connection invite " + c.String()}
+		return version{}, disconnected(c)
 	case err != nil:
 		return version{}, err
 	}
@@ -479,7 +485,10 @@ func (h *Handler) noToken(c token.Connection, result singleflight.Result) error 
 		" has expired, and there is no newer one."}
 	why := result.Err
 	if report, ok := result.Val.(rotation.Report); ok && why == nil && len(report.Connections) == 1 {
-		if report.Connections[0].Outcome == rotation.ConsentNeeded { // asking again is no use
+		switch report.Connections[0].Outcome { // asking again is no use
+		case rotation.NotFound: // it was disconnected meanwhile
+			return disconnected(c)
+		case rotation.ConsentNeeded:
 			f.status, f.code = http.StatusBadRequest, "ResourceNotFoundException"
 		}
 		why = h.cfg.Explain(report.Connections[0])

@@ -610,6 +610,50 @@ func TestAnExpiredTokenWhileASweepPresents(t *testing.T) {
 	}
 }
 
+// The token of a disconnected connection has ended, also while the secret still shows it. Asking
+// again is no use.
+func TestADisconnectedConnection(t *testing.T) {
+	for name, test := range map[string]struct{ after, life time.Duration }{
+		"before": {0, time.Hour}, "while the reader waits": {time.Second, -time.Second}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				asked := time.Now()
+				r := rotating{rec: func() rotation.Record {
+					if time.Since(asked) < test.after {
+						return stored(7, nil)
+					}
+					return rotation.Record{Connection: acme, Revision: "r", Status: rotation.Disconnected, Epoch: 2}
+				}, document: func() token.Document { return lives(7, asked.Add(test.life)) },
+					do: func(context.Context) (rotation.Report, error) {
+						time.Sleep(time.Second)
+						return reports(rotation.ConnectionReport{Outcome: rotation.NotFound})
+					}}
+				answer := r.ask(t)
+				if answer.Code != http.StatusBadRequest || !strings.Contains(answer.Body.String(), "InvalidRequestException") ||
+					!strings.Contains(answer.Body.String(), "demo/acme is disconnected") {
+					t.Errorf("%d %s", answer.Code, answer.Body)
+				}
+				if waited := time.Since(asked); waited != test.after {
+					t.Errorf("waited %v", waited)
+				}
+			})
+		})
+	}
+}
+
+// A secret that someone filled with another connection's token gives no token.
+func TestADocumentOfAnotherConnection(t *testing.T) {
+	r := rotating{rec: func() rotation.Record { return stored(7, nil) }, document: func() token.Document {
+		d := lives(7, time.Now().Add(time.Hour))
+		d.Connection.Name = "other"
+		return d
+	}}
+	if answer := r.ask(t); answer.Code != http.StatusInternalServerError ||
+		strings.Contains(answer.Body.String(), "SecretString") {
+		t.Errorf("%d %s", answer.Code, answer.Body)
+	}
+}
+
 // Whatever a reader asks for, with the right token or without, it gets access tokens of
 // connections and nothing else.
 func TestNothingElseCanBeRead(t *testing.T) {
