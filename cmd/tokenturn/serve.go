@@ -280,6 +280,9 @@ func (s *system) callbackHandler() (http.Handler, error) {
 // limits of package consent.
 const consentLimit = 70 * time.Second
 
+// requestLimit is the longest time that any request may take.
+const requestLimit = max(consentLimit, readapi.Limit)
+
 // console serves the overview and the page of each connection on the same listener.
 func (s *system) console(rotator *rotation.Rotator, notices *noticeBoard) (*console.Handler, error) {
 	return console.New(console.Config{Connections: s.in.ledger,
@@ -338,7 +341,7 @@ func (s *system) readAPI(engine readapi.Engine) (*readapi.Handler, error) {
 func serveHTTP(ctx context.Context, listeners []net.Listener, handler http.Handler, log *slog.Logger,
 	over func()) error {
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second,
-		WriteTimeout: consentLimit + 30*time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
+		WriteTimeout: requestLimit + 30*time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
 	ended := make(chan error, len(listeners))
 	for _, listener := range listeners {
@@ -350,7 +353,7 @@ func serveHTTP(ctx context.Context, listeners []net.Listener, handler http.Handl
 	case <-ctx.Done():
 	}
 	over()
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), consentLimit)
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestLimit)
 	defer cancel()
 	if err := server.Shutdown(bounded); err != nil {
 		return fmt.Errorf("waiting for requests in progress: %w", err)

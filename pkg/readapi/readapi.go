@@ -24,11 +24,13 @@ import (
 	"crypto/subtle"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -59,10 +61,12 @@ const (
 	// seconds.
 	patience     = 1500 * time.Millisecond
 	pollInterval = 50 * time.Millisecond
-	// renewLimit bounds a renewal, which goes on without the request that caused it.
-	renewLimit = 2 * time.Minute
-	maxBody    = 16 << 10
+	maxBody      = 16 << 10
 )
+
+// Limit bounds a request without a live token. It also bounds a renewal, which goes on without the
+// request that caused it. A server needs longer limits.
+const Limit = time.Minute
 
 // Ledger says how far the rotation of a connection is.
 type Ledger interface {
@@ -96,7 +100,10 @@ type Config struct {
 type Handler struct {
 	cfg      Config
 	renewals singleflight.Group
+
+	mu       sync.Mutex // guards that nothing is added to underWay once it is waited for
 	underWay sync.WaitGroup
+	stopping bool
 }
 
 // New checks the configuration.
@@ -108,8 +115,13 @@ func New(cfg Config) (*Handler, error) {
 }
 
 // Wait waits for the renewals in progress, which may go on after the requests that caused them.
-// Call it after the last request.
-func (h *Handler) Wait() { h.underWay.Wait() }
+// It takes at most Limit, and no renewal begins after it was called.
+func (h *Handler) Wait() {
+	h.mu.Lock()
+	h.stopping = true
+	h.mu.Unlock()
+	h.underWay.Wait()
+}
 
 // Wrap serves the paths of the API and leaves every other path to next.
 func (h *Handler) Wrap(next http.Handler) http.Handler {
@@ -419,7 +431,7 @@ func (h *Handler) renewed(ctx context.Context, c token.Connection, v version, wi
 	begun time.Time) (version, error) {
 	hasLife := func(v version) bool { return isAlive(v.document, h.cfg.Now()) }
 	for {
-		end := begun.Add(renewLimit)
+		end := begun.Add(Limit)
 		if hasLife(v) {
 			end = begun.Add(patience)
 		}
@@ -437,10 +449,10 @@ func (h *Handler) renewed(ctx context.Context, c token.Connection, v version, wi
 			return newer, nil
 		case hasLife(v):
 			return v, nil
-		case !time.Now().Before(begun.Add(renewLimit)), !busy && !errors.Is(result.Err, errTakesLong):
+		case !time.Now().Before(begun.Add(Limit)), !busy && !errors.Is(result.Err, errTakesLong):
 			return v, h.noToken(c, result)
 		case busy:
-			if v, err = h.settled(ctx, c, earlier(until, begun.Add(renewLimit))); err != nil || hasLife(v) {
+			if v, err = h.settled(ctx, c, earlier(until, begun.Add(Limit))); err != nil || hasLife(v) {
 				return v, err
 			}
 			if err := pause(ctx); err != nil { // if the clocks of the runs differ, it settled at once
@@ -503,13 +515,33 @@ func (h *Handler) noToken(c token.Connection, result singleflight.Result) error 
 // when the request has ended: a refresh token is presented, and its answer has to be saved.
 func (h *Handler) renew(ctx context.Context, c token.Connection, within time.Duration) <-chan singleflight.Result {
 	result := make(chan singleflight.Result, 1)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.stopping {
+		result <- singleflight.Result{Err: errors.New("`tokenturn serve` is stopping; start it again")}
+		return result
+	}
 	h.underWay.Go(func() {
 		result <- <-h.renewals.DoChan(c.String(), func() (any, error) {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewLimit)
-			defer cancel()
-			return h.cfg.Engine.Do(ctx, rotation.Request{Op: "ensure", Connection: c.String(),
-				MinTTLSeconds: int64(within / time.Second)})
+			return h.ensure(context.WithoutCancel(ctx), c, within)
 		})
 	})
 	return result
+}
+
+// ensure asks the engine. A panic of it fails the request, and does not end the process.
+func (h *Handler) ensure(ctx context.Context, c token.Connection, within time.Duration) (_ rotation.Report, err error) {
+	ctx, cancel := context.WithTimeout(ctx, Limit)
+	defer cancel()
+	defer func() {
+		if p := recover(); p != nil {
+			if h.cfg.Logger != nil {
+				h.cfg.Logger.ErrorContext(ctx, "panic", "connection", c.String(), "panic", fmt.Sprintf("%T", p), "stack",
+					string(debug.Stack()))
+			}
+			err = errors.New("internal error; see the log of `tokenturn serve`")
+		}
+	}()
+	return h.cfg.Engine.Do(ctx, rotation.Request{Op: "ensure", Connection: c.String(),
+		MinTTLSeconds: int64(within / time.Second)})
 }

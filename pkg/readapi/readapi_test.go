@@ -641,6 +641,91 @@ func TestADisconnectedConnection(t *testing.T) {
 	}
 }
 
+// A renewal that waits for the server too long, or that panics, is an error for the reader only.
+func TestARenewalThatNeverEnds(t *testing.T) {
+	for name, test := range map[string]struct {
+		do    func(ctx context.Context) (rotation.Report, error)
+		says  string
+		waits time.Duration
+	}{
+		"hangs": {func(ctx context.Context) (rotation.Report, error) {
+			<-ctx.Done()
+			time.Sleep(time.Second) // saves the answer
+			return rotation.Report{}, ctx.Err()
+		}, "tokenturn is still renewing it", readapi.Limit},
+		"panics": {func(context.Context) (rotation.Report, error) { panic("a secret") }, "internal error; see the log", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				asked := time.Now()
+				r := rotating{rec: func() rotation.Record { return stored(7, nil) },
+					document: func() token.Document { return lives(7, asked.Add(-time.Second)) }, do: test.do}
+				answer := r.ask(t)
+				if answer.Code != http.StatusServiceUnavailable || !strings.Contains(answer.Body.String(), test.says) ||
+					strings.Contains(answer.Body.String(), "a secret") {
+					t.Errorf("%d %s", answer.Code, answer.Body)
+				}
+				if waited := time.Since(asked); waited != test.waits {
+					t.Errorf("waited %v", waited)
+				}
+			})
+		})
+	}
+}
+
+// The reader that caused a renewal gives up, and others still wait for it.
+func TestARenewalOutlivesItsReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := time.Now()
+		var generation atomic.Int64
+		generation.Store(7)
+		r := rotating{rec: func() rotation.Record { return stored(generation.Load(), nil) },
+			document: func() token.Document {
+				return lives(generation.Load(), asked.Add(time.Duration(generation.Load()-7)*time.Hour))
+			},
+			do: func(ctx context.Context) (rotation.Report, error) {
+				select {
+				case <-ctx.Done():
+					return rotation.Report{}, ctx.Err()
+				case <-time.After(5 * time.Second):
+				}
+				generation.Store(8)
+				return reports(rotation.ConnectionReport{Outcome: rotation.Rotated})
+			}}
+		api := r.api(t)
+		impatient, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		var readers sync.WaitGroup
+		readers.Go(func() { ask(impatient, api) })
+		time.Sleep(time.Second)
+		readers.Go(func() {
+			if answer := ask(t.Context(), api); !strings.Contains(answer.Body.String(), `\"generation\":8,`) {
+				t.Errorf("%d %s", answer.Code, answer.Body)
+			}
+		})
+		readers.Wait()
+		if waited := time.Since(asked); waited != 5*time.Second {
+			t.Errorf("waited %v", waited)
+		}
+	})
+}
+
+// When serve stops, no renewal begins that it does not wait for.
+func TestNoRenewalBeginsAfterWait(t *testing.T) {
+	r := rotating{rec: func() rotation.Record { return stored(7, nil) },
+		document: func() token.Document { return lives(7, time.Now().Add(-time.Second)) },
+		do: func(context.Context) (rotation.Report, error) {
+			t.Error("a renewal began")
+			return rotation.Report{}, nil
+		}}
+	api := r.api(t)
+	api.Wait()
+	if answer := ask(t.Context(), api); answer.Code != http.StatusServiceUnavailable ||
+		!strings.Contains(answer.Body.String(), "is stopping") {
+		t.Errorf("%d %s", answer.Code, answer.Body)
+	}
+}
+
 // A secret that someone filled with another connection's token gives no token.
 func TestADocumentOfAnotherConnection(t *testing.T) {
 	r := rotating{rec: func() rotation.Record { return stored(7, nil) }, document: func() token.Document {
