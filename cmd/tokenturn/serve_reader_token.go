@@ -24,21 +24,21 @@ const readerTokenName = "reader-token"
 // keep the token in their environment, so it stays the same. Only the owner can read a new
 // file and, if group is set, that group.
 func readerToken(file, group string) (token.Secret, error) {
-	secret, err := readReaderToken(file)
+	secret, err := readReaderToken(file, group)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err := createReaderToken(file, group); err != nil {
+		if err := createReaderToken(file); err != nil {
 			return token.Secret{}, fmt.Errorf("making the file with the token of readers: %w; choose another file with "+
 				"--token-file", err)
 		}
-		secret, err = readReaderToken(file)
-	} else if err == nil && group != "" {
-		err = giveToGroup(file, group)
+		secret, err = readReaderToken(file, group)
 	}
 	return secret, err
 }
 
-func readReaderToken(file string) (token.Secret, error) {
-	f, err := os.Open(file)
+// readReaderToken returns the token of the file, and lets group read it. All is done to one open
+// file: another user who can change the directory could replace it meanwhile.
+func readReaderToken(file, group string) (token.Secret, error) {
+	f, err := openItself(file)
 	if err != nil {
 		return token.Secret{}, fmt.Errorf("reading the token of readers: %w", err)
 	}
@@ -46,6 +46,13 @@ func readReaderToken(file string) (token.Secret, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return token.Secret{}, fmt.Errorf("reading the token of readers: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return token.Secret{}, fmt.Errorf("%s is not a file; choose another file with --token-file", file)
+	}
+	if owner, foreign := foreignOwner(info); foreign {
+		return token.Secret{}, fmt.Errorf("%s belongs to another user (uid %d), who can read and change the token; let that "+
+			"user or root delete it, and tokenturn makes a new one, or choose another file with --token-file", file, owner)
 	}
 	if mode := info.Mode(); runtime.GOOS != "windows" && mode.Perm()&0o037 != 0 {
 		return token.Secret{}, fmt.Errorf("other users can read %s, or its group can change it (mode %04o); delete it, and "+
@@ -59,11 +66,16 @@ func readReaderToken(file string) (token.Secret, error) {
 	if len(secret) < len(rand.Text()) || strings.ContainsFunc(secret, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return token.Secret{}, fmt.Errorf("%s is not a token of readers; delete it, and tokenturn makes a new one", file)
 	}
+	if group != "" {
+		if err := giveToGroup(f, info, group); err != nil {
+			return token.Secret{}, err
+		}
+	}
 	return token.NewSecret(secret), nil
 }
 
 // createReaderToken makes the file complete or not at all. If several processes try, one wins.
-func createReaderToken(file, group string) (err error) {
+func createReaderToken(file string) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+"-*") // only its owner can read it
 	if err != nil {
 		return err
@@ -73,35 +85,35 @@ func createReaderToken(file, group string) (err error) {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if group != "" {
-		if err := giveToGroup(f.Name(), group); err != nil {
-			return err
-		}
-	}
 	if err := os.Link(f.Name(), file); !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	return nil
 }
 
-// giveToGroup lets a group read the file.
-func giveToGroup(file, group string) error {
+// readableByGroup is the mode of a file that a group can read.
+const readableByGroup = 0o640
+
+// giveToGroup lets a group read the file. It makes no call without need: a service may not be
+// allowed to make it.
+func giveToGroup(f *os.File, info fs.FileInfo, group string) error {
 	found, err := user.LookupGroup(group)
 	if err != nil {
 		return fmt.Errorf("--token-group: %w", err)
 	}
 	id, err := strconv.Atoi(found.Gid)
 	if err != nil {
-		return fmt.Errorf("--token-group: this system has no group ids; set the permissions of %s yourself", file)
+		return fmt.Errorf("--token-group: this system has no group ids; set the permissions of %s yourself", f.Name())
 	}
-	info, err := os.Stat(file)
-	if err != nil {
-		return err
-	}
-	if groupOf(info) != id { // a service may not be allowed to make the call
-		if err := os.Chown(file, -1, id); err != nil { // without privileges: only a group that this user is in
+	if groupOf(info) != id {
+		if err := f.Chown(-1, id); err != nil { // without privileges: only a group that this user is in
 			return fmt.Errorf("--token-group: %w", err)
 		}
 	}
-	return os.Chmod(file, 0o640)
+	if info.Mode().Perm() != readableByGroup {
+		if err := f.Chmod(readableByGroup); err != nil {
+			return fmt.Errorf("--token-group: %w", err)
+		}
+	}
+	return nil
 }

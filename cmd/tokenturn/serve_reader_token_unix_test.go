@@ -3,11 +3,13 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -77,6 +79,38 @@ func TestReaderTokenRefuses(t *testing.T) {
 			}
 		})
 	}
+	t.Run("link", func(t *testing.T) {
+		file, link := filepath.Join(t.TempDir(), "token"), filepath.Join(t.TempDir(), "link")
+		if err := errors.Join(createReaderToken(file), os.Symlink(file, link)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := readerToken(link, ""); err == nil || !strings.Contains(err.Error(), "link is a symbolic link") {
+			t.Errorf("%v", err)
+		}
+	})
+	t.Run("pipe", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "pipe")
+		if err := syscall.Mkfifo(file, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := readerToken(file, ""); err == nil || !strings.Contains(err.Error(), "is not a file") {
+			t.Errorf("%v", err)
+		}
+	})
+	t.Run("another owner", func(t *testing.T) {
+		const nobody = 65534
+		file := filepath.Join(t.TempDir(), "token")
+		if err := createReaderToken(file); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chown(file, nobody, -1); err != nil {
+			t.Skip("only root can give a file away: ", err)
+		}
+		if _, err := readerToken(file, ""); err == nil || !strings.Contains(err.Error(),
+			"belongs to another user (uid 65534), who can read and change the token; let that user or root delete it") {
+			t.Errorf("%v", err)
+		}
+	})
 	if _, err := readerToken(filepath.Join(t.TempDir(), "missing", "token"), ""); err == nil ||
 		!strings.Contains(err.Error(), "choose another file with --token-file") {
 		t.Errorf("no directory: %v", err)
