@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tokenturn/tokenturn/pkg/doctor"
@@ -48,8 +49,24 @@ type heart struct {
 }
 
 func (s *system) heart() *heart {
+	removeLeftovers(s.in.dir)
 	return &heart{file: filepath.Join(s.in.dir, heartbeatName), log: s.in.log,
 		last: heartbeat{URL: s.in.publicURL, PID: os.Getpid(), Every: s.every.String()}}
+}
+
+// temporaryHeartbeat begins the name of a file that becomes the heartbeat.
+const temporaryHeartbeat = "." + heartbeatName + "-"
+
+// removeLeftovers removes the temporary files of a process that crashed while it wrote. Another
+// `serve` may be writing a new one.
+func removeLeftovers(dir string) {
+	entries, _ := os.ReadDir(dir)
+	for _, entry := range entries {
+		info, err := entry.Info()
+		if err == nil && strings.HasPrefix(entry.Name(), temporaryHeartbeat) && time.Since(info.ModTime()) > beatLimit {
+			_ = os.Remove(filepath.Join(dir, entry.Name()))
+		}
+	}
 }
 
 // beat says that `serve` runs, and when its last sweep began.
@@ -62,8 +79,11 @@ func (h *heart) beat(swept time.Time) {
 	h.write()
 }
 
-// stop says that `serve` has ended.
+// stop says that `serve` has ended, unless another `serve` has written the file since.
 func (h *heart) stop() {
+	if last, found, err := readHeartbeat(filepath.Dir(h.file)); err != nil || !found || last.PID != h.last.PID {
+		return
+	}
 	h.last.At, h.last.Stopped = time.Now().UTC(), true
 	h.write()
 }
@@ -81,7 +101,7 @@ func (h *heart) replace() error {
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(h.file), "."+heartbeatName+"-*")
+	f, err := os.CreateTemp(filepath.Dir(h.file), temporaryHeartbeat+"*")
 	if err != nil {
 		return err
 	}

@@ -57,6 +57,22 @@ func TestDoctorReadsTheHeartbeat(t *testing.T) {
 	wants(active, doctor.OK, "runs at")
 	h.stop()
 	wants(active, doctor.Warning, "it was seen last ")
+
+	leftover := filepath.Join(dir, "."+heartbeatName+"-123")
+	if err := os.WriteFile(leftover, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(leftover, time.Time{}, time.Now().Add(-time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	other := (&system{in: in, every: time.Minute}).heart()
+	other.last.PID++
+	other.beat(swept)
+	h.stop() // the last of several that wrote counts
+	wants(active, doctor.OK, "sweeps every 1m0s")
+	if found, err := os.ReadDir(dir); err != nil || len(found) != 1 {
+		t.Errorf("%v %v", found, err)
+	}
 	if err := os.WriteFile(filepath.Join(dir, heartbeatName), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
