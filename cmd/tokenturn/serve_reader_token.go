@@ -55,8 +55,8 @@ func readReaderToken(file, group string) (token.Secret, error) {
 			"user or root delete it, and tokenturn makes a new one, or choose another file with --token-file", file, owner)
 	}
 	if mode := info.Mode(); runtime.GOOS != "windows" && mode.Perm()&0o037 != 0 {
-		return token.Secret{}, fmt.Errorf("other users can read %s, or its group can change it (mode %04o); delete it, and "+
-			"tokenturn makes a new one", file, mode.Perm())
+		return token.Secret{}, fmt.Errorf("other users can read %s, or its group can change it (mode %04o); %s", file,
+			mode.Perm(), another(file))
 	}
 	text, err := io.ReadAll(io.LimitReader(f, 1024))
 	if err != nil {
@@ -64,7 +64,7 @@ func readReaderToken(file, group string) (token.Secret, error) {
 	}
 	secret := strings.TrimSpace(string(text))
 	if len(secret) < len(rand.Text()) || strings.ContainsFunc(secret, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return token.Secret{}, fmt.Errorf("%s is not a token of readers; delete it, and tokenturn makes a new one", file)
+		return token.Secret{}, fmt.Errorf("%s is not a token of readers; %s", file, another(file))
 	}
 	if group != "" {
 		if err := giveToGroup(f, info, group); err != nil {
@@ -72,6 +72,15 @@ func readReaderToken(file, group string) (token.Secret, error) {
 		}
 	}
 	return token.NewSecret(secret), nil
+}
+
+// another says how to get a file that can be used. Nobody should delete a file that may be
+// something else, such as a key.
+func another(file string) string {
+	if filepath.Base(file) == readerTokenName {
+		return "delete it, and tokenturn makes a new one"
+	}
+	return "choose another file with --token-file"
 }
 
 // createReaderToken makes the file complete or not at all. If several processes try, one wins.

@@ -62,7 +62,7 @@ func TestReaderTokenRefuses(t *testing.T) {
 	}{
 		"others":  {strings.Repeat("a", 26), 0o644, "", "other users can read"},
 		"group":   {strings.Repeat("a", 26), 0o660, "", "its group can change it"},
-		"short":   {"secret", 0o600, "", "is not a token of readers"},
+		"short":   {"secret", 0o600, "", "is not a token of readers; choose another file with --token-file"}, // it may be a key
 		"spaces":  {strings.Repeat("a b", 10), 0o600, "", "is not a token of readers"},
 		"no such": {strings.Repeat("a", 26), 0o600, "no-such-group", "--token-group: group: unknown group no-such-group"},
 	} {
@@ -79,6 +79,15 @@ func TestReaderTokenRefuses(t *testing.T) {
 			}
 		})
 	}
+	t.Run("our own name", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), readerTokenName)
+		if err := os.WriteFile(file, []byte("cut"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := readerToken(file, ""); err == nil || !strings.Contains(err.Error(), "delete it, and tokenturn makes") {
+			t.Errorf("%v", err)
+		}
+	})
 	t.Run("link", func(t *testing.T) {
 		file, link := filepath.Join(t.TempDir(), "token"), filepath.Join(t.TempDir(), "link")
 		if err := errors.Join(createReaderToken(file), os.Symlink(file, link)); err != nil {

@@ -362,7 +362,11 @@ func (s *Consents) revokeRejected(ctx context.Context, app Application, rec Reco
 	if half.IsZero() {
 		half = pair.RefreshToken
 	}
-	if err := s.engine.endToken(ctx, app, half); err != nil {
+	err := s.engine.endToken(ctx, app, half)
+	if other, hasOther := app.other(); hasOther && errors.Is(err, ErrCredentialsRefused) {
+		err = s.engine.endToken(ctx, other, half)
+	}
+	if err != nil {
 		s.engine.log.WarnContext(ctx, "rejected pair not revoked yet; the next run does it", "error", err)
 	}
 }

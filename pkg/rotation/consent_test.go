@@ -128,6 +128,9 @@ func TestImportedTokenIsRotatedAtOnce(t *testing.T) {
 		if err := b.works(t.Context()); err != nil {
 			t.Error(err)
 		}
+		if kinds := b.notices(); len(kinds) > 0 {
+			t.Errorf("people were notified of %v", kinds)
+		}
 		if pin := b.record(t).Pin; pin == nil || pin.ResourceOwner != pat.ResourceOwner || pin.Company != "42" {
 			t.Errorf("pin %+v", pin)
 		}

@@ -49,7 +49,7 @@ func (e *engine) decideOn(ctx context.Context, rec Record, responses []TokenResp
 	if err != nil {
 		return rec, responses, err
 	}
-	if verdict.Verdict == Salvaged {
+	if verdict.Verdict == Salvaged && m.Source != FromImport { // an import is a refresh token and nothing else
 		e.notify(ctx, NoticeSalvaged, m.Connection, "The token endpoint's answer for %s was malformed (%s). "+
 			"tokenturn found one refresh token in it and continues with that token.", m.Connection, verdict.Reason)
 	}
