@@ -60,9 +60,10 @@ func TestReaderTokenRefuses(t *testing.T) {
 		group   string
 		says    string
 	}{
-		"others":  {strings.Repeat("a", 26), 0o644, "", "other users can read"},
-		"group":   {strings.Repeat("a", 26), 0o660, "", "its group can change it"},
-		"short":   {"secret", 0o600, "", "is not a token of readers; choose another file with --token-file"}, // it may be a key
+		"others": {strings.Repeat("a", 26), 0o644, "", "other users can read"},
+		"group":  {strings.Repeat("a", 26), 0o660, "", "its group can change it"},
+		// it may be a key
+		"short":   {"secret", 0o600, "", "is not a token of readers; choose another file with --token-file"},
 		"spaces":  {strings.Repeat("a b", 10), 0o600, "", "is not a token of readers"},
 		"no such": {strings.Repeat("a", 26), 0o600, "no-such-group", "--token-group: group: unknown group no-such-group"},
 	} {
