@@ -129,7 +129,8 @@ func (g *guide) gatherApp(ctx context.Context, f *setupFacts, d *doctor.Doctor) 
 		return nil
 	}
 	if f.credentials != g.accepted { // the login host is not asked again at each step
-		if f.checked = d.Credentials(ctx, app); f.checked.Level == doctor.OK {
+		f.checked = d.Credentials(ctx, app)
+		if f.checked.Level == doctor.OK || f.checked.Level == doctor.Warning {
 			g.accepted, g.acceptance = f.credentials, f.checked
 		}
 	} else {
