@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/tokenturn/tokenturn/pkg/doctor"
@@ -95,7 +96,10 @@ func (g *guide) gather(ctx context.Context) (*setupFacts, error) {
 	if f.decided() && g.access != "" && g.access != accessOf(f.rec) {
 		return nil, exitf(usage, "%s has another kind of access; choose another name, or leave out --access", g.conn)
 	}
-	f.waiting = f.rec.Status != rotation.Active && len(responses) > 0
+	f.waiting = f.rec.Status != rotation.Active && slices.ContainsFunc(responses, func(r rotation.TokenResponse) bool {
+		role := rotation.RoleOf(f.rec, r) // spent and current ones are kept too
+		return role == rotation.RoleConsent || role == rotation.RoleSuccessor && r.State == rotation.Saved
+	})
 	if f.rec.Pin != nil && f.rec.Pin.Company != "" {
 		f.company = f.rec.Pin.Company
 	}

@@ -144,6 +144,17 @@ func TestSetup(t *testing.T) {
 			t.Errorf("%s%v: %v", words, command, err)
 		}
 	}
+
+	// The consent is withdrawn. Nothing is in progress that could be looked for.
+	s.standIn.RevokeAll(s.app.ClientID, procoretest.DefaultUser().Login)
+	if exit, said := s.pipe("", "connection", "rotate", "demo/acme"); exit != needsConsent {
+		t.Fatalf("rotate: exit code %d; said:\n%s", exit, said)
+	}
+	session = s.start("setup", "demo/acme")
+	session.sees("Now: Procore no longer accepts its refresh token.")
+	session.sees("Way [3]: ")
+	session.types("\x03")
+	session.ends()
 }
 
 // A service account needs no redirect URI and no person, but an installation.
