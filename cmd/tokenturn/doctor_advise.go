@@ -139,18 +139,24 @@ func adviceOn(r rotation.Record) connectionAdvice {
 	case r.Status == rotation.Pending:
 		a.Advice = "nobody has consented yet; see above whether it has to be a person"
 	case company == "":
-		a.Advice = "fits programs that act for this user. If they run with nobody signed in, connect a service account in " +
-			"each company: tokenturn connection service-account ENV/NAME --company ID"
+		a.Advice = fmt.Sprintf("fits programs that act for this user. If they run with nobody signed in, replace the consent "+
+			"by a service account in one company: tokenturn connection convert %s --to service-account --company ID; to keep "+
+			"the consent, connect a service account in each company under another name: "+
+			"tokenturn connection service-account %s --company ID", r.Connection, beside(r.Connection))
 	default:
-		a.Advice = fmt.Sprintf("fits programs that act for this user. If they run with nobody signed in, connect a service "+
-			"account under another name: tokenturn connection service-account %s --company %s",
-			token.Connection{Environment: r.Connection.Environment, Name: shortened(r.Connection.Name) + "-app"}, company)
+		a.Advice = fmt.Sprintf("fits programs that act for this user. If they run with nobody signed in, replace the consent "+
+			"by a service account: tokenturn connection convert %s --to service-account; to keep the consent, connect a "+
+			"service account under another name: tokenturn connection service-account %s --company %s", r.Connection,
+			beside(r.Connection), company)
 	}
 	return a
 }
 
-// shortened leaves room for a suffix in the name of a connection.
-func shortened(name string) string { return name[:min(len(name), 50)] }
+// beside is the name of a second connection for the same programs.
+func beside(c token.Connection) token.Connection {
+	const room = 50 // for a suffix
+	return token.Connection{Environment: c.Environment, Name: c.Name[:min(len(c.Name), room)] + "-app"}
+}
 
 func (a adviceAnswer) print(w io.Writer) {
 	kinds := map[access]string{userAccess: "user", serviceAccount: "service account", bothAccesses: "both"}
