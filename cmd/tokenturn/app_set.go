@@ -37,7 +37,8 @@ that have the correct default.
 
 After you reset a client secret in the Developer Portal, run this command at once: the
 former secret is invalid from that moment, and Procore may revoke every token issued with
-it. --dry-run stores nothing and lists the connections that may need a new consent.
+it. --dry-run stores nothing and lists the connections with such tokens: those of users may
+need a new consent, service accounts need none.
 
 --add stores another client secret of the same client id beside the first one, and changes
 nothing else. tokenturn uses it once the server refuses the first. Use it when you do not
@@ -318,7 +319,8 @@ type affected struct {
 	Connection token.Connection `json:"connection"`
 	// Consequence says what happens to it, for people.
 	Consequence string `json:"consequence"`
-	// Certain: a new consent is needed. Otherwise it may be needed.
+	// Certain: a new consent is needed. Otherwise it may be needed, or for a service account
+	// it is not.
 	Certain bool `json:"certain"`
 }
 
@@ -334,6 +336,12 @@ func affectedBy(now, before procore.Credentials, environment string, records []r
 		case r.Pin != nil && r.Pin.Client != "" && r.Pin.Client != client:
 			list = append(list, affected{r.Connection, "needs a new consent, because it was connected with another client id",
 				true})
+		case r.ServiceAccount && !before.ClientSecret.IsZero() && before.ClientID != now.ClientID:
+			list = append(list, affected{r.Connection, "needs no consent, but gets its next access token as the service " +
+				"account of the other client id", false})
+		case r.ServiceAccount && !before.ClientSecret.IsZero() && before.ClientSecret != now.ClientSecret:
+			list = append(list, affected{r.Connection, "needs no consent, but Procore may revoke the access token that was " +
+				"issued with the former secret; the next rotation gets another one", false})
 		case !before.ClientSecret.IsZero() && before.ClientSecret != now.ClientSecret:
 			list = append(list, affected{r.Connection, "may need a new consent, because Procore may revoke the tokens " +
 				"that were issued with the former secret", false})

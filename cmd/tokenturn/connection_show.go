@@ -125,8 +125,16 @@ func (d connectionDetail) print(w io.Writer, now time.Time) {
 		line("failure", "%s", f.Summary())
 		at("next try", f.NextAt)
 	}
-	if p := d.Pin; p != nil {
-		line("pinned to", "environment %s, client id with fingerprint %s", p.Environment, p.Client)
+	switch p := d.Pin; {
+	case p == nil:
+	case d.ServiceAccount: // it uses the client id that is stored
+		line("pinned to", "environment %s, company %s", p.Environment, p.Company)
+	default:
+		client := ""
+		if p.Client != "" {
+			client = fmt.Sprintf(", client id with fingerprint %s", p.Client)
+		}
+		line("pinned to", "environment %s%s", p.Environment, client)
 		line("", "Procore user %s, company %s", orDash(p.ResourceOwner), orDash(p.Company))
 	}
 	if p := d.Probe; p != nil {

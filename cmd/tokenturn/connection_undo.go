@@ -16,7 +16,7 @@ func (c *cli) connectionUndo() *cobra.Command {
 		"Restore the secret of a disconnected connection",
 		`Cancels the scheduled deletion of the connection's secret, which is possible until it is
 deleted. Its tokens stay revoked: a person must give a new consent before the connection
-works again.`,
+works again. A service account needs no consent; connect it again.`,
 		func(ctx context.Context, _ *cobra.Command, conn token.Connection) error {
 			return c.with(ctx, func(in *installation) error { return c.undo(ctx, in, conn) })
 		}),
@@ -36,15 +36,22 @@ func (c *cli) undo(ctx context.Context, in *installation, conn token.Connection)
 		return err
 	}
 	switch err := in.deletions.Cancel(ctx, conn); {
+	case errors.Is(err, rotation.ErrNoSecret) && rec.ServiceAccount:
+		return exitf(notFound, "%s has no secret to restore; connect the service account again, which creates one, with: "+
+			"tokenturn connection service-account %[1]s --company %s", conn, rec.Pin.Company)
 	case errors.Is(err, rotation.ErrNoSecret):
 		return exitf(notFound, "%s has no secret to restore; connect again, which creates one, with: "+
 			"tokenturn connection invite %[1]s", conn)
 	case err != nil:
 		return err
 	}
-	if rec.Status == rotation.Active {
+	switch {
+	case rec.Status == rotation.Active:
 		c.say("The next run publishes the current token of %s in it.", conn)
-	} else {
+	case rec.ServiceAccount:
+		c.say("Its tokens stay revoked. Connect the service account %s again with: "+
+			"tokenturn connection service-account %[1]s --company %s", conn, rec.Pin.Company)
+	default:
 		c.say("Its tokens stay revoked. Connect %s again with: tokenturn connection invite %[1]s", conn)
 	}
 	return c.answer(undoAnswer{conn, rec.Status, "restored"}, func(w io.Writer) {
