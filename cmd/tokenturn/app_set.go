@@ -42,8 +42,9 @@ need a new consent, service accounts need none.
 
 --add stores another client secret of the same client id beside the first one, and changes
 nothing else. tokenturn uses it once the server refuses the first. Use it when you do not
-know which of two secrets is valid, or before the server exchanges one for the other. With
---stdin it reads {"client_secret"}. Without --add, the command stores one secret only.
+know which of two secrets is valid. Before the server exchanges one for the other, it accepts
+only the first, so add --no-check too. With --stdin it reads {"client_secret"}. Without
+--add, the command stores one secret only.
 
 --name and --logo say what people see of the app on the consent page. Use the app's name in
 the Developer Portal, because Procore's page shows that one. The logo is a PNG, which is

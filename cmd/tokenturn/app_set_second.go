@@ -18,7 +18,7 @@ func (c *cli) addSecret(ctx context.Context, cmd *cobra.Command, in *installatio
 	flags appSetFlags) error {
 	credentials, err := storedCredentials(ctx, in, environment)
 	if errors.Is(err, rotation.ErrNoApplication) {
-		return errNoApplication(environment)
+		return in.withoutApplication(ctx, environment)
 	}
 	if err != nil {
 		return fmt.Errorf("reading the app credentials of %s: %w; nothing was stored", environment, err)
@@ -39,7 +39,7 @@ func (c *cli) addSecret(ctx context.Context, cmd *cobra.Command, in *installatio
 	if !flags.noCheck {
 		app.ClientSecret = app.SecondSecret
 		if err := in.issuer.CheckCredentials(ctx, app); err != nil {
-			return checkError(err, appSetAnswer{appAnswer: newAppAnswer(environment, second)})
+			return secondError(err, appSetAnswer{appAnswer: newAppAnswer(environment, second)})
 		}
 		a.Check = "accepted"
 	}
@@ -55,6 +55,15 @@ func (c *cli) addSecret(ctx context.Context, cmd *cobra.Command, in *installatio
 	a.WaitsEnded = c.endWaits(ctx, in, environment)
 	c.sayWaitsEnded(a)
 	return c.answer(a, a.print)
+}
+
+// secondError is checkError for a second client secret, which the server may accept later.
+func secondError(err error, a appSetAnswer) error {
+	if errors.Is(err, rotation.ErrCredentialsRefused) {
+		return fmt.Errorf("%w. If the server is to accept this secret later, store it without the check: add --no-check",
+			checkError(err, a))
+	}
+	return checkError(err, a)
 }
 
 // secondSecret reads the second client secret.
