@@ -89,9 +89,12 @@ func (c *cli) invite(ctx context.Context, cmd *cobra.Command, in *installation, 
 			"--public-url"))
 	}
 	if wanted.returnURL != "" {
-		if _, err := invitations.ParseReturnURL(wanted.returnURL, in.returnOrigins); err != nil {
-			return usageError(cmd, fmt.Errorf("--return-url: %w; set TOKENTURN_RETURN_ORIGINS, in AWS with the parameter "+
-				"ReturnOrigins", err))
+		_, err := invitations.ParseReturnURL(wanted.returnURL, in.returnOrigins)
+		if errors.Is(err, invitations.ErrOrigin) {
+			err = fmt.Errorf("%w; add it to TOKENTURN_RETURN_ORIGINS, in AWS with the parameter ReturnOrigins", err)
+		}
+		if err != nil {
+			return usageError(cmd, fmt.Errorf("--return-url: %w", err))
 		}
 	}
 	link, made, err := in.makeInvitation(ctx, conn, public, wanted)

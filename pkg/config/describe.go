@@ -20,7 +20,7 @@ type Setting struct {
 }
 
 // local lists the variables that the embedded store uses.
-var local = []string{"CONCURRENCY", "REDEEM_RATE", "REDEEM_TIMEOUT", "LEASE", "QUIET", "PROXY"}
+var local = []string{"RETURN_ORIGINS", "CONCURRENCY", "REDEEM_RATE", "REDEEM_TIMEOUT", "LEASE", "QUIET", "PROXY"}
 
 // Describe lists the settings of a program, in order of documentation, also if Read
 // reports problems with them.

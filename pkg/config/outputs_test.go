@@ -79,7 +79,7 @@ func TestDescribe(t *testing.T) {
 	for _, s := range config.Describe(config.Local, nil) {
 		local = append(local, strings.TrimPrefix(s.Name, "TOKENTURN_"))
 	}
-	want := []string{"CONCURRENCY", "LEASE", "PROXY", "QUIET", "REDEEM_RATE", "REDEEM_TIMEOUT"}
+	want := []string{"CONCURRENCY", "LEASE", "PROXY", "QUIET", "REDEEM_RATE", "REDEEM_TIMEOUT", "RETURN_ORIGINS"}
 	if slices.Sort(local); !slices.Equal(local, want) {
 		t.Errorf("on one machine: %q", local)
 	}

@@ -1,6 +1,7 @@
 package invitations
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/url"
@@ -23,8 +24,12 @@ var returnForm = regexp.MustCompile(`^https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\
 // resultNames are the parameters that ReturnAddress adds.
 var resultNames = []string{"connection", "result", "reference"}
 
+// ErrOrigin: a return URL is well-formed, and leads to an origin that is not in the list.
+var ErrOrigin = errors.New("not one of the origins that this installation allows")
+
 // ParseReturnURL reads an address to which a person is led back after a consent. Its scheme,
 // host and port must be one of origins, which are as ParseReturnOrigins returns them.
+// ErrOrigin.
 func ParseReturnURL(text string, origins []string) (*url.URL, error) {
 	if len(text) > longestReturn || !returnForm.MatchString(text) {
 		return nil, errors.New("the return URL must be https://HOST[:PORT][/PATH][?QUERY], or http:// on a loopback " +
@@ -39,8 +44,8 @@ func ParseReturnURL(text string, origins []string) (*url.URL, error) {
 		return nil, fmt.Errorf("the return URL: %w", err)
 	}
 	if !slices.Contains(origins, origin) {
-		return nil, fmt.Errorf("the return URL leads to %s, which is not one of the origins that this installation "+
-			"allows (%s)", origin, strings.Join(origins, ", "))
+		list := cmp.Or(strings.Join(origins, ", "), "none are allowed")
+		return nil, fmt.Errorf("the return URL leads to %s, which is %w (%s)", origin, ErrOrigin, list)
 	}
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {

@@ -1,6 +1,7 @@
 package invitations
 
 import (
+	"errors"
 	"net/url"
 	"strings"
 	"testing"
@@ -94,8 +95,13 @@ func TestReturnURLsThatAreRefused(t *testing.T) {
 		refused++
 	}
 	t.Logf("%d of %d attempts are refused", refused, len(attempts))
-	if _, err := ParseReturnURL("https://app.example.com", nil); err == nil {
-		t.Error("without a list of origins, one is accepted")
+	if _, err := ParseReturnURL("https://app.example.com", nil); !errors.Is(err, ErrOrigin) {
+		t.Errorf("without a list of origins: %v", err)
+	}
+	for _, text := range []string{"app.example.com", "https://user@app.example.com", "http://app.example.com"} {
+		if _, err := ParseReturnURL(text, nil); err == nil || errors.Is(err, ErrOrigin) {
+			t.Errorf("%s: %v", text, err)
+		}
 	}
 }
 
