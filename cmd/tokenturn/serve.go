@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -69,6 +70,8 @@ After Ctrl-C, tokenturn finishes what it has begun and stops.`,
 			case o.tokenGroup != "" && o.tokenFile == "":
 				return usageError(cmd, errors.New("--token-group needs --token-file: no other user can reach the file in "+
 					"the data directory"))
+			case unknownGroup(o.tokenGroup):
+				return usageError(cmd, fmt.Errorf("--token-group: this system has no group %q", o.tokenGroup))
 			case demo && !cmd.Flags().Changed("every"):
 				o.every = demoEvery
 			}
@@ -96,6 +99,16 @@ After Ctrl-C, tokenturn finishes what it has begun and stops.`,
 		example{"Try it without a Procore account", "tokenturn serve --demo"},
 		example{"Use another port, schedule and organization name",
 			`tokenturn serve --addr localhost:9000 --every 30m --organization "Acme Builders"`})
+}
+
+// unknownGroup reports whether a group was named that does not exist.
+func unknownGroup(group string) bool {
+	if group == "" {
+		return false
+	}
+	_, err := user.LookupGroup(group)
+	_, unknown := errors.AsType[user.UnknownGroupError](err)
+	return unknown
 }
 
 type serveOptions struct {
@@ -133,13 +146,13 @@ func (c *cli) serve(ctx context.Context, listeners []net.Listener, o serveOption
 	return c.withNew(ctx, func(in *installation) error {
 		in.log = withRequestIDs(c.logger(slog.LevelInfo))
 		in.publicURL, in.organization = localAddress(listeners[0]), o.organization
-		c.say("Console: %s/", in.publicURL)
-		c.say("Serving %s. Connections that are due are rotated every %v. Redirect URI for the Developer Portal: %s",
-			in.publicURL, o.every, callbackURL(in.publicURL, "ENV"))
 		s := c.system(in, o.every)
 		if err := s.giveTokens(o); err != nil {
 			return err
 		}
+		c.say("Console: %s/", in.publicURL)
+		c.say("Serving %s. Connections that are due are rotated every %v. Redirect URI for the Developer Portal: %s",
+			in.publicURL, o.every, callbackURL(in.publicURL, "ENV"))
 		c.say("Programs on this machine read access tokens at %s%s with the token in %s", in.publicURL, readapi.Path,
 			s.readerFile)
 		// An interrupt at this moment ends the program without an error; see run.
