@@ -50,16 +50,22 @@ func (c *cli) ask(ctx context.Context, what, usual string) (string, error) {
 }
 
 // askSecret reads a line that a terminal does not show. The echo is off before the
-// question appears and on again when askSecret returns, however it ends.
+// question appears and on again when askSecret returns, however it ends. A pipe or a file
+// is asked nothing.
 func (c *cli) askSecret(ctx context.Context, what string) (token.Secret, error) {
 	restore, err := c.hideInput()
 	if err != nil {
 		return token.Secret{}, err
 	}
 	defer restore()
-	fmt.Fprintf(c.stderr, "%s: ", what)
+	asks := isTerminal(c.stdin)
+	if asks {
+		fmt.Fprintf(c.stderr, "%s: ", what)
+	}
 	line, err := c.readLine(ctx)
-	fmt.Fprintln(c.stderr) // the line break that was typed is not shown
+	if asks {
+		fmt.Fprintln(c.stderr) // the line break that was typed is not shown
+	}
 	if err != nil {
 		return token.Secret{}, fmt.Errorf("reading the answer: %w", err)
 	}

@@ -141,7 +141,11 @@ func (d connectionDetail) print(w io.Writer, now time.Time) {
 		line("access token", "%s", strings.TrimSuffix(fmt.Sprintf("%s: %s", p.Health, p.Detail), ": "))
 	}
 	for _, m := range d.Answers {
-		line("token response", "generation %s from %s, %s, saved %s", generation(m.Epoch, m.Generation), m.Source, m.State,
+		state := ""
+		if m.State != rotation.Saved {
+			state = fmt.Sprintf("%s, ", m.State)
+		}
+		line("token response", "generation %s from %s, %ssaved %s", generation(m.Epoch, m.Generation), m.Source, state,
 			stamp(m.SavedAt))
 		if m.Reason != "" {
 			line("", "%s", m.Reason)
