@@ -140,13 +140,13 @@ func adviceOn(r rotation.Record) connectionAdvice {
 		a.Advice = "nobody has consented yet; see above whether it has to be a person"
 	case company == "":
 		a.Advice = fmt.Sprintf("fits programs that act for this user. If they run with nobody signed in, replace the "+
-			"consent by a service account in one company: tokenturn connection convert %s --to service-account --company ID; to "+
-			"keep the consent, connect a service account in each company under another name: "+
+			"consent by a service account in one company: tokenturn connection convert %s --to service-account "+
+			"--company ID; to keep the consent, connect a service account in each company under another name: "+
 			"tokenturn connection service-account %s --company ID", r.Connection, beside(r.Connection))
 	default:
 		a.Advice = fmt.Sprintf("fits programs that act for this user. If they run with nobody signed in, replace the "+
-			"consent by a service account: tokenturn connection convert %s --to service-account; to keep the consent, connect a "+
-			"service account under another name: tokenturn connection service-account %s --company %s", r.Connection,
+			"consent by a service account: tokenturn connection convert %s --to service-account; to keep the consent, "+
+			"connect a service account under another name: tokenturn connection service-account %s --company %s", r.Connection,
 			beside(r.Connection), company)
 	}
 	return a
