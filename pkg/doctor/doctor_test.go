@@ -139,7 +139,7 @@ func TestHealthyInstallation(t *testing.T) {
 		"lifetime": "access tokens live 1h"} {
 		b.finds(check, doctor.OK, says)
 	}
-	b.finds("redirect", doctor.Warning, "run `tokenturn serve`")
+	b.finds("redirect", doctor.Warning, "→ start its server with `tokenturn serve --addr localhost:1` on that machine")
 }
 
 // A token that nobody knows the lifetime of is no problem that a rotation could solve.
@@ -221,7 +221,7 @@ func TestRedirect(t *testing.T) {
 	b.credentials(app, callback.URL+"/callback/demo")
 	b.finds("redirect", doctor.OK, "answers")
 	status = http.StatusNotFound
-	b.finds("redirect", doctor.Warning, "no server answers")
+	b.finds("redirect", doctor.Warning, "→ connect with `tokenturn connection authorize`") // serve is localhost only
 	b.credentials(app, procore.OutOfBand)
 	b.finds("redirect", doctor.OK, "people paste a code")
 	b.credentials(app, "https://localhost:1/callback/demo")

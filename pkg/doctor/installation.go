@@ -204,8 +204,13 @@ func (d *Doctor) redirect(ctx context.Context, app rotation.Application) Finding
 		return found(OK, "the server of "+app.RedirectURI+" answers", "")
 	}
 	if u.Scheme == "http" {
-		return found(Warning, "no server answers at "+app.RedirectURI, "run `tokenturn serve` on that machine, "+
-			"or connect with `tokenturn connection authorize`, which needs no link")
+		detail := "no server answers at " + app.RedirectURI
+		if app.RedirectURI != fmt.Sprintf("http://localhost:%s/callback/%s", u.Port(), app.Environment) {
+			return found(Warning, detail, "connect with `tokenturn connection authorize`, which needs no link")
+		}
+		return found(Warning, detail, fmt.Sprintf("start its server with `tokenturn serve --addr localhost:%s` on that "+
+			"machine, instead of one at another address, or connect with `tokenturn connection authorize`, which needs no "+
+			"link", u.Port()))
 	}
 	return found(Problem, fmt.Sprintf("people who allow access cannot return to tokenturn: %v", err), "check that the "+
 		"callback function is deployed at this host, and the host's DNS name and certificate")
