@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +30,7 @@ type setupFacts struct {
 	company      string
 	isAWS        bool
 	dir          string // of the embedded store
+	served       string // URL of the `serve` that runs on it; empty: none does
 	secretPrefix string // in AWS
 	// App credentials.
 	credentials procore.Credentials // without a client id: none are stored
@@ -82,7 +84,7 @@ func (g *guide) gather(ctx context.Context) (*setupFacts, error) {
 		if err != nil {
 			return nil, err
 		}
-		f.dir = dir
+		f.dir, f.served = dir, servedAt(dir)
 	}
 	if g.in == nil {
 		f.redirects = redirectURIs(ctx, f, localURL, nil)
@@ -108,6 +110,9 @@ func (g *guide) gather(ctx context.Context) (*setupFacts, error) {
 	}
 	f.secretPrefix = g.in.secretPrefix
 	d := doctor.New(doctor.Config{Issuer: g.in.issuer})
+	if f.served != "" {
+		g.in.publicURL = f.served // that app set offers, too
+	}
 	app := g.gatherApp(ctx, f, d)
 	f.redirects = redirectURIs(ctx, f, g.in.publicURL, d)
 	if f.active() && app != nil {
@@ -248,7 +253,7 @@ func redirectURIs(ctx context.Context, f *setupFacts, public string, d *doctor.D
 		case u.URI == procore.OutOfBand:
 			u.State, u.Found = stepDone, "it needs nothing on this machine"
 		case i == linkRedirect:
-			u.State, u.Found = checkCallback(ctx, u.URI, local, d)
+			u.State, u.Found = f.checkCallback(ctx, u.URI, local, d)
 		default:
 			u.State, u.Found = checkLoopback(u.URI)
 		}
@@ -257,7 +262,8 @@ func redirectURIs(ctx context.Context, f *setupFacts, public string, d *doctor.D
 }
 
 // checkCallback checks whether a server answers where links lead.
-func checkCallback(ctx context.Context, callback string, local bool, d *doctor.Doctor) (setupState, string) {
+func (f *setupFacts) checkCallback(ctx context.Context, callback string, local bool,
+	d *doctor.Doctor) (setupState, string) {
 	address, err := url.Parse(callback)
 	if err == nil && d != nil {
 		err = d.Reach(ctx, address)
@@ -265,8 +271,12 @@ func checkCallback(ctx context.Context, callback string, local bool, d *doctor.D
 	switch {
 	case err == nil && d != nil:
 		return stepDone, "its server answers"
+	case local && f.served != "" && callback != callbackURL(f.served, f.conn.Environment):
+		return stepTodo, fmt.Sprintf("no server answers there: tokenturn serve runs at %s; stop it, and start "+
+			"tokenturn serve --addr localhost:%s in another terminal", f.served, cmp.Or(address.Port(), "80"))
 	case local:
-		return stepTodo, "no server answers there yet: start tokenturn serve in another terminal"
+		return stepTodo, fmt.Sprintf("no server answers there yet: start tokenturn serve --addr localhost:%s in another "+
+			"terminal", cmp.Or(address.Port(), "80"))
 	}
 	return stepProblem, fmt.Sprintf("its server does not answer (%v): check that the callback function is deployed at "+
 		"this host, and the host's DNS name and certificate", err)

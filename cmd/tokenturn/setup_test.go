@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"testing"
@@ -61,6 +62,23 @@ func TestWhichCompany(t *testing.T) {
 			companies: test.companies, company: test.company, probe: procore.Probe{Health: test.health, Detail: "detail"}}
 		if got := f.installStep(); got.State != test.want {
 			t.Errorf("%s: %s, %s", name, got.State, got.Found)
+		}
+	}
+}
+
+// The address of `serve` has to be that of the redirect URI.
+func TestWhichServe(t *testing.T) {
+	const start = "start tokenturn serve --addr localhost:39710 in another terminal"
+	for served, want := range map[string]string{
+		"":                       "no server answers there yet: " + start,
+		"http://localhost:39710": "no server answers there yet: " + start,
+		"http://localhost:39720": "no server answers there: tokenturn serve runs at http://localhost:39720; stop it, and " + start,
+	} {
+		f := &setupFacts{conn: token.Connection{Environment: "demo", Name: "acme"}, served: served}
+		f.credentials.RedirectURI = "http://localhost:39710/callback/demo"
+		got := redirectURIs(t.Context(), f, cmp.Or(served, localURL), nil)[linkRedirect]
+		if got.State != stepTodo || got.Found != want {
+			t.Errorf("served at %q: %s, %s", served, got.State, got.Found)
 		}
 	}
 }
