@@ -275,7 +275,7 @@ func (g *guide) run(ctx context.Context) error {
 		a := facts.answer(g.c.withStore)
 		number, next := g.next(a)
 		if next.Step == "" {
-			return g.end(a)
+			return g.end(facts, a)
 		}
 		if next.Step == stepConsent && facts.access() == userAccess { // connect offers the same
 			next.Do = nil
@@ -502,7 +502,7 @@ func (in *installation) completeConsent(ctx context.Context, conn token.Connecti
 }
 
 // end says what comes after the first API call.
-func (g *guide) end(a setupAnswer) error {
+func (g *guide) end(f *setupFacts, a setupAnswer) error {
 	for _, s := range a.Steps {
 		if !s.Required && s.State != stepNotNeeded {
 			g.c.say("\n%s\n  Now: %s.", s.text(nil), s.Found)
@@ -510,6 +510,10 @@ func (g *guide) end(a setupAnswer) error {
 	}
 	if g.c.store == "embedded" {
 		g.c.say("\nWhat keeps the token fresh, and must stay running: tokenturn serve")
+	}
+	if (f.rec.Pin == nil || f.rec.Pin.Company == "") && len(f.companies) > 1 {
+		g.c.say("The company is not stored with the connection. To check the setup again, name it: "+
+			"tokenturn setup %s --company %s", g.conn, f.company)
 	}
 	g.c.say("Programs read the token with: tokenturn token print %s\nTo check everything: tokenturn doctor", g.conn)
 	return g.c.answer(a, func(w io.Writer) {

@@ -189,3 +189,28 @@ func TestSetupOfAServiceAccount(t *testing.T) {
 		t.Errorf("another kind: exit code %d; said:\n%s", exit, said)
 	}
 }
+
+// Which of several companies was meant is not stored: the guide says how to name it again.
+func TestSetupWithSeveralCompanies(t *testing.T) {
+	t.Parallel()
+	user := procoretest.DefaultUser()
+	user.Companies = append(user.Companies, 4264808)
+	s := newMachine(t, procoretest.WithUser(user))
+	s.connects("demo/acme")
+	session := s.start("setup", "demo/acme")
+	session.sees("Id of the company [4264807]: ")
+	session.types("4264808\n")
+	exit, shown := session.ends()
+	_, again, found := strings.Cut(shown, "To check the setup again, name it: tokenturn ")
+	if exit != done || !found {
+		t.Fatalf("exit code %d; shown:\n%s", exit, shown)
+	}
+	if exit, said := s.pipe("", "setup", "demo/acme"); exit != failed || !strings.Contains(said,
+		"none is stored with the connection; name the one to check with --company, each time") {
+		t.Errorf("without the company: exit code %d; said:\n%s", exit, said)
+	}
+	command := strings.Fields(strings.SplitN(again, "\n", 2)[0])
+	if exit, said := s.pipe("", command...); exit != done {
+		t.Errorf("%v: exit code %d; said:\n%s", command, exit, said)
+	}
+}

@@ -72,7 +72,8 @@ func TestWhichServe(t *testing.T) {
 	for served, want := range map[string]string{
 		"":                       "no server answers there yet: " + start,
 		"http://localhost:39710": "no server answers there yet: " + start,
-		"http://localhost:39720": "no server answers there: tokenturn serve runs at http://localhost:39720; stop it, and " + start,
+		"http://localhost:39720": "no server answers there: tokenturn serve runs at http://localhost:39720; stop it, and " +
+			start,
 	} {
 		f := &setupFacts{conn: token.Connection{Environment: "demo", Name: "acme"}, served: served}
 		f.credentials.RedirectURI = "http://localhost:39710/callback/demo"
