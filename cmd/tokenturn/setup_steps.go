@@ -253,8 +253,8 @@ func (f *setupFacts) installStep() setupStep {
 		s.Do = append(s.Do, "Give the user access to the company in Procore")
 	case f.company == "":
 		s.State = stepTodo
-		s.Found = fmt.Sprintf("the token sees %d companies, and none is stored with the connection; name the one to check with "+
-			"--company, each time", len(f.companies))
+		s.Found = fmt.Sprintf("the token sees %d companies, and none is stored with the connection; name the one to check "+
+			"with --company, each time", len(f.companies))
 	case f.probe.Health == procore.Works:
 		s.State, s.Found = stepDone, "the token works in company "+f.company
 	case f.probe.Health == procore.NotInstalled || f.probe.Health == procore.NoAccess:
