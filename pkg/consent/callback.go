@@ -81,6 +81,10 @@ func (h *Handler) conclude(w http.ResponseWriter, r *http.Request, state invitat
 		h.turnAway(w, r, invitations.Invitation{Connection: state.Connection, RevokedAt: h.cfg.Now()}, err)
 		return
 	case errors.Is(err, rotation.ErrSuperseded), errors.Is(err, rotation.ErrNotRegistered):
+		if again, err := h.cfg.Store.State(r.Context(), state.Hash); err == nil && !again.ConsumedAt.IsZero() {
+			h.repeat(w, r, again, answer.cookie) // the same browser was faster, with the same state
+			return
+		}
 		result := h.supersededPage(r.Context(), state)
 		h.reportResult(r.Context(), state, result, err)
 		h.showResultAt(w, result, state, answer.cookie)

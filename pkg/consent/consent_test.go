@@ -222,6 +222,27 @@ func (s *server) supersede() {
 	}
 }
 
+// A second request that has read the state before the first one connected shows its result.
+func TestACallbackThatIsOvertakenByItsTwin(t *testing.T) {
+	s := newServer(t)
+	path, _ := s.invite(rotation.Identity{})
+	b := s.browser()
+	address := b.allow(path)
+	twin := &browser{server: s, cookies: b.cookies}
+	s.store.ahead = map[string]func(){"Invitation": func() {
+		s.store.ahead = nil
+		twin.wantResult(twin.do("GET", address), connectedPage)
+	}}
+	answer := b.do("GET", address)
+	if to := answer.Header.Get("Location"); to != publicURL+"/connected" {
+		t.Errorf("redirected to %s", to)
+	}
+	b.wantResult(answer, connectedPage)
+	if s.issuer.redeems != 1 {
+		t.Errorf("%d exchanges", s.issuer.redeems)
+	}
+}
+
 func TestParallelCallbacksExchangeOnce(t *testing.T) {
 	s := newServer(t)
 	path, hash := s.invite(rotation.Identity{})

@@ -547,7 +547,7 @@ func TestAReaderWithoutALiveTokenWaitsForAnotherRun(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				asked := time.Now()
 				attempt := &rotation.Attempt{BegunAt: asked, Until: asked.Add(lease)}
-				calls := 0
+				var calls atomic.Int32
 				r := rotating{rec: func() rotation.Record {
 					rec := stored(7, attempt)
 					if time.Since(asked) >= test.publishes {
@@ -563,7 +563,7 @@ func TestAReaderWithoutALiveTokenWaitsForAnotherRun(t *testing.T) {
 					}
 					return lives(7, asked.Add(-time.Second))
 				}, do: func(context.Context) (rotation.Report, error) {
-					calls++
+					calls.Add(1)
 					if time.Since(asked) < test.ends && time.Now().Before(attempt.Until) {
 						return reports(rotation.ConnectionReport{Outcome: rotation.Busy, RetryAt: attempt.Until})
 					}
@@ -576,8 +576,8 @@ func TestAReaderWithoutALiveTokenWaitsForAnotherRun(t *testing.T) {
 				if waited := time.Since(asked); waited > test.waits {
 					t.Errorf("waited %v", waited)
 				}
-				if calls > 3 { // each writes a log line
-					t.Errorf("asked the engine %d times", calls)
+				if n := calls.Load(); n > 3 { // each writes a log line
+					t.Errorf("asked the engine %d times", n)
 				}
 			})
 		})
