@@ -286,13 +286,24 @@ func FuzzParseDecodes(f *testing.F) {
 		}
 		read := decode(rest, maxLayers)
 		part := strings.TrimPrefix(read.text, byteOrderMark)
-		if name == "four layers" && strings.HasPrefix(deflated(zlibbed(gzipped(text))), part) {
+		if name == "four layers" && beginsLike(deflated(zlibbed(gzipped(text))), read.text) {
 			return // the first bytes of a raw stream may look like text, and nothing comes after them
 		}
 		if read.explained && !strings.HasPrefix(text, part) && !strings.HasPrefix(byteOrderMark, part) {
 			t.Errorf("%q cut off in %s becomes %q", text, name, read.text)
 		}
 	})
+}
+
+// beginsLike reports whether text is what a part from the beginning of body looks like, also
+// in UTF-16.
+func beginsLike(body, text string) bool {
+	for n := range min(len(body), 2*len(text)+3) + 1 {
+		if read, ok := plainText(body[:n]); ok && read == text {
+			return true
+		}
+	}
+	return false
 }
 
 func looksPlain(body string) bool {
