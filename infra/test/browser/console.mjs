@@ -74,7 +74,7 @@ async function linkFrom(page, button) {
   const link = await page.locator('#result code').innerText()
   assert.match(link, /\/connect\/[A-Z2-7]{52}$/)
   await page.locator('#result [data-close]').click()
-  assert.ok(!(await page.content()).includes(link), 'the link stays on the page')
+  await until(page, 'the link leaves the page', async () => !(await page.content()).includes(link))
   return link
 }
 
