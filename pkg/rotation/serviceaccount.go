@@ -16,7 +16,8 @@ var ErrHasConsent = errors.New("the connection is a person's consent")
 // ServiceAccount makes c a service account of the app in a company and gets its first
 // token. After that, c is kept fresh like any other connection. c must be registered. It
 // must not have a consent that was not disconnected. If it already is this service
-// account, its token is renewed when due, and at once if the last attempt failed. ErrNotRegistered, ErrHasConsent.
+// account, its token is renewed when due, and at once if the last attempt failed.
+// ErrNotRegistered, ErrHasConsent.
 func (r *Rotator) ServiceAccount(ctx context.Context, c token.Connection, company string) (Report, error) {
 	started := time.Now()
 	rec, err := r.engine.update(ctx, c, func(rec *Record, _ []TokenResponse) (Change, bool, error) {
