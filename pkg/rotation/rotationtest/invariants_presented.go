@@ -21,6 +21,7 @@ type presentation struct {
 	answered bool
 	class    rotation.Class
 	hindered bool // the presenter met a fault after the answer, so it may not have been able to act on it
+	recorded bool // the row says that the token was refused
 }
 
 // refusals is the state of a refresh token that the issuer has refused.
@@ -54,8 +55,14 @@ func presentedOnce(b *Harness) error {
 			for _, a := range r.Attempts() {
 				attempts[a.Fingerprint] = a
 			}
-			if r.Status == rotation.NeedsConsent && r.Current != nil && refused[r.Current.Fingerprint] == nil {
-				refused[r.Current.Fingerprint] = &refusals{asked: e.At}
+			if r.Status == rotation.NeedsConsent && r.Current != nil {
+				token := r.Current.Fingerprint
+				if refused[token] == nil {
+					refused[token] = &refusals{asked: e.At}
+				}
+				if p := last[token]; p != nil && p.answered && r.Attempt == nil {
+					p.recorded = true
+				}
 			}
 		case Presented:
 			if effect.Code {
@@ -114,9 +121,10 @@ func (p *presentation) forbids(now time.Time, quiet time.Duration, successors in
 	return ""
 }
 
-// refused reports whether the presenter knows that the issuer has refused the token.
+// refused reports whether it is known that the issuer has refused the token: to the
+// presenter, or from the row.
 func (p *presentation) refused() bool {
-	return p.answered && p.class == rotation.Refused && !p.hindered
+	return p.answered && p.class == rotation.Refused && (p.recorded || !p.hindered)
 }
 
 // forbid returns why a refused token must not be presented again now, and counts the retry.

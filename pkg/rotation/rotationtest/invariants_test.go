@@ -125,6 +125,14 @@ func TestWhatIsRightPasses(t *testing.T) {
 			s.retry(p, time.Minute)
 			s.change(func(r *rotation.Record) { r.Attempt = nil })
 		},
+		"a person's retry, soon after a run met a fault when it had written the refusal": func(s *story) {
+			p := s.connect(1)
+			s.Issuer.Withdraw(s.ctx, p.AccessToken)
+			s.ask(p)
+			s.FollowUps.Gate = Watch(s.Journal, Nth(1, "followups.Send", After, Fault{Kind: Fail}))
+			_ = s.FollowUps.Send(s.ctx, rotation.Request{Op: "sweep"}, 0)
+			s.retry(p, time.Minute)
+		},
 		"a retry with a lost answer": func(s *story) {
 			p := s.connect(1)
 			s.Issuer.Withdraw(s.ctx, p.AccessToken)
