@@ -35,19 +35,19 @@ var thorough = flag.Bool("thorough", false, "let the explorer look at every rule
 // also find the rules that concern timing. Golden traces and lists that failed once are no
 // proof, because they are recorded from the engine.
 func TestEveryRuleIsNeeded(t *testing.T) {
-	removals := removals
+	tried := removals
 	if testing.Short() {
-		removals = removals[:10]
+		tried = removals[:10]
 	}
 	binaries := map[string]string{}
-	for _, r := range removals {
+	for _, r := range tried {
 		if dir := filepath.Dir(r.file); binaries[dir] == "" {
 			binaries[dir] = compile(t, dir, removals)
 		}
 	}
-	rows := make([]string, len(removals))
+	rows := make([]string, len(tried))
 	t.Run("an engine in which", func(t *testing.T) {
-		for i, r := range removals {
+		for i, r := range tried {
 			t.Run(r.name, func(t *testing.T) {
 				t.Parallel()
 				binary := binaries[filepath.Dir(r.file)]

@@ -132,7 +132,7 @@ type ConsentAttempt struct {
 // presented again at retryAfter: a refused token is either dead or works.
 type Refusal struct {
 	At     time.Time `json:"at"`
-	Tries  int       `json:"tries"`   // presentations since, as scheduled
+	Tries  int       `json:"tries"`   // times of the schedule that have passed with a presentation
 	NextAt time.Time `json:"next_at"` // when to search again and, while Tries allows it, to present
 }
 
@@ -142,6 +142,16 @@ var retryAfter = [...]time.Duration{15 * time.Minute, time.Hour, 6 * time.Hour, 
 
 // presents reports whether the schedule still has a presentation.
 func (r *Refusal) presents() bool { return r != nil && r.Tries < len(retryAfter) }
+
+// tried counts a presentation at now. It stands for all that were due by then: one that
+// comes late is not followed by the others at once.
+func (r *Refusal) tried(now time.Time) {
+	r.Tries++
+	for r.presents() && !now.Before(r.At.Add(retryAfter[r.Tries])) {
+		r.Tries++
+	}
+	r.schedule(now)
+}
 
 // schedule sets NextAt by Tries.
 func (r *Refusal) schedule(now time.Time) {

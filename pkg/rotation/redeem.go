@@ -241,8 +241,7 @@ func (t *reconciliation) begin(ctx context.Context) (*ConnectionReport, error) {
 	before := t.rec.Revision
 	t.rec.Attempt = &a
 	if r := t.rec.Refusal; r != nil {
-		r.Tries++
-		r.schedule(now)
+		r.tried(now)
 	}
 	err := t.write(ctx, Change{History: history})
 	if errors.Is(err, ErrConflict) {

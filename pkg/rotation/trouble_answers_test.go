@@ -229,6 +229,35 @@ func TestARefusalOfManyIsOneIncident(t *testing.T) {
 	})
 }
 
+// No run comes for hours after a refusal. The next one presents the token once, not once
+// for each time that has passed.
+func TestALateTryOfARefusedTokenStandsForAllThatWereDue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newHarness(rotationtest.Personality{})
+		b.connect(t)
+		b.withdrawAll(t, []token.Connection{acme})
+		time.Sleep(61 * time.Minute)
+		b.sweep(t)
+		refused := b.presentations()
+		time.Sleep(2 * time.Hour)
+		for range 20 {
+			b.deliver(t.Context())
+			b.sweep(t)
+			time.Sleep(10 * time.Second)
+		}
+		for what, n := range b.presentations() {
+			if n != refused[what]+1 {
+				t.Errorf("the refused token was presented %d times within minutes, want once", n-refused[what])
+			}
+		}
+		rec, _, err := b.Ledger.Load(t.Context(), acme)
+		must(t, err)
+		if next := rec.Refusal.At.Add(6 * time.Hour); !rec.Refusal.NextAt.Equal(next) {
+			t.Errorf("the next try is at %v, want %v", rec.Refusal.NextAt, next)
+		}
+	})
+}
+
 // A person's rotate presents a refused token at once, whether it recovers or not.
 func TestAPersonsRotateTriesARefusedTokenAtOnce(t *testing.T) {
 	t.Run("it lives", func(t *testing.T) {
