@@ -296,3 +296,36 @@ func (p *Pin) Whose() string {
 	}
 	return fmt.Sprintf("%s (Procore user %s)", p.Login, p.ResourceOwner)
 }
+
+// Title is the notice in a line of ASCII, such as "sandbox/acme needs a new consent". A
+// notice about several connections names their environment.
+func (n Notice) Title() string {
+	about := n.Connection.String()
+	if n.Connection.IsZero() {
+		about = n.Environment
+	}
+	title, known := titles[n.Kind]
+	if !known {
+		title = "%s: " + strings.ReplaceAll(n.Kind, "_", " ")
+	}
+	if n.Kind == NoticeNeedsConsent && n.Connection.IsZero() {
+		title = "several connections of %s need a new consent"
+	}
+	return fmt.Sprintf(title, about)
+}
+
+// titles are the titles of notices by kind.
+var titles = map[string]string{
+	NoticeNeedsConsent:    "%s needs a new consent",
+	NoticeRecovered:       "%s works again",
+	NoticeUnknown:         "%s: the answer to a refresh was lost",
+	NoticeConfigError:     "%s: a setting, secret or credential is wrong",
+	NoticeQuarantined:     "%s: an answer with a token cannot be used",
+	NoticeRejected:        "%s: a new token pair was rejected",
+	NoticeSalvaged:        "%s: an answer was malformed, and its token is used",
+	NoticeDrift:           "%s: the secret was changed outside tokenturn",
+	NoticeUnsaved:         "%s: a new token pair could not be saved",
+	NoticeLifetimeChanged: "%s: the lifetime of access tokens has changed",
+	NoticeClock:           "%s: a clock is wrong",
+	NoticeAppNotInstalled: "%s: the app must be installed in the company",
+}

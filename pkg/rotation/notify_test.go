@@ -3,6 +3,8 @@ package rotation_test
 import (
 	"context"
 	"fmt"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -445,4 +447,27 @@ func TestADocumentOfAnotherEnvironmentIsRefused(t *testing.T) {
 			t.Errorf("%+v, %v", doc, err)
 		}
 	})
+}
+
+// Each kind of notice has a title of its own, which fits the subject of a mail.
+func TestTitlesOfNotices(t *testing.T) {
+	source, err := os.ReadFile("ports.go")
+	must(t, err)
+	kinds := regexp.MustCompile(`\tNotice\w+ += "(\w+)"`).FindAllStringSubmatch(string(source), -1)
+	if len(kinds) < 12 {
+		t.Fatalf("found %d kinds", len(kinds))
+	}
+	seen := map[string]bool{}
+	for _, kind := range kinds {
+		title := rotation.Notice{Kind: kind[1], Connection: acme}.Title()
+		if seen[title] || !strings.HasPrefix(title, "sandbox/acme") || strings.Contains(title, "_") ||
+			title == "sandbox/acme: "+strings.ReplaceAll(kind[1], "_", " ") || len(title) > 80 {
+			t.Errorf("the title of %s is %q", kind[1], title)
+		}
+		seen[title] = true
+	}
+	incident := rotation.Notice{Kind: rotation.NoticeNeedsConsent, Environment: "sandbox"}
+	if title := incident.Title(); title != "several connections of sandbox need a new consent" {
+		t.Errorf("the title of an incident is %q", title)
+	}
 }

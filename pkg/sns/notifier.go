@@ -46,31 +46,62 @@ func New(client Client, topicARN string) *Notifier {
 func (n *Notifier) Notify(ctx context.Context, notice rotation.Notice) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
-	message, err := json.Marshal(struct {
-		rotation.Notice
-		Link string `json:"link,omitempty"`
-	}{notice, notice.Link.Reveal()})
+	message, err := messages(notice)
 	if err != nil {
 		return fmt.Errorf("encoding a notice: %w", err)
 	}
 	_, err = n.client.Publish(ctx, &sns.PublishInput{TopicArn: &n.topic, Subject: aws.String(subject(notice)),
-		Message: aws.String(string(message))})
+		MessageStructure: aws.String("json"), Message: aws.String(message)})
 	if err != nil {
 		return fmt.Errorf("publishing to %s: %w", n.topic, err)
 	}
 	return nil
 }
 
-// about returns the connection or, for a notice about several, their environment.
-func about(n rotation.Notice) string {
-	if n.Connection.IsZero() {
-		return n.Environment
+// messages are a message for each kind of subscription, as SNS reads them if the message
+// structure is "json": text for people, and JSON for everything else.
+func messages(notice rotation.Notice) (string, error) {
+	data, err := inJSON(struct {
+		rotation.Notice
+		Link string `json:"link,omitempty"`
+	}{notice, notice.Link.Reveal()})
+	if err != nil {
+		return "", err
 	}
-	return n.Connection.String()
+	return inJSON(struct {
+		Default string `json:"default"`
+		Email   string `json:"email"`
+		SMS     string `json:"sms"`
+	}{data, mail(notice), subject(notice)})
 }
 
-// subject returns one line of ASCII, as SNS requires for e-mail: kinds and names have no other characters.
+// inJSON leaves characters such as & as they are.
+func inJSON(v any) (string, error) {
+	var b strings.Builder
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	err := encoder.Encode(v)
+	return strings.TrimSuffix(b.String(), "\n"), err
+}
+
+// mail is the notice as the text of an e-mail.
+func mail(n rotation.Notice) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n\n", n.Summary)
+	if link := n.Link.Reveal(); link != "" {
+		fmt.Fprintf(&b, "The link for that person. Anyone who has it can use it, so do not send it to a list:\n%s\n\n", link)
+	}
+	if n.Connection.IsZero() {
+		fmt.Fprintf(&b, "Environment: %s\n", n.Environment)
+	} else {
+		fmt.Fprintf(&b, "Connection: %s\n", n.Connection)
+	}
+	fmt.Fprintf(&b, "Notice: %s\nTime: %s\n", n.Kind, n.At.UTC().Format("2006-01-02 15:04 MST"))
+	return b.String()
+}
+
+// subject returns one line of ASCII, as SNS requires for e-mail.
 func subject(n rotation.Notice) string {
-	s := strings.TrimSpace("tokenturn: " + strings.ReplaceAll(n.Kind, "_", " ") + " " + about(n))
+	s := "tokenturn: " + n.Title()
 	return s[:min(len(s), maxSubject)]
 }

@@ -40,13 +40,60 @@ func TestNotifyPublishesTheNotice(t *testing.T) {
 	if len(calls) != 1 || calls[0].Operation != "Publish" || calls[0].Input["TopicArn"] != topic {
 		t.Fatalf("asked for %v", calls)
 	}
-	if subject := calls[0].Input["Subject"]; subject != "tokenturn: needs consent sandbox/acme" {
+	if subject := calls[0].Input["Subject"]; subject != "tokenturn: sandbox/acme needs a new consent" {
 		t.Errorf("subject %q", subject)
 	}
 	var got rotation.Notice
-	if err := json.Unmarshal([]byte(calls[0].Input["Message"].(string)), &got); err != nil || !reflect.DeepEqual(got,
-		notice) {
+	if err := json.Unmarshal([]byte(sent(t, calls[0])["default"]), &got); err != nil || !reflect.DeepEqual(got, notice) {
 		t.Errorf("message %v, %v", calls[0].Input["Message"], err)
+	}
+}
+
+// sent returns the messages of a call by the protocol of their subscriptions.
+func sent(t *testing.T, call awstest.Call) (messages map[string]string) {
+	t.Helper()
+	if structure := call.Input["MessageStructure"]; structure != "json" {
+		t.Fatalf("the message structure is %v", structure)
+	}
+	if err := json.Unmarshal([]byte(call.Input["Message"].(string)), &messages); err != nil {
+		t.Fatal(err)
+	}
+	return messages
+}
+
+// People read a mail, not JSON.
+func TestAMailIsText(t *testing.T) {
+	script := awstest.Play(func(awstest.Call) (any, error) { return nil, nil })
+	linked := notice
+	linked.Summary = "Pat <pat@example.com> of Smith & Sons must allow access again."
+	linked.Link = token.NewSecret("https://connect.example.com/connect/one?a=1&b=2")
+	incident := rotation.Notice{Kind: rotation.NoticeNeedsConsent, Environment: "sandbox", Summary: "Several.",
+		At: notice.At}
+	if err := errors.Join(notify(script, t.Context(), linked), notify(script, t.Context(), incident)); err != nil {
+		t.Error(err)
+	}
+	calls := script.Calls()
+	want := `Pat <pat@example.com> of Smith & Sons must allow access again.
+
+The link for that person. Anyone who has it can use it, so do not send it to a list:
+https://connect.example.com/connect/one?a=1&b=2
+
+Connection: sandbox/acme
+Notice: needs_consent
+Time: 2026-11-21 22:00 UTC
+`
+	if got := sent(t, calls[0])["email"]; got != want {
+		t.Errorf("the mail is\n%s\nwant\n%s", got, want)
+	}
+	if got := sent(t, calls[0])["sms"]; got != "tokenturn: sandbox/acme needs a new consent" {
+		t.Errorf("the text message is %s", got)
+	}
+	want = "Several.\n\nEnvironment: sandbox\nNotice: needs_consent\nTime: 2026-11-21 22:00 UTC\n"
+	if got := sent(t, calls[1])["email"]; got != want {
+		t.Errorf("the mail of an incident is\n%s", got)
+	}
+	if data := sent(t, calls[0])["default"]; !strings.Contains(data, "Smith & Sons") {
+		t.Errorf("the data is %s", data)
 	}
 }
 
@@ -59,7 +106,7 @@ func TestNotifyPublishesTheLink(t *testing.T) {
 		t.Error(err)
 	}
 	var got struct{ Kind, Summary, Link string }
-	if err := json.Unmarshal([]byte(script.Calls()[0].Input["Message"].(string)), &got); err != nil ||
+	if err := json.Unmarshal([]byte(sent(t, script.Calls()[0])["default"]), &got); err != nil ||
 		got.Link != linked.Link.Reveal() || got.Kind != linked.Kind || got.Summary != linked.Summary {
 		t.Errorf("message %v, %v", got, err)
 	}
@@ -77,7 +124,7 @@ func TestSubjectFitsWhatSNSTakes(t *testing.T) {
 	if subject := calls[0].Input["Subject"].(string); len(subject) != 100 {
 		t.Errorf("subject of %d characters: %s", len(subject), subject)
 	}
-	if subject := calls[1].Input["Subject"]; subject != "tokenturn: config error sandbox" {
+	if subject := calls[1].Input["Subject"]; subject != "tokenturn: sandbox: a setting, secret or credential is wrong" {
 		t.Errorf("subject %q", subject)
 	}
 }
