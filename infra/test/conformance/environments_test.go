@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -73,14 +74,14 @@ func TestEnvironmentsDoNotMix(t *testing.T) {
 				time.Sleep(time.Second) // a pair this young is left to the run that brought it
 			}
 			in.works(others[1])
-			if !strings.Contains(in.published(), "the+document+of+peer%2Facme%2C+which+readers+of+monthly-sandbox%2Fb+refuse") {
+			if !strings.Contains(in.published(), "the document of peer/acme, which readers of monthly-sandbox/b refuse") {
 				t.Errorf("no notice about a document of peer in monthly-sandbox: %s", in.published())
 			}
 
 			monthly.forget()
 			time.Sleep(lifetime) // now all are due, and one sweep meets them, but for d, which waits after its failure
 			in.sweep()
-			if n := strings.Count(in.published(), "%22kind%22%3A%22needs_consent%22"); n != 1 {
+			if n := strings.Count(in.published(), `"kind":"needs_consent"`); n != 1 {
 				t.Errorf("the wipe of all connections made %d notices:\n%s", n, in.published())
 			}
 			in.force("peer/acme")
@@ -103,7 +104,7 @@ func (in *installation) refusesSomebodyElse(connection string) {
 		"result=wrong-account") {
 		in.t.Errorf("a consent of pat's instead of sam's leads to %d %q", p.status, p.location)
 	}
-	if !strings.Contains(in.published(), "%22kind%22%3A%22rejected%22") {
+	if !strings.Contains(in.published(), `"kind":"rejected"`) {
 		in.t.Errorf("no notice about a consent of somebody else's: %s", in.published())
 	}
 	in.sweep()
@@ -129,13 +130,22 @@ func (in *installation) value(secret string) string {
 	return aws.ToString(out.SecretString)
 }
 
-// published is what SNS published.
-func (in *installation) published() (bodies string) {
+// published is what SNS published for programs, one notice a line.
+func (in *installation) published() (notices string) {
+	in.t.Helper()
 	calls, _ := in.tap.since(0)
 	for _, c := range calls {
-		if c.Name == "Publish" {
-			bodies += string(c.Body) + "\n"
+		if c.Name != "Publish" {
+			continue
 		}
+		form, err := url.ParseQuery(string(c.Body))
+		in.must(err)
+		var messages struct{ Default, Email string }
+		in.must(json.Unmarshal([]byte(form.Get("Message")), &messages))
+		if form.Get("MessageStructure") != "json" || messages.Email == "" {
+			in.t.Errorf("a notice has no text for people: %s", c.Body)
+		}
+		notices += messages.Default + "\n"
 	}
-	return bodies
+	return notices
 }
