@@ -47,7 +47,7 @@ func TestInterruptedBatchIsResumed(t *testing.T) {
 	begin(os.Kill, killed)
 	presented := len(s.standIn.Presentations())
 	if exit, said := s.pipe(lines+killed, "connection", "import", "--batch"); exit != tryLater ||
-		!strings.Contains(said, "demo/d is being rotated by another run") {
+		!strings.Contains(said, "another process began to refresh demo/d at") {
 		t.Errorf("after a kill: exit code %d; said:\n%s", exit, said)
 	}
 	if now := len(s.standIn.Presentations()); now != presented {

@@ -54,7 +54,10 @@ func outcomeError(r rotation.ConnectionReport) error {
 	case rotation.NotFound:
 		return errUnknown(c)
 	case rotation.Busy:
-		return exitf(tryLater, "%s is being rotated by another run; %s", c, again)
+		if r.Refreshing != nil {
+			return exitf(tryLater, "%s", r.Refreshing.Describe(stamp))
+		}
+		return exitf(tryLater, "the run that got a new token pair of %s publishes it now; %s", c, again)
 	case rotation.Deferred:
 		return exitf(tryLater, "%s must wait%s; %s", c, detail, again)
 	case rotation.Unknown:

@@ -68,7 +68,10 @@ func sentence(r rotation.ConnectionReport) string {
 	case rotation.Recovered:
 		return fmt.Sprintf("recovered: generation %s is published%s", generation(r.Epoch, r.Generation), valid)
 	case rotation.Busy:
-		return "another run is at work here" + again
+		if r.Refreshing != nil {
+			return r.Refreshing.Describe(clock)
+		}
+		return "the run that got the new token pair publishes it" + again
 	case rotation.Unknown:
 		return "the answer is not known, so nothing is presented for now" + again
 	case rotation.Deferred:

@@ -60,7 +60,7 @@ warn: the store is slow (error: two lines)
 demo/acme: rotated: generation 1.3 is published; its access token is valid until 16:00:00
 demo/acme: published: generation 1.0; its access token is valid until 16:00:00
 demo/acme: recovered: generation 1.4 is published
-demo/acme: another run is at work here; next try at 16:00:00
+demo/acme: the run that got the new token pair publishes it; next try at 16:00:00
 demo/acme: the answer is not known, so nothing is presented for now; next try at 16:00:00
 demo/acme: waits: HTTP 429; next try at 16:00:00
 demo/acme: configuration error: wrong secret

@@ -105,8 +105,6 @@ func (in *installation) ensure(ctx context.Context, conn token.Connection, minTT
 const (
 	rotationWait = 3 * time.Second
 	pollInterval = 200 * time.Millisecond
-	// A rotation that has gone on for longer waits for a slow server, or has lost its answer.
-	usualRotation = 10 * time.Second
 )
 
 // errSoon ends the errors about what will be over in a moment.
@@ -146,13 +144,11 @@ func (in *installation) current(ctx context.Context, conn token.Connection) (tok
 	case rec.Quarantined:
 		return token.Document{}, errQuarantined(conn)
 	case rec.Attempt != nil && !rec.ServiceAccount && now.Before(rec.Attempt.Until):
-		if now.Sub(rec.Attempt.BegunAt) > usualRotation {
-			return token.Document{}, exitf(tryLater, "%s is being rotated since %s, without a result so far, so its current "+
-				"access token may be invalid; tokenturn checks again automatically; try again after %s",
-				conn, stamp(rec.Attempt.BegunAt), stamp(rec.Attempt.Until))
+		refreshing := in.settings.Refreshing(rec, now)
+		if refreshing.Lost {
+			return token.Document{}, exitf(tryLater, "%s", refreshing.Describe(stamp))
 		}
-		return token.Document{}, exitf(tryLater, "%s is being rotated, which may invalidate its current access token; %w",
-			conn, errSoon)
+		return token.Document{}, exitf(tryLater, "%s; %w", refreshing.Describe(stamp), errSoon)
 	}
 	version, err := in.secrets.Current(ctx, conn)
 	switch {

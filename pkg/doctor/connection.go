@@ -54,16 +54,23 @@ func (d *Doctor) standing(r rotation.Record) Finding {
 	switch {
 	case f != nil && f.NextAt.After(d.Now()) && f.Class != "config":
 		return Finding{"connection", name, Later, f.Summary(),
-			"no action is needed now: tokenturn tries again at " + f.NextAt.UTC().Format(time.RFC3339)}
+			"no action is needed now: tokenturn tries again at " + rfc3339(f.NextAt)}
 	case f != nil:
 		return Finding{"connection", name, Problem, f.Summary(),
 			"correct the cause; tokenturn then tries again automatically. See: tokenturn connection show " + name}
 	case r.Attempt != nil && d.Now().After(r.Attempt.Until):
-		return Finding{"connection", name, Later, "the response to a refresh was lost",
-			"no action is needed now: tokenturn checks again automatically. See: tokenturn connection show " + name}
+		return Finding{"connection", name, Later, "the response to a refresh was lost", fmt.Sprintf("no action is needed "+
+			"now: tokenturn checks again automatically at %s. See: tokenturn connection show %s",
+			rfc3339(d.Settings.Refreshing(r, d.Now()).CheckAt), name)}
 	}
-	return Finding{"connection", name, OK, fmt.Sprintf("active, generation %d.%d", r.Epoch, r.Generation), ""}
+	detail := fmt.Sprintf("active, generation %d.%d", r.Epoch, r.Generation)
+	if refreshing := d.Settings.Refreshing(r, d.Now()); refreshing != nil {
+		detail += "; " + refreshing.Describe(rfc3339)
+	}
+	return Finding{"connection", name, OK, detail, ""}
 }
+
+func rfc3339(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // secret reads the secret as readers do.
 func (d *Doctor) secret(ctx context.Context, r rotation.Record) (token.Document, []Finding) {
@@ -100,11 +107,11 @@ func (d *Doctor) secret(ctx context.Context, r rotation.Record) (token.Document,
 			"no action is needed: tokenturn replaces the token regularly, and readers read it again on a 401"}}
 	case !d.Now().Before(doc.ExpiresAt):
 		return token.Document{}, []Finding{{"secret", name, Problem, "its access token expired at " +
-			doc.ExpiresAt.UTC().Format(time.RFC3339),
+			rfc3339(doc.ExpiresAt),
 			"check that the schedule runs; replace the token with: tokenturn connection rotate " + name}}
 	}
 	return doc, []Finding{{"secret", name, OK, "its access token is valid until " +
-		doc.ExpiresAt.UTC().Format(time.RFC3339), ""}}
+		rfc3339(doc.ExpiresAt), ""}}
 }
 
 // versions counts how many more versions the secret can take today.

@@ -175,6 +175,23 @@ func TestTimeTellsOnTheSchedule(t *testing.T) {
 	b.finds("clock", doctor.Warning, "clock differs by 3h0m")
 }
 
+// A refresh whose answer was lost is not in progress. tokenturn checks again at a time that is known.
+func TestLostAnswer(t *testing.T) {
+	b := newHarness(t, 90*time.Minute)
+	rec, _, err := b.store.Ledger().Load(t.Context(), acme)
+	b.must(err)
+	begun := time.Now().UTC().Truncate(time.Second)
+	rec.Attempt = &rotation.Attempt{ID: "lost", Fingerprint: rec.Current.Fingerprint, BegunAt: begun,
+		Until: begun.Add(time.Minute), Presentations: 1}
+	_, err = b.store.Ledger().Write(t.Context(), rotation.Change{Record: rec})
+	b.must(err)
+	again := "checks again automatically at " + begun.Add(3*time.Minute).Format(time.RFC3339)
+	b.later = 30 * time.Second
+	b.finds("connection", doctor.OK, "was lost, or the process that refreshed it stopped; tokenturn "+again)
+	b.later = 90 * time.Second
+	b.finds("connection", doctor.Later, again)
+}
+
 func TestTokensThatLiveTooShort(t *testing.T) {
 	b := newHarness(t, 900*time.Second)
 	b.finds("lifetime", doctor.OK, "access tokens live 1")

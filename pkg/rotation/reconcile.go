@@ -366,6 +366,9 @@ func (t *reconciliation) report(outcome Outcome, retryAt time.Time, err error) C
 	if t.rec.Current != nil {
 		r.ExpiresAt = t.rec.Current.ExpiresAt
 	}
+	if outcome == Busy {
+		r.Refreshing = t.engine.settings.Refreshing(t.rec, t.now)
+	}
 	if t.found != nil && outcome == Rotated && t.found.Current != nil && !t.found.Current.ExpiresAt.IsZero() &&
 		t.found.Epoch == t.rec.Epoch {
 		r.Lapsed = max(0, t.rec.Current.SavedAt.Sub(t.found.Current.ExpiresAt))

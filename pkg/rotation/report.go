@@ -1,6 +1,7 @@
 package rotation
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/tokenturn/tokenturn/pkg/token"
@@ -39,6 +40,58 @@ type ConnectionReport struct {
 	Versions    int           `json:"-"`
 	Unpublished bool          `json:"-"`
 	Lapsed      time.Duration `json:"-"`
+
+	// Refreshing is set if the outcome is Busy because of a refresh.
+	Refreshing *Refreshing `json:"-"`
+}
+
+// Refreshing is what a record shows of a refresh that has no result yet.
+type Refreshing struct {
+	Connection token.Connection
+	Since      time.Time // when it began
+	// Lost: the POST has ended without a result in the record. So the answer was lost, or
+	// the process that refreshed stopped.
+	Lost      bool
+	CheckAt   time.Time // when a run finds out what became of it
+	ExpiresAt time.Time // of the published access token; zero: not known
+	// the refresh may have invalidated the published access token
+	Invalidates bool
+}
+
+// Refreshing returns what r shows of a refresh without a result; nil: there is none.
+func (s Settings) Refreshing(r Record, now time.Time) *Refreshing {
+	a := r.Attempt
+	if a == nil {
+		return nil
+	}
+	found := &Refreshing{Connection: r.Connection, Since: a.BegunAt, Lost: !now.Before(a.BegunAt.Add(s.RedeemTimeout)),
+		CheckAt: a.Until.Add(s.Quiet), Invalidates: !r.ServiceAccount}
+	if r.ServiceAccount {
+		found.CheckAt = a.Until
+	}
+	if r.Current != nil && now.Before(r.Current.ExpiresAt) {
+		found.ExpiresAt = r.Current.ExpiresAt
+	}
+	return found
+}
+
+// Describe says for people what happens, and that they need do nothing. stamp formats the
+// times.
+func (r *Refreshing) Describe(stamp func(time.Time) string) string {
+	if !r.Lost {
+		return fmt.Sprintf("another process began to refresh %s at %s and has no result yet; if it gets none, "+
+			"tokenturn checks again automatically at %s", r.Connection, stamp(r.Since), stamp(r.CheckAt))
+	}
+	works := ""
+	if !r.ExpiresAt.IsZero() {
+		works = "; the published access token works until " + stamp(r.ExpiresAt)
+		if r.Invalidates {
+			works += ", unless the refresh has invalidated it"
+		}
+	}
+	return fmt.Sprintf("the answer to the refresh of %s that began at %s was lost, or the process that refreshed it "+
+		"stopped; tokenturn checks again automatically at %s; no action is needed now%s", r.Connection, stamp(r.Since),
+		stamp(r.CheckAt), works)
 }
 
 func newReport(op string, started time.Time, connections []ConnectionReport) Report {

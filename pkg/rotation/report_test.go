@@ -1,0 +1,49 @@
+package rotation
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// A refresh without a result is in progress as long as its POST may take. After that, people
+// are told that nothing is in progress and when tokenturn checks again.
+func TestRefreshWithoutAResult(t *testing.T) {
+	settings := DefaultSettings("test")
+	begun := noon.Add(time.Hour)
+	plain := active()
+	rec := plain
+	rec.Attempt = &Attempt{BegunAt: begun, Until: begun.Add(settings.Lease), Presentations: 1}
+	account := rec
+	account.ServiceAccount = true
+	for name, test := range map[string]struct {
+		rec    Record
+		after  time.Duration
+		says   []string
+		hidden string
+	}{
+		"seconds old": {rec, 4 * time.Second, []string{"another process", "at 13:00:00", "automatically at 13:03:00"},
+			"lost"},
+		"lost": {rec, settings.RedeemTimeout, []string{"was lost", "at 13:03:00", "works until 13:30:00, unless"},
+			"another"},
+		"lease over": {rec, 2 * time.Minute, []string{"was lost", "at 13:03:00", "works until 13:30:00, unless"},
+			"another"},
+		"token expired":   {rec, time.Hour, []string{"was lost"}, "works until"},
+		"service account": {account, settings.RedeemTimeout, []string{"at 13:01:00", "works until 13:30:00"}, "unless"},
+	} {
+		said := settings.Refreshing(test.rec, begun.Add(test.after)).Describe(func(t time.Time) string {
+			return t.Format(time.TimeOnly)
+		})
+		for _, want := range test.says {
+			if !strings.Contains(said, want) {
+				t.Errorf("%s: %q is not in %q", name, want, said)
+			}
+		}
+		if strings.Contains(said, test.hidden) {
+			t.Errorf("%s: %q is in %q", name, test.hidden, said)
+		}
+	}
+	if r := settings.Refreshing(plain, begun); r != nil {
+		t.Errorf("without an attempt: %+v", r)
+	}
+}
