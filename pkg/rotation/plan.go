@@ -160,12 +160,13 @@ func (s situation) tokenMove() move {
 
 // publishMove: any run may publish. The run that obtained the pair has half a lease to do
 // it alone, because twenty runs that publish the same pair would use twenty times as much
-// of the secret store's quota.
+// of the secret store's quota. A pair without an ancestor was published before, and the
+// secret was changed since: no run is about to publish it.
 func (s situation) publishMove() move {
 	m := s.waiting(Publish, ResponseKey{})
 	cur := s.rec.Current
 	justSaved := s.now.Sub(cur.SavedAt).Abs() < s.settings.Lease/2 // else the saver's clock is ahead
-	if justSaved && cur.Response.Generation > 0 && !s.obtainedCurrent() && !s.publishOnly {
+	if justSaved && s.rec.Ancestor != nil && !s.obtainedCurrent() && !s.publishOnly {
 		others := cur.SavedAt.Add(s.settings.Lease / 2)
 		return move{step: Wait, outcome: Busy, retryAt: others, due: m.at}
 	}

@@ -45,6 +45,7 @@ func TestPlanTakesTheFirstRowThatFits(t *testing.T) {
 	attempt := func(until time.Time) *Attempt {
 		return &Attempt{ID: "a6", Fingerprint: "fp5", Until: until, Presentations: 1}
 	}
+	ancestor := &ResponseKey{1, 4, "a4"}
 	consent := TokenResponse{Connection: acme, Key: ResponseKey{2, 0, "c"}, Source: FromCode, SavedAt: due, State: Saved}
 	tests := []struct {
 		name    string
@@ -95,9 +96,11 @@ func TestPlanTakesTheFirstRowThatFits(t *testing.T) {
 		}, Wait, Deferred},
 		{"not published", due, func(s *situation) { s.rec.Published = "v4" }, Publish, ""},
 		{"not published, just obtained by another run", noon.Add(10 * time.Second),
-			func(s *situation) { s.rec.Published = "v4" }, Wait, Busy},
+			func(s *situation) { s.rec.Published, s.rec.Ancestor = "v4", ancestor }, Wait, Busy},
 		{"not published, just obtained by another run, asked to publish", noon.Add(10 * time.Second),
-			func(s *situation) { s.rec.Published, s.publishOnly = "v4", true }, Publish, ""},
+			func(s *situation) { s.rec.Published, s.rec.Ancestor, s.publishOnly = "v4", ancestor, true }, Publish, ""},
+		{"just published, and the secret was changed since", noon.Add(10 * time.Second),
+			func(s *situation) { s.rec.Published = "" }, Publish, ""},
 		{"not published, just obtained by this run", noon.Add(10 * time.Second), func(s *situation) {
 			s.rec.Published,
 				s.presented = "v4", "a5"

@@ -77,6 +77,23 @@ func TestTheSecretStoreIsPutRight(t *testing.T) {
 	}
 }
 
+// A secret that is changed by hand right after a rotation is put right by the next run. No
+// other run is about to do that.
+func TestASecretThatIsEditedAfterARotation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newHarness(rotationtest.Personality{})
+		b.connect(t)
+		b.rotate(t)
+		must(t, b.SecretStore.Edit(t.Context(), acme, token.NewSecret(`{"hello":"operator"}`)))
+		if r := b.rotate(t); r.Outcome != rotation.Rotated {
+			t.Errorf("outcome %s", r.Outcome)
+		}
+		if err := b.works(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // What a run saw in the secret before its POST may have changed when it publishes. It then
 // looks again.
 func TestTheSecretMayChangeDuringTheRefresh(t *testing.T) {
