@@ -37,7 +37,7 @@ func (c *cli) connectionList() *cobra.Command {
 	cmd := verb("list", "List the connections",
 		`Leaves out the connections that nobody uses, and says how many there are: the
 disconnected ones, and those to which nobody consented before the last invitation
-expired. With --all, --status or --json they are listed too. "tokenturn connection forget"
+expired or was revoked. With --all, --status or --json they are listed too. "tokenturn connection forget"
 deletes one.
 
 A narrow terminal shows fewer columns; "tokenturn connection show" shows everything. A
@@ -139,7 +139,7 @@ func (l listing) choose(records []rotation.Record, now time.Time, program bool) 
 		hidden = append(hidden, fmt.Sprintf("%d disconnected", disconnected))
 	}
 	if expired > 0 {
-		hidden = append(hidden, fmt.Sprintf("%d with an expired invitation", expired))
+		hidden = append(hidden, fmt.Sprintf("%d without a valid invitation", expired))
 	}
 	slices.SortStableFunc(list, func(a, b connectionAnswer) int { return a.compare(b, l.sort) })
 	return list, hidden

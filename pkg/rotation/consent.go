@@ -113,6 +113,32 @@ func register(ctx context.Context, l Ledger, v SecretStore, stack string, c toke
 	return rec, err
 }
 
+// Uninvited makes the row of c expire earlier, because an invitation was revoked: when the
+// last invitation that is left expires, which last returns, or now. Only a pending row that
+// has such an end changes.
+func Uninvited(ctx context.Context, l Ledger, c token.Connection, now time.Time,
+	last func(context.Context) (time.Time, error)) error {
+	for range maxSteps {
+		rec, _, err := l.Load(ctx, c)
+		if err != nil {
+			return err
+		}
+		until, err := last(ctx)
+		if err != nil {
+			return err
+		}
+		until = later(until, now).UTC()
+		if rec.Status != Pending || !until.Before(rec.InvitedUntil) {
+			return nil
+		}
+		rec.InvitedUntil = until
+		if _, err = l.Write(ctx, Change{Record: rec}); !errors.Is(err, ErrConflict) {
+			return err
+		}
+	}
+	return fmt.Errorf("the row of %s kept changing: %w", c, ErrConflict)
+}
+
 // Standing is the state of a connection before a consent.
 type Standing struct {
 	Epoch  int64 // the epoch that the consent starts from

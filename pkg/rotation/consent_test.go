@@ -69,6 +69,43 @@ func TestConsentIsCheckedAgainstWhatWasAskedFor(t *testing.T) {
 	}
 }
 
+// A pending row does not outlive the invitations that were revoked. No other row changes.
+func TestPendingRowEndsWithItsInvitationsRevoked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newHarness(rotationtest.Personality{})
+		now, end := time.Now(), time.Now().AddDate(0, 0, 3)
+		register := func(until time.Time) {
+			_, err := rotation.RegisterUntil(t.Context(), b.Ledger, b.SecretStore, "harness", acme, until)
+			must(t, err)
+		}
+		revoke := func(left time.Time, want time.Time) {
+			t.Helper()
+			must(t, rotation.Uninvited(t.Context(), b.Ledger, acme, now, func(context.Context) (time.Time, error) {
+				return left, nil
+			}))
+			if rec := b.record(t); !rec.InvitedUntil.Equal(want) {
+				t.Errorf("invited until %v, want %v", rec.InvitedUntil, want)
+			}
+		}
+		register(end)
+		revoke(end, end)
+		revoke(end.Add(-time.Hour), end.Add(-time.Hour))
+		revoke(time.Time{}, now)
+		if !b.record(t).Expired(now) {
+			t.Error("it is still pending")
+		}
+		register(end) // it is invited again
+		if b.record(t).Expired(now) {
+			t.Error("an invitation after that has no effect")
+		}
+		if result, err := b.consent(t.Context(), pat, rotation.Identity{}); err != nil || result != rotation.Connected {
+			t.Fatal(result, err)
+		}
+		before := b.record(t)
+		revoke(time.Time{}, before.InvitedUntil)
+	})
+}
+
 // A pending row ends with the last invitation, however often and in which order people are
 // invited. What a consent makes due does not expire meanwhile.
 func TestPendingRowEndsWithItsLastInvitation(t *testing.T) {
