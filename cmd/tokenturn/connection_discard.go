@@ -67,8 +67,8 @@ firewall has changed all responses.`,
 // discardAll discards what is quarantined in one environment.
 func (c *cli) discardAll(ctx context.Context, cmd *cobra.Command, in *installation, environment string,
 	yes bool) error {
-	if _, err := token.ParseEnvironment(environment); err != nil {
-		return usageError(cmd, err)
+	if err := in.checkEnvironment(ctx, cmd, environment); err != nil {
+		return err
 	}
 	records, err := in.ledger.List(ctx)
 	if err != nil {

@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tokenturn/tokenturn/pkg/rotation"
-	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
 // listing is what the flags of `connection list` choose.
@@ -48,6 +47,11 @@ first (the epoch), and each refresh since then raises the second.`,
 				return usageError(cmd, err)
 			}
 			return c.with(ctx, func(in *installation) error {
+				if wanted.environment != "" {
+					if err := in.checkEnvironment(ctx, cmd, wanted.environment); err != nil {
+						return err
+					}
+				}
 				if wanted.watch {
 					return c.watchConnections(ctx, in, wanted)
 				}
@@ -84,9 +88,6 @@ func (l listing) check(c *cli) error {
 		return fmt.Errorf("there is no order %q; --sort takes %s", l.sort, strings.Join(sortings, ", "))
 	case l.watch && c.json:
 		return errors.New("--watch cannot be used with --json")
-	case l.environment != "":
-		_, err := token.ParseEnvironment(l.environment)
-		return err
 	}
 	return nil
 }

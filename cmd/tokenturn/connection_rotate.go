@@ -66,8 +66,8 @@ needs consent, otherwise with 5 if one must wait.`,
 
 func (c *cli) rotateAll(ctx context.Context, cmd *cobra.Command, in *installation, environment string) error {
 	if environment != "" {
-		if _, err := token.ParseEnvironment(environment); err != nil {
-			return usageError(cmd, err)
+		if err := in.checkEnvironment(ctx, cmd, environment); err != nil {
+			return err
 		}
 	}
 	records, err := in.ledger.List(ctx)

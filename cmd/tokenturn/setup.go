@@ -87,11 +87,17 @@ func (c *cli) setup(ctx context.Context, cmd *cobra.Command, args []string, flag
 	if c.json || !isTerminal(c.stdin) {
 		return c.withAny(ctx, func(in *installation) error {
 			g.in = in
+			if err := in.checkSetup(ctx, g.conn); err != nil {
+				return err
+			}
 			return g.checklist(ctx)
 		})
 	}
 	return c.withNew(ctx, func(in *installation) error {
 		g.in = in
+		if err := in.checkSetup(ctx, g.conn); err != nil {
+			return err
+		}
 		return g.stopped(ctx, g.run(ctx))
 	})
 }
@@ -335,7 +341,12 @@ func (g *guide) askConnection(ctx context.Context) error {
 		if err != nil {
 			return unanswered(err, "nothing was changed")
 		}
-		if g.conn, err = token.ParseConnection(answer); err == nil {
+		conn, err := token.ParseConnection(answer)
+		if err == nil {
+			err = g.in.checkSetup(ctx, conn)
+		}
+		if err == nil {
+			g.conn = conn
 			return nil
 		}
 		g.c.say("%v", err)

@@ -2,11 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tokenturn/tokenturn/pkg/procore"
+	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
@@ -85,14 +89,64 @@ func (in *installation) withoutApplication(ctx context.Context, environment stri
 	return errNoApplication(environment, nearest(environment, in.knownEnvironments(ctx))...)
 }
 
-// knownEnvironments are Procore's and those that connections have.
+// knownEnvironments are Procore's, those that connections have, and on one machine those with
+// app credentials.
 func (in *installation) knownEnvironments(ctx context.Context) (names []string) {
-	for _, e := range procore.Environments() {
-		names = append(names, e.Name)
-	}
+	names = procoreEnvironments()
 	records, _ := in.ledger.List(ctx)
 	for _, r := range records {
 		names = append(names, r.Connection.Environment)
 	}
+	if in.environments != nil {
+		stored, _ := in.environments(ctx)
+		names = append(names, stored...)
+	}
 	return names
+}
+
+func procoreEnvironments() (names []string) {
+	for _, e := range procore.Environments() {
+		names = append(names, e.Name)
+	}
+	return names
+}
+
+// checkEnvironment refuses the name of an environment that does not exist: it is none of
+// Procore's, no connection has it, and there are no app credentials for it.
+func (in *installation) checkEnvironment(ctx context.Context, cmd *cobra.Command, name string) error {
+	if _, err := token.ParseEnvironment(name); err != nil {
+		return usageError(cmd, err)
+	}
+	if _, own := procoreEnvironment(name); own {
+		return nil
+	}
+	if _, err := in.ledger.List(ctx); err != nil {
+		return err
+	}
+	known := in.knownEnvironments(ctx)
+	if slices.Contains(known, name) || in.hasApplication(ctx, name) {
+		return nil
+	}
+	return usageError(cmd, fmt.Errorf("there is no environment %s%s", name, didYouMean("", nearest(name, known))))
+}
+
+// hasApplication reports whether there may be app credentials for the environment.
+func (in *installation) hasApplication(ctx context.Context, environment string) bool {
+	_, err := in.apps.Application(ctx, environment)
+	return !errors.Is(err, rotation.ErrNoApplication)
+}
+
+// checkSetup refuses to set up a custom environment with almost the name of one of Procore's.
+// It is more likely mistyped, unless there is something of it already.
+func (in *installation) checkSetup(ctx context.Context, conn token.Connection) error {
+	near := nearest(conn.Environment, procoreEnvironments())
+	if _, own := procoreEnvironment(conn.Environment); own || len(near) == 0 || conn.IsZero() {
+		return nil
+	}
+	if in != nil && (slices.Contains(in.knownEnvironments(ctx), conn.Environment) ||
+		in.hasApplication(ctx, conn.Environment)) {
+		return nil
+	}
+	return exitf(usage, "there is no environment %s%s; for a custom environment of that name, first store its app "+
+		"credentials with: tokenturn app set %[1]s", conn.Environment, didYouMean("", near))
 }
