@@ -23,7 +23,9 @@ no longer knows which refresh tokens this connection has spent.
 
 Only a connection that nobody can use any more can be forgotten: nobody has consented to
 it, or it is disconnected, its tokens are revoked, no response can still arrive, and its
-secret is deleted. Otherwise nothing is changed, and the message says what is left.
+secret is deleted. Otherwise nothing is changed, and the message says what is left. On one
+machine, a secret that is scheduled for deletion is deleted now: "tokenturn connection
+undo" can no longer restore it.
 
 Prompts for the connection's name unless you add --yes. Exits with 5 if a part must wait.`,
 		func(ctx context.Context, _ *cobra.Command, conn token.Connection) error {
@@ -40,6 +42,14 @@ type forgetAnswer struct {
 	Connection token.Connection `json:"connection"`
 	// InvitationsRevoked is how many invitations could still be used.
 	InvitationsRevoked int `json:"invitations_revoked"`
+	// SecretDeleted: its secret, which could still be restored, was deleted.
+	SecretDeleted bool `json:"secret_deleted,omitempty"`
+}
+
+// deletionEnder deletes a secret that is scheduled for deletion before its time. AWS can too,
+// but nobody needs that permission for anything else, so tokenturn does not ask for it.
+type deletionEnder interface {
+	End(ctx context.Context, c token.Connection) error
 }
 
 func (c *cli) forget(ctx context.Context, in *installation, conn token.Connection, yes bool) error {
@@ -56,10 +66,15 @@ func (c *cli) forget(ctx context.Context, in *installation, conn token.Connectio
 			return in.unknown(ctx, conn)
 		}
 	}
-	if err := in.forgettable(ctx, rec, nil, time.Now()); err != nil {
+	a := forgetAnswer{Connection: conn}
+	if a.SecretDeleted, err = in.forgettable(ctx, rec, nil, time.Now()); err != nil {
 		return err
 	}
-	if err := c.confirm(ctx, conn.String(), yes, fmt.Sprintf("The history of %s cannot be restored. "+
+	lost := "The history of %s"
+	if a.SecretDeleted {
+		lost = "The history and the secret of %s"
+	}
+	if err := c.confirm(ctx, conn.String(), yes, fmt.Sprintf(lost+" cannot be restored. "+
 		"Type its name to forget it", conn)); err != nil {
 		return err
 	}
@@ -69,13 +84,17 @@ func (c *cli) forget(ctx context.Context, in *installation, conn token.Connectio
 		if rec, responses, err = in.finish(ctx, conn); err != nil {
 			return err
 		}
-		if err := in.forgettable(ctx, rec, responses, time.Now()); err != nil {
+		if a.SecretDeleted, err = in.forgettable(ctx, rec, responses, time.Now()); err != nil {
 			return err
 		}
 	}
-	a := forgetAnswer{Connection: conn}
 	if a.InvitationsRevoked, err = in.revokeInvitations(ctx, conn); err != nil {
 		return err
+	}
+	if a.SecretDeleted {
+		if err := in.deletions.(deletionEnder).End(ctx, conn); err != nil {
+			return fmt.Errorf("%w; %s is not forgotten", err, conn)
+		}
 	}
 	switch err := in.ledger.Remove(ctx, rec); {
 	case errors.Is(err, rotation.ErrConflict):
@@ -84,7 +103,11 @@ func (c *cli) forget(ctx context.Context, in *installation, conn token.Connectio
 		return fmt.Errorf("%w; run the same command again", err)
 	}
 	return c.answer(a, func(w io.Writer) {
-		fmt.Fprintf(w, "%s is forgotten: its row and its history are deleted.\n", conn)
+		if a.SecretDeleted {
+			fmt.Fprintf(w, "%s is forgotten: its row, its history and its secret are deleted.\n", conn)
+		} else {
+			fmt.Fprintf(w, "%s is forgotten: its row and its history are deleted.\n", conn)
+		}
 		if a.InvitationsRevoked > 0 {
 			fmt.Fprintf(w, "Revoked: %s.\n", counted(a.InvitationsRevoked, "invitation", "invitations"))
 		}
@@ -92,36 +115,43 @@ func (c *cli) forget(ctx context.Context, in *installation, conn token.Connectio
 }
 
 // forgettable returns nil if nothing of a connection is in use, and otherwise what is left
-// to do. The responses are those that a run could not revoke.
+// to do. The responses are those that a run could not revoke. scheduled: there is a secret,
+// which is scheduled for deletion and can be deleted now.
 func (in *installation) forgettable(ctx context.Context, rec rotation.Record, responses []rotation.TokenResponse,
-	now time.Time) error {
+	now time.Time) (scheduled bool, err error) {
 	conn := rec.Connection
 	if err := rec.CheckStack(in.settings.Stack); err != nil {
-		return err
+		return false, err
 	}
 	switch {
 	case rec.Status == rotation.Active, rec.Status == rotation.NeedsConsent:
-		return fmt.Errorf("%s is %s, so its tokens may work; nothing was changed; disconnect it first with: "+
+		return false, fmt.Errorf("%s is %s, so its tokens may work; nothing was changed; disconnect it first with: "+
 			"tokenturn connection disconnect %[1]s", conn, rec.Status)
 	case len(rec.Attempts()) > 0:
-		return exitf(tryLater, "a refresh of %s is in progress; nothing was changed; run the same command again later", conn)
+		return false, exitf(tryLater, "a refresh of %s is in progress; nothing was changed; run the same command again later",
+			conn)
 	case rec.SearchAt.After(now):
-		return exitf(tryLater, "a response for %s may still arrive, so tokenturn keeps its row; nothing was changed; "+
+		return false, exitf(tryLater, "a response for %s may still arrive, so tokenturn keeps its row; nothing was changed; "+
 			"run the same command again after %s", conn, stamp(rec.SearchAt))
 	case len(responses) > 0:
-		return exitf(tryLater, "not revoked yet: %s of %s; nothing was deleted; the next run tries again, and so does "+
-			"the same command", counted(len(responses), "pair", "pairs"), conn)
+		return false, exitf(tryLater, "not revoked yet: %s of %s; nothing was deleted; the next run tries again, and so "+
+			"does the same command", counted(len(responses), "pair", "pairs"), conn)
 	}
+	_, canEnd := in.deletions.(deletionEnder)
 	switch _, err := in.secrets.Current(ctx, conn); {
 	case errors.Is(err, rotation.ErrNoSecret):
-		return nil
+		return false, nil
+	case errors.Is(err, rotation.ErrSecretDeleted) && canEnd:
+		return true, nil
 	case errors.Is(err, rotation.ErrSecretDeleted):
-		return exitf(tryLater, "the secret of %s is scheduled for deletion and can still be restored; nothing was "+
-			"changed; run the same command again when it is deleted, 7 to 30 days after the disconnection", conn)
+		return false, exitf(tryLater, "the secret of %s is scheduled for deletion and can still be restored; nothing was "+
+			"changed; run the same command again when it is deleted, 7 to 30 days after the disconnection, or delete it now "+
+			"with: aws secretsmanager delete-secret --force-delete-without-recovery --secret-id %s/connection/%[1]s", conn,
+			in.secretPrefix)
 	case err != nil && !errors.Is(err, rotation.ErrNoVersion):
-		return err
+		return false, err
 	}
-	return fmt.Errorf("%s still has a secret; nothing was changed; schedule its deletion with: "+
+	return false, fmt.Errorf("%s still has a secret; nothing was changed; schedule its deletion with: "+
 		"tokenturn connection disconnect %[1]s", conn)
 }
 

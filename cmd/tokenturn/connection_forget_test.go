@@ -90,12 +90,6 @@ func TestForgetRefuses(t *testing.T) {
 		}, tryLater, "a response for demo/gone may still arrive, so tokenturn keeps its row; nothing was changed"},
 		"a secret": {func(t *testing.T, in *installation, _ *rotation.Record) { secret(t, in) },
 			failed, "demo/gone still has a secret; nothing was changed"},
-		"a secret that can be restored": {func(t *testing.T, in *installation, _ *rotation.Record) {
-			secret(t, in)
-			if _, err := in.deletions.Schedule(t.Context(), forgotten, defaultRecovery); err != nil {
-				t.Fatal(err)
-			}
-		}, tryLater, "the secret of demo/gone is scheduled for deletion and can still be restored; nothing was changed"},
 		"another installation's": {func(_ *testing.T, _ *installation, r *rotation.Record) { r.Stack = "another" },
 			failed, another},
 		"another installation's, pending": {func(_ *testing.T, _ *installation, r *rotation.Record) {
@@ -112,6 +106,39 @@ func TestForgetRefuses(t *testing.T) {
 				t.Errorf("row %t, %d events, usable invitation %t", row, events, invited)
 			}
 		})
+	}
+}
+
+// recoverable are deletions that only end with time, as those of Secrets Manager do.
+type recoverable struct{ deletions }
+
+// A secret that can be restored is deleted at once where the store can. Elsewhere nothing
+// changes, and the message has the command that deletes it.
+func TestForgetOfAScheduledSecret(t *testing.T) {
+	in, dir := openForgettable(t, func(in *installation, _ *rotation.Record) {
+		if err := in.secrets.Create(t.Context(), forgotten, "v", token.NewSecret("{}")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := in.deletions.Schedule(t.Context(), forgotten, defaultRecovery); err != nil {
+			t.Fatal(err)
+		}
+	})
+	aws := *in
+	aws.deletions, aws.secretPrefix = recoverable{in.deletions}, "prefix"
+	err := (&cli{stdout: io.Discard, stderr: io.Discard}).forget(t.Context(), &aws, forgotten, true)
+	if exitCode(err) != tryLater || !strings.Contains(err.Error(), "the secret of demo/gone is scheduled for deletion and "+
+		"can still be restored; nothing was changed") || !strings.Contains(err.Error(), "aws secretsmanager delete-secret "+
+		"--force-delete-without-recovery --secret-id prefix/connection/demo/gone") {
+		t.Errorf("forget: %v", err)
+	}
+	if row, _, invited := left(t, in); !row || !invited {
+		t.Errorf("row %t, usable invitation %t", row, invited)
+	}
+	if code, said := forget(t, dir); code != done || !strings.Contains(said, "and its secret are deleted") {
+		t.Errorf("exits with %d and says %s", code, said)
+	}
+	if _, err := in.secrets.Current(t.Context(), forgotten); !errors.Is(err, rotation.ErrNoSecret) {
+		t.Errorf("the secret is there: %v", err)
 	}
 }
 

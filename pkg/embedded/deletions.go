@@ -3,6 +3,7 @@ package embedded
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"time"
 
 	"github.com/tokenturn/tokenturn/pkg/rotation"
@@ -53,6 +54,30 @@ func (d Deletions) Cancel(ctx context.Context, c token.Connection) error {
 		return err
 	})
 }
+
+// End deletes a secret that is scheduled for deletion now, so that nobody can restore it. A
+// secret that is not scheduled stays, with an error. No secret is no error.
+func (d Deletions) End(ctx context.Context, c token.Connection) error {
+	return d.s.write(ctx, "deleting the secret of "+c.String(), func(tx *sql.Tx) error {
+		now := time.Now()
+		if _, err := tx.ExecContext(ctx, `UPDATE deletion SET at = min(at, ?) WHERE connection = ?`, now.UnixMicro(),
+			c.String()); err != nil {
+			return err
+		}
+		if err := purge(ctx, tx, now); err != nil {
+			return err
+		}
+		switch err := mustHaveVersion(ctx, tx, c); {
+		case err == nil:
+			return errRestored
+		case !errors.Is(err, rotation.ErrNoSecret):
+			return err
+		}
+		return nil
+	})
+}
+
+var errRestored = errors.New("it is not scheduled for deletion")
 
 // purge deletes the secrets at the end of their recovery time.
 func purge(ctx context.Context, tx *sql.Tx, now time.Time) error {

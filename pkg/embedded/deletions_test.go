@@ -109,6 +109,35 @@ func TestDeletionOnOpening(t *testing.T) {
 	}
 }
 
+// A scheduled secret can be deleted before its time. Others stay.
+func TestDeletionEndsAtOnce(t *testing.T) {
+	store := openStore(t, t.TempDir())
+	secrets, deletions := store.SecretStore(), store.Deletions()
+	id, content := value(0)
+	for _, c := range []token.Connection{acme, other} {
+		if err := secrets.Create(t.Context(), c, id, content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := deletions.Schedule(t.Context(), acme, week); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time there is none
+		if err := deletions.End(t.Context(), acme); err != nil {
+			t.Fatal(err)
+		}
+		if err := deletions.Cancel(t.Context(), acme); !errors.Is(err, rotation.ErrNoSecret) {
+			t.Errorf("it can be restored: %v", err)
+		}
+	}
+	if err := deletions.End(t.Context(), other); err == nil || !strings.Contains(err.Error(), "not scheduled") {
+		t.Errorf("a secret in use: %v", err)
+	}
+	if _, err := secrets.Current(t.Context(), other); err != nil {
+		t.Errorf("a secret in use is gone: %v", err)
+	}
+}
+
 func TestDeletionOfNothing(t *testing.T) {
 	deletions := openStore(t, t.TempDir()).Deletions()
 	_, err := deletions.Schedule(t.Context(), acme, week)
