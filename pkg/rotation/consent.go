@@ -307,6 +307,9 @@ func (x *Exchange) response(source Source, body token.Secret) TokenResponse {
 	m := TokenResponse{Connection: x.conn, Key: ResponseKey{x.epoch + 1, 0, newID()}, Source: source,
 		SavedAt: x.s.engine.clock().UTC().Truncate(time.Millisecond), State: Saved, APIURL: x.app.APIURL,
 		Stack: x.s.engine.settings.Stack}
+	if source != FromImport { // nobody knows to which app an imported token was issued
+		m.Client = x.app.client()
+	}
 	m.Sealed = x.key.seal(body, x.conn, m.Key)
 	return m
 }

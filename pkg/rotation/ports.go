@@ -170,6 +170,9 @@ func (a Application) other() (Application, bool) {
 	return a, true
 }
 
+// client is the fingerprint of the client id.
+func (a Application) client() token.Fingerprint { return token.NewSecret(a.ClientID).Fingerprint() }
+
 // Applications finds the app credentials of an environment. ErrNoApplication.
 type Applications interface {
 	Application(ctx context.Context, environment string) (Application, error)

@@ -293,6 +293,8 @@ type TokenResponse struct {
 	// Before is the lifetime of the access token that this one replaces. It counts if the
 	// answer has none.
 	Before Seconds `json:"before,omitempty"`
+	// Client is the fingerprint of the client id that the pair was issued to. Empty: not known.
+	Client token.Fingerprint `json:"client,omitempty"`
 	// Consent is the attempt id of the waiting consent that this refresh continues.
 	Consent string `json:"consent,omitempty"`
 	// Expect is the identity that a consent was requested for.

@@ -176,7 +176,7 @@ func (t *reconciliation) fittingApplication(ctx context.Context) (Application, e
 		}
 		return app, err
 	}
-	if pin := t.rec.Pin; pin != nil && (pin.Client != "" && pin.Client != token.NewSecret(app.ClientID).Fingerprint() ||
+	if pin := t.rec.Pin; pin != nil && (pin.Client != "" && pin.Client != app.client() ||
 		pin.Environment != t.conn.Environment) {
 		return app, &appError{app, fmt.Sprintf("%s belongs to another client id than the app credentials of %s: "+
 			"run `tokenturn app set %[2]s` with the right credentials, or invite the person again with "+
@@ -420,7 +420,7 @@ func (t *reconciliation) response(p *presentation, body token.Secret, key Respon
 	source Source) TokenResponse {
 	m := TokenResponse{Connection: t.conn, Key: key, Parent: parent, Source: source,
 		SavedAt: t.engine.clock().UTC().Truncate(time.Millisecond), State: Saved, APIURL: p.app.APIURL,
-		Stack: t.engine.settings.Stack}
+		Stack: t.engine.settings.Stack, Client: p.app.client()}
 	if t.rec.Pin != nil {
 		m.Company = t.rec.Pin.Company
 	}

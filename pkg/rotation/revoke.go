@@ -28,6 +28,11 @@ func (t *reconciliation) revoke(ctx context.Context, m TokenResponse) (*Connecti
 		Epoch: m.Key.Epoch, Generation: m.Key.Generation, Attempt: m.Key.Attempt, Detail: how}}})
 }
 
+// issuedToAnother is why the server never lets these app credentials revoke a pair (RFC 7009
+// section 2.1), so no run tries again.
+const issuedToAnother = "it was issued to another client id than that of the app credentials; its access token " +
+	"expires by itself; to end its refresh token, revoke the app's access in Procore"
+
 // endPair revokes the pair of one response. how is the result, for the history.
 func (t *reconciliation) endPair(ctx context.Context, m TokenResponse) (how string, err error) {
 	body, err := t.open(ctx, m)
@@ -55,6 +60,11 @@ func (t *reconciliation) endPair(ctx context.Context, m TokenResponse) (how stri
 	how, err = t.revokePair(ctx, app, pair, m.SavedAt)
 	if errors.Is(err, ErrCredentialsRefused) && t.run.otherCredentials(ctx, app) {
 		return t.endPair(ctx, m)
+	}
+	if errors.Is(err, ErrCredentialsRefused) && m.Client != "" && m.Client != app.client() {
+		t.engine.notify(ctx, NoticeConfigError, t.conn, "A former pair of %s is not revoked, because %s.", t.conn,
+			issuedToAnother)
+		return "not revoked, because " + issuedToAnother, nil
 	}
 	if err != nil {
 		return "", fmt.Errorf("revoking a former pair of %s: %w", t.conn, err)

@@ -41,6 +41,54 @@ func TestDisconnectRevokesEverything(t *testing.T) {
 	}
 }
 
+// A pair that was issued to another app cannot be revoked with these app credentials. That is
+// said once, and no run tries again. If the credentials are wrong in another way, runs do.
+func TestAPairOfAnotherAppIsNotRevoked(t *testing.T) {
+	for name, test := range map[string]struct {
+		clientID string
+		want     string // in the history
+	}{
+		"another client id": {"another", "not revoked, because it was issued to another client id than that of the app " +
+			"credentials; its access token expires by itself; to end its refresh token, revoke the app's access in Procore"},
+		"another secret": {app.ClientID, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newHarness(rotationtest.Personality{})
+				b.connect(t)
+				changed := app
+				changed.ClientID, changed.ClientSecret = test.clientID, token.NewSecret("another secret")
+				b.Applications.Set(changed)
+				r := b.rotatorWith(revokesNothing{b.Issuer})
+				_, err := r.Disconnect(t.Context(), acme)
+				must(t, err)
+				for range 5 {
+					time.Sleep(time.Hour)
+					_, err := r.Sweep(t.Context())
+					must(t, err)
+				}
+				if got := b.revocation(t); got != test.want {
+					t.Errorf("history says %q", got)
+				}
+				ended := test.want != ""
+				if failures := b.record(t).Failures; (len(failures) == 0) != ended {
+					t.Errorf("failures %+v", failures)
+				}
+				if notices := b.notices(); ended && len(notices) != 1 || !ended && len(notices) != 0 {
+					t.Errorf("notices %v", notices)
+				}
+			})
+		})
+	}
+}
+
+// revokesNothing lets nobody revoke a token.
+type revokesNothing struct{ rotation.Issuer }
+
+func (revokesNothing) Revoke(context.Context, rotation.Application, token.Secret) error {
+	return rotation.ErrCredentialsRefused
+}
+
 // livePairs counts the pairs that the issuer would still redeem.
 func (b *harness) livePairs(t *testing.T) int {
 	t.Helper()

@@ -123,6 +123,7 @@ func fullResponse() rotation.TokenResponse {
 	m.Expect = &rotation.Identity{ClientID: "client", ResourceOwner: "12", Login: "a@example.com", Company: "34",
 		CompanyName: "Acme", Repin: true}
 	m.APIURL, m.Company, m.Before, m.Consent = "https://api.example.com", "34", 5400, "consent"
+	m.Client = "89ab"
 	return m
 }
 
