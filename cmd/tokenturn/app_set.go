@@ -166,7 +166,7 @@ func (c *cli) newCredentials(ctx context.Context, cmd *cobra.Command, in *instal
 	}
 	switch {
 	case fromStdin:
-		now, err = c.readCredentials(ctx, redirect)
+		now, err = c.readCredentials(ctx, redirect, before.RedirectURI != "")
 	case !isTerminal(c.stdin):
 		err = usageError(cmd, errors.New("standard input is not a terminal; pass the credentials as JSON with --stdin"))
 	default:
@@ -175,8 +175,9 @@ func (c *cli) newCredentials(ctx context.Context, cmd *cobra.Command, in *instal
 	return now, before, err
 }
 
-// readCredentials reads the credentials as JSON from standard input.
-func (c *cli) readCredentials(ctx context.Context, redirect string) (procore.Credentials, error) {
+// readCredentials reads the credentials as JSON from standard input. Without a redirect URI
+// there, it takes the usual one: the stored one if there is one.
+func (c *cli) readCredentials(ctx context.Context, redirect string, stored bool) (procore.Credentials, error) {
 	var text []byte
 	err := c.readSecrets(ctx, "the credentials as JSON", func(input io.Reader) (err error) {
 		text, err = io.ReadAll(io.LimitReader(input, maxInput))
@@ -196,6 +197,9 @@ func (c *cli) readCredentials(ctx context.Context, redirect string) (procore.Cre
 	}
 	if credentials.RedirectURI == "" {
 		credentials.RedirectURI = redirect
+		if stored {
+			c.say("Standard input has no redirect_uri, so the stored one is kept: %s", redirect)
+		}
 	}
 	return credentials, nil
 }
