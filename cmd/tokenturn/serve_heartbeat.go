@@ -30,6 +30,7 @@ type heartbeat struct {
 	SweptAt time.Time `json:"swept_at"` // begin of the last scheduled sweep
 	At      time.Time `json:"at"`       // when this was written
 	Stopped bool      `json:"stopped"`
+	Locked  bool      `json:"locked,omitempty"` // the data directory is locked as long as the process runs
 }
 
 const (
@@ -45,13 +46,18 @@ type heart struct {
 	file   string
 	last   heartbeat
 	failed bool
+	lock   *os.File // nil: the data directory cannot be locked
 	log    *slog.Logger
 }
 
 func (s *system) heart() *heart {
 	removeLeftovers(s.in.dir)
-	return &heart{file: filepath.Join(s.in.dir, heartbeatName), log: s.in.log,
+	h := &heart{file: filepath.Join(s.in.dir, heartbeatName), log: s.in.log,
 		last: heartbeat{URL: s.in.publicURL, PID: os.Getpid(), Every: s.every.String()}}
+	if lock, err := lockDir(s.in.dir); err == nil {
+		h.lock, h.last.Locked = lock, true
+	}
+	return h
 }
 
 // temporaryHeartbeat begins the name of a file that becomes the heartbeat.
@@ -81,6 +87,9 @@ func (h *heart) beat(swept time.Time) {
 
 // stop says that `serve` has ended, unless another `serve` has written the file since.
 func (h *heart) stop() {
+	if h.lock != nil {
+		defer h.lock.Close()
+	}
 	if last, found, err := readHeartbeat(filepath.Dir(h.file)); err != nil || !found || last.PID != h.last.PID {
 		return
 	}
@@ -127,13 +136,15 @@ func readHeartbeat(dir string) (h heartbeat, found bool, err error) {
 	return h, err == nil, err
 }
 
-// alive reports whether the process that wrote the heartbeat runs.
-func (h heartbeat) alive(now time.Time) bool { return !h.Stopped && now.Sub(h.At).Abs() < beatLimit }
+// alive reports whether the process that wrote the heartbeat in dir runs.
+func (h heartbeat) alive(dir string, now time.Time) bool {
+	return !h.Stopped && now.Sub(h.At).Abs() < beatLimit && (!h.Locked || dirIsLocked(dir))
+}
 
 // servedEvery is the time between two sweeps of the `serve` that runs; fallback if none does.
 func servedEvery(dir string, fallback time.Duration) time.Duration {
 	h, found, err := readHeartbeat(dir)
-	if every, parseErr := time.ParseDuration(h.Every); err == nil && found && h.alive(time.Now()) && parseErr == nil {
+	if every, parseErr := time.ParseDuration(h.Every); err == nil && found && h.alive(dir, time.Now()) && parseErr == nil {
 		return every
 	}
 	return fallback
@@ -141,7 +152,7 @@ func servedEvery(dir string, fallback time.Duration) time.Duration {
 
 // servedAt is the URL of the `serve` that runs; empty if none does, or in AWS.
 func servedAt(dir string) string {
-	if h, found, err := readHeartbeat(dir); dir != "" && err == nil && found && h.alive(time.Now()) {
+	if h, found, err := readHeartbeat(dir); dir != "" && err == nil && found && h.alive(dir, time.Now()) {
 		return h.URL
 	}
 	return ""
@@ -152,7 +163,7 @@ func checkServe(dir string, records doctor.Records) doctor.Check {
 	return func(ctx context.Context) []doctor.Finding {
 		h, found, err := readHeartbeat(dir)
 		now := time.Now()
-		if err == nil && found && h.alive(now) {
+		if err == nil && found && h.alive(dir, now) {
 			detail := fmt.Sprintf("tokenturn serve runs at %s and sweeps every %s", h.URL, h.Every)
 			if !h.SweptAt.IsZero() {
 				detail += "; the last sweep began " + distance(h.SweptAt, now)

@@ -55,6 +55,16 @@ func TestDoctorReadsTheHeartbeat(t *testing.T) {
 	}
 	h.beat(swept)
 	wants(active, doctor.OK, "runs at")
+	if h.lock != nil { // the system closes what a killed process had open
+		h.lock.Close()
+		wants(active, doctor.Warning, "does not run, so connections are rotated only on request; it was seen last ")
+		if at := servedAt(dir); at != "" {
+			t.Errorf("served at %s", at)
+		}
+		h = (&system{in: in, every: 10 * time.Second}).heart()
+		h.beat(swept)
+		wants(active, doctor.OK, "runs at")
+	}
 	h.stop()
 	wants(active, doctor.Warning, "it was seen last ")
 
