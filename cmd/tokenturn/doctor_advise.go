@@ -160,19 +160,19 @@ func beside(c token.Connection) token.Connection {
 
 func (a adviceAnswer) print(w io.Writer) {
 	kinds := map[access]string{userAccess: "user", serviceAccount: "service account", bothAccesses: "both"}
-	fmt.Fprintln(w, "Which kind of access does a company need?")
+	prose(w, "Which kind of access does a company need?\n")
 	for _, one := range a.Advice {
-		fmt.Fprintf(w, "\n%s\n  → %s: %s\n  source: %s\n", one.Case, kinds[one.Access], one.Advice, one.Source)
+		prose(w, "\n%s\n  → %s: %s\n  source: %s\n", one.Case, kinds[one.Access], one.Advice, one.Source)
 	}
-	fmt.Fprintln(w, "\nHow the two differ")
+	prose(w, "\nHow the two differ\n")
 	for _, d := range a.Differences {
-		fmt.Fprintf(w, "\n%s\n  user: %s\n  service account: %s\n  source: %s\n", d.Question, d.User,
+		prose(w, "\n%s\n  user: %s\n  service account: %s\n  source: %s\n", d.Question, d.User,
 			d.ServiceAccount, d.Source)
 	}
 	if len(a.Connections) > 0 {
-		fmt.Fprintln(w, "\nThe connections of this installation")
+		prose(w, "\nThe connections of this installation\n")
 	}
 	for _, one := range a.Connections {
-		fmt.Fprintf(w, "\n%s: %s\n  → %s\n", one.Connection, kinds[one.Access], one.Advice)
+		prose(w, "\n%s: %s\n  → %s\n", one.Connection, kinds[one.Access], one.Advice)
 	}
 }

@@ -241,7 +241,7 @@ func (a setupAnswer) print(w io.Writer, p painter) {
 	}
 	t.print(w)
 	if a.Next != "" {
-		fmt.Fprintf(w, "\nNext: %s\n", a.step(a.Next).text(a.RedirectURIs))
+		prose(w, "\nNext: %s\n", a.step(a.Next).text(a.RedirectURIs))
 	}
 }
 
@@ -265,14 +265,14 @@ func (s setupStep) text(redirects []redirectURI) string {
 // run asks and acts until the setup is complete.
 func (g *guide) run(ctx context.Context) error {
 	if where := g.c.installationName(); where != "" {
-		g.c.say("Installation: %s", where)
+		g.say("Installation: %s", where)
 	}
 	if g.conn == (token.Connection{}) {
 		if err := g.askConnection(ctx); err != nil {
 			return err
 		}
 	}
-	g.c.say("Setup of %s. Ctrl-C stops at any time and loses nothing; to continue: tokenturn setup %[1]s", g.conn)
+	g.say("Setup of %s. Ctrl-C stops at any time and loses nothing; to continue: tokenturn setup %[1]s", g.conn)
 	for ctx.Err() == nil {
 		facts, err := g.gather(ctx)
 		if err != nil {
@@ -286,15 +286,20 @@ func (g *guide) run(ctx context.Context) error {
 		if next.Step == stepConsent && facts.access() == userAccess { // connect offers the same
 			next.Do = nil
 		}
-		g.c.say("\nStep %d of %d: %s\n  Now: %s.", number, facts.required(), next.text(a.RedirectURIs), next.Found)
+		g.say("\nStep %d of %d: %s\n  Now: %s.", number, facts.required(), next.text(a.RedirectURIs), next.Found)
 		if err := g.act(ctx, facts, next); err != nil {
 			if !g.mayGoOn(ctx, err) {
 				return err
 			}
-			g.c.say("\n%v", err)
+			g.say("\n%v", err)
 		}
 	}
 	return errInterrupted
+}
+
+// say writes a message for the person, in lines that fit the terminal.
+func (g *guide) say(format string, args ...any) {
+	fmt.Fprintln(g.c.stderr, fitProse(columns(g.c.stderr), g.c.withStore(fmt.Sprintf(format, args...))))
 }
 
 // next prints what has been done since the last step, and returns the first step that is
@@ -305,7 +310,7 @@ func (g *guide) next(a setupAnswer) (number int, next setupStep) {
 		case !s.Required:
 		case s.over():
 			if g.shown[s.Step] != s.State && !(s.State == stepUnchecked && g.confirmed[s.Step]) {
-				g.c.say("  %s: %s: %s", strings.ReplaceAll(string(s.State), "_", " "), s.Title, s.Found)
+				g.say("  %s: %s: %s", strings.ReplaceAll(string(s.State), "_", " "), s.Title, s.Found)
 			}
 			g.shown[s.Step] = s.State
 		case s.State == stepUnchecked && g.confirmed[s.Step]:
@@ -334,7 +339,7 @@ func (g *guide) askConnection(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	g.c.say("A connection is named ENV/NAME. ENV is sandbox (the developer sandbox, the place to begin), production, " +
+	g.say("A connection is named ENV/NAME. ENV is sandbox (the developer sandbox, the place to begin), production, " +
 		"monthly-sandbox, federal, or a custom environment. NAME is yours, such as the name of a company.")
 	for {
 		answer, err := g.c.ask(ctx, "Connection", usual.String())
@@ -349,7 +354,7 @@ func (g *guide) askConnection(ctx context.Context) error {
 			g.conn = conn
 			return nil
 		}
-		g.c.say("%v", err)
+		g.say("%v", err)
 	}
 }
 
@@ -381,7 +386,7 @@ func (g *guide) act(ctx context.Context, f *setupFacts, s setupStep) error {
 // choose asks for one of several answers by its number.
 func (g *guide) choose(ctx context.Context, question string, usual int, answers ...string) (int, error) {
 	for i, answer := range answers {
-		g.c.say("  %d  %s", i+1, answer)
+		g.say("  %d  %s", i+1, answer)
 	}
 	for {
 		typed, err := g.c.ask(ctx, question, fmt.Sprint(usual))
@@ -393,7 +398,7 @@ func (g *guide) choose(ctx context.Context, question string, usual int, answers 
 				return i + 1, nil
 			}
 		}
-		g.c.say("Type a number from 1 to %d.", len(answers))
+		g.say("Type a number from 1 to %d.", len(answers))
 	}
 }
 
@@ -412,7 +417,7 @@ func (g *guide) askCompany(ctx context.Context, f *setupFacts) error {
 	if len(f.companies) > 0 {
 		usual = f.companies[0].ID
 		for _, one := range f.companies {
-			g.c.say("  %s  %s", one.ID, one.Name)
+			g.say("  %s  %s", one.ID, one.Name)
 		}
 	}
 	optional := f.access() == userAccess && usual == ""
@@ -432,7 +437,7 @@ func (g *guide) askCompany(ctx context.Context, f *setupFacts) error {
 			g.company = answer
 			return nil
 		}
-		g.c.say("The id of a company is a number, such as 4264807.")
+		g.say("The id of a company is a number, such as 4264807.")
 	}
 }
 
@@ -487,13 +492,13 @@ func (g *guide) connect(ctx context.Context, f *setupFacts) error {
 		"register it in the Developer Portal, and continue."
 	switch chosen {
 	case 1:
-		g.c.say(unregistered, link.URI)
+		g.say(unregistered, link.URI)
 		return g.c.invite(ctx, g.cmd, g.in, g.conn, invitation{expires: invitationLifetime, expect: expect})
 	case 2:
-		g.c.say(unregistered, loop.URI)
+		g.say(unregistered, loop.URI)
 		return g.c.authorize(ctx, g.in, g.conn, authorizeFlags{expect: expect, loopback: loop.URI, noBrowser: g.noBrowser})
 	case 3:
-		g.c.say(unregistered, procore.OutOfBand)
+		g.say(unregistered, procore.OutOfBand)
 		return g.c.authorize(ctx, g.in, g.conn, authorizeFlags{expect: expect, noBrowser: g.noBrowser})
 	}
 	if f.waiting { // a saved consent that the next run would complete
@@ -516,17 +521,17 @@ func (in *installation) completeConsent(ctx context.Context, conn token.Connecti
 func (g *guide) end(f *setupFacts, a setupAnswer) error {
 	for _, s := range a.Steps {
 		if !s.Required && s.State != stepNotNeeded {
-			g.c.say("\n%s\n  Now: %s.", s.text(nil), s.Found)
+			g.say("\n%s\n  Now: %s.", s.text(nil), s.Found)
 		}
 	}
 	if g.c.store == "embedded" {
-		g.c.say("\nWhat keeps the token fresh, and must stay running: tokenturn serve")
+		g.say("\nWhat keeps the token fresh, and must stay running: tokenturn serve")
 	}
 	if (f.rec.Pin == nil || f.rec.Pin.Company == "") && len(f.companies) > 1 {
-		g.c.say("The company is not stored with the connection. To check the setup again, name it: "+
+		g.say("The company is not stored with the connection. To check the setup again, name it: "+
 			"tokenturn setup %s --company %s", g.conn, f.company)
 	}
-	g.c.say("Programs read the token with: tokenturn token print %s\nTo check everything: tokenturn doctor", g.conn)
+	g.say("Programs read the token with: tokenturn token print %s\nTo check everything: tokenturn doctor", g.conn)
 	return g.c.answer(a, func(w io.Writer) {
 		fmt.Fprintf(w, "The setup of %s is complete: %s\n", a.Connection, cmp.Or(a.step(stepFirstCall).Found, "-"))
 	})

@@ -92,7 +92,9 @@ func (t *table) print(w io.Writer) {
 		}
 	case width-before < minColumn:
 		for _, cells := range all {
-			if line := strings.TrimRight(aligned(cells[:last], widths), " "); line != "" {
+			if line := strings.TrimRight(aligned(cells[:last], widths), " "); visible(line) > width {
+				fmt.Fprintln(w, strings.Join(wrap(line, width), "\n  "))
+			} else if line != "" {
 				fmt.Fprintln(w, line)
 			}
 			if cells[last] != "" {
@@ -138,6 +140,40 @@ func without(rows [][]string, column int) (rest [][]string) {
 		rest = append(rest, slices.Delete(slices.Clone(cells), column, column+1))
 	}
 	return rest
+}
+
+// prose prints text that is no table. Its lines fit the width of the page.
+func prose(w io.Writer, format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	if p, ok := w.(*page); ok {
+		if p.complete != nil {
+			text = p.complete(text)
+		}
+		text = fitProse(p.width, text)
+	}
+	fmt.Fprint(w, text)
+}
+
+// fitProse breaks the lines that are wider than width, unless that is 0. The other lines of
+// each begin below its text.
+func fitProse(width int, text string) string {
+	if width == 0 {
+		return text
+	}
+	var out []string
+	for line := range strings.SplitSeq(text, "\n") {
+		words := strings.TrimLeft(line, " ")
+		indent := line[:len(line)-len(words)]
+		more := indent
+		if mark, _, _ := strings.Cut(words, " "); mark == "-" || mark == "→" {
+			more += "  "
+		}
+		if visible(line) > width {
+			line = indent + strings.Join(wrap(words, max(width-len(more), minColumn)), "\n"+more)
+		}
+		out = append(out, line)
+	}
+	return strings.Join(out, "\n")
 }
 
 // minColumn is the width from which breaking the lines of a column helps.

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"io"
 	"strings"
 	"testing"
+
+	"github.com/tokenturn/tokenturn/pkg/rotation"
+	"github.com/tokenturn/tokenturn/pkg/token"
 )
 
 // A table stays a table where it fits, and loses nothing where it does not.
@@ -46,6 +50,42 @@ func TestTableFits(t *testing.T) {
 		for line := range strings.Lines(out.String()) {
 			if got := visible(strings.TrimSuffix(line, "\n")); test.width > 0 && got > test.width {
 				t.Errorf("%s: %d columns in %q", name, got, line)
+			}
+		}
+	}
+}
+
+// Prose fits a narrow terminal. What is below a mark or indented stays so, and nothing changes
+// where lines fit or programs read them.
+func TestProseFitsTheTerminal(t *testing.T) {
+	const text = "A title that fits\n\n  → user: one two three four five six seven eight nine ten\n  source: https://" +
+		"example.com/a/long/address/that/is/never/broken\nplain one two three four five six seven"
+	for width, want := range map[int]string{
+		0: text, 200: text,
+		30: "A title that fits\n\n  → user: one two three four\n    five six seven eight nine\n    ten\n  source:\n  https://" +
+			"example.com/a/long/address/that/is/never/broken\nplain one two three four five\nsix seven",
+	} {
+		if got := fitProse(width, text); got != want {
+			t.Errorf("%d columns:\n%s\nwant:\n%s", width, got, want)
+		}
+	}
+}
+
+// The answers of setup and of doctor --advise, which have much prose, fit 60 columns apart from
+// addresses and commands in one word.
+func TestAdviceFitsTheTerminal(t *testing.T) {
+	acme := token.Connection{Environment: "sandbox", Name: "acme"}
+	facts := &setupFacts{conn: acme, redirects: []redirectURI{}}
+	for name, print := range map[string]func(io.Writer){
+		"advise": adviceAnswer{Advice: accessAdvice, Differences: accessDifferences,
+			Connections: []connectionAdvice{adviceOn(rotation.Record{Connection: acme})}}.print,
+		"setup": func(w io.Writer) { facts.answer(func(s string) string { return s }).print(w, painter{}) },
+	} {
+		out := page{width: 60}
+		print(&out)
+		for line := range strings.SplitSeq(out.String(), "\n") {
+			if visible(line) > 60 && strings.Contains(strings.TrimSpace(line), " ") {
+				t.Errorf("%s: %d columns: %s", name, visible(line), line)
 			}
 		}
 	}
