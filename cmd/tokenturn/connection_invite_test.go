@@ -41,7 +41,7 @@ func TestInvitationSaysWhyTheSecretCannotBeRestored(t *testing.T) {
 
 var errStuck = errors.New("secretsmanager:RestoreSecret is denied")
 
-// deletedVault has every secret scheduled for deletion, and stuck lets none back.
+// deletedSecrets has every secret scheduled for deletion, and stuck lets none back.
 type (
 	deletedSecretStore struct{ rotation.SecretStore }
 	stuck              struct{ deletions }

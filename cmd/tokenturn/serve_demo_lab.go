@@ -133,7 +133,7 @@ func (l *lab) Changed() <-chan struct{} {
 	return l.changed
 }
 
-// change calls do under the lock and announces a change.
+// change calls do under the lock and reports a change.
 func (l *lab) change(do func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -288,7 +288,7 @@ var (
 	errStopped = errors.New("the demo was stopped")
 )
 
-// lookAgain is the time between two looks at the stores, which do not announce changes.
+// lookAgain is the time between two reads of the stores, which do not report changes.
 const lookAgain = 50 * time.Millisecond
 
 // until returns once the fact is there. A connection that needs a consent for which the

@@ -38,7 +38,7 @@ func children(t *testing.T, parent int) (pids []int) {
 	return pids
 }
 
-// hasEnded reports whether a process has ended. Whoever inherits it may not have waited for
+// hasEnded reports whether a process has ended. The process that inherits it may not have waited for
 // it yet.
 func hasEnded(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))

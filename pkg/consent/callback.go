@@ -78,7 +78,7 @@ func (h *Handler) conclude(w http.ResponseWriter, r *http.Request, state invitat
 		h.refuse(w, r, err.Error(), aboutConnection(state.Connection))
 		return
 	case errors.Is(err, errWithdrawn):
-		h.turnAway(w, r, invitations.Invitation{Connection: state.Connection, RevokedAt: h.cfg.Now()}, err)
+		h.refuseLink(w, r, invitations.Invitation{Connection: state.Connection, RevokedAt: h.cfg.Now()}, err)
 		return
 	case errors.Is(err, rotation.ErrSuperseded), errors.Is(err, rotation.ErrNotRegistered):
 		if again, err := h.cfg.Store.State(r.Context(), state.Hash); err == nil && !again.ConsumedAt.IsZero() {

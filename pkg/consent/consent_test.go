@@ -223,7 +223,7 @@ func (s *server) supersede() {
 }
 
 // A second request that has read the state before the first one connected shows its result.
-func TestACallbackThatIsOvertakenByItsTwin(t *testing.T) {
+func TestACallbackAfterItsTwinConnected(t *testing.T) {
 	s := newServer(t)
 	path, _ := s.invite(rotation.Identity{})
 	b := s.browser()

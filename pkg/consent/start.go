@@ -21,17 +21,17 @@ import (
 func (h *Handler) invitation(w http.ResponseWriter, r *http.Request, argument string) {
 	invited, standing, err := h.usable(r.Context(), argument)
 	if err != nil {
-		h.turnAway(w, r, invited, err)
+		h.refuseLink(w, r, invited, err)
 		return
 	}
 	app, err := h.application(r.Context(), invited.Connection.Environment)
 	if err != nil {
-		h.turnAway(w, r, invited, err)
+		h.refuseLink(w, r, invited, err)
 		return
 	}
 	signIn, err := invitations.Origin(app.LoginURL)
 	if err != nil {
-		h.turnAway(w, r, invited, fmt.Errorf("reading the login URL of %s: %w", app.Environment, err))
+		h.refuseLink(w, r, invited, fmt.Errorf("reading the login URL of %s: %w", app.Environment, err))
 		return
 	}
 	// Chrome and Safari apply form-action to every redirect that follows the form,
@@ -73,12 +73,12 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request, argument string)
 	}
 	invited, _, err := h.usable(r.Context(), argument)
 	if err != nil {
-		h.turnAway(w, r, invited, err)
+		h.refuseLink(w, r, invited, err)
 		return
 	}
 	begun, err := h.begin(r.Context(), invited)
 	if err != nil {
-		h.turnAway(w, r, invited, err)
+		h.refuseLink(w, r, invited, err)
 		return
 	}
 	h.cfg.Logger.LogAttrs(r.Context(), slog.LevelInfo, "consent started", aboutConnection(invited.Connection))
@@ -122,8 +122,8 @@ func (h *Handler) usable(ctx context.Context, argument string) (invitations.Invi
 	return invited, standing, err
 }
 
-// turnAway shows the page that explains why a link does not work. invited is empty if no invitation was found.
-func (h *Handler) turnAway(w http.ResponseWriter, r *http.Request, invited invitations.Invitation, err error) {
+// refuseLink shows the page that explains why a link does not work. invited is empty if no invitation was found.
+func (h *Handler) refuseLink(w http.ResponseWriter, r *http.Request, invited invitations.Invitation, err error) {
 	switch {
 	case errors.Is(err, invitations.ErrNotFound):
 		h.show(w, http.StatusNotFound, linkUnusable, view{})

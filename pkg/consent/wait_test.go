@@ -14,7 +14,7 @@ func withContext(ctx context.Context) func(*http.Request) {
 	return func(r *http.Request) { *r = *r.WithContext(ctx) }
 }
 
-// inProgress is a callback whose exchange goes on until release is called.
+// inProgress is a callback with an exchange that goes on until release is called.
 func inProgress(t *testing.T) (s *server, b *browser, address string, release func()) {
 	s = newServer(t)
 	path, _ := s.invite(rotation.Identity{})

@@ -159,7 +159,7 @@ func TestTheStreamFollowsTheQuery(t *testing.T) {
 	}
 }
 
-func TestThePageOfOneConnectionIsToldOfChanges(t *testing.T) {
+func TestThePageOfOneConnectionFollowsChanges(t *testing.T) {
 	s := open(t, nil)
 	s.put(active(acme, 1))
 	s.put(active(bolt, 1))

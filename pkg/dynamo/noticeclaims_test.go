@@ -9,7 +9,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/internal/awstest"
 )
 
-func TestAnAnnouncementIsOneUpdate(t *testing.T) {
+func TestAClaimIsOneUpdate(t *testing.T) {
 	tab, script := table(func(awstest.Call) (any, error) { return map[string]any{}, nil })
 	first, err := tab.First(t.Context(), "config_error sandbox", noon, noon.Add(time.Hour))
 	if err != nil || !first {

@@ -9,7 +9,7 @@ import (
 	"github.com/tokenturn/tokenturn/pkg/internal/awstest"
 )
 
-func TestATurnIsOneUpdateWhileTheClockIsAhead(t *testing.T) {
+func TestAReservationIsOneUpdateWhileTheClockIsAhead(t *testing.T) {
 	at := noon.Add(3 * time.Second)
 	tab, script := table(func(awstest.Call) (any, error) {
 		return map[string]any{"Attributes": map[string]any{"next": map[string]any{

@@ -23,13 +23,13 @@ import (
 )
 
 var (
-	acme  = token.Connection{Environment: "sandbox", Name: "acme"}
-	noon  = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
-	key   = rotation.ResponseKey{Epoch: 1, Generation: 2, Attempt: "a"}
-	minty = rotation.TokenResponse{Connection: acme, Key: key, State: rotation.Rejected, Reason: "wrong user",
+	acme     = token.Connection{Environment: "sandbox", Name: "acme"}
+	noon     = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+	key      = rotation.ResponseKey{Epoch: 1, Generation: 2, Attempt: "a"}
+	rejected = rotation.TokenResponse{Connection: acme, Key: key, State: rotation.Rejected, Reason: "wrong user",
 		SavedAt: noon, Sealed: []byte("sealed")}
 	whole = rotation.Change{Record: rotation.Record{Connection: acme, Revision: "old", DueAt: noon.Add(1)},
-		Mark: []rotation.TokenResponse{minty},
+		Mark: []rotation.TokenResponse{rejected},
 		Bury: []rotation.ResponseKey{{Epoch: 2, Attempt: "b"}}, History: []rotation.Event{{At: noon, Kind: "rejected"}}}
 	state = invitations.State{Hash: "s", Invitation: "i", Cookie: "c", Environment: "sandbox", Connection: acme,
 		CreatedAt: noon, ExpiresAt: noon.Add(time.Minute)}
@@ -161,16 +161,16 @@ func numbered(n int) (responses []rotation.TokenResponse, keys []rotation.Respon
 // A transaction takes each item once: the same response found in two places of the
 // secret store must not make the change impossible.
 func TestResponseNamedTwiceIsOneAction(t *testing.T) {
-	other := minty
+	other := rejected
 	other.Sealed = []byte("of the second place")
 	tab, script := table(nothing)
-	change := rotation.Change{Record: whole.Record, Copy: []rotation.TokenResponse{minty, other, minty},
+	change := rotation.Change{Record: whole.Record, Copy: []rotation.TokenResponse{rejected, other, rejected},
 		Bury: slices.Concat(whole.Bury, whole.Bury)}
 	if _, err := tab.Write(t.Context(), change); err != nil {
 		t.Fatal(err)
 	}
 	actions := at(script.Calls()[0].Input, "TransactItems").([]any)
-	if len(actions) != 3 || !strings.Contains(fmt.Sprint(actions[1]), base64.StdEncoding.EncodeToString(minty.Sealed)) {
+	if len(actions) != 3 || !strings.Contains(fmt.Sprint(actions[1]), base64.StdEncoding.EncodeToString(rejected.Sealed)) {
 		t.Errorf("asked for %v", actions)
 	}
 }
@@ -180,7 +180,7 @@ func TestResponseNamedTwiceIsOneAction(t *testing.T) {
 func TestChangeBeyondATransaction(t *testing.T) {
 	copies, _ := numbered(150)
 	_, buried := numbered(300)
-	mark, events := []rotation.TokenResponse{minty}, whole.History
+	mark, events := []rotation.TokenResponse{rejected}, whole.History
 	for _, test := range []struct {
 		what        string
 		change      rotation.Change
@@ -254,7 +254,7 @@ var (
 			_, err := tab.Write(ctx, rotation.Change{Record: whole.Record})
 			return err
 		},
-		"a response": func(ctx context.Context, tab *dynamo.Table) error { return tab.SaveResponse(ctx, minty) },
+		"a response": func(ctx context.Context, tab *dynamo.Table) error { return tab.SaveResponse(ctx, rejected) },
 		"a claim": func(ctx context.Context, tab *dynamo.Table) error {
 			_, err := tab.First(ctx, "e", noon, noon)
 			return err
@@ -497,7 +497,7 @@ func TestResponseThatIsThereIsSaved(t *testing.T) {
 		"TransactionConflictException": false, "AccessDeniedException": false} {
 		inBubble(t, code, func(t *testing.T) {
 			tab, _ := table(func(awstest.Call) (any, error) { return nil, awstest.Fault{Code: code} })
-			if err := tab.SaveResponse(t.Context(), minty); (err == nil) != saved {
+			if err := tab.SaveResponse(t.Context(), rejected); (err == nil) != saved {
 				t.Error(err)
 			}
 		})

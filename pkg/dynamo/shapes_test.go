@@ -102,11 +102,11 @@ func TestWritesAreConditional(t *testing.T) {
 			"Put CONN#sandbox/acme LEDGER if attribute_not_exists (pk)",
 			"Put CONN#sandbox/acme HISTORY#2026-11-21T12:00:00.000000000Z#nonce#00 if attribute_not_exists (pk)"}},
 		"a copy leaves a response as it is": {write(
-			rotation.Change{Record: whole.Record, Copy: []rotation.TokenResponse{minty}},
+			rotation.Change{Record: whole.Record, Copy: []rotation.TokenResponse{rejected}},
 		), []string{
 			"Put CONN#sandbox/acme LEDGER if revision = 'old'",
 			"Update " + response + ": SET mint = if_not_exists(mint, {...})"}},
-		"a response is saved where there is none": {func(tab *dynamo.Table) error { return tab.SaveResponse(ctx, minty) },
+		"a response is saved where there is none": {func(tab *dynamo.Table) error { return tab.SaveResponse(ctx, rejected) },
 			[]string{"Put " + response + " if attribute_not_exists (pk)"}},
 		"an invitation is new": {func(tab *dynamo.Table) error {
 			return tab.CreateInvitation(ctx, invitations.Invitation{Hash: "i", Connection: acme, ExpiresAt: noon})
@@ -192,7 +192,7 @@ func TestRefusalsShowWhatIsThere(t *testing.T) {
 }
 
 // A clock of the rate limiter only moves forward: from its present time, or to now.
-func TestATurnNeverMovesTheClockBack(t *testing.T) {
+func TestAReservationNeverMovesTheClockBack(t *testing.T) {
 	tab, script := table(func(c awstest.Call) (any, error) {
 		return nil, awstest.Fault{Code: "ConditionalCheckFailedException"}
 	})
@@ -285,7 +285,7 @@ func TestEveryNameInAnExpressionIsAliased(t *testing.T) {
 	_, _, _ = tab.Load(ctx, acme)
 	_, _ = tab.Due(ctx, noon)
 	_, _ = tab.Write(ctx, whole)
-	_ = tab.SaveResponse(ctx, minty)
+	_ = tab.SaveResponse(ctx, rejected)
 	_, _ = tab.List(ctx)
 	_, _ = tab.History(ctx, acme, 3)
 	_ = tab.CreateInvitation(ctx, invitations.Invitation{Hash: "i", Connection: acme, ExpiresAt: noon})
@@ -296,7 +296,7 @@ func TestEveryNameInAnExpressionIsAliased(t *testing.T) {
 	_ = tab.Conclude(ctx, state, "connected", true, noon)
 	_, _ = tab.Reserve(ctx, "sandbox", noon, time.Second)
 	_, _ = tab.First(ctx, "e", noon, noon.Add(time.Hour))
-	_, _ = tab.Write(ctx, rotation.Change{Record: whole.Record, Copy: []rotation.TokenResponse{minty}})
+	_, _ = tab.Write(ctx, rotation.Change{Record: whole.Record, Copy: []rotation.TokenResponse{rejected}})
 	_ = tab.Remove(ctx, whole.Record)
 	seen := 0
 	for _, call := range script.Calls() {

@@ -77,7 +77,7 @@ func (e *engine) decideOn(ctx context.Context, rec Record, responses []TokenResp
 // notifyOfLifetime notifies people if the lifetime of access tokens has changed.
 func (e *engine) notifyOfLifetime(ctx context.Context, old, current *Current, environment string) {
 	if was, is := old.lifetime(), current.lifetime(); was > 0 && is > 0 && (is-was).Abs() > max(was/20, 10*time.Second) {
-		e.announce(ctx, NoticeLifetimeChanged, environment, is.Round(time.Minute).String(),
+		e.notifyDaily(ctx, NoticeLifetimeChanged, environment, is.Round(time.Minute).String(),
 			"Access tokens of %s now live %v. They lived %v before. tokenturn adjusts all due times; no action is needed.",
 			environment, is, was)
 	}
@@ -91,7 +91,7 @@ func (e *engine) notifyOfClock(ctx context.Context, rec Record, m TokenResponse,
 		skew = min(0, pair.ClockSkew(a.BegunAt))
 	}
 	if skew.Abs() > token.ClockTolerance {
-		e.announce(ctx, NoticeClock, m.Connection.Environment, "", "The clock of the %s server and the clock of the "+
+		e.notifyDaily(ctx, NoticeClock, m.Connection.Environment, "", "The clock of the %s server and the clock of the "+
 			"machine that ran tokenturn (or Lambda) differ by %v. tokenturn replaces tokens early until the clocks agree. "+
 			"If the machine is yours, check its time synchronization.",
 			m.Connection.Environment, skew.Abs().Round(time.Second))
@@ -199,7 +199,7 @@ func (e *engine) judge(source Source, body token.Secret) Judgement {
 }
 
 // mark notifies people that m is quarantined or rejected, and then writes it. The
-// order matters, because a written mark is not announced again: a crash in between
+// order matters, because a written mark sends no notice later: a crash in between
 // costs a second notice; in the other order it would cost the only one. A response
 // that was already quarantined only gets a new time to be judged again.
 func (e *engine) mark(ctx context.Context, rec Record, responses []TokenResponse, m TokenResponse, state ResponseState,

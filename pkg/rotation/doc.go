@@ -143,9 +143,9 @@
 //
 // # Notices
 //
-// People are notified of each event once, not once a sweep. A quarantine, a rejection,
-// a recovery or a repaired secret is announced before it is written, because no later
-// run would see it as new. A crash in between costs a second notice, not the only one. A
+// People are notified of each event once, not once a sweep. The notice of a
+// quarantine, a rejection, a recovery or a repaired secret is sent before the write,
+// because no later run would see it as new. A crash in between costs a second notice, not the only one. A
 // connection that needs a consent is marked in the ledger, and each sweep sends its
 // notice until one is delivered. Three or more such connections of one environment within
 // a run or an hour are one notice. An event that concerns a whole environment (refused

@@ -92,7 +92,7 @@ func TestAskingForMoreLifeLeavesRoomForTheDay(t *testing.T) {
 	}
 }
 
-// A change of the lifetime is announced once, for any number of connections, and however
+// A change of the lifetime is one notice, for any number of connections, and however
 // long it stays changed.
 func TestALifetimeThatChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

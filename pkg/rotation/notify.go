@@ -16,9 +16,9 @@ import (
 )
 
 const (
-	// announcedFor is how long an event that concerns a whole environment is not
-	// announced again.
-	announcedFor = daily
+	// noticePeriod is how long an event that concerns a whole environment sends no
+	// second notice.
+	noticePeriod = daily
 	// incidentSize connections of an environment that need a consent within
 	// incidentTime have one cause and are one notice. Fewer are a notice each.
 	incidentSize = 3
@@ -97,24 +97,24 @@ func (c *claims) own(event string, now, until time.Time) (free bool) {
 	return true
 }
 
-// announced reports whether an event is claimed. It claims nothing.
-func (c *claims) announced(ctx context.Context, event string, now time.Time) bool {
+// claimed reports whether an event is claimed. It claims nothing.
+func (c *claims) claimed(ctx context.Context, event string, now time.Time) bool {
 	return !c.first(ctx, event, now, now)
 }
 
-var errBeingAnnounced = errors.New("another process may be announcing it")
+var errBeingSent = errors.New("another process may be sending it")
 
-// announceOnce sends a notice of an event, unless an earlier one still covers it. The
+// notifyOnce sends a notice of an event, unless an earlier one still covers it. The
 // claim comes after the delivery: a crash in between costs a second notice, not the only
-// one. It returns errBeingAnnounced while another process may be sending the notice;
+// one. It returns errBeingSent while another process may be sending the notice;
 // that process may also have died.
-func (e *engine) announceOnce(ctx context.Context, event string, covers time.Duration, n Notice) error {
+func (e *engine) notifyOnce(ctx context.Context, event string, covers time.Duration, n Notice) error {
 	now := e.clock()
-	if e.claims.announced(ctx, event, now) {
+	if e.claims.claimed(ctx, event, now) {
 		return nil
 	}
 	if !e.claims.first(ctx, event+", being announced", now, now.Add(e.settings.Lease)) {
-		return errBeingAnnounced
+		return errBeingSent
 	}
 	err := e.deliver(ctx, n)
 	if err == nil {
@@ -123,10 +123,10 @@ func (e *engine) announceOnce(ctx context.Context, event string, covers time.Dur
 	return err
 }
 
-// announce sends a notice about an environment, at most once a day. which distinguishes
+// notifyDaily sends a notice about an environment, at most once a day. which distinguishes
 // events of one kind.
-func (e *engine) announce(ctx context.Context, kind, environment, which, format string, args ...any) {
-	_ = e.announceOnce(ctx, kind+" "+environment+" "+which, announcedFor,
+func (e *engine) notifyDaily(ctx context.Context, kind, environment, which, format string, args ...any) {
+	_ = e.notifyOnce(ctx, kind+" "+environment+" "+which, noticePeriod,
 		Notice{Kind: kind, Environment: environment, Summary: fmt.Sprintf(format, args...)})
 }
 
@@ -146,9 +146,9 @@ func (e *environmentError) Error() string { return e.text }
 
 func (e *engine) notifyOfConfigError(ctx context.Context, c token.Connection, cause error) {
 	if ofApp, ok := errors.AsType[*appError](cause); ok {
-		e.announce(ctx, NoticeConfigError, c.Environment, string(ofApp.app.ClientSecret.Fingerprint()), "%v", cause)
+		e.notifyDaily(ctx, NoticeConfigError, c.Environment, string(ofApp.app.ClientSecret.Fingerprint()), "%v", cause)
 	} else if _, ok := errors.AsType[*environmentError](cause); ok {
-		e.announce(ctx, NoticeConfigError, c.Environment, "", "%v", cause)
+		e.notifyDaily(ctx, NoticeConfigError, c.Environment, "", "%v", cause)
 	} else {
 		e.notify(ctx, NoticeConfigError, c, "%v", cause)
 	}
@@ -212,7 +212,7 @@ func (r *run) notifyEnvironment(ctx context.Context, environment string, records
 		return done
 	}
 	err := r.notifyIncident(ctx, environment, together)
-	if errors.Is(err, errBeingAnnounced) {
+	if errors.Is(err, errBeingSent) {
 		r.requests.sweepBy(ctx, r.engine.clock().Add(r.engine.settings.Lease))
 	}
 	if err != nil {
@@ -227,7 +227,7 @@ func (r *run) notifyEnvironment(ctx context.Context, environment string, records
 func (r *run) singleNotice(ctx context.Context, environment string) (event string, free bool) {
 	for n := 1; n < incidentSize && !free; n++ {
 		event = fmt.Sprintf("%s %s %d", NoticeNeedsConsent, environment, n)
-		free = !r.engine.claims.announced(ctx, event, r.engine.clock())
+		free = !r.engine.claims.claimed(ctx, event, r.engine.clock())
 	}
 	return event, free
 }
@@ -249,7 +249,7 @@ func (r *run) notifyIncident(ctx context.Context, environment string, records []
 	if len(records) == 1 { // the others had notices of their own
 		which = fmt.Sprintf("%s needs a new consent. Others of %s needed one within the last hour.", names[0], environment)
 	}
-	return r.engine.announceOnce(ctx, NoticeNeedsConsent+" "+environment, incidentTime, Notice{Kind: NoticeNeedsConsent,
+	return r.engine.notifyOnce(ctx, NoticeNeedsConsent+" "+environment, incidentTime, Notice{Kind: NoticeNeedsConsent,
 		Environment: environment,
 		Summary: fmt.Sprintf("%s %s tokenturn tries their tokens again for a day. "+
 			"List all with `tokenturn connection list`, and create a link for each with `tokenturn connection invite`.",

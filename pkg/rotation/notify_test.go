@@ -405,7 +405,7 @@ func (e exhausted) Redeem(ctx context.Context, app rotation.Application, grant r
 	return answer
 }
 
-// If the claim of an event cannot be read, the event is announced once more.
+// If the claim of an event cannot be read, the notice is sent once more.
 func TestNoticeClaimsThatCannotBeReached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})

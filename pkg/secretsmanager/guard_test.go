@@ -241,7 +241,7 @@ func TestGuardRefusesWhatCouldLockOut(t *testing.T) {
 	}
 }
 
-func TestGuardKnowsItsKeepers(t *testing.T) {
+func TestGuardKnowsWhoMayWrite(t *testing.T) {
 	for caller, kept := range map[string]bool{
 		"arn:aws:sts::111122223333:assumed-role/Operators/pat@example.com": true,
 		spare: true, root: true,

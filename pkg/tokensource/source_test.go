@@ -209,7 +209,7 @@ func TestCancelledLeader(t *testing.T) {
 }
 
 // While one call reads for a newer token, the others use the valid one.
-func TestOthersDoNotWaitForALook(t *testing.T) {
+func TestOthersDoNotWaitForARead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		secret := tokensourcetest.New(acme)
 		reader := gated{secret, make(chan struct{}, 1)}

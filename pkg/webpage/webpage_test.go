@@ -28,7 +28,7 @@ func TestPageContainsTheAllowedStyleSheet(t *testing.T) {
 	_, rest, _ := strings.Cut(body.String(), "<style>")
 	style, _, found := strings.Cut(rest, "</style>")
 	if !found || webpage.Source(style) != webpage.StyleSource {
-		t.Error("the page's style sheet is not the one whose hash the policy allows")
+		t.Error("the page's style sheet does not have the hash that the policy allows")
 	}
 	for _, external := range []string{"url(", "@import", "http:", "https:"} {
 		if strings.Contains(style, external) {

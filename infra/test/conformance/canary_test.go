@@ -15,7 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 )
 
-// canaries are secrets whose whereabouts are checked at the end of a test.
+// canaries are secrets; the end of a test checks where they are.
 type canaries struct {
 	mu  sync.Mutex
 	all map[string]string // secret: what it is

@@ -428,8 +428,8 @@ func (f *files) setWrong(wrong fault) (end string, err error) {
 	return first.said(), nil
 }
 
-// TestRotationOnAFullDisk rotates on disks with more and more room, from none. Nothing is
-// presented whose answer could not be saved, and with room again the connection works.
+// TestRotationOnAFullDisk rotates on disks with more and more room, from none. No token
+// is presented without room to save the answer, and with room again the connection works.
 func TestRotationOnAFullDisk(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex

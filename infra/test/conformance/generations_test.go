@@ -10,7 +10,7 @@ import (
 )
 
 // TestTenGenerations is the main job: an invitation, consent in a browser, ten
-// rotations on schedule, and after each a consumer whose token works.
+// rotations on schedule, and after each a consumer that has a working token.
 func TestTenGenerations(t *testing.T) {
 	t.Parallel()
 	for _, grace := range []int{0, 1} {
@@ -66,7 +66,7 @@ func TestTenGenerationsOnABadDay(t *testing.T) {
 	}
 	took := time.Since(started)
 	c.faults(0, 0)
-	pairs := in.comesToRest("peer/acme")
+	pairs := in.settle("peer/acme")
 	in.presentedOnce(pairs, pairs-1)
 	searched := in.keepsSecrets()
 	struck := map[string]int{}
@@ -84,9 +84,9 @@ func TestTenGenerationsOnABadDay(t *testing.T) {
 		lose, refuse, pairs-1, took.Round(time.Second), runs, outcomes, struck["lose"], struck["refuse"], early, searched)
 }
 
-// comesToRest sweeps until the secret store shows the newest pair that Doorkeeper has
+// settle sweeps until the secret store shows the newest pair that Doorkeeper has
 // issued, and returns how many it has.
-func (in *installation) comesToRest(connection string) (pairs int) {
+func (in *installation) settle(connection string) (pairs int) {
 	in.t.Helper()
 	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(time.Second) {
 		in.sweep()

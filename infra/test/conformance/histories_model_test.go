@@ -142,7 +142,7 @@ type (
 type tokenState struct {
 	Ready bool   // an attempt has begun that did not present the token yet
 	Spent bool   // a presentation succeeded
-	Saved string // the attempt whose answer is in a store
+	Saved string // the attempt; its answer is in a store
 }
 
 // tokenModel is one refresh token: presented once for each attempt, successfully once, and never

@@ -100,7 +100,7 @@ func TestHistoriesOfARefreshTokenAreJudged(t *testing.T) {
 		"saved in both stores":                                oneByOne(a, present{}, save{"A"}, save{"A"}),
 		"an answer is lost and the issuer grants":             oneByOne(a, lost(present{}), b, present{}, save{"B"}),
 		"an answer is lost and the issuer refuses":            oneByOne(a, lost(present{}), b, dead, c, dead),
-		"an answer whose end is unknown is saved":             oneByOne(a, lost(present{}), save{"A"}),
+		"an answer without a known end is saved":              oneByOne(a, lost(present{}), save{"A"}),
 		"the issuer asks to wait":                             oneByOne(a, unseen, b, present{}, save{"B"}),
 		"an attempt is lost, and so is a save":                oneByOne(lost(a), b, present{}, lost(save{"B"})),
 		"an answer is lost and the next one is not saved yet": oneByOne(a, lost(present{}), b, present{}),

@@ -214,12 +214,12 @@ func TestWithdrawnConsent(t *testing.T) {
 	}
 	in.works("peer/acme")
 	p.withdraw()
-	in.toldByTheCommand("peer/acme")
+	in.noticeOfTheCommand("peer/acme")
 	t.Logf("withdrawn consent: needs_consent, %d notice, healed by a new consent; %s", notices, in.keepsSecrets())
 }
 
-// toldByTheCommand: what the operator's command finds out goes to the topic as well.
-func (in *installation) toldByTheCommand(connection string) {
+// noticeOfTheCommand: the operator's command sends its notices to the topic as well.
+func (in *installation) noticeOfTheCommand(connection string) {
 	in.t.Helper()
 	_, mark := in.tap.since(0)
 	if said, code := in.operateInVain("connection", "rotate", connection); code != 3 {

@@ -24,7 +24,7 @@ import (
 )
 
 const (
-	environment = "peer" // the custom environment whose hosts are Doorkeeper's
+	environment = "peer" // the custom environment, with Doorkeeper's hosts
 	publicURL   = "https://connect.example.test"
 	redirectURI = publicURL + "/callback/" + environment
 )

@@ -65,7 +65,7 @@ func TestKilledAtAnyTime(t *testing.T) {
 	}
 }
 
-// victim is an installation whose rotations are killed again and again.
+// victim is an installation; its rotations are killed again and again.
 type victim struct {
 	*installation
 	grace     int
@@ -156,7 +156,7 @@ func whereKilled(calls []call) (where string, open bool) {
 	return where, open
 }
 
-// presentedOnceUnlessLost: only a rotation whose end was open may have cost a
+// presentedOnceUnlessLost: only a rotation with an unknown end may have cost a
 // second presentation.
 func (v *victim) presentedOnceUnlessLost() {
 	again := 0

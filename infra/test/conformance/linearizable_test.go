@@ -82,7 +82,7 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 		s.deliver()
 	}
 	s.calm()
-	s.comeToRest()
+	s.settle()
 	stopReading()
 	s.report()
 	functions := s.traffic()
@@ -294,19 +294,19 @@ func (s *stress) calm() {
 	s.cloud.faults(0, 0)
 }
 
-// comeToRest lets every connection end with a pair that its server accepts.
-func (s *stress) comeToRest() {
+// settle lets every connection end with a pair that its server accepts.
+func (s *stress) settle() {
 	s.t.Helper()
 	for _, server := range s.servers {
 		server.SetLifetime(10 * time.Minute)
 	}
-	restless := slices.Clone(stressed)
-	for deadline := time.Now().Add(5 * time.Minute); len(restless) > 0; time.Sleep(time.Second) {
+	unsettled := slices.Clone(stressed)
+	for deadline := time.Now().Add(5 * time.Minute); len(unsettled) > 0; time.Sleep(time.Second) {
 		if time.Now().After(deadline) {
-			s.t.Fatalf("%v do not come to rest; the last answers:\n%s", restless, s.answers.tail(2000))
+			s.t.Fatalf("%v do not settle; the last answers:\n%s", unsettled, s.answers.tail(2000))
 		}
 		s.consentAgain()
-		restless = slices.DeleteFunc(restless, func(connection string) bool {
+		unsettled = slices.DeleteFunc(unsettled, func(connection string) bool {
 			return s.force(connection).outcome(connection) == "rotated" && s.use(s.read(connection)) == http.StatusOK
 		})
 	}
@@ -403,7 +403,7 @@ func picture(model porcupine.Model, info porcupine.LinearizationInfo, name strin
 }
 
 // readAll starts the readers of every connection: two that ask for AWSCURRENT, and a program
-// whose parts share a token source.
+// with parts that share a token source.
 func (s *stress) readAll() (stop func()) {
 	s.t.Helper()
 	ctx, cancel := context.WithCancel(s.t.Context())

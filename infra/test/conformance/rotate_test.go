@@ -87,7 +87,7 @@ func (in *installation) force(connection string) report {
 
 // deliver hands the messages that are in the queue now to the rotate function,
 // as Lambda's event source mapping would, and returns how many there were.
-// Messages whose delay is not over are not there yet.
+// Delayed messages are not there before their time.
 func (in *installation) deliver() int {
 	in.t.Helper()
 	delivered := 0

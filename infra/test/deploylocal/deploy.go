@@ -143,8 +143,8 @@ func (s *stack) describe(ctx context.Context, outputs map[string]output) error {
 
 type output struct{ value, description string }
 
-// decode gives properties the form of an SDK's input, whose members most often
-// have the same names. One that the input does not have is an error.
+// decode gives properties the form of an SDK's input. Its members most often
+// have the same names. A property that the input does not have is an error.
 func decode[T any](properties map[string]any) (*T, error) {
 	text, err := json.Marshal(properties)
 	if err != nil {

@@ -51,7 +51,7 @@ func Reachable(dir, program string) ([]string, error) {
 var clientMethod = regexp.MustCompile(`^github\.com/aws/aws-sdk-go-v2/service/([a-z0-9]+)\.\(\*Client\)\.([A-Z]\w*)$`)
 
 // withoutMethodsByName takes from text/template the one place where it calls a
-// method whose name is data. With it the linker must keep every method of
+// method by a name that is data. With it the linker must keep every method of
 // every type, whereas what our templates are given are plain values.
 func withoutMethodsByName(dir string) (overlay string, err error) {
 	root, err := exec.Command("go", "env", "GOROOT").Output()

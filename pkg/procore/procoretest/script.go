@@ -48,7 +48,7 @@ func Slow(delay time.Duration) Answer { return Answer{Delay: delay} }
 // Blocked takes effect, then answers once release is closed.
 func Blocked(release <-chan struct{}) Answer { return Answer{Release: release} }
 
-// Truncated takes effect, announces the whole body and sends n bytes of it, n > 0.
+// Truncated takes effect, states the length of the whole body and sends n bytes of it, n > 0.
 func Truncated(n int) Answer { return Answer{Cut: true, CutAfter: n} }
 
 // Rewritten takes effect and changes the body.

@@ -51,7 +51,7 @@ func TestOracle(t *testing.T) {
 	c.refused(c.refresh(third), 400, "invalid_grant")
 }
 
-func TestHeld(t *testing.T) {
+func TestBlocked(t *testing.T) {
 	c := newClient(t)
 	access, refresh := c.pair()
 	release := make(chan struct{})

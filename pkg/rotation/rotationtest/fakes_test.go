@@ -10,7 +10,7 @@ func TestFakeLedger(t *testing.T) {
 	TestLedger(t, func(*testing.T) rotation.Ledger { return &Ledger{Journal: &Journal{}} })
 }
 
-func TestPaceKeepsTheContract(t *testing.T) {
+func TestRateLimiterKeepsTheContract(t *testing.T) {
 	TestRateLimiter(t, func(*testing.T) rotation.RateLimiter { return &RateLimiter{} })
 }
 

@@ -27,7 +27,7 @@ func alarmsRaised(b *Harness) error {
 	cause := map[alarm]bool{}
 	status, pendingNotice := map[token.Connection]rotation.Status{}, map[token.Connection]bool{}
 	attempts, epoch := map[token.Fingerprint]attemptOf{}, map[token.Connection]int64{}
-	announced := map[string]time.Time{} // when a notice about the whole environment was sent
+	notified := map[string]time.Time{} // when a notice about the whole environment was sent
 	entries := b.Journal.Entries()
 	for i, e := range entries {
 		demand := func(c token.Connection, kind string) {
@@ -38,7 +38,7 @@ func alarmsRaised(b *Harness) error {
 		case Noticed:
 			sent[alarm{effect.Notice.Connection, effect.Notice.Kind}]++
 			if effect.Notice.Connection.IsZero() {
-				announced[effect.Notice.Environment] = e.At
+				notified[effect.Notice.Environment] = e.At
 			}
 		case Restored, Purged, Acted:
 			cause[alarm{e.Connection, rotation.NoticeDrift}] = true
@@ -69,7 +69,7 @@ func alarmsRaised(b *Harness) error {
 			epoch[e.Connection] = r.Epoch
 			if asks := r.Status == rotation.NeedsConsent; asks && !r.NoticePending && (status[e.Connection] != r.Status ||
 				pendingNotice[e.Connection]) {
-				if e.At.Sub(announced[e.Connection.Environment]) > announcementCovers {
+				if e.At.Sub(notified[e.Connection.Environment]) > incidentCovers {
 					demand(e.Connection, rotation.NoticeNeedsConsent)
 				}
 				cause[alarm{e.Connection, rotation.NoticeNeedsConsent}] = true
@@ -116,9 +116,9 @@ func alarmsRaised(b *Harness) error {
 	return nil
 }
 
-// announcementCovers is how long a notice about many connections of an environment also
+// incidentCovers is how long a notice about many connections of an environment also
 // covers those that follow.
-const announcementCovers = time.Hour
+const incidentCovers = time.Hour
 
 // demandable are the notices with a cause that the journal shows.
 var demandable = []string{rotation.NoticeNeedsConsent, rotation.NoticeUnknown, rotation.NoticeQuarantined,

@@ -21,7 +21,7 @@ import (
 const brokenStore = "ROTATIONTEST_BROKEN_STORE"
 
 // Each suite must fail on a store with any of these faults.
-func TestSuitesHaveTeeth(t *testing.T) {
+func TestEverySuiteCanFail(t *testing.T) {
 	if name := os.Getenv(brokenStore); name != "" {
 		broken[name](t)
 		return
@@ -29,11 +29,11 @@ func TestSuitesHaveTeeth(t *testing.T) {
 	for name := range sorted(broken) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestSuitesHaveTeeth$", "-test.failfast",
+			again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestEverySuiteCanFail$", "-test.failfast",
 				"-test.timeout=1m")
 			again.Env = append(os.Environ(), brokenStore+"="+name)
 			out, err := again.CombinedOutput()
-			if err == nil || !strings.Contains(string(out), "--- FAIL: TestSuitesHaveTeeth/") {
+			if err == nil || !strings.Contains(string(out), "--- FAIL: TestEverySuiteCanFail/") {
 				t.Errorf("the suite passed, or did not run: %v\n%s", err, out)
 			}
 		})

@@ -26,7 +26,7 @@ func handle(ctx context.Context, e event) (map[string]any, error) {
 		panic(e.Text)
 	case "exit":
 		os.Exit(3)
-	case "hang": // announces itself, then waits for its end
+	case "hang": // reports that it is there, then waits for its end
 		if err := os.WriteFile(e.File, nil, 0o600); err != nil {
 			return nil, err
 		}
