@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import {after, before, test} from 'node:test'
 import {allowing, ask, button, denying, inspect, inspected, invite, openBrowser, Person, reachesButton, sees, signIn, start, world} from './harness.mjs'
 
+if (world.program) world.providers.push(world.program)
 let browser
 before(async () => {
   browser = await openBrowser()
@@ -284,6 +285,64 @@ if (world.kind === 'stand-in') {
     for (const text of ['This is a renewal', 'Hawthorne General Contractors & Sons', world.login]) assert.ok((await page.locator('main').innerText()).includes(text), text)
     await reachesButton(page)
     await inspect(page, 'invite-again')
+  })
+
+  // What the program at the end of the way was told; the result page has a button that leads there.
+  const leadsBack = async (page, connection, result) => {
+    const mark = await page.locator('.reference strong').count() ? await referenceOf(page) : undefined
+    await page.getByRole('link', {name: `Continue to ${new URL(world.program).host}`}).click()
+    await sees(page, 'Back in the program')
+    await cameBack(connection, result, mark)
+  }
+  const cameBack = async (connection, result, mark) => {
+    const all = await ask('came back')
+    assert.equal(all?.length, 1, 'visits of the program')
+    const [reference] = all[0].reference
+    assert.deepEqual(all[0], {customer: ['42'], connection: [connection], result: [result], reference: [mark ?? reference]})
+    assert.match(reference, /^[A-Z2-7]{4}-[A-Z2-7]{4}$/)
+  }
+  const inviteBack = connection => invite(connection, '--return-url', `${world.program}/done?customer=42`)
+
+  visit('a success leads back to the program, by its button and by itself', async page => {
+    await start(page, await inviteBack('demo/back'))
+    await allowing(page).click()
+    await sees(page, 'Procore is connected')
+    assert.equal(await page.getByText('You are taken there automatically').count(), 1)
+    await leadsBack(page, 'demo/back', 'connected')
+    await page.route('**/connected', async route => { // a look takes longer than the page stays
+      const response = await route.fetch()
+      const {refresh, ...headers} = response.headers()
+      await route.fulfill({response, headers})
+    })
+    await page.goto(`${world.publicURL}/connected`)
+    await inspect(page, 'connected-back')
+    await page.unroute('**/connected')
+    const seen = Date.now()
+    await page.goto(`${world.publicURL}/connected`)
+    await sees(page, 'Back in the program')
+    assert.ok(Date.now() - seen > 7000, `after ${Date.now() - seen} ms`)
+    await cameBack('demo/back', 'connected')
+  })
+
+  visit('every other result leads back by its button alone', async page => {
+    const link = await inviteBack('demo/back-denied')
+    await start(page, link)
+    await denying(page).click()
+    await sees(page, 'You did not allow access')
+    assert.equal(await page.getByText('automatically').count(), 0)
+    await inspect(page, 'denied-back')
+    await leadsBack(page, 'demo/back-denied', 'denied')
+    await start(page, link)
+    await ask('spoil', {how: 'lost'})
+    await allowing(page).click()
+    await sees(page, 'We could not finish')
+    await leadsBack(page, 'demo/back-denied', 'failed')
+    await start(page, await inviteBack('demo/back-pending'))
+    await ask('spoil', {how: 'silent'})
+    await allowing(page).click()
+    await sees(page, 'Saved, and still being checked')
+    await leadsBack(page, 'demo/back-pending', 'pending')
+    await ask('spoil', {how: 'not at all'})
   })
 
   visit('a slow answer, looked at again meanwhile', async (page, pat) => {

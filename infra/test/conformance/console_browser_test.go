@@ -5,8 +5,6 @@ package conformance
 import (
 	"bytes"
 	"cmp"
-	"context"
-	"encoding/json"
 	"fmt"
 	"image"
 	"image/color"
@@ -19,12 +17,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/tokenturn/tokenturn/pkg/procore/procoretest"
 )
 
 // A real Chromium uses the console of the demo: it connects, breaks everything that the
@@ -38,26 +33,8 @@ func TestConsoleInABrowser(t *testing.T) {
 	empty := serving(t, "serve", "--data", t.TempDir(), "--addr", "localhost:"+emptyPort)
 	empty.says(t, console)
 	pictures := screens(t, "console")
-	world := map[string]any{"kind": "stand-in", "publicURL": demo.says(t, console), "consentLink": demo.says(t, link),
-		"emptyURL": empty.says(t, console), "screens": pictures, "login": procoretest.DefaultUser().Login,
-		"password": procoretest.DefaultUser().Password}
-	encoded, err := json.Marshal(world)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "../browser/run", "console.mjs")
-	cmd.Env = append(os.Environ(), "WORLD="+string(encoded))
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s\nthe demo wrote:\n%s", err, out, demo.out.tail(4000))
-	}
-	for line := range strings.Lines(string(out)) {
-		if strings.HasPrefix(line, "✔") || strings.HasPrefix(line, "ℹ pass") {
-			t.Log(strings.TrimSpace(line))
-		}
-	}
+	browse(t, "console.mjs", 20*time.Minute, map[string]any{"kind": "stand-in", "publicURL": demo.says(t, console),
+		"consentLink": demo.says(t, link), "emptyURL": empty.says(t, console), "screens": pictures}, demo.out)
 	film(t, pictures)
 }
 

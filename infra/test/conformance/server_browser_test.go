@@ -8,10 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -85,6 +87,8 @@ type site struct {
 	screens   string
 	log       *lockedBuffer
 	links     []string
+	environ   []string // of the command and the server, beyond those of this process
+	program   string   // address of the program that people are led back to
 	control   map[string]func(question) (any, error)
 }
 
@@ -150,7 +154,7 @@ func (s *site) operate(arguments ...string) ([]byte, error) {
 func (s *site) run(stdin []byte, arguments ...string) ([]byte, error) {
 	cmd := exec.CommandContext(s.t.Context(), built(s.t, buildCommand), append([]string{"--data", s.data, "--json"},
 		arguments...)...)
-	cmd.Stdin = strings.NewReader(string(stdin))
+	cmd.Stdin, cmd.Env = strings.NewReader(string(stdin)), append(os.Environ(), s.environ...)
 	out, err := cmd.Output()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		err = fmt.Errorf("tokenturn %q: %w: %s", arguments, err, exit.Stderr)
@@ -191,7 +195,7 @@ func (s *site) serveAt(port, providerURL string, register func(publicURL string)
 	}
 	cmd := exec.Command(built(t, buildCommand), "--data", s.data, "serve", "--addr", "localhost:"+port, "--organization",
 		"Acme Builders")
-	cmd.Stdout, cmd.Stderr = s.log, s.log
+	cmd.Stdout, cmd.Stderr, cmd.Env = s.log, s.log, append(os.Environ(), s.environ...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -223,22 +227,39 @@ func (s *site) serveAt(port, providerURL string, register func(publicURL string)
 func (s *site) visit(kind string, providers ...string) {
 	t := s.t
 	t.Helper()
+	s.browse("consent.mjs", map[string]any{"kind": kind, "pages": pageNames(t), "providers": providers,
+		"program": s.program})
+}
+
+// browse runs a script of the browser with what it has to know of the site, and more.
+func (s *site) browse(script string, more map[string]any) {
+	s.t.Helper()
 	control := httptest.NewServer(http.HandlerFunc(s.answer))
 	defer control.Close()
-	world, _ := json.Marshal(map[string]any{"kind": kind, "control": control.URL, "publicURL": s.publicURL,
-		"screens": s.screens,
-		"login":   procoretest.DefaultUser().Login, "password": procoretest.DefaultUser().Password, "pages": pageNames(t),
-		"providers": providers})
-	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+	world := map[string]any{"control": control.URL, "publicURL": s.publicURL, "screens": s.screens}
+	maps.Copy(world, more)
+	browse(s.t, script, 8*time.Minute, world, s.log)
+}
+
+// browse runs a script of ../browser, and logs what it has shown. log is what the server has written.
+func browse(t *testing.T, script string, limit time.Duration, world map[string]any, log *lockedBuffer) {
+	t.Helper()
+	user := procoretest.DefaultUser()
+	maps.Copy(world, map[string]any{"login": user.Login, "password": user.Password})
+	encoded, err := json.Marshal(world)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "../browser/run", "consent.mjs")
-	cmd.Env = append(os.Environ(), "WORLD="+string(world))
+	cmd := exec.CommandContext(ctx, "../browser/run", script)
+	cmd.Env = append(os.Environ(), "WORLD="+string(encoded))
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
+		t.Fatalf("%v\n%s\nthe server wrote:\n%s", err, out, log.tail(4000))
 	}
 	for line := range strings.Lines(string(out)) {
-		if strings.HasPrefix(line, "✔") || strings.HasPrefix(line, "ℹ pass") {
+		if strings.HasPrefix(line, "✔") || strings.HasPrefix(line, "ℹ pass") || strings.HasPrefix(line, "figure: ") {
 			t.Log(strings.TrimSpace(line))
 		}
 	}
@@ -342,6 +363,7 @@ func newStandInSite(t *testing.T) *standInSite {
 		s.Handler.ServeHTTP(w, r)
 	}))
 	t.Cleanup(s.proxy.Close)
+	s.returns()
 	s.control["reset"] = func(question) (any, error) {
 		s.granted = s.exchanges()
 		return struct{}{}, nil
@@ -382,6 +404,32 @@ func newStandInSite(t *testing.T) *standInSite {
 		return struct{}{}, nil
 	}
 	return s
+}
+
+// returns starts the program that people are led back to, with their results in the query.
+func (s *standInSite) returns() {
+	var mu sync.Mutex
+	var came []url.Values
+	program := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/done" {
+			http.NotFound(w, r) // the browser asks for an icon, too
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		came = append(came, r.URL.Query())
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		fmt.Fprint(w, "<!DOCTYPE html><title>Back</title><h1>Back in the program</h1>")
+	}))
+	s.t.Cleanup(program.Close)
+	s.program, s.environ = program.URL, append(s.environ, "TOKENTURN_RETURN_ORIGINS="+program.URL)
+	s.control["came back"] = func(question) (any, error) { // since the last question
+		mu.Lock()
+		defer mu.Unlock()
+		all := came
+		came = nil
+		return all, nil
+	}
 }
 
 // exchanges counts every code that arrived at the token endpoint.
