@@ -141,6 +141,8 @@ func TestRulesOfServicesBite(t *testing.T) {
 		{"many runs at once", "queue", "MaximumConcurrency: 2", "MaximumConcurrency: 50"},
 		{"a message that comes back while its run goes on", "queue", "VisibilityTimeout: 960", "VisibilityTimeout: 900"},
 		{"a message that comes back when tokens have died", "queue", "VisibilityTimeout: 960", "VisibilityTimeout: 5400"},
+		{"an alarm at every long run", "backlog", "Threshold: 1830", "Threshold: 1200"},
+		{"an alarm that a message leaves unseen", "backlog", "Threshold: 1830", "Threshold: 3000"},
 		{"a sweep that fails once", "once", "MaximumRetryAttempts: 2\n", "MaximumRetryAttempts: 0\n"},
 		{"a sweep that is cut off", "once", "MaximumEventAgeInSeconds: 1800", "MaximumEventAgeInSeconds: 900"},
 		{"a sweep that is repeated for hours", "once", "MaximumEventAgeInSeconds: 1800", "MaximumEventAgeInSeconds: 21600"},

@@ -14,6 +14,7 @@ import (
 
 	"github.com/tokenturn/tokenturn/infra/test/cloudformation"
 	"github.com/tokenturn/tokenturn/pkg/config"
+	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/secretsmanager"
 )
 
@@ -44,6 +45,7 @@ var rules = []struct {
 	{"once", "Lambda repeats a failed sweep twice, a callback never, and does not stop chains of follow-ups", once},
 	{"schedule", "hourly by default, on the minute, handed to Lambda within 15 minutes", schedule},
 	{"queue", "a message comes back after its run is over and before tokens die, and is given up in the end", queue},
+	{"backlog", "an alarm says that follow-ups fail before the next sweep, and not while they wait and run", backlog},
 	{"queue-policies", "a policy covers one queue, as Amazon SQS wants it", queuePolicies},
 	{"new-secrets", "a role that makes secrets passes Secrets Manager's test of their key", newSecrets},
 	{"missing-data", "an alarm for which time without data counts fills it in", missingData},
@@ -438,6 +440,21 @@ func queue(t template) (broken []string) {
 	broken = append(broken, function.differs("Events.FollowUps.Properties.FunctionResponseTypes",
 		[]any{"ReportBatchItemFailures"})...)
 	return append(broken, function.differs("Events.FollowUps.Properties.Queue", getAtt("FollowUps", "Arn"))...)
+}
+
+// backlog: Amazon SQS leaves a message out of ApproximateAgeOfOldestMessage once it was received three times, so the
+// age must be reached before the third time. (Amazon SQS developer guide, Available CloudWatch metrics.)
+func backlog(t template) (broken []string) {
+	timeout, _ := t.resource("RotateFunction").at("Timeout").(int)
+	hidden, _ := t.resource("FollowUps").at("VisibilityTimeout").(int)
+	age, _ := t.resource("BacklogAlarm").at("Threshold").(int)
+	period, _ := t.resource("BacklogAlarm").at("Period").(int)
+	if longest := int(rotation.MaxDelay.Seconds()) + timeout; age <= longest || age+period > 2*hidden {
+		broken = append(broken, fmt.Sprintf("it goes off at %d s, and a message waits and runs for %d s, and comes a third "+
+			"time after %d s", age, longest, 2*hidden))
+	}
+	return append(broken, t.resource("BacklogAlarm").differs("Dimensions",
+		[]any{map[string]any{"Name": "QueueName", "Value": getAtt("FollowUps", "QueueName")}})...)
 }
 
 func logs(t template) (broken []string) {

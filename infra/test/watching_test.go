@@ -114,6 +114,11 @@ var faults = []fault{
 		31_000), []string{"CallbackDuration"}},
 	{"a follow-up is given up", given("AWS/SQS ApproximateNumberOfMessagesVisible QueueName=example-DeadLetters", 1),
 		[]string{"DeadLetterDepth"}},
+	{"a follow-up fails twice", given("AWS/SQS ApproximateAgeOfOldestMessage QueueName=example-FollowUps", 1860),
+		[]string{"Backlog"}},
+	// and works until its timeout
+	{"a follow-up waits as long as it can", given("AWS/SQS ApproximateAgeOfOldestMessage QueueName=example-FollowUps",
+		1800), nil},
 	{"a sweep is lost", given("AWS/SQS ApproximateNumberOfMessagesVisible QueueName=example-LostSweeps", 1),
 		[]string{"LostSweepDepth"}},
 	{"reads are throttled", given("AWS/DynamoDB ReadThrottleEvents TableName=example-Table", 3),
