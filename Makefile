@@ -65,8 +65,11 @@ test: lint
 conformance:
 	infra/test/conformance/run
 
+# Of the functions, as the deployment's parameter of this name, which only its toml file sets.
+ARCHITECTURE = $(or $(shell sed -n 's/^ *"Architecture=\([a-z0-9_]*\)",*$$/\1/p' '$(CONFIG)'),arm64)
+
 # Flags for small binaries that start fast: see the AWS SAM and Lambda build notes for Go.
-FUNCTION := CGO_ENABLED=0 GOOS=linux GOARCH=arm64 go build -tags lambda.norpc -trimpath -ldflags '-s -w -buildid='
+FUNCTION = CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCHITECTURE:x86_64=amd64) go build -tags lambda.norpc -trimpath -ldflags '-s -w -buildid='
 
 build: tokenturn
 	$(FUNCTION) -o build/rotate/bootstrap ./functions/rotate

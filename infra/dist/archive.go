@@ -67,30 +67,33 @@ func (r *release) archive(ctx context.Context, p platform, pages []file) error {
 	return r.write(name, packed)
 }
 
-// functions makes the archives that AWS Lambda takes, with the program at the top and for the architecture of
-// template.yaml.
+// functions makes the archives that AWS Lambda takes, with the program at the top, for each value of the parameter
+// Architecture of template.yaml.
 func (r *release) functions(ctx context.Context) error {
 	for _, name := range []string{"rotate", "callback"} {
-		program, err := r.compile(ctx, "functions/"+name, lambda, "lambda.norpc")
-		if err != nil {
-			return err
-		}
-		content, err := os.ReadFile(program)
-		if err != nil {
-			return err
-		}
-		packed, err := zipped([]file{{path: "bootstrap", mode: 0o755, content: content}}, r.time)
-		if err != nil {
-			return err
-		}
-		if err := r.write(r.name("lambda_"+name+"_"+lambda.arch+".zip"), packed); err != nil {
-			return err
+		for architecture, p := range architectures {
+			program, err := r.compile(ctx, "functions/"+name, p, "lambda.norpc")
+			if err != nil {
+				return err
+			}
+			content, err := os.ReadFile(program)
+			if err != nil {
+				return err
+			}
+			packed, err := zipped([]file{{path: "bootstrap", mode: 0o755, content: content}}, r.time)
+			if err != nil {
+				return err
+			}
+			if err := r.write(r.name("lambda_"+name+"_"+architecture+".zip"), packed); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-var lambda = platform{"linux", "arm64"}
+// architectures are the platforms of Lambda's functions, by the names that Lambda gives them.
+var architectures = map[string]platform{"arm64": {"linux", "arm64"}, "x86_64": {"linux", "amd64"}}
 
 // tarGz packs files in their order. Nothing but files and time determines the bytes.
 func tarGz(files []file, at time.Time) ([]byte, error) {

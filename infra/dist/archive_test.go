@@ -61,19 +61,22 @@ var machines = map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AA
 
 func TestFunctions(t *testing.T) {
 	for _, name := range []string{"rotate", "callback"} {
-		z, err := zip.OpenReader(filepath.Join(firstBuild(t), "tokenturn_"+testNumber+"_lambda_"+name+"_arm64.zip"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer z.Close()
-		content, err := fs.ReadFile(z, "bootstrap")
-		if err != nil || len(z.File) != 1 || z.File[0].Mode() != 0o755 {
-			t.Errorf("%s: %v, %+v", name, err, z.File)
-		}
-		checkStatic(t, content, elf.EM_AARCH64)
-		info, err := buildinfo.Read(bytes.NewReader(content))
-		if err != nil || info.Path != "github.com/tokenturn/tokenturn/functions/"+name {
-			t.Errorf("%s: %v, %v", name, err, info)
+		for architecture, machine := range map[string]elf.Machine{"arm64": elf.EM_AARCH64, "x86_64": elf.EM_X86_64} {
+			file := "tokenturn_" + testNumber + "_lambda_" + name + "_" + architecture + ".zip"
+			z, err := zip.OpenReader(filepath.Join(firstBuild(t), file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer z.Close()
+			content, err := fs.ReadFile(z, "bootstrap")
+			if err != nil || len(z.File) != 1 || z.File[0].Mode() != 0o755 {
+				t.Errorf("%s: %v, %+v", file, err, z.File)
+			}
+			checkStatic(t, content, machine)
+			info, err := buildinfo.Read(bytes.NewReader(content))
+			if err != nil || info.Path != "github.com/tokenturn/tokenturn/functions/"+name {
+				t.Errorf("%s: %v, %v", file, err, info)
+			}
 		}
 	}
 }

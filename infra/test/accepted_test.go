@@ -99,8 +99,8 @@ func alarmsNameAPage(t template) (broken []string) {
 
 // unfiltered: a line of metrics has no level, and Lambda treats a line without a level as INFO.
 func unfiltered(t template) (broken []string) {
-	for _, r := range t.ofType(functionKind) {
-		broken = append(broken, r.differs("LoggingConfig.ApplicationLogLevel", "TRACE")...)
+	for name := range t.ofType(functionKind) {
+		broken = append(broken, t.resolved(name, nil).differs("LoggingConfig.ApplicationLogLevel", "TRACE")...)
 	}
 	return broken
 }
@@ -150,6 +150,10 @@ func TestRulesOfServicesBite(t *testing.T) {
 		{"callbacks twice", "once", "EventInvokeConfig: {MaximumRetryAttempts: 0}",
 			"EventInvokeConfig: {MaximumRetryAttempts: 2}"},
 		{"logs as text", "logs", "LogFormat: JSON", "LogFormat: Text"},
+		{"a log format that GovCloud refuses", "logs", "HasJsonLogs: !Not [!Condition IsGovCloud]",
+			"HasJsonLogs: !Not [!Condition IsChina]"},
+		{"a log group that no function has", "logs", "/aws/lambda/${AWS::StackName}-rotate\"]",
+			"/aws/lambda/${AWS::StackName}-rotation\"]"},
 		{"metrics that Lambda filters away", "unfiltered", "ApplicationLogLevel: TRACE", "ApplicationLogLevel: WARN"},
 		{"a short wait of the API", "integration", "TimeoutInMillis: 30000", "TimeoutInMillis: 3000"},
 		{"a stage that may not call", "integration", "${Api}/$default/*", "${Api}/prod/*"},

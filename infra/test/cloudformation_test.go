@@ -174,11 +174,23 @@ func (t template) resolve(value any, values map[string]any) any {
 	return resolved
 }
 
+// resolved is a resource with the intrinsic functions of its properties resolved, each by itself: what cannot be
+// resolved becomes a text.
+func (t template) resolved(name string, parameters map[string]any) resource {
+	r := t.resource(name)
+	properties, values := map[string]any{}, t.values(parameters)
+	for property, value := range object(r["Properties"]) {
+		maps.Copy(properties, object(t.resolve(map[string]any{property: value}, values)))
+	}
+	return resource{"Type": r["Type"], "Properties": properties}
+}
+
 // identity is what AWS would give a resource for a Ref or an attribute.
 func (t template) identity(name, attribute string) (any, error) {
 	kind := text(t.resource(name)["Type"])
 	switch kind + " " + attribute {
-	case "AWS::DynamoDB::Table Ref", "AWS::Serverless::Function Ref", "AWS::SQS::Queue QueueName":
+	case "AWS::DynamoDB::Table Ref", "AWS::Serverless::Function Ref", "AWS::SQS::Queue QueueName",
+		"AWS::Logs::LogGroup Ref":
 		return "example-" + name, nil
 	case "AWS::KMS::Key Arn":
 		return "arn:aws:kms:us-east-1:111122223333:key/" + name, nil

@@ -41,7 +41,7 @@ var rules = []struct {
 	{"kept-apart", "what is kept refers to nothing that is replaceable but the identities of roles", keptApart},
 	{"no-circle", "no resource needs itself", noCircle},
 	{"table", "the table is what pkg/dynamo describes, encrypted, recoverable, protected", table},
-	{"functions", "functions run on arm64, provided.al2023, from what make builds", functions},
+	{"functions", "functions run on provided.al2023, on the processors that make builds for", functions},
 	{"once", "Lambda repeats a failed sweep twice, a callback never, and does not stop chains of follow-ups", once},
 	{"schedule", "hourly by default, on the minute, handed to Lambda within 15 minutes", schedule},
 	{"queue", "a message comes back after its run is over and before tokens die, and is given up in the end", queue},
@@ -362,7 +362,7 @@ func keys(hash, sort string) []any {
 func functions(t template) (broken []string) {
 	globals := resource{"Properties": object(object(t.root["Globals"])["Function"])}
 	broken = append(broken, globals.differs("Runtime", "provided.al2023")...)
-	broken = append(broken, globals.differs("Architectures", []any{"arm64"})...)
+	broken = append(broken, globals.differs("Architectures", []any{ref("Architecture")})...)
 	broken = append(broken, globals.differs("Handler", "bootstrap")...)
 	for name, r := range t.ofType("AWS::Serverless::Function") {
 		directory := strings.ToLower(strings.TrimSuffix(name, "Function"))
@@ -457,12 +457,27 @@ func backlog(t template) (broken []string) {
 		[]any{map[string]any{"Name": "QueueName", "Value": getAtt("FollowUps", "QueueName")}})...)
 }
 
+// logs: a function's log has a group of the stack, which has the retention and the key. Where Lambda knows no JSON
+// format, that is the group that has the function's name.
 func logs(t template) (broken []string) {
-	for name, r := range t.ofType("AWS::Serverless::Function") {
-		if r.at("LoggingConfig.LogGroup") == nil {
-			broken = append(broken, name+" logs to a group of Lambda's making")
+	for name := range t.ofType(functionKind) {
+		group := strings.TrimSuffix(name, "Function") + "Logs"
+		for _, partition := range partitions {
+			function, logGroup := t.resolved(name, partition.values), t.resolved(group, partition.values)
+			where := name + " in " + text(partition.values["AWS::Partition"])
+			logName, own := "/aws/lambda/"+text(function.at("FunctionName")), logGroup.at("LogGroupName")
+			switch {
+			case partition.jsonLogs && own != nil:
+				broken = append(broken, where+" has a log group with a name of its own")
+			case partition.jsonLogs:
+				broken = append(broken, function.differs("LoggingConfig.LogFormat", "JSON")...)
+				broken = append(broken, function.differs("LoggingConfig.LogGroup", "example-"+group)...)
+			case function.at("LoggingConfig") != nil:
+				broken = append(broken, where+" has a LoggingConfig, which is refused there")
+			case own != logName:
+				broken = append(broken, fmt.Sprintf("%s logs to %s and not to %v", where, logName, own))
+			}
 		}
-		broken = append(broken, r.differs("LoggingConfig.LogFormat", "JSON")...)
 	}
 	return broken
 }
