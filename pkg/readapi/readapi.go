@@ -168,6 +168,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	r.Pattern = form.method + " " + strings.TrimSuffix(r.URL.Path, "/")
+	if r.Method != form.method {
+		w.Header().Set("Allow", form.method)
+	}
 	if err := h.refuses(r, form); err != nil { // before anything is said about what exists
 		send(w, form.contentType, nil, err)
 		return
@@ -177,12 +180,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		send(w, form.contentType, nil, err)
 		return
 	}
+	q.name = strings.TrimPrefix(q.name, arnPrefix)
 	c, version, err := h.find(r.Context(), q)
 	if err != nil {
 		send(w, form.contentType, nil, h.public(r.Context(), c, err))
 		return
 	}
-	send(w, form.contentType, answer{ARN: "arn:tokenturn:secretsmanager:local::secret:" + q.name, Name: q.name,
+	send(w, form.contentType, answer{ARN: arnPrefix + q.name, Name: q.name,
 		VersionID: version.ID, SecretString: version.Value.Reveal(), VersionStages: []string{current},
 		CreatedDate: form.date(version.document.SavedAt)}, nil)
 }
@@ -245,6 +249,9 @@ func isForwarded(r *http.Request) bool {
 	}
 	return false
 }
+
+// arnPrefix begins the ARN of a secret here. Readers may use the ARN in place of the name.
+const arnPrefix = "arn:tokenturn:secretsmanager:local::secret:"
 
 // current is the only version that readers get.
 const current = "AWSCURRENT"

@@ -234,6 +234,10 @@ func TestAnswersAsTheAgentDoes(t *testing.T) {
 			answer.VersionStages[0] != "AWSCURRENT" || answer.CreatedDate == "" {
 			t.Errorf("%q: %s", more, body)
 		}
+		byARN, body := m.ask(readapi.Path+"/get?secretId="+url.QueryEscape(answer.ARN)+more, nil)
+		if byARN != status || !strings.Contains(body, `"Name":"`+name+`"`) || !strings.Contains(body, `"`+answer.ARN+`"`) {
+			t.Errorf("by its ARN: %d %s", byARN, body)
+		}
 	}
 }
 
@@ -275,6 +279,12 @@ func TestReadersForAWSWorkUnchanged(t *testing.T) {
 		}
 		requests.Wait()
 		m.rotate()
+	}
+
+	byARN := aws.String("arn:tokenturn:secretsmanager:local::secret:" + name)
+	if found, err := client.GetSecretValue(t.Context(), &secretsmanager.GetSecretValueInput{SecretId: byARN}); err != nil ||
+		aws.ToString(found.Name) != name || aws.ToString(found.ARN) != *byARN {
+		t.Errorf("by its ARN: %v %v", found, err)
 	}
 
 	source, err := tokensource.New(with("another token"), acme.String())
@@ -327,6 +337,15 @@ func TestNothingElseCanBeRead(t *testing.T) {
 	}
 	withoutToken := func(r *http.Request) { r.Header.Del("X-Aws-Parameters-Secrets-Token") }
 	unknown := readapi.Path + "/get?secretId=" + readapi.Prefix + "demo/nobody"
+	for _, method := range []string{http.MethodHead, http.MethodPost} {
+		r := httptest.NewRequestWithContext(t.Context(), method, get, nil)
+		r.Host, r.RemoteAddr = m.server.Listener.Addr().String(), "127.0.0.1:1"
+		answer := httptest.NewRecorder()
+		m.api.ServeHTTP(answer, r)
+		if allow := answer.Header().Get("Allow"); answer.Code != http.StatusMethodNotAllowed || allow != http.MethodGet {
+			t.Errorf("%s: %d, allowed: %q", method, answer.Code, allow)
+		}
+	}
 	for what, test := range map[string]struct {
 		path   string
 		change func(*http.Request)
