@@ -79,7 +79,7 @@ func (e *engine) notifyOfLifetime(ctx context.Context, old, current *Current, en
 	if was, is := old.lifetime(), current.lifetime(); was > 0 && is > 0 && (is-was).Abs() > max(was/20, 10*time.Second) {
 		e.notifyDaily(ctx, NoticeLifetimeChanged, environment, is.Round(time.Minute).String(),
 			"Access tokens of %s now live %v. They lived %v before. tokenturn adjusts all due times; no action is needed.",
-			environment, is, was)
+			environment, is.Round(time.Second), was.Round(time.Second))
 	}
 }
 

@@ -3,6 +3,7 @@ package rotation_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -97,12 +98,16 @@ func TestAskingForMoreLifeLeavesRoomForTheDay(t *testing.T) {
 func TestALifetimeThatChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{Lifetime: 5400 * time.Second})
+		time.Sleep(306 * time.Millisecond) // servers count in seconds
 		b.connect(t)
 		b.live(t, time.Now().Add(3*hour), nil)
 		b.Issuer.Personality.Lifetime = 900 * time.Second
 		b.live(t, time.Now().Add(3*hour), nil)
 		if kinds := b.notices(); !slices.Equal(kinds, []string{rotation.NoticeLifetimeChanged}) {
 			t.Errorf("people were notified of %v", kinds)
+		}
+		if said := b.Notifier.Notices()[0].Summary; strings.Contains(said, ".694") || strings.Contains(said, ".306") {
+			t.Errorf("people read %q", said)
 		}
 		if gap := b.gap(time.Now().Add(-5*hour), time.Now()); gap != 0 {
 			t.Errorf("for %v readers had no live token", gap)
