@@ -48,7 +48,6 @@ func (c *cli) demo(ctx context.Context, listeners []net.Listener, o serveOptions
 		return err
 	}
 	defer func() { err = errors.Join(err, d.close()) }()
-	c.printGuide(d.in.publicURL, d.link)
 	return d.run(ctx, listeners, o)
 }
 
@@ -113,6 +112,7 @@ func (d *demo) run(ctx context.Context, listeners []net.Listener, o serveOptions
 	if err := s.giveTokens(o); err != nil {
 		return err
 	}
+	d.cli.printGuide(d.in.publicURL, d.link)
 	s.experiments = d.lab
 	s.command = shellWord(thisProgram()) + " --data " + shellWord(d.dir)
 	out := io.Discard
