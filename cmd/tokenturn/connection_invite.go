@@ -80,9 +80,12 @@ type inviteAnswer struct {
 
 func (c *cli) invite(ctx context.Context, cmd *cobra.Command, in *installation, conn token.Connection,
 	wanted invitation) error {
-	public, err := c.linkBase(ctx, in, conn.Environment, wanted.publicURL)
-	if err != nil {
-		return err
+	public := strings.TrimRight(wanted.publicURL, "/")
+	if public == "" {
+		var err error
+		if public, err = in.linkBase(ctx, conn.Environment); err != nil {
+			return err
+		}
 	}
 	if public == "" {
 		return usageError(cmd, errors.New("the base URL of the link is not known; set TOKENTURN_PUBLIC_URL or add "+
@@ -109,6 +112,10 @@ func (c *cli) invite(ctx context.Context, cmd *cobra.Command, in *installation, 
 	}
 	if c.store == "embedded" {
 		c.say("It leads to `tokenturn serve`, which must be running when the person opens it.")
+		if served := servedAt(in.dir); served != "" && served != public {
+			c.say("Warning: tokenturn serve runs at %s, and the link leads to %s, as the app's redirect URI does. Stop it, and "+
+				"start it there with --addr.", served, public)
+		}
 	}
 	id := invitationID(made)
 	c.say("To revoke it: tokenturn invitation revoke %s", id)
@@ -116,23 +123,24 @@ func (c *cli) invite(ctx context.Context, cmd *cobra.Command, in *installation, 
 		func(w io.Writer) { fmt.Fprintln(w, link.Reveal()) })
 }
 
-// linkBase is the base URL of links. The address at which `serve` listens is not stored, but
-// the app's redirect URI has it.
-func (c *cli) linkBase(ctx context.Context, in *installation, environment, asked string) (string, error) {
-	switch {
-	case asked != "":
-		return strings.TrimRight(asked, "/"), nil
-	case c.store != "embedded":
+// linkBase is the base URL of links; empty: not known. On one machine it is that of the app's
+// redirect URI: no other link can end there, and `serve` may run later.
+func (in *installation) linkBase(ctx context.Context, environment string) (string, error) {
+	if in.dir == "" { // in AWS it is a setting
 		return in.publicURL, nil
 	}
 	app, err := in.application(ctx, environment)
 	if err != nil {
 		return "", err
 	}
-	if base, found := strings.CutSuffix(app.RedirectURI, callbackURL("", environment)); found {
-		return base, nil
+	return linkBase(app.RedirectURI, environment, in.publicURL), nil
+}
+
+func linkBase(redirectURI, environment, fallback string) string {
+	if base, found := strings.CutSuffix(redirectURI, callbackURL("", environment)); found {
+		return base
 	}
-	return in.publicURL, nil
+	return fallback
 }
 
 // makeInvitation registers the connection and creates a link that can work.

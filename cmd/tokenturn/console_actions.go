@@ -91,7 +91,10 @@ func (a *consoleActions) Invite(ctx context.Context, conn token.Connection) (tok
 	if _, _, err := a.in.load(ctx, conn); err != nil {
 		return token.Secret{}, time.Time{}, err
 	}
-	base, err := a.c.linkBase(ctx, a.in, conn.Environment, a.links)
+	base, err := a.links, error(nil)
+	if base == "" {
+		base, err = a.in.linkBase(ctx, conn.Environment)
+	}
 	if err == nil && base == "" {
 		err = errors.New("the base URL of the link is not known; set TOKENTURN_PUBLIC_URL")
 	}

@@ -38,7 +38,9 @@ type installation struct {
 	rateLimiter  rotation.RateLimiter
 	noticeClaims rotation.NoticeClaims
 	settings     rotation.Settings
-	publicURL    string // base of links; empty if not known
+	// publicURL is where the pages are; empty if not known. On one machine, that is the address
+	// of the `serve` that runs, or of the usual one.
+	publicURL    string
 	secretPrefix string // of names in AWS Secrets Manager
 	// organization is the name on the pages of `serve`; may be empty.
 	organization string
@@ -81,7 +83,7 @@ const (
 	// embeddedStack is the installation's id in documents. One directory is one
 	// installation, which no other one can reach.
 	embeddedStack = "embedded"
-	// localURL is the default public URL of `serve`.
+	// localURL is the public URL of `serve` if none runs.
 	localURL = "http://localhost:8080"
 )
 
@@ -154,7 +156,7 @@ func (c *cli) openEmbedded(ctx context.Context, dir string, log *slog.Logger) (*
 		sealer: store.Sealer(), apps: apps, dir: dir, environments: apps.Environments, consents: store.Consents(),
 		issuer: procore.New(procore.Config{RedeemTimeout: settings.RedeemTimeout, Version: release.Version(),
 			Proxy: configured.ProxyURL()}),
-		settings: settings, publicURL: localURL, returnOrigins: configured.ReturnOrigins, log: log,
+		settings: settings, publicURL: cmp.Or(servedAt(dir), localURL), returnOrigins: configured.ReturnOrigins, log: log,
 		close:  store.Close,
 		checks: []doctor.Check{checkStore(store, dir), checkServe(dir, store.Ledger())}}, nil
 }

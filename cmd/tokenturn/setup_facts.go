@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strings"
 
 	"github.com/tokenturn/tokenturn/pkg/doctor"
 	"github.com/tokenturn/tokenturn/pkg/embedded"
@@ -110,9 +109,6 @@ func (g *guide) gather(ctx context.Context) (*setupFacts, error) {
 	}
 	f.secretPrefix = g.in.secretPrefix
 	d := doctor.New(doctor.Config{Issuer: g.in.issuer})
-	if f.served != "" {
-		g.in.publicURL = f.served // that app set offers, too
-	}
 	app := g.gatherApp(ctx, f, d)
 	f.redirects = redirectURIs(ctx, f, g.in.publicURL, d)
 	if f.active() && app != nil {
@@ -231,10 +227,10 @@ func redirectURIs(ctx context.Context, f *setupFacts, public string, d *doctor.D
 		return []redirectURI{}
 	}
 	environment, stored := f.conn.Environment, f.credentials.RedirectURI
-	callback := callbackURL(public, environment)
-	if !f.isAWS && strings.HasSuffix(stored, callbackURL("", environment)) {
-		callback = stored // `serve` may have another address
+	if !f.isAWS {
+		public = linkBase(stored, environment, public)
 	}
+	callback := callbackURL(public, environment)
 	local := loopback.IsLoopback(callback)
 	uses := []redirectURI{{URI: callback, Use: "links (tokenturn connection invite)"}}
 	if local {

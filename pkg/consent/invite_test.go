@@ -131,7 +131,8 @@ func TestRenewals(t *testing.T) {
 		t.Errorf("invitation %+v", made)
 	}
 	renewals.PublicURL = "https://elsewhere.example.com"
-	if link, _, err := renewals.Renew(t.Context(), rotation.Record{Connection: acme}, now); err == nil || !link.IsZero() {
+	if link, _, err := renewals.Renew(t.Context(), rotation.Record{Connection: acme}, now); err == nil || !link.IsZero() ||
+		!strings.Contains(err.Error(), "register the first in the Developer Portal and store it with") {
 		t.Errorf("a link that could not work: %v", err)
 	}
 }

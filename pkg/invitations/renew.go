@@ -27,8 +27,9 @@ func (r Renewals) Renew(ctx context.Context, rec rotation.Record, now time.Time)
 			err)
 	}
 	if here := r.PublicURL + "/callback/" + rec.Connection.Environment; app.RedirectURI != here {
-		return token.Secret{}, time.Time{}, fmt.Errorf("the redirect_uri in the app credentials of %s is not %s",
-			rec.Connection.Environment, here)
+		return token.Secret{}, time.Time{}, fmt.Errorf("links from here end at %s only, and the redirect URI in the app "+
+			"credentials of %s is %s: register the first in the Developer Portal and store it with `tokenturn app set %[2]s`, "+
+			"or serve the second", here, rec.Connection.Environment, app.RedirectURI)
 	}
 	link, made, err := New(ctx, r.Store, r.PublicURL, Invitation{Connection: rec.Connection, Epoch: rec.Epoch,
 		CreatedAt: now})
