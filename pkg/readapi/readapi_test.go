@@ -282,8 +282,8 @@ func TestReadersForAWSWorkUnchanged(t *testing.T) {
 	}
 
 	byARN := aws.String("arn:tokenturn:secretsmanager:local::secret:" + name)
-	if found, err := client.GetSecretValue(t.Context(), &secretsmanager.GetSecretValueInput{SecretId: byARN}); err != nil ||
-		aws.ToString(found.Name) != name || aws.ToString(found.ARN) != *byARN {
+	found, err := client.GetSecretValue(t.Context(), &secretsmanager.GetSecretValueInput{SecretId: byARN})
+	if err != nil || aws.ToString(found.Name) != name || aws.ToString(found.ARN) != *byARN {
 		t.Errorf("by its ARN: %v %v", found, err)
 	}
 
