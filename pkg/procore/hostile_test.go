@@ -154,8 +154,8 @@ var hostiles = []hostile{
 	{"created_at in the future", but("1795000000", "4000000000"), rotation.Captured, "HTTP 200", rotation.Sound, ""},
 
 	// The transport.
-	{"gzip bomb", answer(200, gzipped(strings.Repeat("0", 64<<20)), "Content-Encoding: gzip"), rotation.Captured,
-		"HTTP 200", rotation.Unreadable, tooLong},
+	{"gzip bomb", answer(200, strings.Repeat(gzipped(strings.Repeat("0", 1<<20)), 64), "Content-Encoding: gzip"),
+		rotation.Captured, "HTTP 200", rotation.Unreadable, tooLong},
 	{"Content-Length too long", bytesOf(ok + "Content-Length: 500\r\n\r\n" + whole), rotation.Captured,
 		"HTTP 200, body cut off after 129 bytes: the server closed the connection", rotation.Sound, ""},
 	{"Content-Length too short", bytesOf(ok + "Content-Length: 60\r\n\r\n" + whole), rotation.Captured, "HTTP 200",
