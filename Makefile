@@ -4,6 +4,7 @@
 #   make run ADDR=localhost:9000  the same, where port 8080 is taken
 #   make check        format, vet, staticcheck, short tests: the inner loop; under a minute once built
 #   make test         runs every check that needs only Go; about three minutes on two idle processors
+#   make race         runs the command's scripts and stories of days with the race detector; a part of make conformance
 #   make conformance  runs the compiled functions against moto's AWS and a real Doorkeeper; installs what it needs
 #   make build        builds the functions for AWS (build/*/bootstrap) and the command for this machine (build/tokenturn)
 #   make deploy-local tries the template and the runbooks on this machine, with moto as AWS; needs Go and Python
@@ -21,12 +22,15 @@ help:
 	@sed -n 's/^#  *\(make .*\)/\1/p' $(MAKEFILE_LIST)
 .PHONY: help
 
-# The race detector needs cgo, and cgo a C compiler.
-RACE := $(shell [ "$$(go env CGO_ENABLED)" = 1 ] && command -v "$$(go env CC)" >/dev/null 2>&1 && echo -race)
+# The race detector needs cgo, and cgo a C compiler. SQLite is C that a program has translated: it has locks of its
+# own, and would take most of the time. A package without the detector must have no generic functions, because the
+# linker may take its copy of them for all packages.
+RACE := $(shell [ "$$(go env CGO_ENABLED)" = 1 ] && command -v "$$(go env CC)" >/dev/null 2>&1 && \
+	echo -race -gcflags=modernc.org/sqlite/lib=-race=false)
 
 # A program with the race detector sleeps for a second when it ends, unless atexit_sleep_ms says otherwise,
 # and the command's tests start hundreds.
-test: export GORACE := atexit_sleep_ms=10
+test race: export GORACE := atexit_sleep_ms=10
 
 # The explorer makes gigabytes of garbage, and its goroutines yield by themselves.
 EXPLORER := GOGC=800 GODEBUG=asyncpreemptoff=1
@@ -34,6 +38,11 @@ EXPLORER := GOGC=800 GODEBUG=asyncpreemptoff=1
 # The explorer and stories of hours, of a month or of thousands of connections run without the race detector,
 # which makes them ten times slower and finds nothing in them that shorter tests do not have.
 LONG := TestEveryFaultIsSurvived|TestABacklog|TestOneFailureCosts|TestOneHour|TestAMonth|TestAWipe|TestClocksThatStay|TestAThousand
+# These run with the race detector in `make conformance` only: stories of a day or more, and tests that start many
+# programs. The scripts of programs that do several things at once (console, serve, serve_demo, worker) are not here.
+PLAIN := TestReadersAlways|TestWhatOneRun|TestOneMinute|TestAskingForMore|TestAFaultlessMonth|TestEverySuiteCanFail|TestRemediesHelp
+PROGRAMS := TestExamples|TestExperiments$$|TestWorkerKilled|TestSetup|TestAnswersToTheQuestion|TestBadInput|TestCommandsOnPages
+SCRIPTS := TestScripts/^(app|connection|credentials|doctor|fsck|invitation|profile|proxy|remedies|setup|stack|token|usage)
 # These start many programs, or wait in real time.
 SLOW := TestExamples|TestRemediesHelp|TestExperiments|TestWorkerKilled
 
@@ -59,8 +68,13 @@ lint: # go test runs without vet below, as this runs all of it
 
 test: lint
 	@test -n "$(RACE)" || echo "No C compiler: the race detector is OFF."
-	go test $(RACE) -vet=off -timeout 60m -skip '$(LONG)' ./...
-	$(EXPLORER) go test -vet=off -run '$(LONG)' ./pkg/rotation ./pkg/console
+	go test $(RACE) -vet=off -timeout 60m -skip '$(LONG)|$(PLAIN)|$(PROGRAMS)|$(SCRIPTS)' ./...
+	go test -vet=off -timeout 60m -run '$(PROGRAMS)|$(SCRIPTS)' ./cmd/tokenturn
+	$(EXPLORER) go test -vet=off -run '$(LONG)|$(PLAIN)' ./pkg/rotation/... ./pkg/console ./pkg/fsck ./infra/test
+
+race:
+	go test $(RACE) -vet=off -timeout 60m -run '$(PLAIN)|$(PROGRAMS)|$(SCRIPTS)' ./cmd/tokenturn ./pkg/rotation/... ./pkg/fsck ./infra/test
+.PHONY: race
 
 conformance:
 	infra/test/conformance/run

@@ -255,6 +255,45 @@ func TestMakeTargetsOnPages(t *testing.T) {
 	}
 }
 
+// What `make test` leaves out of its run with the race detector, it runs without it: each name in
+// one of these lists is the beginning of a test in a package of the line that runs the list.
+func TestMakefileNamesTests(t *testing.T) {
+	makefile := read(t, filepath.Join(top, "Makefile"))
+	declared := map[string][]string{} // directories
+	for _, path := range goFiles(t) {
+		for _, found := range regexp.MustCompile(`(?m)^func (Test\w+)\(t `).FindAllStringSubmatch(read(t, path), -1) {
+			dir := strings.TrimPrefix(filepath.ToSlash(filepath.Dir(path)), top+"/")
+			declared[found[1]] = append(declared[found[1]], "./"+dir)
+		}
+	}
+	for _, list := range []string{"LONG", "PLAIN", "PROGRAMS", "SCRIPTS"} {
+		names := regexp.MustCompile(`(?m)^` + list + ` := (.+)$`).FindStringSubmatch(makefile)
+		run := regexp.MustCompile(`(?m)^\t.*go test -vet=off .*-run '[^']*\$\(` + list + `\)[^']*' (.+)$`).
+			FindStringSubmatch(makefile)
+		skipped := strings.Contains(makefile, "-skip '$(LONG)|$(PLAIN)|$(PROGRAMS)|$(SCRIPTS)' ./...")
+		if names == nil || run == nil || !skipped {
+			t.Fatalf("%s: no list, or no line that runs it", list)
+		}
+		tests, scripts, _ := strings.Cut(names[1], "/^(")
+		for name := range strings.SplitSeq(strings.ReplaceAll(tests, "$$", ""), "|") {
+			found := false
+			for test, dirs := range declared {
+				found = found || strings.HasPrefix(test, name) && slices.ContainsFunc(dirs, func(dir string) bool {
+					return matches(dir, strings.Fields(run[1])...)
+				})
+			}
+			if !found {
+				t.Errorf("%s: no test in %s begins with %s", list, run[1], name)
+			}
+		}
+		for name := range strings.SplitSeq(strings.TrimSuffix(scripts, ")"), "|") {
+			if name != "" {
+				glob(t, "cmd/tokenturn/testdata/script/"+name+"*.txtar")
+			}
+		}
+	}
+}
+
 // Each test that the README names exists, above all those of its track record.
 func TestTestsInReadme(t *testing.T) {
 	declared := map[string]bool{}

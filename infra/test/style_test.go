@@ -1,6 +1,8 @@
 package infra_test
 
 import (
+	"go/ast"
+	"go/parser"
 	"go/scanner"
 	"go/token"
 	"io/fs"
@@ -132,6 +134,49 @@ func userTexts(t *testing.T) map[string]string {
 		})
 	}
 	return texts
+}
+
+// Comments and names, those of tests among them, are in the same words.
+func TestCodeIsInPlainWords(t *testing.T) {
+	files := token.NewFileSet()
+	for _, path := range goFiles(t) {
+		if strings.HasSuffix(path, "infra/test/style_test.go") {
+			continue // the list itself
+		}
+		file, err := parser.ParseFile(files, path, nil, parser.ParseComments|parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		complain := func(at token.Pos, text string, except ...string) {
+			for _, found := range oldWords.FindAllString(text, -1) {
+				if !slices.Contains(except, strings.ToLower(found)) {
+					t.Errorf("%s: %q in %q", files.Position(at), found, text)
+				}
+			}
+		}
+		for _, group := range file.Comments {
+			complain(group.Pos(), strings.TrimPrefix(group.Text(), "Whose returns"), "by itself")
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			if name, ok := n.(*ast.Ident); ok && !vaultKey.MatchString(name.Name) {
+				complain(name.Pos(), spaced(name.Name), "whose")
+			}
+			return true
+		})
+	}
+}
+
+// vaultKey is the name of an output and of the setting that it gives.
+var vaultKey = regexp.MustCompile(`[vV]aultKey`)
+
+// ends are where a word of a name ends and the next one begins.
+var ends = []*regexp.Regexp{regexp.MustCompile("([a-z0-9])([A-Z])"), regexp.MustCompile("([A-Z])([A-Z][a-z])")}
+
+func spaced(name string) string {
+	for _, end := range ends {
+		name = end.ReplaceAllString(name, "$1 $2")
+	}
+	return name
 }
 
 func glob(t *testing.T, patterns ...string) (found []string) {

@@ -382,7 +382,7 @@ func (s *slowly) Redeem(context.Context, rotation.Application, rotation.Grant) r
 
 // If the server answers but reports that its spike limit is used up, the run waits the ten
 // seconds of that limit.
-func TestARemainingLimitOfNothingIsHeeded(t *testing.T) {
+func TestARemainingLimitOfNothingIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHarness(rotationtest.Personality{})
 		b.settings.Concurrency = 1

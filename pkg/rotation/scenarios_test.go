@@ -42,7 +42,7 @@ var scenarios = slices.Concat([]namedScenario{
 	{"an import after a disconnect", scenario{before: disconnectFirst, actors: []actor{importer, sweeper}}},
 	{"an import of a token that is spent", scenario{pending: true, actors: []actor{lateImporter, sweeper}}},
 	{"a first import and a sweep", scenario{pending: true, actors: []actor{importer, sweeper}}},
-	{"an import after the table was lost", scenario{rare: true, before: startAnew, actors: []actor{importer, sweeper}}},
+	{"an import after the table was lost", scenario{rare: true, before: startOver, actors: []actor{importer, sweeper}}},
 	{"two callbacks", scenario{actors: []actor{callback("callback 1"), callback("callback 2")}}},
 	{"a consent and a disconnect", scenario{actors: []actor{consenter, disconnecter}}},
 	{"a consent and a publisher", scenario{rare: true, actors: []actor{consenter, publisher}}},
@@ -131,8 +131,8 @@ func loseTable(b *harness) {
 	}
 }
 
-// startAnew withdraws the consent and loses the table; the secret stays.
-func startAnew(b *harness) {
+// startOver withdraws the consent and loses the table; the secret stays.
+func startOver(b *harness) {
 	withdrawer.act(context.Background(), b)
 	loseTable(b)
 }

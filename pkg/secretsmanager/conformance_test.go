@@ -93,7 +93,7 @@ func TestDeletedAndEmptySecrets(t *testing.T) {
 	}
 }
 
-func TestApplicationsAreStoredAnewEachTime(t *testing.T) {
+func TestApplicationsAreStoredAgainEachTime(t *testing.T) {
 	a := secretsmanager.NewApplications(sdk.NewFromConfig(awstest.Server(t, http.DefaultTransport)), fresh(), parse)
 	if _, err := a.Application(t.Context(), "sandbox"); !errors.Is(err, rotation.ErrNoApplication) {
 		t.Errorf("before Set: got %v, want ErrNoApplication", err)
