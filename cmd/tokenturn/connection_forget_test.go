@@ -126,11 +126,9 @@ func TestForgetOfAScheduledSecret(t *testing.T) {
 	aws := *in
 	aws.deletions, aws.secretPrefix = recoverable{in.deletions}, "prefix"
 	err := (&cli{stdout: io.Discard, stderr: io.Discard}).forget(t.Context(), &aws, forgotten, true)
-	if exitCode(err) != tryLater ||
-		!strings.Contains(err.Error(), "the secret of demo/gone is scheduled for deletion and can still be restored; "+
-			"nothing was changed") ||
-		!strings.Contains(err.Error(), "aws secretsmanager delete-secret --force-delete-without-recovery "+
-			"--secret-id prefix/connection/demo/gone") {
+	if exitCode(err) != tryLater || !strings.Contains(err.Error(), "the secret of demo/gone is scheduled for deletion "+
+		"and can still be restored; nothing was changed") || !strings.Contains(err.Error(), "aws secretsmanager "+
+		"delete-secret --force-delete-without-recovery --secret-id prefix/connection/demo/gone") {
 		t.Errorf("forget: %v", err)
 	}
 	if row, _, invited := left(t, in); !row || !invited {

@@ -62,9 +62,8 @@ func TestProseFitsTheTerminal(t *testing.T) {
 		"example.com/a/long/address/that/is/never/broken\nplain one two three four five six seven"
 	for width, want := range map[int]string{
 		0: text, 200: text,
-		30: "A title that fits\n\n  → user: one two three four\n    five six seven eight nine\n    ten\n" +
-			"  source:\n  https://example.com/a/long/address/that/is/never/broken\n" +
-			"plain one two three four five\nsix seven",
+		30: "A title that fits\n\n  → user: one two three four\n    five six seven eight nine\n    ten\n  source:\n  " +
+			"https://example.com/a/long/address/that/is/never/broken\nplain one two three four five\nsix seven",
 	} {
 		if got := fitProse(width, text); got != want {
 			t.Errorf("%d columns:\n%s\nwant:\n%s", width, got, want)

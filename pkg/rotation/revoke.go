@@ -31,7 +31,7 @@ func (t *reconciliation) revoke(ctx context.Context, m TokenResponse) (*Connecti
 // issuedToAnother is why the server never lets these app credentials revoke a pair (RFC 7009
 // section 2.1), so no run tries again.
 const issuedToAnother = "it was issued to another client id than that of the app credentials; its access token " +
-	"expires at its usual time; to end its refresh token, revoke the app's access in Procore"
+	"works until it expires; to end its refresh token, revoke the app's access in Procore"
 
 // endPair revokes the pair of one response. how is the result, for the history.
 func (t *reconciliation) endPair(ctx context.Context, m TokenResponse) (how string, err error) {

@@ -49,8 +49,8 @@ func TestAPairOfAnotherAppIsNotRevoked(t *testing.T) {
 		want     string // in the history
 	}{
 		"another client id": {"another", "not revoked, because it was issued to another client id than that of the app " +
-			"credentials; its access token expires at its usual time; to end its refresh token, revoke the app's access " +
-			"in Procore"},
+			"credentials; its access token works until it expires; to end its refresh token, revoke the app's access in " +
+			"Procore"},
 		"another secret": {app.ClientID, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
