@@ -113,8 +113,11 @@ func (c *cli) invite(ctx context.Context, cmd *cobra.Command, in *installation, 
 	if c.store == "embedded" {
 		c.say("It leads to `tokenturn serve`, which must be running when the person opens it.")
 		if served := servedAt(in.dir); served != "" && served != public {
-			c.say("Warning: tokenturn serve runs at %s, and the link leads to %s, as the app's redirect URI does. Stop it, and "+
-				"start it there with --addr.", served, public)
+			c.say("Warning: tokenturn serve runs at %s, and the link leads to %s, as the app's redirect URI does.", served,
+				public)
+			if addr, local := strings.CutPrefix(public, "http://"); local {
+				c.say("Stop it, and start it there with: tokenturn serve --addr %s", addr)
+			}
 		}
 	}
 	id := invitationID(made)

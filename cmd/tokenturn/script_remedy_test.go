@@ -36,6 +36,7 @@ func cmdRemedy(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	command, _, _ = strings.Cut(command, ": ") // the cause
 	command, _, _ = strings.Cut(command, ". ")
+	command, _, _ = strings.Cut(command, " in another terminal")
 	words := strings.Fields(strings.TrimRight(command, ". "))
 	for _, arg := range args[3:] {
 		if !blankInText.MatchString(arg) {
