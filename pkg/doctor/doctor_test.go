@@ -183,6 +183,7 @@ func TestLostAnswer(t *testing.T) {
 	begun := time.Now().UTC().Truncate(time.Second)
 	rec.Attempt = &rotation.Attempt{ID: "lost", Fingerprint: rec.Current.Fingerprint, BegunAt: begun,
 		Until: begun.Add(time.Minute), Presentations: 1}
+	rec.DueAt = begun.Add(3 * time.Minute)
 	_, err = b.store.Ledger().Write(t.Context(), rotation.Change{Record: rec})
 	b.must(err)
 	again := "checks again automatically at " + begun.Add(3*time.Minute).Format(time.RFC3339)

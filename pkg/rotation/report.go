@@ -64,9 +64,13 @@ func (s Settings) Refreshing(r Record, now time.Time) *Refreshing {
 	if a == nil {
 		return nil
 	}
-	found := &Refreshing{Connection: r.Connection, Since: a.BegunAt, Lost: !now.Before(a.BegunAt.Add(s.RedeemTimeout)),
-		CheckAt: a.Until.Add(s.Quiet), Invalidates: !r.ServiceAccount}
-	if r.ServiceAccount {
+	found := &Refreshing{Connection: r.Connection, Since: a.BegunAt, CheckAt: a.Until.Add(s.Quiet),
+		Lost:        !now.Before(a.BegunAt.Add(s.RedeemTimeout)) || !now.Before(a.Until),
+		Invalidates: !r.ServiceAccount}
+	switch {
+	case r.DueAt.After(a.Until): // the process that refreshed may have other settings
+		found.CheckAt = r.DueAt
+	case r.ServiceAccount:
 		found.CheckAt = a.Until
 	}
 	if r.Current != nil && now.Before(r.Current.ExpiresAt) {

@@ -14,6 +14,9 @@ func TestRefreshWithoutAResult(t *testing.T) {
 	plain := active()
 	rec := plain
 	rec.Attempt = &Attempt{BegunAt: begun, Until: begun.Add(settings.Lease), Presentations: 1}
+	elsewhere := rec // with a shorter lease and quiet period
+	elsewhere.Attempt = &Attempt{BegunAt: begun, Until: begun.Add(9 * time.Second), Presentations: 1}
+	elsewhere.DueAt = begun.Add(11 * time.Second)
 	account := rec
 	account.ServiceAccount = true
 	for name, test := range map[string]struct {
@@ -28,6 +31,7 @@ func TestRefreshWithoutAResult(t *testing.T) {
 			"another"},
 		"lease over": {rec, 2 * time.Minute, []string{"was lost", "at 13:03:00", "works until 13:30:00, unless"},
 			"another"},
+		"other settings":  {elsewhere, 9 * time.Second, []string{"was lost", "automatically at 13:00:11"}, "another"},
 		"token expired":   {rec, time.Hour, []string{"was lost"}, "works until"},
 		"service account": {account, settings.RedeemTimeout, []string{"at 13:01:00", "works until 13:30:00"}, "unless"},
 	} {
