@@ -1,6 +1,7 @@
 package infra_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -79,6 +80,15 @@ func alarmsReachPeople(t template) (broken []string) {
 	return broken
 }
 
+func alarmsEndAloud(t template) (broken []string) {
+	for name, r := range t.ofType("AWS::CloudWatch::Alarm") {
+		for _, b := range r.differs("OKActions", r.at("AlarmActions")) {
+			broken = append(broken, name+": "+b)
+		}
+	}
+	return broken
+}
+
 var pageNamed = regexp.MustCompile(`(infra/[\w/-]+\.md)(?:, section (.+))?$`)
 
 // alarmsNameAPage: an alarm arrives as an e-mail, and its description is the only text that helps.
@@ -101,6 +111,49 @@ func alarmsNameAPage(t template) (broken []string) {
 func unfiltered(t template) (broken []string) {
 	for name := range t.ofType(functionKind) {
 		broken = append(broken, t.resolved(name, nil).differs("LoggingConfig.ApplicationLogLevel", "TRACE")...)
+	}
+	return broken
+}
+
+// vendedLogs: the delivery of an access log to a group of another name adds the group to the account's resource
+// policies for CloudWatch Logs, which have room for few. (Amazon CloudWatch Logs user guide, Enable logging from AWS
+// services, "Log group resource policy size limit considerations".)
+func vendedLogs(t template) (broken []string) {
+	destination := list(object(t.resource("ApiStage").at("AccessLogSettings.DestinationArn"))["Fn::GetAtt"])
+	if len(destination) != 2 {
+		return []string{"the stage has no access log"}
+	}
+	name := text(t.resolved(text(destination[0]), nil).at("LogGroupName"))
+	if !strings.HasPrefix(name, "/aws/vendedlogs/") {
+		broken = append(broken, "the access log is "+name)
+	}
+	return broken
+}
+
+// logKeys: a group with another name than the key's policy has is refused when it is made.
+func logKeys(t template) (broken []string) {
+	for _, partition := range partitions {
+		var patterns []any
+		for _, s := range t.keyPolicy("VaultKey") {
+			if strings.HasSuffix(s.where, " LogsAtRest") {
+				condition := object(object(s.body["Condition"])["ArnLike"])["kms:EncryptionContext:aws:logs:arn"]
+				patterns = list(t.resolve(condition, t.values(partition.values)))
+			}
+		}
+		for group := range t.ofType("AWS::Logs::LogGroup") {
+			name, named := t.resolved(group, partition.values).at("LogGroupName").(string)
+			if !named {
+				name = "example-" + group + "-ABCDEFGHIJKL" // CloudFormation's
+			}
+			arn := fmt.Sprintf("arn:%v:logs:%v:111122223333:log-group:%s", partition.values["AWS::Partition"],
+				partition.values["AWS::Region"], name)
+			if !slices.ContainsFunc(patterns, func(pattern any) bool {
+				prefix, open := strings.CutSuffix(text(pattern), "*")
+				return open && strings.HasPrefix(arn, prefix)
+			}) {
+				broken = append(broken, "the key's policy does not have "+arn)
+			}
+		}
 	}
 	return broken
 }
@@ -137,6 +190,11 @@ func TestRulesOfServicesBite(t *testing.T) {
 			"Namespace: AWS/DynamoDB\n      MetricName: SystemErrors"},
 		{"an alarm that the topic does not know", "alarms-reach-people", "AlarmName: !Sub ${AWS::StackName}-drift",
 			"AlarmName: !Sub drift-${AWS::StackName}"},
+		{"an alarm that ends in silence", "alarms-end-aloud", "      OKActions: [!Ref Notices]\n", ""},
+		{"an access log that fills the account's policies", "vended-logs", "/aws/vendedlogs/${AWS::StackName}-api",
+			"/${AWS::StackName}-api"},
+		{"an access log that the key does not know", "log-keys", "/aws/vendedlogs/${AWS::StackName}-api",
+			"/aws/vendedlogs/api-${AWS::StackName}"},
 		{"few tries for a message that waits for the function", "queue", "maxReceiveCount: 5", "maxReceiveCount: 1"},
 		{"many runs at once", "queue", "MaximumConcurrency: 2", "MaximumConcurrency: 50"},
 		{"a message that comes back while its run goes on", "queue", "VisibilityTimeout: 960", "VisibilityTimeout: 900"},

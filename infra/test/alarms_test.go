@@ -102,9 +102,9 @@ type alarm struct {
 	threshold                                  float64
 }
 
-// alarms are those of the stack with the default parameters.
-func (t template) alarms() (all []alarm) {
-	values := t.values(nil)
+// alarms are those of the stack with the default parameters, unless given.
+func (t template) alarms(given map[string]any) (all []alarm) {
+	values := t.values(given)
 	for id, r := range t.ofType("AWS::CloudWatch::Alarm") {
 		metric, filled := watched(r)
 		dimensions := map[string]string{}
@@ -135,10 +135,16 @@ func (t template) alarms() (all []alarm) {
 }
 
 // goesOff reports whether the alarm would be in the state ALARM at any minute
-// between from and to. At each minute it evaluates the periods before it, as
-// CloudWatch does for periods of a minute and more. (CloudWatch also looks further
-// back for missing points: see missingData.)
+// between from and to.
 func (a alarm) goesOff(measured series, from, to time.Time) bool {
+	return a.firstOff(measured, from, to) > 0
+}
+
+// firstOff is the first minute after from at which the alarm is in the state ALARM,
+// or 0. At each minute it evaluates the periods before it, as CloudWatch does for
+// periods of a minute and more. (CloudWatch also looks further back for missing
+// points: see missingData.)
+func (a alarm) firstOff(measured series, from, to time.Time) int64 {
 	points := make([]*statistics, to.Unix()/60-from.Unix()/60) // by minute
 	for n := range points {
 		points[n] = measured[from.Unix()/60+int64(n)]
@@ -151,10 +157,10 @@ func (a alarm) goesOff(measured series, from, to time.Time) bool {
 			}
 		}
 		if breaching >= a.datapoints {
-			return true
+			return minute
 		}
 	}
-	return false
+	return 0
 }
 
 // breaches looks at one period.

@@ -50,6 +50,7 @@ var rules = []struct {
 	{"new-secrets", "a role that makes secrets passes Secrets Manager's test of their key", newSecrets},
 	{"missing-data", "an alarm for which time without data counts fills it in", missingData},
 	{"alarms-reach-people", "alarms have names by which topic and key know them", alarmsReachPeople},
+	{"alarms-end-aloud", "people learn when an alarm is over, where they learned of it", alarmsEndAloud},
 	{"alarms-name-a-page", "an alarm's description names the page that says what to do, and its section",
 		alarmsNameAPage},
 	{"secrets-in-scope", "each role reaches secrets of this installation, of the kinds it needs, for what it does",
@@ -63,6 +64,8 @@ var rules = []struct {
 	{"logs", "functions log JSON where retention and key are set", logs},
 	{"unfiltered", "Lambda lets every line of the log pass", unfiltered},
 	{"access-log", "the access log has routes, never paths, queries, headers or cookies", accessLog},
+	{"vended-logs", "the access log does not use up the account's resource policies for logs", vendedLogs},
+	{"log-keys", "the key of the stores encrypts each log group of the stack, in each partition", logKeys},
 	{"throttles", "every route is throttled, the ones that reach stores and Procore more tightly", throttles},
 	{"integration", "every route of the API leads to the callback function in payload format 2.0", integration},
 }
@@ -165,6 +168,15 @@ func TestDeploymentsSetParametersThatExist(t *testing.T) {
 	}
 }
 
+// The page says how to package the template, as long as it does not fit into a request to CloudFormation.
+func TestTemplateNeedsABucketAsThePageSays(t *testing.T) {
+	const inRequest, inBucket = 51_200, 1 << 20 // bytes: AWS CloudFormation user guide, quotas
+	says := strings.Contains(read(t, "../README.md"), "has more than the 51,200 bytes")
+	if size := len(read(t, main)); says != (size > inRequest) || size > inBucket {
+		t.Errorf("template.yaml has %d bytes; the page says that it needs a bucket: %v", size, says)
+	}
+}
+
 func noWildcards(t template) (broken []string) {
 	for _, s := range t.statements() {
 		for _, action := range s.actions {
@@ -263,8 +275,13 @@ func vaultKeyThroughStores(t template) (broken []string) {
 		condition := object(object(s.body["Condition"])["StringEquals"])
 		// AWS's own services use it directly, for what is of this stack.
 		bound := object(object(s.body["Condition"])["ArnLike"])
-		service := object(s.body["Principal"])["Service"] != nil && len(bound) == 1 && strings.Contains(fmt.Sprint(bound),
-			":${AWS::StackName}-*")
+		service := object(s.body["Principal"])["Service"] != nil && len(bound) == 1
+		for _, pattern := range bound {
+			for _, one := range list(pattern) {
+				written := text(object(one)["Fn::Sub"])
+				service = service && strings.HasSuffix(written, "${AWS::StackName}-*") && strings.Count(written, "*") == 1
+			}
+		}
 		if uses && (strings.HasPrefix(s.where, "VaultKey") || strings.Contains(s.resourceText(), "VaultKey")) &&
 			condition["kms:ViaService"] == nil && !service {
 			broken = append(broken, s.where+" uses the key directly")

@@ -2,6 +2,7 @@ package infra_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"regexp"
 	"slices"
@@ -25,7 +26,7 @@ type fault struct {
 
 var faults = []fault{
 	{"nothing", func(i *installation) { i.hours(2) }, nil},
-	// Seen 76 minutes after the last sweep (goneOff adds a period), and before a token of 90 minutes ends.
+	// Seen 66 minutes after the last sweep (goneOff adds a period), and before a token of 90 minutes ends.
 	{"the schedule does not come", func(*installation) { time.Sleep(61 * time.Minute) }, []string{"NoHeartbeat"}},
 	{"the schedule comes back too late", func(i *installation) {
 		time.Sleep(2 * time.Hour)
@@ -143,7 +144,7 @@ func given(metric string, value float64) func(*installation) {
 // Each alarm of the template goes off at its fault, on the lines that the
 // functions write, and no other does.
 func TestEachAlarmGoesOffAtItsFault(t *testing.T) {
-	alarms, denied := load(t, main).alarms(), deniedLine(t)
+	alarms, denied := load(t, main).alarms(nil), deniedLine(t)
 	for _, f := range faults {
 		t.Run(f.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -167,10 +168,59 @@ func TestEachAlarmGoesOffAtItsFault(t *testing.T) {
 	}
 }
 
+// no-heartbeat is silent while sweeps come as late as they may. When they stop, it goes off
+// while every token lives: after a sweep, none has less than the time to the next one and the
+// margin of ten minutes, and one of 5,400 s that each hourly sweep replaces has 90. With a
+// flexible window, or a schedule between the template's steps, the first may just have expired.
+func TestNoHeartbeatGoesOffBeforeTokensDie(t *testing.T) {
+	tmpl := load(t, main)
+	for minutes := 1; minutes <= 60; minutes++ {
+		schedule, lives := fmt.Sprintf("rate(%d minutes)", minutes), minutes+10
+		switch minutes {
+		case 1:
+			schedule = "rate(1 minute)"
+		case 60:
+			schedule, lives = "rate(1 hour)", 90
+		}
+		for _, window := range []int{0, 5} {
+			alarms := tmpl.alarms(map[string]any{"Schedule": schedule, "FlexibleWindowMinutes": window})
+			heartbeat := alarms[slices.IndexFunc(alarms, func(a alarm) bool { return a.id == "NoHeartbeat" })]
+			cloud, from := cloudwatch{}, time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+			last := from
+			for n := range 6 * 60 / minutes { // by turns on time and as late as it may be
+				last = from.Add(time.Duration(n*minutes+n%2*window) * time.Minute)
+				cloud.put(heartbeat.metric, last, 1)
+			}
+			sweeps := cloud[heartbeat.metric]
+			if off := heartbeat.firstOff(sweeps, from, last); off != 0 {
+				t.Errorf("%s, window of %d: it goes off after %d minutes, though sweeps come", schedule, window, off)
+			}
+			off := heartbeat.firstOff(sweeps, last, last.Add(100*time.Minute))
+			limit := int64(lives)
+			if window > 0 || minutes > 30 && minutes%10 != 0 { // see the page
+				limit += 10
+			}
+			if off == 0 || off > limit {
+				t.Errorf("%s, window of %d: it goes off %d minutes after the last sweep; tokens live for %d", schedule, window,
+					off, lives)
+			}
+		}
+	}
+	for schedule, want := range map[string]int64{"rate(1 hour)": 66, "rate(30 minutes)": 36, "rate(5 minutes)": 11} {
+		alarms := tmpl.alarms(map[string]any{"Schedule": schedule})
+		heartbeat := alarms[slices.IndexFunc(alarms, func(a alarm) bool { return a.id == "NoHeartbeat" })]
+		cloud, last := cloudwatch{}, time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+		cloud.put(heartbeat.metric, last, 1)
+		if off := heartbeat.firstOff(cloud[heartbeat.metric], last, last.Add(2*time.Hour)); off != want {
+			t.Errorf("%s: it goes off after %d minutes, and the page says %d", schedule, off, want-1)
+		}
+	}
+}
+
 // A month without faults sets off none, though people reload pages, runs take
 // their time, and messages come twice.
 func TestAFaultlessMonthSetsOffNoAlarm(t *testing.T) {
-	alarms := load(t, main).alarms()
+	alarms := load(t, main).alarms(nil)
 	for _, c := range []struct {
 		lifetime time.Duration
 		days     int

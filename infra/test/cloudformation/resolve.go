@@ -113,6 +113,8 @@ func (s Scope) call(name string, argument any) (any, error) {
 	switch {
 	case name == "Fn::Equals" && ok && len(arguments) == 2:
 		return fmt.Sprint(arguments[0]) == fmt.Sprint(arguments[1]), nil
+	case name == "Fn::Or" && ok && len(arguments) >= 2 && len(arguments) <= 10:
+		return slices.Contains(arguments, any(true)), nil
 	case name == "Fn::Not" && ok && len(arguments) == 1:
 		return arguments[0] == false, nil
 	case name == "Fn::Join" && ok && len(arguments) == 2:
