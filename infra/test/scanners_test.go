@@ -46,6 +46,8 @@ const (
 	ownPolicy   = "a right of one role alone, which lives and dies with it"
 	namedAlarm  = "the name is what people read, the topic's policy goes by it, and no change of an alarm's other " +
 		"properties replaces it"
+	ownBackup = "point-in-time recovery goes back 35 days, to any second; a backup from before has refresh tokens that " +
+		"were used since, and a plan is an account's own, by tags or by this ARN (infra/README.md, What is kept)"
 	noTraceARN = "X-Ray's two actions of writing take no resource"
 )
 
@@ -86,6 +88,8 @@ var questions = append([]question{
 		nil, nil},
 	{"DYNAMODB_TABLE_DELETION_PROTECTION_ENABLED", tableKind, "protection from deletion", is("DeletionProtectionEnabled",
 		true), nil, nil},
+	{"DYNAMODB_IN_BACKUP_PLAN", tableKind, "a plan of AWS Backup", not(has("PointInTimeRecoverySpecification")),
+		map[string]string{"Table": ownBackup}, bad("PointInTimeRecoverySpecification.PointInTimeRecoveryEnabled", true)},
 	{"W28", tableKind, "no name of its own, which would stand in the way of a replacement", not(has("TableName")), nil,
 		bad("TableName", "x")},
 
@@ -98,12 +102,15 @@ var questions = append([]question{
 	{"CKV_AWS_27 W48", queueKind, "encryption", is("SqsManagedSseEnabled", true), nil, nil},
 	{"CKV_AWS_168 F21", "AWS::SQS::QueuePolicy", "nothing allowed to everybody", rights(noWildcard), nil,
 		bad("PolicyDocument.Statement", []any{map[string]any{"Effect": "Allow", "Principal": "*"}})},
-	{"SQS4", "AWS::SQS::QueuePolicy", "TLS only", tlsOnly, nil, nil},
+	{"AwsSolutions-SQS4", "AWS::SQS::QueuePolicy", "TLS only", tlsOnly("sqs:*"), nil,
+		bad("PolicyDocument.Statement", []any{map[string]any{"Effect": "Deny", "Principal": "*",
+			"Action":    []any{"sqs:SendMessage", "sqs:ReceiveMessage", "sqs:DeleteMessage"},
+			"Condition": map[string]any{"Bool": map[string]any{"aws:SecureTransport": false}}}})},
 	{"CKV_AWS_26 W47 SNS_ENCRYPTED_KMS", topicKind, "a customer's key", is("KmsMasterKeyId", getAtt("VaultKey", "Arn")),
 		nil, nil},
 	{"CKV_AWS_169 F18", "AWS::SNS::TopicPolicy", "nothing allowed to everybody", rights(noWildcard), nil,
 		bad("PolicyDocument.Statement", []any{map[string]any{"Effect": "Allow", "Principal": map[string]any{"AWS": "*"}}})},
-	{"SNS3", "AWS::SNS::TopicPolicy", "TLS only", tlsOnly, nil, nil},
+	{"AwsSolutions-SNS3", "AWS::SNS::TopicPolicy", "TLS only", tlsOnly("sns:Publish"), nil, nil},
 
 	{"CKV_AWS_158 W84 CLOUDWATCH_LOG_GROUP_ENCRYPTED", "AWS::Logs::LogGroup", "a customer's key",
 		is("KmsKeyId", getAtt("VaultKey", "Arn")), nil, nil},
@@ -336,12 +343,16 @@ func namesItsAccount(s subject) bool {
 	return strings.Contains(fmt.Sprint(s.at("SourceArn")), ":${AWS::AccountId}:")
 }
 
-func tlsOnly(s subject) bool {
+// tlsOnly is what cdk-nag asks for: a statement that denies these actions to everybody without TLS. Of a queue, that is
+// every action: plain HTTP could otherwise still purge it or make its messages visible.
+func tlsOnly(action string) func(subject) bool {
 	denied := map[string]any{"Bool": map[string]any{"aws:SecureTransport": false}}
-	return slices.ContainsFunc(s.policies(), func(st statement) bool {
-		return st.body["Effect"] == "Deny" && reflect.DeepEqual(st.body["Condition"], denied) && slices.Equal(st.principals,
-			[]any{"*"})
-	})
+	return func(s subject) bool {
+		return slices.ContainsFunc(s.policies(), func(st statement) bool {
+			return st.body["Effect"] == "Deny" && reflect.DeepEqual(st.body["Condition"], denied) &&
+				slices.Equal(st.principals, []any{"*"}) && slices.Equal(st.actions, []string{action})
+		})
+	}
 }
 
 // environmentIsHarmless: what is not the name of a resource or a parameter is a
