@@ -17,6 +17,8 @@ import (
 	lambdatypes "github.com/aws/aws-sdk-go-v2/service/lambda/types"
 	"github.com/aws/aws-sdk-go-v2/service/scheduler"
 	"github.com/aws/smithy-go"
+
+	"github.com/tokenturn/tokenturn/infra/test/cloudformation"
 )
 
 func makeRole(ctx context.Context, s *stack, name string, properties map[string]any) (made, error) {
@@ -121,7 +123,7 @@ func makeFunction(ctx context.Context, s *stack, name string, properties map[str
 	if err != nil {
 		return made{}, err
 	}
-	kept, err := fromJSON([]byte(jsonOf(there)))
+	kept, err := cloudformation.FromJSON([]byte(jsonOf(there)))
 	maps.Copy(kept, apart)
 	return made{ref: *in.FunctionName, attributes: map[string]string{"Arn": *out.FunctionArn}, kept: kept}, err
 }

@@ -5,12 +5,14 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/tokenturn/tokenturn/infra/test/cloudformation"
 )
 
 // notKept compares what was asked for with what the cloud says there is, and
 // names what is missing or different, as far as both call it the same.
 func notKept(asked map[string]any, kept any) []string {
-	there, err := fromJSON([]byte(jsonOf(kept)))
+	there, err := cloudformation.FromJSON([]byte(jsonOf(kept)))
 	if err != nil {
 		return []string{err.Error()}
 	}
@@ -21,7 +23,7 @@ func missing(path string, asked, there any) (names []string) {
 	switch a := asked.(type) {
 	case map[string]any:
 		if text, ok := there.(string); ok { // a policy, as text
-			if document, err := fromJSON([]byte(text)); err == nil {
+			if document, err := cloudformation.FromJSON([]byte(text)); err == nil {
 				there = document
 			}
 		}

@@ -40,6 +40,8 @@ import (
 	"os/signal"
 	"slices"
 	"time"
+
+	"github.com/tokenturn/tokenturn/infra/test/cloudformation"
 )
 
 func main() {
@@ -65,7 +67,7 @@ func run(ctx context.Context, root, stackName string, out io.Writer) (err error)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(buildDir)) }()
 
-	template, err := transform(ctx, root+"/template.yaml")
+	template, err := cloudformation.Transform(ctx, root+"/template.yaml")
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package main
+package cloudformation
 
 import (
 	"bytes"
@@ -10,26 +10,26 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-
-	"github.com/tokenturn/tokenturn/infra/test/cloudformation"
 )
 
 //go:embed transform.py
 var transformer string
 
-// transform reads the template and makes of it what AWS would deploy. SAM wants
-// code in S3; here its key is the directory that CodeUri names.
-func transform(ctx context.Context, path string) (map[string]any, error) {
+// Transform reads the SAM template at path and makes of it what AWS would deploy. SAM
+// wants code in S3; here its key is the directory that CodeUri names. It needs Python,
+// and installs aws-sam-translator into build/venv beside the template if it has to.
+func Transform(ctx context.Context, path string) (map[string]any, error) {
 	content, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	template, err := cloudformation.Parse(content)
+	template, err := Parse(content)
 	if err != nil {
 		return nil, err
 	}
-	for _, r := range object(template["Resources"]) {
-		properties := object(object(r)["Properties"])
+	resources, _ := template["Resources"].(map[string]any)
+	for _, r := range resources {
+		properties, _ := r.(map[string]any)["Properties"].(map[string]any)
 		if uri, ok := properties["CodeUri"].(string); ok {
 			properties["CodeUri"] = "s3://local/" + uri
 		}
@@ -48,11 +48,11 @@ func transform(ctx context.Context, path string) (map[string]any, error) {
 	if err := cmd.Run(); err != nil {
 		return nil, fmt.Errorf("translating %s with aws-sam-translator: %w\n%s", path, err, problems.Bytes())
 	}
-	return fromJSON(output.Bytes())
+	return FromJSON(output.Bytes())
 }
 
-// fromJSON keeps numbers as they are written.
-func fromJSON(text []byte) (map[string]any, error) {
+// FromJSON reads JSON and keeps numbers as they are written.
+func FromJSON(text []byte) (map[string]any, error) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.UseNumber()
 	var value map[string]any
