@@ -275,7 +275,8 @@ func (f *setupFacts) checkCallback(ctx context.Context, callback string, local b
 			"terminal", cmp.Or(address.Port(), "80"))
 	}
 	return stepProblem, fmt.Sprintf("its server does not answer (%v): check that the callback function is deployed at "+
-		"this host, and the host's DNS name and certificate", err)
+		"this host, the host's DNS name and certificate, and that a proxy in front of the function keeps the Host header",
+		err)
 }
 
 // checkLoopback checks whether this command can listen there.

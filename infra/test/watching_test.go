@@ -4,6 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -11,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/tokenturn/tokenturn/pkg/doctor"
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 	"github.com/tokenturn/tokenturn/pkg/rotation/rotationtest"
 	"github.com/tokenturn/tokenturn/pkg/token"
@@ -94,6 +98,12 @@ var faults = []fault{
 		}
 		i.hours(1)
 	}, []string{"StateReuse"}},
+	{"a proxy replaces the Host header", func(i *installation) {
+		if answer := i.visit(httptest.NewRequest("GET", "https://proxy.example/connected", nil)); answer.StatusCode != 400 {
+			i.t.Errorf("the page answers %d", answer.StatusCode)
+		}
+		i.hours(1)
+	}, []string{"RefusedHosts"}},
 	{"KMS denies a data key", func(i *installation) {
 		i.log.WriteString(i.denied)
 		i.hours(1)
@@ -214,6 +224,38 @@ func TestNoHeartbeatGoesOffBeforeTokensDie(t *testing.T) {
 		if off := heartbeat.firstOff(cloud[heartbeat.metric], last, last.Add(2*time.Hour)); off != want {
 			t.Errorf("%s: it goes off after %d minutes, and the page says %d", schedule, off, want-1)
 		}
+	}
+}
+
+// The health check takes the road that visitors take: behind a proxy that replaces the Host header, where each page is
+// refused, doctor finds a problem, and /healthz still answers.
+func TestDoctorSeesAProxyThatReplacesTheHost(t *testing.T) {
+	i := install(t, rotationtest.Personality{})
+	for name, c := range map[string]struct{ host, problem string }{
+		"kept": {"example.com", ""},
+		"replaced": {"abcdefghij.execute-api.us-east-1.amazonaws.com", "/connected answers HTTP 400: the request arrived " +
+			"with another host name than the public URL's"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				r.Host = c.host
+				i.server.ServeHTTP(w, r)
+			}))
+			defer proxy.Close()
+			address, err := url.Parse(proxy.URL + "/callback/sandbox")
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch err := doctor.New(doctor.Config{}).Reach(t.Context(), address); {
+			case c.problem == "" && err != nil:
+				t.Error(err)
+			case c.problem != "" && (err == nil || !strings.Contains(err.Error(), c.problem)):
+				t.Errorf("got %v, want %s", err, c.problem)
+			}
+			if answer, err := proxy.Client().Get(proxy.URL + "/healthz"); err != nil || answer.StatusCode != 200 {
+				t.Errorf("/healthz: %v, %v", answer, err)
+			}
+		})
 	}
 }
 

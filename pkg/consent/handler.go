@@ -28,6 +28,9 @@ type Observer interface {
 	// Reused reports that a redirect arrived again from its own browser after its
 	// state had been used, usually by a reload.
 	Reused(c token.Connection)
+	// HostRefused reports that a page was asked for under another host name than that of
+	// the public URL, and refused.
+	HostRefused()
 }
 
 // noObserver is the Observer of a handler that was configured without one.
@@ -35,6 +38,7 @@ type noObserver struct{}
 
 func (noObserver) Ended(token.Connection, string) {}
 func (noObserver) Reused(token.Connection)        {}
+func (noObserver) HostRefused()                   {}
 
 // Config wires a Handler. Every field but Organization, ReturnOrigins, Observer and Faces is
 // required.
@@ -138,7 +142,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.show(w, http.StatusMethodNotAllowed, notFound, view{})
 	case name != "healthz" && invitations.CanonicalHost(h.public.Scheme, r.Host) !=
 		invitations.CanonicalHost(h.public.Scheme, h.public.Host):
-		h.refuse(w, r, "the Host header is not "+h.public.Host)
+		h.cfg.Observer.HostRefused()
+		h.refuse(w, r, "the Host header is not "+h.public.Host, slog.String("host", r.Host[:min(len(r.Host), 100)]))
 	default:
 		serve(w, r, argument)
 	}
@@ -170,8 +175,9 @@ func seeOther(w http.ResponseWriter, address string) {
 
 // refuse is the one answer to every request that cannot be trusted: the same
 // bytes for every reason. The reason goes to the log only. A refusal that is about
-// a connection passed the checks of form and is logged as a warning; anybody can
-// cause the others, so they are logged at level debug.
+// a connection passed the checks of form and is logged as a warning. So is one for
+// its Host header: a proxy that replaces the header makes every page such a refusal.
+// Anybody can cause the others, so they are logged at level debug.
 func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, why string, about ...slog.Attr) {
 	level := slog.LevelDebug
 	if len(about) > 0 {

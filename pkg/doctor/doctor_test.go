@@ -229,7 +229,7 @@ func TestRedirect(t *testing.T) {
 	b := newHarness(t, 90*time.Minute)
 	status := http.StatusOK
 	callback := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/healthz" {
+		if r.URL.Path != "/connected" { // a page that visitors see
 			t.Errorf("%s was asked for", r.URL.Path)
 		}
 		w.WriteHeader(status)

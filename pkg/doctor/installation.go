@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tokenturn/tokenturn/pkg/procore"
@@ -213,13 +214,16 @@ func (d *Doctor) redirect(ctx context.Context, app rotation.Application) Finding
 			"link", u.Port()))
 	}
 	return found(Problem, fmt.Sprintf("people who allow access cannot return to tokenturn: %v", err), "check that the "+
-		"callback function is deployed at this host, and the host's DNS name and certificate")
+		"callback function is deployed at this host, the host's DNS name and certificate, and that a proxy in front of the "+
+		"function keeps the Host header")
 }
 
-// Reach asks the server of a redirect URI whether it is there.
+// Reach asks the server of a redirect URI for a page of the same kind as people visit. /healthz
+// would answer under any host name, also behind a proxy that lets no page through.
 func (d *Doctor) Reach(ctx context.Context, redirectURI *url.URL) error {
-	health := (&url.URL{Scheme: redirectURI.Scheme, Host: redirectURI.Host, Path: "/healthz"}).String()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, health, nil)
+	base := redirectURI.Path[:max(0, strings.LastIndex(redirectURI.Path, "/callback/"))]
+	page := (&url.URL{Scheme: redirectURI.Scheme, Host: redirectURI.Host, Path: base + "/connected"}).String()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, page, nil)
 	if err != nil {
 		return err
 	}
@@ -228,8 +232,11 @@ func (d *Doctor) Reach(ctx context.Context, redirectURI *url.URL) error {
 		return err
 	}
 	_ = answer.Body.Close()
-	if answer.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s answers HTTP %d", health, answer.StatusCode)
+	switch answer.StatusCode {
+	case http.StatusOK:
+		return nil
+	case http.StatusBadRequest:
+		return fmt.Errorf("%s answers HTTP 400: the request arrived with another host name than the public URL's", page)
 	}
-	return nil
+	return fmt.Errorf("%s answers HTTP %d", page, answer.StatusCode)
 }

@@ -15,3 +15,8 @@ func (m *Meter) Reused(c token.Connection) {
 	m.record(map[string]any{"environment": c.Environment, "connection": c.String()},
 		byEnvironment(value{"StateReuses", count, 1}))
 }
+
+// HostRefused implements the Observer of package consent.
+func (m *Meter) HostRefused() {
+	m.record(nil, measure{[][]string{{"stack"}}, []value{{"RefusedHosts", count, 1}}})
+}

@@ -14,6 +14,7 @@
 //	Denied          service                    a call that AWS denied, for lack of a permission or of a usable key
 //	Consents        environment, outcome       a consent that ended
 //	StateReuses     environment                a redirect with a state that had been used already
+//	RefusedHosts                               a page that was asked for under another host name, and refused
 //
 // Each metric also exists for the stack alone, or with outcome or kind alone, so that
 // one alarm can watch all environments. Connections are named in properties of the
@@ -110,7 +111,8 @@ func (m *Meter) record(properties map[string]any, measures ...measure) {
 	if m == nil {
 		return
 	}
-	line := maps.Clone(properties)
+	line := map[string]any{}
+	maps.Copy(line, properties)
 	line["stack"] = m.stack
 	var directives []directive
 	for _, measured := range measures {
