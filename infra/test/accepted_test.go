@@ -107,6 +107,22 @@ func alarmsNameAPage(t template) (broken []string) {
 	return broken
 }
 
+// Alarms that wake somebody have a runbook, which the list of runbooks has too.
+func TestAlarmsThatWakeSomebodyHaveARunbook(t *testing.T) {
+	tmpl, pages := load(t, main), read(t, "../runbooks/README.md")
+	for alarm, page := range map[string]string{"NoHeartbeat": "no-heartbeat", "RotateErrors": "rotate-errors",
+		"Failed": "failed", "Unpublished": "unpublished", "Denied": "denied", "Backlog": "backlog",
+		"NeedsConsent": "needs-consent", "Unknown": "unknown", "Quarantined": "quarantine"} {
+		description := text(tmpl.resource(alarm + "Alarm").at("AlarmDescription"))
+		if !strings.HasSuffix(description, "Runbook: infra/runbooks/"+page+".md") {
+			t.Errorf("%s names no runbook: %s", alarm, description)
+		}
+		if !strings.Contains(pages, "("+page+".md)") {
+			t.Errorf("the list of runbooks has no %s", page)
+		}
+	}
+}
+
 // unfiltered: a line of metrics has no level, and Lambda treats a line without a level as INFO.
 func unfiltered(t template) (broken []string) {
 	for name := range t.ofType(functionKind) {
