@@ -175,7 +175,7 @@ func TestTimeTellsOnTheSchedule(t *testing.T) {
 	b.finds("clock", doctor.Warning, "clock differs by 3h0m")
 }
 
-// A refresh whose answer was lost is not in progress. tokenturn checks again at a time that is known.
+// A refresh with a lost answer is not in progress. tokenturn checks again at a known time.
 func TestLostAnswer(t *testing.T) {
 	b := newHarness(t, 90*time.Minute)
 	rec, _, err := b.store.Ledger().Load(t.Context(), acme)
