@@ -62,7 +62,11 @@ func (a *consoleActions) report(ctx context.Context, conn token.Connection,
 		return "", err
 	}
 	r := report.Connections[0]
-	if err := outcomeError(r); err != nil {
+	switch err := reportError(report.Op, r); {
+	case err == nil:
+	case report.Op == "discard" && exitCode(err) == tryLater: // what the person asked for is done
+		return "The " + discarded(r) + ".", nil
+	default:
 		return "", err
 	}
 	var text strings.Builder

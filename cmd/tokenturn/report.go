@@ -32,7 +32,7 @@ func (c *cli) report(ctx context.Context, conn token.Connection, do func(*instal
 			return err
 		}
 		r := report.Connections[0]
-		return errors.Join(c.answer(r, func(w io.Writer) { printReport(w, r) }), outcomeError(r))
+		return errors.Join(c.answer(r, func(w io.Writer) { printReport(w, r) }), reportError(report.Op, r))
 	})
 }
 
@@ -69,6 +69,25 @@ func outcomeError(r rotation.ConnectionReport) error {
 	return fmt.Errorf("%s: %s%s; see: tokenturn connection show %[1]s", c, r.Outcome, detail)
 }
 
+// reportError is outcomeError, after what was done to the connection.
+func reportError(op string, r rotation.ConnectionReport) error {
+	err := outcomeError(r)
+	if op == "discard" && exitCode(err) == tryLater { // no other run is at work; what was done waits for its next step
+		return exitf(tryLater, "the %s", discarded(r))
+	}
+	return err
+}
+
+// discarded says what follows once a response is discarded and there is no new token pair yet.
+func discarded(r rotation.ConnectionReport) string {
+	text := fmt.Sprintf("quarantined response of %s is discarded; tokenturn presents the old refresh token once more when "+
+		"the connection is due", r.Connection)
+	if !r.RetryAt.IsZero() {
+		text += ", not before " + stamp(r.RetryAt)
+	}
+	return text
+}
+
 // printReports shows each result, and how many connections had which outcome.
 func printReports(w io.Writer, report rotation.Report) {
 	for _, r := range report.Connections {
@@ -88,7 +107,7 @@ func worst(report rotation.Report) error {
 	var errs []error
 	code := done
 	for _, r := range report.Connections {
-		err := outcomeError(r)
+		err := reportError(report.Op, r)
 		if err == nil {
 			continue
 		}

@@ -173,8 +173,9 @@
     for (const fresh of page.querySelectorAll("[data-live]")) {
       const old = byId(fresh.id);
       if (!old) continue;
-      const field = old.querySelector("input:focus"), typed = [...old.querySelectorAll("input:not([type=hidden])")].some((i) => i.value);
-      if (field || typed || old.outerHTML === fresh.outerHTML) continue;
+      const inputs = "input:not([type=hidden])", kept = old.querySelector(inputs + ":focus") || [...old.querySelectorAll(inputs)].some((i) => i.value);
+      // What somebody types is not lost, unless there is nothing left to type.
+      if (kept && fresh.querySelector(inputs) || old.outerHTML === fresh.outerHTML) continue;
       const open = old.querySelector("details[open]");
       const node = document.importNode(fresh, true);
       const scroll = old.querySelector(".scroll"), back = scroll && scroll.scrollLeft < scroll.scrollWidth - scroll.clientWidth - 5;

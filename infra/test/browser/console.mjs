@@ -1,43 +1,26 @@
 // Uses the console of `tokenturn serve --demo` as a newcomer does: connects, watches, breaks everything, and repairs it.
 import assert from 'node:assert/strict'
-import {after, before, test} from 'node:test'
-import {allowing, devices, inspect, openBrowser, Person, sees, start, world} from './harness.mjs'
+import {after, before} from 'node:test'
+import {allowing, devices, inspect, linkFrom, openBrowser, openLive, Person, sees, start, step, until, world} from './harness.mjs'
 
 const connection = 'demo/acme'
 const row = page => page.locator(`#rows tr[data-row="${connection}"]`)
 const generation = async page => Number(/generation \d+\.(\d+)/.exec(await row(page).innerText())?.[1] ?? 0)
 
 world.providers = [new URL(world.emptyURL).origin]
-let browser, pat, failed
-
-// step is a test that the later ones rely on.
-function step(name, does) {
-  test(name, async t => {
-    if (failed) return t.skip(`after "${failed}" failed`)
-    failed = name
-    await does()
-    failed = ''
-  })
-}
+let browser, pat
 
 before(async () => {
   browser = await openBrowser()
   pat = await Person.arrive(browser)
 })
 after(async () => {
-  await pat.leave()
-  await browser.close()
-})
-
-// until waits for a fact of the live page; a page that was loaded again would have lost the mark.
-async function until(page, what, fact, limit = 240_000) {
-  const end = Date.now() + limit
-  while (!await fact()) {
-    if (Date.now() > end) throw new Error(`not seen: ${what}\n${await page.locator('main').innerText()}`)
-    await page.waitForTimeout(100)
+  try {
+    await pat.leave()
+  } finally {
+    await browser.close()
   }
-  assert.equal(await page.evaluate(() => window.stayed), true, 'the page was loaded again')
-}
+})
 
 async function allow(link, heading) {
   const tab = await pat.tab()
@@ -68,16 +51,6 @@ function film(page) {
   }
 }
 
-// linkFrom presses a button that shows a consent link, and returns the link.
-async function linkFrom(page, button) {
-  await button.click()
-  const link = await page.locator('#result code').innerText()
-  assert.match(link, /\/connect\/[A-Z2-7]{52}$/)
-  await page.locator('#result [data-close]').click()
-  await until(page, 'the link leaves the page', async () => !(await page.content()).includes(link))
-  return link
-}
-
 step('the three steps of an empty console', async () => {
   const page = await pat.tab()
   await page.goto(world.emptyURL)
@@ -88,9 +61,7 @@ step('the three steps of an empty console', async () => {
 
 step('connect, and see generation 1.2 without a reload', async () => {
   const {page} = pat
-  await page.goto(world.publicURL)
-  await page.getByText('live', {exact: true}).waitFor()
-  await page.evaluate(() => { window.stayed = true })
+  await openLive(page, world.publicURL)
   await inspect(page, 'console-waiting')
   assert.equal(await page.locator('#panel button:enabled').count(), 0, 'an experiment can start before anything is connected')
   await allow(world.consentLink)
@@ -134,9 +105,7 @@ step('tabs that nobody sees take no connection', async () => {
 
 step('one connection: its life, how to read it, rotate now, invite again', async () => {
   const page = await pat.tab()
-  await page.goto(`${world.publicURL}/connections/${connection}`)
-  await page.getByText('live', {exact: true}).waitFor()
-  await page.evaluate(() => { window.stayed = true })
+  await openLive(page, `${world.publicURL}/connections/${connection}`)
   assert.ok(await page.locator('svg.life .bar-of-generation').count() >= 2, 'bars of token life')
   for (const language of ['Go', 'Python', 'TypeScript', 'bash']) await page.getByRole('heading', {level: 3, name: language, exact: true}).waitFor()
   const before = Number(/generation \d+\.(\d+)/.exec(await page.locator('#facts').innerText())[1])
@@ -150,8 +119,7 @@ step('one connection: its life, how to read it, rotate now, invite again', async
 
 step('every answer in the dialog can be closed', async () => {
   const page = await pat.tab()
-  await page.goto(`${world.publicURL}/connections/${connection}`)
-  await page.getByText('live', {exact: true}).waitFor()
+  await openLive(page, `${world.publicURL}/connections/${connection}`)
   const answers = async (text) => {
     await page.getByRole('button', {name: 'Rotate now'}).click()
     await page.locator('#result').getByText(text).waitFor()
@@ -208,9 +176,7 @@ step('works without script', async () => {
 
 step('disconnect asks for the name', async () => {
   const page = await pat.tab()
-  await page.goto(`${world.publicURL}/connections/${connection}`)
-  await page.getByText('live', {exact: true}).waitFor()
-  await page.evaluate(() => { window.stayed = true })
+  await openLive(page, `${world.publicURL}/connections/${connection}`)
   await page.getByText('Disconnect', {exact: true}).first().click()
   await page.getByLabel(`Type ${connection} to disconnect it`).fill('demo/other')
   await page.getByRole('button', {name: 'Disconnect', exact: true}).click()

@@ -1,11 +1,13 @@
 // A person with a Chromium, the pages they see, and the installation under test: the Go test that
 // started the browser's test answers what `ask` asks.
 import assert from 'node:assert/strict'
+import {test} from 'node:test'
 import axe from 'axe-core'
 import {chromium} from 'playwright-core'
 
 // kind: stand-in, doorkeeper or https · control: where `ask` asks · publicURL: of the callback server
 // login, password: of the provider's user · screens: folder for screenshots, or empty
+// patience: how long, in milliseconds, a page may take until it shows a fact
 export const world = JSON.parse(process.env.WORLD)
 
 const patience = 30_000
@@ -62,6 +64,50 @@ export async function sees(page, heading) {
 
 export const button = page => page.getByRole('button', {name: 'Continue to Procore'})
 
+// step is a test that the later ones rely on.
+let failed
+export function step(name, does) {
+  test(name, async t => {
+    if (failed) return t.skip(`after "${failed}" failed`)
+    failed = name
+    await does()
+    failed = ''
+  })
+}
+
+// openLive opens a page of the console, and waits until it is kept up to date.
+export async function openLive(page, address) {
+  await page.goto(address)
+  await page.getByText('live', {exact: true}).waitFor()
+  await page.evaluate(() => { window.stayed = true })
+}
+
+// until waits for a fact of the live page; a page that was loaded again would have lost the mark.
+export async function until(page, what, fact, limit = world.patience ?? 240_000) {
+  const end = Date.now() + limit
+  while (!await fact()) {
+    if (Date.now() > end) throw new Error(`not seen: ${what}\n${await page.locator('main').innerText()}`)
+    await page.waitForTimeout(100)
+  }
+  assert.equal(await page.evaluate(() => window.stayed), true, 'the page was loaded again')
+}
+
+// shownLink is the consent link in the open dialog.
+export async function shownLink(page) {
+  const link = await page.locator('#result code').innerText()
+  assert.match(link, /\/connect\/[A-Z2-7]{52}$/)
+  return link
+}
+
+// linkFrom presses a button that shows a consent link, and returns the link.
+export async function linkFrom(page, button) {
+  await button.click()
+  const link = await shownLink(page)
+  await page.locator('#result [data-close]').click()
+  await until(page, 'the link leaves the page', async () => !(await page.content()).includes(link))
+  return link
+}
+
 // start opens the link, presses the button, and signs in where asked. It ends at the provider's consent page.
 export async function start(page, link, heading = 'Connect your Procore account') {
   await page.goto(link)
@@ -113,25 +159,37 @@ async function examine(page) {
   }
 }
 
+// everyLook shows the page on a phone and on a desktop, light and dark.
+async function everyLook(page, look) {
+  for (const [device, viewport] of Object.entries(devices)) {
+    await page.setViewportSize(viewport)
+    for (const colorScheme of ['light', 'dark']) {
+      await page.emulateMedia({colorScheme})
+      await look(`${device}-${colorScheme}`, viewport)
+    }
+  }
+  await page.setViewportSize(devices.desktop)
+  await page.emulateMedia({colorScheme: null})
+}
+
+// picture keeps screenshots of what one sees first.
+export const picture = (page, name) => everyLook(page, look => page.screenshot({path: `${world.screens}/${name}-${look}.png`}))
+
 // inspect keeps screenshots of the page, phone and desktop, light and dark, and lets axe look at each.
 export const inspected = new Set()
 
 export async function inspect(page, name) {
   if (!world.screens) return
-  for (const [device, viewport] of Object.entries(devices)) {
+  await everyLook(page, async (look, viewport) => {
+    // axe cannot judge what a button covers that stays in view, so it looks at the page as a whole.
+    const height = await page.evaluate(() => document.documentElement.scrollHeight)
+    await page.setViewportSize({width: viewport.width, height: Math.max(3000, height + 500)})
+    const {faults, passes} = await examine(page)
+    assert.deepEqual(faults, [], `axe on ${name}, ${look}`)
+    assert.ok(passes.length > 10, `axe passed ${passes.length} rules only`)
     await page.setViewportSize(viewport)
-    for (const colorScheme of ['light', 'dark']) {
-      await page.emulateMedia({colorScheme})
-      // axe cannot judge what a button covers that stays in view, so it looks at the page as a whole.
-      const height = await page.evaluate(() => document.documentElement.scrollHeight)
-      await page.setViewportSize({width: viewport.width, height: Math.max(3000, height + 500)})
-      const {faults, passes} = await examine(page)
-      assert.deepEqual(faults, [], `axe on ${name}, ${device}, ${colorScheme}`)
-      assert.ok(passes.length > 10, `axe passed ${passes.length} rules only`)
-      await page.setViewportSize(viewport)
-      await page.screenshot({path: `${world.screens}/${name}-${device}-${colorScheme}.png`, fullPage: true})
-    }
-  }
+    await page.screenshot({path: `${world.screens}/${name}-${look}.png`, fullPage: true})
+  })
   // WCAG 2.2 criterion 1.4.10: no sideways scrolling at 320 pixels; 1.4.4: text of twice the size
   await page.setViewportSize({width: 320, height: 640})
   for (const size of ['100%', '200%']) {
@@ -143,6 +201,5 @@ export async function inspect(page, name) {
   }
   await page.evaluate(() => { document.documentElement.style.fontSize = '' })
   await page.setViewportSize(devices.desktop)
-  await page.emulateMedia({colorScheme: null})
   inspected.add(name)
 }

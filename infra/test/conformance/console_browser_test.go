@@ -38,8 +38,8 @@ func TestConsoleInABrowser(t *testing.T) {
 	film(t, pictures)
 }
 
-// film makes README's moving picture of the frames. Copy both pictures to .github when the
-// console looks different.
+// film makes README's moving picture of the frames. CONTRIBUTING.md says when to copy both
+// pictures to .github.
 func film(t *testing.T, pictures string) {
 	t.Helper()
 	frames, err := filepath.Glob(filepath.Join(pictures, "frame-*.png"))
@@ -121,17 +121,21 @@ func changes(last, now *image.Paletted) (part image.Rectangle) {
 }
 
 // server is a running tokenturn command.
-type server struct{ out *lockedBuffer }
+type server struct {
+	out *lockedBuffer
+	pid int
+}
 
 // serving runs the command until the test ends.
 func serving(t *testing.T, arguments ...string) *server {
 	t.Helper()
-	s := &server{&lockedBuffer{}}
+	s := &server{out: &lockedBuffer{}}
 	cmd := exec.Command(built(t, buildCommand), arguments...)
 	cmd.Stdout, cmd.Stderr = s.out, s.out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	s.pid = cmd.Process.Pid
 	exited := make(chan error, 1)
 	go func() { exited <- cmd.Wait() }()
 	t.Cleanup(func() {
