@@ -5,6 +5,8 @@ package conformance
 import (
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -50,6 +52,8 @@ func TestConsoleButtonsInABrowser(t *testing.T) {
 		case "wrong secret":
 			s.Script(procoretest.Answer{Unreceived: true, Status: http.StatusUnauthorized, ContentType: "application/json",
 				Body: func(string) string { return `{"error":"invalid_client"}` }})
+		case "up again":
+			s.BringUp()
 		default:
 			return nil, fmt.Errorf("how: %q", q.How)
 		}
@@ -64,11 +68,12 @@ func TestConsoleButtonsInABrowser(t *testing.T) {
 		"patience": 60_000})
 }
 
-// imports brings a refresh token of the stand-in into the store. how: short, for an access
-// token that expires after 20 seconds.
+// imports brings a refresh token of the stand-in into the store. how: "then down", for an access
+// token that expires after ten seconds, and a stand-in that rotates nothing meanwhile.
 func (s *standInSite) imports(q question) (any, error) {
-	if q.How == "short" {
-		s.SetLifetime(20 * time.Second)
+	if q.How == "then down" {
+		s.SetLifetime(10 * time.Second)
+		defer s.TakeDown(http.StatusServiceUnavailable)
 		defer s.SetLifetime(90 * time.Minute)
 	}
 	pair, err := s.Issue(s.app.ClientID, procoretest.DefaultUser().Login)
@@ -84,11 +89,13 @@ func (s *standInSite) consoleOverTLS() (address, password string) {
 	t := s.t
 	port := freePort(t)
 	inside := &url.URL{Scheme: "http", Host: "localhost:" + port}
-	proxy := httptest.NewTLSServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+	proxy := httptest.NewUnstartedServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
 		r.SetURL(inside)
 		r.SetXForwarded()
 		r.Out.Host = r.In.Host
 	}})
+	proxy.Config.ErrorLog = log.New(io.Discard, "", 0) // the browser does not know the certificate, and goes on
+	proxy.StartTLS()
 	t.Cleanup(proxy.Close)
 	address = "https://console.test:" + mustURL(t, proxy.URL).Port()
 	console := serving(t, "--data", s.data, "console", "--addr", inside.Host, "--public-url", address, "--allow-actions")
