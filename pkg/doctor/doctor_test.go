@@ -238,6 +238,9 @@ func TestRedirect(t *testing.T) {
 	app := b.standIn.NewApp()
 	b.credentials(app, callback.URL+"/callback/demo")
 	b.finds("redirect", doctor.OK, "answers")
+	b.credentials(app, callback.URL+"/cb")
+	b.finds("redirect", doctor.Warning, "→ register "+callback.URL+"/callback/demo in the Developer Portal")
+	b.credentials(app, callback.URL+"/callback/demo")
 	status = http.StatusNotFound
 	b.finds("redirect", doctor.Warning, "→ connect with `tokenturn connection authorize`") // serve is localhost only
 	b.credentials(app, procore.OutOfBand)

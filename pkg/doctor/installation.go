@@ -196,11 +196,17 @@ func (d *Doctor) redirect(ctx context.Context, app rotation.Application) Finding
 		return found(Problem, "the redirect URI is not a URL", "store a correct one with: tokenturn app set "+app.Environment)
 	}
 	if u.Scheme == "https" && d.PublicURL != "" && app.RedirectURI != d.PublicURL+"/callback/"+app.Environment {
-		return found(Problem, fmt.Sprintf("%s does not lead to the callback function at %s", app.RedirectURI, d.PublicURL),
+		return found(Problem, fmt.Sprintf("%s does not lead to this installation at %s", app.RedirectURI, d.PublicURL),
 			fmt.Sprintf("register %s/callback/%s in the Developer Portal and store it with: tokenturn app set %[2]s",
 				d.PublicURL, app.Environment))
 	}
 	err = d.Reach(ctx, u)
+	if err == nil && u.Path != "/callback/"+app.Environment {
+		return found(Warning,
+			fmt.Sprintf("a server answers at %s, and that is not the page where links end", app.RedirectURI),
+			fmt.Sprintf("register %s://%s/callback/%s in the Developer Portal and store it with: tokenturn app set %[3]s; "+
+				"or connect with `tokenturn connection authorize`, which needs no link", u.Scheme, u.Host, app.Environment))
+	}
 	if err == nil {
 		return found(OK, "the server of "+app.RedirectURI+" answers", "")
 	}
