@@ -28,8 +28,11 @@ func (t *reconciliation) revoke(ctx context.Context, m TokenResponse) (*Connecti
 		Epoch: m.Key.Epoch, Generation: m.Key.Generation, Attempt: m.Key.Attempt, Detail: how}}})
 }
 
-// issuedToAnother is why the server never lets these app credentials revoke a pair (RFC 7009
-// section 2.1), so no run tries again.
+// revocationTries is how often a server may refuse to let the app credentials revoke a pair
+// of another client id (RFC 7009 section 2.1) before no run tries again. At 15 minutes
+// apart, that is a day, in which a wrong client id can be corrected.
+const revocationTries = 100
+
 const issuedToAnother = "it was issued to another client id than that of the app credentials; its access token " +
 	"works until it expires; to end its refresh token, revoke the app's access in Procore"
 
@@ -62,6 +65,10 @@ func (t *reconciliation) endPair(ctx context.Context, m TokenResponse) (how stri
 		return t.endPair(ctx, m)
 	}
 	if errors.Is(err, ErrCredentialsRefused) && m.Client != "" && m.Client != app.client() {
+		if f := t.rec.failure(Revoke, m.Key); f == nil || f.Count < revocationTries {
+			return "", fmt.Errorf("revoking a former pair of %s, which was issued to another client id than that of the "+
+				"app credentials: %w", t.conn, err)
+		}
 		t.engine.notify(ctx, NoticeConfigError, t.conn, "A former pair of %s is not revoked, because %s.", t.conn,
 			issuedToAnother)
 		return "not revoked, because " + issuedToAnother, nil
