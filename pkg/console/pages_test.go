@@ -153,8 +153,10 @@ func TestFindFilterAndSort(t *testing.T) {
 	page := s.get("/?q=%3Cscript%3E&status=trouble&sort=due").body
 	mustContain(t, page, `value="&lt;script&gt;"`, `<option value="trouble" selected>`, `<option value="due" selected>`,
 		"No connection matches")
-	if got := s.get("/?q=" + strings.Repeat("x", 3000)); got.status != http.StatusBadRequest {
-		t.Errorf("a long query: %d", got.status)
+	for _, path := range []string{"/", "/events"} {
+		if got := s.get(path + "?q=" + strings.Repeat("x", 3000)); got.status != http.StatusBadRequest {
+			t.Errorf("a long query of %s: %d", path, got.status)
+		}
 	}
 }
 

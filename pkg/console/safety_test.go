@@ -154,6 +154,13 @@ func TestCrossSitePosts(t *testing.T) {
 		}
 		s.browser = other
 	}
+	for _, action := range []string{"rotate", "release", "discard", "disconnect", "invite"} {
+		got := s.do("POST", "/connections/sandbox/acme/"+action, url.Values{"confirm": {"sandbox/acme"},
+			"refresh_token": {"x"}}, nil)
+		if got.status != http.StatusForbidden {
+			t.Errorf("%s without a token: %d", action, got.status)
+		}
+	}
 	got := s.do("POST", "/connections/sandbox/acme/rotate?csrf="+csrf, url.Values{}, nil)
 	if got.status != http.StatusForbidden {
 		t.Errorf("with the token in the address: %d", got.status)

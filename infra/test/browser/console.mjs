@@ -1,7 +1,7 @@
 // Uses the console of `tokenturn serve --demo` as a newcomer does: connects, watches, breaks everything, and repairs it.
 import assert from 'node:assert/strict'
 import {after, before} from 'node:test'
-import {allowing, devices, inspect, linkFrom, openBrowser, openLive, Person, sees, start, step, until, world} from './harness.mjs'
+import {allowing, devices, figure, inspect, linkFrom, openBrowser, openLive, Person, sees, start, step, until, world} from './harness.mjs'
 
 const connection = 'demo/acme'
 const row = page => page.locator(`#rows tr[data-row="${connection}"]`)
@@ -13,6 +13,7 @@ let browser, pat
 before(async () => {
   browser = await openBrowser()
   pat = await Person.arrive(browser)
+  await pat.counts()
 })
 after(async () => {
   try {
@@ -159,6 +160,9 @@ step('every experiment recovers', async () => {
     await filmed?.()
   }
   await until(page, 'active', async () => (await row(page).innerText()).includes('active'))
+  const largest = Math.max(...await page.evaluate(() => window.updates))
+  figure(`the largest update of the demo has ${largest} bytes`)
+  assert.ok(largest < 20_000, `an update of ${largest} bytes`)
   await inspect(page, 'console-after')
 })
 

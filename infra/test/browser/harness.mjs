@@ -19,6 +19,9 @@ export async function ask(what, question = {}) {
   return JSON.parse(text)
 }
 
+// figure puts a number into the log of the test.
+export const figure = text => console.log(`figure: ${text}`)
+
 export const invite = async (connection, ...options) => (await ask('invite', {connection, options})).url
 
 export async function openBrowser() {
@@ -40,6 +43,19 @@ export class Person {
     })
     p.page = await p.context.newPage()
     return p
+  }
+
+  // counts lets every page of the console count the bytes of each event of its stream: window.updates.
+  counts() {
+    return this.context.addInitScript(() => {
+      window.updates = []
+      window.EventSource = class extends EventSource {
+        constructor(address) {
+          super(address)
+          this.addEventListener('message', e => window.updates.push('data: \n\n'.length + new TextEncoder().encode(e.data).length))
+        }
+      }
+    })
   }
 
   async leave() {

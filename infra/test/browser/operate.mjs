@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import {existsSync} from 'node:fs'
 import {after, before} from 'node:test'
-import {ask, inspect, linkFrom, openBrowser, openLive, Person, sees, shownLink, step, until, world} from './harness.mjs'
+import {ask, inspect, linkFrom, openBrowser, openLive, Person, reachesButton, sees, shownLink, step, until, world} from './harness.mjs'
 
 // What other sites do, and the runbooks at GitHub, is answered here.
 const evil = `http://evil.test:${new URL(world.publicURL).port}`
@@ -193,7 +193,11 @@ step('rotate now, after the access token has expired, and after a response was d
     return said.includes("needs a person's consent")
   })
   await until(page, 'needs consent', () => status(page, 'needs consent'))
-  await linkFrom(page, page.locator('#need').getByRole('button', {name: 'Create a consent link'}))
+  await page.goto(await linkFrom(page, page.locator('#need').getByRole('button', {name: 'Create a consent link'})))
+  await sees(page, 'Reconnect your Procore account')
+  await page.getByText('The service lost its access').waitFor()
+  await reachesButton(page)
+  await inspect(page, 'invite-after-a-loss')
   await page.close()
 })
 

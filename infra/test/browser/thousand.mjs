@@ -2,26 +2,19 @@
 // ten connections in the same run, or has room for a machine that is busy.
 import assert from 'node:assert/strict'
 import {after, before} from 'node:test'
-import {ask, openBrowser, openLive, Person, picture, step, until, world} from './harness.mjs'
+import {ask, figure, openBrowser, openLive, Person, picture, step, until, world} from './harness.mjs'
 
 world.providers = [new URL(world.fewURL).origin]
 let browser, pat
 
-const figure = text => console.log(`figure: ${text}`)
 const median = numbers => numbers.toSorted((a, b) => a - b)[numbers.length >> 1]
 const rows = page => page.locator('#rows tr')
 
 before(async () => {
   browser = await openBrowser()
   pat = await Person.arrive(browser)
+  await pat.counts()
   await pat.context.addInitScript(() => {
-    window.updates = [] // bytes of each event
-    window.EventSource = class extends EventSource {
-      constructor(address) {
-        super(address)
-        this.addEventListener('message', e => window.updates.push('data: \n\n'.length + new TextEncoder().encode(e.data).length))
-      }
-    }
     window.tasks = [0] // milliseconds of each long task
     new PerformanceObserver(list => window.tasks.push(...list.getEntries().map(e => e.duration))).observe({type: 'longtask', buffered: true})
   })
