@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -44,7 +45,9 @@ func child(t *testing.T, name, dir string, unprivileged bool) *exec.Cmd {
 	cmd := exec.Command(path)
 	cmd.Env = append(os.Environ(), "EMBEDDED_TEST_CHILD="+name, "EMBEDDED_TEST_DIR="+dir)
 	if unprivileged && os.Geteuid() == 0 {
-		cmd.Path = "/proc/self/exe" // nobody may not enter the directory that the binary lies in
+		if runtime.GOOS == "linux" { // where nobody may not enter the directory that the binary lies in
+			cmd.Path = "/proc/self/exe"
+		}
 		asNobody(cmd)
 	}
 	return cmd
