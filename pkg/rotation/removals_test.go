@@ -407,6 +407,8 @@ var removals = []removal{
 		with: "	r.SearchAt = until.Add(quiet + 15*time.Minute).UTC()\n", without: ""},
 	{name: "the search is never made", file: "plan.go",
 		with: "	if at := s.rec.SearchAt; !at.IsZero() {", without: "	if at := s.rec.SearchAt; false {"},
+	{name: "a pair of another client id is given up at the first refusal", file: "revoke.go",
+		with: "f == nil || f.Count < revocationTries {", without: "false && f != nil {"},
 	{name: "the search takes nothing over", file: "revoke.go",
 		with: "return m.Key.Epoch >= t.rec.Epoch })", without: "return m.Key.Epoch >= 0 })"},
 	{name: "the search revokes what the current epoch has in escrow", file: "revoke.go",
