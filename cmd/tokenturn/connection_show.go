@@ -42,7 +42,8 @@ func (c *cli) connectionShow() *cobra.Command {
 		`With --probe tokenturn also tests the published access token: the login host says whether
 it is valid, and the API says whether it has access to the connection's company. This uses
 no refresh token. The command then exits with 1 if the token is not valid or has no access
-to the company, and with 5 if that cannot be determined now.`,
+to the company, and with 5 if that cannot be determined now, or if a refresh that has no
+result yet has probably invalidated the token.`,
 		func(ctx context.Context, _ *cobra.Command, conn token.Connection) error {
 			return c.with(ctx, func(in *installation) error { return c.showConnection(ctx, in, conn, probe) })
 		})
@@ -86,7 +87,7 @@ func (in *installation) probe(ctx context.Context, conn token.Connection) (*proc
 		return nil, err
 	}
 	p := in.issuer.Probe(ctx, app, doc.AccessToken, doc.CompanyID)
-	level, remedy := doctor.Advice(p, conn, rec.ServiceAccount)
+	level, remedy := doctor.Advice(p, rec, in.settings.Refreshing(rec, time.Now()))
 	if code := exitCodes[level]; code != done {
 		return &p, exitf(code, "%s: %s; %s", conn, p.Detail, remedy)
 	}

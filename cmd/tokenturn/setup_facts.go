@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"time"
 
 	"github.com/tokenturn/tokenturn/pkg/doctor"
 	"github.com/tokenturn/tokenturn/pkg/embedded"
@@ -44,6 +45,7 @@ type setupFacts struct {
 	tokenFault error // why there is no token to call with
 	probed     bool
 	probe      procore.Probe
+	refreshing *rotation.Refreshing // a refresh that has no result yet
 	companies  []procore.Company
 	listFault  error
 	// What comes after.
@@ -172,6 +174,7 @@ func (g *guide) firstCalls(ctx context.Context, f *setupFacts, app rotation.Appl
 		f.company = f.companies[0].ID
 	}
 	f.probed, f.probe = true, g.in.issuer.Probe(ctx, app, doc.AccessToken, f.company)
+	f.refreshing = g.in.settings.Refreshing(f.rec, time.Now())
 }
 
 // gatherExposure finds out who else can read what is stored.

@@ -25,6 +25,7 @@ var acme = token.Connection{Environment: "demo", Name: "acme"}
 type harness struct {
 	t       *testing.T
 	standIn *procoretest.Server
+	app     procoretest.App
 	store   *embedded.Store
 	issuer  *procore.Issuer
 	config  doctor.Config
@@ -41,6 +42,7 @@ func newHarness(t *testing.T, lifetime time.Duration) *harness {
 	b.must(err)
 	t.Cleanup(func() { b.must(b.store.Close()) })
 	app := b.standIn.NewApp("http://localhost:1/callback/demo")
+	b.app = app
 	b.credentials(app, app.RedirectURIs[0])
 	settings := rotation.DefaultSettings("harness")
 	b.config = doctor.Config{Records: b.store.Ledger(), SecretStore: b.store.SecretStore(), Sealer: b.store.Sealer(),
@@ -189,8 +191,14 @@ func TestLostAnswer(t *testing.T) {
 	again := "checks again automatically at " + begun.Add(3*time.Minute).Format(time.RFC3339)
 	b.later = 30 * time.Second
 	b.finds("connection", doctor.OK, "was lost, or the process that refreshed it stopped; tokenturn "+again)
+	b.finds("token", doctor.OK, "it works")
 	b.later = 90 * time.Second
 	b.finds("connection", doctor.Later, again)
+	// No command can replace the token before that.
+	b.standIn.RevokeAll(b.app.ClientID, procoretest.DefaultUser().Login)
+	b.finds("token", doctor.Later, "has probably invalidated it, and tokenturn "+again)
+	b.later = 0
+	b.finds("token", doctor.Later, "no action is needed now: the refresh that began at "+begun.Format(time.RFC3339))
 }
 
 func TestTokensThatLiveTooShort(t *testing.T) {
@@ -270,7 +278,8 @@ func (nobody) List(context.Context) ([]rotation.Record, error) { return nil, nil
 func TestAdviceForServiceAccounts(t *testing.T) {
 	for _, health := range []procore.Health{procore.TokenRefused, procore.OtherClient, procore.NotInstalled,
 		procore.NoAccess} {
-		level, remedy := doctor.Advice(procore.Probe{Health: health}, acme, true)
+		account := rotation.Record{Connection: acme, ServiceAccount: true}
+		level, remedy := doctor.Advice(procore.Probe{Health: health}, account, &rotation.Refreshing{Connection: acme})
 		if level != doctor.Problem || strings.Contains(remedy, "user") || strings.Contains(remedy, "consent") ||
 			strings.Contains(remedy, "invite") {
 			t.Errorf("%s: %s: %s", health, level, remedy)
