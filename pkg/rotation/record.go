@@ -197,7 +197,11 @@ func (f Failure) Summary() string {
 	if f.Count > 1 {
 		times = fmt.Sprintf("%d times in a row", f.Count)
 	}
-	return fmt.Sprintf("%s failed %s (%s): %s", step, times, f.Class, f.Detail)
+	summary := fmt.Sprintf("%s failed %s (%s)", step, times, f.Class)
+	if f.Detail != "" {
+		summary += ": " + f.Detail
+	}
+	return summary
 }
 
 // Attempts are the attempts in the row: for the current refresh token and for that of a

@@ -51,3 +51,15 @@ func TestRefreshWithoutAResult(t *testing.T) {
 		t.Errorf("without an attempt: %+v", r)
 	}
 }
+
+// A quarantine waits without a detail of its own.
+func TestFailureSummary(t *testing.T) {
+	f := Failure{Step: Decide, Class: "quarantine", Count: 1}
+	if got := f.Summary(); got != "decide failed once (quarantine)" {
+		t.Error(got)
+	}
+	f.Count, f.Detail = 2, "the encoding of the answer is unknown"
+	if got := f.Summary(); got != "decide failed 2 times in a row (quarantine): the encoding of the answer is unknown" {
+		t.Error(got)
+	}
+}
