@@ -87,7 +87,8 @@ func (in *installation) probe(ctx context.Context, conn token.Connection) (*proc
 		return nil, err
 	}
 	p := in.issuer.Probe(ctx, app, doc.AccessToken, doc.CompanyID)
-	level, remedy := doctor.Advice(p, rec, in.settings.Refreshing(rec, time.Now()))
+	now := time.Now()
+	level, remedy := doctor.Advice(p, rec, in.settings.Refreshing(rec, now), now)
 	if code := exitCodes[level]; code != done {
 		return &p, exitf(code, "%s: %s; %s", conn, p.Detail, remedy)
 	}

@@ -197,6 +197,8 @@ func TestLostAnswer(t *testing.T) {
 	// No command can replace the token before that.
 	b.standIn.RevokeAll(b.app.ClientID, procoretest.DefaultUser().Login)
 	b.finds("token", doctor.Later, "has probably invalidated it, and tokenturn "+again)
+	b.later = 4 * time.Minute
+	b.finds("token", doctor.Problem, "replace it with: tokenturn connection rotate demo/acme")
 	b.later = 0
 	b.finds("token", doctor.Later, "no action is needed now: the refresh that began at "+begun.Format(time.RFC3339))
 }
@@ -279,7 +281,8 @@ func TestAdviceForServiceAccounts(t *testing.T) {
 	for _, health := range []procore.Health{procore.TokenRefused, procore.OtherClient, procore.NotInstalled,
 		procore.NoAccess} {
 		account := rotation.Record{Connection: acme, ServiceAccount: true}
-		level, remedy := doctor.Advice(procore.Probe{Health: health}, account, &rotation.Refreshing{Connection: acme})
+		level, remedy := doctor.Advice(procore.Probe{Health: health}, account, &rotation.Refreshing{Connection: acme},
+			time.Time{})
 		if level != doctor.Problem || strings.Contains(remedy, "user") || strings.Contains(remedy, "consent") ||
 			strings.Contains(remedy, "invite") {
 			t.Errorf("%s: %s: %s", health, level, remedy)
