@@ -183,12 +183,16 @@ func (s situation) successorMove(m TokenResponse) move {
 	return move{step: Wait, outcome: wait.outcome, retryAt: wait.at}
 }
 
-// redeemMove presents the current refresh token when it is due, but not before open.
+// redeemMove presents the current refresh token when it is due. After a lost answer it is
+// due at open, because the server may have ended the access token that readers have.
 func (s situation) redeemMove(open time.Time) move {
 	if s.rec.Status == NeedsConsent {
 		return s.retryMove(open)
 	}
-	at := s.replaceAt()
+	at, lost := s.replaceAt(), !open.IsZero()
+	if lost && !at.IsZero() {
+		at = open
+	}
 	m := s.waiting(Redeem, ResponseKey{})
 	m.at = s.backOffUntil(Redeem, ResponseKey{})
 	failing := s.failed[act{step: Redeem}] || s.now.Before(m.at) && !at.After(m.at)
@@ -196,8 +200,11 @@ func (s situation) redeemMove(open time.Time) move {
 		m.outcome = Fresh
 	}
 	if at.IsZero() {
-		return move{step: Nothing, outcome: m.outcome, retryAt: m.at, due: later(s.settings.redeemAt(s.rec.Connection,
-			*s.rec.Current), m.at)}
+		due := s.settings.redeemAt(s.rec.Connection, *s.rec.Current)
+		if lost {
+			due = open
+		}
+		return move{step: Nothing, outcome: m.outcome, retryAt: m.at, due: later(due, m.at)}
 	}
 	m.at = later(at, m.at, open)
 	if cur := s.rec.Current; cur.clocksDiffer() && !s.force && !s.now.Before(cur.SavedAt) {

@@ -229,6 +229,33 @@ func TestARefusalOfManyIsOneIncident(t *testing.T) {
 	})
 }
 
+// The answer to a forced rotation is lost long before the token is due. The server may have
+// ended the old pair by then, so the token is presented again after the quiet period, not
+// when it would be due.
+func TestALostAnswerToAForcedRotationIsSettledSoon(t *testing.T) {
+	for name, server := range servers {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := &faultScenario{harness: newHarness(server), t: t}
+				m.connect(t)
+				time.Sleep(time.Minute)
+				m.first("issuer.Redeem", after, fail)
+				if got := m.rotate(); got != rotation.Unknown {
+					t.Fatalf("the forced rotation ended %s", got)
+				}
+				m.calm().operation(t).run(m.settings.Lease + m.settings.Quiet + time.Minute)
+				rec, _, err := m.Ledger.Load(t.Context(), acme)
+				must(t, err)
+				want := map[string]rotation.Status{"strict": rotation.NeedsConsent, "overlap": rotation.Active}[name]
+				if rec.Status != want || rec.Attempt != nil || m.mostShown() != 2 {
+					t.Errorf("status %s with attempt %v after %d presentations, want %s", rec.Status, rec.Attempt, m.mostShown(),
+						want)
+				}
+			})
+		})
+	}
+}
+
 // No run comes for hours after a refusal. The next one presents the token once, not once
 // for each time that has passed.
 func TestALateTryOfARefusedTokenStandsForAllThatWereDue(t *testing.T) {
