@@ -44,8 +44,8 @@ func TestTokenDuringARotation(t *testing.T) {
 		"decided":       {0, time.Second, 0, ""},
 		"over":          {0, 0, 0, ""},
 		"no answer yet": {time.Minute, time.Minute, 0, "and has no result yet"},
-		"answer lost": {time.Minute, time.Minute, 20 * time.Second, "was lost, or the process that refreshed it stopped; " +
-			"tokenturn checks again automatically at "},
+		"answer lost": {time.Minute, time.Minute, 20 * time.Second, "was lost or unusable, or the process that refreshed " +
+			"it stopped; tokenturn checks again automatically at "},
 		"publishing takes long": {time.Second, time.Minute, 0, "is not published yet, and the previous one may be invalid"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -60,8 +60,8 @@ func (d *Doctor) standing(r rotation.Record) Finding {
 			"correct the cause; tokenturn then tries again automatically. See: tokenturn connection show " + name}
 	case r.Attempt != nil && d.Now().After(r.Attempt.Until):
 		return Finding{"connection", name, Later, "the response to a refresh was lost", fmt.Sprintf("no action is needed "+
-			"now: tokenturn checks again automatically at %s. See: tokenturn connection show %s",
-			rfc3339(d.Settings.Refreshing(r, d.Now()).CheckAt), name)}
+			"now: tokenturn checks again automatically %s. See: tokenturn connection show %s",
+			d.Settings.Refreshing(r, d.Now()).Check(rfc3339), name)}
 	}
 	detail := fmt.Sprintf("active, generation %d.%d", r.Epoch, r.Generation)
 	if refreshing := d.Settings.Refreshing(r, d.Now()); refreshing != nil {

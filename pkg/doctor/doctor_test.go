@@ -190,10 +190,14 @@ func TestLostAnswer(t *testing.T) {
 	b.must(err)
 	again := "checks again automatically at " + begun.Add(3*time.Minute).Format(time.RFC3339)
 	b.later = 30 * time.Second
-	b.finds("connection", doctor.OK, "was lost, or the process that refreshed it stopped; tokenturn "+again)
+	b.finds("connection", doctor.OK, "was lost or unusable, or the process that refreshed it stopped; tokenturn "+
+		again)
 	b.finds("token", doctor.OK, "it works")
 	b.later = 90 * time.Second
 	b.finds("connection", doctor.Later, again)
+	b.later = time.Hour
+	b.finds("connection", doctor.Later, "checks again automatically with its next run")
+	b.later = 90 * time.Second
 	// No command can replace the token before that.
 	b.standIn.RevokeAll(b.app.ClientID, procoretest.DefaultUser().Login)
 	b.finds("token", doctor.Later, "has probably invalidated it, and tokenturn "+again)

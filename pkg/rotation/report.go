@@ -52,7 +52,7 @@ type Refreshing struct {
 	// Lost: the POST has ended without a result in the record. So the answer was lost, or
 	// the process that refreshed stopped.
 	Lost      bool
-	CheckAt   time.Time // when a run finds out what became of it
+	CheckAt   time.Time // when a run finds out what became of it; zero: the next run does
 	ExpiresAt time.Time // of the published access token; zero: not known
 	// the refresh may have invalidated the published access token
 	Invalidates bool
@@ -73,6 +73,9 @@ func (s Settings) Refreshing(r Record, now time.Time) *Refreshing {
 	case r.ServiceAccount:
 		found.CheckAt = a.Until
 	}
+	if !now.Before(found.CheckAt) {
+		found.CheckAt = time.Time{}
+	}
 	if r.Current != nil && now.Before(r.Current.ExpiresAt) {
 		found.ExpiresAt = r.Current.ExpiresAt
 	}
@@ -84,7 +87,7 @@ func (s Settings) Refreshing(r Record, now time.Time) *Refreshing {
 func (r *Refreshing) Describe(stamp func(time.Time) string) string {
 	if !r.Lost {
 		return fmt.Sprintf("another process began to refresh %s at %s and has no result yet; if it gets none, "+
-			"tokenturn checks again automatically at %s", r.Connection, stamp(r.Since), stamp(r.CheckAt))
+			"tokenturn checks again automatically %s", r.Connection, stamp(r.Since), r.Check(stamp))
 	}
 	works := ""
 	if !r.ExpiresAt.IsZero() {
@@ -93,9 +96,17 @@ func (r *Refreshing) Describe(stamp func(time.Time) string) string {
 			works += ", unless the refresh has invalidated it"
 		}
 	}
-	return fmt.Sprintf("the answer to the refresh of %s that began at %s was lost, or the process that refreshed it "+
-		"stopped; tokenturn checks again automatically at %s; no action is needed now%s", r.Connection, stamp(r.Since),
-		stamp(r.CheckAt), works)
+	return fmt.Sprintf("the answer to the refresh of %s that began at %s was lost or unusable, or the process that "+
+		"refreshed it stopped; tokenturn checks again automatically %s; no action is needed now%s", r.Connection,
+		stamp(r.Since), r.Check(stamp), works)
+}
+
+// Check says when a run finds out what became of the refresh. stamp formats a time.
+func (r *Refreshing) Check(stamp func(time.Time) string) string {
+	if r.CheckAt.IsZero() {
+		return "with its next run"
+	}
+	return "at " + stamp(r.CheckAt)
 }
 
 func newReport(op string, started time.Time, connections []ConnectionReport) Report {

@@ -32,7 +32,7 @@ func TestRefreshWithoutAResult(t *testing.T) {
 		"lease over": {rec, 2 * time.Minute, []string{"was lost", "at 13:03:00", "works until 13:30:00, unless"},
 			"another"},
 		"other settings":  {elsewhere, 9 * time.Second, []string{"was lost", "automatically at 13:00:11"}, "another"},
-		"token expired":   {rec, time.Hour, []string{"was lost"}, "works until"},
+		"token expired":   {rec, time.Hour, []string{"was lost", "with its next run"}, "works until"},
 		"service account": {account, settings.RedeemTimeout, []string{"at 13:01:00", "works until 13:30:00"}, "unless"},
 	} {
 		said := settings.Refreshing(test.rec, begun.Add(test.after)).Describe(func(t time.Time) string {
