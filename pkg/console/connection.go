@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"net/http"
 	"slices"
 	"strings"
@@ -99,15 +100,15 @@ func (h *Handler) connection(w http.ResponseWriter, r *http.Request, c token.Con
 		o.Notices = append(o.Notices, noticed{n, h.cfg.Actions != nil && !n.Link.IsZero() && o.Row.Need.Action == "invite"})
 	}
 	o.Life = drawLife(rec, events, notices, now)
-	o.Events = historyInWords(events)
+	o.Events = historyInWords(events, now)
 	o.MoreEvents = len(events) > eventsShown
 	h.show(w, r, http.StatusOK, "connection", view{Title: c.String(), Seq: before.seq, One: o})
 }
 
 // historyInWords describes the newest events. A pair that ends trouble is a recovery.
-func historyInWords(newestFirst []rotation.Event) (words []happened) {
+func historyInWords(newestFirst []rotation.Event, now time.Time) (words []happened) {
 	troubled := false
-	for _, e := range oldestFirst(newestFirst) {
+	for _, e := range oldestFirst(newestFirst, now) {
 		w := inWords(e)
 		if symbolOf(e, troubled) == "recovery" && e.Kind == "decided" {
 			w.Text = "Recovery: a new token pair is saved"
@@ -260,10 +261,30 @@ func (h *Handler) overHTTP(c token.Connection) []reading {
 		".access_token'"}}
 }
 
-// oldestFirst is events from the oldest to the newest.
-func oldestFirst(events []rotation.Event) []rotation.Event {
+// oldestFirst is events from the oldest to the newest. A clock that was ahead has written times
+// that are still to come: such an event is before those of later generations.
+func oldestFirst(events []rotation.Event, now time.Time) []rotation.Event {
 	events = slices.Clone(events)
 	slices.Reverse(events)
-	slices.SortStableFunc(events, func(a, b rotation.Event) int { return a.At.Compare(b.At) })
+	written := slices.Clone(events)
+	latest := func(e rotation.Event) time.Time {
+		at := e.At
+		if at.After(now) {
+			at = now
+			for _, other := range written {
+				if compareGenerations(other, e) > 0 && other.At.Before(at) {
+					at = other.At
+				}
+			}
+		}
+		return at
+	}
+	slices.SortStableFunc(events, func(a, b rotation.Event) int {
+		return cmp.Or(latest(a).Compare(latest(b)), compareGenerations(a, b))
+	})
 	return events
+}
+
+func compareGenerations(a, b rotation.Event) int {
+	return cmp.Or(cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.Generation, b.Generation))
 }

@@ -2,9 +2,11 @@ package console
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -131,6 +133,43 @@ func TestEveryLifeCanBeDrawn(t *testing.T) {
 		if len(l.Bars) > maxBars || len(l.Ticks) > 12 {
 			t.Fatalf("seed %d: %d bars, %d ticks", seed, len(l.Bars), len(l.Ticks))
 		}
+	}
+}
+
+// A clock that is an hour ahead for one rotation makes neither a gap nor the newest event.
+func TestALifeWithAClockThatWasAhead(t *testing.T) {
+	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	lifetime, step := 50*time.Second, 20*time.Second
+	var events []rotation.Event
+	for generation := range int64(5) {
+		at := now.Add(-time.Duration(4-generation)*step - time.Second)
+		if generation == 2 {
+			at = at.Add(time.Hour)
+		}
+		events = append(events,
+			rotation.Event{At: at, Kind: "decided", Epoch: 1, Generation: generation, Detail: "refresh",
+				ExpiresAt: at.Add(lifetime)},
+			rotation.Event{At: at, Kind: "published", Epoch: 1, Generation: generation})
+	}
+	newestFirst := func(a, b rotation.Event) int { return b.At.Compare(a.At) }
+	slices.Reverse(events)
+	slices.SortStableFunc(events, newestFirst) // as a ledger returns them
+	l := drawLife(rotation.Record{Status: rotation.Active}, events, nil, now)
+	if len(l.Bars) != 5 || l.Lapses != 0 {
+		t.Errorf("%d bars, %d gaps: %+v", len(l.Bars), l.Lapses, l)
+	}
+	for i, b := range l.Bars {
+		if want := fmt.Sprintf("Generation 1.%d: from 11:", i); !strings.HasPrefix(b.Title, want) ||
+			b.Rest > 0 != (i < 4) || b.Ahead > 0 != (i == 4) {
+			t.Errorf("bar %d: %+v", i, b)
+		}
+	}
+	var order []string
+	for _, w := range historyInWords(events, now) {
+		order = append(order, w.Generation)
+	}
+	if got := strings.Join(order, " "); got != "1.4 1.4 1.3 1.3 1.2 1.2 1.1 1.1 1.0 1.0" {
+		t.Errorf("the table has %s", got)
 	}
 }
 

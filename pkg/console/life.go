@@ -84,7 +84,18 @@ type pair struct {
 
 // drawLife draws the events, which are newest first.
 func drawLife(rec rotation.Record, newestFirst []rotation.Event, notices []rotation.Notice, now time.Time) life {
-	events := oldestFirst(newestFirst)
+	events := oldestFirst(newestFirst, now)
+	latest := now // a time after it is of a clock that was ahead
+	for i := len(events) - 1; i >= 0; i-- {
+		e := &events[i]
+		if ahead := e.At.Sub(latest); ahead > 0 {
+			e.At = latest
+			if !e.ExpiresAt.IsZero() {
+				e.ExpiresAt = e.ExpiresAt.Add(-ahead)
+			}
+		}
+		latest = e.At
+	}
 	pairs := pairsOf(rec, events)
 	if len(events) == 0 {
 		return life{Empty: true}
