@@ -59,7 +59,7 @@ func (g *guard) refuses(r *http.Request) (status int, why string) {
 		return http.StatusForbidden, "This console is only for browsers on the same machine."
 	case g.origins.Check(r) != nil, r.Method != http.MethodGet && r.Method != http.MethodHead && !g.sameOrigin(r):
 		return http.StatusForbidden, "The request comes from another site."
-	case r.URL.Path == "/events" && !sameSite(r):
+	case r.URL.Path == "/events" && (!sameSite(r) || !g.sameOrigin(r)):
 		return http.StatusForbidden, "The request comes from another site."
 	}
 	return 0, ""

@@ -172,10 +172,11 @@ func TestCrossSitePosts(t *testing.T) {
 	if s.actions.did() != nil {
 		t.Errorf("done: %v", s.actions.did())
 	}
-	if got := s.do("GET", "/events", nil, func(r *http.Request) {
-		r.Header.Set("Sec-Fetch-Site", "cross-site")
-	}); got.status != http.StatusForbidden {
-		t.Errorf("a stream for another site: %d", got.status)
+	for name, value := range map[string]string{"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"} {
+		if got := s.do("GET", "/events", nil, func(r *http.Request) { r.Header.Set(name, value) }); got.status !=
+			http.StatusForbidden {
+			t.Errorf("a stream for another site, by its %s: %d", name, got.status)
+		}
 	}
 }
 
