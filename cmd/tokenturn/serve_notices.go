@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/tokenturn/tokenturn/pkg/rotation"
 )
@@ -19,8 +20,11 @@ type noticeBoard struct {
 
 var _ rotation.Notifier = (*noticeBoard)(nil)
 
-// Notify implements rotation.Notifier.
+// Notify implements rotation.Notifier. The clock of the process that sends the notice may be ahead.
 func (b *noticeBoard) Notify(_ context.Context, n rotation.Notice) error {
+	if now := time.Now(); n.At.After(now) {
+		n.At = now
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.notices = append([]rotation.Notice{n}, b.notices[:min(len(b.notices), mostNotices-1)]...)

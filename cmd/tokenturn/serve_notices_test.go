@@ -25,6 +25,10 @@ func TestTheLatestNoticesAreKept(t *testing.T) {
 	if b.newestFirst()[0].Kind != rotation.NoticeRecovered {
 		t.Error("a reader can change what is kept")
 	}
+	_ = b.Notify(t.Context(), rotation.Notice{Kind: rotation.NoticeClock, At: time.Now().Add(time.Hour)})
+	if at := b.newestFirst()[0].At; at.After(time.Now()) {
+		t.Errorf("a notice is of %v", at)
+	}
 }
 
 // TestServeOffersTheConsoleToThisMachineOnly: from elsewhere, only the consent pages work.
