@@ -163,6 +163,7 @@ func New(cfg Config) (*Handler, error) {
 	if err := errors.Join(problems...); err != nil {
 		return nil, err
 	}
+	public.Host = canonicalHost(public.Scheme, public.Host)
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}

@@ -53,7 +53,7 @@ func (g *guard) login() bool { return !g.password.IsZero() }
 // refuses says why a request gets no answer; status 0: it gets one.
 func (g *guard) refuses(r *http.Request) (status int, why string) {
 	switch {
-	case !strings.EqualFold(r.Host, g.public.Host): // DNS rebinding: a foreign name that leads to this machine
+	case canonicalHost(g.public.Scheme, r.Host) != g.public.Host: // DNS rebinding: a foreign name that leads to this machine
 		return http.StatusMisdirectedRequest, "This console is at " + g.public.Scheme + "://" + g.public.Host + "/."
 	case !g.login() && (!isLocal(r) || isForwarded(r)):
 		return http.StatusForbidden, "This console is only for browsers on the same machine."
@@ -63,6 +63,12 @@ func (g *guard) refuses(r *http.Request) (status int, why string) {
 		return http.StatusForbidden, "The request comes from another site."
 	}
 	return 0, ""
+}
+
+// canonicalHost is host in lower case and without the port that a browser leaves out.
+func canonicalHost(scheme, host string) string {
+	own := map[string]string{"https": ":443", "http": ":80"}[scheme]
+	return strings.TrimSuffix(strings.ToLower(host), own)
 }
 
 // sameOrigin reports whether a request names the console as its origin, or none.

@@ -48,7 +48,6 @@ type view struct {
 	Login    bool // people log in and out
 	Act      bool // there are actions
 	Demo     bool // there are experiments
-	Host     string
 	Install  string
 	Command  string
 	Cadence  string
@@ -64,7 +63,7 @@ type view struct {
 
 // view is what all pages know. It contains nothing of one browser, so that parts can be shared.
 func (h *Handler) view(now time.Time) view {
-	v := view{Now: now, Boot: h.boot, Act: h.cfg.Actions != nil, Demo: h.cfg.Experiments != nil, Host: h.public.Host,
+	v := view{Now: now, Boot: h.boot, Act: h.cfg.Actions != nil, Demo: h.cfg.Experiments != nil,
 		Login: h.guard.login(), Command: h.cfg.Command,
 		Install: h.cfg.Installation}
 	if h.cfg.Cadence > 0 {

@@ -42,6 +42,33 @@ func TestAForeignHostIsRefused(t *testing.T) {
 	}
 }
 
+// Browsers leave out the port of the scheme.
+func TestTheOwnHostIsAnsweredWithAndWithoutItsUsualPort(t *testing.T) {
+	for public, want := range map[string]map[string]int{
+		"http://localhost:80": {"localhost": http.StatusOK, "LocalHost:80": http.StatusOK,
+			"localhost:443": http.StatusMisdirectedRequest},
+		"http://localhost": {"localhost": http.StatusOK, "localhost:80": http.StatusOK},
+		"https://Console.example:443": {"console.example": http.StatusOK, "console.example:443": http.StatusOK,
+			"console.example:80": http.StatusMisdirectedRequest},
+	} {
+		s := open(t, func(cfg *console.Config) { cfg.PublicURL = public })
+		for host, status := range want {
+			w, r := httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil)
+			r.Host, r.RemoteAddr = host, "127.0.0.1:50000"
+			if s.handler.ServeHTTP(w, r); w.Code != status {
+				t.Errorf("%s, host %s: %d, want %d", public, host, w.Code, status)
+			}
+		}
+	}
+	s := open(t, func(cfg *console.Config) { cfg.PublicURL = "http://localhost:80" })
+	w, r := httptest.NewRecorder(), httptest.NewRequest("POST", "/connections/sandbox/acme/rotate", nil)
+	r.Host, r.RemoteAddr = "localhost", "127.0.0.1:50000"
+	r.Header.Set("Origin", "http://localhost")
+	if s.handler.ServeHTTP(w, r); w.Code != http.StatusUnsupportedMediaType { // it is no form
+		t.Errorf("a POST: %d", w.Code)
+	}
+}
+
 func TestOnlyThisMachineIsAnswered(t *testing.T) {
 	s := open(t, nil)
 	s.put(active(acme, 1))
