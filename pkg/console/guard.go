@@ -53,7 +53,7 @@ func (g *guard) login() bool { return !g.password.IsZero() }
 // refuses says why a request gets no answer; status 0: it gets one.
 func (g *guard) refuses(r *http.Request) (status int, why string) {
 	switch {
-	case canonicalHost(g.public.Scheme, r.Host) != g.public.Host: // DNS rebinding: a foreign name that leads to this machine
+	case canonicalHost(g.public.Scheme, r.Host) != g.public.Host: // DNS rebinding: a foreign name for this machine
 		return http.StatusMisdirectedRequest, "This console is at " + g.public.Scheme + "://" + g.public.Host + "/."
 	case !g.login() && (!isLocal(r) || isForwarded(r)):
 		return http.StatusForbidden, "This console is only for browsers on the same machine."
