@@ -147,6 +147,7 @@
     const mine = ++loading;
     try {
       const answer = await fetch(address, { credentials: "same-origin", headers: { Accept: "text/html" } });
+      if (answer.status >= 500) { later(); return; } // the store may be back soon; the page that is here stays
       if (!answer.ok || answer.redirected) { location.reload(); return; }
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       if (mine === loading) use(page);

@@ -201,6 +201,19 @@ step('rotate now, after the access token has expired, and after a response was d
   await page.close()
 })
 
+step('a store that cannot be read for a moment leaves the page as it is', async () => {
+  const page = await pat.tab()
+  await openLive(page, at('demo/acme'))
+  const before = await generationOf(page)
+  await page.route('**/connections/demo/acme', route => route.fulfill({status: 503, contentType: 'text/html', body: '<h1>Not now</h1>'}))
+  await ask('rotate', {connection: 'demo/acme'})
+  await page.getByText('not live', {exact: true}).waitFor()
+  await page.unroute('**/connections/demo/acme')
+  await until(page, 'the next generation', async () => await generationOf(page) > before)
+  await page.getByText('live', {exact: true}).waitFor()
+  await page.close()
+})
+
 step('nothing moves for those who asked for that', async () => {
   // moved changes a row, and says how many animations that starts.
   const moved = async reducedMotion => {
