@@ -295,13 +295,17 @@ func TestReadingInAWS(t *testing.T) {
 func TestAStoreThatIsDown(t *testing.T) {
 	s := open(t, nil)
 	s.put(active(acme, 1))
-	o := s.follow("")
+	o, one := s.follow(""), s.stream("/events?connection=sandbox/acme&boot="+s.boot()+"&seq=0")
 	o.update(t)
+	one.update(t)
 	if err := s.store.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if u := o.update(t); !strings.Contains(u.Parts["fault"], "not up to date") {
 		t.Errorf("%+v", u)
+	}
+	if u := one.update(t); !u.Stale {
+		t.Errorf("the page of one: %+v", u)
 	}
 	mustContain(t, s.get("/").body, "not up to date", "sandbox/acme") // what was known last
 	if got := s.get("/connections/sandbox/acme"); got.status != http.StatusServiceUnavailable {

@@ -152,6 +152,9 @@ func (r *row) describeStatus(rec rotation.Record, now time.Time) {
 	case rec.Status == rotation.NeedsConsent:
 		r.set(needsConsent, "bad", "")
 		what := "Procore no longer accepts the refresh token. " + rec.Pin.Whose() + " must allow access again."
+		if rec.OnlyImported() {
+			what = "Procore refuses the imported refresh token. Import the right one, or send a person a consent link."
+		}
 		if rec.Refusal != nil && rec.Refusal.NextAt.After(now) {
 			r.Detail = "tokenturn also tries the old token again."
 		}

@@ -201,7 +201,7 @@ func (s *stream) nextOfOne(now snapshot) *update {
 	i, found := slices.BinarySearchFunc(now.rows, s.of.String(), func(t tracked, name string) int {
 		return cmp.Compare(t.Connection.String(), name)
 	})
-	stale := found && now.rows[i].seq > s.seq || now.noticesSeq > s.seq
+	stale := found && now.rows[i].seq > s.seq || max(now.noticesSeq, now.faultSeq) > s.seq
 	s.seq = now.seq
 	if !stale {
 		return nil
