@@ -55,6 +55,6 @@ func (c *cli) undo(ctx context.Context, in *installation, conn token.Connection)
 		c.say("Its tokens stay revoked. Connect %s again with: tokenturn connection invite %[1]s", conn)
 	}
 	return c.answer(undoAnswer{conn, rec.Status, "restored"}, func(w io.Writer) {
-		fmt.Fprintf(w, "%s: its secret is restored, status %s\n", conn, rec.Status)
+		fmt.Fprintf(w, "%s: its secret is not scheduled for deletion, status %s\n", conn, rec.Status)
 	})
 }

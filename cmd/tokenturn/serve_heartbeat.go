@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -182,6 +183,16 @@ func checkServe(dir string, records doctor.Records) doctor.Check {
 			detail += "; it was seen last " + distance(h.At, now)
 		}
 		return []doctor.Finding{{Check: "serve", Subject: dir, Level: doctor.Warning, Detail: detail,
-			Remedy: "start it with: tokenturn serve"}}
+			Remedy: "start it with: tokenturn serve" + h.addr()}}
 	}
+}
+
+// addr is the flag with which `serve` listens where it did; empty: where it does by default.
+// Consent links and readers lead there.
+func (h heartbeat) addr() string {
+	at, err := url.Parse(h.URL)
+	if err != nil || at.Scheme != "http" || at.Host == "" || at.Host == "localhost:8080" {
+		return ""
+	}
+	return " --addr " + at.Host
 }
