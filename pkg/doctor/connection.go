@@ -27,6 +27,10 @@ func (d *Doctor) connection(ctx context.Context, r rotation.Record, apps map[str
 		return nil // a name that nobody uses
 	case r.Status == rotation.Pending:
 		return []Finding{about("connection", OK, "nobody has consented yet", "")}
+	case r.Status == rotation.NeedsConsent && r.OnlyImported():
+		return []Finding{about("connection", Consent, "Procore refuses the imported refresh token",
+			fmt.Sprintf("import the right one with: tokenturn connection import %s; or create a link for a person with: "+
+				"tokenturn connection invite %[1]s", r.Connection))}
 	case r.Status == rotation.NeedsConsent:
 		return []Finding{about("connection", Consent, "Procore no longer accepts its refresh token",
 			"create a link for the person who connected it: tokenturn connection invite "+r.Connection.String())}

@@ -2,6 +2,7 @@ package rotation_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -60,4 +61,31 @@ func (b *harness) secretOf(t *testing.T, fingerprint token.Fingerprint) token.Se
 	}
 	t.Fatal("the issuer does not know that token")
 	return token.Secret{}
+}
+
+// Nobody connected what was imported, so the notice of a refused token asks for another one.
+func TestARefusedImportAsksForTheRightToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newHarness(rotationtest.Personality{})
+		_, err := rotation.Register(t.Context(), b.Ledger, b.SecretStore, b.settings.Stack, acme)
+		must(t, err)
+		must(t, b.consents().Import(t.Context(), acme, token.NewSecret("mistyped"), "42"))
+		if r := b.rotate(t); r.Outcome != rotation.ConsentNeeded {
+			t.Fatalf("outcome %s", r.Outcome)
+		}
+		b.sweep(t)
+		notices := b.Notifier.Notices()
+		if len(notices) != 1 || !strings.Contains(notices[0].Summary, "`tokenturn connection import sandbox/acme`") ||
+			strings.Contains(notices[0].Summary, "must allow access again") {
+			t.Errorf("notices %+v", notices)
+		}
+		if !b.record(t).OnlyImported() {
+			t.Error("the row does not say that the token was imported")
+		}
+		_, err = b.consent(t.Context(), pat, rotation.Identity{Company: "42"})
+		must(t, err)
+		if b.record(t).OnlyImported() {
+			t.Error("a consent is taken for an import")
+		}
+	})
 }

@@ -122,6 +122,10 @@ type Attempt struct {
 	Refused bool `json:"refused,omitempty"`
 }
 
+// OnlyImported reports whether the current refresh token was imported and has not worked yet.
+// Nobody has consented through tokenturn, and it may be mistyped.
+func (r Record) OnlyImported() bool { return r.Current != nil && r.Current.VersionID == "" }
+
 // ConsentAttempt is an Attempt for a consent that waits.
 type ConsentAttempt struct {
 	Attempt
