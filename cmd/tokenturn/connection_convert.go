@@ -59,7 +59,7 @@ until the person who opens the link allows access; its last token then expires.`
 				if expect.Company = cmp.Or(expect.Company, rec.Pin.Company); expect.Company == "" {
 					return usageError(cmd, errors.New("--company is missing; a service account works in one company"))
 				}
-				return c.convertToAccount(ctx, in, conn, expect.Company)
+				return c.convertToAccount(ctx, in, rec, expect.Company)
 			})
 		})
 	cmd.Flags().StringVar(&to, "to", "", "kind of access: user or service-account")
@@ -69,7 +69,9 @@ until the person who opens the link allows access; its last token then expires.`
 		example{"Go on with a user's consent", "tokenturn connection convert production/acme --to user"})
 }
 
-func (c *cli) convertToAccount(ctx context.Context, in *installation, conn token.Connection, company string) error {
+// convertToAccount replaces the user's consent of the connection with the record former.
+func (c *cli) convertToAccount(ctx context.Context, in *installation, former rotation.Record, company string) error {
+	conn := former.Connection
 	consents, err := in.exchanges()
 	if err != nil {
 		return err
@@ -95,6 +97,12 @@ func (c *cli) convertToAccount(ctx context.Context, in *installation, conn token
 	if err := outcomeError(r); err != nil {
 		return fmt.Errorf("%s is a service account now and its token is saved, but not published yet; the next run "+
 			"publishes it: %w", conn, err)
+	}
+	c.say("Readers have the new token, so tokenturn revokes the user's tokens. The result is in: "+
+		"tokenturn connection history %s", conn)
+	if former.Attempt != nil {
+		c.say("A refresh of the user's tokens had no result. If Procore gave a new pair in its answer, that pair works " +
+			"until the user revokes the app's access in Procore.")
 	}
 	a := serviceAccountAnswer{conn, r.Outcome, company, true, r.ExpiresAt}
 	return c.answer(a, a.print)
