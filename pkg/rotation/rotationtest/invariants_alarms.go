@@ -3,6 +3,7 @@ package rotationtest
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tokenturn/tokenturn/pkg/rotation"
@@ -36,6 +37,10 @@ func alarmsRaised(b *Harness) error {
 		}
 		switch effect := e.Effect.(type) {
 		case Noticed:
+			n := effect.Notice
+			if title := n.Title(); !strings.Contains(title, n.Connection.String()) && !strings.Contains(title, n.Environment) {
+				return violated("I17", e, "the title of a notice does not say what it is about: %s", title)
+			}
 			sent[alarm{effect.Notice.Connection, effect.Notice.Kind}]++
 			if effect.Notice.Connection.IsZero() {
 				notified[effect.Notice.Environment] = e.At
