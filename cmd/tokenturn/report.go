@@ -80,10 +80,10 @@ func reportError(op string, r rotation.ConnectionReport) error {
 
 // discarded says what follows once a response is discarded and there is no new token pair yet.
 func discarded(r rotation.ConnectionReport) string {
-	text := fmt.Sprintf("quarantined response of %s is discarded; tokenturn presents the old refresh token once more "+
-		"when the connection is due", r.Connection)
+	text := fmt.Sprintf("quarantined response of %s is discarded; tokenturn presents the old refresh token once more",
+		r.Connection)
 	if !r.RetryAt.IsZero() {
-		text += ", not before " + stamp(r.RetryAt)
+		text += ", after " + stamp(r.RetryAt)
 	}
 	return text
 }
