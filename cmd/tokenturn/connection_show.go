@@ -87,8 +87,7 @@ func (in *installation) probe(ctx context.Context, conn token.Connection) (*proc
 		return nil, err
 	}
 	p := in.issuer.Probe(ctx, app, doc.AccessToken, doc.CompanyID)
-	now := time.Now()
-	level, remedy := doctor.Advice(p, rec, in.settings.Refreshing(rec, now), now)
+	level, remedy := doctor.Advice(p, rec, in.settings.Refreshing(rec, time.Now()))
 	if code := exitCodes[level]; code != done {
 		return &p, exitf(code, "%s: %s; %s", conn, p.Detail, remedy)
 	}

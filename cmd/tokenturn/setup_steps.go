@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/tokenturn/tokenturn/pkg/doctor"
 	"github.com/tokenturn/tokenturn/pkg/loopback"
@@ -259,7 +258,7 @@ func (f *setupFacts) installStep() setupStep {
 	case f.probe.Health == procore.Works:
 		s.State, s.Found = stepDone, "the token works in company "+f.company
 	case f.probe.Health == procore.NotInstalled || f.probe.Health == procore.NoAccess:
-		_, remedy = doctor.Advice(f.probe, f.rec, f.refreshing, time.Now())
+		_, remedy = doctor.Advice(f.probe, f.rec, f.refreshing)
 		s.State, s.Found = stepProblem, f.probe.Detail
 		s.Do = append(s.Do, remedy)
 		if f.rec.ServiceAccount {
@@ -334,7 +333,7 @@ func (f *setupFacts) firstCallStep() setupStep {
 		s.State, s.Found = stepDone, fmt.Sprintf("/rest/v1.0/me answers for %s; /rest/v1.0/companies lists %s", f.caller(),
 			f.companyList())
 	default:
-		level, remedy := doctor.Advice(f.probe, f.rec, f.refreshing, time.Now())
+		level, remedy := doctor.Advice(f.probe, f.rec, f.refreshing)
 		s.State, s.Found = stepProblem, f.probe.Detail
 		if level == doctor.Later {
 			s.State = stepLater

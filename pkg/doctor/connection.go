@@ -168,7 +168,7 @@ func (d *Doctor) lifetime(r rotation.Record) []Finding {
 func (d *Doctor) token(ctx context.Context, r rotation.Record, app rotation.Application, doc token.Document) Finding {
 	name := r.Connection.String()
 	probe := d.Issuer.Probe(ctx, app, doc.AccessToken, doc.CompanyID)
-	level, remedy := Advice(probe, r, d.Settings.Refreshing(r, d.Now()), d.Now())
+	level, remedy := Advice(probe, r, d.Settings.Refreshing(r, d.Now()))
 	detail := probe.Detail
 	if probe.Health == procore.Works {
 		detail = "it works"
@@ -182,10 +182,10 @@ func (d *Doctor) token(ctx context.Context, r rotation.Record, app rotation.Appl
 // Advice returns the level of a probe of a connection's token, and what to do. A refresh
 // without a result has probably invalidated a token that is refused, and no command can
 // replace that token before tokenturn checks again.
-func Advice(p procore.Probe, r rotation.Record, refreshing *rotation.Refreshing, now time.Time) (Level, string) {
+func Advice(p procore.Probe, r rotation.Record, refreshing *rotation.Refreshing) (Level, string) {
 	c, serviceAccount := r.Connection, r.ServiceAccount
 	rotate := "replace it with: tokenturn connection rotate " + c.String()
-	if p.Health == procore.TokenRefused && refreshing != nil && refreshing.Invalidates && now.Before(refreshing.CheckAt) {
+	if p.Health == procore.TokenRefused && refreshing != nil && refreshing.Invalidates && !refreshing.CheckAt.IsZero() {
 		return Later, fmt.Sprintf("no action is needed now: the refresh that began at %s has probably invalidated it, and "+
 			"tokenturn checks again automatically at %s", rfc3339(refreshing.Since), rfc3339(refreshing.CheckAt))
 	}

@@ -285,8 +285,7 @@ func TestAdviceForServiceAccounts(t *testing.T) {
 	for _, health := range []procore.Health{procore.TokenRefused, procore.OtherClient, procore.NotInstalled,
 		procore.NoAccess} {
 		account := rotation.Record{Connection: acme, ServiceAccount: true}
-		level, remedy := doctor.Advice(procore.Probe{Health: health}, account, &rotation.Refreshing{Connection: acme},
-			time.Time{})
+		level, remedy := doctor.Advice(procore.Probe{Health: health}, account, &rotation.Refreshing{Connection: acme})
 		if level != doctor.Problem || strings.Contains(remedy, "user") || strings.Contains(remedy, "consent") ||
 			strings.Contains(remedy, "invite") {
 			t.Errorf("%s: %s: %s", health, level, remedy)
