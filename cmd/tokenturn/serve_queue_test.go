@@ -107,7 +107,7 @@ func TestQueueAfterSleep(t *testing.T) {
 		if err := q.Send(ctx, rotation.Request{Op: "publish", Connection: "demo/acme"}, 2*time.Hour); err != nil {
 			t.Error(err)
 		}
-		time.Sleep(10*time.Minute + time.Second)
+		time.Sleep(10*time.Minute + time.Second) // of synctest's clock
 		slept.Add(int64(5 * time.Hour))
 		time.Sleep(time.Minute)
 		cancel()

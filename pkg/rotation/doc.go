@@ -168,7 +168,7 @@
 //   - A pair in a saved answer that nobody can open any more. Its history row says that
 //     it was not revoked.
 //   - A pair of another client id than the app credentials have, if the server refuses to
-//     revoke it. A notice and its history row say so.
+//     revoke it for a day. A notice and its history row say so.
 //   - A pair in an answer with several different refresh tokens that was given up, by a
 //     discard or a new consent: nobody knows which token is real. Its history row says
 //     that there was nothing to revoke.

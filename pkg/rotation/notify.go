@@ -263,12 +263,13 @@ func (r *run) notifySingle(ctx context.Context, rec Record) error {
 		n.Link = link
 		how = fmt.Sprintf("send them the link in this notice, which is valid until %s", until.UTC().Format(time.RFC3339))
 	}
-	n.Summary = fmt.Sprintf("Procore no longer accepts the refresh token of %s, and no newer token is saved. "+
-		"%s must allow access again: %s.", rec.Connection, rec.Pin.Whose(), how)
 	if rec.OnlyImported() {
 		n.Summary = fmt.Sprintf("Procore refuses the refresh token that was imported for %s: it is mistyped, spent or "+
 			"revoked, or was issued to another app. Run `tokenturn connection import %[1]s` with the right one, or ask the "+
 			"person who uses Procore for %[1]s to allow access: %s.", rec.Connection, how)
+	} else {
+		n.Summary = fmt.Sprintf("Procore no longer accepts the refresh token of %s, and no newer token is saved. "+
+			"%s must allow access again: %s.", rec.Connection, rec.Pin.Whose(), how)
 	}
 	if rec.Refusal.presents() {
 		n.Summary += " tokenturn also tries the old token again for a day."

@@ -89,6 +89,10 @@ func (r Record) DeleteAt() time.Time {
 	return r.InvitedUntil.Add(pendingKept)
 }
 
+// OnlyImported reports whether the current refresh token was imported and has not worked yet.
+// Nobody has consented through tokenturn, and it may be mistyped.
+func (r Record) OnlyImported() bool { return r.Current != nil && r.Current.VersionID == "" }
+
 // Current describes the pair that the connection has now.
 type Current struct {
 	Fingerprint token.Fingerprint `json:"fingerprint"` // of its refresh token; for a service account, of its access token
@@ -121,10 +125,6 @@ type Attempt struct {
 	// the issuer answered invalid_grant; only the search for a successor is left
 	Refused bool `json:"refused,omitempty"`
 }
-
-// OnlyImported reports whether the current refresh token was imported and has not worked yet.
-// Nobody has consented through tokenturn, and it may be mistyped.
-func (r Record) OnlyImported() bool { return r.Current != nil && r.Current.VersionID == "" }
 
 // ConsentAttempt is an Attempt for a consent that waits.
 type ConsentAttempt struct {

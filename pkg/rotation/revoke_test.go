@@ -63,19 +63,11 @@ func TestAPairOfAnotherAppIsNotRevoked(t *testing.T) {
 				r := b.rotatorWith(revokesNothing{b.Issuer})
 				_, err := r.Disconnect(t.Context(), acme)
 				must(t, err)
-				for range 90 { // of which none ends it
-					time.Sleep(time.Hour)
-					_, err := r.Sweep(t.Context())
-					must(t, err)
-				}
+				sweepHourly(t, r, 90) // of which none ends it
 				if got := b.revocation(t); got != "" || len(b.record(t).Failures) == 0 {
 					t.Errorf("within a day, history says %q", got)
 				}
-				for range 20 {
-					time.Sleep(time.Hour)
-					_, err := r.Sweep(t.Context())
-					must(t, err)
-				}
+				sweepHourly(t, r, 20)
 				if got := b.revocation(t); got != test.want {
 					t.Errorf("history says %q", got)
 				}
@@ -88,6 +80,16 @@ func TestAPairOfAnotherAppIsNotRevoked(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// sweepHourly lets n hours pass, with a sweep at the end of each.
+func sweepHourly(t *testing.T, r *rotation.Rotator, n int) {
+	t.Helper()
+	for range n {
+		time.Sleep(time.Hour)
+		_, err := r.Sweep(t.Context())
+		must(t, err)
 	}
 }
 
@@ -156,11 +158,7 @@ func TestRevokedIsSaidOfADeadPairOnly(t *testing.T) {
 				if got := b.revocation(t); got != "" {
 					t.Errorf("history says %q of a pair that lives", got)
 				}
-				for range 20 {
-					time.Sleep(time.Hour)
-					_, err := r.Sweep(t.Context())
-					must(t, err)
-				}
+				sweepHourly(t, r, 20)
 				if got := b.revocation(t); got != test.want {
 					t.Errorf("history says %q", got)
 				}
