@@ -30,7 +30,7 @@ RACE := $(shell [ "$$(go env CGO_ENABLED)" = 1 ] && command -v "$$(go env CC)" >
 
 # A program with the race detector sleeps for a second when it ends, unless atexit_sleep_ms says otherwise,
 # and the command's tests start hundreds.
-test race: export GORACE := atexit_sleep_ms=10
+race raced: export GORACE := atexit_sleep_ms=10
 
 # The explorer makes gigabytes of garbage, and its goroutines yield by themselves.
 EXPLORER := GOGC=800 GODEBUG=asyncpreemptoff=1
@@ -57,7 +57,7 @@ run:
 STATICCHECK := go tool -modfile infra/test/tools/go.mod staticcheck
 
 check: lint
-	go test -short -vet=off -timeout 20m -skip '$(LONG)|$(SLOW)' ./...
+	go test -p 4 -short -vet=off -timeout 20m -skip '$(LONG)|$(SLOW)' ./...
 
 lint: # go test runs without vet below, as this runs all of it
 	@unformatted=$$(gofmt -l cmd events functions infra pkg) && test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }
@@ -66,12 +66,19 @@ lint: # go test runs without vet below, as this runs all of it
 	$(STATICCHECK) ./...
 .PHONY: lint
 
+# Two halves side by side: many tests wait for a server or for a program, and leave a processor idle.
 test: lint
 	@test -n "$(RACE)" || echo "No C compiler: the race detector is OFF."
+	@$(MAKE) --no-print-directory -j2 raced unraced
+
+raced:
 	go test $(RACE) -vet=off -timeout 60m -skip '$(LONG)|$(PLAIN)|$(PROGRAMS)|$(SCRIPTS)' $$(go list ./... | grep -v /infra/test$$)
-	go test -vet=off ./infra/test # which reads files, one thing at a time
+
+unraced: # infra/test reads files, one thing at a time
 	go test -vet=off -timeout 60m -run '$(PROGRAMS)|$(SCRIPTS)' ./cmd/tokenturn
-	$(EXPLORER) go test -vet=off -run '$(LONG)|$(PLAIN)' ./pkg/rotation/... ./pkg/console ./pkg/fsck
+	$(EXPLORER) go test -vet=off -timeout 60m -run '$(LONG)|$(PLAIN)' ./pkg/rotation/... ./pkg/console ./pkg/fsck
+	go test -vet=off ./infra/test
+.PHONY: raced unraced
 
 race:
 	go test $(RACE) -vet=off -timeout 60m -run '$(PLAIN)|$(PROGRAMS)|$(SCRIPTS)' ./cmd/tokenturn ./pkg/rotation/... ./pkg/fsck
