@@ -153,7 +153,7 @@ func (s situation) tokenMove() move {
 	case s.now.Before(open) || mine:
 		return move{step: Wait, outcome: Unknown, retryAt: open, due: open}
 	case s.publishOnly:
-		return move{step: Wait, outcome: Unknown, due: s.now}
+		return move{step: Wait, outcome: Unknown}
 	}
 	return s.redeemMove(open)
 }
@@ -189,8 +189,8 @@ func (s situation) redeemMove(open time.Time) move {
 	if s.rec.Status == NeedsConsent {
 		return s.retryMove(open)
 	}
-	at, lost := s.replaceAt(), !open.IsZero()
-	if lost && !at.IsZero() {
+	at := s.replaceAt()
+	if lost := !open.IsZero(); lost && !at.IsZero() {
 		at = open
 	}
 	m := s.waiting(Redeem, ResponseKey{})
@@ -200,11 +200,7 @@ func (s situation) redeemMove(open time.Time) move {
 		m.outcome = Fresh
 	}
 	if at.IsZero() {
-		due := s.settings.redeemAt(s.rec.Connection, *s.rec.Current)
-		if lost {
-			due = open
-		}
-		return move{step: Nothing, outcome: m.outcome, retryAt: m.at, due: later(due, m.at)}
+		return move{step: Nothing, outcome: m.outcome, retryAt: m.at}
 	}
 	m.at = later(at, m.at, open)
 	if cur := s.rec.Current; cur.clocksDiffer() && !s.force && !s.now.Before(cur.SavedAt) {
@@ -228,12 +224,12 @@ func (s situation) retryMove(open time.Time) move {
 	}
 	switch {
 	case s.publishOnly || s.minTTL > 0 || s.presented != "":
-		m.step, m.due, m.at = Wait, m.at, time.Time{}
+		m.step, m.at = Wait, time.Time{}
 	case !s.searched:
 		m.step = Recover
 		m.at = later(m.at, s.next(Recover, ResponseKey{}))
 	case !refusal.presents() && !s.force:
-		m.step, m.due, m.at = Wait, m.at, time.Time{}
+		m.step, m.at = Wait, time.Time{}
 	}
 	return m
 }
