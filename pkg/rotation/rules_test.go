@@ -3,6 +3,7 @@ package rotation_test
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -392,7 +393,12 @@ func TestAServersWaitIsBounded(t *testing.T) {
 				answer := rotation.Answer{Class: class, Wait: 200 * 365 * 24 * time.Hour, Detail: "HTTP 429"}
 				_, err := b.rotatorWith(answering{b.Issuer, answer}).Sweep(t.Context())
 				must(t, err)
-				time.Sleep(15*time.Minute + time.Second)
+				time.Sleep(14 * time.Minute)
+				presented := b.presentations()
+				if b.sweep(t); !maps.Equal(b.presentations(), presented) {
+					t.Error("the token was presented before the longest wait was over")
+				}
+				time.Sleep(time.Minute + time.Second)
 				b.sweep(t)
 				if err := b.works(t.Context()); err != nil {
 					t.Errorf("%v\n%s", err, b.Journal)
