@@ -403,7 +403,7 @@ func (t *reconciliation) decide(ctx context.Context, m TokenResponse) (*Connecti
 	}
 	a := t.rec.Attempt
 	abandoned := t.rec.Status == NeedsConsent || m.State == Quarantined || a != nil && a.ID != t.presented &&
-		!t.now.Before(a.Until)
+		!t.now.Before(t.engine.settings.attemptEnd(*a, t.now))
 	recovers := abandoned && m.Source == FromRefresh && m.Consent == ""
 	rec, responses, err := t.engine.decideOn(ctx, t.rec, t.responses, m, body, recovers)
 	switch _, wrong := errors.AsType[*identityError](err); {

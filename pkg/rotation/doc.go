@@ -127,6 +127,11 @@
 // times count from the earlier of the two, because nobody knows which clock is right. If
 // the two differ by more than a minute, a clock notice is sent once a day.
 //
+// A process with a clock that is hours ahead may fail, or end. So the due time of an
+// active connection is at most one cadence and 15 minutes after the time at which the pair
+// had to be replaced, or after its former due time. The run that comes then notes when it
+// saw the attempt ([Attempt.Seen]), and the attempt ends a lease after that.
+//
 // The clocks of two runs are compared only with a lease in between: a holder presents
 // only if its POST must end before its lease does. So clocks may differ by as much
 // as the quiet period. If they differ by more, a run may take another run's live attempt

@@ -70,7 +70,41 @@ func (s Settings) dueAt(rec Record, responses []TokenResponse, now time.Time) (d
 			due = at
 		}
 	}
+	if rec.Status == Active && rec.Current != nil && !quarantinedSuccessor(rec, responses) {
+		if latest := s.latestDue(rec); due.After(latest) {
+			due = latest
+		}
+	}
 	return due.UTC()
+}
+
+// latestDue limits the due time of a pair that readers need. It is not by the clock of
+// this process: if that is hours ahead and the process fails, another one looks in time.
+func (s Settings) latestDue(rec Record) time.Time {
+	at := rec.Current.begun()
+	if !rec.unpublished() {
+		at = s.redeemAt(rec.Connection, *rec.Current)
+	}
+	return later(at, rec.DueAt).Add(s.Cadence + longestWait)
+}
+
+// attemptEnd is when a POST of the attempt has ended. An attempt that begins later than
+// now was written by a clock that is ahead; it has ended a lease after another run saw it.
+func (s Settings) attemptEnd(a Attempt, now time.Time) time.Time {
+	if !a.ahead(now) {
+		return a.Until
+	}
+	seen := a.Seen
+	if a.unseen(now) {
+		seen = now
+	}
+	return seen.Add(s.Lease)
+}
+
+func (a Attempt) ahead(now time.Time) bool { return a.BegunAt.After(now.Add(token.ClockTolerance)) }
+
+func (a Attempt) unseen(now time.Time) bool {
+	return a.Seen.IsZero() || a.Seen.After(now)
 }
 
 // waits reports whether a run with this outcome is to be repeated at a known time.
@@ -127,24 +161,25 @@ func (s situation) tokenMove() move {
 		return s.successorMove(*m)
 	}
 	a := s.rec.Attempt
-	if a != nil && !s.now.Before(a.Until) && s.rec.ServiceAccount { // asking again loses nothing
-		a = nil
-	}
 	if a == nil {
 		return s.redeemMove(time.Time{})
 	}
-	open := a.Until.Add(s.settings.Quiet) // until then its answer may still arrive
+	end := s.settings.attemptEnd(*a, s.now)
+	if !s.now.Before(end) && s.rec.ServiceAccount { // asking again loses nothing
+		return s.redeemMove(time.Time{})
+	}
+	open := end.Add(s.settings.Quiet) // until then its answer may still arrive
 	due := open
 	if s.rec.ServiceAccount {
-		due = a.Until
+		due = end
 	}
 	mine := a.ID == s.presented
 	switch {
-	case s.now.Before(a.Until) && !mine && !a.Refused:
-		return move{step: Wait, outcome: Busy, retryAt: a.Until, due: due}
+	case s.now.Before(end) && !mine && !a.Refused:
+		return move{step: Wait, outcome: Busy, retryAt: end, due: due}
 	case !s.searched:
 		m := s.waiting(Recover, ResponseKey{})
-		m.at = later(m.at, a.Until)
+		m.at = later(m.at, end)
 		if mine || a.Refused {
 			m.at = s.next(Recover, ResponseKey{})
 		}

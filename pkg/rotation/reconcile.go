@@ -316,8 +316,17 @@ func (t *reconciliation) act(ctx context.Context, m move) (*ConnectionReport, er
 // end ends the run for this connection. It replaces a due time that has passed;
 // otherwise the row would stay at the head of the list.
 func (t *reconciliation) end(ctx context.Context, m move) ConnectionReport {
+	if a := t.rec.Attempt; a != nil && m.outcome == Busy && a.ahead(t.now) && a.unseen(t.now) {
+		a.Seen = t.now.UTC()
+		t.run.requests.sweepBy(ctx, t.now.Add(t.engine.settings.Lease+t.engine.settings.Quiet))
+		if err := t.write(ctx, Change{}); err != nil && !errors.Is(err, ErrConflict) {
+			return t.report(Failed, time.Time{}, err)
+		}
+	}
 	if !t.rec.DueAt.IsZero() && !t.rec.DueAt.After(t.now) && m.outcome != Busy {
-		if due := t.engine.settings.dueAt(t.rec, t.responses, t.now); !due.Equal(t.rec.DueAt) && !(t.rec.NoticePending &&
+		rec := t.rec
+		rec.DueAt = t.found.DueAt
+		if due := t.engine.settings.dueAt(rec, t.responses, t.now); !due.Equal(t.rec.DueAt) && !(t.rec.NoticePending &&
 			!due.After(t.now)) {
 			if err := t.write(ctx, Change{}); err != nil && !errors.Is(err, ErrConflict) {
 				return t.report(Failed, time.Time{}, err)
@@ -349,6 +358,7 @@ func (t *reconciliation) write(ctx context.Context, change Change) error {
 	if t.escrowTried { // it counts against the secret store's limit
 		t.rec.Puts = append(t.recentPuts(), t.engine.clock().Unix())
 	}
+	t.rec.DueAt = t.found.DueAt // all writes of a run together put it off once
 	rec, responses, err := t.engine.write(ctx, t.rec, t.responses, change)
 	if err != nil {
 		t.rec, t.loaded = t.stored.clone(), false

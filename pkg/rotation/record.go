@@ -120,6 +120,8 @@ type Attempt struct {
 	Fingerprint token.Fingerprint `json:"fingerprint"`
 	BegunAt     time.Time         `json:"begun_at"`
 	Until       time.Time         `json:"until"`
+	// when a run that has an earlier clock first saw the attempt; zero: none did
+	Seen time.Time `json:"seen,omitzero"`
 	// presentations of this token without a known result: earlier ones, and this attempt's
 	Presentations int `json:"presentations"`
 	// the issuer answered invalid_grant; only the search for a successor is left

@@ -76,7 +76,7 @@ func (t *reconciliation) recover(ctx context.Context) (*ConnectionReport, error)
 	case a != nil && a.Refused:
 		return nil, t.tokenRefused(ctx)
 	case a != nil && t.rec.Status == NeedsConsent && a.ID != t.presented &&
-		!t.now.Before(a.Until.Add(t.engine.settings.Quiet)):
+		!t.now.Before(t.engine.settings.attemptEnd(*a, t.now).Add(t.engine.settings.Quiet)):
 		t.rec.Attempt = nil
 		t.rec.Refusal.unanswered(t.now)
 		return nil, t.write(ctx, Change{History: []Event{{Kind: "ended", Attempt: a.ID,

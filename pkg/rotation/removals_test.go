@@ -37,7 +37,7 @@ var removals = []removal{
 	rec, responses, err := t.engine.decideOn(ctx, t.rec, t.responses, m, body, recovers)
 `},
 	{name: "there is no quiet period after the lease", file: "plan.go", timing: true,
-		with: "	open := a.Until.Add(s.settings.Quiet)", without: "	open := a.Until"},
+		with: "	open := end.Add(s.settings.Quiet)", without: "	open := end"},
 	{name: "a new access token is used before its pair is saved", file: "redeem.go", timing: true,
 		with: "		end, err := t.captured(ctx, p, t.response(p, answer.Body, key,",
 		without: "		_, _ = t.engine.identify(ctx, p.app, t.engine.issuer.Parse(answer.Body).Pair.AccessToken, \"\")\n" +
@@ -279,6 +279,17 @@ var removals = []removal{
 		with: "	for r.presents() && !now.Before(r.At.Add(retryAfter[r.Tries])) {\n", without: "	for false {\n"},
 	{name: "a try that spent nothing is lost", file: "redeem.go",
 		with: "		r.Refusal.Tries = max(0, r.Refusal.Tries-1)\n", without: ""},
+	{name: "a clock that is ahead puts off the due time", file: "plan.go",
+		with:    "		if latest := s.latestDue(rec); due.After(latest) {",
+		without: "		if latest := s.latestDue(rec); due.After(latest) && false {"},
+	{name: "each write of a run puts off the due time", file: "reconcile.go",
+		with: "	t.rec.DueAt = t.found.DueAt // all writes of a run together put it off once\n", without: ""},
+	{name: "the end of an attempt is by the clock that began it", file: "plan.go",
+		with: "	if !a.ahead(now) {\n		return a.Until", without: "	if true {\n		return a.Until"},
+	{name: "nobody comes for an attempt of a clock that is ahead", file: "reconcile.go",
+		with: "		t.run.requests.sweepBy(ctx, t.now.Add(t.engine.settings.Lease+t.engine.settings.Quiet))\n", without: ""},
+	{name: "an attempt that was seen is seen again by each run", file: "plan.go",
+		with: "	return a.Seen.IsZero() || a.Seen.After(now)", without: "	return true"},
 	{name: "a lost answer to a forced rotation waits until the token is due", file: "plan.go",
 		with: "	if lost := !open.IsZero(); lost && !at.IsZero() {\n		at = open\n	}\n", without: ""},
 	{name: "an edited secret waits for the run that saved the pair", file: "plan.go",
@@ -462,7 +473,7 @@ var removals = []removal{
 
 	// Service accounts.
 	{name: "a service account waits out the quiet period", file: "plan.go",
-		with: "	if a != nil && !s.now.Before(a.Until) && s.rec.ServiceAccount {", without: "	if a != nil && false {"},
+		with: "	if !s.now.Before(end) && s.rec.ServiceAccount {", without: "	if false {"},
 	{name: "a lost answer to a service account has an unknown result", file: "serviceaccount.go",
 		with:    "	case UnknownResult:\n		t.updateBreaker(ctx, answer)\n		return t.attemptEnded(",
 		without: "	case UnknownResult:\n		return t.answerUnknown(ctx, answer, nil)\n		return t.attemptEnded("},

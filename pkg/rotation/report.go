@@ -64,14 +64,15 @@ func (s Settings) Refreshing(r Record, now time.Time) *Refreshing {
 	if a == nil {
 		return nil
 	}
-	found := &Refreshing{Connection: r.Connection, Since: a.BegunAt, CheckAt: a.Until.Add(s.Quiet),
-		Lost:        !now.Before(a.BegunAt.Add(s.RedeemTimeout)) || !now.Before(a.Until),
+	end := s.attemptEnd(*a, now)
+	found := &Refreshing{Connection: r.Connection, Since: a.BegunAt, CheckAt: end.Add(s.Quiet),
+		Lost:        !now.Before(a.BegunAt.Add(s.RedeemTimeout)) || !now.Before(end),
 		Invalidates: !r.ServiceAccount}
 	switch {
-	case r.DueAt.After(a.Until): // the process that refreshed may have other settings
+	case r.DueAt.After(end): // the process that refreshed may have other settings
 		found.CheckAt = r.DueAt
 	case r.ServiceAccount:
-		found.CheckAt = a.Until
+		found.CheckAt = end
 	}
 	if !now.Before(found.CheckAt) {
 		found.CheckAt = time.Time{}

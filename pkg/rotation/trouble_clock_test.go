@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -60,6 +61,45 @@ func TestOneWrongClockLeavesNoDeadTokenBehind(t *testing.T) {
 						t.Errorf("of %d notices, %d are of a clock; want one and no other", len(b.notices()), n)
 					}
 					b.inOrder(t)
+				})
+			})
+		}
+	}
+}
+
+// A process with a clock hours ahead fails or ends while it rotates. The others do not
+// wait until their clocks show its time: readers have a live token again after the next
+// sweep or, if the answer was lost, a lease and a quiet period later.
+func TestAFailureUnderAWrongClockLastsUntilTheNextSweep(t *testing.T) {
+	for _, test := range []struct {
+		when  rotationtest.Moment
+		fault rotationtest.Fault
+		lost  bool
+	}{
+		{before, crash, true}, {after, crash, true}, {before, fail, true}, {after, fail, true},
+		{before, throttle, false}, {before, unsent, false}, {before, rotationtest.Fault{Kind: rotationtest.Odd}, true},
+	} {
+		for _, skew := range []time.Duration{3 * time.Hour, 26 * time.Hour} {
+			t.Run(fmt.Sprintf("%s %s the refresh, clock off by %v", test.fault.Kind, test.when, skew), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					m := &faultScenario{harness: newHarness(overlap), t: t}
+					m.connect(t)
+					time.Sleep(50 * time.Minute)
+					m.first("issuer.Redeem", test.when, test.fault)
+					var process sync.WaitGroup
+					process.Go(func() { _, _ = m.skewed(skew).Rotate(t.Context(), acme) })
+					process.Wait()
+					m.calm()
+					from := time.Now()
+					m.operation(t).run(11 * time.Hour)
+					most := 30 * time.Minute // the token ends at 1:30, and the sweep is at 2:00
+					if test.lost {
+						most += m.settings.Lease + m.settings.Quiet + time.Minute
+					}
+					if gone := m.harness.dead(t, acme, from); gone > most {
+						t.Errorf("readers had no live token for %v, want at most %v", gone, most)
+					}
+					m.inOrder(t)
 				})
 			})
 		}

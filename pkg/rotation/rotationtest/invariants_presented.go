@@ -42,7 +42,7 @@ const clocksDiffer = 2 * time.Minute
 // an answer that spends nothing, after the quiet period of an unknown result, or as a retry
 // of a connection that needs a consent; and never while a successor is saved.
 func presentedOnce(b *Harness) error {
-	attempts := map[token.Fingerprint]rotation.Attempt{}
+	attempts, begun := map[token.Fingerprint]rotation.Attempt{}, map[string]time.Time{} // by the time of the world
 	last := map[token.Fingerprint]*presentation{}
 	refused := map[token.Fingerprint]*refusals{}
 	by := map[string]*presentation{} // the last one of an actor
@@ -54,6 +54,9 @@ func presentedOnce(b *Harness) error {
 			r := effect.Change.Record
 			for _, a := range r.Attempts() {
 				attempts[a.Fingerprint] = a
+				if _, known := begun[a.ID]; !known {
+					begun[a.ID] = e.At
+				}
 			}
 			if r.Status == rotation.NeedsConsent && r.Current != nil {
 				token := r.Current.Fingerprint
@@ -68,10 +71,10 @@ func presentedOnce(b *Harness) error {
 			if effect.Code {
 				continue
 			}
-			attempt, begun := attempts[effect.What]
+			attempt, tied := attempts[effect.What]
 			now := e.At.Add(e.Skew)
 			switch before := last[effect.What]; {
-			case !begun:
+			case !tied:
 				return violated("I1", e, "%s is presented without an attempt", short(effect.What))
 			case now.After(attempt.Until):
 				return violated("I1", e, "%s is presented after its attempt ran out at %s", short(effect.What),
@@ -88,6 +91,8 @@ func presentedOnce(b *Harness) error {
 					return violated("I2", e, "%s is presented again (#%d after #%d) %s", short(effect.What), effect.N, before.n, why)
 				}
 			}
+			// The clock of the presenter may be ahead. Its POST ends a lease after Begin.
+			attempt.Until = earlier(attempt.Until, begun[attempt.ID].Add(b.Settings.Lease))
 			last[effect.What] = &presentation{n: effect.N, attempt: attempt}
 			by[e.Actor] = last[effect.What]
 		case Faulted: // an actor that is canceled may end at once
